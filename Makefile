@@ -1,0 +1,39 @@
+# The front door. `make run` serves; `make test` proves; `make check` is the quick gate before a commit.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PY := .venv/bin/python
+
+.PHONY: help run test check lint types imports fast soak bench lock image-test clean venv venv-dev
+
+help: ## show what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: ## make .venv from requirements.lock (hashes checked)
+	@scripts/venv.sh requirements.lock
+
+venv-dev: ## make .venv with the test and lint tools too
+	@scripts/venv.sh requirements-dev.lock
+
+run: venv ## serve on http://127.0.0.1:8080; with no upstream key set, the simulator answers
+	@exec $(PY) -m gateway serve --demo
+
+lint: venv-dev ## ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: venv-dev ## pyrefly, strict
+	.venv/bin/pyrefly check
+
+imports: venv-dev ## import-linter contracts
+	.venv/bin/lint-imports
+
+fast: venv-dev ## the tests that need no slow set-up
+	$(PY) -m pytest -q -m "not slow" -n 2
+
+check: lint types imports fast ## lint, types, import contracts, fast tests
+
+lock: ## pin every dependency anew, with hashes
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build \
+	  --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev \
+	  -c requirements.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
