@@ -1,0 +1,207 @@
+"""Every error a caller can meet: status, type and code in one table, in OpenAI's shape.
+
+Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/api.md` is checked against `table()`.
+
+    PublicError
+    ├── 400  UnknownParameter, InvalidValue, UnsupportedValue, MissingParameter, ModerationBlocked
+    ├── 401  InvalidApiKey          403  ModelNotAllowed, KeyDisabled, AddressNotAllowed
+    ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
+    ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
+    ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
+    ├── 429  RateLimited            431  HeadersTooLarge
+    └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
+             TaskStillRunning
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class PublicError(Exception):
+    """An answer to the caller: `message` says what was wrong and what would be right, `param` names the field.
+
+    `retry_after` is in seconds. `should_retry` becomes `x-should-retry`, which the OpenAI SDKs obey.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+    meaning: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.should_retry = should_retry
+        self.headers: dict[str, str] = {}
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def all_headers(self) -> dict[str, str]:
+        headers = dict(self.headers)
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
+        if self.should_retry is not None:
+            headers["x-should-retry"] = "true" if self.should_retry else "false"
+        return headers
+
+
+class UnknownParameter(PublicError):
+    status, type, code = 400, "invalid_request_error", "unknown_parameter"
+    meaning = "A field this endpoint does not have."
+
+
+class InvalidValue(PublicError):
+    status, type, code = 400, "invalid_request_error", "invalid_value"
+    meaning = "A field of the wrong type or outside its range, or a body that cannot be read."
+
+
+class UnsupportedValue(PublicError):
+    status, type, code = 400, "invalid_request_error", "unsupported_value"
+    meaning = "A valid value that no upstream of this model can honour; the message says why for each."
+
+
+class MissingParameter(PublicError):
+    status, type, code = 400, "invalid_request_error", "missing_required_parameter"
+    meaning = "A required field is absent."
+
+
+class ModerationBlocked(PublicError):
+    status, type, code = 400, "image_generation_user_error", "moderation_blocked"
+    meaning = "The upstream's safety system refused the prompt or the picture."
+
+
+class InvalidApiKey(PublicError):
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+    meaning = "No key, or one this gateway does not know."
+
+
+class ModelNotAllowed(PublicError):
+    status, type, code = 403, "permission_error", "model_not_allowed"
+    meaning = "The key may not use this model."
+
+
+class KeyDisabled(PublicError):
+    status, type, code = 403, "permission_error", "key_disabled"
+    meaning = "The key is disabled or has expired."
+
+
+class AddressNotAllowed(PublicError):
+    status, type, code = 403, "permission_error", "address_not_allowed"
+    meaning = "The key may not be used from this address."
+
+
+class ModelNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "model_not_found"
+    meaning = "No such model; the message lists those there are."
+
+
+class UnsupportedEndpoint(PublicError):
+    status, type, code = 404, "invalid_request_error", "unsupported_endpoint"
+    meaning = "An OpenAI endpoint that an image gateway does not serve; the message names the one to use."
+
+
+class UnknownRoute(PublicError):
+    status, type, code = 404, "invalid_request_error", "unknown_url"
+    meaning = "No such path."
+
+
+class TaskNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "task_not_found"
+    meaning = "No task of this id belongs to this key."
+
+
+class ArtifactNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "artifact_not_found"
+    meaning = "The link is wrong, was altered or has expired."
+
+
+class MethodNotAllowed(PublicError):
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+    meaning = "The path exists, but not with this method."
+
+
+class RequestTimeout(PublicError):
+    status, type, code = 408, "invalid_request_error", "request_timeout"
+    meaning = "The request's body stopped arriving."
+
+
+class RequestTooLarge(PublicError):
+    status, type, code = 413, "invalid_request_error", "request_too_large"
+    meaning = "The body, one image or the number of images is over the limit."
+
+
+class UpstreamOutcomeUnknown(PublicError):
+    status, type, code = 424, "upstream_error", "upstream_outcome_unknown"
+    meaning = "The request was sent and its answer lost: it may have been billed, so it is not sent again."
+
+
+class UpstreamBadResponse(PublicError):
+    status, type, code = 424, "upstream_error", "upstream_bad_response"
+    meaning = "The upstream answered 200 without a usable image."
+
+
+class UpstreamFailed(PublicError):
+    status, type, code = 424, "upstream_error", "upstream_failed"
+    meaning = "The upstream accepted the request and then failed."
+
+
+class RateLimited(PublicError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+    meaning = "A limit was reached; Retry-After says when to come back."
+
+
+class HeadersTooLarge(PublicError):
+    status, type, code = 431, "invalid_request_error", "request_too_large"
+    meaning = "The request's headers are over the limit."
+
+
+class InternalError(PublicError):
+    status, type, code = 500, "server_error", "internal_error"
+    meaning = "A fault of the gateway; the request id finds it in the log."
+
+
+class UpstreamError(PublicError):
+    status, type, code = 502, "server_error", "upstream_error"
+    meaning = "The upstream said that it failed and billed nothing."
+
+
+class UpstreamUnavailable(PublicError):
+    status, type, code = 503, "server_error", "upstream_unavailable"
+    meaning = "No upstream took the request; nothing was billed."
+
+
+class QuotaStoreUnavailable(PublicError):
+    status, type, code = 503, "server_error", "quota_store_unavailable"
+    meaning = "Redis does not answer, so nothing that costs money is started."
+
+
+class StorageFull(PublicError):
+    status, type, code = 503, "server_error", "storage_full"
+    meaning = "The gateway's disk or object storage takes no more bytes."
+
+
+class Overloaded(PublicError):
+    status, type, code = 503, "server_error", "overloaded"
+    meaning = "The gateway holds as many bytes or requests as it may, or is shutting down."
+
+
+class TaskStillRunning(PublicError):
+    status, type, code = 504, "server_error", "task_still_running"
+    meaning = "The answer is not there before the caller's time-out; the work goes on."
+
+
+def table() -> list[type[PublicError]]:
+    """All public errors, by status and code."""
+    return sorted(PublicError.__subclasses__(), key=lambda kind: (kind.status, kind.code or ""))

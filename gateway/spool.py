@@ -1,0 +1,208 @@
+"""Bytes on their way through: small ones in memory, larger ones in a temporary file, all gone when their Spool closes.
+
+Written by whoever receives a body (uploads, upstream answers, downloads), read by whoever sends one. Never decides what
+the bytes mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK = 256 * 1024
+"""Bytes read or handed on at a time."""
+
+_FLUSH = 512 * 1024
+"""A writer hands this many bytes at a time to a thread; a smaller share costs more in hand-overs than in writing."""
+
+
+class StorageFullError(Exception):
+    """The disk under the data folder took no more bytes."""
+
+
+class MemoryBudget:
+    """Bytes of all spools together that may stay in memory; above it new ones go to disk at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> bool:
+        """Reserve `size` bytes, or answer False and reserve nothing."""
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def give(self, size: int) -> None:
+        self.used -= size
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes that do not change, in memory (`data`) or in a file (`path`); valid until their Spool closes."""
+
+    size: int
+    sha256: str
+    data: bytes | None = None
+    path: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Blob({self.size} bytes, sha256 {self.sha256[:12]}, {'memory' if self.path is None else 'file'})"
+
+    def open(self) -> BinaryIO:
+        """A seekable binary reader, for blocking code in a thread."""
+        if self.path is not None:
+            return self.path.open("rb")
+        return io.BytesIO(self.data or b"")
+
+    async def chunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
+        """The bytes in order, `size` at a time."""
+        if self.path is None:
+            view = self.data or b""
+            for start in range(0, len(view), size):
+                yield view[start : start + size]
+            return
+        with await asyncio.to_thread(self.path.open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, size):
+                yield piece
+
+    async def read(self) -> bytes:
+        """All bytes at once: for small blobs only."""
+        if self.path is None:
+            return self.data or b""
+        return await asyncio.to_thread(self.path.read_bytes)
+
+
+class Spool:
+    """The temporary bytes of one piece of work. `close` removes whatever is left of them.
+
+    `keep` is the most bytes of one blob that stay in memory, and `memory` the budget they share with all other spools.
+    """
+
+    def __init__(self, folder: Path, memory: MemoryBudget, keep: int = CHUNK) -> None:
+        self._root = folder
+        self._folder: Path | None = None
+        self._count = 0
+        self._held = 0
+        self.memory = memory
+        self.keep = keep
+        self.is_closed = False
+
+    def new_path(self) -> Path:
+        """A path for a new temporary file, inside a folder of this spool's own."""
+        if self.is_closed:
+            raise RuntimeError("this spool is closed")
+        if self._folder is None:
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="s", dir=self._root))
+        self._count += 1
+        return self._folder / str(self._count)
+
+    def writer(self) -> BlobWriter:
+        return BlobWriter(self)
+
+    def hold(self, size: int) -> bool:
+        """Reserve memory for one blob until this spool closes."""
+        if not self.memory.take(size):
+            return False
+        self._held += size
+        return True
+
+    async def blob(self, data: bytes) -> Blob:
+        """A blob of bytes already in hand."""
+        writer = self.writer()
+        await writer.write(data)
+        return await writer.finish()
+
+    async def adopt(self, path: Path) -> Blob:
+        """A blob of a file that other code wrote at a `new_path`."""
+        return await asyncio.to_thread(_describe, path)
+
+    async def close(self) -> None:
+        """Remove every file and give the memory back; harmless when called twice."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.memory.give(self._held)
+        self._held = 0
+        if self._folder is not None:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+
+class BlobWriter:
+    """Takes bytes as they come and ends as a Blob; `size` counts them."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._digest = hashlib.sha256()
+        self._file: BinaryIO | None = None
+        self._path: Path | None = None
+        self.size = 0
+        self.head = b""
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes. Raises StorageFullError when the disk takes no more."""
+        if len(self.head) < 64:
+            self.head += bytes(data[: 64 - len(self.head)])
+        self._pieces.append(data)
+        self._waiting += len(data)
+        self.size += len(data)
+        if self._waiting >= _FLUSH or (self._file is None and self.size > self._spool.keep):
+            await self._flush()
+
+    async def finish(self) -> Blob:
+        """Close the writer and describe what it took."""
+        if self._file is None and self._spool.hold(self.size):
+            data = b"".join(self._pieces)
+            self._digest.update(data)
+            return Blob(self.size, self._digest.hexdigest(), data=data)
+        await self._flush()
+        assert self._file is not None
+        await asyncio.to_thread(self._file.close)
+        return Blob(self.size, self._digest.hexdigest(), path=self._path)
+
+    async def abort(self) -> None:
+        """Drop what was written so far."""
+        self._pieces.clear()
+        if self._file is not None:
+            self._file.close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    async def _flush(self) -> None:
+        pieces = self._pieces
+        self._pieces = []
+        self._waiting = 0
+        if self._path is None:
+            self._path = self._spool.new_path()
+        try:
+            await asyncio.to_thread(self._put, pieces)
+        except OSError as error:
+            raise StorageFullError(os.strerror(error.errno or 0)) from error
+
+    def _put(self, pieces: list[bytes]) -> None:
+        assert self._path is not None
+        if self._file is None:
+            self._file = self._path.open("wb")
+        for piece in pieces:
+            self._file.write(piece)
+            self._digest.update(piece)
+
+
+def _describe(path: Path) -> Blob:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return Blob(path.stat().st_size, digest.hexdigest(), path=path)
