@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from gateway import sizes
 from gateway.job import Format, ImageJob, Operation, Quality
@@ -19,8 +19,7 @@ class Profile:
     """What one credential at one upstream can do.
 
     `max_n`: images in one call. `sizes`: `exact` makes any legal size, `seven` snaps to apiany's.
-    `masked_references`:
-    how many references may come with a mask (0: no masks); `masked_n`: images in one masked call.
+    `masked_references`: how many references may come with a mask (0: no masks). `masked_n`: images in one masked call.
     """
 
     max_n: int = 1
@@ -34,6 +33,10 @@ class Profile:
     masked_quality: bool = False
     edit_quality: bool = False
     moderation: tuple[Operation, ...] = ()
+
+    def change(self, **values: Any) -> Profile:
+        """This profile with an operator's corrections."""
+        return replace(self, **values)
 
 
 @dataclass(frozen=True, slots=True)
