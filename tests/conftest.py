@@ -1,0 +1,77 @@
+"""What many tests share: a real Valkey on a Unix socket, and a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.processes import stop
+from gateway.store import embedded
+from gateway.store.client import StoreClient, connect
+
+
+@dataclass
+class Valkey:
+    """A running server: its URL, and the means to end, pause and start it again over the same files."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.socket = self.folder / "v.sock"
+        self.url = f"unix://{self.socket}"
+        self.start()
+
+    def start(self) -> None:
+        self.process = embedded.launch(self.folder, self.socket)
+        asyncio.run(embedded.wait_ready(self.process, self.socket))
+
+    def flush(self) -> None:
+        if self.process.poll() is not None:
+            self.start()
+        assert embedded.ask(self.socket, b"FLUSHALL\r\n") == b"+OK\r\n"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The server accepts connections and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    # Not pytest's own folder: its path can be too long for a socket.
+    folder = Path(tempfile.mkdtemp(prefix="igw-"))
+    server = Valkey(folder)
+    yield server
+    stop(server.process, 5)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """A real server without a key in it."""
+    valkey_server.flush()
+    return valkey_server
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[StoreClient]:
+    """A client of a real server without a key in it."""
+    client = connect(valkey.url)
+    yield client
+    await client.aclose()

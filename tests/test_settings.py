@@ -1,0 +1,149 @@
+"""Settings: everything wrong is named at once, with what would be right, and no secret in it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.datafolder import load_secrets
+from gateway.settings import Settings, SettingsError, load_settings, variables
+
+SECRET = "s" * 32
+
+
+def problems(env: Mapping[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env)
+    return caught.value.problems
+
+
+def test_empty_environment_is_enough() -> None:
+    """Nothing has to be set."""
+    settings = load_settings({"HOME": "/root", "PATH": "/bin"})
+    assert (settings.host, settings.port, settings.workers, settings.drain_s) == ("127.0.0.1", 8080, 1, 330)
+    assert settings.data_dir == Path(".imagegate").absolute()
+    assert settings.redis_url is None
+
+
+def test_values_are_read() -> None:
+    """Each variable reaches its field, and lists are split at commas."""
+    settings = load_settings(
+        {
+            "GATEWAY_PORT": "9000",
+            "GATEWAY_CORS_ORIGINS": "https://a.example, https://b.example:8443",
+            "GATEWAY_PUBLIC_URL": "https://images.example.com/",
+            "GATEWAY_DATA_DIR": "~/data",
+        }
+    )
+    assert settings.port == 9000
+    assert settings.cors_origins == ("https://a.example", "https://b.example:8443")
+    assert settings.public_url == "https://images.example.com"
+    assert settings.data_dir == Path.home() / "data"
+
+
+def test_settings_cannot_change() -> None:
+    """Settings are frozen: what was checked at start is what runs."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings({}).port = 1  # pyrefly: ignore
+
+
+def test_unknown_name_gets_nearest() -> None:
+    """A misspelt variable is refused and the right one named."""
+    assert problems({"GATEWAY_REDIS_URI": "redis://h"}) == [
+        "GATEWAY_REDIS_URI: no such setting; did you mean GATEWAY_REDIS_URL?"
+    ]
+    assert "known are GATEWAY_CONFIG" in problems({"GATEWAY_XYZZY": "1"})[0]
+    assert "GATEWAY_PORT" in problems({"GATEWAY_port": "1"})[0]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"GATEWAY_PORT": "tcp://10.0.0.1:8080"},
+        {"GATEWAY_SERVICE_HOST": "10.0.0.1", "GATEWAY_SERVICE_PORT": "80", "GATEWAY_SERVICE_PORT_HTTP": "80"},
+        {"GATEWAY_PORT_8080_TCP": "tcp://10.0.0.1:8080", "GATEWAY_PORT_8080_TCP_ADDR": "10.0.0.1"},
+        {"GATEWAY_REDIS_URL": "", "GATEWAY_PORT": " "},
+    ],
+)
+def test_injected_names_are_ignored(env: dict[str, str]) -> None:
+    """What Kubernetes injects for a service called gateway, and what compose leaves empty, changes nothing."""
+    assert load_settings(env) == load_settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("GATEWAY_PORT", "eighty", "a number from 1 to 65535"),
+        ("GATEWAY_PORT", "70000", "a number from 1 to 65535"),
+        ("GATEWAY_WORKERS", "0", "worker processes from 1"),
+        ("GATEWAY_REDIS_URL", "http://cache", "redis://host:6379/0"),
+        ("GATEWAY_REDIS_URL", "cache:6379", "redis://host:6379/0"),
+        ("GATEWAY_PUBLIC_URL", "images.example.com", "https://images.example.com"),
+        ("GATEWAY_CORS_ORIGINS", "https://a.example/path", "origins with commas"),
+        ("GATEWAY_LOG_LEVEL", "loud", "debug, info, warning or error"),
+        ("GATEWAY_DRAIN_S", "-1", "seconds from 0 to 3600"),
+        ("GATEWAY_KEY_PEPPER", "short", "at least 32 random bytes"),
+    ],
+)
+def test_wrong_value_is_explained(name: str, value: str, right: str) -> None:
+    """A refusal names the variable and a right value."""
+    lines = [line for line in problems({name: value}) if line.startswith(name)]
+    assert len(lines) == 1
+    assert right in lines[0]
+
+
+def test_problems_come_together() -> None:
+    """Everything wrong is reported at once, so that one correction is enough."""
+    found = problems({"GATEWAY_PORT": "x", "GATEWAY_WORKERS": "x", "GATEWAY_NOPE": "1"})
+    assert {line.split(":")[0] for line in found} == {"GATEWAY_PORT", "GATEWAY_WORKERS", "GATEWAY_NOPE"}
+
+
+def test_secret_is_never_quoted() -> None:
+    """Neither a refusal nor a repr shows a secret."""
+    assert "hunter2" not in "".join(problems({"GATEWAY_KEY_PEPPER": "hunter2", "GATEWAY_REDIS_URL": "x://:hunter2@h"}))
+    settings = load_settings({"GATEWAY_ADMIN_TOKEN": "hunter2"})
+    assert "hunter2" not in repr(settings)
+
+
+def test_outside_redis_needs_secrets() -> None:
+    """With a Redis of one's own both secrets are required, since replicas must agree on them."""
+    found = problems({"GATEWAY_REDIS_URL": "redis://cache", "GATEWAY_KEY_PEPPER": SECRET})
+    assert [line.split(":")[0] for line in found] == ["GATEWAY_SIGNING_KEY"]
+    load_settings({"GATEWAY_REDIS_URL": "redis://cache", "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET})
+
+
+def test_made_secrets_last(tmp_path: Path) -> None:
+    """A folder's secrets are made once, are private, and give way to the environment's."""
+    settings = Settings(data_dir=tmp_path / "data")
+    first = load_secrets(settings)
+    assert load_secrets(settings) == first
+    assert len(first.pepper) >= 32
+    assert first.pepper != first.signing_key
+    assert (tmp_path / "data" / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    given = load_settings({"GATEWAY_DATA_DIR": str(tmp_path / "data"), "GATEWAY_KEY_PEPPER": SECRET})
+    assert load_secrets(given).pepper == SECRET.encode()
+    assert load_secrets(given).signing_key == first.signing_key
+    assert first.pepper.decode() not in repr(first)
+
+
+def test_broken_secrets_are_kept(tmp_path: Path) -> None:
+    """A damaged secrets file is refused, never replaced: a new pepper would end every key."""
+    path = tmp_path / "secrets.json"
+    path.write_text("{}")
+    with pytest.raises(SettingsError, match="restore it"):
+        load_secrets(Settings(data_dir=tmp_path))
+    assert path.read_text() == "{}"
+
+
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
+    """A data folder that cannot be made is refused by its name."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="GATEWAY_DATA_DIR"):
+        load_secrets(Settings(data_dir=tmp_path / "file" / "data"))
+
+
+def test_every_field_says_what_is_right() -> None:
+    """No setting is without a description, and each has one variable."""
+    assert all(field.description for field in Settings.model_fields.values())
+    assert len(set(variables())) == len(Settings.model_fields)
