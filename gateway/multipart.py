@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from gateway.spool import Blob
 
-_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+# As browsers do (WHATWG HTML, "multipart/form-data encoding"), and the backslash too: many servers take it for an
+# escape, so that a name ending in one would run on into the next parameter.
+_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +87,5 @@ class MultipartBody:
 
 
 def _escape(text: str) -> str:
-    """As browsers do (WHATWG HTML, "multipart/form-data encoding"), so that a name can neither end nor add a header."""
+    """The name as it may stand between quotes, where it can neither end nor add a header."""
     return text.translate(_ESCAPES)

@@ -17,12 +17,12 @@ from gateway.transport import AiohttpTransport, open_client
 from tests.faultserver import Connection, FaultServer
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-names = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('"\r\n;='), min_size=1, max_size=20)
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('"\r\n;=\\'), min_size=1, max_size=20)
 files = st.tuples(names, names, st.sampled_from(["image/png", "image/webp"]), st.binary(max_size=3000))
 
 
 def escape(name: str) -> str:
-    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A").replace("\\", "%5C")
 
 
 async def collect(body: MultipartBody) -> bytes:
@@ -61,10 +61,10 @@ def test_servers_read_same_parts(fields: list[tuple[str, str]], given_files: lis
 
 
 def test_hostile_name_adds_no_header() -> None:
-    """Quotes and line ends in names are percent-encoded, so that a file's name cannot end its header."""
-    body = MultipartBody([('a"\r\nX-Evil: 1\r\n\r\n', "v")], [], boundary="b")
+    """Quotes, backslashes and line ends in names are percent-encoded, so that a file's name cannot end its header."""
+    body = MultipartBody([('a\\"\r\nX-Evil: 1\r\n\r\n', "v")], [], boundary="b")
     assert asyncio.run(collect(body)) == (
-        b'--b\r\nContent-Disposition: form-data; name="a%22%0D%0AX-Evil: 1%0D%0A%0D%0A"\r\n\r\nv\r\n--b--\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="a%5C%22%0D%0AX-Evil: 1%0D%0A%0D%0A"\r\n\r\nv\r\n--b--\r\n'
     )
 
 

@@ -285,17 +285,53 @@ def test_early_answer_survives_its_reset(loop: str) -> None:
     run_on(loop, play())
 
 
+class Meter:
+    """A large body that counts what was taken of it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(LARGE), 65_536):
+            self.taken += 1
+            yield LARGE[start : start + 65_536]
+
+    async def wait_stuck(self) -> None:
+        """Return when nothing was taken for a thousand turns of the loop."""
+        before = -1
+        while before != self.taken or not before:
+            before = self.taken
+            for _ in range(1000):
+                await asyncio.sleep(0)
+
+
 @on_both_loops
-def test_stalled_upload_frees_its_descriptor(loop: str) -> None:
-    """A peer that never reads keeps nothing of ours: its connection is dropped, not politely flushed for ever."""
+@pytest.mark.parametrize("answers", [False, True])
+def test_stalled_upload_frees_its_descriptor(loop: str, answers: bool) -> None:
+    """A peer that stops reading keeps nothing of ours: its connection is dropped, not politely flushed for ever."""
+    meters: list[Meter] = []
+
+    async def stop_reading(connection: Connection) -> None:
+        await connection.read_head()
+        await meters[-1].wait_stuck()
+        if answers:
+            await connection.answer(b"too large", "413 Content Too Large")
+        await connection.stall()
 
     async def play() -> None:
-        async with FaultServer(stall) as server, open_client(AiohttpTransport(fresh=True), timeout=BRIEF) as client:
-            counts = []
-            for _ in range(3):
-                with pytest.raises(outbound.WriteTimeout):
-                    await client.post(server.url, content=LARGE)
-                counts.append(len(os.listdir("/proc/self/fd")) - server.accepted)
+        async with FaultServer(stop_reading) as server:
+            async with open_client(AiohttpTransport(fresh=True), timeout=BRIEF) as client:
+                counts = []
+                for _ in range(3):
+                    meters.append(Meter())
+                    call = client.post(
+                        server.url, content=meters[-1].chunks(), headers={"content-length": str(len(LARGE))}
+                    )
+                    end = (await asyncio.gather(call, return_exceptions=True))[0]
+                    assert isinstance(end, outbound.Response if answers else outbound.WriteTimeout)
+                    for _ in range(3):
+                        await asyncio.sleep(0)  # the cancelled writer's turn, and its connection's
+                    counts.append(len(os.listdir("/proc/self/fd")) - server.accepted)
             assert counts[0] == counts[1] == counts[2]
 
     run_on(loop, play())
