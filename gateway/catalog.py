@@ -1,0 +1,293 @@
+"""The catalogue: upstreams with their credentials, models, aliases and limits, read from one YAML file and frozen.
+
+`load` refuses a mistake with file, line and what would be right. Routing and adapters read the result; only this module
+knows how it is written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from gateway.capabilities import Profile, shipped_profile
+from gateway.strictyaml import YamlMistake, line_of, parse_yaml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+
+
+class CatalogueError(Exception):
+    """The catalogue cannot be used; one line a mistake, each with file and line."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Capabilities(_Part):
+    """Overrides of the shipped profile, where an operator knows better than the vendor's documentation."""
+
+    max_n: int | None = Field(None, ge=1, le=10, description="Images that one call may ask for.")
+    masks: bool | None = Field(None, description="Whether edits with a mask are taken.")
+    edit_quality: bool | None = Field(None, description="Whether `quality` may be sent on edits.")
+    max_references: int | None = Field(None, ge=1, le=16, description="Reference images an edit may have.")
+
+
+class Credential(_Part):
+    """One key at an upstream."""
+
+    name: Name = Field("main", description="Shown to the operator in place of the key.")
+    key: str = Field(
+        pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$", description="`env:NAME` or `file:/path`; never the key itself."
+    )
+    group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
+    capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
+
+
+class Timeouts(_Part):
+    """Seconds."""
+
+    connect: float = Field(10, gt=0, le=60)
+    call: float = Field(
+        600, gt=0, le=3600, description="From the request's last byte to the answer's head, and between bytes."
+    )
+    task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
+    poll: float = Field(20, gt=0, le=120, description="One status query.")
+    collect: float = Field(60, gt=0, le=600, description="All tries to download one result link.")
+
+
+class Upstream(_Part):
+    """A vendor endpoint."""
+
+    kind: Literal["anyfast", "apiany"] = Field(description="The dialect it speaks.")
+    base_url: str = Field(description="Where `/v1/...` begins.")
+    model: Name = Field(description="The upstream's own model id.")
+    credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
+    error_is_unbilled: bool = Field(True, description="Its own JSON 500, 502 or 503 proves that nothing was billed.")
+    timeouts: Timeouts = Field(default_factory=lambda: Timeouts())
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_origin(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+            raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
+        return value.rstrip("/")
+
+
+class Model(_Part):
+    """A public model name: which upstreams serve it, in which order."""
+
+    upstreams: tuple[Name, ...] = Field(min_length=1, strict=False, description="Tried in this order.")
+    sizes: Literal["exact", "nearest"] = Field(
+        "exact", description="`nearest`: an upstream may make another size, told in a header."
+    )
+    compromises: Literal["tell", "refuse"] = Field(
+        "tell",
+        description="`refuse`: never use a target that cannot honour a size, quality, n, mask or format that was set.",
+    )
+
+
+class Alias(_Part):
+    """Another name of a model, for code that was written for it."""
+
+    model: Name
+    response_format: Literal["b64_json", "url"] = "b64_json"
+
+
+class Limits(_Part):
+    """Bounds on what callers may send; bytes, seconds and pixels."""
+
+    body_bytes: int = Field(256 * 2**20, ge=2**20, description="One request's body.")
+    image_bytes: int = Field(50 * 2**20, ge=2**10, description="One image.")
+    images: int = Field(16, ge=1, le=16, description="References of one edit.")
+    pixels: int = Field(64_000_000, ge=655_360, description="One uploaded image, checked before it is decoded.")
+    bytes_in_flight: int = Field(4 * 2**30, ge=2**20, description="Declared bodies of all running requests.")
+    memory_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Small bodies kept in memory; above it they go to disk."
+    )
+    header_bytes: int = Field(32 * 2**10, ge=2**10)
+    header_count: int = Field(100, ge=10)
+    header_timeout: float = Field(10, gt=0)
+    body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    fetch_timeout: float = Field(30, gt=0, description="Seconds to download one `image_url`.")
+    artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
+    keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
+    answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")
+
+
+class Document(_Part):
+    """A catalogue as it is written."""
+
+    default_model: Name = Field("gpt-image-2", description="Used where a request names no model.")
+    unknown_fields: Literal["drop", "refuse"] = Field("drop", description="`refuse`: a field nobody knows gets a 400.")
+    upstreams: dict[Name, Upstream] = Field(min_length=1)
+    models: dict[Name, Model] = Field(min_length=1)
+    aliases: dict[Name, Alias] = Field(default_factory=dict)
+    limits: Limits = Field(default_factory=lambda: Limits())
+
+
+class Target(BaseModel):
+    """One upstream with one credential: what the gateway can send a call to."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    upstream: str
+    credential: str
+    config: Upstream
+    key: str = Field(repr=False)
+    profile: Profile
+
+    @property
+    def label(self) -> str:
+        return f"{self.upstream}/{self.credential}"
+
+
+class Catalogue(BaseModel):
+    """What is in force: the document, and the targets whose key is there. Frozen; a reload makes a new one."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    document: Document
+    targets: tuple[Target, ...]
+    off: dict[str, str]
+    is_simulated: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.document.limits
+
+    def find_model(self, name: str) -> tuple[Model, Alias | None] | None:
+        """The model behind a public name or an alias, and that alias; None where there is none."""
+        alias = self.document.aliases.get(name)
+        model = self.document.models.get(alias.model if alias else name)
+        return (model, alias) if model else None
+
+    def model_names(self) -> list[str]:
+        """Every public name with at least one upstream that is on, models before aliases."""
+        on = {target.upstream for target in self.targets}
+        models = [name for name, model in self.document.models.items() if on & set(model.upstreams)]
+        return models + [name for name, alias in self.document.aliases.items() if alias.model in models]
+
+    def targets_of(self, model: Model) -> list[Target]:
+        return [target for name in model.upstreams for target in self.targets if target.upstream == name]
+
+
+def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
+    """Read, check and resolve a catalogue. With `simulator_url` every upstream is the simulator, with its keys.
+
+    Raises CatalogueError with every mistake, each as `file:line: field: what was wrong`.
+    """
+    document = read(path)
+    targets: list[Target] = []
+    off: dict[str, str] = {}
+    for name, upstream in document.upstreams.items():
+        missing: list[str] = []
+        for credential in upstream.credentials:
+            if simulator_url:
+                targets.append(_simulated(name, upstream, credential, simulator_url))
+                continue
+            key = _resolve_key(credential.key, env)
+            if key:
+                targets.append(_target(name, upstream, credential, key))
+            else:
+                missing.append(credential.key)
+        if len(missing) == len(upstream.credentials):
+            off[name] = f"{', '.join(missing)} is not set"
+    return Catalogue(document=document, targets=tuple(targets), off=off, is_simulated=simulator_url is not None)
+
+
+def read(path: Path) -> Document:
+    """The checked document of a file. Raises CatalogueError."""
+    try:
+        tree, value = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from error
+    except YamlMistake as mistake:
+        raise CatalogueError(f"{path}:{mistake.line}: {mistake}") from mistake
+    try:
+        document = Document.model_validate(value)
+    except ValidationError as error:
+        lines = [
+            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_url=False)
+        ]
+        raise CatalogueError("\n".join(lines)) from error
+    mistakes = [f"{path}:{line_of(tree, where)}: {'.'.join(where)}: {what}" for where, what in _find_dangling(document)]
+    if mistakes:
+        raise CatalogueError("\n".join(mistakes))
+    return document
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a catalogue, for editors; `config/gateway.schema.json` is this."""
+    return Document.model_json_schema()
+
+
+def render_schema() -> str:
+    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    upstreams, models = document.upstreams, document.models
+    for name, model in models.items():
+        found += [
+            (("models", name, "upstreams"), f"there is no upstream `{one}`; there are {', '.join(upstreams)}")
+            for one in model.upstreams
+            if one not in upstreams
+        ]
+    for name, alias in document.aliases.items():
+        if alias.model not in models:
+            found.append((("aliases", name), f"there is no model `{alias.model}`; there are {', '.join(models)}"))
+        if name in models:
+            found.append((("aliases", name), "a model has this name already"))
+    if document.default_model not in models and document.default_model not in document.aliases:
+        found.append(
+            (("default_model",), f"there is no model `{document.default_model}`; there are {', '.join(models)}")
+        )
+    return found
+
+
+def _resolve_key(reference: str, env: Mapping[str, str]) -> str | None:
+    kind, _, rest = reference.partition(":")
+    if kind == "env":
+        return env.get(rest, "").strip() or None
+    try:
+        return Path(rest).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _profile(upstream: Upstream, credential: Credential) -> Profile:
+    shipped = shipped_profile(upstream.kind, upstream.model, credential.group)
+    known = credential.capabilities
+    changes: dict[str, Any] = {
+        "max_n": known.max_n,
+        "masked_n": known.max_n if shipped.masked_n > 1 else None,
+        "edit_quality": known.edit_quality,
+        "masked_quality": known.edit_quality if upstream.kind == "anyfast" else None,
+        "max_references": known.max_references,
+        "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
+    }
+    return shipped.change(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> Target:
+    profile = _profile(upstream, credential)
+    return Target(upstream=name, credential=credential.name, config=upstream, key=key, profile=profile)
+
+
+SIMULATOR_KEYS = {"anyfast": "sim-direct", "anyfast-c": "sim-c", "apiany": "sim-apiany"}
+"""The keys that the built-in simulator takes; see `docs/simulator.md`."""
+
+
+def _simulated(name: str, upstream: Upstream, credential: Credential, simulator_url: str) -> Target:
+    service = "anyfast-c" if upstream.kind == "anyfast" and upstream.model.endswith("-c") else upstream.kind
+    key = SIMULATOR_KEYS[service] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
+    pointed = upstream.model_copy(update={"base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}"})
+    return _target(name, pointed, credential, key)

@@ -1,0 +1,90 @@
+"""What is to be made, free of any vendor and of HTTP: the job a caller wants, and the calls that make it.
+
+`wire` makes an ImageJob, `fanout` turns it into Calls, `upstreams` write them in a vendor's dialect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.pictures import Picture
+from gateway.sizes import Shape, Size
+from gateway.spool import Blob
+
+Operation = Literal["generation", "edit"]
+Quality = Literal["low", "medium", "high"]
+Format = Literal["png", "jpeg", "webp"]
+Background = Literal["auto", "opaque", "transparent"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """n images of one prompt. `size` None is `auto`, `quality` None is `auto`; references only on edits.
+
+    `explicit` names the parameters that the caller set, `dropped` those that no upstream takes; `end_user` is who asks
+    the caller (`safety_identifier`, else `user`).
+    """
+
+    operation: Operation
+    prompt: str
+    n: int = 1
+    size: Size | Shape | None = None
+    quality: Quality | None = None
+    background: Background = "auto"
+    output_format: Format = "png"
+    output_compression: int | None = None
+    moderation: Literal["auto", "low"] = "auto"
+    references: tuple[Picture, ...] = ()
+    mask: Picture | None = None
+    end_user: str | None = None
+    explicit: frozenset[str] = frozenset()
+    dropped: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        asked = f"{self.operation}, n={self.n}, {self.size or 'auto'}, {self.quality or 'auto'}, {self.output_format}"
+        return f"ImageJob({asked}, {len(self.references)} references, mask={self.mask is not None})"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One paid POST at a target, for the slots it names. None means: not sent.
+
+    `slots` are indexes into the task's n images; `compression` is 0-100 and only for jpeg.
+    """
+
+    id: str
+    slots: tuple[int, ...]
+    operation: Operation
+    prompt: str = field(repr=False)
+    size: Size | Shape | None
+    quality: Quality | None
+    output_format: Format | None
+    compression: int | None
+    moderation: Literal["low"] | None
+    references: tuple[Picture, ...]
+    mask: Picture | None
+
+    @property
+    def n(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as an upstream counted them."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    text_tokens: int
+    image_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One image in an upstream's answer: its bytes, or a link that the fetcher may follow."""
+
+    blob: Blob | None = None
+    url: str | None = None
+    revised_prompt: str | None = None

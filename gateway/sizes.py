@@ -1,0 +1,146 @@
+"""Sizes in pixels: what is legal, what a ratio and a tier mean, what a snapping upstream makes of them. Pure functions.
+
+Asked by `wire` (is it legal), `capabilities` (what will be made) and the adapters (how to write it).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+EDGE_STEP = 16
+MAX_EDGE = 3840
+MAX_RATIO = 3
+MIN_PIXELS = 655_360
+MAX_PIXELS = 8_294_400
+
+TIERS = {"1K": 1536, "2K": 2048, "4K": 3840}
+"""The long edge of a resolution tier; a square at 1K is 1024, the upstreams' own default."""
+
+_SIZE = re.compile(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})")
+_RATIO = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A ratio and a resolution tier, as in `16:9` at `2K`."""
+
+    wide: int
+    high: int
+    tier: str
+
+    def __str__(self) -> str:
+        return f"{self.ratio}@{self.tier}"
+
+    @property
+    def ratio(self) -> str:
+        return f"{self.wide}:{self.high}"
+
+
+SQUARE = Size(1024, 1024)
+
+SEVEN = (
+    Size(1024, 1024),
+    Size(1536, 1024),
+    Size(1024, 1536),
+    Size(2048, 2048),
+    Size(2048, 1152),
+    Size(3840, 2160),
+    Size(2160, 3840),
+)
+"""All that apiany makes, whatever it is asked for (its public documentation)."""
+
+
+def parse_size(text: str) -> Size | None:
+    """`1536x1024` as a Size, legal or not; None when it is written otherwise."""
+    match = _SIZE.fullmatch(text.strip())
+    return Size(int(match[1]), int(match[2])) if match else None
+
+
+def parse_ratio(text: str) -> tuple[int, int] | None:
+    """`16:9` as two integers; None when it is written otherwise."""
+    match = _RATIO.fullmatch(text.strip())
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def find_fault(size: Size) -> str | None:
+    """Which rule of gpt-image-2 a size breaks, as a sentence with what would be right; None when it is legal."""
+    long, short = max(size.width, size.height), min(size.width, size.height)
+    if size.width % EDGE_STEP or size.height % EDGE_STEP:
+        near = nearest_legal(size.width, size.height)
+        return f"both edges must be multiples of {EDGE_STEP}; the nearest legal size is {near}"
+    if long > MAX_EDGE:
+        return f"no edge may be longer than {MAX_EDGE} pixels"
+    if long > MAX_RATIO * short:
+        return f"the long edge may be at most {MAX_RATIO} times the short one"
+    if not MIN_PIXELS <= size.pixels <= MAX_PIXELS:
+        return f"width x height must be {MIN_PIXELS:,} to {MAX_PIXELS:,} pixels; {size} has {size.pixels:,}"
+    return None
+
+
+def resolve(shape: Shape) -> Size:
+    """The legal size a ratio and a tier stand for: 16:9 at 2K is 2048x1152, 1:1 at 4K is 2880x2880."""
+    if shape.wide == shape.high and shape.tier == "1K":
+        return SQUARE
+    long = TIERS[shape.tier]
+    ratio = max(shape.wide, shape.high) / min(shape.wide, shape.high)
+    # A ratio such as 3:1 at 4K would pass the pixel limit only after scaling both edges by the same factor.
+    if long * long / ratio > MAX_PIXELS:
+        long = _down(math.sqrt(MAX_PIXELS * ratio))
+    short = _near(long / ratio)
+    if long * short > MAX_PIXELS:
+        short -= EDGE_STEP
+    return Size(long, short) if shape.wide >= shape.high else Size(short, long)
+
+
+def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
+    """The legal size nearest to a picture's shape, with about `pixels` pixels (its own count where not given)."""
+    ratio = min(max(width / height, 1 / MAX_RATIO), MAX_RATIO)
+    area = min(max(pixels or width * height, MIN_PIXELS), MAX_PIXELS)
+    wide = min(_near(math.sqrt(area * ratio)), MAX_EDGE)
+    high = min(_near(wide / ratio), MAX_EDGE)
+    # Rounding each edge to 16 may step just over a limit; the shorter edge gives way by one step at a time.
+    while wide * high > MAX_PIXELS:
+        wide, high = (wide, high - EDGE_STEP) if wide <= high else (wide - EDGE_STEP, high)
+    while wide * high < MIN_PIXELS or max(wide, high) > MAX_RATIO * min(wide, high):
+        wide, high = (wide + EDGE_STEP, high) if wide <= high else (wide, high + EDGE_STEP)
+    return Size(wide, high)
+
+
+def snap(size: Size) -> Size:
+    """What apiany makes of a size: the nearest of its seven that keeps the orientation, edges compared as ratios.
+
+    Its documentation gives 1280x720 -> 1536x1024, 1920x1080 -> 2048x1152 and 1440x2560 -> 2160x3840.
+    """
+
+    def distance(made: Size) -> float:
+        return abs(math.log(made.width / size.width)) + abs(math.log(made.height / size.height))
+
+    def turn(one: Size) -> int:
+        return (one.width > one.height) - (one.width < one.height)
+
+    return min((made for made in SEVEN if turn(made) == turn(size)), key=distance)
+
+
+def _near(edge: float) -> int:
+    return max(EDGE_STEP, EDGE_STEP * round(edge / EDGE_STEP))
+
+
+def _down(edge: float) -> int:
+    return EDGE_STEP * int(edge / EDGE_STEP)

@@ -1,0 +1,194 @@
+"""What an upstream's failure means: was it executed, may it be tried again, what does the caller hear. Pure functions.
+
+`upstreams` state the facts as a Failure, `dispatch` acts on the Verdict. The table is the project's contract on retries
+of a paid POST: anything that nobody can prove to be unexecuted counts as executed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from gateway import errors
+from gateway.errors import PublicError
+
+Phase = Literal["connect", "write", "read", "status", "body", "task", "collect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The facts of one failed call.
+
+    `phase`: connect (never reached it), write (the body was not sent whole), read (sent, no whole answer), status (an
+    answer other than 2xx), body (a 2xx without usable images), task (a ticket that ended badly), collect (the images
+    are made, but cannot be had). `spoke` is True when the vendor's own JSON error body was there, not a proxy's page.
+    """
+
+    phase: Phase
+    status: int | None = None
+    spoke: bool = False
+    code: str | None = None
+    type: str | None = None
+    message: str = ""
+    param: str | None = None
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        parts = [self.phase, str(self.status or ""), self.code or "", self.message]
+        return " ".join(part for part in parts if part)
+
+
+class CallFailed(Exception):
+    """A call that brought no image; carries its Failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class Executed(Enum):
+    """Whether the vendor may have made, and billed, what was asked."""
+
+    NO = "no"
+    UNKNOWN = "unknown"
+    YES = "yes"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from a failure. `again`: the same target may be tried once more; `elsewhere`: another target may."""
+
+    kind: str
+    executed: Executed
+    again: bool
+    elsewhere: bool
+    error: PublicError
+    credential_down: bool = False
+    drift: bool = False
+
+
+POLICY_CODES = frozenset(
+    {
+        "content_policy",
+        "content_policy_violation",
+        "content_filter",
+        "image_safety",
+        "moderation_blocked",
+        "safety_violation",
+        "sensitive_words_detected",
+    }
+)
+"""Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
+
+_CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
+_NO_RETRY = "it is not sent again, because it may have been billed"
+
+
+def classify(failure: Failure, *, error_is_unbilled: bool) -> Verdict:
+    """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed."""
+    if failure.phase in ("connect", "write"):
+        return _unsent(failure)
+    if failure.phase == "read":
+        return _unknown(failure, "The upstream took the request, but its answer was lost")
+    if failure.phase == "body":
+        error = errors.UpstreamBadResponse(
+            f"The upstream answered without a usable image ({failure.message}); {_NO_RETRY}.", should_retry=False
+        )
+        return Verdict("bad_response", Executed.YES, again=False, elsewhere=False, error=error)
+    if failure.phase == "collect":
+        error = errors.UpstreamFailed(
+            f"The upstream made the image, but it could not be downloaded ({failure.message}).", should_retry=False
+        )
+        return Verdict("not_collected", Executed.YES, again=False, elsewhere=False, error=error)
+    if _is_policy(failure):
+        return _policy(failure)
+    if failure.phase == "task":
+        return _task(failure)
+    return _status(failure, error_is_unbilled)
+
+
+def _unsent(failure: Failure) -> Verdict:
+    error = errors.UpstreamUnavailable("The upstream cannot be reached; nothing was billed.", retry_after=5)
+    kind = "unreachable" if failure.phase == "connect" else "unsent"
+    return Verdict(kind, Executed.NO, again=failure.phase == "connect", elsewhere=True, error=error)
+
+
+def _unknown(failure: Failure, what: str) -> Verdict:
+    error = errors.UpstreamOutcomeUnknown(
+        f"{what} ({failure.message or 'no reason'}); {_NO_RETRY}.", should_retry=False
+    )
+    return Verdict("unknown", Executed.UNKNOWN, again=False, elsewhere=False, error=error)
+
+
+def _is_policy(failure: Failure) -> bool:
+    named = {failure.code, failure.type} & POLICY_CODES
+    return bool(named) or failure.type == "image_generation_user_error"
+
+
+def _policy(failure: Failure) -> Verdict:
+    # The refusal's reason is for the caller to read; other vendor texts are not passed on where they name our account.
+    error = errors.ModerationBlocked(failure.message or "The upstream's safety system refused this request.")
+    return Verdict("policy", Executed.UNKNOWN, again=False, elsewhere=False, error=error)
+
+
+def _task(failure: Failure) -> Verdict:
+    if failure.code == "expired":
+        return _unknown(failure, "The upstream's task expired")
+    if failure.code in ("invalid_request", "invalid_value", "validation_error"):
+        return _refused(failure)
+    error = errors.UpstreamFailed(
+        f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}."
+    )
+    error.should_retry = False
+    return Verdict("task_failed", Executed.NO, again=False, elsewhere=True, error=error)
+
+
+def _refused(failure: Failure) -> Verdict:
+    message = failure.message or "no reason given"
+    error = errors.InvalidValue(f"The upstream refused the request: {message}", param=failure.param)
+    return Verdict("refused", Executed.NO, again=False, elsewhere=False, error=error, drift=True)
+
+
+def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
+    status = failure.status or 0
+    if status == 429:
+        wait = _seconds(failure.retry_after, 60)
+        error: PublicError = errors.RateLimited(
+            "The upstream's rate limit is reached; nothing was billed.", retry_after=wait
+        )
+        return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error)
+    if status in (401, 402, 403):
+        # Never the vendor's text: it is about the operator's account, not about the caller's.
+        error = errors.UpstreamUnavailable(
+            "The upstream refused the gateway's credential; its operator was told.", retry_after=60
+        )
+        return Verdict("credential", Executed.NO, again=False, elsewhere=True, error=error, credential_down=True)
+    if status == 404:
+        error = errors.ModelNotFound(
+            "The upstream does not know the model it is configured for; its operator was told."
+        )
+        return Verdict("missing", Executed.NO, again=False, elsewhere=True, error=error, drift=True)
+    if status in (400, 405, 413, 415, 422):
+        return _refused(failure)
+    if _is_capacity(failure, status):
+        error = errors.UpstreamUnavailable(
+            "The upstream is overloaded; nothing was billed.", retry_after=_seconds(failure.retry_after, 120)
+        )
+        return Verdict("overloaded", Executed.NO, again=True, elsewhere=True, error=error)
+    if status in (500, 502, 503) and failure.spoke and error_is_unbilled:
+        error = errors.UpstreamError("The upstream failed and says so itself; nothing was billed.")
+        return Verdict("upstream_error", Executed.NO, again=False, elsewhere=True, error=error)
+    return _unknown(failure, f"The upstream answered {status or 'nothing readable'}")
+
+
+def _is_capacity(failure: Failure, status: int) -> bool:
+    if status in (521, 522, 523):
+        return True
+    said = failure.spoke and any(word in failure.message.lower() for word in _CAPACITY)
+    return status == 503 and (failure.retry_after is not None or said)
+
+
+def _seconds(wanted: float | None, most: int) -> int:
+    """Whole seconds for Retry-After, 1 to `most`; 5 where the upstream named none."""
+    return min(max(round(wanted if wanted is not None else 5), 1), most)
