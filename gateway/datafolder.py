@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gateway.settings import Settings, SettingsError
+from gateway.settings import Settings, SettingsError, StartRefused
 
 LOCK_WAIT_S = 10.0
 """How long a start waits for a server that outlived its gateway."""
@@ -26,7 +26,7 @@ LOCK_WAIT_S = 10.0
 _POLL_S = 0.05
 
 
-class FolderInUse(Exception):
+class FolderInUse(StartRefused):
     """Another gateway, or a server it left behind, runs in this folder. The text is for people."""
 
 

@@ -34,7 +34,11 @@ SOURCE_CONFIG = Path(__file__).parent.parent / "config" / "gateway.yaml"
 _INJECTED = re.compile(r"GATEWAY_(SERVICE_.+|PORT_.+)$")
 
 
-class SettingsError(Exception):
+class StartRefused(Exception):
+    """The command cannot do its work here. The text is for people: what is wrong, and what to do."""
+
+
+class SettingsError(StartRefused):
     """The environment cannot be used; each of `problems` is a line: variable, what is wrong, what would be right."""
 
     def __init__(self, problems: list[str]) -> None:

@@ -21,6 +21,7 @@ from typing import IO
 
 from gateway.datafolder import DataFolder, ServerRecord
 from gateway.processes import name_exit, spawn, stop
+from gateway.settings import Settings, StartRefused
 
 SOCKET_PATH_LIMIT = 100
 """Bytes; the kernel takes 107, and a server may write a longer name beside it first."""
@@ -31,7 +32,7 @@ _POLL_S = 0.01
 _PRIVATE = "imagegate-"
 
 
-class ServerFailed(Exception):
+class ServerFailed(StartRefused):
     """The embedded server cannot run here. The text says why and what to do."""
 
 
@@ -168,6 +169,19 @@ def running_url(folder: DataFolder) -> str | None:
     record = folder.server()
     if record is None or not ask(record.socket, b"PING\r\n").startswith(b"+PONG"):
         return None
+    return f"unix://{record.socket}"
+
+
+def store_url(settings: Settings) -> str:
+    """The URL of the store of a gateway that runs: the one that is set, else its data folder's own server.
+
+    Raises ServerFailed when no server was started here.
+    """
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    record = DataFolder(settings.data_dir).server()
+    if record is None:
+        raise ServerFailed(f"No server runs in {settings.data_dir}. Start the gateway: imagegate serve")
     return f"unix://{record.socket}"
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from gateway.ids import new_id
+from gateway.settings import StartRefused
 from gateway.store import names
 from gateway.store.client import StoreClient
 
@@ -35,12 +36,22 @@ return 1
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-class PepperMismatch(Exception):
+class PepperMismatch(StartRefused):
     """The store's keys were made with another pepper, so that none of them would be found."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "The API keys in this store were made with another GATEWAY_KEY_PEPPER, so that none of them would work. "
+            "Set the one they were made with, or use an empty store"
+        )
 
-class KeyNotFound(Exception):
+
+class KeyNotFound(StartRefused):
     """No key has this id."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"No key has the id {key_id!r}; `imagegate keys list` shows those there are")
+        self.key_id = key_id
 
 
 class KeyRecord(BaseModel):

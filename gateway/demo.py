@@ -1,0 +1,54 @@
+"""Demo mode: whether the simulator answers, and the key with which to try the gateway.
+
+Used by the supervisor at its start. Never mixes real and simulated upstreams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.datafolder import DataFolder, replace
+from gateway.settings import StartRefused
+from gateway.store.keys import KeyStore
+
+UPSTREAM_KEYS = ("ANYFAST_API_KEY", "ANYFAST_C_API_KEY", "APIANY_API_KEY")
+"""The variables of the shipped catalogue that hold an upstream's key."""
+
+SIMULATED_BY = "IMAGEGATE_SIMULATED_BY"
+"""Set by the supervisor alone, for its workers: the simulator's URL, which then stands for every upstream."""
+
+
+class NoUpstreamKey(StartRefused):
+    """No upstream can be called."""
+
+
+def keys_set(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The upstream keys that are set."""
+    return tuple(name for name in UPSTREAM_KEYS if env.get(name, "").strip())
+
+
+def is_simulated(env: Mapping[str, str], *, is_demo: bool) -> bool:
+    """Whether the simulator answers. Raises NoUpstreamKey when nothing could."""
+    if keys_set(env):
+        return False
+    if not is_demo:
+        raise NoUpstreamKey(
+            f"No upstream key is set. Set at least one of {', '.join(UPSTREAM_KEYS)}; "
+            "or try the gateway without any: imagegate serve --demo"
+        )
+    return True
+
+
+async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
+    """A working key for trying the gateway, made at the first call and the same at later ones."""
+    if folder.demo_key_path.exists():
+        secret = folder.demo_key_path.read_text().strip()
+        found = await keys.lookup(secret)
+        if found is not None:
+            if not found.enabled:
+                await keys.enable(found.id)
+            return secret
+    # Never made, or made for another store: that key would be refused.
+    _, secret = await keys.create("demo", demo=True)
+    replace(folder.demo_key_path, f"{secret}\n")
+    return secret

@@ -1,0 +1,100 @@
+"""One worker process: the application behind uvicorn, on the socket the supervisor bound.
+
+Started by the supervisor as `python -m gateway.worker --fd N`. SIGTERM drains; a SIGINT after it abandons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+
+from gateway.app import create_app
+from gateway.datafolder import load_secrets
+from gateway.demo import SIMULATED_BY
+from gateway.settings import Settings, StartRefused, load_settings
+from gateway.store.embedded import store_url
+
+EXIT_CONFIG = 78
+"""sysexits.h: the configuration is wrong, and another try would find it as wrong."""
+
+# Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into one we close.
+_KEEP_ALIVE_S = 75
+
+
+def main(arguments: list[str], env: Mapping[str, str]) -> int:
+    """Serve until SIGTERM; the exit code."""
+    parser = argparse.ArgumentParser(prog="gateway.worker")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
+    options = parser.parse_args(arguments)
+    # The socket is open to Ctrl-C only through the supervisor; until uvicorn listens, one must not end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        settings = load_settings(env)
+        app = create_app(
+            settings,
+            store_url=store_url(settings),
+            secrets=load_secrets(settings),
+            simulated_by=env.get(SIMULATED_BY),
+        )
+    except StartRefused as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return EXIT_CONFIG
+    server = Server(server_config(app, settings), app, options.ready_fd)
+    server.run(sockets=[socket.socket(fileno=options.fd)])
+    return 0 if server.started else 1
+
+
+def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol] | None = None) -> uvicorn.Config:
+    """How uvicorn runs; `http` is the protocol class that reads requests, httptools' own by default."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools" if http is None else http,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which says when it is ready and marks the application as draining at the first signal."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, ready_fd: int | None) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ready_fd = ready_fd
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._ready_fd is not None:
+            os.write(self._ready_fd, b"ready\n")
+            os.close(self._ready_fd)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own raises the signal once more at the end, which would skip whatever Python does at an exit.
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+        self._app.state.is_draining = True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
