@@ -37,6 +37,7 @@ class Services:
     task_store: TaskStore
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
+    reference_fetcher: Fetcher
     darkroom: Darkroom
     artifacts: ArtifactStore
     signing_key: bytes
@@ -44,7 +45,6 @@ class Services:
     in_flight: MemoryBudget
     spool_folder: Path
     running: set[asyncio.Task[Any]] = field(default_factory=set)
-    is_draining: asyncio.Event = field(default_factory=asyncio.Event)
     clients: tuple[AsyncClient, ...] = ()
 
     def new_spool(self) -> Spool:
@@ -53,7 +53,8 @@ class Services:
     async def close(self) -> None:
         for client in self.clients:
             await client.aclose()
-        await self.fetcher.close()
+        await self.fetcher.aclose()
+        await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
         await self.redis.aclose()
@@ -78,10 +79,17 @@ def open_services(
         target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
         for target in catalogue.targets
     }
-    policy = FetchPolicy(
-        allowed_origins=frozenset(target.config.base_url for target in catalogue.targets),
-        max_bytes=limits.image_bytes,
-        timeout_s=limits.fetch_timeout,
+    # Two, because an address inside the network is right for a configured upstream's link and wrong for a caller's.
+    fetcher, reference_fetcher = (
+        Fetcher(
+            FetchPolicy(
+                max_bytes=limits.image_bytes,
+                timeout_s=limits.fetch_timeout,
+                idle_s=min(10, limits.fetch_timeout),
+                allowed_origins=frozenset(origins),
+            )
+        )
+        for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
     return Services(
         settings=settings,
@@ -90,7 +98,8 @@ def open_services(
         keys=KeyStore(redis, pepper),
         task_store=TaskStore(redis),
         upstreams=upstreams,
-        fetcher=Fetcher(policy),
+        fetcher=fetcher,
+        reference_fetcher=reference_fetcher,
         darkroom=darkroom,
         artifacts=open_store(settings.storage_url, settings.data_dir / "artifacts", limits.artifact_ttl),
         signing_key=signing_key,

@@ -138,8 +138,8 @@ async def _run(task: Task, work: Work) -> None:
         outcome = await work(task)
     except Exception:  # noqa: BLE001 (a fault of ours must end the wait as an error, not as a hang)
         _log.exception("task broke off", task=task.id)
-        outcome = Outcome(error=errors.InternalError("The gateway failed; the request id finds it in its log."))
-        outcome.error.should_retry = False
+        fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
+        outcome = Outcome(error=fault)
     finally:
         await task.spool.close()
     await _write_end(task, outcome)

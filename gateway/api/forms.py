@@ -135,7 +135,7 @@ def _json_source(name: str, value: Any) -> Source:
     if isinstance(value, dict):
         if value.get("file_id") is not None:
             raise errors.InvalidValue(
-                "Files are not kept here: instead of `file_id` send `image_url` with an https URL or a base64 data URL.",
+                "Files are not kept here; instead of `file_id` send `image_url`, an https URL or a base64 data URL.",
                 param=f"{name}.file_id",
             )
         name, value = f"{name}.image_url", value.get("image_url")
@@ -196,7 +196,10 @@ class _Multipart:
 
     def _callbacks(self) -> Any:
         def on_data(kind: str) -> Any:
-            return lambda data, start, end: self._events.append((kind, bytes(data[start:end])))
+            def note(data: bytes, start: int, end: int) -> None:
+                self._events.append((kind, data[start:end]))
+
+            return note
 
         def on_mark(kind: str) -> Any:
             return lambda: self._events.append((kind, b""))

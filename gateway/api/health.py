@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.dependencies import ServicesDep
@@ -19,7 +19,7 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="New work is welcome")
-async def readyz(services: ServicesDep) -> JSONResponse:
+async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
     """503 while Redis or the storage is away, or while the process is ending."""
     problems: dict[str, Any] = {}
     try:
@@ -28,7 +28,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
         problems["redis"] = "does not answer"
     if (fault := await services.artifacts.check()) is not None:
         problems["storage"] = fault
-    if services.is_draining.is_set():
+    if request.app.state.is_draining:
         problems["process"] = "is shutting down"
     return JSONResponse(
         {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200

@@ -59,7 +59,7 @@ async def _load(services: Services, source: Source, spool: Spool) -> Picture:
 
 async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
     try:
-        return await services.fetcher.fetch(source.url or "", spool)
+        return await services.reference_fetcher.fetch(source.url or "", spool)
     except FetchRefused as error:
         raise errors.InvalidValue(f"`{source.name}` is refused: {error}", param=source.name) from error
     except FetchFailed as error:

@@ -14,9 +14,7 @@ def main() -> None:
     parser.add_argument("--link-lifetime", type=float, default=24 * 3600.0, help="seconds a link lives")
     parser.add_argument("--pad-bytes", type=int, default=None, help="pad every picture to this size")
     given = parser.parse_args()
-    config = SimulatorConfig(
-        latency=given.latency, link_lifetime=given.link_lifetime, pad_bytes=given.pad_bytes
-    )
+    config = SimulatorConfig(latency=given.latency, link_lifetime=given.link_lifetime, pad_bytes=given.pad_bytes)
     run(given.host, given.port, config)
 
 

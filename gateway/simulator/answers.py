@@ -53,7 +53,7 @@ def answer_json(value: object, status: int = 200, images: int = 0) -> Answer:
 
 
 @dataclass
-class Refusal(Exception):  # noqa: N818 - a refusal is a proper answer, not an error of the simulator
+class Refusal(Exception):
     """The vendor says no. `undocumented` names the fields no page documents, `refused` the bad values."""
 
     status: int
@@ -72,9 +72,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a proper answer, not an e
         return answer
 
 
-def vendor_error(
-    upstream: str, message: str, kind: str, code: object, param: str | None = None
-) -> dict[str, object]:
+def vendor_error(upstream: str, message: str, kind: str, code: object, param: str | None = None) -> dict[str, object]:
     """The error object of a vendor: only apiany names the parameter."""
     error: dict[str, object] = {"message": message, "type": kind, "code": code}
     if upstream == "apiany":
@@ -82,7 +80,7 @@ def vendor_error(
     return error
 
 
-class AnswerNow(Exception):  # noqa: N818 - it carries an answer out of turn
+class AnswerNow(Exception):
     """A fault answers in the endpoint's place."""
 
     def __init__(self, answer: Answer) -> None:
@@ -90,7 +88,7 @@ class AnswerNow(Exception):  # noqa: N818 - it carries an answer out of turn
         self.answer = answer
 
 
-class Severed(Exception):  # noqa: N818 - the connection is gone, on purpose or by the caller
+class Severed(Exception):
     """Nothing more can be answered on this connection."""
 
 

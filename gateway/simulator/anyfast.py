@@ -163,9 +163,7 @@ def _read_images(fields: Fields) -> list[Upload]:
         raise _refuse_file("image[]", f"2 to {_MOST_IMAGES} files; image takes a single one")
     for upload in single + several:
         if upload.format not in ("png", "jpeg"):
-            raise _refuse_file(
-                upload.field, f"the bytes are {upload.format or 'no picture'}, not PNG or JPEG"
-            )
+            raise _refuse_file(upload.field, f"the bytes are {upload.format or 'no picture'}, not PNG or JPEG")
     return single + several
 
 

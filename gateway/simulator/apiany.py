@@ -32,9 +32,7 @@ from gateway.simulator.sizes import RATIOS, RESOLUTIONS, Size, parse_size, ratio
 from gateway.simulator.uploads import Upload
 from gateway.simulator.world import World
 
-_GENERATION = frozenset(
-    {"model", "prompt", "size", "resolution", "quality", "n", "callback_url", "input_images"}
-)
+_GENERATION = frozenset({"model", "prompt", "size", "resolution", "quality", "n", "callback_url", "input_images"})
 _EDIT = frozenset({"model", "prompt", "size"})
 _MOST_INPUTS = 16
 _PICTURES = ("png", "jpeg", "webp")
@@ -66,8 +64,7 @@ async def _list_models(exchange: Exchange) -> Answer:
     pricing = {
         "unit": "image",
         "credits": {
-            resolution: int(price * prices.credits_per_usd)
-            for resolution, price in prices.apiany_image.items()
+            resolution: int(price * prices.credits_per_usd) for resolution, price in prices.apiany_image.items()
         },
     }
     model = {"id": GPT_IMAGE_2, "object": "model", "owned_by": "apiany", "pricing": pricing}
@@ -260,9 +257,7 @@ def _read_inputs(exchange: Exchange, fields: Fields) -> list[Upload]:
 
 
 def _refuse_inputs(message: str) -> Refusal:
-    return Refusal(
-        400, "invalid_value", f"input_images: {message}", param="input_images", refused=("input_images",)
-    )
+    return Refusal(400, "invalid_value", f"input_images: {message}", param="input_images", refused=("input_images",))
 
 
 def _refuse_file(name: str, message: str) -> Refusal:

@@ -19,6 +19,4 @@ def create_app(config: SimulatorConfig | None = None) -> Starlette:
         yield
         world.close()
 
-    return Starlette(
-        routes=[*anyfast.routes(world), *apiany.routes(world), *admin.routes(world)], lifespan=live
-    )
+    return Starlette(routes=[*anyfast.routes(world), *apiany.routes(world), *admin.routes(world)], lifespan=live)

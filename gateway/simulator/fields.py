@@ -86,9 +86,7 @@ async def read_form(exchange: Exchange) -> Fields:
     if media_type != "multipart/form-data":
         raise Refusal(415, "unsupported_media_type", f"A form is expected, not {media_type or 'nothing'}")
     try:
-        form = await exchange.request.form(
-            max_files=_MOST_PARTS, max_fields=_MOST_PARTS, max_part_size=_LONGEST_TEXT
-        )
+        form = await exchange.request.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS, max_part_size=_LONGEST_TEXT)
     except (HTTPException, MultiPartException) as error:
         raise Refusal(400, "invalid_form", "The form cannot be read.", refused=("body",)) from error
     return await _examine_form(exchange, form)

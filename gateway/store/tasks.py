@@ -46,7 +46,7 @@ class TaskStore:
     async def _set(self, task_id: str, fields: dict[str, str]) -> None:
         name = names.TASK(task_id)
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(name, mapping=fields)
+            pipe.hset(name, items=[item for pair in fields.items() for item in pair])
             pipe.expire(name, TTL_S)
             await pipe.execute()
 
