@@ -301,6 +301,7 @@ async def test_cancelled_caller_waits_for_thread(darkroom, tmp_path):
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
+    assert asked[-1].stat().st_size > 1000
     await spool.close()
     assert not left_over(spool)
 
