@@ -4,11 +4,23 @@ Moments: `headers` before the body is read, `before` and `after` acceptance (the
 pictures are made, `answer` when the answer is sent.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Moment = Literal["headers", "before", "after", "work", "answer"]
+AnyfastShape = Literal["b64_json", "url", "data_url", "b64_data_url", "no_created", "no_usage", "with_size"]
+ApianyShape = Literal[
+    "b64_json",
+    "result.data.url",
+    "result.data.b64_json",
+    "result.urls",
+    "result.images.url",
+    "result.images.url_list",
+    "results",
+    "results.url",
+    "data",
+]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
@@ -31,6 +43,7 @@ class Status(_Fault):
     html: bool = False
     empty: bool = False
     retry_after: float | str | None = None
+    headers: dict[str, str] = {}
     accepted: bool = False
     refunded: bool = False
     when: Literal["headers", "before"] = "before"
@@ -217,23 +230,11 @@ class Shape(_Fault):
     """The answer in another of the shapes a vendor may use."""
 
     kind: Literal["shape"]
-    shape: Literal[
-        "b64_json",
-        "url",
-        "data_url",
-        "b64_data_url",
-        "no_created",
-        "no_usage",
-        "with_size",
-        "result.data.url",
-        "result.data.b64_json",
-        "result.urls",
-        "result.images.url",
-        "result.images.url_list",
-        "results",
-        "results.url",
-        "data",
-    ]
+    shape: AnyfastShape | ApianyShape
+
+    def fits(self, upstream: str) -> bool:
+        known = {"anyfast": get_args(AnyfastShape), "apiany": get_args(ApianyShape)}
+        return self.shape in known.get(upstream, (self.shape,))
 
 
 Fault = Annotated[
