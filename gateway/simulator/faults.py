@@ -29,6 +29,8 @@ class _Fault(BaseModel):
 
     # True when no later fault of the same moment can strike.
     ends_request: ClassVar[bool] = False
+    # Of the faults of one group a request meets one; by default a kind is its own group.
+    group: ClassVar[str | None] = None
 
 
 class Status(_Fault):
@@ -82,6 +84,7 @@ class Reset(_Fault):
 class Truncate(_Fault):
     """Declare the whole Content-Length, send this share of the body, close."""
 
+    group = "cut"
     kind: Literal["truncate"]
     share: float = Field(default=0.5, ge=0, lt=1)
 
@@ -97,6 +100,7 @@ class SlowBody(_Fault):
 class Garbage(_Fault):
     """200, `application/json`, and a body that is not JSON."""
 
+    group = "body"
     kind: Literal["garbage"]
     body: str = '{"data": [{"b64_json": "iVBORw0KGgo'
 
@@ -104,12 +108,14 @@ class Garbage(_Fault):
 class Html(_Fault):
     """200 with a page of HTML."""
 
+    group = "body"
     kind: Literal["html"]
 
 
 class Error200(_Fault):
     """200 whose body is the vendor's error object."""
 
+    group = "body"
     kind: Literal["error_200"]
     message: str = "The upstream channel failed."
     type: str = "upstream_error"
@@ -167,6 +173,7 @@ class Pad(_Fault):
 class Policy(_Fault):
     """Refuse for policy. `at_submission`: apiany refuses before a task exists; Anyfast always does."""
 
+    group = "ending"
     kind: Literal["policy"]
     at_submission: bool = True
     code: str | None = None
@@ -175,6 +182,7 @@ class Policy(_Fault):
 class TaskFailed(_Fault):
     """The task ends as failed."""
 
+    group = "ending"
     kind: Literal["task_failed"]
     code: str | int | None = "generation_failed"
     message: str = "The upstream failed to make the picture."
@@ -185,6 +193,7 @@ class TaskFailed(_Fault):
 class TaskExpired(_Fault):
     """The task ends as expired."""
 
+    group = "ending"
     kind: Literal["task_expired"]
     refunded: bool = True
 
@@ -192,6 +201,7 @@ class TaskExpired(_Fault):
 class TaskNever(_Fault):
     """The task runs for ever."""
 
+    group = "ending"
     kind: Literal["task_never"]
 
 

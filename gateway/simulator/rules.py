@@ -90,7 +90,7 @@ class _Standing:
 
 
 class Struck:
-    """The faults one request met at one moment, at most one of each kind."""
+    """The faults one request met at one moment, at most one of each group."""
 
     def __init__(self, faults: list[BaseModel]) -> None:
         self.faults = faults
@@ -118,7 +118,7 @@ class FaultTable:
             fault = standing.rule.fault
             if moment_of(fault) != moment or standing.left == 0 or not standing.rule.matches(target):
                 continue
-            if any(one.kind == fault.kind for one in taken):
+            if any((one.group or one.kind) == (fault.group or fault.kind) for one in taken):
                 continue
             if standing.skip:
                 standing.skip -= 1

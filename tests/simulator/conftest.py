@@ -97,7 +97,8 @@ class Hand:
         """Send a generation by hand, so that a test sees what TCP says."""
         body = b'{"model":"gpt-image-2","prompt":"a lighthouse"}'
         head = (
-            f"POST /{upstream}/v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"POST /{upstream}/v1/images/generations HTTP/1.1\r\nhost: x\r\n"
+            "content-type: application/json\r\n"
             f"authorization: Bearer {KEYS[upstream]}\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         wire.sendall(head.encode() + body)

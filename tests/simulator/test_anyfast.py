@@ -147,7 +147,12 @@ def test_edit_sniffs_bytes(hand):
 
 @pytest.mark.parametrize(
     ("mode", "kind", "size"),
-    [("RGB", "PNG", (64, 48)), ("RGBA", "PNG", (64, 64)), ("RGB", "JPEG", (64, 48)), ("RGBA", "WEBP", (64, 48))],
+    [
+        ("RGB", "PNG", (64, 48)),
+        ("RGBA", "PNG", (64, 64)),
+        ("RGB", "JPEG", (64, 48)),
+        ("RGBA", "WEBP", (64, 48)),
+    ],
 )
 def test_unfit_mask_refused(hand, mode, kind, size):
     """A mask without alpha, of another size or of another format is refused."""
