@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from gateway.app import create_app
+from gateway.catalog import CatalogueError
 from gateway.datafolder import load_secrets
 from gateway.demo import SIMULATED_BY
 from gateway.settings import Settings, StartRefused, load_settings
@@ -48,7 +49,7 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
             secrets=load_secrets(settings),
             simulated_by=env.get(SIMULATED_BY),
         )
-    except StartRefused as refusal:
+    except (StartRefused, CatalogueError) as refusal:
         sys.stderr.write(f"{refusal}\n")
         return EXIT_CONFIG
     server = Server(server_config(app, settings), app, options.ready_fd)
