@@ -43,6 +43,15 @@ class Valkey:
         self.process.wait()
 
     @contextlib.contextmanager
+    def evicting(self) -> Iterator[None]:
+        """The server would throw entries away when it is full."""
+        assert embedded.ask(self.socket, b"CONFIG SET maxmemory-policy allkeys-lru\r\n") == b"+OK\r\n"
+        try:
+            yield
+        finally:
+            embedded.ask(self.socket, b"CONFIG SET maxmemory-policy noeviction\r\n")
+
+    @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The server accepts connections and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
