@@ -96,7 +96,13 @@ def describe(picture: Picture, ttl_s: int) -> Artifact:
 def format_of(artifact_id: str) -> Format | None:
     """The format that an artifact's id names, or None where it is no artifact's id."""
     found = _NAME.fullmatch(artifact_id)
-    return cast(Format, found[1]) if found else None
+    if found is None:
+        return None
+    try:
+        time_of(artifact_id)
+    except ValueError:
+        return None
+    return cast(Format, found[1])
 
 
 def matches(head: bytes, form: Format) -> bool:

@@ -9,7 +9,8 @@ from gateway.artifacts.links import link, sign, verify
 from gateway.ids import new_id
 
 KEY = b"k" * 32
-NAME = f"{new_id('img')}.png"
+NAME = "img_06h4x1m0vyq4e8r2c6d9f3n5kt.png"
+LATE = f"img_{'7' * 26}.png"
 
 
 def test_signed_link_opens_until_expiry():
@@ -58,6 +59,7 @@ def test_other_parameters_are_ignored():
         NAME.upper(),
         NAME[:-4],
         NAME + ".png",
+        LATE,
         "/" + NAME,
     ],
 )

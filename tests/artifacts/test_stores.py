@@ -13,6 +13,7 @@ from gateway.pictures import Picture
 from tests.made_pictures import encoded, picture
 
 DAY = 86_400
+MISSING = "img_06h4x1m0vyq4e8r2c6d9f3n5kt.png"
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -67,7 +68,7 @@ async def test_large_picture_in_several_parts(store, darkroom, spool):
     assert await read(store, artifact.id) == data
 
 
-@pytest.mark.parametrize("name", ["../secrets", "img_x.png", "", f"{new_id('img')}.png", f"{new_id('img')}.exe"])
+@pytest.mark.parametrize("name", ["../secrets", "img_x.png", "", MISSING, f"img_{'7' * 26}.png", MISSING + ".exe"])
 async def test_unknown_names_are_missing(store, name):
     """A name that is no artifact's, or names none that is stored, opens nothing and is deleted without complaint."""
     assert await store.open(name) is None
