@@ -20,7 +20,7 @@ BODY = f"[0-7][{_ALPHABET}]{{25}}"
 
 def new_id(prefix: str, *, at: float | None = None) -> str:
     """`<prefix>_<26 letters>`, made now or `at` a unix time."""
-    milliseconds = int((time.time() if at is None else at) * 1000)
+    milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
     value = milliseconds << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
     letters = (_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
     return f"{prefix}_{''.join(letters)}"
