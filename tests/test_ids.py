@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from gateway.ids import new_id, time_of
 
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
