@@ -1,44 +1,138 @@
-"""The application: which routes there are, and what they may touch.
+"""The application: which routes there are, in which layers, and what they may touch.
 
-Made once by each worker. Never reads the environment.
+Made once by each worker. Never binds a socket and never starts a process.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
-from fastapi import FastAPI, Response
+import structlog
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from gateway import __version__, catalog, tasks
+from gateway.api import artifacts, health, images, models
+from gateway.api.error_handlers import add_error_handlers
+from gateway.api.middleware import Edge
+from gateway.api.protocol import WireLimits
 from gateway.datafolder import Secrets
+from gateway.services import Services, open_services
 from gateway.settings import Settings
-from gateway.store.client import StoreUnavailable, connect
+from gateway.store.client import connect
+
+SWEEP_EVERY_S = 300.0
+
+EXPOSED = (
+    "x-request-id",
+    "x-gateway-task",
+    "x-gateway-upstream",
+    "x-gateway-calls",
+    "x-gateway-size",
+    "x-gateway-delivered",
+    "x-gateway-dropped-params",
+    "x-gateway-simulated",
+    "retry-after",
+)
+"""Answer headers that a browser's script may read."""
+
+_log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings, *, store_url: str, secrets: Secrets, simulated_by: str | None = None) -> FastAPI:
-    """The gateway over one store; `simulated_by` is the URL of the simulator that stands for every upstream."""
-    store = connect(store_url)
+def create_app(
+    settings: Settings,
+    *,
+    store_url: str,
+    secrets: Secrets,
+    env: Mapping[str, str],
+    simulated_by: str | None = None,
+) -> FastAPI:
+    """The gateway over one store. `simulated_by` is the URL of the simulator that stands for every upstream.
+
+    `env` is where the catalogue's `env:NAME` references are looked up. Raises CatalogueError.
+    """
+    catalogue = catalog.load(settings.config, env, simulator_url=simulated_by)
+    services = open_services(
+        settings,
+        catalogue,
+        connect(store_url),
+        pepper=secrets.pepper,
+        signing_key=secrets.signing_key,
+        spool_folder=settings.data_dir / "spool" / str(os.getpid()),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(_clear_spools, services.spool_folder)
+        sweeper = asyncio.create_task(_sweep(services))
         yield
-        await store.aclose()
+        sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeper
+        # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
+        if left := await tasks.drain(services, settings.drain_s):
+            _log.error("tasks were cut off at the end of the drain", tasks=left)
+        await services.close()
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    app = FastAPI(
+        title="imagegate", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.state.services = services
     app.state.is_draining = False
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    async def readyz(response: Response) -> dict[str, str]:
-        try:
-            await store.execute_command("PING")
-        except StoreUnavailable:
-            response.status_code = 503
-        if app.state.is_draining:
-            response.status_code = 503
-        return {"status": "ready" if response.status_code is None else "not ready"}
-
+    add_error_handlers(app)
+    app.include_router(health.router)
+    app.include_router(images.router, prefix="/v1")
+    app.include_router(models.router, prefix="/v1")
+    app.include_router(artifacts.router, prefix="/v1")
+    # A base URL pasted without /v1 is the commonest mistake.
+    app.include_router(images.router, include_in_schema=False)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=list(EXPOSED),
+        )
+    app.add_middleware(Edge, is_simulated=catalogue.is_simulated)
     return app
+
+
+def wire_limits(app: FastAPI) -> WireLimits:
+    """The catalogue's bounds on a connection, for the protocol class."""
+    limits = app.state.services.catalogue.limits
+    return WireLimits(
+        header_timeout_s=limits.header_timeout,
+        header_bytes=limits.header_bytes,
+        header_count=limits.header_count,
+        body_idle_s=limits.body_idle,
+    )
+
+
+async def _sweep(services: Services) -> None:
+    """Remove expired pictures, now and every few minutes."""
+    while True:
+        try:
+            removed = await services.artifacts.sweep(time.time())
+        except OSError as error:
+            _log.error("the sweep of expired pictures failed", reason=str(error))
+        else:
+            if removed:
+                _log.info("removed expired pictures", pictures=removed)
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+def _clear_spools(own: Path) -> None:
+    """Remove what workers that are gone have left; a folder is named after its process."""
+    if not own.parent.is_dir():
+        return
+    for folder in own.parent.iterdir():
+        is_gone = folder == own or not Path("/proc", folder.name).exists()
+        if is_gone:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -127,8 +127,9 @@ def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, 
         wanted = sizes.SQUARE
     exact = sizes.resolve(wanted) if isinstance(wanted, Shape) else wanted
     if profile.sizes == "seven":
-        # A masked edit goes to an endpoint that knows sizes, not tiers.
-        return (exact if job.mask else wanted), sizes.snap(exact)
+        # A masked edit goes to an endpoint that knows sizes, not tiers; and only some ratios have a name.
+        by_name = isinstance(wanted, Shape) and wanted.ratio in sizes.RATIOS and not job.mask
+        return (wanted if by_name else exact), sizes.snap(exact)
     return exact, exact
 
 

@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.capabilities import Profile, shipped_profile
+from gateway.settings import StartRefused
 from gateway.strictyaml import YamlMistake, line_of, parse_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 
 
-class CatalogueError(Exception):
+class CatalogueError(StartRefused):
     """The catalogue cannot be used; one line a mistake, each with file and line."""
 
 
@@ -57,6 +58,7 @@ class Timeouts(_Part):
     )
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
     poll: float = Field(20, gt=0, le=120, description="One status query.")
+    poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
     collect: float = Field(60, gt=0, le=600, description="All tries to download one result link.")
 
 
@@ -114,6 +116,11 @@ class Limits(_Part):
     header_count: int = Field(100, ge=10)
     header_timeout: float = Field(10, gt=0)
     body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    image_url_origins: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Origins beside the public internet that `image_url` may name, as in http://files.corp:8000.",
+    )
     fetch_timeout: float = Field(30, gt=0, description="Seconds to download one `image_url`.")
     artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
     keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")

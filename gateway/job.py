@@ -62,12 +62,19 @@ class Call:
     output_format: Format | None
     compression: int | None
     moderation: Literal["low"] | None
-    references: tuple[Picture, ...]
-    mask: Picture | None
 
     @property
     def n(self) -> int:
         return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls."""
+
+    references: tuple[Picture, ...] = ()
+    mask: Picture | None = None
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,15 @@ class Usage:
     text_tokens: int
     image_tokens: int
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.total_tokens + other.total_tokens,
+            self.text_tokens + other.text_tokens,
+            self.image_tokens + other.image_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -88,3 +104,19 @@ class Found:
     blob: Blob | None = None
     url: str | None = None
     revised_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an upstream made for one call."""
+
+    images: tuple[Found, ...]
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A vendor's promise: its task's id, and the path to ask at."""
+
+    id: str
+    poll_path: str

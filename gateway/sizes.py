@@ -67,6 +67,21 @@ SEVEN = (
 """All that apiany makes, whatever it is asked for (its public documentation)."""
 
 
+RATIOS = frozenset(
+    {"1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "9:21"}
+)
+"""The ratios that apiany takes by name (its documentation page)."""
+
+
+def make_shape(wide: int, high: int, tier: str) -> Shape:
+    """A Shape in lowest terms, except that 21:9 keeps the name everybody gives it."""
+    factor = math.gcd(wide, high)
+    wide, high = wide // factor, high // factor
+    if sorted((wide, high)) == [3, 7]:
+        wide, high = wide * 3, high * 3
+    return Shape(wide, high, tier)
+
+
 def parse_size(text: str) -> Size | None:
     """`1536x1024` as a Size, legal or not; None when it is written otherwise."""
     match = _SIZE.fullmatch(text.strip())

@@ -30,7 +30,7 @@ class StorageFullError(Exception):
 
 
 class MemoryBudget:
-    """Bytes of all spools together that may stay in memory; above it new ones go to disk at once."""
+    """A number of bytes that many share: those that may stay in memory, or those of bodies that may be under way."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -93,10 +93,19 @@ class Spool:
         self._root = folder
         self._folder: Path | None = None
         self._count = 0
-        self._held = 0
         self.memory = memory
         self.keep = keep
         self.is_closed = False
+        self.is_kept = False
+        """True once work that outlives its request owns this spool, and closes it."""
+        self._claims: list[tuple[MemoryBudget, int]] = []
+
+    def claim(self, budget: MemoryBudget, size: int) -> bool:
+        """Take `size` bytes of a budget until this spool closes; False, and nothing taken, when it has not as many."""
+        if not budget.take(size):
+            return False
+        self._claims.append((budget, size))
+        return True
 
     def new_path(self) -> Path:
         """A path for a new temporary file, inside a folder of this spool's own."""
@@ -113,10 +122,7 @@ class Spool:
 
     def hold(self, size: int) -> bool:
         """Reserve memory for one blob until this spool closes."""
-        if not self.memory.take(size):
-            return False
-        self._held += size
-        return True
+        return self.claim(self.memory, size)
 
     async def blob(self, data: bytes) -> Blob:
         """A blob of bytes already in hand."""
@@ -133,8 +139,9 @@ class Spool:
         if self.is_closed:
             return
         self.is_closed = True
-        self.memory.give(self._held)
-        self._held = 0
+        for budget, size in self._claims:
+            budget.give(size)
+        self._claims.clear()
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 

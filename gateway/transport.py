@@ -201,8 +201,11 @@ class _Upload(aiohttp.Payload):
         await writer.write(piece)
         await writer.drain()
         self._watch(None)
-        # An upstream that answers early and closes is read before the next piece meets its reset.
-        await asyncio.sleep(0)
+        if not self.is_whole:
+            # An upstream that answers early and closes is read before the next piece meets its reset: the loop looks at
+            # its sockets in the first turn and reads in the second. With one turn, asyncio lost every such answer.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def _watch(self, seconds: float | None) -> None:
         if self.guard is not None and not self.guard.expired():

@@ -13,16 +13,17 @@ from typing import Literal
 from gateway import errors
 from gateway.errors import PublicError
 
-Phase = Literal["connect", "write", "read", "status", "body", "task", "collect"]
+Phase = Literal["prepare", "connect", "write", "read", "status", "body", "task", "collect"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The facts of one failed call.
 
-    `phase`: connect (never reached it), write (the body was not sent whole), read (sent, no whole answer), status (an
-    answer other than 2xx), body (a 2xx without usable images), task (a ticket that ended badly), collect (the images
-    are made, but cannot be had). `spoke` is True when the vendor's own JSON error body was there, not a proxy's page.
+    `phase`: prepare (a free step before the call), connect (never reached it), write (the body was not sent whole),
+    read (sent, no whole answer), status (an answer other than 2xx), body (a 2xx without usable images), task (a ticket
+    that ended badly), collect (the images are made, but cannot be had). `spoke` is True when the vendor's own JSON
+    error body was there, not a proxy's page.
     """
 
     phase: Phase
@@ -87,10 +88,12 @@ _NO_RETRY = "it is not sent again, because it may have been billed"
 
 def classify(failure: Failure, *, error_is_unbilled: bool) -> Verdict:
     """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed."""
-    if failure.phase in ("connect", "write"):
+    if failure.phase in ("prepare", "connect", "write"):
         return _unsent(failure)
     if failure.phase == "read":
         return _unknown(failure, "The upstream took the request, but its answer was lost")
+    if _is_policy(failure):
+        return _policy(failure)
     if failure.phase == "body":
         error = errors.UpstreamBadResponse(
             f"The upstream answered without a usable image ({failure.message}); {_NO_RETRY}.", should_retry=False
@@ -101,8 +104,6 @@ def classify(failure: Failure, *, error_is_unbilled: bool) -> Verdict:
             f"The upstream made the image, but it could not be downloaded ({failure.message}).", should_retry=False
         )
         return Verdict("not_collected", Executed.YES, again=False, elsewhere=False, error=error)
-    if _is_policy(failure):
-        return _policy(failure)
     if failure.phase == "task":
         return _task(failure)
     return _status(failure, error_is_unbilled)

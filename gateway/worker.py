@@ -19,7 +19,8 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
-from gateway.app import create_app
+from gateway.api.protocol import protocol
+from gateway.app import create_app, wire_limits
 from gateway.catalog import CatalogueError
 from gateway.datafolder import load_secrets
 from gateway.demo import SIMULATED_BY
@@ -47,12 +48,13 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
             settings,
             store_url=store_url(settings),
             secrets=load_secrets(settings),
+            env=env,
             simulated_by=env.get(SIMULATED_BY),
         )
     except (StartRefused, CatalogueError) as refusal:
         sys.stderr.write(f"{refusal}\n")
         return EXIT_CONFIG
-    server = Server(server_config(app, settings), app, options.ready_fd)
+    server = Server(server_config(app, settings, protocol(wire_limits(app))), app, options.ready_fd)
     server.run(sockets=[socket.socket(fileno=options.fd)])
     return 0 if server.started else 1
 

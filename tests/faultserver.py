@@ -10,11 +10,27 @@ import contextlib
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import pytest
+import uvloop
 
 RESET = struct.pack("ii", 1, 0)
+
+SMALL = b"x" * 1000
+LARGE = b"x" * 16_000_000
+"""More than the sockets' buffers of both sides take."""
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+on_both_loops = pytest.mark.parametrize("loop", sorted(LOOPS))
+
+
+def run_on(loop: str, work: Coroutine[Any, Any, None]) -> None:
+    """Run a test's body on asyncio's loop or on uvloop, for at most ten seconds."""
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(asyncio.wait_for(work, 10))
 
 
 class Connection:

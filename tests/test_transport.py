@@ -5,33 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from gateway import outbound
 from gateway.transport import AiohttpTransport, open_client, was_sent
-from tests.faultserver import Connection, FaultServer, Script
-
-SMALL = b"x" * 1000
-LARGE = b"x" * 16_000_000
-"""More than the sockets' buffers of both sides take."""
+from tests.faultserver import LARGE, SMALL, Connection, FaultServer, Script, on_both_loops, run_on
 
 BRIEF = outbound.Timeout(0.25)
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 PEM = Path(__file__).with_name("pictures.test.pem")
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
-    def run_here(work: Awaitable[None]) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            runner.run(asyncio.wait_for(work, 10))
-
-    return run_here
 
 
 async def refuse(connection: Connection) -> None:
@@ -134,7 +119,8 @@ async def fail(url: str, body: bytes = SMALL, *, context: ssl.SSLContext | None 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_fault_has_its_verdict(run: Callable[[Awaitable[None]], None], name: str) -> None:
+@on_both_loops
+def test_every_fault_has_its_verdict(loop: str, name: str) -> None:
     """Each broken connection gives the expected error, and "not sent" only when the request did not leave whole."""
     case = CASES[name]
 
@@ -145,10 +131,11 @@ def test_every_fault_has_its_verdict(run: Callable[[Awaitable[None]], None], nam
             assert was_sent(error) is case.sent
             assert server.accepted == 1
 
-    run(play())
+    run_on(loop, play())
 
 
-def test_connect_failures_are_not_sent(run: Callable[[Awaitable[None]], None]) -> None:
+@on_both_loops
+def test_connect_failures_are_not_sent(loop: str) -> None:
     """No name, a closed port, a broken or an untrusted TLS peer, a handshake that hangs: nothing was sent."""
 
     async def garble(connection: Connection) -> None:
@@ -178,7 +165,7 @@ def test_connect_failures_are_not_sent(run: Callable[[Awaitable[None]], None]) -
             untrusted.close()
             await untrusted.wait_closed()
 
-    run(play())
+    run_on(loop, play())
 
 
 def test_unknown_errors_count_as_sent() -> None:
@@ -187,7 +174,8 @@ def test_unknown_errors_count_as_sent() -> None:
         assert was_sent(error)
 
 
-def test_unsendable_headers_are_not_sent(run: Callable[[Awaitable[None]], None]) -> None:
+@on_both_loops
+def test_unsendable_headers_are_not_sent(loop: str) -> None:
     """A header that would split the request is refused before a connection is made."""
 
     async def play() -> None:
@@ -198,7 +186,7 @@ def test_unsendable_headers_are_not_sent(run: Callable[[Awaitable[None]], None])
                 assert not was_sent(caught.value)
             assert server.accepted == 0
 
-    run(play())
+    run_on(loop, play())
 
 
 async def pieces(*sizes: int) -> AsyncIterator[bytes]:
@@ -206,7 +194,8 @@ async def pieces(*sizes: int) -> AsyncIterator[bytes]:
         yield b"y" * size
 
 
-def test_streamed_body_keeps_its_length(run: Callable[[Awaitable[None]], None]) -> None:
+@on_both_loops
+def test_streamed_body_keeps_its_length(loop: str) -> None:
     """A stream with a Content-Length is sent with it, unchunked; one without is chunked; both arrive whole."""
 
     async def answer(connection: Connection) -> None:
@@ -223,11 +212,12 @@ def test_streamed_body_keeps_its_length(run: Callable[[Awaitable[None]], None]) 
             assert b"Transfer-Encoding: chunked" in server.heads[1]
             assert [len(body) for body in server.bodies] == [200_001, 100_001]
 
-    run(play())
+    run_on(loop, play())
 
 
 @pytest.mark.parametrize("sizes", [(500,), (500, 600)])
-def test_wrong_length_is_never_whole(run: Callable[[Awaitable[None]], None], sizes: tuple[int, ...]) -> None:
+@on_both_loops
+def test_wrong_length_is_never_whole(loop: str, sizes: tuple[int, ...]) -> None:
     """A body shorter or longer than its Content-Length fails at once and is not counted as sent."""
 
     async def play() -> None:
@@ -236,10 +226,11 @@ def test_wrong_length_is_never_whole(run: Callable[[Awaitable[None]], None], siz
                 await client.post(server.url, content=pieces(*sizes), headers={"content-length": "1000"})
             assert not was_sent(caught.value)
 
-    run(play())
+    run_on(loop, play())
 
 
-def test_failing_source_is_not_sent(run: Callable[[Awaitable[None]], None]) -> None:
+@on_both_loops
+def test_failing_source_is_not_sent(loop: str) -> None:
     """When the body's own source fails midway, the request was not sent whole, and the cause is kept."""
 
     async def broken() -> AsyncIterator[bytes]:
@@ -253,10 +244,11 @@ def test_failing_source_is_not_sent(run: Callable[[Awaitable[None]], None]) -> N
             assert not was_sent(caught.value)
             assert isinstance(caught.value.__cause__.__cause__, FileNotFoundError)
 
-    run(play())
+    run_on(loop, play())
 
 
-def test_early_answer_is_kept(run: Callable[[Awaitable[None]], None]) -> None:
+@on_both_loops
+def test_early_answer_is_kept(loop: str) -> None:
     """An upstream that refuses before it has read the upload is heard, not reported as a broken connection."""
 
     async def refuse_early(connection: Connection) -> None:
@@ -270,10 +262,83 @@ def test_early_answer_is_kept(run: Callable[[Awaitable[None]], None]) -> None:
                 answer = await client.post(server.url, content=LARGE)
             assert (answer.status_code, answer.content) == (413, b"too large")
 
-    run(play())
+    run_on(loop, play())
 
 
-def test_reset_never_ends_a_body(run: Callable[[Awaitable[None]], None]) -> None:
+@on_both_loops
+def test_early_answer_survives_its_reset(loop: str) -> None:
+    """An early answer is heard although the upload meets a reset; where the reset wins, the call is "not sent"."""
+
+    async def refuse_and_reset(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.answer(b"too large", "413 Content Too Large", "Connection: close")
+
+    async def play() -> None:
+        async with FaultServer(refuse_and_reset) as server, open_client(AiohttpTransport(fresh=True)) as client:
+            calls = [client.post(server.url, content=LARGE) for _ in range(10)]
+            ends = [(await asyncio.gather(call, return_exceptions=True))[0] for call in calls]
+        heard = [end for end in ends if isinstance(end, outbound.Response) and end.status_code == 413]
+        unsent = [end for end in ends if isinstance(end, outbound.WriteError) and not was_sent(end)]
+        assert len(heard) + len(unsent) == 10
+        assert len(heard) >= 5
+
+    run_on(loop, play())
+
+
+class Meter:
+    """A large body that counts what was taken of it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(LARGE), 65_536):
+            self.taken += 1
+            yield LARGE[start : start + 65_536]
+
+    async def wait_stuck(self) -> None:
+        """Return when nothing was taken for a thousand turns of the loop."""
+        before = -1
+        while before != self.taken or not before:
+            before = self.taken
+            for _ in range(1000):
+                await asyncio.sleep(0)
+
+
+@on_both_loops
+@pytest.mark.parametrize("answers", [False, True])
+def test_stalled_upload_frees_its_descriptor(loop: str, answers: bool) -> None:
+    """A peer that stops reading keeps nothing of ours: its connection is dropped, not politely flushed for ever."""
+    meters: list[Meter] = []
+
+    async def stop_reading(connection: Connection) -> None:
+        await connection.read_head()
+        await meters[-1].wait_stuck()
+        if answers:
+            await connection.answer(b"too large", "413 Content Too Large")
+        await connection.stall()
+
+    async def play() -> None:
+        async with FaultServer(stop_reading) as server:
+            async with open_client(AiohttpTransport(fresh=True), timeout=BRIEF) as client:
+                counts = []
+                for _ in range(3):
+                    meters.append(Meter())
+                    call = client.post(
+                        server.url, content=meters[-1].chunks(), headers={"content-length": str(len(LARGE))}
+                    )
+                    end = (await asyncio.gather(call, return_exceptions=True))[0]
+                    assert isinstance(end, outbound.Response if answers else outbound.WriteTimeout)
+                    for _ in range(3):
+                        await asyncio.sleep(0)  # the cancelled writer's turn, and its connection's
+                    counts.append(len(os.listdir("/proc/self/fd")) - server.accepted)
+            assert counts[0] == counts[1] == counts[2]
+
+    run_on(loop, play())
+
+
+@on_both_loops
+def test_reset_never_ends_a_body(loop: str) -> None:
     """A body that ends with its connection is whole after a FIN and broken after a reset."""
 
     async def end_cleanly(connection: Connection) -> None:
@@ -299,181 +364,4 @@ def test_reset_never_ends_a_body(run: Callable[[Awaitable[None]], None]) -> None
                 with pytest.raises(outbound.ReadError):
                     await anext(body)
 
-    run(play())
-
-
-async def cancel_fifty(fresh: bool) -> None:
-    """Cancel calls that upload, wait or read, and return when their servers have seen every connection end."""
-    over, arrived = asyncio.Event(), asyncio.Semaphore(0)
-
-    async def hold(connection: Connection) -> None:
-        await connection.read_head()
-        arrived.release()
-        await over.wait()
-        await connection.wait_gone()
-
-    async def talk(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-        await connection.wait_gone()
-
-    async def read_answer(client: outbound.AsyncClient, url: str) -> None:
-        async with client.stream("POST", url, content=SMALL) as answer:
-            async for _ in answer.aiter_raw():
-                arrived.release()
-
-    async with (
-        FaultServer(hold) as holder,
-        FaultServer(talk) as talker,
-        open_client(AiohttpTransport(fresh=fresh), timeout=5) as client,
-    ):
-        calls = [client.post(holder.url, content=LARGE) for _ in range(5)]
-        calls += [client.post(holder.url, content=SMALL) for _ in range(25)]
-        calls += [read_answer(client, talker.url) for _ in range(20)]
-        tasks = [asyncio.create_task(call) for call in calls]
-        for _ in tasks:
-            await arrived.acquire()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        over.set()
-        for server in [holder] * 30 + [talker] * 20:
-            await server.gone.acquire()
-
-
-def test_cancelled_calls_leave_nothing(run: Callable[[Awaitable[None]], None]) -> None:
-    """Fifty cancelled calls close their connections and leave no task and no descriptor."""
-
-    async def play() -> None:
-        await cancel_fifty(fresh=True)  # opens what stays open, such as the threads that look up names
-        tasks, descriptors = asyncio.all_tasks(), len(os.listdir("/proc/self/fd"))
-        for fresh in (True, False):
-            await cancel_fifty(fresh)
-            assert asyncio.all_tasks() == tasks
-            assert len(os.listdir("/proc/self/fd")) == descriptors
-
-    run(play())
-
-
-def test_closed_answer_closes_its_connection(run: Callable[[Awaitable[None]], None]) -> None:
-    """A reader that stops midway frees the connection at once, and a slow one holds the sender back."""
-    finished = asyncio.Event()
-
-    async def pour(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64000000\r\n\r\n")
-        for _ in range(64):
-            await connection.send(b"z" * 1_000_000)
-        finished.set()
-
-    async def play() -> None:
-        async with FaultServer(pour) as server, open_client(AiohttpTransport(fresh=False)) as client:
-            async with client.stream("GET", server.url) as answer:
-                assert await anext(answer.aiter_raw())
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(finished.wait(), 0.3)
-            await server.gone.acquire()
-            assert not finished.is_set()
-
-    run(play())
-
-
-def test_fresh_connection_for_every_call(run: Callable[[Awaitable[None]], None]) -> None:
-    """Paid calls never share a connection; polls do, until it has idled too long."""
-
-    async def answer(connection: Connection) -> None:
-        while True:
-            await connection.read_request()
-            await connection.answer()
-
-    async def play() -> None:
-        for fresh, keep_alive, connections in [(True, 15, 3), (False, 15, 1), (False, 0, 3)]:
-            async with FaultServer(answer) as server:
-                async with open_client(AiohttpTransport(fresh=fresh, keep_alive=keep_alive)) as client:
-                    for _ in range(3):
-                        await client.post(server.url, content=b"x")
-                assert server.accepted == connections
-                assert all((b"connection: close" in head.lower()) is fresh for head in server.heads)
-
-    run(play())
-
-
-def test_lost_post_is_never_resent(run: Callable[[Awaitable[None]], None]) -> None:
-    """A POST whose connection breaks is sent once, on a kept connection too; so is any method on a fresh one."""
-
-    async def answer_once(connection: Connection) -> None:
-        head = await connection.read_request()
-        if b" /first " in head:
-            await connection.answer()
-            await connection.read_request()
-
-    async def play() -> None:
-        async with FaultServer(answer_once) as server:
-            async with open_client(AiohttpTransport(fresh=False)) as client:
-                await client.get(f"{server.url}/first")
-                with pytest.raises(outbound.RemoteProtocolError) as caught:
-                    await client.post(f"{server.url}/second", content=SMALL)
-            assert was_sent(caught.value)
-            assert (len(server.heads), server.accepted) == (2, 1)
-        for method in ("GET", "PUT", "DELETE", "POST"):
-            async with FaultServer(answer_once) as server:
-                async with open_client(AiohttpTransport(fresh=True)) as client:
-                    with pytest.raises(outbound.RemoteProtocolError):
-                        await client.request(method, server.url)
-                assert len(server.heads) == 1
-
-    run(play())
-
-
-def test_nothing_is_added_or_followed(run: Callable[[Awaitable[None]], None]) -> None:
-    """Headers travel and return unchanged, no cookie is kept, no redirect followed, no compression asked for."""
-
-    async def redirect(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.answer(b"", "302 Found", "Location: /other", "X-Two: 1", "x-two: 2", "Set-Cookie: tenant=a")
-
-    async def play() -> None:
-        async with FaultServer(redirect) as server, open_client(AiohttpTransport(fresh=True)) as client:
-            for _ in range(2):
-                answer = await client.post(f"{server.url}/a%2Fb?q=%20", content=b"x")
-            assert answer.status_code == 302
-            assert answer.headers.get_list("x-two") == ["1", "2"]
-            assert server.heads[1].startswith(b"POST /a%2Fb?q=%20 HTTP/1.1\r\n")
-            names = [line.partition(b":")[0].lower() for line in server.heads[1].split(b"\r\n")[1:-2]]
-            added = {b"accept", b"accept-encoding", b"connection", b"content-length", b"host", b"user-agent"}
-            assert (set(names), len(names)) == (added, len(added))
-            assert b"Accept-Encoding: identity" in server.heads[1]
-
-    run(play())
-
-
-def test_pinned_address_is_the_only_one(run: Callable[[Awaitable[None]], None]) -> None:
-    """With `addresses` no name is looked up: the call goes to the address given, with the name kept in Host."""
-
-    async def answer(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.answer()
-
-    async def play() -> None:
-        async with FaultServer(answer) as server, open_client(AiohttpTransport(fresh=True)) as client:
-            url = f"http://pictures.test:{server.port}/"
-            await client.get(url, extensions={"addresses": ("127.0.0.1",)})
-            assert f"Host: pictures.test:{server.port}".encode() in server.heads[0]
-            with pytest.raises(outbound.ConnectError) as caught:
-                await client.get(url, extensions={"addresses": ()})
-            assert not was_sent(caught.value)
-
-    run(play())
-
-
-def test_closed_transport_sends_nothing(run: Callable[[Awaitable[None]], None]) -> None:
-    """After `aclose`, a late call is refused with proof that it was not sent."""
-
-    async def play() -> None:
-        transport = AiohttpTransport(fresh=True)
-        await transport.aclose()
-        with pytest.raises(outbound.ConnectError) as caught:
-            await transport.handle_async_request(outbound.Request("POST", "http://127.0.0.1:9/"))
-        assert not was_sent(caught.value)
-
-    run(play())
+    run_on(loop, play())

@@ -29,4 +29,8 @@ PEPPER_CHECK = Name("pepper-check", "string", "for ever", "store.keys", "an HMAC
 KEY_INDEX = Name("keys", "hash", "for ever", "store.keys", "key id → digest of the key")
 KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key's record, by the digest of the key")
 
-NAMES = (PEPPER_CHECK, KEY_INDEX, KEY)
+TASK = Name(
+    "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
+)
+
+NAMES = (PEPPER_CHECK, KEY_INDEX, KEY, TASK)

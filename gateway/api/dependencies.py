@@ -1,0 +1,25 @@
+"""What endpoints are handed: the services, and the caller, who is known before any body is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from gateway.auth import Caller, authenticate
+from gateway.services import Services
+
+
+def get_services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+async def get_caller(request: Request, services: ServicesDep) -> Caller:
+    """Raises InvalidApiKey and its kin."""
+    return await authenticate(services, request.headers.get("authorization"))
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]

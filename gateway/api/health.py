@@ -1,0 +1,35 @@
+"""Is it alive, and may it take work. Public, and silent about anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from gateway.api.dependencies import ServicesDep
+from gateway.store.client import StoreUnavailable
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="The process answers")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="New work is welcome")
+async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
+    """503 while Redis or the storage is away, or while the process is ending."""
+    problems: dict[str, Any] = {}
+    try:
+        await services.redis.ping()
+    except StoreUnavailable:
+        problems["redis"] = "does not answer"
+    if (fault := await services.artifacts.check()) is not None:
+        problems["storage"] = fault
+    if request.app.state.is_draining:
+        problems["process"] = "is shutting down"
+    return JSONResponse(
+        {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200
+    )

@@ -1,0 +1,109 @@
+"""The image routes: generations, edits, and the refusal of variations.
+
+They read a request, hand it to `pipeline.serve` and send what comes back. They take `Request`, so that a body is read
+only once its caller is known.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from gateway import errors, pipeline, wire
+from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.api.forms import read_form
+from gateway.api.references import load_references
+from gateway.auth import Caller
+from gateway.job import Operation
+from gateway.pipeline import Asked
+from gateway.services import Services
+from gateway.shaping import AnswerForm
+from gateway.spool import Spool
+
+router = APIRouter(tags=["images"])
+
+
+@router.post("/images/generations", summary="Make images from a prompt")
+async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+    """OpenAI's `POST /v1/images/generations`, as JSON."""
+    return await _serve(request, services, caller, "generation")
+
+
+@router.post("/images/edits", summary="Make images from a prompt and images")
+async def edit(request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+    """OpenAI's `POST /v1/images/edits`, as multipart or as JSON."""
+    return await _serve(request, services, caller, "edit")
+
+
+async def _serve(request: Request, services: Services, caller: Caller, operation: Operation) -> StreamingResponse:
+    spool = services.new_spool()
+    try:
+        asked = await _read(request, services, operation, spool)
+        shaped = await pipeline.serve(services, caller, asked)
+    finally:
+        # Once a task is open, its work owns the spool and outlives this request.
+        if not spool.is_kept:
+            await spool.close()
+    headers = dict(shaped.headers)
+    if shaped.length is not None:
+        headers["content-length"] = str(shaped.length)
+    return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=headers)
+
+
+async def _read(request: Request, services: Services, operation: Operation, spool: Spool) -> Asked:
+    document = services.catalogue.document
+    form = await read_form(request, spool, document.limits, services.in_flight)
+    params = wire.read_params(
+        form.fields, operation, is_text=form.is_text, refuse_unknown=document.unknown_fields == "refuse"
+    )
+    references, mask = await load_references(services, form, spool) if operation == "edit" else ((), None)
+    job = wire.make_job(params, references, mask)
+    model = params.model or document.default_model
+    found = services.catalogue.find_model(model)
+    default_form = found[1].response_format if found and found[1] else "b64_json"
+    answer = AnswerForm(
+        response_format=params.response_format or default_form,
+        stream=params.stream,
+        base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
+        answer_within=_patience(request, document.limits.answer_within),
+        keep_alive=_keep_alive(request, document.limits.keep_alive),
+    )
+    return Asked(job, model, answer, spool)
+
+
+def _patience(request: Request, longest: float) -> float:
+    """Seconds until the answer must be there: a little less than the SDK itself says it will wait."""
+    seconds = _sdk_timeout(request)
+    return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
+
+
+def _keep_alive(request: Request, usual: float) -> float:
+    """Seconds between a stream's comments: an SDK's time-out counts from byte to byte."""
+    seconds = _sdk_timeout(request)
+    return usual if seconds is None else min(usual, seconds / 3)
+
+
+def _sdk_timeout(request: Request) -> float | None:
+    """The time-out an OpenAI SDK announces, in seconds (openai-python always, openai-node where it was set)."""
+    text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
+    try:
+        seconds = float(text) if text else 0.0
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None
+
+
+@router.post("/images/variations", summary="Not served: retired by OpenAI")
+async def vary() -> None:
+    raise errors.UnsupportedEndpoint(
+        "Variations were retired by OpenAI. Send the image and a prompt to /v1/images/edits instead."
+    )
+
+
+@router.post("/chat/completions", summary="Not served: this gateway makes images")
+@router.post("/responses", summary="Not served: this gateway makes images")
+async def refuse_text() -> None:
+    raise errors.UnsupportedEndpoint(
+        "This gateway serves images only: POST /v1/images/generations or /v1/images/edits. "
+        "Point the client for chat and responses at another base_url."
+    )

@@ -1,0 +1,78 @@
+"""One layer around every route: a request id, the gateway's own headers, one log line, and no exception past it.
+
+Plain ASGI, because it must see streamed answers as they are; added by `app`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import errors
+from gateway.api.error_handlers import render
+from gateway.ids import new_id
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+_log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """The outermost layer. A caller's own `x-request-id` is kept where it is a plain word."""
+
+    def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
+        self._app = app
+        self._is_simulated = is_simulated
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _read_request_id(scope) or new_id("req")
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if self._is_simulated:
+                    headers["x-gateway-simulated"] = "1"
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception:
+                _log.exception("request broke off")
+                if status == 0:
+                    fault = errors.InternalError("The gateway failed; the request id finds it in its log.")
+                    fault.should_retry = False
+                    await render(fault)(scope, receive, send_with_headers)
+                else:
+                    # The answer has begun: only a broken connection tells the client that it is not whole.
+                    raise
+            finally:
+                _log_request(scope, status, started)
+
+
+def _read_request_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            return text if _REQUEST_ID.fullmatch(text) else None
+    return None
+
+
+def _log_request(scope: Scope, status: int, started: float) -> None:
+    if scope["path"] in ("/healthz", "/readyz"):
+        return
+    facts: dict[str, Any] = {"method": scope["method"], "path": scope["path"][:200], "status": status}
+    _log.info("request", **facts, seconds=round(time.perf_counter() - started, 3))

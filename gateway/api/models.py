@@ -1,0 +1,41 @@
+"""The models a caller may use, in OpenAI's shapes. Works while Redis is away for callers already known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from gateway import errors
+from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.auth import Caller
+from gateway.services import Services
+
+router = APIRouter(tags=["models"])
+
+_CREATED = 1_776_729_600
+"""2026-04-21, when gpt-image-2 was published; OpenAI's shape requires a time."""
+
+
+@router.get("/models", summary="The models this key may use")
+async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    return {"object": "list", "data": [_describe(name) for name in _names(services, caller)]}
+
+
+@router.get("/models/{model:path}", summary="One model")
+async def show_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    names = _names(services, caller)
+    if model not in names:
+        raise errors.ModelNotFound(
+            f"The model `{model[:100]}` does not exist; there are {', '.join(names)}.", param="model"
+        )
+    return _describe(model)
+
+
+def _names(services: Services, caller: Caller) -> list[str]:
+    allowed = caller.key.models
+    return [name for name in services.catalogue.model_names() if allowed is None or name in allowed]
+
+
+def _describe(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "imagegate"}

@@ -1,0 +1,104 @@
+"""Makes a submit-and-poll upstream one awaited call: submit, poll until the ticket ends, collect the pictures.
+
+Called by `dispatch` once a call. Never sends a paid POST twice; polls and downloads are free and are tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import urljoin
+
+from gateway.catalog import Target
+from gateway.fetching import Fetcher, FetchFailed, FetchRefused
+from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
+from gateway.spool import Blob, Spool
+from gateway.upstreams import Upstream
+from gateway.verdict import CallFailed, Failure
+
+FIRST_POLL = 0.5
+GROWTH = 1.3
+_MISSING_FOR = 60.0
+"""Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one call brought: the pictures' bytes with their revised prompts, in order."""
+
+    pictures: tuple[tuple[Blob, str | None], ...]
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """One target's adapter with the clock and the fetcher it needs."""
+
+    target: Target
+    upstream: Upstream
+    fetcher: Fetcher
+    sleep: Sleep = asyncio.sleep
+
+    async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
+        """Submit the paid call and bring its pictures. Raises CallFailed."""
+        first = await self.upstream.submit(call, inputs, spool)
+        if isinstance(first, Answer):
+            return await self._collect_all(first, spool)
+        answer = await self._follow(first, spool)
+        try:
+            return await self._collect_all(answer, spool)
+        except CallFailed:
+            # A link may have died between the poll and the download; the vendor hands out a new one once.
+            return await self._collect_all(await self._follow(first, spool), spool)
+
+    async def _follow(self, ticket: Ticket, spool: Spool) -> Answer:
+        limits = self.target.config.timeouts
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limits.task
+        wait, missing_since = min(FIRST_POLL, limits.poll_every), None
+        while True:
+            await self.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 (jitter, not a secret)
+            wait = min(wait * GROWTH, limits.poll_every)
+            try:
+                if answer := await self.upstream.poll(ticket, spool):
+                    return answer
+                missing_since = None
+            except CallFailed as failed:
+                if failed.failure.phase in ("task", "body", "collect"):
+                    raise
+                wait = max(wait, min(failed.failure.retry_after or 0, 30))
+                if failed.failure.status == 404:
+                    missing_since = missing_since or loop.time()
+            if missing_since and loop.time() - missing_since > min(_MISSING_FOR, limits.task):
+                raise CallFailed(Failure("task", code="expired", message="the upstream no longer knows the task"))
+            if loop.time() > deadline:
+                raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
+
+    async def _collect_all(self, answer: Answer, spool: Spool) -> Made:
+        blobs = await asyncio.gather(*(self._collect(found, spool) for found in answer.images))
+        prompts = (found.revised_prompt for found in answer.images)
+        return Made(tuple(zip(blobs, prompts, strict=True)), answer.usage)
+
+    async def _collect(self, found: Found, spool: Spool) -> Blob:
+        """The bytes of one image; a link is tried again until its time is up, for it is paid for."""
+        if found.blob is not None:
+            return found.blob
+        url = urljoin(self.target.config.base_url + "/", found.url or "")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.target.config.timeouts.collect
+        wait = 0.2
+        while True:
+            try:
+                return await self.fetcher.fetch(url, spool)
+            except FetchRefused as refused:
+                raise CallFailed(Failure("collect", message=str(refused))) from refused
+            except FetchFailed as failed:
+                is_dead = failed.status in (403, 404, 410)
+                if is_dead or failed.kind == "too_large" or loop.time() + wait > deadline:
+                    raise CallFailed(Failure("collect", status=failed.status, message=str(failed))) from failed
+            await self.sleep(wait)
+            wait = min(wait * 2, 5)

@@ -1,0 +1,47 @@
+"""The walk of a request on one page: plan, open, wait, shape; and the work that outlives it: deliver, settle.
+
+Called by `api/images.py` with a caller and a checked request. Every step is somebody else's; only the order is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway import errors, routing, shaping, tasks
+from gateway.auth import Caller
+from gateway.dispatch import Delivery, Outcome
+from gateway.job import ImageJob
+from gateway.services import Services
+from gateway.shaping import AnswerForm, Shaped
+from gateway.spool import Spool
+from gateway.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One checked request: the job, the model's public name, and the form its answer should have."""
+
+    job: ImageJob
+    model: str
+    form: AnswerForm
+    spool: Spool
+
+
+async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
+    """From a checked request to its answer. Raises PublicError. Owns `asked.spool` from the moment the task is open."""
+    found = services.catalogue.find_model(asked.model)
+    if found is None:
+        names = ", ".join(services.catalogue.model_names())
+        raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
+    caller.check_model(asked.model)
+    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue)
+    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, work)
+    if asked.form.stream:
+        return await shaping.shape_stream(services, task, asked.form)
+    ending = await tasks.wait_for(task, asked.form.answer_within)
+    return shaping.shape(services, task, ending, asked.form)
+
+
+async def work(task: Task) -> Outcome:
+    """What a task does, whoever still waits for it."""
+    return await Delivery(task.services, task.job, task.spool, task.mark_sent, task.report).deliver(task.plan)

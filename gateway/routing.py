@@ -1,0 +1,67 @@
+"""The Plan: which targets can serve a job, in which order, and why the others cannot. A pure function.
+
+Asked once a request by `pipeline`; followed by `dispatch`. A target that honours every parameter the caller set comes
+before one that does not, whatever the order in the catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway import errors
+from gateway.capabilities import Fit, Unfit, fit
+from gateway.catalog import Catalogue, Model, Target
+from gateway.job import ImageJob
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A target that can serve the job, and how."""
+
+    target: Target
+    fit: Fit
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A target that cannot, and why, for a caller to read."""
+
+    upstream: str
+    unfit: Unfit
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Targets in the order in which they are tried, and the rejected ones."""
+
+    choices: tuple[Choice, ...]
+    rejections: tuple[Rejection, ...]
+
+
+def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue) -> Plan:
+    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off."""
+    targets = catalogue.targets_of(model)
+    if not targets:
+        reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'off')}" for name in model.upstreams)
+        raise errors.UpstreamUnavailable(f"No upstream of `{model_name}` is on ({reasons}).", should_retry=False)
+    choices: list[Choice] = []
+    rejections: list[Rejection] = []
+    for target in targets:
+        found = fit(job, target.profile, allows_nearest=model.sizes == "nearest")
+        if isinstance(found, Fit) and found.compromises and model.compromises == "refuse":
+            found = Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])
+        if isinstance(found, Unfit):
+            rejections.append(Rejection(target.upstream, found))
+        else:
+            choices.append(Choice(target, found))
+    if not choices:
+        raise _explain(model_name, rejections)
+    ordered = sorted(choices, key=lambda choice: bool(choice.fit.compromises))
+    return Plan(tuple(ordered), tuple(rejections))
+
+
+def _explain(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:
+    reasons = "; ".join(dict.fromkeys(f"{one.upstream}: {one.unfit.reason}" for one in rejections))
+    return errors.UnsupportedValue(
+        f"No upstream of `{model_name}` can serve this request ({reasons}).", param=rejections[0].unfit.param
+    )

@@ -1,0 +1,110 @@
+"""All that a request may touch, in one frozen object; `open_services` makes it, `close` ends it.
+
+Made by `app` at start. Holds no logic of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.artifacts import ArtifactStore, open_store
+from gateway.catalog import Catalogue
+from gateway.fetching import Fetcher, FetchPolicy
+from gateway.outbound import AsyncClient
+from gateway.pictures import Darkroom
+from gateway.settings import Settings
+from gateway.spool import MemoryBudget, Spool
+from gateway.store.client import StoreClient
+from gateway.store.keys import KeyStore
+from gateway.store.tasks import TaskStore
+from gateway.transport import AiohttpTransport, open_client
+from gateway.upstreams import ADAPTERS, Line, Upstream
+
+
+@dataclass(frozen=True)
+class Services:
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
+
+    settings: Settings
+    catalogue: Catalogue
+    redis: StoreClient
+    keys: KeyStore
+    task_store: TaskStore
+    upstreams: Mapping[str, Upstream]
+    fetcher: Fetcher
+    reference_fetcher: Fetcher
+    darkroom: Darkroom
+    artifacts: ArtifactStore
+    signing_key: bytes
+    memory: MemoryBudget
+    in_flight: MemoryBudget
+    spool_folder: Path
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+    clients: tuple[AsyncClient, ...] = ()
+
+    def new_spool(self) -> Spool:
+        return Spool(self.spool_folder, self.memory)
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.aclose()
+        await self.fetcher.aclose()
+        await self.reference_fetcher.aclose()
+        await self.artifacts.close()
+        await self.darkroom.close()
+        await self.redis.aclose()
+        await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
+
+
+def open_services(
+    settings: Settings,
+    catalogue: Catalogue,
+    redis: StoreClient,
+    *,
+    pepper: bytes,
+    signing_key: bytes,
+    spool_folder: Path,
+) -> Services:
+    """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
+    limits = catalogue.limits
+    paid = open_client(AiohttpTransport(fresh=True))
+    pooled = open_client(AiohttpTransport(fresh=False))
+    darkroom = Darkroom(max_pixels=limits.pixels)
+    upstreams: dict[str, Upstream] = {
+        target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
+        for target in catalogue.targets
+    }
+    # Two, because an address inside the network is right for a configured upstream's link and wrong for a caller's.
+    fetcher, reference_fetcher = (
+        Fetcher(
+            FetchPolicy(
+                max_bytes=limits.image_bytes,
+                timeout_s=limits.fetch_timeout,
+                idle_s=min(10, limits.fetch_timeout),
+                allowed_origins=frozenset(origins),
+            )
+        )
+        for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
+    )
+    return Services(
+        settings=settings,
+        catalogue=catalogue,
+        redis=redis,
+        keys=KeyStore(redis, pepper),
+        task_store=TaskStore(redis),
+        upstreams=upstreams,
+        fetcher=fetcher,
+        reference_fetcher=reference_fetcher,
+        darkroom=darkroom,
+        artifacts=open_store(settings.storage_url, settings.data_dir / "artifacts", limits.artifact_ttl),
+        signing_key=signing_key,
+        memory=MemoryBudget(limits.memory_bytes),
+        in_flight=MemoryBudget(limits.bytes_in_flight),
+        spool_folder=spool_folder,
+        clients=(paid, pooled),
+    )

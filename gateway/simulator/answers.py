@@ -1,0 +1,101 @@
+"""What a vendor endpoint returns or raises: an answer in pieces, a refusal, an answer out of turn.
+
+Each vendor's error shape is written here and nowhere else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+_MARK = "\x00picture-%d\x00"
+
+
+@dataclass
+class Answer:
+    """An HTTP answer. `pieces` are sent one after another, so that a cached picture is never copied."""
+
+    status: int
+    pieces: list[bytes]
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    images: int = 0
+
+    @property
+    def length(self) -> int:
+        return sum(len(piece) for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Base64 text standing inside a JSON value, written into the answer without being escaped or copied."""
+
+    text: bytes
+    prefix: bytes = b""
+
+
+def answer_json(value: object, status: int = 200, images: int = 0) -> Answer:
+    """An answer whose body is `value` as JSON; a `Blob` may stand wherever a string may."""
+    blobs: list[Blob] = []
+
+    def mark(item: object) -> str:
+        if not isinstance(item, Blob):
+            raise TypeError(f"{type(item).__name__} has no place in an answer")
+        blobs.append(item)
+        return _MARK % (len(blobs) - 1)
+
+    rest = orjson.dumps(value, default=mark, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    pieces: list[bytes] = []
+    for index, blob in enumerate(blobs):
+        before, _, rest = rest.partition(orjson.dumps(_MARK % index)[1:-1])
+        pieces += [before + blob.prefix, blob.text]
+    return Answer(status=status, pieces=[*pieces, rest], images=images)
+
+
+@dataclass
+class Refusal(Exception):
+    """The vendor says no. `undocumented` names the fields no page documents, `refused` the bad values."""
+
+    status: int
+    code: object
+    message: str
+    kind: str = "invalid_request_error"
+    param: str | None = None
+    undocumented: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def answer(self, upstream: str) -> Answer:
+        error = vendor_error(upstream, self.message, self.kind, self.code, self.param)
+        answer = answer_json({"error": error}, status=self.status)
+        answer.headers.update(self.headers)
+        return answer
+
+
+def vendor_error(upstream: str, message: str, kind: str, code: object, param: str | None = None) -> dict[str, object]:
+    """The error object of a vendor: only apiany names the parameter."""
+    error: dict[str, object] = {"message": message, "type": kind, "code": code}
+    if upstream == "apiany":
+        error["param"] = param
+    return error
+
+
+class AnswerNow(Exception):
+    """A fault answers in the endpoint's place."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class Severed(Exception):
+    """Nothing more can be answered on this connection."""
+
+
+def refuse_values(problems: Iterable[tuple[str, str]]) -> None:
+    """Refuse the request with the first of (field, what is wrong); all of them are written down."""
+    found = list(problems)
+    if found:
+        name, message = found[0]
+        refused = tuple(field_name for field_name, _ in found)
+        raise Refusal(400, "invalid_value", message, param=name, refused=refused)

@@ -1,0 +1,39 @@
+"""Serves what the links stand for, and answers paths that no vendor documents."""
+
+import asyncio
+
+from gateway.simulator.answers import Answer, Refusal
+from gateway.simulator.drawing import MEDIA_TYPES
+from gateway.simulator.exchange import Exchange
+
+
+def base_url(exchange: Exchange) -> str:
+    """Where this vendor's links begin, by the Host the caller used."""
+    return f"{str(exchange.request.base_url).rstrip('/')}/{exchange.upstream}/files"
+
+
+async def serve_file(exchange: Exchange) -> Answer:
+    """A picture or an uploaded file; no key is asked for."""
+    link = exchange.world.links.find(exchange.request.path_params["name"])
+    if link is None or f"/{exchange.upstream}/files/" not in link.url:
+        raise Refusal(404, "not_found", "There is no such file.")
+    if link.is_expired:
+        raise Refusal(410, "link_expired", "This link has expired.")
+    await exchange.meet("before")
+    if link.picture is not None:
+        drawn = await exchange.world.studio.draw(link.picture)
+        answer = Answer(200, [drawn.data], media_type=MEDIA_TYPES[link.picture.format], images=1)
+    else:
+        assert link.path is not None
+        assert link.upload is not None
+        data = await asyncio.to_thread(link.path.read_bytes)
+        answer = Answer(200, [data], media_type=MEDIA_TYPES[link.upload.format or "png"])
+    await exchange.meet("after")
+    return answer
+
+
+async def show_unknown(exchange: Exchange) -> Answer:
+    """A path or method that no page documents."""
+    request = exchange.request
+    message = f"Invalid URL ({request.method} {request.url.path})"
+    raise Refusal(404, "not_found", message, undocumented=(f"{request.method} {request.url.path}",))

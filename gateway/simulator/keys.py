@@ -1,0 +1,60 @@
+"""The keys each vendor knows, and what their group may do.
+
+A key is one of the words below, or the word and a `-suffix`, so that several credentials can be told apart.
+"""
+
+from dataclasses import dataclass
+
+GPT_IMAGE_2 = "gpt-image-2"
+GPT_IMAGE_2_C = "gpt-image-2-c"
+
+_PREFIX = "sim-"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A known key. `name` is the key without its prefix: it may be written down, the key may not."""
+
+    name: str
+    is_direct: bool
+    models: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    is_direct: bool
+    models: frozenset[str]
+
+
+_GROUPS: dict[str, dict[str, _Group]] = {
+    "anyfast": {
+        "direct": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2, GPT_IMAGE_2_C})),
+        "basic": _Group(is_direct=False, models=frozenset({GPT_IMAGE_2, GPT_IMAGE_2_C})),
+        "c": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2_C})),
+    },
+    "apiany": {"apiany": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2}))},
+}
+
+
+def find_key(upstream: str, authorization: str | None) -> Key | None:
+    """The key of an `Authorization` header at this vendor; None when the vendor does not know it."""
+    scheme, _, secret = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.startswith(_PREFIX):
+        return None
+    name = secret.removeprefix(_PREFIX)
+    word, dash, suffix = name.partition("-")
+    group = _GROUPS[upstream].get(word)
+    if group is None or (dash and not suffix):
+        return None
+    return Key(name=name, is_direct=group.is_direct, models=group.models)
+
+
+def name_key(authorization: str | None) -> str | None:
+    """A name for whatever key was sent, to whichever vendor: `unknown` for one nobody knows."""
+    if authorization is None:
+        return None
+    for upstream in _GROUPS:
+        key = find_key(upstream, authorization)
+        if key is not None:
+            return key.name
+    return "unknown"

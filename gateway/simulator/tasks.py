@@ -1,0 +1,92 @@
+"""apiany's tasks: a state that follows from their age, and an ending that was settled when they began.
+
+No task has a timer: thousands of them cost nothing until somebody asks.
+"""
+
+import itertools
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.simulator.config import StatusWords
+from gateway.simulator.drawing import Picture
+from gateway.simulator.faults import NoImage
+from gateway.simulator.journal import Purchase
+
+State = Literal["pending", "running", "done", "failed", "expired"]
+_PENDING_SHARE = 0.3
+
+
+@dataclass
+class Task:
+    """One task. `ending` is None for a task that never ends; `shape` is how its result is written."""
+
+    key: str
+    purchase: Purchase
+    latency: float
+    ending: Literal["done", "failed", "expired"] | None
+    words: StatusWords
+    pictures: list[Picture]
+    base_url: str
+    shape: str = "result.data.url"
+    no_image: NoImage | None = None
+    error: dict[str, object] | None = None
+    is_refunded: bool = False
+    id: str = field(default_factory=lambda: f"task_{secrets.token_hex(10)}")
+    created: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
+    urls: list[str] = field(default_factory=list)
+
+    def state(self) -> State:
+        age = time.monotonic() - self.started
+        if age < self.latency * _PENDING_SHARE:
+            return "pending"
+        if self.ending is None or age < self.latency:
+            return "running"
+        return self.ending
+
+    def time_left(self) -> float:
+        """Seconds until the task ends; a task without an ending says the same."""
+        return max(0.0, self.started + self.latency - time.monotonic())
+
+    def word(self) -> str:
+        """What the vendor calls the present state."""
+        words = self.words
+        return {
+            "pending": words.pending,
+            "running": words.running,
+            "done": words.done,
+            "failed": words.failed,
+            "expired": words.expired,
+        }[self.state()]
+
+
+class TaskTable:
+    """Tasks by id, and those whose end gives money back."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._refundable: dict[str, Task] = {}
+
+    def add(self, task: Task) -> None:
+        self._tasks[task.id] = task
+        if task.is_refunded:
+            self._refundable[task.id] = task
+
+    def find(self, task_id: str) -> Task | None:
+        return self._tasks.get(task_id)
+
+    def take_refundable(self) -> list[Task]:
+        """The failed tasks that have ended since the last call."""
+        ended = [task for task in self._refundable.values() if task.state() in ("failed", "expired")]
+        for task in ended:
+            del self._refundable[task.id]
+        return ended
+
+    def __iter__(self) -> "itertools.chain[Task]":
+        return itertools.chain(self._tasks.values())
+
+    def clear(self) -> None:
+        self._tasks.clear()
+        self._refundable.clear()

@@ -1,0 +1,101 @@
+"""What an uploaded file truly is: its bytes counted, hashed and looked into, whatever it was declared as.
+
+Files stay on disk: they are read in pieces, and only a thumbnail of a picture is kept in memory.
+"""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+from starlette.datastructures import UploadFile
+
+from gateway.simulator.sizes import Size
+
+_PIECE = 1024 * 1024
+_THUMBNAIL = (192, 192)
+_ALPHA = (512, 512)
+# Beyond this a thumbnail would cost more than the picture it is shown in.
+_MOST_DECODED_PIXELS = 40_000_000
+_KNOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+@dataclass
+class Upload:
+    """One uploaded file. `format`, `size` and `has_alpha` come from its bytes; None when it is no picture."""
+
+    field: str
+    filename: str
+    content_type: str
+    bytes: int
+    sha256: str
+    format: str | None
+    size: Size | None
+    has_alpha: bool
+    file: BinaryIO
+    thumbnail: Image.Image | None = None
+    alpha: Image.Image | None = None
+
+    def show(self) -> dict[str, object]:
+        return {
+            "field": self.field,
+            "filename": self.filename,
+            "content_type": self.content_type,
+            "bytes": self.bytes,
+            "format": self.format,
+            "size": None if self.size is None else f"{self.size[0]}x{self.size[1]}",
+            "has_alpha": self.has_alpha,
+            "sha256": self.sha256,
+        }
+
+
+async def examine(field: str, incoming: UploadFile) -> Upload:
+    """Hash and look into one file, off the event loop."""
+    return await asyncio.to_thread(_examine, field, incoming)
+
+
+def _examine(field: str, incoming: UploadFile) -> Upload:
+    file = incoming.file
+    file.seek(0)
+    digest, length = hashlib.sha256(), 0
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+        length += len(piece)
+    upload = Upload(
+        field=field,
+        filename=incoming.filename or "",
+        content_type=incoming.content_type or "",
+        bytes=length,
+        sha256=digest.hexdigest(),
+        format=None,
+        size=None,
+        has_alpha=False,
+        file=file,
+    )
+    file.seek(0)
+    try:
+        with Image.open(file, formats=_KNOWN) as image:
+            _look(upload, image)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        # A file that only begins like a picture is none.
+        upload.format = upload.size = None
+    file.seek(0)
+    return upload
+
+
+def _look(upload: Upload, image: Image.Image) -> None:
+    upload.format = (image.format or "").lower()
+    upload.size = image.size
+    upload.has_alpha = image.has_transparency_data
+    if image.width * image.height > _MOST_DECODED_PIXELS:
+        upload.thumbnail = Image.new("RGB", (64, 64), "grey")
+        return
+    # JPEG can be decoded at a fraction of its size; a picture with alpha is needed whole for its mask.
+    image.draft("RGB", _THUMBNAIL)
+    if upload.has_alpha:
+        alpha = image.convert("RGBA").getchannel("A")
+        alpha.thumbnail(_ALPHA, Image.Resampling.NEAREST)
+        upload.alpha = alpha
+    image.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
+    upload.thumbnail = image.convert("RGB")

@@ -1,0 +1,84 @@
+"""Everything that changes while a simulator runs, in one object that the endpoints share."""
+
+import asyncio
+from dataclasses import dataclass
+from decimal import Decimal
+
+from gateway.simulator.config import SimulatorConfig
+from gateway.simulator.drawing import Studio
+from gateway.simulator.journal import Book, Log, Purchase
+from gateway.simulator.links import LinkTable
+from gateway.simulator.rules import FaultTable
+from gateway.simulator.tasks import TaskTable
+
+
+@dataclass
+class World:
+    """The state of one simulator. Made by `create_app`, ended with the server."""
+
+    config: SimulatorConfig
+    faults: FaultTable
+    book: Book
+    log: Log
+    tasks: TaskTable
+    links: LinkTable
+    studio: Studio
+    callbacks: set[asyncio.Task[None]]
+    spent: Decimal = Decimal(0)
+
+    @classmethod
+    def make(cls, config: SimulatorConfig) -> "World":
+        return cls(
+            config=config,
+            faults=FaultTable(),
+            book=Book(),
+            log=Log(config.log_entries),
+            tasks=TaskTable(),
+            links=LinkTable(config.link_entries, config.upload_space),
+            studio=Studio(config.drawing_threads),
+            callbacks=set(),
+        )
+
+    def buy(self, purchase: Purchase) -> None:
+        """Write an accepted submission into the book; apiany's are paid from its balance."""
+        self.book.accept(purchase)
+        if purchase.upstream == "apiany":
+            self.spent += purchase.price_usd
+
+    def refund(self, purchase: Purchase) -> None:
+        """Give the money of a submission back, once."""
+        if purchase.refunded:
+            return
+        purchase.refunded = True
+        if purchase.upstream == "apiany":
+            self.spent -= purchase.price_usd
+
+    def refund_ended_tasks(self) -> None:
+        """Give back what failed tasks cost, whether or not anyone asked how they ended."""
+        for task in self.tasks.take_refundable():
+            self.refund(task.purchase)
+
+    @property
+    def balance(self) -> int:
+        """apiany's credits that are left."""
+        self.refund_ended_tasks()
+        return self.config.credits - self.credits_of(self.spent)
+
+    def credits_of(self, dollars: Decimal) -> int:
+        return int(dollars * self.config.prices.credits_per_usd)
+
+    def reset(self) -> None:
+        """Forget rules, book, log, tasks and files; pending callbacks are not sent."""
+        for callback in self.callbacks:
+            callback.cancel()
+        self.faults.clear()
+        self.book.clear()
+        self.log.clear()
+        self.tasks.clear()
+        self.links.clear()
+        self.spent = Decimal(0)
+
+    def close(self) -> None:
+        self.reset()
+        self.studio.close()
+        self.links.close()

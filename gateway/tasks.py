@@ -1,0 +1,161 @@
+"""Work that outlives its HTTP request: a task is written down, runs to its end, and is waited for.
+
+Handed its work as a function by `pipeline`. A caller that hangs up ends the wait, never the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from gateway import errors
+from gateway.auth import Caller, store_away
+from gateway.dispatch import Outcome
+from gateway.errors import PublicError
+from gateway.ids import new_id
+from gateway.job import Call, ImageJob
+from gateway.receiving import Image
+from gateway.routing import Choice, Plan
+from gateway.services import Services
+from gateway.spool import Spool
+from gateway.store.client import StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Every image came."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PartlyDelivered:
+    """Some images came; `outcome.error` says why not all."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No image, and nothing that an upstream may have billed."""
+
+    error: PublicError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No image, though an upstream may have billed one."""
+
+    error: PublicError
+
+
+@dataclass(frozen=True, slots=True)
+class StillRunning:
+    """The caller's time is up; the work goes on."""
+
+    task_id: str
+
+
+Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
+
+
+@dataclass(slots=True)
+class Task:
+    """Our promise to a caller. `arrived` fills as images are stored; `done` ends with the Outcome."""
+
+    id: str
+    caller: Caller
+    job: ImageJob
+    plan: Plan
+    spool: Spool
+    services: Services
+    arrived: asyncio.Queue[Image] = field(default_factory=asyncio.Queue)
+    done: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def mark_sent(self, call: Call, choice: Choice) -> None:
+        """Write a paid call down before its first byte. Raises QuotaStoreUnavailable: do not send."""
+        facts = {"upstream": choice.target.label, "n": call.n, "slots": call.slots}
+        try:
+            await self.services.task_store.mark_sent(self.id, call.id, facts)
+        except StoreUnavailable as error:
+            raise store_away() from error
+
+    def report(self, image: Image) -> None:
+        self.arrived.put_nowait(image)
+
+
+Work = Callable[[Task], Awaitable[Outcome]]
+
+
+async def open_task(services: Services, caller: Caller, job: ImageJob, plan: Plan, spool: Spool, work: Work) -> Task:
+    """Write a task down and start its work. Raises QuotaStoreUnavailable, and then nothing was started."""
+    task = Task(new_id("task"), caller, job, plan, spool, services)
+    facts = {"operation": job.operation, "n": job.n, "end_user": job.end_user or ""}
+    try:
+        await services.task_store.open(task.id, caller.key.id, facts)
+    except StoreUnavailable as error:
+        raise store_away() from error
+    # The set holds the only reference: asyncio forgets tasks that nobody holds.
+    spool.is_kept = True
+    running = asyncio.create_task(_run(task, work), name=task.id)
+    services.running.add(running)
+    running.add_done_callback(services.running.discard)
+    return task
+
+
+async def wait_for(task: Task, seconds: float) -> Ending:
+    """How the task ended, or StillRunning after `seconds`."""
+    try:
+        outcome = await asyncio.wait_for(asyncio.shield(task.done), seconds)
+    except TimeoutError:
+        return StillRunning(task.id)
+    return name_ending(outcome)
+
+
+def name_ending(outcome: Outcome) -> Ending:
+    if outcome.error is None:
+        return Delivered(outcome)
+    if outcome.images:
+        return PartlyDelivered(outcome)
+    return Failed(outcome.error) if outcome.calls else Refused(outcome.error)
+
+
+async def drain(services: Services, seconds: float) -> int:
+    """Wait for the running work; answers how many tasks were still running when the time was up."""
+    if services.running:
+        await asyncio.wait(set(services.running), timeout=seconds)
+    return len(services.running)
+
+
+async def _run(task: Task, work: Work) -> None:
+    """The work from start to end, whatever becomes of the request that asked for it."""
+    try:
+        outcome = await work(task)
+    except Exception:  # noqa: BLE001 (a fault of ours must end the wait as an error, not as a hang)
+        _log.exception("task broke off", task=task.id)
+        fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
+        outcome = Outcome(error=fault)
+    finally:
+        await task.spool.close()
+    await _write_end(task, outcome)
+    if not task.done.done():
+        task.done.set_result(outcome)
+
+
+async def _write_end(task: Task, outcome: Outcome) -> None:
+    status = "succeeded" if outcome.images else "failed"
+    facts = {
+        "images": [image.artifact.id for image in outcome.images],
+        "upstreams": outcome.upstreams,
+        "error": outcome.error.body()["error"] if outcome.error else "",
+    }
+    try:
+        await task.services.task_store.end(task.id, status, facts)
+    except StoreUnavailable as error:
+        # The images are stored and the caller gets them; only the record's last line is missing.
+        _log.error("a task's end could not be written down", task=task.id, reason=str(error))

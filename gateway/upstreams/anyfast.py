@@ -1,0 +1,77 @@
+"""Anyfast's dialect: synchronous, OpenAI-like, for `gpt-image-2` and for its variant `gpt-image-2-c`.
+
+Where its documentation pages disagree, this file takes the narrower reading; `docs/upstreams.md` lists each case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.multipart import FilePart, MultipartBody
+from gateway.pictures import Darkroom, Picture
+from gateway.sizes import Shape, resolve
+from gateway.spool import Spool
+from gateway.upstreams.line import Line
+from gateway.upstreams.reading import read_answer
+
+
+class Anyfast:
+    """One Anyfast credential and model."""
+
+    def __init__(self, line: Line, darkroom: Darkroom) -> None:
+        self._line = line
+        self._darkroom = darkroom
+        self._model = line.target.config.model
+        self._is_variant = self._model.endswith("-c")
+
+    async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
+        """PNG and JPEG pass; webp becomes PNG, and so does the first image under a mask, whose format must match."""
+        references: list[Picture] = []
+        for index, picture in enumerate(job.references):
+            wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
+            references.append(await self._darkroom.to_png_upright(picture, spool) if wants_png else picture)
+        mask = await self._darkroom.to_png_upright(job.mask, spool) if job.mask else None
+        return Inputs(tuple(references), mask)
+
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+        fields = self._fields(call)
+        if call.operation == "generation":
+            reply = await self._line.pay("/v1/images/generations", fields, spool)
+        else:
+            reply = await self._line.pay("/v1/images/edits", _multipart(fields, inputs), spool)
+        return read_answer(reply)
+
+    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+        raise NotImplementedError("Anyfast answers at once and gives no tickets")
+
+    def _fields(self, call: Call) -> dict[str, Any]:
+        fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt}
+        if call.size is not None:
+            fields["size"] = str(resolve(call.size) if isinstance(call.size, Shape) else call.size)
+        optional: dict[str, Any] = {
+            "quality": call.quality,
+            "n": call.n if call.n > 1 else None,
+            "output_format": call.output_format,
+            "output_compression": call.compression if call.output_format == "jpeg" else None,
+            "moderation": call.moderation,
+        }
+        if self._is_variant and call.operation == "generation":
+            # Its default is a link; on edits two of three pages allow nothing else, so there it is not asked.
+            optional["response_format"] = "b64_json"
+        return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+def _multipart(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:
+    is_list = len(inputs.references) > 1
+    files = [
+        _file("image[]" if is_list else "image", f"image-{index + 1}", picture)
+        for index, picture in enumerate(inputs.references)
+    ]
+    if inputs.mask:
+        files.append(_file("mask", "mask", inputs.mask))
+    return MultipartBody([(name, str(value)) for name, value in fields.items()], files)
+
+
+def _file(name: str, stem: str, picture: Picture) -> FilePart:
+    return FilePart(name, f"{stem}.{picture.format}", picture.media_type, picture.blob)

@@ -1,0 +1,139 @@
+"""apiany's dialect: a task is submitted, asked after and then read; references are uploaded first.
+
+Edits without a mask are generations with `input_images`, for the edits endpoint takes neither quality nor n.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import structlog
+
+from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.multipart import FilePart, MultipartBody
+from gateway.pictures import Darkroom, Picture
+from gateway.sizes import Shape, Size
+from gateway.spool import Spool
+from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.reading import fail_on_error, find_error, find_images, find_usage, read_answer
+from gateway.verdict import CallFailed, Failure
+
+DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
+FAILED = frozenset({"failed", "failure", "fail", "error", "cancelled", "canceled", "expired", "timeout", "rejected"})
+RUNNING = frozenset({"pending", "processing", "queued", "running", "in_progress"})
+
+_log = structlog.get_logger(__name__)
+
+
+class Apiany:
+    """One apiany credential and model."""
+
+    def __init__(self, line: Line, darkroom: Darkroom) -> None:
+        self._line = line
+        self._darkroom = darkroom
+        self._model = line.target.config.model
+        self._strange_words: set[str] = set()
+
+    async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
+        """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
+        if job.mask:
+            picture = await self._darkroom.to_png_upright(job.references[0], spool)
+            return Inputs((picture,), await self._darkroom.to_png_upright(job.mask, spool))
+        return Inputs(urls=tuple([await self._upload(picture, spool) for picture in job.references]))
+
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+        if inputs.mask:
+            body = MultipartBody(
+                [("model", self._model), ("prompt", call.prompt), *_size_fields(call.size).items()],
+                [_file("image", inputs.references[0]), _file("mask", inputs.mask)],
+            )
+            return self._read_submission(await self._line.pay("/v1/images/edits", body, spool))
+        fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt, **_size_fields(call.size)}
+        if call.quality:
+            fields["quality"] = call.quality
+        if call.n > 1:
+            fields["n"] = call.n
+        if inputs.urls:
+            fields["input_images"] = list(inputs.urls)
+        return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
+
+    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+        reply = await self._line.ask("GET", ticket.poll_path, None, spool)
+        if not reply.is_ok or not isinstance(reply.document, dict):
+            fail_on_error(reply)
+            raise CallFailed(Failure("status", status=reply.status, message=reply.problem or "not a task"))
+        status = str(reply.document.get("status") or "").lower()
+        if status in FAILED:
+            raise CallFailed(_task_failure(reply.document, status))
+        if status in DONE or (not status and find_images(reply.document)):
+            images = find_images(reply.document)
+            if not images:
+                raise CallFailed(Failure("body", status=reply.status, message="the task has ended without an image"))
+            return Answer(tuple(images), find_usage(reply.document))
+        if find_error(reply.document) and not status:
+            fail_on_error(reply)
+        self._note_strange(status)
+        return None
+
+    def _read_submission(self, reply: Reply) -> Answer | Ticket:
+        document = reply.document
+        ticket_id = document.get("task_id") if isinstance(document, dict) else None
+        if reply.is_ok and isinstance(ticket_id, str) and ticket_id and not find_images(document):
+            return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url")))
+        return read_answer(reply)
+
+    async def _upload(self, picture: Picture, spool: Spool) -> str:
+        body = MultipartBody([], [_file("file", picture)])
+        try:
+            reply = await self._line.ask("POST", "/v1/images/upload", body, spool)
+            fail_on_error(reply)
+        except CallFailed as failed:
+            # Nothing is billed for an upload, whatever became of it.
+            raise CallFailed(_as_prepare(failed.failure)) from failed
+        document = reply.document if isinstance(reply.document, dict) else {}
+        nested = document.get("data")
+        url = document.get("url") or (nested.get("url") if isinstance(nested, dict) else None)
+        if not isinstance(url, str):
+            raise CallFailed(Failure("prepare", status=reply.status, message="the upload's answer has no url"))
+        return url
+
+    def _note_strange(self, status: str) -> None:
+        if status not in RUNNING and status not in self._strange_words and len(self._strange_words) < 100:
+            self._strange_words.add(status)
+            _log.warning(
+                "unknown task status, read as still running", upstream=self._line.target.upstream, status=status
+            )
+
+
+def _size_fields(size: Size | Shape | None) -> dict[str, str]:
+    if size is None:
+        return {"size": "auto"}
+    if isinstance(size, Shape):
+        return {"size": size.ratio, "resolution": size.tier}
+    return {"size": str(size)}
+
+
+def _poll_path(ticket_id: str, poll_url: Any) -> str:
+    """The path to ask at. Of a full URL only the path counts: our key goes to the configured origin and no other."""
+    path = urlsplit(poll_url).path if isinstance(poll_url, str) else ""
+    if path.startswith("/v1/") and ".." not in path:
+        return path
+    return f"/v1/tasks/{quote(ticket_id, safe='')}"
+
+
+def _task_failure(document: dict[str, Any], status: str) -> Failure:
+    code, kind, message, param = find_error(document) or (None, None, "", None)
+    if status in ("expired", "timeout"):
+        code = "expired"
+    return Failure("task", spoke=True, code=code or status, type=kind, message=message, param=param)
+
+
+def _as_prepare(failure: Failure) -> Failure:
+    if failure.phase == "status" and failure.status is not None and failure.status < 500:
+        return failure
+    return Failure("prepare", status=failure.status, message=failure.message, retry_after=failure.retry_after)
+
+
+def _file(name: str, picture: Picture) -> FilePart:
+    return FilePart(name, f"{name}.{picture.format}", picture.media_type, picture.blob)

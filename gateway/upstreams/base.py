@@ -1,0 +1,27 @@
+"""What every adapter can do, in wire order. `dispatch` and `bridge` know upstreams only by this.
+
+An adapter never sees its key, never retries a paid POST, and states every failure as a `CallFailed`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.spool import Spool
+
+
+class Upstream(Protocol):
+    """One target's dialect. All methods raise CallFailed."""
+
+    async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
+        """All that a call needs and that costs nothing: pictures converted, references uploaded."""
+        ...
+
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+        """The paid POST, sent once."""
+        ...
+
+    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+        """The ticket's images; None while it runs."""
+        ...

@@ -1,0 +1,141 @@
+"""One credential's line to one upstream: sends with its key, reads the answer as a stream, names failures.
+
+Used by the adapters, which write and read the dialect. Paid POSTs go over fresh connections; the key is set here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from gateway.catalog import Target
+from gateway.jsonstream import BadJson, JsonReader, TooLarge
+from gateway.multipart import MultipartBody
+from gateway.outbound import (
+    URL,
+    AsyncClient,
+    ConnectError,
+    ConnectTimeout,
+    PoolTimeout,
+    RequestError,
+    Response,
+    Timeout,
+)
+from gateway.spool import Spool, StorageFullError
+from gateway.transport import was_sent
+from gateway.verdict import CallFailed, Failure
+
+MAX_TEXT = 4 * 2**20
+"""Bytes of an answer beside its pictures; an honest one has a few thousand."""
+
+PICTURE_KEYS = frozenset({"b64_json", "b64", "image_base64"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An upstream's answer of any status. `document` is None when it was not JSON, and `problem` then says why."""
+
+    status: int
+    document: Any
+    problem: str = ""
+    retry_after: float | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Line:
+    """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them."""
+
+    def __init__(self, target: Target, paid: AsyncClient, pooled: AsyncClient, max_picture: int) -> None:
+        self.target = target
+        self._paid = paid
+        self._pooled = pooled
+        self._max_picture = max_picture
+        self._headers = {"authorization": f"Bearer {target.key}", "user-agent": "imagegate"}
+
+    async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
+        """The paid POST, once, over a fresh connection. Raises CallFailed with the phase that proves what was sent."""
+        limits = self.target.config.timeouts
+        timeout = Timeout(limits.call, connect=limits.connect, write=60)
+        return await self._send(self._paid, "POST", path, body, spool, timeout)
+
+    async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
+        """A request that costs nothing: polls, uploads, balances. Raises CallFailed."""
+        limits = self.target.config.timeouts
+        timeout = Timeout(limits.poll, connect=limits.connect, write=60)
+        return await self._send(self._pooled, method, path, body, spool, timeout)
+
+    async def _send(
+        self,
+        client: AsyncClient,
+        method: str,
+        path: str,
+        body: dict[str, Any] | MultipartBody | None,
+        spool: Spool,
+        timeout: Timeout,
+    ) -> Reply:
+        url = URL(self.target.config.base_url + path)
+        headers = dict(self._headers)
+        content: bytes | AsyncIterator[bytes] | None = None
+        if isinstance(body, MultipartBody):
+            headers |= {"content-type": body.content_type, "content-length": str(body.content_length)}
+            content = body.chunks()
+        elif body is not None:
+            headers["content-type"] = "application/json"
+            content = orjson.dumps(body)
+        request = client.build_request(method, url, headers=headers, content=content, timeout=timeout)
+        try:
+            response = await client.send(request, stream=True)
+            try:
+                return await self._read(response, spool)
+            finally:
+                await response.aclose()
+        except RequestError as error:
+            raise CallFailed(_failure(error)) from error
+        except StorageFullError as error:
+            raise CallFailed(Failure("collect", message=f"the gateway's disk takes no more: {error}")) from error
+
+    async def _read(self, response: Response, spool: Spool) -> Reply:
+        retry_after = parse_retry_after(response.headers.get("retry-after"))
+        reader = JsonReader(spool, picture_keys=PICTURE_KEYS, max_rest=MAX_TEXT, max_picture=self._max_picture)
+        try:
+            async for piece in response.aiter_raw():
+                await reader.feed(piece)
+            document = await reader.finish()
+        except (BadJson, TooLarge) as error:
+            kind = response.headers.get("content-type", "no content type").partition(";")[0]
+            return Reply(response.status_code, None, f"{kind}, not readable: {error}"[:300], retry_after)
+        finally:
+            await reader.abort()
+        return Reply(response.status_code, document, retry_after=retry_after)
+
+
+def parse_retry_after(text: str | None) -> float | None:
+    """Seconds from a Retry-After header, given as seconds or as a date; None when absent or unreadable."""
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+
+
+def _failure(error: RequestError) -> Failure:
+    what = f"{type(error).__name__}: {error}"[:300]
+    if was_sent(error):
+        return Failure("read", message=what)
+    is_connect = isinstance(error, ConnectError | ConnectTimeout | PoolTimeout)
+    return Failure("connect" if is_connect else "write", message=what)
