@@ -21,7 +21,6 @@ from typing_extensions import override
 
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
-from gateway.catalog import CatalogueError
 from gateway.datafolder import load_secrets
 from gateway.demo import SIMULATED_BY
 from gateway.settings import Settings, StartRefused, load_settings
@@ -51,7 +50,7 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
             env=env,
             simulated_by=env.get(SIMULATED_BY),
         )
-    except (StartRefused, CatalogueError) as refusal:
+    except StartRefused as refusal:
         sys.stderr.write(f"{refusal}\n")
         return EXIT_CONFIG
     server = Server(server_config(app, settings, protocol(wire_limits(app))), app, options.ready_fd)
