@@ -15,9 +15,9 @@ import orjson
 from gateway import errors
 from gateway.artifacts import base64_chunks, base64_length, sign
 from gateway.dispatch import Outcome
-from gateway.job import ImageJob, Usage
+from gateway.job import Usage
 from gateway.receiving import Image
-from gateway.routing import Plan
+from gateway.routing import Choice, Plan
 from gateway.services import Services
 from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, Task, name_ending
 
@@ -60,7 +60,7 @@ _Part = bytes | _Stored
 def shape(services: Services, task: Task, ending: Ending, form: AnswerForm) -> Shaped:
     """The JSON answer of an ended task. Raises the PublicError of any other ending, with the task's headers."""
     if isinstance(ending, Delivered | PartlyDelivered):
-        parts = list(_json_parts(services, task.job, task.plan, ending.outcome, form))
+        parts = list(_json_parts(services, task.plan, ending.outcome, form))
         length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
         headers = describe(task, ending.outcome)
         return Shaped("application/json", _send(services, parts), length, headers)
@@ -106,11 +106,12 @@ def _explain(task: Task, ending: Ending) -> errors.PublicError:
     return error
 
 
-def _json_parts(services: Services, job: ImageJob, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
+def _json_parts(services: Services, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
     first = outcome.images[0].artifact
     head: dict[str, Any] = {"created": first.created, "background": "opaque", "output_format": first.format}
-    if quality := _quality(job, plan, outcome.images[0]):
-        head["quality"] = quality
+    # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
+    if (choice := _find_choice(plan, outcome.images[0])) and choice.fit.quality:
+        head["quality"] = choice.fit.quality
     head["size"] = f"{first.width}x{first.height}"
     if outcome.usage:
         head["usage"] = _usage(outcome.usage)
@@ -158,12 +159,13 @@ async def _events(
 
 def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm) -> list[_Part]:
     artifact = image.artifact
+    choice = _find_choice(task.plan, image)
     kind = "image_generation.completed" if task.job.operation == "generation" else "image_edit.completed"
     rest = {
         "type": kind,
         "created_at": artifact.created,
         "output_format": artifact.format,
-        "quality": _quality(task.job, task.plan, image) or "auto",
+        "quality": (choice.fit.quality if choice else None) or "auto",
         "background": "opaque",
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
@@ -172,7 +174,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "index": image.slot,
             "upstream": image.upstream,
             "size": f"{task.job.size or 'auto'}->{artifact.width}x{artifact.height}",
-            "dropped": list(task.job.dropped),
+            "dropped": [*task.job.dropped, *(choice.fit.dropped if choice else ())],
         },
     }
     return [f"event: {kind}\ndata: ".encode(), *_item_parts(services, image, form, rest), b"\n\n"]
@@ -212,12 +214,9 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
         yield waiting
 
 
-def _quality(job: ImageJob, plan: Plan, image: Image) -> str | None:
-    """The quality that was sent upstream; None where it was not sent and the vendor's choice is not known."""
-    for choice in plan.choices:
-        if choice.target.upstream == image.upstream:
-            return choice.fit.quality
-    return job.quality
+def _find_choice(plan: Plan, image: Image) -> Choice | None:
+    """How the upstream that made the image was asked."""
+    return next((choice for choice in plan.choices if choice.target.upstream == image.upstream), None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -251,7 +251,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return running is not None and running is self.cycle and running.more_body and not running.response_complete
 
     def _end_idle_body(self, cycle: RequestResponseCycle) -> None:
-        if cycle is self.cycle and self._is_uploading() and not self._is_deaf:
+        if cycle is self.cycle and self._is_uploading():
             self._refuse(RequestTimeout(f"The body stopped arriving for {self.limits.body_idle_s:g} s."))
 
     @staticmethod
@@ -269,6 +269,8 @@ class GuardedProtocol(HttpToolsProtocol):
         Answers owed to earlier, whole requests are sent before the connection ends.
         """
         self._forget_head()
+        if self._is_deaf or self.transport.is_closing():
+            return
         self._is_deaf = True
         if self._is_uploading():
             self._disconnect(self.cycle)

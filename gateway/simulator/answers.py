@@ -3,7 +3,6 @@
 Each vendor's error shape is written here and nowhere else.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
@@ -90,12 +89,3 @@ class AnswerNow(Exception):
 
 class Severed(Exception):
     """Nothing more can be answered on this connection."""
-
-
-def refuse_values(problems: Iterable[tuple[str, str]]) -> None:
-    """Refuse the request with the first of (field, what is wrong); all of them are written down."""
-    found = list(problems)
-    if found:
-        name, message = found[0]
-        refused = tuple(field_name for field_name, _ in found)
-        raise Refusal(400, "invalid_value", message, param=name, refused=refused)

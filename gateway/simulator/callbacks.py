@@ -18,14 +18,15 @@ _TIMEOUT_S = 5.0
 
 def send_later(world: World, task: Task, url: str) -> None:
     """Call the URL when the task has ended; anything beyond loopback is never called."""
-    if task.ending is None or not _is_loopback(url):
+    if task.ending is None or not is_loopback(url):
         return
     sending = asyncio.create_task(_send(world, task, url))
     world.callbacks.add(sending)
     sending.add_done_callback(world.callbacks.discard)
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """True for an address of this machine; no name but `localhost` is looked up or trusted."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
