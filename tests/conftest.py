@@ -36,7 +36,7 @@ class Valkey:
     def flush(self) -> None:
         if self.process.poll() is not None:
             self.start()
-        assert embedded.ask(self.socket, b"FLUSHALL\r\n") == b"+OK\r\n"
+        assert embedded.ask(self.socket, b"FLUSHALL\r\n", wait_s=10) == b"+OK\r\n"
 
     def kill(self) -> None:
         self.process.kill()
