@@ -38,12 +38,12 @@ class PlainRefusals(TyperGroup):
         except SettingsError as refusal:
             _say("These settings cannot be used:\n" + "\n".join(f"  {line}" for line in refusal.problems))
             raise typer.Exit(EXIT_SETTINGS) from refusal
-        except StartRefused as refusal:
-            _say(str(refusal))
-            raise typer.Exit(EXIT_REFUSED) from refusal
         except CatalogueError as refusal:
             _say(f"This catalogue cannot be used:\n{textwrap.indent(str(refusal), '  ')}")
             raise typer.Exit(EXIT_SETTINGS) from refusal
+        except StartRefused as refusal:
+            _say(str(refusal))
+            raise typer.Exit(EXIT_REFUSED) from refusal
         except StoreUnavailable as refusal:
             _say(f"Redis is away: {refusal}")
             raise typer.Exit(EXIT_REFUSED) from refusal

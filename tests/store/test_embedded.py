@@ -122,6 +122,8 @@ def test_child_dies_with_parent(tmp_path: Path) -> None:
 def test_stop_needs_no_answer(tmp_path: Path) -> None:
     """A server that hears no SIGTERM is killed after its time."""
     process = embedded.launch(tmp_path, tmp_path / "s")
+    # Before it has its handler, a SIGTERM would end it even while it is stopped.
+    asyncio.run(embedded.wait_ready(process, tmp_path / "s"))
     process.send_signal(signal.SIGSTOP)
     stop(process, 0.1)
     assert process.returncode == -signal.SIGKILL
