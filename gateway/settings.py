@@ -103,7 +103,7 @@ class Settings(BaseSettings):
 
     @classmethod
     @override
-    def settings_customise_sources(  # noqa: PLR0913 (pydantic-settings' own signature)
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The environment comes in by `load_settings` alone, which sees unknown names too; pydantic-settings ignores those.
+        # The environment comes in by `load_settings` alone, which also sees the unknown names that this would ignore.
         return (init_settings,)
 
     config: Annotated[Path, AfterValidator(_absolute)] = Field(

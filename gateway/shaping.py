@@ -13,7 +13,8 @@ from typing import Any, Literal
 import orjson
 
 from gateway import errors
-from gateway.artifacts import base64_chunks, base64_length, sign
+from gateway.artifacts import base64_chunks, base64_length
+from gateway.artifacts.links import link
 from gateway.dispatch import Outcome
 from gateway.job import Usage
 from gateway.receiving import Image
@@ -128,7 +129,7 @@ def _item_parts(services: Services, image: Image, form: AnswerForm, rest: dict[s
     more = {name: value for name, value in rest.items() if value is not None}
     artifact = image.artifact
     if form.response_format == "url":
-        path = f"/v1/artifacts/{artifact.id}?{sign(artifact.id, artifact.expires, services.signing_key)}"
+        path = link(artifact.id, artifact.expires, services.signing_key)
         return [orjson.dumps({"url": form.base_url + path} | more)]
     tail = b'"' + (b"," + orjson.dumps(more)[1:] if more else b"}")
     return [b'{"b64_json":"', _Stored(artifact.id, base64_length(artifact.size)), tail]
@@ -207,7 +208,7 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
         if stored is None:
             # The length is promised; breaking off is the only honest way to say that the picture is gone.
             raise RuntimeError(f"artifact {part.artifact_id} vanished while it was being sent")
-        async for piece in base64_chunks(stored[1]):
+        async for piece in base64_chunks(stored.chunks):
             yield waiting + piece if waiting else piece
             waiting = b""
     if waiting:
