@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import zip_longest
 from urllib.parse import urljoin
 
 from gateway.catalog import Target
@@ -61,11 +60,12 @@ class Bridge:
         if all(isinstance(piece.content, Blob) for piece in made.pictures):
             return made
         # A link may have died between the poll and the download; the vendor is asked for new ones once.
-        again = await self._collect_all(await self._follow(first, spool), spool)
-        pairs = zip_longest(made.pictures, again.pictures)
-        return Made(
-            tuple(old if old and isinstance(old.content, Blob) else new or old for old, new in pairs), made.usage
-        )
+        try:
+            again = await self._collect_all(await self._follow(first, spool), spool)
+        except CallFailed:
+            return made
+        pairs = zip(made.pictures, again.pictures, strict=False)
+        return Made(tuple(old if isinstance(old.content, Blob) else new for old, new in pairs), made.usage)
 
     async def _follow(self, ticket: Ticket, spool: Spool) -> Answer:
         limits = self.target.config.timeouts
