@@ -17,6 +17,8 @@ from gateway.processes import stop
 from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
 
+pytest_plugins = ("tests.served",)
+
 
 @dataclass
 class Valkey:
