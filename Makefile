@@ -30,6 +30,10 @@ imports: venv-dev ## import-linter contracts
 fast: venv-dev ## the tests that need no slow set-up
 	$(PY) -m pytest -q -m "not slow" -n 2
 
+test: venv-dev ## every test; makes all it needs, Node and its packages included
+	@scripts/node.sh
+	$(PY) -m pytest -q -n 2
+
 check: lint types imports fast ## lint, types, import contracts, fast tests
 
 lock: ## pin every dependency anew, with hashes

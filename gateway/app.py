@@ -22,6 +22,7 @@ from gateway.api import artifacts, health, images, models
 from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
+from gateway.artifacts import StoreUnavailable
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
@@ -120,7 +121,7 @@ async def _sweep(services: Services) -> None:
     while True:
         try:
             removed = await services.artifacts.sweep(time.time())
-        except OSError as error:
+        except (OSError, StoreUnavailable) as error:
             _log.error("the sweep of expired pictures failed", reason=str(error))
         else:
             if removed:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import http.client
 import os
 import sys
+import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +17,8 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, cli_keys, demo, supervisor
+from gateway import __version__, catalog, cli_keys, demo, supervisor
+from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable
 from gateway.store.client import StoreUnavailable, describe
@@ -34,6 +37,9 @@ class PlainRefusals(TyperGroup):
             return super().invoke(ctx)
         except SettingsError as refusal:
             _say("These settings cannot be used:\n" + "\n".join(f"  {line}" for line in refusal.problems))
+            raise typer.Exit(EXIT_SETTINGS) from refusal
+        except CatalogueError as refusal:
+            _say(f"This catalogue cannot be used:\n{textwrap.indent(str(refusal), '  ')}")
             raise typer.Exit(EXIT_SETTINGS) from refusal
         except StartRefused as refusal:
             _say(str(refusal))
@@ -56,9 +62,17 @@ app = typer.Typer(
 app.add_typer(cli_keys.app, name="keys")
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"imagegate {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """A self-hosted, OpenAI-compatible gateway for image generation and editing.
 
@@ -67,9 +81,6 @@ def root(
     Serve your team:             ANYFAST_API_KEY=… imagegate serve --host 0.0.0.0
     Give somebody a key:         imagegate keys create ana --team design
     """
-    if show_version:
-        typer.echo(f"imagegate {__version__}")
-        raise typer.Exit
 
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder for keys, ledger and pictures.", show_default=False)]
@@ -95,7 +106,7 @@ def serve(
     imagegate serve --host 0.0.0.0 --workers 4 --data-dir /var/lib/imagegate
     """
     env = _environment({"host": host, "port": port, "workers": workers, "data_dir": data_dir})
-    voice = supervisor.Voice(show=typer.echo, say=_say)
+    voice = supervisor.Voice(show=_show, say=_say)
     supervisor.serve(load_settings(env), env, is_demo=is_demo, voice=voice)
 
 
@@ -117,14 +128,14 @@ def simulate(
 
 @app.command()
 def check(data_dir: DataDir = None) -> None:
-    """Check the settings; print what would run.
+    """Check settings and catalogue; print what would run.
 
     \b
     imagegate check && imagegate serve
     """
     env = _environment({"data_dir": data_dir})
     settings = load_settings(env)
-    for name, value in _facts(settings, env):
+    for name, value in _facts(settings, catalog.load(settings.config, env)):
         typer.echo(f"{name:<12} {value}")
 
 
@@ -154,8 +165,9 @@ def _environment(flags: dict[str, object]) -> dict[str, str]:
     return dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
 
 
-def _facts(settings: Settings, env: dict[str, str]) -> list[tuple[str, str]]:
-    found = demo.keys_set(env)
+def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
+    on = ", ".join(target.label for target in catalogue.targets)
+    wanted = ", ".join(demo.upstream_keys(catalogue))
     redis = settings.redis_url
     return [
         ("address", address_for_people(settings.host, settings.port)),
@@ -164,9 +176,18 @@ def _facts(settings: Settings, env: dict[str, str]) -> list[tuple[str, str]]:
         ("store", "embedded" if redis is None else describe(redis.get_secret_value())),
         ("pictures", settings.storage_url or f"{settings.data_dir}/artifacts"),
         ("catalogue", str(settings.config)),
-        ("keys", ", ".join(found) or f"none: `serve` needs one of {', '.join(demo.UPSTREAM_KEYS)}, or --demo"),
+        ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
+        *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
+        ("models", ", ".join(catalogue.model_names()) or "none"),
     ]
 
 
+def _show(text: str) -> None:
+    # A terminal that was closed, or a pipe that nobody reads, must not end a gateway that others use.
+    with suppress(OSError):
+        typer.echo(text)
+
+
 def _say(text: str) -> None:
-    typer.echo(f"imagegate: {text}", err=True)
+    with suppress(OSError):
+        typer.echo(f"imagegate: {text}", err=True)

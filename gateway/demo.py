@@ -5,14 +5,10 @@ Used by the supervisor at its start. Never mixes real and simulated upstreams.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from gateway.catalog import Catalogue
 from gateway.datafolder import DataFolder, replace
 from gateway.settings import StartRefused
 from gateway.store.keys import KeyStore
-
-UPSTREAM_KEYS = ("ANYFAST_API_KEY", "ANYFAST_C_API_KEY", "APIANY_API_KEY")
-"""The variables of the shipped catalogue that hold an upstream's key."""
 
 SIMULATED_BY = "IMAGEGATE_SIMULATED_BY"
 """Set by the supervisor alone, for its workers: the simulator's URL, which then stands for every upstream."""
@@ -22,21 +18,26 @@ class NoUpstreamKey(StartRefused):
     """No upstream can be called."""
 
 
-def keys_set(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The upstream keys that are set."""
-    return tuple(name for name in UPSTREAM_KEYS if env.get(name, "").strip())
-
-
-def is_simulated(env: Mapping[str, str], *, is_demo: bool) -> bool:
+def is_simulated(catalogue: Catalogue, *, is_demo: bool) -> bool:
     """Whether the simulator answers. Raises NoUpstreamKey when nothing could."""
-    if keys_set(env):
+    if catalogue.targets:
         return False
     if not is_demo:
         raise NoUpstreamKey(
-            f"No upstream key is set. Set at least one of {', '.join(UPSTREAM_KEYS)}; "
+            f"No upstream key is set. Set at least one of {', '.join(upstream_keys(catalogue))}; "
             "or try the gateway without any: imagegate serve --demo"
         )
     return True
+
+
+def upstream_keys(catalogue: Catalogue) -> list[str]:
+    """Where the catalogue looks for upstream keys: names of variables, and paths of files."""
+    found = (
+        credential.key.removeprefix("env:").removeprefix("file:")
+        for upstream in catalogue.document.upstreams.values()
+        for credential in upstream.credentials
+    )
+    return list(dict.fromkeys(found))
 
 
 async def demo_key(folder: DataFolder, keys: KeyStore) -> str:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import orjson
 
 from gateway import errors
-from gateway.artifacts import base64_chunks, base64_length, sign
+from gateway.artifacts import base64_chunks, base64_length
+from gateway.artifacts.links import link
 from gateway.dispatch import Outcome
-from gateway.job import ImageJob, Usage
+from gateway.job import Usage
 from gateway.receiving import Image
-from gateway.routing import Plan
+from gateway.routing import Choice, Plan
 from gateway.services import Services
 from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, Task, name_ending
 
@@ -60,7 +61,7 @@ _Part = bytes | _Stored
 def shape(services: Services, task: Task, ending: Ending, form: AnswerForm) -> Shaped:
     """The JSON answer of an ended task. Raises the PublicError of any other ending, with the task's headers."""
     if isinstance(ending, Delivered | PartlyDelivered):
-        parts = list(_json_parts(services, task.job, task.plan, ending.outcome, form))
+        parts = list(_json_parts(services, task.plan, ending.outcome, form))
         length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
         headers = describe(task, ending.outcome)
         return Shaped("application/json", _send(services, parts), length, headers)
@@ -106,11 +107,12 @@ def _explain(task: Task, ending: Ending) -> errors.PublicError:
     return error
 
 
-def _json_parts(services: Services, job: ImageJob, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
+def _json_parts(services: Services, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
     first = outcome.images[0].artifact
     head: dict[str, Any] = {"created": first.created, "background": "opaque", "output_format": first.format}
-    if quality := _quality(job, plan, outcome.images[0]):
-        head["quality"] = quality
+    # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
+    if (choice := _find_choice(plan, outcome.images[0])) and choice.fit.quality:
+        head["quality"] = choice.fit.quality
     head["size"] = f"{first.width}x{first.height}"
     if outcome.usage:
         head["usage"] = _usage(outcome.usage)
@@ -127,7 +129,7 @@ def _item_parts(services: Services, image: Image, form: AnswerForm, rest: dict[s
     more = {name: value for name, value in rest.items() if value is not None}
     artifact = image.artifact
     if form.response_format == "url":
-        path = f"/v1/artifacts/{artifact.id}?{sign(artifact.id, artifact.expires, services.signing_key)}"
+        path = link(artifact.id, artifact.expires, services.signing_key)
         return [orjson.dumps({"url": form.base_url + path} | more)]
     tail = b'"' + (b"," + orjson.dumps(more)[1:] if more else b"}")
     return [b'{"b64_json":"', _Stored(artifact.id, base64_length(artifact.size)), tail]
@@ -158,12 +160,13 @@ async def _events(
 
 def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm) -> list[_Part]:
     artifact = image.artifact
+    choice = _find_choice(task.plan, image)
     kind = "image_generation.completed" if task.job.operation == "generation" else "image_edit.completed"
     rest = {
         "type": kind,
         "created_at": artifact.created,
         "output_format": artifact.format,
-        "quality": _quality(task.job, task.plan, image) or "auto",
+        "quality": (choice.fit.quality if choice else None) or "auto",
         "background": "opaque",
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
@@ -172,7 +175,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "index": image.slot,
             "upstream": image.upstream,
             "size": f"{task.job.size or 'auto'}->{artifact.width}x{artifact.height}",
-            "dropped": list(task.job.dropped),
+            "dropped": [*task.job.dropped, *(choice.fit.dropped if choice else ())],
         },
     }
     return [f"event: {kind}\ndata: ".encode(), *_item_parts(services, image, form, rest), b"\n\n"]
@@ -205,19 +208,16 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
         if stored is None:
             # The length is promised; breaking off is the only honest way to say that the picture is gone.
             raise RuntimeError(f"artifact {part.artifact_id} vanished while it was being sent")
-        async for piece in base64_chunks(stored[1]):
+        async for piece in base64_chunks(stored.chunks):
             yield waiting + piece if waiting else piece
             waiting = b""
     if waiting:
         yield waiting
 
 
-def _quality(job: ImageJob, plan: Plan, image: Image) -> str | None:
-    """The quality that was sent upstream; None where it was not sent and the vendor's choice is not known."""
-    for choice in plan.choices:
-        if choice.target.upstream == image.upstream:
-            return choice.fit.quality
-    return job.quality
+def _find_choice(plan: Plan, image: Image) -> Choice | None:
+    """How the upstream that made the image was asked."""
+    return next((choice for choice in plan.choices if choice.target.upstream == image.upstream), None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The first process of `imagegate serve`: owns the data folder and the port, and starts, keeps and stops all others.
 
-The order of starting and of stopping is read here. Never answers a request and never reads the catalogue.
+The order of starting and of stopping is read here. Never answers a request and never calls an upstream.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
-from gateway import demo
+from gateway import catalog, demo
 from gateway.banner import Facts, banner
 from gateway.datafolder import DataFolder, load_secrets
 from gateway.keeping import ChildFailed, FirstLine, Keeper
@@ -51,8 +50,9 @@ class Voice:
 
 
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Voice) -> None:
-    """Serve until a signal. Raises StartRefused when it cannot start, or cannot go on."""
-    simulated = demo.is_simulated(env, is_demo=is_demo)
+    """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start, or cannot go on."""
+    # Read here so that a mistake in it is refused before anything starts; each worker reads it again for itself.
+    simulated = demo.is_simulated(catalog.load(settings.config, env), is_demo=is_demo)
     folder = DataFolder(settings.data_dir)
     with folder.locked() as lock, folder.announced(), listen(settings.host, settings.port) as listener:
         load_secrets(settings)
@@ -101,8 +101,7 @@ class Supervisor:
         finally:
             signalled.cancel()
             work.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await work
+            await asyncio.gather(work, return_exceptions=True)
             await self._stop()
             self._watch.close()
 

@@ -25,6 +25,7 @@ from gateway.datafolder import load_secrets
 from gateway.demo import SIMULATED_BY
 from gateway.settings import Settings, StartRefused, load_settings
 from gateway.store.embedded import store_url
+from gateway.telemetry.logs import logging_to
 
 EXIT_CONFIG = 78
 """sysexits.h: the configuration is wrong, and another try would find it as wrong."""
@@ -54,7 +55,8 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
         sys.stderr.write(f"{refusal}\n")
         return EXIT_CONFIG
     server = Server(server_config(app, settings, protocol(wire_limits(app))), app, options.ready_fd)
-    server.run(sockets=[socket.socket(fileno=options.fd)])
+    with logging_to(level=settings.log_level):
+        server.run(sockets=[socket.socket(fileno=options.fd)])
     return 0 if server.started else 1
 
 

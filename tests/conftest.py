@@ -38,11 +38,20 @@ class Valkey:
     def flush(self) -> None:
         if self.process.poll() is not None:
             self.start()
-        assert embedded.ask(self.socket, b"FLUSHALL\r\n") == b"+OK\r\n"
+        assert embedded.ask(self.socket, b"FLUSHALL\r\n", wait_s=10) == b"+OK\r\n"
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    @contextlib.contextmanager
+    def evicting(self) -> Iterator[None]:
+        """The server would throw entries away when it is full."""
+        assert embedded.ask(self.socket, b"CONFIG SET maxmemory-policy allkeys-lru\r\n") == b"+OK\r\n"
+        try:
+            yield
+        finally:
+            embedded.ask(self.socket, b"CONFIG SET maxmemory-policy noeviction\r\n")
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

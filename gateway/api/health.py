@@ -26,8 +26,9 @@ async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
         await services.redis.ping()
     except StoreUnavailable:
         problems["redis"] = "does not answer"
-    if (fault := await services.artifacts.check()) is not None:
-        problems["storage"] = fault
+    storage = await services.artifacts.check()
+    if not storage.is_writable:
+        problems["storage"] = storage.reason
     if request.app.state.is_draining:
         problems["process"] = "is shutting down"
     return JSONResponse(

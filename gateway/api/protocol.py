@@ -7,7 +7,6 @@ knows a route, a key or an image.
 from __future__ import annotations
 
 import logging
-import secrets
 from asyncio import BaseTransport, Transport
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import HeadersTooLarge, InvalidValue, Overloaded, PublicError, RequestTimeout
+from gateway.ids import new_id
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -251,7 +251,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return running is not None and running is self.cycle and running.more_body and not running.response_complete
 
     def _end_idle_body(self, cycle: RequestResponseCycle) -> None:
-        if cycle is self.cycle and self._is_uploading() and not self._is_deaf:
+        if cycle is self.cycle and self._is_uploading():
             self._refuse(RequestTimeout(f"The body stopped arriving for {self.limits.body_idle_s:g} s."))
 
     @staticmethod
@@ -269,6 +269,8 @@ class GuardedProtocol(HttpToolsProtocol):
         Answers owed to earlier, whole requests are sent before the connection ends.
         """
         self._forget_head()
+        if self._is_deaf or self.transport.is_closing():
+            return
         self._is_deaf = True
         if self._is_uploading():
             self._disconnect(self.cycle)
@@ -285,7 +287,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._linger()
 
     def _answer(self, error: PublicError) -> None:
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = new_id("req")
         log.info("refused a request: %d %s (%s, from %s)", error.status, error.message, request_id, self.client)
         body = orjson.dumps(error.body())
         headers = {

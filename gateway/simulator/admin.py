@@ -53,7 +53,7 @@ class _Desk:
 
     async def list_book(self, request: Request) -> Response:
         self._world.refund_ended_tasks()
-        return _json([purchase.show() for purchase in self._world.book])
+        return _json([purchase.show() for purchase in self._world.book.purchases()])
 
     async def list_log(self, request: Request) -> Response:
         return _json([seen.show() for seen in self._world.log.entries()])

@@ -3,7 +3,6 @@
 Each vendor's error shape is written here and nowhere else.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
@@ -19,7 +18,6 @@ class Answer:
     pieces: list[bytes]
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
-    images: int = 0
 
     @property
     def length(self) -> int:
@@ -34,7 +32,7 @@ class Blob:
     prefix: bytes = b""
 
 
-def answer_json(value: object, status: int = 200, images: int = 0) -> Answer:
+def answer_json(value: object, status: int = 200) -> Answer:
     """An answer whose body is `value` as JSON; a `Blob` may stand wherever a string may."""
     blobs: list[Blob] = []
 
@@ -49,7 +47,7 @@ def answer_json(value: object, status: int = 200, images: int = 0) -> Answer:
     for index, blob in enumerate(blobs):
         before, _, rest = rest.partition(orjson.dumps(_MARK % index)[1:-1])
         pieces += [before + blob.prefix, blob.text]
-    return Answer(status=status, pieces=[*pieces, rest], images=images)
+    return Answer(status=status, pieces=[*pieces, rest])
 
 
 @dataclass
@@ -90,12 +88,3 @@ class AnswerNow(Exception):
 
 class Severed(Exception):
     """Nothing more can be answered on this connection."""
-
-
-def refuse_values(problems: Iterable[tuple[str, str]]) -> None:
-    """Refuse the request with the first of (field, what is wrong); all of them are written down."""
-    found = list(problems)
-    if found:
-        name, message = found[0]
-        refused = tuple(field_name for field_name, _ in found)
-        raise Refusal(400, "invalid_value", message, param=name, refused=refused)

@@ -20,6 +20,7 @@ from gateway.simulator.fields import (
     read_prompt,
     read_text,
     read_whole,
+    refuse_query,
     refuse_undocumented,
 )
 from gateway.simulator.files import base_url, serve_file, show_unknown
@@ -60,6 +61,7 @@ def routes(world: World) -> list[Route]:
 
 
 async def _list_models(exchange: Exchange) -> Answer:
+    refuse_query(exchange)
     await exchange.meet("before")
     models = [
         {"id": model, "object": "model", "created": 1_776_000_000, "owned_by": "anyfast"}
@@ -80,13 +82,9 @@ async def _generate(exchange: Exchange) -> Answer:
 
 async def _edit(exchange: Exchange) -> Answer:
     fields = await read_form(exchange)
-    try:
-        model = _read_model(exchange, fields)
-        refuse_undocumented(fields, _EDIT[model], _FILES)
-        order = _read_order(exchange, fields, model, "edits")
-        return await _fulfil(exchange, order)
-    finally:
-        await exchange.request.close()
+    model = _read_model(exchange, fields)
+    refuse_undocumented(fields, _EDIT[model], _FILES)
+    return await _fulfil(exchange, _read_order(exchange, fields, model, "edits"))
 
 
 def _read_model(exchange: Exchange, fields: Fields) -> str:
@@ -175,7 +173,7 @@ def _read_mask(exchange: Exchange, fields: Fields, first: Upload) -> Upload | No
     mask = masks[0]
     if len(masks) > 1:
         raise _refuse_file("mask", "one file only")
-    if mask.bytes >= _LARGEST_MASK:
+    if mask.length >= _LARGEST_MASK:
         raise _refuse_file("mask", "it must be smaller than 50 MB")
     if mask.format != first.format:
         raise _refuse_file("mask", f"it is {mask.format or 'no picture'}, the source is {first.format}")
@@ -230,7 +228,7 @@ async def _answer(exchange: Exchange, order: Order, struck: Struck) -> Answer:
     if shape == "with_size":
         body |= {"size": show_size(order.size), "quality": order.quality, "output_format": order.format}
     exchange.count_delivered(images)
-    return answer_json(body, images=images)
+    return answer_json(body)
 
 
 def _no_data(fault: faults.NoImage, n: int) -> dict[str, object]:

@@ -82,12 +82,12 @@ async def _read_balance(exchange: Exchange) -> Answer:
 
 async def _read_task(exchange: Exchange) -> Answer:
     refuse_query(exchange)
-    await exchange.meet("before")
     task = exchange.world.tasks.find(exchange.request.path_params["task_id"])
     if task is None or task.key != exchange.known_key.name:
         raise Refusal(404, "not_found", "There is no such task.")
     exchange.set_model(task.purchase.model)
     exchange.purchase = task.purchase
+    await exchange.meet("before")
     answer = answer_json(await show_task(exchange.world, task))
     if task.state() == "done" and task.no_image is None:
         exchange.count_delivered(len(task.pictures))
@@ -96,20 +96,17 @@ async def _read_task(exchange: Exchange) -> Answer:
 
 
 async def _upload(exchange: Exchange) -> Answer:
-    fields = await read_form(exchange)
-    try:
-        refuse_undocumented(fields, (), {"file"})
-        if len(fields.files) != 1:
-            raise _refuse_file("file", "exactly one is required")
-        upload = fields.files[0]
-        _require_picture(upload)
-        await exchange.meet("before")
-        world = exchange.world
-        url = await world.links.add_upload(base_url(exchange), upload, world.config.link_lifetime)
-        await exchange.meet("after")
-        return answer_json({"url": url})
-    finally:
-        await exchange.request.close()
+    fields = await read_form(exchange, keeps_files=True)
+    refuse_undocumented(fields, (), {"file"})
+    if len(fields.files) != 1:
+        raise _refuse_file("file", "exactly one is required")
+    upload = fields.files[0]
+    _require_picture(upload)
+    await exchange.meet("before")
+    world = exchange.world
+    url = await world.links.add_upload(base_url(exchange), upload, world.config.link_lifetime)
+    await exchange.meet("after")
+    return answer_json({"url": url})
 
 
 async def _generate(exchange: Exchange) -> Answer:
@@ -140,25 +137,22 @@ async def _generate(exchange: Exchange) -> Answer:
 
 async def _edit(exchange: Exchange) -> Answer:
     fields = await read_form(exchange)
-    try:
-        _read_model(exchange, fields)
-        refuse_undocumented(fields, _EDIT, {"image", "mask"})
-        image, mask = _read_edit_files(fields)
-        size_asked, size = _read_size(fields, [image])
-        order = Order(
-            model=GPT_IMAGE_2,
-            operation="edits",
-            prompt=read_prompt(fields),
-            n=1,
-            size_asked=size_asked,
-            size=size,
-            quality="medium",
-            inputs=[image],
-            mask=mask,
-        )
-        return await _fulfil_edit(exchange, order)
-    finally:
-        await exchange.request.close()
+    _read_model(exchange, fields)
+    refuse_undocumented(fields, _EDIT, {"image", "mask"})
+    image, mask = _read_edit_files(fields)
+    size_asked, size = _read_size(fields, [image])
+    order = Order(
+        model=GPT_IMAGE_2,
+        operation="edits",
+        prompt=read_prompt(fields),
+        n=1,
+        size_asked=size_asked,
+        size=size,
+        quality="medium",
+        inputs=[image],
+        mask=mask,
+    )
+    return await _fulfil_edit(exchange, order)
 
 
 async def _fulfil_edit(exchange: Exchange, order: Order) -> Answer:
@@ -234,8 +228,12 @@ def _read_callback(fields: Fields) -> str | None:
     if "callback_url" not in fields.values:
         return None
     value = read_text(fields, "callback_url")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_web = False
+    if not is_web:
         message = "callback_url: not an http or https URL"
         raise Refusal(400, "invalid_value", message, param="callback_url", refused=("callback_url",))
     return value

@@ -18,14 +18,15 @@ _TIMEOUT_S = 5.0
 
 def send_later(world: World, task: Task, url: str) -> None:
     """Call the URL when the task has ended; anything beyond loopback is never called."""
-    if task.ending is None or not _is_loopback(url):
+    if task.ending is None or not is_loopback(url):
         return
     sending = asyncio.create_task(_send(world, task, url))
     world.callbacks.add(sending)
     sending.add_done_callback(world.callbacks.discard)
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """True for an address of this machine; no name but `localhost` is looked up or trusted."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -36,11 +37,12 @@ def _is_loopback(url: str) -> bool:
 async def _send(world: World, task: Task, url: str) -> None:
     await asyncio.sleep(task.time_left())
     body = b"".join(answer_json(await show_task(world, task)).pieces)
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=False) as client:  # noqa: S501 - as above
         for attempt in range(_TRIES):
             try:
                 answer = await client.post(url, content=body, headers={"content-type": "application/json"})
-            except httpx.HTTPError:
+            except (httpx.HTTPError, httpx.InvalidURL):
                 answer = None
             if answer is not None and answer.is_success:
                 return

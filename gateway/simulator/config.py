@@ -42,7 +42,8 @@ class SimulatorConfig:
     prices: Prices = field(default_factory=Prices)
     credits: int = 10_000_000
     log_entries: int = 50_000
-    link_entries: int = 50_000
+    link_entries: int = 20_000
+    task_entries: int = 20_000
     upload_space: int = 4 * 1024**3
     drawing_threads: int = 2
     pad_bytes: int | None = None

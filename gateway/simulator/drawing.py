@@ -18,8 +18,10 @@ from functools import lru_cache
 
 import pybase64
 from PIL import Image, ImageDraw, ImageFont
+from starlette.datastructures import UploadFile
 
 from gateway.simulator.sizes import Size
+from gateway.simulator.uploads import Upload, examine
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 _CACHED_PICTURES = 8
@@ -29,7 +31,7 @@ _FONT_SHARE = 30
 
 @dataclass(frozen=True)
 class Picture:
-    """All that a picture shows. `mask` is a small greyscale image of the mask's alpha: 0 is edited."""
+    """All that a picture shows. Inputs are small PNGs; `mask` is one of a mask's alpha: 0 is edited."""
 
     size: Size
     format: str
@@ -37,8 +39,8 @@ class Picture:
     captions: tuple[str, ...]
     index: int
     compression: int | None = None
-    inputs: tuple[Image.Image, ...] = ()
-    mask: Image.Image | None = None
+    inputs: tuple[bytes, ...] = ()
+    mask: bytes | None = None
     is_broken: bool = False
     pad: int | None = None
 
@@ -73,17 +75,21 @@ def _ground(picture: Picture) -> Image.Image:
     return Image.merge("RGB", bands)
 
 
-def _fill_mask(ground: Image.Image, mask: Image.Image) -> None:
-    opaque = mask.resize(ground.size, Image.Resampling.NEAREST)
+def _unpack(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=("PNG",))
+
+
+def _fill_mask(ground: Image.Image, mask: bytes) -> None:
+    opaque = _unpack(mask).resize(ground.size, Image.Resampling.NEAREST)
     edited = opaque.point([255 if alpha < 128 else 0 for alpha in range(256)])
     ground.paste(_MASKED, (0, 0, *ground.size), edited)
 
 
-def _paste_inputs(ground: Image.Image, inputs: tuple[Image.Image, ...], unit: int) -> None:
+def _paste_inputs(ground: Image.Image, inputs: tuple[bytes, ...], unit: int) -> None:
     edge = min(unit * 5, ground.width // 8)
     left, top = unit, ground.height - unit - edge
-    for index, image in enumerate(inputs):
-        small = image.copy()
+    for index, data in enumerate(inputs):
+        small = _unpack(data)
         small.thumbnail((edge, edge))
         # Two rows of eight: sixteen is the most any page allows.
         ground.paste(small, (left + index % 8 * (edge - 2), top - index // 8 * edge))
@@ -140,11 +146,16 @@ def pad(data: bytes, kind: str, length: int) -> bytes:
 
 
 class Studio:
-    """Draws off the event loop, a few pictures at a time."""
+    """Draws, and looks into files, off the event loop: a few at a time of each."""
 
     def __init__(self, threads: int) -> None:
+        # Apart, so that no picture waits behind hundreds of megabytes that are being hashed.
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="simulator-read")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="simulator-draw")
         self._padded: OrderedDict[tuple[Size, str, int], asyncio.Future[Drawn]] = OrderedDict()
+
+    async def examine(self, field: str, incoming: UploadFile) -> Upload:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, examine, field, incoming)
 
     async def draw(self, picture: Picture) -> Drawn:
         loop = asyncio.get_running_loop()
@@ -160,7 +171,8 @@ class Studio:
         return await asyncio.shield(drawing)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _draw_both(picture: Picture) -> Drawn:

@@ -112,11 +112,12 @@ class Exchange:
 def _status_answer(upstream: str, fault: faults.Status) -> Answer:
     if fault.html:
         answer = Answer(fault.status, [_HTML], media_type="text/html; charset=utf-8")
-    elif fault.empty:
+    elif fault.empty or fault.status in (204, 304):
         answer = Answer(fault.status, [b""])
     else:
         error = vendor_error(upstream, fault.message, fault.type, fault.code)
         answer = answer_json({"error": error}, status=fault.status)
+    answer.headers |= fault.headers
     if fault.retry_after is not None:
         after = fault.retry_after
         answer.headers["retry-after"] = after if isinstance(after, str) else f"{after:g}"
@@ -151,6 +152,8 @@ class VendorEndpoint:
         except (Severed, ClientDisconnect):
             if exchange.seen.ending == "open":
                 exchange.seen.ending = "caller_left"
+        finally:
+            await request.close()
 
     def _see(self, number: int, request: Request) -> Seen:
         return Seen(

@@ -4,11 +4,23 @@ Moments: `headers` before the body is read, `before` and `after` acceptance (the
 pictures are made, `answer` when the answer is sent.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Moment = Literal["headers", "before", "after", "work", "answer"]
+AnyfastShape = Literal["b64_json", "url", "data_url", "b64_data_url", "no_created", "no_usage", "with_size"]
+ApianyShape = Literal[
+    "b64_json",
+    "result.data.url",
+    "result.data.b64_json",
+    "result.urls",
+    "result.images.url",
+    "result.images.url_list",
+    "results",
+    "results.url",
+    "data",
+]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
@@ -17,6 +29,8 @@ class _Fault(BaseModel):
 
     # True when no later fault of the same moment can strike.
     ends_request: ClassVar[bool] = False
+    # Of the faults of one group a request meets one; by default a kind is its own group.
+    group: ClassVar[str | None] = None
 
 
 class Status(_Fault):
@@ -31,6 +45,7 @@ class Status(_Fault):
     html: bool = False
     empty: bool = False
     retry_after: float | str | None = None
+    headers: dict[str, str] = {}
     accepted: bool = False
     refunded: bool = False
     when: Literal["headers", "before"] = "before"
@@ -69,6 +84,7 @@ class Reset(_Fault):
 class Truncate(_Fault):
     """Declare the whole Content-Length, send this share of the body, close."""
 
+    group = "cut"
     kind: Literal["truncate"]
     share: float = Field(default=0.5, ge=0, lt=1)
 
@@ -84,6 +100,7 @@ class SlowBody(_Fault):
 class Garbage(_Fault):
     """200, `application/json`, and a body that is not JSON."""
 
+    group = "body"
     kind: Literal["garbage"]
     body: str = '{"data": [{"b64_json": "iVBORw0KGgo'
 
@@ -91,12 +108,14 @@ class Garbage(_Fault):
 class Html(_Fault):
     """200 with a page of HTML."""
 
+    group = "body"
     kind: Literal["html"]
 
 
 class Error200(_Fault):
     """200 whose body is the vendor's error object."""
 
+    group = "body"
     kind: Literal["error_200"]
     message: str = "The upstream channel failed."
     type: str = "upstream_error"
@@ -154,6 +173,7 @@ class Pad(_Fault):
 class Policy(_Fault):
     """Refuse for policy. `at_submission`: apiany refuses before a task exists; Anyfast always does."""
 
+    group = "ending"
     kind: Literal["policy"]
     at_submission: bool = True
     code: str | None = None
@@ -162,6 +182,7 @@ class Policy(_Fault):
 class TaskFailed(_Fault):
     """The task ends as failed."""
 
+    group = "ending"
     kind: Literal["task_failed"]
     code: str | int | None = "generation_failed"
     message: str = "The upstream failed to make the picture."
@@ -172,6 +193,7 @@ class TaskFailed(_Fault):
 class TaskExpired(_Fault):
     """The task ends as expired."""
 
+    group = "ending"
     kind: Literal["task_expired"]
     refunded: bool = True
 
@@ -179,6 +201,7 @@ class TaskExpired(_Fault):
 class TaskNever(_Fault):
     """The task runs for ever."""
 
+    group = "ending"
     kind: Literal["task_never"]
 
 
@@ -217,23 +240,11 @@ class Shape(_Fault):
     """The answer in another of the shapes a vendor may use."""
 
     kind: Literal["shape"]
-    shape: Literal[
-        "b64_json",
-        "url",
-        "data_url",
-        "b64_data_url",
-        "no_created",
-        "no_usage",
-        "with_size",
-        "result.data.url",
-        "result.data.b64_json",
-        "result.urls",
-        "result.images.url",
-        "result.images.url_list",
-        "results",
-        "results.url",
-        "data",
-    ]
+    shape: AnyfastShape | ApianyShape
+
+    def fits(self, upstream: str) -> bool:
+        known = {"anyfast": get_args(AnyfastShape), "apiany": get_args(ApianyShape)}
+        return self.shape in known.get(upstream, (self.shape,))
 
 
 Fault = Annotated[

@@ -4,21 +4,24 @@ A field nobody documented is refused with its name; a documented field with a st
 """
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import orjson
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
 from gateway.simulator.answers import Refusal
 from gateway.simulator.exchange import Exchange
-from gateway.simulator.uploads import Upload, examine
+from gateway.simulator.uploads import Upload
 
 _LONGEST_PROMPT = 32_000
 _MOST_PARTS = 100
 _LONGEST_TEXT = 64 * 1024 * 1024
 _LONGEST_LOGGED = 4_000
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass
@@ -71,7 +74,9 @@ async def read_json(exchange: Exchange) -> Fields:
     raw = await exchange.request.body()
     try:
         values = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        # What cannot be written back, half a surrogate pair for one, could not be logged or answered.
+        orjson.dumps(values)
+    except (ValueError, TypeError, RecursionError) as error:
         raise Refusal(400, "invalid_json", "The body is not JSON.", refused=("body",)) from error
     if not isinstance(values, dict):
         raise Refusal(400, "invalid_json", "The body is not a JSON object.", refused=("body",))
@@ -79,8 +84,8 @@ async def read_json(exchange: Exchange) -> Fields:
     return Fields(values)
 
 
-async def read_form(exchange: Exchange) -> Fields:
-    """The body as multipart/form-data, its files examined. They stay open until the request ends."""
+async def read_form(exchange: Exchange, keeps_files: bool = False) -> Fields:
+    """The body as multipart/form-data, its files examined, and closed unless they are kept."""
     refuse_query(exchange)
     media_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "multipart/form-data":
@@ -89,14 +94,18 @@ async def read_form(exchange: Exchange) -> Fields:
         form = await exchange.request.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS, max_part_size=_LONGEST_TEXT)
     except (HTTPException, MultiPartException) as error:
         raise Refusal(400, "invalid_form", "The form cannot be read.", refused=("body",)) from error
-    return await _examine_form(exchange, form)
+    fields = await _examine_form(exchange, form)
+    if not keeps_files:
+        # A request may wait for minutes, and up to 16 files would wait with it.
+        await form.close()
+    return fields
 
 
 async def _examine_form(exchange: Exchange, form: FormData) -> Fields:
     fields = Fields({}, is_form=True)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            upload = await examine(name, value)
+            upload = await exchange.world.studio.examine(name, value)
             fields.files.append(upload)
             exchange.seen.files.append(upload.show())
         elif name in fields.values:
@@ -147,14 +156,8 @@ def read_whole(fields: Fields, name: str, least: int, most: int) -> int | None:
     if name not in fields.values:
         return None
     value = fields.values[name]
-    if fields.is_form and isinstance(value, str) and value.isascii() and value.isdigit():
+    if fields.is_form and isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise _bad(name, value, f"a whole number from {least} to {most}")
     return value
-
-
-def refuse_files(problems: Mapping[str, str]) -> None:
-    """Refuse the request for its files: field name to what is wrong with it."""
-    for name, message in problems.items():
-        raise Refusal(400, "invalid_image", message, param=name, refused=tuple(problems))

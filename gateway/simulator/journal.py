@@ -71,8 +71,8 @@ class Book:
         self._purchases: list[Purchase] = []
         self._numbers = itertools.count(1)
 
-    def __iter__(self) -> "itertools.chain[Purchase]":
-        return itertools.chain(self._purchases)
+    def purchases(self) -> list[Purchase]:
+        return list(self._purchases)
 
     def next_id(self) -> str:
         return f"buy_{next(self._numbers):06d}"

@@ -72,14 +72,14 @@ class LinkTable:
 
     def _add(self, name: str, link: Link) -> None:
         self._links[name] = link
-        self._uploaded += link.upload.bytes if link.upload else 0
+        self._uploaded += link.upload.length if link.upload else 0
         while len(self._links) > self._most_links or self._uploaded > self._upload_space:
             self._forget(self._links.popitem(last=False)[1])
 
     def _forget(self, link: Link) -> None:
         if link.path is not None:
             link.path.unlink(missing_ok=True)
-        self._uploaded -= link.upload.bytes if link.upload else 0
+        self._uploaded -= link.upload.length if link.upload else 0
 
     def clear(self) -> None:
         while self._links:

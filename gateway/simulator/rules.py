@@ -9,11 +9,25 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.simulator.faults import DeadLink, Fault, Moment, moment_of
+from gateway.simulator.faults import (
+    DeadLink,
+    Fault,
+    Moment,
+    NoPollUrl,
+    Shape,
+    StatusWords,
+    TaskAnswer,
+    TaskExpired,
+    TaskFailed,
+    TaskNever,
+    moment_of,
+)
 
 Upstream = Literal["anyfast", "apiany"]
 Endpoint = Literal["generations", "edits", "tasks", "upload", "files", "models", "balance"]
 PAID: tuple[Endpoint, ...] = ("generations", "edits")
+
+_APIANY_ONLY = (TaskFailed, TaskExpired, TaskNever, StatusWords, NoPollUrl, TaskAnswer)
 
 F = TypeVar("F", bound=BaseModel)
 
@@ -38,6 +52,10 @@ class Rule(BaseModel):
                 raise ValueError("dead_link strikes files only")
         elif moment_of(self.fault) == "work" and self.endpoint not in (None, "*", *PAID):
             raise ValueError(f"{self.fault.kind} strikes while pictures are made: generations or edits")
+        if self.upstream == "anyfast" and isinstance(self.fault, _APIANY_ONLY):
+            raise ValueError(f"{self.fault.kind} is apiany's alone")
+        if isinstance(self.fault, Shape) and not self.fault.fits(self.upstream):
+            raise ValueError(f"{self.upstream} knows no shape {self.fault.shape}")
         if moment_of(self.fault) == "headers" and self.model is not None:
             raise ValueError("the model is not known before the body is read")
         return self
@@ -72,7 +90,7 @@ class _Standing:
 
 
 class Struck:
-    """The faults one request met at one moment, at most one of each kind."""
+    """The faults one request met at one moment, at most one of each group."""
 
     def __init__(self, faults: list[BaseModel]) -> None:
         self.faults = faults
@@ -100,7 +118,7 @@ class FaultTable:
             fault = standing.rule.fault
             if moment_of(fault) != moment or standing.left == 0 or not standing.rule.matches(target):
                 continue
-            if any(one.kind == fault.kind for one in taken):
+            if any((one.group or one.kind) == (fault.group or fault.kind) for one in taken):
                 continue
             if standing.skip:
                 standing.skip -= 1

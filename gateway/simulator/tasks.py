@@ -3,7 +3,6 @@
 No task has a timer: thousands of them cost nothing until somebody asks.
 """
 
-import itertools
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -63,14 +62,17 @@ class Task:
 
 
 class TaskTable:
-    """Tasks by id, and those whose end gives money back."""
+    """Tasks by id, the oldest forgotten beyond the bound, and those whose end gives money back."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
         self._tasks: dict[str, Task] = {}
         self._refundable: dict[str, Task] = {}
 
     def add(self, task: Task) -> None:
         self._tasks[task.id] = task
+        if len(self._tasks) > self._bound:
+            del self._tasks[next(iter(self._tasks))]
         if task.is_refunded:
             self._refundable[task.id] = task
 
@@ -83,9 +85,6 @@ class TaskTable:
         for task in ended:
             del self._refundable[task.id]
         return ended
-
-    def __iter__(self) -> "itertools.chain[Task]":
-        return itertools.chain(self._tasks.values())
 
     def clear(self) -> None:
         self._tasks.clear()

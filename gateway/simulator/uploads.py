@@ -1,10 +1,10 @@
 """What an uploaded file truly is: its bytes counted, hashed and looked into, whatever it was declared as.
 
-Files stay on disk: they are read in pieces, and only a thumbnail of a picture is kept in memory.
+Files stay on disk: they are read in pieces, and only a packed thumbnail of a picture is kept.
 """
 
-import asyncio
 import hashlib
+import io
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,10 +14,10 @@ from starlette.datastructures import UploadFile
 from gateway.simulator.sizes import Size
 
 _PIECE = 1024 * 1024
-_THUMBNAIL = (192, 192)
+_THUMBNAIL = (160, 160)
 _ALPHA = (512, 512)
 # Beyond this a thumbnail would cost more than the picture it is shown in.
-_MOST_DECODED_PIXELS = 40_000_000
+_MOST_DECODED_PIXELS = 17_000_000
 _KNOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -28,21 +28,21 @@ class Upload:
     field: str
     filename: str
     content_type: str
-    bytes: int
+    length: int
     sha256: str
     format: str | None
     size: Size | None
     has_alpha: bool
     file: BinaryIO
-    thumbnail: Image.Image | None = None
-    alpha: Image.Image | None = None
+    thumbnail: bytes | None = None
+    alpha: bytes | None = None
 
     def show(self) -> dict[str, object]:
         return {
             "field": self.field,
             "filename": self.filename,
             "content_type": self.content_type,
-            "bytes": self.bytes,
+            "bytes": self.length,
             "format": self.format,
             "size": None if self.size is None else f"{self.size[0]}x{self.size[1]}",
             "has_alpha": self.has_alpha,
@@ -50,12 +50,8 @@ class Upload:
         }
 
 
-async def examine(field: str, incoming: UploadFile) -> Upload:
-    """Hash and look into one file, off the event loop."""
-    return await asyncio.to_thread(_examine, field, incoming)
-
-
-def _examine(field: str, incoming: UploadFile) -> Upload:
+def examine(field: str, incoming: UploadFile) -> Upload:
+    """Hash and look into one file; slow for a large one, so it runs in a thread."""
     file = incoming.file
     file.seek(0)
     digest, length = hashlib.sha256(), 0
@@ -66,7 +62,7 @@ def _examine(field: str, incoming: UploadFile) -> Upload:
         field=field,
         filename=incoming.filename or "",
         content_type=incoming.content_type or "",
-        bytes=length,
+        length=length,
         sha256=digest.hexdigest(),
         format=None,
         size=None,
@@ -89,13 +85,20 @@ def _look(upload: Upload, image: Image.Image) -> None:
     upload.size = image.size
     upload.has_alpha = image.has_transparency_data
     if image.width * image.height > _MOST_DECODED_PIXELS:
-        upload.thumbnail = Image.new("RGB", (64, 64), "grey")
+        upload.thumbnail = _pack(Image.new("RGB", (64, 64), "grey"))
         return
     # JPEG can be decoded at a fraction of its size; a picture with alpha is needed whole for its mask.
     image.draft("RGB", _THUMBNAIL)
     if upload.has_alpha:
-        alpha = image.convert("RGBA").getchannel("A")
+        bands = image.getbands()
+        alpha = image.getchannel("A") if "A" in bands else image.convert("RGBA").getchannel("A")
         alpha.thumbnail(_ALPHA, Image.Resampling.NEAREST)
-        upload.alpha = alpha
+        upload.alpha = _pack(alpha)
     image.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
-    upload.thumbnail = image.convert("RGB")
+    upload.thumbnail = _pack(image.convert("RGB"))
+
+
+def _pack(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()

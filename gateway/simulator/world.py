@@ -33,7 +33,7 @@ class World:
             faults=FaultTable(),
             book=Book(),
             log=Log(config.log_entries),
-            tasks=TaskTable(),
+            tasks=TaskTable(config.task_entries),
             links=LinkTable(config.link_entries, config.upload_space),
             studio=Studio(config.drawing_threads),
             callbacks=set(),

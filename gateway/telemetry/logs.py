@@ -1,0 +1,89 @@
+"""Logs: one JSON object a line, or columns on a terminal; written by a thread of their own; secrets never in them.
+
+Set up once by each worker. Prompts and pictures are never passed to a log call; this module takes out keys that other
+libraries' messages might carry.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import queue
+import re
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import structlog
+
+_SECRET = re.compile(r"(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|((?i:bearer)\s+)[^\s\"',]{6,}|\b(sk-[\w-]{2})[\w-]{10,}")
+
+# httpx and its kin log whole URLs at INFO, with their signatures; uvicorn tells of every start and stop.
+_QUIET = ("uvicorn.error", "httpx", "httpcore", "aiohttp", "asyncio", "PIL", "python_multipart")
+
+
+@contextmanager
+def logging_to(stream: TextIO = sys.stderr, level: str = "info") -> Iterator[None]:
+    """Send every log line of this process to `stream` while the context lasts."""
+    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    output = logging.StreamHandler(stream)
+    output.setFormatter(_formatter(is_terminal=stream.isatty()))
+    root = logging.getLogger()
+    # Writing may block on a full pipe; the event loop only puts a record into a queue.
+    entrance = logging.handlers.QueueHandler(lines)
+    entrance.setFormatter(logging.Formatter("%(message)s"))
+    entrance.prepare = lambda record: record  # type: ignore[method-assign] (the default formats, and loses structure)
+    listener = logging.handlers.QueueListener(lines, output)
+    root.handlers[:] = [entrance]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*_shared(), _hold_exception, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        root.handlers.clear()
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut keys and bearer tokens out of every text of an event."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = _SECRET.sub(lambda match: f"{match[1] or match[2] or match[3]}***", value)
+    return event
+
+
+def _hold_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace `exc_info=True` by the exception itself: the thread that writes the line handles none."""
+    if event.get("exc_info") is True:
+        event["exc_info"] = sys.exc_info()
+    return event
+
+
+def _shared() -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _formatter(*, is_terminal: bool) -> logging.Formatter:
+    render: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if is_terminal
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(),
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, *render],
+    )

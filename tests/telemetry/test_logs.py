@@ -1,0 +1,62 @@
+"""`gateway.telemetry.logs`: lines that machines can read, without a secret."""
+
+import io
+import json
+import logging
+from collections.abc import Callable
+
+import pytest
+import structlog
+
+from gateway.store.keys import make_secret
+from gateway.telemetry.logs import logging_to
+
+
+def lines_of(speak: Callable[[], None], level: str = "info") -> list[dict[str, object]]:
+    stream = io.StringIO()
+    with logging_to(stream, level):
+        speak()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_lines_are_json_objects() -> None:
+    """Off a terminal every line is one JSON object with its time, level and facts."""
+    (line,) = lines_of(lambda: structlog.get_logger("x").warning("call failed", upstream="apiany", n=3))
+    assert line["event"] == "call failed"
+    assert line["level"] == "warning"
+    assert (line["upstream"], line["n"]) == ("apiany", 3)
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_other_libraries_are_included() -> None:
+    """What other libraries say by the standard library becomes the same kind of line."""
+    (line,) = lines_of(lambda: logging.getLogger("some.library").error("died: %s", "why"))
+    assert line["event"] == "died: why"
+
+
+def test_exceptions_stay_on_one_line() -> None:
+    """A traceback is part of its line's object."""
+
+    def fail() -> None:
+        try:
+            raise ValueError("no")
+        except ValueError:
+            structlog.get_logger("x").exception("broke")
+
+    (line,) = lines_of(fail)
+    assert "ValueError" in json.dumps(line["exception"])
+
+
+@pytest.mark.parametrize("secret", [make_secret(), "sk-proj-abcdefghijklmnopqrstuvwxyz"], ids=["ours", "theirs"])
+def test_secrets_are_cut_out(secret: str) -> None:
+    """A key in anybody's message does not reach the log."""
+    text = json.dumps(lines_of(lambda: logging.getLogger("other").warning("sent Authorization: Bearer %s", secret)))
+    assert secret not in text
+    assert "Bearer ***" in text
+
+
+def test_level_holds_lines_back() -> None:
+    """Lines below the level, and other libraries' chatter, are not written."""
+    said = lines_of(lambda: logging.getLogger("httpx").info("GET https://x/?sig=1"))
+    assert said == []
+    assert lines_of(lambda: structlog.get_logger("x").info("a"), "warning") == []
