@@ -17,6 +17,8 @@ from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
 from tests.running import until
 
+pytest_plugins = ("tests.served",)
+
 
 @dataclass
 class Valkey:
