@@ -87,6 +87,7 @@ def test_orphaned_server_is_waited_for(tmp_path: Path) -> None:
         again = Gateway(tmp_path / "data")
         try:
             until(lambda: not is_alive(run.pid))
+            # Nothing may happen here, and nothing tells when it has not happened for long enough.
             time.sleep(0.5)
             assert children(again.pid) == {}
             os.kill(server, signal.SIGCONT)
