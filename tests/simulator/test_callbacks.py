@@ -24,9 +24,7 @@ def _listen(statuses):
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 bodies.append(json.loads(reader.read(length)))
-                wire.sendall(
-                    f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
-                )
+                wire.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
 
     thread = threading.Thread(target=serve)
     thread.start()

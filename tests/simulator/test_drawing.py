@@ -8,9 +8,7 @@ from gateway.simulator.drawing import Picture, draw, pad
 
 
 def _picture(prompt="a lighthouse", index=0, **more):
-    return Picture(
-        size=(1024, 640), format="png", prompt=prompt, captions=("one", "two"), index=index, **more
-    )
+    return Picture(size=(1024, 640), format="png", prompt=prompt, captions=("one", "two"), index=index, **more)
 
 
 def test_picture_follows_from_what_it_shows():

@@ -15,9 +15,7 @@ def test_strange_key_refused(hand, key):
 def test_missing_key_refused(hand):
     """No key, or another scheme, is refused; so is Anyfast's key at apiany."""
     assert hand.client.get("/apiany/v1/models").status_code == 401
-    assert (
-        hand.client.get("/apiany/v1/models", headers={"authorization": "Basic sim-apiany"}).status_code == 401
-    )
+    assert hand.client.get("/apiany/v1/models", headers={"authorization": "Basic sim-apiany"}).status_code == 401
     answer = hand.submit(key="sim-direct")
     assert answer.status_code == 401
     assert answer.json()["error"].keys() == {"message", "type", "code", "param"}

@@ -41,9 +41,7 @@ async def test_many_requests_wait_together():
     headers = {"authorization": "Bearer sim-c"}
     with background(SimulatorConfig(latency=0.5)) as url:
         async with httpx.AsyncClient(base_url=url, limits=limits, timeout=20) as client:
-            sends = [
-                client.post("/anyfast/v1/images/generations", headers=headers, json=body) for _ in range(300)
-            ]
+            sends = [client.post("/anyfast/v1/images/generations", headers=headers, json=body) for _ in range(300)]
             answers = await asyncio.gather(*sends)
             times = sorted(entry["time"] for entry in (await client.get("/_book")).json())
     assert {answer.status_code for answer in answers} == {200}

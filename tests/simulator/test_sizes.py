@@ -56,9 +56,7 @@ def test_rules_have_edges():
         assert broken_rule(size) is not None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "auto", "1024", "1024x", "01024x1024", "1024×1024", "1024x1024 ", "-1x1"]
-)
+@pytest.mark.parametrize("text", ["", "auto", "1024", "1024x", "01024x1024", "1024×1024", "1024x1024 ", "-1x1"])
 def test_only_plain_sizes_parse(text):
     """Nothing but WxH is a size."""
     assert parse_size(text) is None
