@@ -173,6 +173,8 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
 
 def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Params:
     dropped = [name for name in _TOLD if reader.given(name)]
+    if params.output_format == "png" and reader.integer("output_compression", 0, 100) not in (None, 100):
+        dropped.append("output_compression")
     for name in reader.unread():
         if name in _BODY:
             if params.operation == "generation":
