@@ -96,7 +96,7 @@ async def file_chunks(path: Path, size: int = CHUNK) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _close_opened(opening: asyncio.Future[BinaryIO]) -> None:
+def _close_opened(opening: asyncio.Future[io.BufferedReader]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 
