@@ -16,6 +16,7 @@ from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, Size
 from gateway.spool import Spool
 from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.preparing import make_png
 from gateway.upstreams.reading import fail_on_error, find_error, find_images, find_usage, read_answer
 from gateway.verdict import CallFailed, Failure
 
@@ -38,8 +39,8 @@ class Apiany:
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
         if job.mask:
-            picture = await self._darkroom.to_png_upright(job.references[0], spool)
-            return Inputs((picture,), await self._darkroom.to_png_upright(job.mask, spool))
+            picture = await make_png(self._darkroom, job.references[0], spool, param="image")
+            return Inputs((picture,), await make_png(self._darkroom, job.mask, spool, param="mask"))
         return Inputs(urls=tuple([await self._upload(picture, spool) for picture in job.references]))
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
