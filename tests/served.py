@@ -117,7 +117,8 @@ class Gateway:
     url: str
     app: FastAPI
     simulator: Simulator
-    data_dir: Path
+    settings: Settings
+    env: Mapping[str, str]
     store_url: str
     key: str = ""
     record: KeyRecord | None = None
@@ -129,6 +130,14 @@ class Gateway:
     @property
     def services(self) -> Services:
         return self.app.state.services
+
+    @property
+    def data_dir(self) -> Path:
+        return self.settings.data_dir
+
+    def build(self) -> FastAPI:
+        """The same application once more, for a test that runs it in its own loop. The test closes its services."""
+        return create_app(self.settings, store_url=self.store_url, secrets=SECRETS, env=self.env)
 
     @property
     def auth(self) -> dict[str, str]:
@@ -266,12 +275,14 @@ def serve(
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(catalogue_of(simulator.url, changes), sort_keys=False))
     loaded = Settings(**({"config": config, "data_dir": folder / "data", "drain_s": 5} | dict(settings or {})))
-    app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=ENV if env is None else env)
+    env = ENV if env is None else env
+    app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=env)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = Server(server_config(app, loaded, protocol(wire_limits(app))), app, None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway")
     thread.start()
-    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", app, simulator, loaded.data_dir, store_url)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    gateway = Gateway(url, app, simulator, loaded, env, store_url)
     try:
         wait_until(lambda: server.started, "the gateway's start")
         yield gateway

@@ -17,6 +17,7 @@ from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, Size
 from gateway.spool import Spool
 from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.preparing import make_png
 from gateway.upstreams.reading import fail_on_error, find_error, find_images, find_usage, read_answer
 from gateway.verdict import CallFailed, Failure
 
@@ -39,8 +40,8 @@ class Apiany:
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
         if job.mask:
-            picture = await self._darkroom.to_png_upright(job.references[0], spool)
-            return Inputs((picture,), await self._darkroom.to_png_upright(job.mask, spool))
+            picture = await make_png(self._darkroom, job.references[0], spool, param="image")
+            return Inputs((picture,), await make_png(self._darkroom, job.mask, spool, param="mask"))
         uploads = (self._upload_twice(picture, spool) for picture in job.references)
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:
