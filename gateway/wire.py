@@ -6,6 +6,7 @@ HTTP and OpenAI are forgotten.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -25,6 +26,7 @@ _TOLD = ("input_fidelity", "style", "user", "safety_identifier", "callback_url")
 _OTHER_MODELS = ("complexity", "svg", "markup")
 """Parameters of other models, which would change the picture if they were ignored."""
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _BODY = frozenset({"image", "images", "mask"})
 
 
@@ -173,13 +175,15 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
 
 def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Params:
     dropped = [name for name in _TOLD if reader.given(name)]
+    if params.output_format == "png" and reader.integer("output_compression", 0, 100) not in (None, 100):
+        dropped.append("output_compression")
     for name in reader.unread():
         if name in _BODY:
             if params.operation == "generation":
                 raise errors.UnknownParameter(f"`{name}` belongs to edits: send it to /v1/images/edits.", param=name)
             continue
         if name in _OTHER_MODELS or name.startswith("frame_"):
-            raise errors.UnknownParameter(f"`{name}` is a parameter of other models.", param=name)
+            raise errors.UnknownParameter(f"`{name[:100]}` is a parameter of other models.", param=name[:100])
         if refuse_unknown:
             raise errors.UnknownParameter(f"There is no parameter `{name[:100]}`.", param=name[:100])
         dropped.append(name)
@@ -235,8 +239,11 @@ class _Reader:
             return None
         number = _as_integer(value, self._is_text)
         if number is None or not least <= number <= most:
-            shown = value if isinstance(value, int | float) and not isinstance(value, bool) else _kind(value)
-            shown = repr(value)[:60] if self._is_text else shown
+            shown: Any = _kind(value)
+            if self._is_text or isinstance(value, float):
+                shown = repr(value)[:60]
+            elif number is not None and abs(number) < 10**18:
+                shown = number
             raise errors.InvalidValue(f"`{name}` must be an integer from {least} to {most}; not {shown}.", param=name)
         return number
 
@@ -260,8 +267,8 @@ def _as_integer(value: Any, is_text: bool) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if is_text and isinstance(value, str) and value.strip().isascii() and value.strip().lstrip("-").isdigit():
-        return int(value.strip()[:20])
+    if is_text and isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
     return None
 
 
