@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help run test check lint types imports fast soak bench lock image-test clean venv venv-dev
+.PHONY: help run test check lint types imports fast soak bench schema lock image-test clean venv venv-dev
 
 help: ## show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	$(PY) -m pytest -q -n 2
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
+
+schema: venv-dev ## write config/gateway.schema.json from the code
+	$(PY) -c 'from gateway import catalog; print(catalog.render_schema(), end="")' > config/gateway.schema.json
 
 lock: ## pin every dependency anew, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build \
