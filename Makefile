@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help run test check lint types imports fast soak bench schema lock image-test clean venv venv-dev
+.PHONY: help run test check lint types imports fast soak bench lock image-test clean venv venv-dev
 
 help: ## show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,11 +36,14 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 
-schema: venv-dev ## write config/gateway.schema.json from the code
-	$(PY) -c 'from gateway import catalog; print(catalog.render_schema(), end="")' > config/gateway.schema.json
+schema: venv-dev ## write the catalogue's JSON schema for editors
+	$(PY) -c "from gateway.catalog import render_schema; print(render_schema(), end='')" > config/gateway.schema.json
 
 lock: ## pin every dependency anew, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build \
 	  --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev \
 	  -c requirements.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
+
+image-test: ## build the container image and run it (root on Debian; minutes)
+	scripts/image-test.sh

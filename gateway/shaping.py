@@ -6,7 +6,7 @@ Called by `pipeline`. Never holds a picture whole, and never answers 200 with an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, Task
 
 FIRST_EVENT_WITHIN = 15.0
 """Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
+
+MOST_NAMED = 32
+"""Dropped parameters that the answer's header names one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def describe(task: Task, outcome: Outcome) -> dict[str, str]:
     if len(outcome.images) < task.job.n:
         headers["x-gateway-delivered"] = f"{len(outcome.images)}/{task.job.n}"
     if dropped := (*task.job.dropped, *outcome.dropped):
-        headers["x-gateway-dropped-params"] = ",".join(_header_safe(name) for name in dropped)
+        headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
 
 
@@ -227,6 +230,13 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
         "input_tokens_details": {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens},
     }
+
+
+def _name_list(names: Sequence[str]) -> str:
+    """Field names as one header; clients read only so much, so of very many the rest is counted."""
+    shown = names[:MOST_NAMED]
+    more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
+    return ",".join([*(_header_safe(name) for name in shown), *more])
 
 
 def _header_safe(name: str) -> str:

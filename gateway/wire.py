@@ -6,6 +6,7 @@ HTTP and OpenAI are forgotten.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -24,6 +25,8 @@ _TOLD = ("input_fidelity", "style", "user", "safety_identifier", "callback_url")
 
 _OTHER_MODELS = ("complexity", "svg", "markup")
 """Parameters of other models, which would change the picture if they were ignored."""
+
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 _BODY = frozenset({"image", "images", "mask"})
 
@@ -173,6 +176,8 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
 
 def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Params:
     dropped = [name for name in _TOLD if reader.given(name)]
+    if params.output_format == "png" and reader.integer("output_compression", 0, 100) not in (None, 100):
+        dropped.append("output_compression")
     for name in reader.unread():
         if name in _BODY:
             if params.operation == "generation":
@@ -260,8 +265,8 @@ def _as_integer(value: Any, is_text: bool) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if is_text and isinstance(value, str) and value.strip().isascii() and value.strip().lstrip("-").isdigit():
-        return int(value.strip()[:20])
+    if is_text and isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
     return None
 
 

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gateway.artifacts.base import (
@@ -27,7 +26,7 @@ from gateway.artifacts.base import (
 )
 from gateway.ids import new_id
 from gateway.pictures import Picture
-from gateway.spool import CHUNK, Blob, StorageFullError
+from gateway.spool import CHUNK, Blob, StorageFullError, file_chunks
 
 _NOT_LINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -63,7 +62,7 @@ class LocalArtifacts:
             return None
         except OSError as error:
             raise StoreUnavailable(os.strerror(error.errno or 0)) from error
-        return Stored(size, _chunks(path)) if matches(head, form) else None
+        return Stored(size, file_chunks(path)) if matches(head, form) else None
 
     async def delete(self, artifact_id: str) -> None:
         if format_of(artifact_id) is None:
@@ -177,10 +176,3 @@ def _entries(folder: Path) -> list[Path]:
 def _look(path: Path) -> tuple[int, bytes]:
     with path.open("rb") as file:
         return os.fstat(file.fileno()).st_size, file.read(12)
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    """Opens the file when first asked: a reader that is never asked would keep it open."""
-    with await asyncio.to_thread(path.open, "rb") as file:
-        while piece := await asyncio.to_thread(file.read, CHUNK):
-            yield piece
