@@ -206,4 +206,8 @@ def _choose_error(verdicts: list[Verdict]) -> PublicError:
             return verdict.error
     if not verdicts:
         return errors.UpstreamUnavailable("No upstream took the request; nothing was billed.", retry_after=5)
-    return verdicts[-1].error
+    last = verdicts[-1]
+    waits = [one.error.retry_after for one in verdicts if one.kind == last.kind and one.error.retry_after is not None]
+    if waits:
+        last.error.retry_after = min(waits)
+    return last.error
