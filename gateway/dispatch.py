@@ -129,9 +129,12 @@ class Delivery:
         tally.usages.append(made.usage)
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
         receiver = Receiver(self.services.darkroom, self.services.artifacts)
-        for slot, (blob, revised_prompt) in zip(call.slots, made.pictures, strict=False):
+        for slot, (got, revised_prompt) in zip(call.slots, made.pictures, strict=False):
+            if isinstance(got, Failure):
+                self._judge(choice, got, tally, [slot])
+                continue
             try:
-                artifact = await receiver.receive(blob, self.job, self.spool)
+                artifact = await receiver.receive(got, self.job, self.spool)
             except CallFailed as failed:
                 self._judge(choice, failed.failure, tally, [slot])
                 continue
