@@ -16,11 +16,12 @@ from gateway.verdict import CallFailed, Failure
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One delivered image of a task: its slot, where it is stored, who made it."""
+    """One delivered image of a task: its slot, where it is stored, which upstream and target made it."""
 
     slot: int
     artifact: Artifact
     upstream: str
+    target: str
     revised_prompt: str | None = None
 
 
@@ -36,7 +37,12 @@ class Receiver:
         try:
             picture = await self.darkroom.probe(blob, what="the upstream's image")
             if picture.format != job.output_format:
-                picture = await self.darkroom.convert(picture, job.output_format, spool, quality=job.output_compression)
+                picture = await self.darkroom.convert(
+                    picture,
+                    job.output_format,
+                    spool,
+                    quality=100 if job.output_compression is None else job.output_compression,
+                )
             return await self.artifacts.put(picture)
         except NotAPicture as error:
             raise CallFailed(Failure("body", message=str(error))) from error
