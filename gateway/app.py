@@ -77,7 +77,8 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await sweeper
         # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
-        if left := await tasks.drain(services, settings.drain_s):
+        waited = time.monotonic() - (app.state.draining_since or time.monotonic())
+        if left := await tasks.drain(services, max(0.0, settings.drain_s - waited)):
             _log.error("tasks were cut off at the end of the drain", tasks=left)
         await services.close()
 
@@ -85,7 +86,7 @@ def create_app(
         title="imagegate", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
-    app.state.is_draining = False
+    app.state.draining_since = None
     add_error_handlers(app)
     app.include_router(health.router)
     app.include_router(images.router, prefix="/v1")

@@ -167,7 +167,7 @@ def _environment(flags: dict[str, object]) -> dict[str, str]:
 
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     on = ", ".join(target.label for target in catalogue.targets)
-    wanted = ", ".join(demo.upstream_keys(catalogue))
+    wanted = ", ".join(demo.upstream_keys(catalogue.document))
     redis = settings.redis_url
     return [
         ("address", address_for_people(settings.host, settings.port)),

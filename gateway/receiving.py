@@ -44,5 +44,5 @@ class Receiver:
             return await self.artifacts.put(picture)
         except NotAPicture as error:
             raise CallFailed(Failure("body", message=str(error))) from error
-        except StorageFullError as error:
+        except (StorageFullError, OSError) as error:
             raise CallFailed(Failure("collect", message=f"the picture could not be stored: {error}")) from error

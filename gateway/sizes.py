@@ -18,8 +18,8 @@ MAX_PIXELS = 8_294_400
 TIERS = {"1K": 1536, "2K": 2048, "4K": 3840}
 """The long edge of a resolution tier; a square at 1K is 1024, the upstreams' own default."""
 
-_SIZE = re.compile(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})")
-_RATIO = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
+_SIZE = re.compile(r"([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})")
+_RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +126,17 @@ def resolve(shape: Shape) -> Size:
 
 def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
     """The legal size nearest to a picture's shape, with about `pixels` pixels (its own count where not given)."""
-    ratio = min(max(width / height, 1 / MAX_RATIO), MAX_RATIO)
+    ratio = min(max(width, height) / min(width, height), MAX_RATIO)
     area = min(max(pixels or width * height, MIN_PIXELS), MAX_PIXELS)
-    wide = min(_near(math.sqrt(area * ratio)), MAX_EDGE)
-    high = min(_near(wide / ratio), MAX_EDGE)
-    # Rounding each edge to 16 may step just over a limit; the shorter edge gives way by one step at a time.
-    while wide * high > MAX_PIXELS:
-        wide, high = (wide, high - EDGE_STEP) if wide <= high else (wide - EDGE_STEP, high)
-    while wide * high < MIN_PIXELS or max(wide, high) > MAX_RATIO * min(wide, high):
-        wide, high = (wide + EDGE_STEP, high) if wide <= high else (wide, high + EDGE_STEP)
-    return Size(wide, high)
+    long = min(_near(math.sqrt(area * ratio)), MAX_EDGE)
+    short = _near(long / ratio)
+    # Rounding each edge to 16 may step just over a limit; one edge gives way by one step at a time.
+    while long * short > MAX_PIXELS:
+        long, short = (long, short - EDGE_STEP) if short < long else (long - EDGE_STEP, short)
+    while long * short < MIN_PIXELS or long > MAX_RATIO * short:
+        short += EDGE_STEP
+    long, short = max(long, short), min(long, short)
+    return Size(long, short) if width >= height else Size(short, long)
 
 
 def snap(size: Size) -> Size:

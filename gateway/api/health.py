@@ -29,7 +29,7 @@ async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
     storage = await services.artifacts.check()
     if not storage.is_writable:
         problems["storage"] = storage.reason
-    if request.app.state.is_draining:
+    if request.app.state.draining_since is not None:
         problems["process"] = "is shutting down"
     return JSONResponse(
         {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200
