@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.served import TASKS, Gateway, Gateways, decode, error_of, png, wait_until
+from tests.plain_pictures import decode, png
+from tests.served import TASKS, Gateway, Gateways, error_of, wait_until
 from tests.vendor import vendor
 
 DONE = ["completed", "succeeded", "success", "succeed", "done", "finished", "Completed"]

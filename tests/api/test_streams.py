@@ -13,18 +13,8 @@ import openai
 import pytest
 from PIL import Image
 
-from tests.served import (
-    GENERATIONS,
-    OFFICIAL,
-    TASKS,
-    VARIANT,
-    Gateway,
-    Gateways,
-    error_of,
-    png,
-    small,
-    wait_until,
-)
+from tests.plain_pictures import png
+from tests.served import GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small, wait_until
 
 
 @dataclass

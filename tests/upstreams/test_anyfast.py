@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.made_pictures import SECRETS, loaded
-from tests.served import OFFICIAL, SMALLEST, VARIANT, Gateway, Gateways, encode, error_of, mask, png
+from tests.plain_pictures import encode, mask, png
+from tests.served import OFFICIAL, SMALLEST, VARIANT, Gateway, Gateways, error_of
 from tests.vendor import vendor
 
 COMMON = {"prompt": "a cat", "size": SMALLEST, "quality": "medium", "output_format": "png"}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.served import TASKS, Gateway, Gateways, encode, error_of, mask, png
+from tests.plain_pictures import encode, mask, png
+from tests.served import TASKS, Gateway, Gateways, error_of
 
 PLAIN = {"model": "gpt-image-2", "prompt": "a cat", "size": "1024x1024", "quality": "medium"}
 
