@@ -138,7 +138,8 @@ class Delivery:
             except CallFailed as failed:
                 self._judge(choice, failed.failure, tally, [slot])
                 continue
-            image = Image(slot, artifact, choice.target.upstream, choice.target.label, revised_prompt)
+            usage = made.usage if slot == call.slots[-1] else None
+            image = Image(slot, artifact, choice.target.upstream, choice.target.label, revised_prompt, usage)
             tally.images[slot] = image
             tally.open.remove(slot)
             self.report(image)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.artifacts import Artifact, ArtifactStore
-from gateway.job import ImageJob
+from gateway.job import ImageJob, Usage
 from gateway.pictures import Darkroom, NotAPicture
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.verdict import CallFailed, Failure
@@ -16,13 +16,17 @@ from gateway.verdict import CallFailed, Failure
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One delivered image of a task: its slot, where it is stored, which upstream and target made it."""
+    """One delivered image of a task: its slot, where it is stored, which upstream and target made it.
+
+    `usage` is its whole call's, and stands at the last image of that call only.
+    """
 
     slot: int
     artifact: Artifact
     upstream: str
     target: str
     revised_prompt: str | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

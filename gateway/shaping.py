@@ -173,6 +173,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
         "background": "opaque",
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
+        "usage": _usage(image.usage) if image.usage else None,
         "gateway": {
             "task": task.id,
             "index": image.slot,

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, png
+from tests.plain_pictures import png
+from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
 
 SYNC_FIRST, TASK_FIRST = "sync-first", "task-first"
 ALONE = {"sync": OFFICIAL, "task": TASKS}
