@@ -30,10 +30,20 @@ imports: venv-dev ## import-linter contracts
 fast: venv-dev ## the tests that need no slow set-up
 	$(PY) -m pytest -q -m "not slow" -n 2
 
+test: venv-dev ## every test; makes all it needs, Node and its packages included
+	@scripts/node.sh
+	$(PY) -m pytest -q -n 2
+
 check: lint types imports fast ## lint, types, import contracts, fast tests
+
+schema: venv-dev ## write the catalogue's JSON schema for editors
+	$(PY) -c "from gateway.catalog import render_schema; print(render_schema(), end='')" > config/gateway.schema.json
 
 lock: ## pin every dependency anew, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build \
 	  --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev \
 	  -c requirements.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
+
+image-test: ## build the container image and run it (root on Debian; minutes)
+	scripts/image-test.sh

@@ -22,6 +22,7 @@ from gateway.api import artifacts, health, images, models
 from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
+from gateway.artifacts import StoreUnavailable
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
@@ -76,7 +77,8 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await sweeper
         # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
-        if left := await tasks.drain(services, settings.drain_s):
+        waited = time.monotonic() - (app.state.draining_since or time.monotonic())
+        if left := await tasks.drain(services, max(0.0, settings.drain_s - waited)):
             _log.error("tasks were cut off at the end of the drain", tasks=left)
         await services.close()
 
@@ -84,7 +86,7 @@ def create_app(
         title="imagegate", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
-    app.state.is_draining = False
+    app.state.draining_since = None
     add_error_handlers(app)
     app.include_router(health.router)
     app.include_router(images.router, prefix="/v1")
@@ -120,7 +122,7 @@ async def _sweep(services: Services) -> None:
     while True:
         try:
             removed = await services.artifacts.sweep(time.time())
-        except OSError as error:
+        except (OSError, StoreUnavailable) as error:
             _log.error("the sweep of expired pictures failed", reason=str(error))
         else:
             if removed:

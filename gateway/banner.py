@@ -40,7 +40,7 @@ def banner(facts: Facts) -> str:
         parts.append("Make a key for a caller:\n\n  imagegate keys create NAME")
     else:
         parts.append(f"Save a picture as picture.png with curl:\n\n{_curl(facts.url, facts.demo_key)}")
-        parts.append(f"The same with OpenAI's own SDK:\n\n{_python(facts.url, facts.demo_key)}")
+        parts.append(f"The same with OpenAI's own SDK (pip install openai):\n\n{_python(facts.url, facts.demo_key)}")
     parts.append(f"Data is kept in {facts.data_dir} (store: {facts.store}). Ctrl-C stops everything.")
     return "\n" + "\n\n".join(parts) + "\n"
 

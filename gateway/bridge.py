@@ -27,10 +27,18 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What one call brought: the pictures' bytes with their revised prompts, in order."""
+class Piece:
+    """One picture's bytes, or why they are not here."""
 
-    pictures: tuple[tuple[Blob, str | None], ...]
+    content: Blob | CallFailed
+    revised_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one call brought, in order; a picture that was made and could not be had stands as its failure."""
+
+    pictures: tuple[Piece, ...]
     usage: Usage | None
 
 
@@ -48,12 +56,16 @@ class Bridge:
         first = await self.upstream.submit(call, inputs, spool)
         if isinstance(first, Answer):
             return await self._collect_all(first, spool)
-        answer = await self._follow(first, spool)
+        made = await self._collect_all(await self._follow(first, spool), spool)
+        if all(isinstance(piece.content, Blob) for piece in made.pictures):
+            return made
+        # A link may have died between the poll and the download; the vendor is asked for new ones once.
         try:
-            return await self._collect_all(answer, spool)
+            again = await self._collect_all(await self._follow(first, spool), spool)
         except CallFailed:
-            # A link may have died between the poll and the download; the vendor hands out a new one once.
-            return await self._collect_all(await self._follow(first, spool), spool)
+            return made
+        pairs = zip(made.pictures, again.pictures, strict=False)
+        return Made(tuple(old if isinstance(old.content, Blob) else new for old, new in pairs), made.usage)
 
     async def _follow(self, ticket: Ticket, spool: Spool) -> Answer:
         limits = self.target.config.timeouts
@@ -79,9 +91,15 @@ class Bridge:
                 raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
 
     async def _collect_all(self, answer: Answer, spool: Spool) -> Made:
-        blobs = await asyncio.gather(*(self._collect(found, spool) for found in answer.images))
-        prompts = (found.revised_prompt for found in answer.images)
-        return Made(tuple(zip(blobs, prompts, strict=True)), answer.usage)
+        pieces = await asyncio.gather(*(self._collect_quietly(found, spool) for found in answer.images))
+        return Made(tuple(pieces), answer.usage)
+
+    async def _collect_quietly(self, found: Found, spool: Spool) -> Piece:
+        # One dead link must not cost the pictures beside it.
+        try:
+            return Piece(await self._collect(found, spool), found.revised_prompt)
+        except CallFailed as failed:
+            return Piece(failed, found.revised_prompt)
 
     async def _collect(self, found: Found, spool: Spool) -> Blob:
         """The bytes of one image; a link is tried again until its time is up, for it is paid for."""

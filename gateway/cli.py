@@ -38,12 +38,12 @@ class PlainRefusals(TyperGroup):
         except SettingsError as refusal:
             _say("These settings cannot be used:\n" + "\n".join(f"  {line}" for line in refusal.problems))
             raise typer.Exit(EXIT_SETTINGS) from refusal
-        except StartRefused as refusal:
-            _say(str(refusal))
-            raise typer.Exit(EXIT_REFUSED) from refusal
         except CatalogueError as refusal:
             _say(f"This catalogue cannot be used:\n{textwrap.indent(str(refusal), '  ')}")
             raise typer.Exit(EXIT_SETTINGS) from refusal
+        except StartRefused as refusal:
+            _say(str(refusal))
+            raise typer.Exit(EXIT_REFUSED) from refusal
         except StoreUnavailable as refusal:
             _say(f"Redis is away: {refusal}")
             raise typer.Exit(EXIT_REFUSED) from refusal
@@ -167,7 +167,7 @@ def _environment(flags: dict[str, object]) -> dict[str, str]:
 
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     on = ", ".join(target.label for target in catalogue.targets)
-    wanted = ", ".join(demo.upstream_keys(catalogue))
+    wanted = ", ".join(demo.upstream_keys(catalogue.document))
     redis = settings.redis_url
     return [
         ("address", address_for_people(settings.host, settings.port)),

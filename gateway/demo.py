@@ -5,7 +5,7 @@ Used by the supervisor at its start. Never mixes real and simulated upstreams.
 
 from __future__ import annotations
 
-from gateway.catalog import Catalogue
+from gateway.catalog import Catalogue, Document
 from gateway.datafolder import DataFolder, replace
 from gateway.settings import StartRefused
 from gateway.store.keys import KeyStore
@@ -24,17 +24,17 @@ def is_simulated(catalogue: Catalogue, *, is_demo: bool) -> bool:
         return False
     if not is_demo:
         raise NoUpstreamKey(
-            f"No upstream key is set. Set at least one of {', '.join(upstream_keys(catalogue))}; "
+            f"No upstream key is set. Set at least one of {', '.join(upstream_keys(catalogue.document))}; "
             "or try the gateway without any: imagegate serve --demo"
         )
     return True
 
 
-def upstream_keys(catalogue: Catalogue) -> list[str]:
+def upstream_keys(document: Document) -> list[str]:
     """Where the catalogue looks for upstream keys: names of variables, and paths of files."""
     found = (
         credential.key.removeprefix("env:").removeprefix("file:")
-        for upstream in catalogue.document.upstreams.values()
+        for upstream in document.upstreams.values()
         for credential in upstream.credentials
     )
     return list(dict.fromkeys(found))

@@ -129,13 +129,15 @@ class Delivery:
         tally.usages.append(made.usage)
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
         receiver = Receiver(self.services.darkroom, self.services.artifacts)
-        for slot, (blob, revised_prompt) in zip(call.slots, made.pictures, strict=False):
+        for slot, piece in zip(call.slots, made.pictures, strict=False):
             try:
-                artifact = await receiver.receive(blob, self.job, self.spool)
+                if isinstance(piece.content, CallFailed):
+                    raise piece.content
+                artifact = await receiver.receive(piece.content, self.job, self.spool)
             except CallFailed as failed:
                 self._judge(choice, failed.failure, tally, [slot])
                 continue
-            image = Image(slot, artifact, choice.target.upstream, revised_prompt)
+            image = Image(slot, artifact, choice.target.upstream, piece.revised_prompt)
             tally.images[slot] = image
             tally.open.remove(slot)
             self.report(image)

@@ -1,32 +1,40 @@
-"""Identifiers: a prefix and a UUIDv7 in 26 letters and digits, so that they sort by the time they were made.
+"""Makes the ids of everything this gateway creates, and reads the time out of them.
 
-Made by whoever creates a key, a task, a call or a request. Never a secret: most of an identifier is its time.
+Called wherever a task, an artifact or a request is made. An id is a UUIDv7 (RFC 9562) in Crockford's base32, so that
+ids sort by time; it is never a secret.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: without i, l, o, u
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-
-def new_id(prefix: str) -> str:
-    """A new identifier such as `key_01k9x3…`."""
-    return f"{prefix}_{_base32(_uuid7())}"
-
-
-def _uuid7() -> int:
-    """RFC 9562, section 5.7: 48 bits of milliseconds, version, 12 random bits, variant, 62 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    return (
-        (milliseconds & (1 << 48) - 1) << 80
-        | 0x7 << 76
-        | secrets.randbits(12) << 64
-        | 0b10 << 62
-        | secrets.randbits(62)
-    )
+BODY = f"[0-7][{_ALPHABET}]{{25}}"
+"""A regular expression for what follows the prefix: 128 bits in 26 letters, so the first holds only three."""
 
 
-def _base32(number: int) -> str:
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+def new_id(prefix: str, *, at: float | None = None) -> str:
+    """`<prefix>_<26 letters>`, made now or `at` a unix time."""
+    milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
+    value = milliseconds << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    letters = (_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_{''.join(letters)}"
+
+
+def time_of(identifier: str) -> datetime:
+    """When the id was made, in UTC, to the millisecond. Whatever follows a dot is ignored. Raises ValueError."""
+    letters = identifier.partition(".")[0].rpartition("_")[2]
+    if len(letters) != 26 or letters[0] > "7" or not all(letter in _VALUES for letter in letters):
+        raise ValueError("not an id of this gateway")
+    value = 0
+    for letter in letters:
+        value = value << 5 | _VALUES[letter]
+    try:
+        return _EPOCH + timedelta(milliseconds=value >> 80)
+    except OverflowError as error:
+        raise ValueError("not an id of this gateway") from error

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import IO
@@ -31,8 +32,10 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, which gets `dies_by` when this process ends in any way.
 
-    Call it from the main thread: the kernel sends the signal when the starting *thread* ends.
+    The kernel sends that signal when the starting *thread* ends, so only the main thread may start one.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("a child that was started outside the main thread would die with its thread")
     return subprocess.Popen(  # noqa: S603 - the command is ours, and no shell reads it
         command,
         env=None if env is None else dict(env),

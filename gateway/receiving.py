@@ -37,11 +37,8 @@ class Receiver:
             picture = await self.darkroom.probe(blob, what="the upstream's image")
             if picture.format != job.output_format:
                 picture = await self.darkroom.convert(picture, job.output_format, spool, quality=job.output_compression)
+            return await self.artifacts.put(picture)
         except NotAPicture as error:
             raise CallFailed(Failure("body", message=str(error))) from error
-        except StorageFullError as error:
-            raise CallFailed(Failure("collect", message=f"the gateway's disk takes no more: {error}")) from error
-        try:
-            return await self.artifacts.put(picture)
-        except OSError as error:
+        except (StorageFullError, OSError) as error:
             raise CallFailed(Failure("collect", message=f"the picture could not be stored: {error}")) from error

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import override
 
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
@@ -96,10 +96,23 @@ def find_config() -> Path:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """What the environment decides. A field's description says what a right value is; error messages quote it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment comes in by `load_settings` alone, which also sees the unknown names that this would ignore.
+        return (init_settings,)
 
     config: Annotated[Path, AfterValidator(_absolute)] = Field(
         default_factory=find_config, description="the path of the catalogue, such as config/gateway.yaml"

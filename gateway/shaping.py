@@ -6,14 +6,15 @@ Called by `pipeline`. Never holds a picture whole, and never answers 200 with an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 
 from gateway import errors
-from gateway.artifacts import base64_chunks, base64_length, sign
+from gateway.artifacts import base64_chunks, base64_length
+from gateway.artifacts.links import link
 from gateway.dispatch import Outcome
 from gateway.job import Usage
 from gateway.receiving import Image
@@ -23,6 +24,9 @@ from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, Task
 
 FIRST_EVENT_WITHIN = 15.0
 """Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
+
+MOST_NAMED = 32
+"""Dropped parameters that the answer's header names one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def describe(task: Task, outcome: Outcome) -> dict[str, str]:
     if len(outcome.images) < task.job.n:
         headers["x-gateway-delivered"] = f"{len(outcome.images)}/{task.job.n}"
     if dropped := (*task.job.dropped, *outcome.dropped):
-        headers["x-gateway-dropped-params"] = ",".join(_header_safe(name) for name in dropped)
+        headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
 
 
@@ -128,7 +132,7 @@ def _item_parts(services: Services, image: Image, form: AnswerForm, rest: dict[s
     more = {name: value for name, value in rest.items() if value is not None}
     artifact = image.artifact
     if form.response_format == "url":
-        path = f"/v1/artifacts/{artifact.id}?{sign(artifact.id, artifact.expires, services.signing_key)}"
+        path = link(artifact.id, artifact.expires, services.signing_key)
         return [orjson.dumps({"url": form.base_url + path} | more)]
     tail = b'"' + (b"," + orjson.dumps(more)[1:] if more else b"}")
     return [b'{"b64_json":"', _Stored(artifact.id, base64_length(artifact.size)), tail]
@@ -207,7 +211,7 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
         if stored is None:
             # The length is promised; breaking off is the only honest way to say that the picture is gone.
             raise RuntimeError(f"artifact {part.artifact_id} vanished while it was being sent")
-        async for piece in base64_chunks(stored[1]):
+        async for piece in base64_chunks(stored.chunks):
             yield waiting + piece if waiting else piece
             waiting = b""
     if waiting:
@@ -226,6 +230,13 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
         "input_tokens_details": {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens},
     }
+
+
+def _name_list(names: Sequence[str]) -> str:
+    """Field names as one header; clients read only so much, so of very many the rest is counted."""
+    shown = names[:MOST_NAMED]
+    more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
+    return ",".join([*(_header_safe(name) for name in shown), *more])
 
 
 def _header_safe(name: str) -> str:

@@ -72,15 +72,33 @@ class Blob:
             for start in range(0, len(view), size):
                 yield view[start : start + size]
             return
-        with await asyncio.to_thread(self.path.open, "rb") as file:
-            while piece := await asyncio.to_thread(file.read, size):
-                yield piece
+        async for piece in file_chunks(self.path, size):
+            yield piece
 
     async def read(self) -> bytes:
         """All bytes at once: for small blobs only."""
         if self.path is None:
             return self.data or b""
         return await asyncio.to_thread(self.path.read_bytes)
+
+
+async def file_chunks(path: Path, size: int = CHUNK) -> AsyncIterator[bytes]:
+    """A file's bytes in order, opened when the first are asked for and closed whatever becomes of the reader."""
+    opening = asyncio.ensure_future(asyncio.to_thread(path.open, "rb"))
+    try:
+        file = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # The thread goes on, and opens a file that nobody would close.
+        opening.add_done_callback(_close_opened)
+        raise
+    with file:
+        while piece := await asyncio.to_thread(file.read, size):
+            yield piece
+
+
+def _close_opened(opening: asyncio.Future[io.BufferedReader]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class Spool:

@@ -88,6 +88,10 @@ _NO_RETRY = "it is not sent again, because it may have been billed"
 
 def classify(failure: Failure, *, error_is_unbilled: bool) -> Verdict:
     """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed."""
+    if failure.phase == "prepare" and failure.param is not None:
+        # Our own preparation names the caller's field; a vendor's answer to an upload never does.
+        wrong = errors.InvalidValue(failure.message, param=failure.param)
+        return Verdict("refused", Executed.NO, again=False, elsewhere=False, error=wrong)
     if failure.phase in ("prepare", "connect", "write"):
         return _unsent(failure)
     if failure.phase == "read":

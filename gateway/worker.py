@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from types import FrameType
 
@@ -97,7 +98,8 @@ class Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
-        self._app.state.is_draining = True
+        if self._app.state.draining_since is None:
+            self._app.state.draining_since = time.monotonic()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import signal
@@ -16,6 +15,9 @@ import pytest
 from gateway.processes import stop
 from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
+from tests.running import until
+
+pytest_plugins = ("tests.served",)
 
 
 @dataclass
@@ -31,12 +33,12 @@ class Valkey:
 
     def start(self) -> None:
         self.process = embedded.launch(self.folder, self.socket)
-        asyncio.run(embedded.wait_ready(self.process, self.socket))
+        until(lambda: embedded.ask(self.socket, b"PING\r\n").startswith(b"+PONG"))
 
     def flush(self) -> None:
         if self.process.poll() is not None:
             self.start()
-        assert embedded.ask(self.socket, b"FLUSHALL\r\n") == b"+OK\r\n"
+        assert embedded.ask(self.socket, b"FLUSHALL\r\n", wait_s=10) == b"+OK\r\n"
 
     def kill(self) -> None:
         self.process.kill()

@@ -105,6 +105,12 @@ class Gateway:
     def url(self) -> str:
         return _found(re.search(r"answers on (http://\S+)/v1", self.out))
 
+    def example(self, first: str, last: str) -> str:
+        """The banner's lines from the one that begins with `first` to the next that begins with `last`."""
+        return _found(
+            re.search(rf"^({re.escape(first)}.*?^{re.escape(last)}[^\n]*)$", self.out, re.DOTALL | re.MULTILINE)
+        )
+
     @property
     def demo_key(self) -> str:
         return _found(re.search(r"Bearer (igw_\w+)", self.out))

@@ -4,13 +4,15 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Valkey
-from tests.running import Gateway, children, gateway, imagegate, is_alive, until
+from tests.running import Gateway, children, clean_environment, gateway, imagegate, is_alive, until
 
 SECRET = "s" * 32
 
@@ -32,7 +34,8 @@ def test_ctrl_c_ends_every_child(tmp_path: Path) -> None:
         run.press_ctrl_c()
         assert run.process.wait(10) == 0
         assert not any(is_alive(pid) for pid in started)
-        assert run.err == ""
+        assert "Traceback" not in run.err
+        assert '"error"' not in run.err
     left = {path.name for path in (tmp_path / "data").iterdir()}
     assert left.isdisjoint({"gateway.pid", "server.json", "valkey.sock"})
 
@@ -84,6 +87,7 @@ def test_orphaned_server_is_waited_for(tmp_path: Path) -> None:
         again = Gateway(tmp_path / "data")
         try:
             until(lambda: not is_alive(run.pid))
+            # Nothing may happen here, and nothing tells when it has not happened for long enough.
             time.sleep(0.5)
             assert children(again.pid) == {}
             os.kill(server, signal.SIGCONT)
@@ -137,6 +141,45 @@ def test_demo_points_workers_at_simulator(tmp_path: Path) -> None:
         assert "SIMULATOR" in run.out
         worker = Path(f"/proc/{run.child('gateway.worker')}/environ").read_text().split("\0")
         assert "IMAGEGATE_SIMULATED_BY=http://127.0.0.1:9" in worker
+
+
+def test_pasted_examples_save_pictures(tmp_path: Path) -> None:
+    """Both examples of the banner, pasted as they are, save a PNG that the simulator drew."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="") as run:
+        examples = {
+            "bash": run.example("curl ", "  | python3"),
+            sys.executable: run.example("import base64", "open("),
+        }
+        for program, text in examples.items():
+            folder = tmp_path / Path(program).name
+            folder.mkdir()
+            subprocess.run([program, "-c", text], cwd=folder, check=True, timeout=30, env=clean_environment())
+            assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG\r\n")
+        assert run.end() == 0
+
+
+def test_failed_example_shows_error(tmp_path: Path) -> None:
+    """The pasted curl line shows an error as it came, and saves nothing."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="") as run:
+        text = run.example("curl ", "  | python3").replace(run.demo_key, "igw_wrong")
+        shown = subprocess.run(
+            ["bash", "-c", text], cwd=tmp_path, check=True, timeout=30, env=clean_environment(), capture_output=True
+        )
+    assert b"invalid_api_key" in shown.stdout
+    assert shown.stderr == b""
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_killed_simulator_comes_back(tmp_path: Path) -> None:
+    """A killed simulator is started again at the address that the workers know."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="") as run:
+        before = run.child("gateway.simulator")
+        os.kill(before, signal.SIGKILL)
+        until(lambda: not is_alive(before))
+        until(lambda: "The simulator ended (SIGKILL)" in run.err)
+        text = run.example("curl ", "  | python3")
+        until(lambda: _saves_picture(text, tmp_path))
+        assert run.end() == 0
 
 
 def test_killed_server_comes_back(tmp_path: Path) -> None:
@@ -254,6 +297,11 @@ def test_second_signal_abandons(tmp_path: Path) -> None:
         assert "abandoned" in run.err
         assert "Traceback" not in run.err
         assert not is_alive(worker)
+
+
+def _saves_picture(example: str, folder: Path) -> bool:
+    subprocess.run(["bash", "-c", example], cwd=folder, check=False, timeout=30, env=clean_environment())
+    return (folder / "picture.png").exists()
 
 
 def _workers(run: Gateway) -> list[int]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from gateway import errors
 from gateway.api.dependencies import ServicesDep
-from gateway.artifacts import matches, media_type_of, verify
+from gateway.artifacts import StoreUnavailable
+from gateway.artifacts.base import format_of
+from gateway.artifacts.links import verify
 
 router = APIRouter(tags=["artifacts"])
 
@@ -23,15 +24,14 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
     now = int(time.time())
     if not verify(artifact_id, request.url.query, now, services.signing_key):
         raise errors.ArtifactNotFound(_GONE)
-    stored = await services.artifacts.open(artifact_id)
+    try:
+        stored = await services.artifacts.open(artifact_id)
+    except StoreUnavailable as error:
+        raise errors.StorageFull("The picture storage does not answer; try again shortly.", retry_after=5) from error
     if stored is None:
         raise errors.ArtifactNotFound(_GONE)
-    size, chunks = stored
-    head = await anext(chunks, b"")
-    if not matches(head, artifact_id):
-        raise errors.ArtifactNotFound(_GONE)
     headers = {
-        "content-length": str(size),
+        "content-length": str(stored.size),
         "x-content-type-options": "nosniff",
         # Whatever a browser is brought to take these bytes for, it may run nothing and load nothing.
         "content-security-policy": "default-src 'none'; sandbox",
@@ -39,10 +39,4 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
         "cache-control": "private, max-age=3600, immutable",
         "cross-origin-resource-policy": "cross-origin",
     }
-    return StreamingResponse(_chain(head, chunks), media_type=media_type_of(artifact_id), headers=headers)
-
-
-async def _chain(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield head
-    async for chunk in chunks:
-        yield chunk
+    return StreamingResponse(stored.chunks, media_type=f"image/{format_of(artifact_id)}", headers=headers)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
@@ -56,7 +56,12 @@ async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: M
     try:
         if kind == b"multipart/form-data":
             return await _Multipart(spool, limits).read(body, options.get(b"boundary", b""))
-        return await _read_json(body, spool, limits)
+        try:
+            return await _read_json(body, spool, limits)
+        except errors.InvalidValue as error:
+            if kind and b"json" not in kind:
+                error.message += " Send application/json, or multipart/form-data with its boundary."
+            raise
     except ClientDisconnect as error:
         raise errors.RequestTimeout("The request's body ended before it was complete.") from error
     except StorageFullError as error:
@@ -178,14 +183,14 @@ class _Multipart:
     async def read(self, body: AsyncIterator[bytes], boundary: bytes) -> Form:
         if not boundary:
             raise errors.InvalidValue("The Content-Type multipart/form-data needs a boundary.")
-        parser = MultipartParser(boundary, self._callbacks())
         try:
+            parser = MultipartParser(boundary, self._callbacks())
             async for piece in body:
                 parser.write(piece)
                 await self._drain()
             parser.finalize()
             await self._drain()
-        except (MultipartParseError, UnicodeDecodeError) as error:
+        except (FormParserError, UnicodeDecodeError) as error:
             raise errors.InvalidValue(f"The body is not valid multipart/form-data: {_short(error)}.") from error
         finally:
             if self._part and self._part.writer:

@@ -26,9 +26,10 @@ async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
         await services.redis.ping()
     except StoreUnavailable:
         problems["redis"] = "does not answer"
-    if (fault := await services.artifacts.check()) is not None:
-        problems["storage"] = fault
-    if request.app.state.is_draining:
+    storage = await services.artifacts.check()
+    if not storage.is_writable:
+        problems["storage"] = storage.reason
+    if request.app.state.draining_since is not None:
         problems["process"] = "is shutting down"
     return JSONResponse(
         {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200

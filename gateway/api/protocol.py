@@ -7,7 +7,6 @@ knows a route, a key or an image.
 from __future__ import annotations
 
 import logging
-import secrets
 from asyncio import BaseTransport, Transport
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import HeadersTooLarge, InvalidValue, Overloaded, PublicError, RequestTimeout
+from gateway.ids import new_id
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -287,7 +287,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._linger()
 
     def _answer(self, error: PublicError) -> None:
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = new_id("req")
         log.info("refused a request: %d %s (%s, from %s)", error.status, error.message, request_id, self.client)
         body = orjson.dumps(error.body())
         headers = {

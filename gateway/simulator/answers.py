@@ -18,7 +18,6 @@ class Answer:
     pieces: list[bytes]
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
-    images: int = 0
 
     @property
     def length(self) -> int:
@@ -33,7 +32,7 @@ class Blob:
     prefix: bytes = b""
 
 
-def answer_json(value: object, status: int = 200, images: int = 0) -> Answer:
+def answer_json(value: object, status: int = 200) -> Answer:
     """An answer whose body is `value` as JSON; a `Blob` may stand wherever a string may."""
     blobs: list[Blob] = []
 
@@ -48,7 +47,7 @@ def answer_json(value: object, status: int = 200, images: int = 0) -> Answer:
     for index, blob in enumerate(blobs):
         before, _, rest = rest.partition(orjson.dumps(_MARK % index)[1:-1])
         pieces += [before + blob.prefix, blob.text]
-    return Answer(status=status, pieces=[*pieces, rest], images=images)
+    return Answer(status=status, pieces=[*pieces, rest])
 
 
 @dataclass

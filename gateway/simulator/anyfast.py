@@ -228,7 +228,7 @@ async def _answer(exchange: Exchange, order: Order, struck: Struck) -> Answer:
     if shape == "with_size":
         body |= {"size": show_size(order.size), "quality": order.quality, "output_format": order.format}
     exchange.count_delivered(images)
-    return answer_json(body, images=images)
+    return answer_json(body)
 
 
 def _no_data(fault: faults.NoImage, n: int) -> dict[str, object]:

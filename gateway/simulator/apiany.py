@@ -228,8 +228,12 @@ def _read_callback(fields: Fields) -> str | None:
     if "callback_url" not in fields.values:
         return None
     value = read_text(fields, "callback_url")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_web = False
+    if not is_web:
         message = "callback_url: not an http or https URL"
         raise Refusal(400, "invalid_value", message, param="callback_url", refused=("callback_url",))
     return value

@@ -36,12 +36,15 @@ def is_loopback(url: str) -> bool:
 
 async def _send(world: World, task: Task, url: str) -> None:
     await asyncio.sleep(task.time_left())
+    # A loop counts in milliseconds and may wake a little early, while the task still runs.
+    await asyncio.sleep(task.time_left())
     body = b"".join(answer_json(await show_task(world, task)).pieces)
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=False) as client:  # noqa: S501 - as above
         for attempt in range(_TRIES):
             try:
                 answer = await client.post(url, content=body, headers={"content-type": "application/json"})
-            except httpx.HTTPError:
+            except (httpx.HTTPError, httpx.InvalidURL):
                 answer = None
             if answer is not None and answer.is_success:
                 return

@@ -4,9 +4,11 @@ A field nobody documented is refused with its name; a documented field with a st
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import orjson
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -19,6 +21,7 @@ _LONGEST_PROMPT = 32_000
 _MOST_PARTS = 100
 _LONGEST_TEXT = 64 * 1024 * 1024
 _LONGEST_LOGGED = 4_000
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass
@@ -71,7 +74,9 @@ async def read_json(exchange: Exchange) -> Fields:
     raw = await exchange.request.body()
     try:
         values = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        # What cannot be written back, half a surrogate pair for one, could not be logged or answered.
+        orjson.dumps(values)
+    except (ValueError, TypeError, RecursionError) as error:
         raise Refusal(400, "invalid_json", "The body is not JSON.", refused=("body",)) from error
     if not isinstance(values, dict):
         raise Refusal(400, "invalid_json", "The body is not a JSON object.", refused=("body",))
@@ -151,7 +156,7 @@ def read_whole(fields: Fields, name: str, least: int, most: int) -> int | None:
     if name not in fields.values:
         return None
     value = fields.values[name]
-    if fields.is_form and isinstance(value, str) and value.isascii() and value.isdigit():
+    if fields.is_form and isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise _bad(name, value, f"a whole number from {least} to {most}")

@@ -22,7 +22,7 @@ async def serve_file(exchange: Exchange) -> Answer:
     await exchange.meet("before")
     if link.picture is not None:
         drawn = await exchange.world.studio.draw(link.picture)
-        answer = Answer(200, [drawn.data], media_type=MEDIA_TYPES[link.picture.format], images=1)
+        answer = Answer(200, [drawn.data], media_type=MEDIA_TYPES[link.picture.format])
     else:
         assert link.path is not None
         assert link.upload is not None

@@ -152,10 +152,10 @@ async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s
         await asyncio.sleep(_POLL_S)
 
 
-def ask(socket_path: Path, line: bytes) -> bytes:
-    """The first bytes of a server's answer to one line; nothing when no server answers there."""
+def ask(socket_path: Path, line: bytes, wait_s: float = 0.5) -> bytes:
+    """The first bytes of a server's answer to one line; nothing when no server answers there in time."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(0.5)
+        link.settimeout(wait_s)
         try:
             link.connect(str(socket_path))
             link.sendall(line)

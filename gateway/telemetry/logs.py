@@ -19,8 +19,8 @@ import structlog
 
 _SECRET = re.compile(r"(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|((?i:bearer)\s+)[^\s\"',]{6,}|\b(sk-[\w-]{2})[\w-]{10,}")
 
-# httpx and its kin log whole URLs at INFO, with their signatures.
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "PIL", "python_multipart")
+# httpx and its kin log whole URLs at INFO, with their signatures; uvicorn tells of every start and stop.
+_QUIET = ("uvicorn.error", "httpx", "httpcore", "aiohttp", "asyncio", "PIL", "python_multipart")
 
 
 @contextmanager

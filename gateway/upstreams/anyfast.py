@@ -13,6 +13,7 @@ from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
 from gateway.upstreams.line import Line
+from gateway.upstreams.preparing import make_png
 from gateway.upstreams.reading import read_answer
 
 
@@ -30,8 +31,8 @@ class Anyfast:
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
             wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
-            references.append(await self._darkroom.to_png_upright(picture, spool) if wants_png else picture)
-        mask = await self._darkroom.to_png_upright(job.mask, spool) if job.mask else None
+            references.append(await make_png(self._darkroom, picture, spool, param="image") if wants_png else picture)
+        mask = await make_png(self._darkroom, job.mask, spool, param="mask") if job.mask else None
         return Inputs(tuple(references), mask)
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:

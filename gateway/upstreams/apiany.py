@@ -5,6 +5,7 @@ Edits without a mask are generations with `input_images`, for the edits endpoint
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +17,7 @@ from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, Size
 from gateway.spool import Spool
 from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.preparing import make_png
 from gateway.upstreams.reading import fail_on_error, find_error, find_images, find_usage, read_answer
 from gateway.verdict import CallFailed, Failure
 
@@ -38,9 +40,14 @@ class Apiany:
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
         if job.mask:
-            picture = await self._darkroom.to_png_upright(job.references[0], spool)
-            return Inputs((picture,), await self._darkroom.to_png_upright(job.mask, spool))
-        return Inputs(urls=tuple([await self._upload(picture, spool) for picture in job.references]))
+            picture = await make_png(self._darkroom, job.references[0], spool, param="image")
+            return Inputs((picture,), await make_png(self._darkroom, job.mask, spool, param="mask"))
+        uploads = (self._upload_twice(picture, spool) for picture in job.references)
+        urls = await asyncio.gather(*uploads, return_exceptions=True)
+        for url in urls:
+            if isinstance(url, BaseException):
+                raise url
+        return Inputs(urls=tuple(url for url in urls if isinstance(url, str)))
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
         if inputs.mask:
@@ -82,6 +89,14 @@ class Apiany:
         if reply.is_ok and isinstance(ticket_id, str) and ticket_id and not find_images(document):
             return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url")))
         return read_answer(reply)
+
+    async def _upload_twice(self, picture: Picture, spool: Spool) -> str:
+        try:
+            return await self._upload(picture, spool)
+        except CallFailed as failed:
+            if failed.failure.phase != "prepare":
+                raise
+        return await self._upload(picture, spool)
 
     async def _upload(self, picture: Picture, spool: Spool) -> str:
         body = MultipartBody([], [_file("file", picture)])

@@ -86,7 +86,7 @@ def read_answer(wire: socket.socket) -> bytes:
 def refusal(answer: bytes) -> tuple[int, str, str]:
     """Status, code and message of an answer, whose headers and body are those of every error."""
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert re.search(rb"\r\nx-request-id: req_[0-9a-f]{32}\r\n", head)
+    assert re.search(rb"\r\nx-request-id: req_[0-9a-z]{26}\r\n", head)
     assert b"\r\ncontent-type: application/json\r\n" in head
     assert b"connection: close" in head
     error = json.loads(body)["error"]

@@ -3,7 +3,7 @@
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,6 +89,13 @@ class Hand:
     def log(self) -> list[dict[str, Any]]:
         return self.client.get("/_log").json()
 
+    @staticmethod
+    def until(claim: Callable[[], bool]) -> None:
+        """Ask again until the claim holds."""
+        deadline = time.monotonic() + 10
+        while not claim():
+            assert time.monotonic() < deadline, "it never came true"
+
     def open_socket(self) -> socket.socket:
         parts = urlsplit(self.url)
         return socket.create_connection((parts.hostname, parts.port), timeout=10)
@@ -125,6 +132,6 @@ def simulator_url() -> Iterator[str]:
 
 @pytest.fixture
 def hand(simulator_url: str) -> Iterator[Hand]:
-    with httpx.Client(base_url=simulator_url, timeout=10) as client:
+    with httpx.Client(base_url=simulator_url, timeout=10, verify=False) as client:
         client.post("/_reset")
         yield Hand(simulator_url, client)

@@ -80,9 +80,7 @@ def test_caller_leaving_is_bought_anyway(hand):
     hand.fault("latency", {"seconds": 0.2})
     with hand.open_socket() as wire:
         hand.raw_generate(wire)
-        while not hand.book():
-            continue
-    while hand.log()[0]["ending"] == "open":
-        continue
+        hand.until(lambda: len(hand.book()) == 1)
+    hand.until(lambda: hand.log()[0]["ending"] != "open")
     assert hand.log()[0]["ending"] == "caller_left"
     assert hand.book()[0]["images_delivered"] == 0

@@ -5,7 +5,6 @@ import io
 import time
 from typing import get_args
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -279,5 +278,5 @@ def test_manual_examples_are_accepted(hand):
         rules = [line for line in file if line.startswith('{"')]
     assert len(rules) >= 25
     for rule in rules:
-        answer = httpx.post(f"{hand.url}/_faults", content=rule)
+        answer = hand.client.post("/_faults", content=rule)
         assert answer.status_code == 201, (rule, answer.text)

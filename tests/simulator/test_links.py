@@ -21,7 +21,10 @@ def _upload(client):
 
 def test_expired_links_are_gone():
     """A link that has expired answers 410, and an expired upload cannot be referred to."""
-    with background(SimulatorConfig(link_lifetime=0)) as url, httpx.Client(base_url=url) as client:
+    with (
+        background(SimulatorConfig(link_lifetime=0)) as url,
+        httpx.Client(base_url=url, verify=False) as client,
+    ):
         link = _upload(client)
         assert client.get(link).status_code == 410
         body = {"model": "gpt-image-2", "prompt": "x", "input_images": [link]}
@@ -30,7 +33,10 @@ def test_expired_links_are_gone():
 
 def test_oldest_uploads_make_room():
     """Uploads beyond the space that was given push the oldest out."""
-    with background(SimulatorConfig(upload_space=2_000)) as url, httpx.Client(base_url=url) as client:
+    with (
+        background(SimulatorConfig(upload_space=2_000)) as url,
+        httpx.Client(base_url=url, verify=False) as client,
+    ):
         links = [_upload(client) for _ in range(6)]
         statuses = [client.get(link).status_code for link in links]
     assert statuses[0] == 404
@@ -46,7 +52,10 @@ def test_link_of_other_vendor_not_found(hand):
 @pytest.mark.parametrize("credits_left", [0, 14])
 def test_empty_balance_refuses(credits_left):
     """A submission beyond the balance is refused with 402 and not booked."""
-    with background(SimulatorConfig(credits=credits_left)) as url, httpx.Client(base_url=url) as client:
+    with (
+        background(SimulatorConfig(credits=credits_left)) as url,
+        httpx.Client(base_url=url, verify=False) as client,
+    ):
         body = {"model": "gpt-image-2", "prompt": "x"}
         answer = client.post("/apiany/v1/images/generations", headers=KEY, json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_credits")

@@ -122,6 +122,8 @@ def test_child_dies_with_parent(tmp_path: Path) -> None:
 def test_stop_needs_no_answer(tmp_path: Path) -> None:
     """A server that hears no SIGTERM is killed after its time."""
     process = embedded.launch(tmp_path, tmp_path / "s")
+    # Until it has a handler of its own SIGTERM ends it even when stopped.
+    until(lambda: embedded.ask(tmp_path / "s", b"PING\r\n"))
     process.send_signal(signal.SIGSTOP)
     stop(process, 0.1)
     assert process.returncode == -signal.SIGKILL

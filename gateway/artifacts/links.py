@@ -1,0 +1,49 @@
+"""Signs the links under which artifacts are served, and checks them.
+
+Called by `shaping` (sign) and by the artifact route (verify). A link opens one artifact until
+one moment, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from urllib.parse import parse_qsl
+
+from gateway.artifacts.base import format_of
+
+_VERSION = "v1"
+_EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
+
+
+def link(artifact_id: str, expires: int, key: bytes) -> str:
+    """The path and query of an artifact, good until `expires` (unix seconds)."""
+    return f"/v1/artifacts/{artifact_id}?{sign(artifact_id, expires, key)}"
+
+
+def sign(artifact_id: str, expires: int, key: bytes) -> str:
+    """The query string of a link. Raises ValueError for what is no artifact's id."""
+    if format_of(artifact_id) is None:
+        raise ValueError("not an artifact's id")
+    return f"exp={expires}&sig={_signature(artifact_id, str(expires), key)}"
+
+
+def verify(artifact_id: str, query: str, now: float, key: bytes) -> bool:
+    """Whether this gateway signed the link and it has not expired at `now`; other parameters are ignored."""
+    if format_of(artifact_id) is None or len(query) > 2000:
+        return False
+    fields = parse_qsl(query, keep_blank_values=True)
+    expires = [value for name, value in fields if name == "exp"]
+    given = [value for name, value in fields if name == "sig"]
+    if len(expires) != 1 or len(given) != 1 or not _EXPIRES.fullmatch(expires[0]):
+        return False
+    expected = _signature(artifact_id, expires[0], key)
+    return hmac.compare_digest(given[0].encode(errors="replace"), expected.encode()) and now < int(expires[0])
+
+
+def _signature(artifact_id: str, expires: str, key: bytes) -> str:
+    message = f"imagegate artifact {_VERSION}\n{artifact_id}\n{expires}".encode()
+    digest = hmac.digest(key, message, hashlib.sha256)
+    return f"{_VERSION}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"

@@ -1,0 +1,178 @@
+"""Artifacts in a folder, one sub-folder a day: `YYYY-MM-DD/<id>`.
+
+Opened by `opening.open_store`. A file stands under its own name only when all its bytes are on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from gateway.artifacts.base import (
+    Artifact,
+    Readiness,
+    Stored,
+    StoreUnavailable,
+    day_end,
+    day_of,
+    describe,
+    format_of,
+    is_expired,
+    matches,
+)
+from gateway.ids import new_id
+from gateway.pictures import Picture
+from gateway.spool import CHUNK, Blob, StorageFullError, file_chunks
+
+_NOT_LINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_LEFT_OVER_S = 3600
+"""A file still being written after this long belongs to a process that died."""
+
+
+class LocalArtifacts:
+    """`folder` may be shared by several replicas, and need not be on the spool's filesystem."""
+
+    def __init__(self, folder: Path, ttl_s: int) -> None:
+        self._folder = folder
+        self._incoming = folder / "incoming"
+        self._ttl_s = ttl_s
+
+    async def put(self, picture: Picture) -> Artifact:
+        artifact = describe(picture, self._ttl_s)
+        try:
+            await asyncio.to_thread(self._store, picture.blob, artifact.id)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise (StorageFullError if error.errno in _FULL else StoreUnavailable)(reason) from error
+        return artifact
+
+    async def open(self, artifact_id: str) -> Stored | None:
+        form = format_of(artifact_id)
+        if form is None:
+            return None
+        path = self._folder / day_of(artifact_id) / artifact_id
+        try:
+            size, head = await asyncio.to_thread(_look, path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(os.strerror(error.errno or 0)) from error
+        return Stored(size, file_chunks(path)) if matches(head, form) else None
+
+    async def delete(self, artifact_id: str) -> None:
+        if format_of(artifact_id) is None:
+            return
+        path = self._folder / day_of(artifact_id) / artifact_id
+        try:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(os.strerror(error.errno or 0)) from error
+
+    async def sweep(self, now: float) -> int:
+        try:
+            return await asyncio.to_thread(self._sweep, now)
+        except OSError as error:
+            raise StoreUnavailable(os.strerror(error.errno or 0)) from error
+
+    async def check(self) -> Readiness:
+        try:
+            return Readiness(True, await asyncio.to_thread(self._try_writing))
+        except OSError as error:
+            return Readiness(False, reason=os.strerror(error.errno or 0))
+
+    async def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def _store(self, blob: Blob, artifact_id: str) -> None:
+        day = self._folder / day_of(artifact_id)
+        if not day.is_dir():
+            day.mkdir(parents=True, exist_ok=True)
+            _sync_folder(self._folder)
+        final = day / artifact_id
+        if blob.path is None or not _link(blob.path, final):
+            self._copy(blob, final)
+        _sync_folder(day)
+
+    def _copy(self, blob: Blob, final: Path) -> None:
+        """Write aside, then rename: a process that dies in between leaves nothing under the final name."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        aside = self._incoming / final.name
+        try:
+            with blob.open() as source, aside.open("xb") as target:
+                shutil.copyfileobj(source, target, CHUNK)
+                target.flush()
+                os.fsync(target.fileno())
+            aside.replace(final)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+    def _sweep(self, now: float) -> int:
+        count = 0
+        for folder in _entries(self._folder):
+            end = day_end(folder.name)
+            if end is None or end - 86_400 + self._ttl_s > now:
+                continue
+            for file in _entries(folder):
+                if is_expired(file.name, self._ttl_s, now):
+                    file.unlink(missing_ok=True)
+                    count += 1
+            # Not before every writer of that day is certainly done: one may be between making the folder and using it.
+            if end + self._ttl_s + _LEFT_OVER_S <= now:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        for file in _entries(self._incoming):
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_mtime + _LEFT_OVER_S <= now:
+                    file.unlink()
+        return count
+
+    def _try_writing(self) -> int:
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        probe = self._incoming / new_id("check")
+        probe.write_bytes(b"ok")
+        probe.unlink()
+        return shutil.disk_usage(self._folder).free
+
+
+def _link(source: Path, final: Path) -> bool:
+    """Give the spool's file its final name as well, without copying; False where the filesystem cannot."""
+    descriptor = os.open(source, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(source, final)
+    except OSError as error:
+        if error.errno in _NOT_LINKABLE:
+            return False
+        raise
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _look(path: Path) -> tuple[int, bytes]:
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size, file.read(12)

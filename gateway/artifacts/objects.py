@@ -1,0 +1,146 @@
+"""Artifacts in object storage (S3 and what speaks it, Google Cloud Storage, Azure): `<prefix>/YYYY-MM-DD/<id>`.
+
+Opened by `opening.open_store`. Objects appear whole or not at all; the parts of an upload that broke off are removed by
+the bucket's own lifecycle rule, never by this code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+
+from gateway.artifacts.base import (
+    Artifact,
+    Readiness,
+    Stored,
+    StoreUnavailable,
+    day_end,
+    day_of,
+    describe,
+    format_of,
+    is_expired,
+    matches,
+)
+from gateway.pictures import Picture
+from gateway.spool import CHUNK
+
+if TYPE_CHECKING:
+    from obstore import BytesStream
+    from obstore.store import ObjectStore
+
+_PART = 5 * 1024 * 1024
+"""S3 takes no smaller part of an upload in parts."""
+
+_PARTS_AT_ONCE = 2
+_CHECK_S = 5.0
+_DELETE_AT_ONCE = 1000
+
+
+class ObjectArtifacts:
+    def __init__(self, store: ObjectStore, ttl_s: int) -> None:
+        self._store = store
+        self._ttl_s = ttl_s
+
+    async def put(self, picture: Picture) -> Artifact:
+        artifact = describe(picture, self._ttl_s)
+        blob = picture.blob
+        try:
+            await obstore.put_async(
+                self._store,
+                _key(artifact.id),
+                blob.path if blob.path is not None else blob.data or b"",
+                attributes={"Content-Type": picture.media_type},
+                chunk_size=_PART,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        return artifact
+
+    async def open(self, artifact_id: str) -> Stored | None:
+        form = format_of(artifact_id)
+        if form is None:
+            return None
+        try:
+            found = await obstore.get_async(self._store, _key(artifact_id))
+            stream = found.stream(min_chunk_size=CHUNK)
+            # Its type says bytes, but what comes is the library's own buffer, which servers and base64 do not take.
+            first = bytes(await anext(aiter(stream), b""))
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        return Stored(found.meta["size"], _chunks(first, stream)) if matches(first[:12], form) else None
+
+    async def delete(self, artifact_id: str) -> None:
+        if format_of(artifact_id) is not None:
+            await self._delete([_key(artifact_id)])
+
+    async def sweep(self, now: float) -> int:
+        count = 0
+        try:
+            listing = await obstore.list_with_delimiter_async(self._store)
+            for folder in listing["common_prefixes"]:
+                end = day_end(folder.rpartition("/")[2])
+                if end is None or end - 86_400 + self._ttl_s > now:
+                    continue
+                async for batch in obstore.list(self._store, folder, chunk_size=_DELETE_AT_ONCE):
+                    paths = (entry["path"] for entry in batch)
+                    expired = [path for path in paths if is_expired(path.rpartition("/")[2], self._ttl_s, now)]
+                    await self._delete(expired)
+                    count += len(expired)
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        return count
+
+    async def check(self) -> Readiness:
+        try:
+            async with asyncio.timeout(_CHECK_S):
+                await obstore.put_async(self._store, "writable", b"ok")
+        except TimeoutError:
+            return Readiness(False, reason=f"no answer within {_CHECK_S:.0f} s")
+        except (BaseError, OSError) as error:
+            return Readiness(False, reason=str(_unavailable(error)))
+        return Readiness(True)
+
+    async def close(self) -> None:
+        """The client's connections end with the object."""
+
+    async def _delete(self, keys: list[str]) -> None:
+        if not keys:
+            return
+        try:
+            try:
+                await obstore.delete_async(self._store, keys)
+            except FileNotFoundError:
+                # Google and Azure refuse to delete what another replica has just deleted; the rest may remain.
+                for key in keys:
+                    with suppress(FileNotFoundError):
+                        await obstore.delete_async(self._store, key)
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+
+
+def _key(artifact_id: str) -> str:
+    return f"{day_of(artifact_id)}/{artifact_id}"
+
+
+async def _chunks(first: bytes, stream: BytesStream) -> AsyncIterator[bytes]:
+    yield first
+    try:
+        async for piece in stream:
+            yield bytes(piece)
+    except (BaseError, OSError) as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    """Only the first line, and no query strings: a signature may stand there."""
+    first = re.sub(r"\?\S*", "", str(error).splitlines()[0] if str(error) else "")
+    return StoreUnavailable(f"{type(error).__name__}: {first[:300]}")

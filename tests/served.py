@@ -1,0 +1,405 @@
+"""The whole gateway over TCP: the real application on a real Valkey, its upstreams played by the real simulator.
+
+`gateway` is the ordinary one, `gateways.open(...)` one with changes to its catalogue or settings; both are kept for the
+session and shared. Each test begins with an empty store, an empty simulator and a key of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import yaml
+from fastapi import FastAPI
+from PIL import Image
+
+from gateway.api.protocol import protocol
+from gateway.app import create_app, wire_limits
+from gateway.datafolder import Secrets
+from gateway.processes import stop
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.store.client import connect
+from gateway.store.keys import KeyRecord, KeyStore
+from gateway.worker import Server, server_config
+
+if TYPE_CHECKING:
+    from tests.conftest import Valkey
+
+SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
+ENV = {"ANYFAST_API_KEY": "sim-direct", "ANYFAST_C_API_KEY": "sim-c", "APIANY_API_KEY": "sim-apiany"}
+
+GENERATIONS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+
+OFFICIAL, VARIANT, TASKS = "anyfast/gpt-image-2", "anyfast/gpt-image-2-c", "apiany/gpt-image-2"
+"""Models that are pinned to one upstream each; `gpt-image-2` may use all three, the variant first."""
+
+SMALLEST = "1024x640"
+"""The least pixels a size may have, so the quickest to draw."""
+
+TIMEOUTS = {"connect": 1, "call": 2, "task": 3, "poll": 1, "poll_every": 0.05, "collect": 1}
+
+
+def wait_until(is_true: Callable[[], Any], what: str = "it", seconds: float = 5.0) -> Any:
+    """What `is_true` answers once that is true; a failure when the time is up."""
+    deadline = time.monotonic() + seconds
+    while not (answer := is_true()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.01)
+    return answer
+
+
+class Simulator:
+    """The stand-in vendors in a process of their own, and the test's side of them."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.simulator", "--port", "0", "--latency", "0.02"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().rpartition(" ")[2].strip()
+        self._client = httpx.Client(base_url=self.url, trust_env=False)
+
+    def close(self) -> None:
+        self._client.close()
+        stop(self._process, 5)  # type: ignore[arg-type]
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def reset(self) -> None:
+        self._client.post("/_reset").raise_for_status()
+
+    def fault(self, kind: str, *, times: int | None = 1, skip: int = 0, **options: Any) -> None:
+        """Lay a rule down. `upstream`, `model`, `key` and `endpoint` choose its requests, the rest is the fault's."""
+        chosen = {name: options.pop(name) for name in ("upstream", "model", "key", "endpoint") if name in options}
+        rule = {"times": times, "skip": skip, **chosen, "fault": {"kind": kind, **options}}
+        answer = self._client.post("/_faults", json=rule)
+        assert answer.status_code == 201, answer.text
+
+    def book(self) -> list[dict[str, Any]]:
+        """The accepted paid submissions."""
+        return self._client.get("/_book").json()
+
+    def log(self, *endpoints: str) -> list[dict[str, Any]]:
+        """The requests that were seen, of these endpoints or of all."""
+        seen = self._client.get("/_log").json()
+        return [one for one in seen if not endpoints or one["endpoint"] in endpoints]
+
+    def paid(self) -> list[dict[str, Any]]:
+        """The paid POSTs that were seen, accepted or not."""
+        return [one for one in self.log("generations", "edits") if one["method"] == "POST"]
+
+
+@dataclass
+class Gateway:
+    """A gateway that serves. `key` is the secret of this test's own key, `record` what the store knows of it."""
+
+    url: str
+    app: FastAPI
+    simulator: Simulator
+    settings: Settings
+    env: Mapping[str, str]
+    store_url: str
+    key: str = ""
+    record: KeyRecord | None = None
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.url, timeout=20, trust_env=False)
+
+    @property
+    def services(self) -> Services:
+        return self.app.state.services
+
+    @property
+    def data_dir(self) -> Path:
+        return self.settings.data_dir
+
+    def build(self) -> FastAPI:
+        """The same application once more, for a test that runs it in its own loop. The test closes its services."""
+        return create_app(self.settings, store_url=self.store_url, secrets=SECRETS, env=self.env)
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, **rest: Any) -> httpx.Response:
+        """One request with this test's key; `headers` are added to it."""
+        return self.client.request(method, path, headers={**self.auth, **(headers or {})}, **rest)
+
+    def get(self, path: str, **rest: Any) -> httpx.Response:
+        return self.request("GET", path, **rest)
+
+    def post(self, path: str, **rest: Any) -> httpx.Response:
+        return self.request("POST", path, **rest)
+
+    def generate(self, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx.Response:
+        """A JSON generation of the smallest picture at the official upstream, unless the fields say otherwise."""
+        return self.post(GENERATIONS, headers=headers, json=small(**fields))
+
+    def edit(
+        self, files: Any, headers: Mapping[str, str] | None = None, model: str = OFFICIAL, **fields: Any
+    ) -> httpx.Response:
+        """A multipart edit; values become text, as forms have it."""
+        data = {"prompt": "a cat", "model": model} | {name: str(value) for name, value in fields.items()}
+        return self.post(EDITS, headers=headers, data=data, files=files)
+
+    def new_key(self, **options: Any) -> tuple[KeyRecord, str]:
+        return asyncio.run(_with_keys(self.store_url, lambda keys: keys.create("test", **options)))
+
+    def change_key(self, key_id: str, **values: Any) -> None:
+        asyncio.run(_with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+
+    def read_task(self, task_id: str) -> dict[str, str]:
+        """A task's record in the store."""
+        return asyncio.run(_read_hash(self.store_url, f"{{igw}}:task:{task_id}"))
+
+    def task_records(self) -> list[dict[str, str]]:
+        return asyncio.run(_read_tasks(self.store_url))
+
+    def settle(self) -> None:
+        """Return once no work runs."""
+        wait_until(lambda: not self.services.running, "the end of the running work", 10)
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files, and bytes that are still counted as under way."""
+        self.settle()
+        wait_until(lambda: self.services.in_flight.used == 0 and self.services.memory.used == 0, "the last byte's end")
+        return [path for path in (self.data_dir / "spool").rglob("*") if path.is_file()]
+
+    def pictures(self) -> list[Path]:
+        return [path for path in (self.data_dir / "artifacts").rglob("*") if path.is_file()]
+
+
+async def _with_keys(store_url: str, work: Callable[[KeyStore], Any]) -> Any:
+    redis = connect(store_url)
+    try:
+        return await work(KeyStore(redis, SECRETS.pepper))
+    finally:
+        await redis.aclose()
+
+
+async def _read_hash(store_url: str, name: str) -> dict[str, str]:
+    redis = connect(store_url)
+    try:
+        return dict(await redis.hgetall(name))  # type: ignore[misc]
+    finally:
+        await redis.aclose()
+
+
+async def _read_tasks(store_url: str) -> list[dict[str, str]]:
+    redis = connect(store_url)
+    try:
+        names = [name async for name in redis.scan_iter("{igw}:task:*", _type="hash")]
+        return [dict(await redis.hgetall(name)) for name in sorted(names)]  # type: ignore[misc]
+    finally:
+        await redis.aclose()
+
+
+def small(**fields: Any) -> dict[str, Any]:
+    """The fields of a generation that is quickly made."""
+    return {"model": OFFICIAL, "prompt": "a cat", "size": SMALLEST, **fields}
+
+
+def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A catalogue with all three upstreams at the simulator, every time-out short; `changes` are merged into it."""
+
+    def upstream(kind: str, model: str, key: str) -> dict[str, Any]:
+        credential = {"key": f"env:{key}", "group": "direct"}
+        url = f"{simulator_url}/{kind}"
+        return {
+            "kind": kind,
+            "base_url": url,
+            "model": model,
+            "credentials": [credential],
+            "timeouts": dict(TIMEOUTS),
+        }
+
+    catalogue: dict[str, Any] = {
+        "default_model": "gpt-image-2",
+        "upstreams": {
+            "anyfast": upstream("anyfast", "gpt-image-2", "ANYFAST_API_KEY"),
+            "anyfast-c": upstream("anyfast", "gpt-image-2-c", "ANYFAST_C_API_KEY"),
+            "apiany": upstream("apiany", "gpt-image-2", "APIANY_API_KEY"),
+        },
+        "models": {
+            "gpt-image-2": {"upstreams": ["anyfast-c", "apiany", "anyfast"]},
+            OFFICIAL: {"upstreams": ["anyfast"]},
+            VARIANT: {"upstreams": ["anyfast-c"]},
+            TASKS: {"upstreams": ["apiany"]},
+        },
+        "aliases": {"dall-e-3": {"model": "gpt-image-2", "response_format": "url"}},
+        "limits": {"fetch_timeout": 2, "header_timeout": 2, "body_idle": 2, "answer_within": 15},
+    }
+    return _merge(catalogue, changes or {})
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in changes.items():
+        is_nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if is_nested else value
+    return merged
+
+
+@contextlib.contextmanager
+def serve(
+    simulator: Simulator,
+    store_url: str,
+    changes: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Gateway]:
+    """The gateway on a free port, in a thread with a loop of its own; ended by the worker's own shutdown."""
+    folder = Path(tempfile.mkdtemp(prefix="igw-served-"))
+    config = folder / "gateway.yaml"
+    config.write_text(yaml.safe_dump(catalogue_of(simulator.url, changes), sort_keys=False))
+    loaded = Settings(**({"config": config, "data_dir": folder / "data", "drain_s": 5} | dict(settings or {})))
+    env = ENV if env is None else env
+    app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=env)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    server = Server(server_config(app, loaded, protocol(wire_limits(app))), app, None)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway")
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    gateway = Gateway(url, app, simulator, loaded, env, store_url)
+    try:
+        wait_until(lambda: server.started, "the gateway's start")
+        yield gateway
+    finally:
+        gateway.client.close()
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive(), "the gateway did not end"
+        listener.close()
+        shutil.rmtree(folder)
+
+
+class Gateways:
+    """Gateways that run, one for each set of changes."""
+
+    def __init__(self, simulator: Simulator, valkey: Valkey) -> None:
+        self._simulator = simulator
+        self._valkey = valkey
+        self._stack = contextlib.ExitStack()
+        self._running: dict[str, Gateway] = {}
+
+    def open(
+        self, settings: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None, **changes: Any
+    ) -> Gateway:
+        """The gateway with these changes to its catalogue, to its settings and to the environment of its keys."""
+        name = json.dumps([changes, settings, env], sort_keys=True, default=str)
+        if name not in self._running:
+            made = serve(self._simulator, self._valkey.url, changes, settings, env)
+            self._running[name] = self._stack.enter_context(made)
+        gateway = self._running[name]
+        gateway.record, gateway.key = gateway.new_key()
+        return gateway
+
+    def settle(self) -> None:
+        for gateway in self._running.values():
+            gateway.settle()
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def simulator_process() -> Iterator[Simulator]:
+    simulator = Simulator()
+    yield simulator
+    simulator.close()
+
+
+@pytest.fixture(scope="session")
+def running_gateways(simulator_process: Simulator, valkey_server: Valkey) -> Iterator[Gateways]:
+    running = Gateways(simulator_process, valkey_server)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def simulator(simulator_process: Simulator, running_gateways: Gateways) -> Simulator:
+    """The stand-in vendors, with nothing in their book and no rule laid down."""
+    simulator_process.reset()
+    running_gateways.settle()
+    simulator_process.reset()
+    return simulator_process
+
+
+@pytest.fixture
+def gateways(running_gateways: Gateways, simulator: Simulator, valkey: Valkey) -> Gateways:
+    """Opens gateways with changes, over an empty store."""
+    return running_gateways
+
+
+@pytest.fixture
+def gateway(gateways: Gateways) -> Gateway:
+    """The gateway without changes."""
+    return gateways.open()
+
+
+def png(width: int = 64, height: int = 64, mode: str = "RGB", colour: Any = None) -> bytes:
+    """A small PNG."""
+    return encode("PNG", width, height, mode, colour)
+
+
+def encode(
+    form: str, width: int = 64, height: int = 64, mode: str = "RGB", colour: Any = None, **options: Any
+) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (width, height), colour if colour is not None else 0).save(file, form, **options)
+    return file.getvalue()
+
+
+def mask(width: int = 64, height: int = 64) -> bytes:
+    """A mask whose every pixel may be edited."""
+    return png(width, height, "RGBA", (0, 0, 0, 0))
+
+
+def data_url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def decode(item: Mapping[str, Any]) -> Image.Image:
+    """The picture of one `data` item, every pixel of it read."""
+    image = Image.open(io.BytesIO(base64.b64decode(item["b64_json"], validate=True)))
+    image.load()
+    return image
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error of an answer, which must be one in OpenAI's shape with a request id."""
+    assert answer.headers.get("x-request-id"), "an answer without a request id"
+    body = answer.json()
+    assert set(body) == {"error"}, body
+    error = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}, error
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    return error
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

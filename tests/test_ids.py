@@ -1,0 +1,39 @@
+"""Ids sort by time and give it back."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.ids import new_id, time_of
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_time_comes_back_exactly(milliseconds):
+    """The time an id was made is read out of it to the millisecond."""
+    identifier = new_id("task", at=milliseconds / 1000)
+    assert identifier.startswith("task_")
+    assert len(identifier) == 31
+    assert (time_of(identifier) - EPOCH) // timedelta(milliseconds=1) == milliseconds
+
+
+def test_ids_sort_by_time():
+    """Ids made later sort later as text."""
+    ids = [new_id("img", at=second) for second in (1, 2, 1e9, 1.7e9, 1.8e9, 9e9)]
+    assert ids == sorted(ids)
+    assert len({new_id("img", at=1) for _ in range(1000)}) == 1000
+
+
+def test_id_of_now():
+    """An id made now says now, and what follows a dot is no part of it."""
+    assert abs((time_of(new_id("img") + ".png") - datetime.now(UTC)).total_seconds()) < 5
+
+
+@pytest.mark.parametrize("text", ["", "img_", "img_" + "8" * 26, "img_" + "0" * 25 + "u", "img_" + "7" * 26, "0" * 27])
+def test_other_text_is_no_id(text):
+    """Text of the wrong length, alphabet or century is refused."""
+    with pytest.raises(ValueError, match="not an id"):
+        time_of(text)
