@@ -129,15 +129,16 @@ class Delivery:
         tally.usages.append(made.usage)
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
         receiver = Receiver(self.services.darkroom, self.services.artifacts)
-        for slot, piece in zip(call.slots, made.pictures, strict=False):
+        for slot, (got, revised_prompt) in zip(call.slots, made.pictures, strict=False):
+            if isinstance(got, Failure):
+                self._judge(choice, got, tally, [slot])
+                continue
             try:
-                if isinstance(piece.content, CallFailed):
-                    raise piece.content
-                artifact = await receiver.receive(piece.content, self.job, self.spool)
+                artifact = await receiver.receive(got, self.job, self.spool)
             except CallFailed as failed:
                 self._judge(choice, failed.failure, tally, [slot])
                 continue
-            image = Image(slot, artifact, choice.target.upstream, piece.revised_prompt)
+            image = Image(slot, artifact, choice.target.upstream, revised_prompt)
             tally.images[slot] = image
             tally.open.remove(slot)
             self.report(image)
@@ -206,4 +207,8 @@ def _choose_error(verdicts: list[Verdict]) -> PublicError:
             return verdict.error
     if not verdicts:
         return errors.UpstreamUnavailable("No upstream took the request; nothing was billed.", retry_after=5)
-    return verdicts[-1].error
+    last = verdicts[-1]
+    waits = [one.error.retry_after for one in verdicts if one.kind == last.kind and one.error.retry_after is not None]
+    if waits:
+        last.error.retry_after = min(waits)
+    return last.error

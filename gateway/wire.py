@@ -26,7 +26,7 @@ _TOLD = ("input_fidelity", "style", "user", "safety_identifier", "callback_url")
 _OTHER_MODELS = ("complexity", "svg", "markup")
 """Parameters of other models, which would change the picture if they were ignored."""
 
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 _BODY = frozenset({"image", "images", "mask"})
 
