@@ -82,6 +82,7 @@ POLICY_CODES = frozenset(
 )
 """Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
 
+_VALIDATION_CODES = frozenset({"invalid_request", "invalid_value", "validation_error"})
 _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
 _NO_RETRY = "it is not sent again, because it may have been billed"
 
@@ -140,12 +141,11 @@ def _policy(failure: Failure) -> Verdict:
 def _task(failure: Failure) -> Verdict:
     if failure.code == "expired":
         return _unknown(failure, "The upstream's task expired")
-    if failure.code in ("invalid_request", "invalid_value", "validation_error"):
+    if failure.code in _VALIDATION_CODES or failure.type == "invalid_request_error":
         return _refused(failure)
     error = errors.UpstreamFailed(
-        f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}."
+        f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}.", should_retry=False
     )
-    error.should_retry = False
     return Verdict("task_failed", Executed.NO, again=False, elsewhere=True, error=error)
 
 
@@ -190,7 +190,8 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
 def _is_capacity(failure: Failure, status: int) -> bool:
     if status in (521, 522, 523):
         return True
-    said = failure.spoke and any(word in failure.message.lower() for word in _CAPACITY)
+    text = f"{failure.code} {failure.type} {failure.message}".lower()
+    said = failure.spoke and any(word in text for word in _CAPACITY)
     return status == 503 and (failure.retry_after is not None or said)
 
 
