@@ -148,7 +148,8 @@ class Delivery:
                 self._judge(choice, Failure("collect", message=type(error).__name__), tally, [slot])
                 continue
             usage = made.usage if slot == call.slots[-1] else None
-            image = Image(slot, artifact, choice.target.upstream, revised_prompt, usage)
+            target = choice.target
+            image = Image(slot, artifact, target.upstream, target.label, revised_prompt, usage)
             tally.images[slot] = image
             tally.open.remove(slot)
             self.report(image)

@@ -18,12 +18,14 @@ from gateway.verdict import CallFailed, Failure
 class Image:
     """One delivered image of a task: its slot, where it is stored, who made it.
 
-    `usage` is its whole call's, and stands at the last image of that call only.
+    `target` is the label of the upstream's credential. `usage` is its whole call's, and stands at its last image
+    only.
     """
 
     slot: int
     artifact: Artifact
     upstream: str
+    target: str
     revised_prompt: str | None = None
     usage: Usage | None = None
 

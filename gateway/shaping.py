@@ -220,8 +220,8 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 
 
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
-    """How the upstream that made the image was asked."""
-    return next((choice for choice in plan.choices if choice.target.upstream == image.upstream), None)
+    """How the credential that made the image was asked."""
+    return next((choice for choice in plan.choices if choice.target.label == image.target), None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
