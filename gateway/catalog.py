@@ -59,7 +59,7 @@ class Timeouts(_Part):
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
     poll: float = Field(20, gt=0, le=120, description="One status query.")
     poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
-    collect: float = Field(60, gt=0, le=600, description="All tries to download one result link.")
+    collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
 
 
 class Upstream(_Part):
@@ -220,7 +220,7 @@ def read(path: Path) -> Document:
         document = Document.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc']))}: {item['msg']}"
+            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc']))}: {_explain(item)}"
             for item in error.errors(include_url=False)
         ]
         raise CatalogueError("\n".join(lines)) from error
@@ -248,6 +248,13 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
             for one in model.upstreams
             if one not in upstreams
         ]
+    for name, upstream in upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials"), f"two credentials are named `{one}`; give each a `name` of its own")
+            for one in dict.fromkeys(names)
+            if names.count(one) > 1
+        ]
     for name, alias in document.aliases.items():
         if alias.model not in models:
             found.append((("aliases", name), f"there is no model `{alias.model}`; there are {', '.join(models)}"))
@@ -258,6 +265,19 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
             (("default_model",), f"there is no model `{document.default_model}`; there are {', '.join(models)}")
         )
     return found
+
+
+def _explain(mistake: Any) -> str:
+    """One of Pydantic's errors in words that say what would be right."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "there is no such field here; docs/configuration.md lists them"
+    if kind == "missing":
+        return "is required"
+    if kind == "too_short":
+        return f"needs at least {context.get('min_length', 1)} entry"
+    text = str(mistake["msg"]).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
 
 
 def _resolve_key(reference: str, env: Mapping[str, str]) -> str | None:

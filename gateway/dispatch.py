@@ -21,8 +21,8 @@ from gateway.services import Services
 from gateway.spool import Spool, StorageFullError
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 
-MAX_TRIES = 3
-"""Paid tries of one slot over all targets."""
+MAX_CALLS = 3
+"""Paid calls for one slot over all targets."""
 
 LONGEST_WAIT = 30.0
 """Seconds that a request waits for an upstream's Retry-After before its answer passes it on."""
@@ -50,7 +50,7 @@ class _Tally:
     """What happened so far to one task's slots."""
 
     open: list[int]
-    tries: dict[int, int] = field(default_factory=dict)
+    sent: dict[int, int] = field(default_factory=dict)
     images: dict[int, Image] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     usages: list[Usage | None] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Delivery:
         return self._conclude(tally)
 
     async def _try_target(self, choice: Choice, tally: _Tally) -> None:
-        slots = [slot for slot in tally.open if tally.tries.get(slot, 0) < MAX_TRIES]
+        slots = [slot for slot in tally.open if tally.sent.get(slot, 0) < MAX_CALLS]
         if not slots or tally.is_over:
             return
         try:
@@ -111,7 +111,7 @@ class Delivery:
         if tally.is_over:
             return
         for slot in call.slots:
-            tally.tries[slot] = tally.tries.get(slot, 0) + 1
+            tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
             await self.mark_sent(call, choice)
         except PublicError as error:
@@ -148,8 +148,7 @@ class Delivery:
                 self._judge(choice, Failure("collect", message=type(error).__name__), tally, [slot])
                 continue
             usage = made.usage if slot == call.slots[-1] else None
-            target = choice.target
-            image = Image(slot, artifact, target.upstream, target.label, revised_prompt, usage)
+            image = Image(slot, artifact, choice.target.upstream, choice.target.label, revised_prompt, usage)
             tally.images[slot] = image
             tally.open.remove(slot)
             self.report(image)
@@ -178,7 +177,10 @@ class Delivery:
             upstream=choice.target.label,
             verdict=verdict.kind,
             executed=verdict.executed.value,
-            failure=str(failure)[:300],
+            # Not the vendor's message: it may quote the prompt.
+            phase=failure.phase,
+            status=failure.status,
+            code=failure.code,
         )
 
     def _pause_before_again(self, tally: _Tally, is_last: bool) -> float:

@@ -234,7 +234,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _name_list(names: Sequence[str]) -> str:
-    """Field names as one header; clients read only so much, so of very many the rest is counted."""
+    """Field names as one header; SDKs read only so much, so of very many the rest is counted."""
     shown = names[:MOST_NAMED]
     more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
     return ",".join([*(_header_safe(name) for name in shown), *more])
