@@ -18,7 +18,7 @@ from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.receiving import Image, Receiver
 from gateway.routing import Choice, Plan
 from gateway.services import Services
-from gateway.spool import Spool
+from gateway.spool import Spool, StorageFullError
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 MAX_CALLS = 3
@@ -92,6 +92,11 @@ class Delivery:
         except CallFailed as failed:
             self._judge(choice, failed.failure, tally, slots)
             return
+        except StorageFullError:
+            full = errors.StorageFull("The gateway's disk takes no more bytes; nothing was sent.", retry_after=60)
+            tally.verdicts.append(Verdict("no_room", Executed.NO, again=False, elsewhere=False, error=full))
+            tally.is_over = True
+            return
         calls = fanout.split(self.job, choice.fit, slots)
         # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
         ends = await asyncio.gather(
@@ -137,6 +142,10 @@ class Delivery:
                 artifact = await receiver.receive(got, self.job, self.spool)
             except CallFailed as failed:
                 self._judge(choice, failed.failure, tally, [slot])
+                continue
+            except Exception as error:  # noqa: BLE001 (one picture's trouble must not take the others, which are paid)
+                _log.exception("a picture could not be taken in")
+                self._judge(choice, Failure("collect", message=type(error).__name__), tally, [slot])
                 continue
             usage = made.usage if slot == call.slots[-1] else None
             image = Image(slot, artifact, choice.target.upstream, choice.target.label, revised_prompt, usage)

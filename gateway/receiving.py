@@ -18,7 +18,8 @@ from gateway.verdict import CallFailed, Failure
 class Image:
     """One delivered image of a task: its slot, where it is stored, which upstream and target made it.
 
-    `usage` is its whole call's, and stands at the last image of that call only.
+    `target` is the label of the upstream's credential. `usage` is its whole call's, and stands at its last image
+    only.
     """
 
     slot: int

@@ -220,7 +220,7 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 
 
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
-    """How the upstream that made the image was asked."""
+    """How the credential that made the image was asked."""
     return next((choice for choice in plan.choices if choice.target.label == image.target), None)
 
 

@@ -51,7 +51,7 @@ OFFICIAL, VARIANT, TASKS = "anyfast/gpt-image-2", "anyfast/gpt-image-2-c", "apia
 SMALLEST = "1024x640"
 """The least pixels a size may have, so the quickest to draw."""
 
-TIMEOUTS = {"connect": 1, "call": 2, "task": 3, "poll": 1, "poll_every": 0.05, "collect": 1}
+TIMEOUTS = {"connect": 2, "call": 5, "task": 5, "poll": 1, "poll_every": 0.05, "collect": 1}
 
 
 def wait_until(is_true: Callable[[], Any], what: str = "it", seconds: float = 5.0) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import time
 
@@ -17,10 +19,15 @@ from tests.served import (
     OFFICIAL,
     TASKS,
     Gateway,
+    Gateways,
     error_of,
     small,
     wait_until,
 )
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_slow_upstream_ends_in_504(gateway: Gateway) -> None:
@@ -60,6 +67,37 @@ def test_hang_up_keeps_paid_image(gateway: Gateway, model: str) -> None:
     assert set(json.loads(record["images"])) <= stored
     assert len(gateway.simulator.book()) == 1
     assert not gateway.leftovers()
+
+
+def hang_up(gateway: Gateway, callers: int) -> None:
+    """So many callers ask for a picture, and leave once the vendor has taken all their requests."""
+    before = len(gateway.simulator.book())
+    address = (gateway.client.base_url.host, gateway.client.base_url.port)
+    body = json.dumps(small()).encode()
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(callers):
+            connection = stack.enter_context(socket.create_connection(address, timeout=5))
+            connection.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: len(gateway.simulator.book()) == before + callers, "the submissions", 10)
+
+
+def test_many_hang_ups_lose_nothing(gateways: Gateways) -> None:
+    """Twenty callers that leave at once cost no picture, no file, no memory, and no connection however often."""
+    gateway = gateways.open(upstreams={"anyfast": {"timeouts": {"call": 20}}})
+    gateway.simulator.fault("latency", seconds=0.5, times=None)
+    hang_up(gateway, 20)
+    gateway.settle()
+    # The connections to the store that twenty tasks needed at once are kept for the next twenty.
+    before = descriptors()
+    hang_up(gateway, 20)
+    gateway.settle()
+    records = gateway.task_records()
+    assert [record["status"] for record in records] == ["succeeded"] * 40
+    assert sum(len(json.loads(record["images"])) for record in records) == 40
+    assert len(gateway.simulator.book()) == 40
+    assert not gateway.leftovers()
+    wait_until(lambda: descriptors() <= before + 5, "the end of the connections")
 
 
 def test_half_upload_leaves_nothing(gateway: Gateway) -> None:

@@ -111,6 +111,19 @@ def test_edit_events_are_named_so(gateway: Gateway) -> None:
     assert set(read.data[0]["gateway"]["dropped"]) == {"moderation", "style"}
 
 
+def test_event_tells_of_its_own_credential(gateways: Gateways) -> None:
+    """Where a second key serves, the event tells what that one was asked and not what the first would have been."""
+    able = {"name": "able", "key": "env:WRONG_KEY", "group": "direct", "capabilities": {"edit_quality": True}}
+    plain = {"name": "plain", "key": "env:ANYFAST_API_KEY", "group": "direct"}
+    env = {"WRONG_KEY": "sim-nobody", "ANYFAST_API_KEY": "sim-direct"}
+    gateway = gateways.open(env=env, upstreams={"anyfast": {"credentials": [able, plain]}})
+    data = {"prompt": "a cat", "model": OFFICIAL, "stream": "true", "quality": "high"}
+    (event,) = stream(gateway, "/v1/images/edits", data=data, files={"image": png()}).data
+    assert event["gateway"]["dropped"] == ["quality"]
+    assert event["quality"] == "auto"
+    assert len(gateway.simulator.book()) == 1
+
+
 def test_one_event_an_image(gateway: Gateway) -> None:
     """Each of n images has its own event and its own index, and the call's usage stands at one of them."""
     read = streamed(gateway, n=3)
