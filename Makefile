@@ -47,3 +47,6 @@ lock: ## pin every dependency anew, with hashes
 
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
+
+bench: venv-dev ## measure memory and loop stalls of large pictures (three minutes); fails over a limit
+	$(PY) -m bench memory
