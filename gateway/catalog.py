@@ -76,7 +76,8 @@ class Upstream(_Part):
     @classmethod
     def _is_origin(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
+        if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
             raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
         return value.rstrip("/")
 
@@ -198,13 +199,13 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
             if simulator_url:
                 targets.append(_simulated(name, upstream, credential, simulator_url))
                 continue
-            key = _resolve_key(credential.key, env)
+            key = _resolve_key(path, credential.key, env)
             if key:
                 targets.append(_target(name, upstream, credential, key))
             else:
                 missing.append(credential.key)
         if len(missing) == len(upstream.credentials):
-            off[name] = f"{', '.join(missing)} is not set"
+            off[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
     return Catalogue(document=document, targets=tuple(targets), off=off, is_simulated=simulator_url is not None)
 
 
@@ -214,17 +215,23 @@ def read(path: Path) -> Document:
         tree, value = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CatalogueError(f"{path}:{line}: not UTF-8 text") from error
     except YamlMistake as mistake:
         raise CatalogueError(f"{path}:{mistake.line}: {mistake}") from mistake
     try:
         document = Document.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc']))}: {item['msg']}"
+            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc'])) or 'the catalogue'}: {item['msg']}"
             for item in error.errors(include_url=False)
         ]
-        raise CatalogueError("\n".join(lines)) from error
-    mistakes = [f"{path}:{line_of(tree, where)}: {'.'.join(where)}: {what}" for where, what in _find_dangling(document)]
+        raise CatalogueError("\n".join(dict.fromkeys(lines))) from error
+    mistakes = [
+        f"{path}:{line_of(tree, where)}: {'.'.join(map(str, where))}: {what}"
+        for where, what in (*_find_dangling(document), *_find_repeated(document))
+    ]
     if mistakes:
         raise CatalogueError("\n".join(mistakes))
     return document
@@ -260,14 +267,38 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
     return found
 
 
-def _resolve_key(reference: str, env: Mapping[str, str]) -> str | None:
+def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]]:
+    """Credentials are known by their names, so two of one name would share one key."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for name, upstream in document.upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials", index), f"another credential is named `{one}`; give each its `name`")
+            for index, one in enumerate(names)
+            if one in names[:index]
+        ]
+    for name, model in document.models.items():
+        found += [
+            (("models", name, "upstreams", index), f"`{one}` stands here twice")
+            for index, one in enumerate(model.upstreams)
+            if one in model.upstreams[:index]
+        ]
+    return found
+
+
+def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:
+    """The key a reference stands for; None when it is absent or empty. Raises CatalogueError, without the key."""
     kind, _, rest = reference.partition(":")
-    if kind == "env":
-        return env.get(rest, "").strip() or None
     try:
-        return Path(rest).read_text(encoding="utf-8").strip() or None
+        key = env.get(rest, "") if kind == "env" else Path(rest).read_text(encoding="utf-8")
     except OSError:
         return None
+    except UnicodeDecodeError:
+        key = "\x00"
+    key = key.strip()
+    if not all("!" <= char <= "~" for char in key):
+        raise CatalogueError(f"{path}: {reference} holds a space or a character that no key has")
+    return key or None
 
 
 def _profile(upstream: Upstream, credential: Credential) -> Profile:
@@ -279,6 +310,7 @@ def _profile(upstream: Upstream, credential: Credential) -> Profile:
         "edit_quality": known.edit_quality,
         "masked_quality": known.edit_quality if upstream.kind == "anyfast" else None,
         "max_references": known.max_references,
+        "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
         "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
     }
     return shipped.change(**{name: value for name, value in changes.items() if value is not None})
