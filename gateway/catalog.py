@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from gateway.capabilities import Profile, shipped_profile
 from gateway.settings import StartRefused
@@ -225,9 +226,9 @@ def read(path: Path) -> Document:
     except ValidationError as error:
         lines = [
             f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc'])) or 'the catalogue'}: {item['msg']}"
-            for item in error.errors(include_url=False)
+            for item in _find_causes(error)
         ]
-        raise CatalogueError("\n".join(dict.fromkeys(lines))) from error
+        raise CatalogueError("\n".join(lines)) from error
     mistakes = [
         f"{path}:{line_of(tree, where)}: {'.'.join(map(str, where))}: {what}"
         for where, what in (*_find_dangling(document), *_find_repeated(document))
@@ -244,6 +245,13 @@ def schema() -> dict[str, Any]:
 
 def render_schema() -> str:
     return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _find_causes(error: ValidationError) -> list[ErrorDetails]:
+    """The mistakes themselves: a list whose only item is wrong is also told to be empty, which helps nobody."""
+    found = error.errors(include_url=False)
+    inner = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    return [item for item in found if item["type"] != "too_short" or item["loc"] not in inner]
 
 
 def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
