@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help run test check lint types imports fast soak bench lock image-test clean venv venv-dev
+.PHONY: help run test check lint types imports fast schema lock image-test venv venv-dev
 
 help: ## show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,3 +47,6 @@ lock: ## pin every dependency anew, with hashes
 
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
+
+bench: venv-dev ## measure memory and loop stalls of large pictures (three minutes); fails over a limit
+	$(PY) -m bench memory

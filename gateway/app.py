@@ -39,6 +39,7 @@ EXPOSED = (
     "x-gateway-delivered",
     "x-gateway-dropped-params",
     "x-gateway-simulated",
+    "x-should-retry",
     "retry-after",
 )
 """Answer headers that a browser's script may read."""

@@ -60,7 +60,7 @@ class Timeouts(_Part):
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
     poll: float = Field(20, gt=0, le=120, description="One status query.")
     poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
-    collect: float = Field(60, gt=0, le=600, description="All tries to download one result link.")
+    collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
 
 
 class Upstream(_Part):
@@ -225,12 +225,11 @@ def read(path: Path) -> Document:
         document = Document.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc'])) or 'the catalogue'}: {item['msg']}"
-            for item in _find_causes(error)
+            f"{path}:{line_of(tree, one['loc'])}: {_name(one['loc'])}: {_explain(one)}" for one in _find_causes(error)
         ]
         raise CatalogueError("\n".join(lines)) from error
     mistakes = [
-        f"{path}:{line_of(tree, where)}: {'.'.join(map(str, where))}: {what}"
+        f"{path}:{line_of(tree, where)}: {_name(where)}: {what}"
         for where, what in (*_find_dangling(document), *_find_repeated(document))
     ]
     if mistakes:
@@ -245,6 +244,10 @@ def schema() -> dict[str, Any]:
 
 def render_schema() -> str:
     return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _name(where: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, where)) or "the catalogue"
 
 
 def _find_causes(error: ValidationError) -> list[ErrorDetails]:
@@ -262,6 +265,13 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
             (("models", name, "upstreams"), f"there is no upstream `{one}`; there are {', '.join(upstreams)}")
             for one in model.upstreams
             if one not in upstreams
+        ]
+    for name, upstream in upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials"), f"two credentials are named `{one}`; give each a `name` of its own")
+            for one in dict.fromkeys(names)
+            if names.count(one) > 1
         ]
     for name, alias in document.aliases.items():
         if alias.model not in models:
@@ -292,6 +302,19 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
             if one in model.upstreams[:index]
         ]
     return found
+
+
+def _explain(mistake: ErrorDetails) -> str:
+    """One of Pydantic's errors in words that say what would be right."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "there is no such field here; docs/configuration.md lists them"
+    if kind == "missing":
+        return "is required"
+    if kind == "too_short":
+        return f"needs at least {context.get('min_length', 1)} entry"
+    text = str(mistake["msg"]).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
 
 
 def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:

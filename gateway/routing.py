@@ -61,7 +61,11 @@ def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue) -> 
 
 
 def _explain(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:
-    reasons = "; ".join(dict.fromkeys(f"{one.upstream}: {one.unfit.reason}" for one in rejections))
+    upstreams: dict[str, list[str]] = {}
+    for one in rejections:
+        names = upstreams.setdefault(one.unfit.reason, [])
+        names += [one.upstream] if one.upstream not in names else []
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
     return errors.UnsupportedValue(
         f"No upstream of `{model_name}` can serve this request ({reasons}).", param=rejections[0].unfit.param
     )

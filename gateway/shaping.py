@@ -173,6 +173,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
         "background": "opaque",
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
+        "usage": _usage(image.usage) if image.usage else None,
         "gateway": {
             "task": task.id,
             "index": image.slot,
@@ -219,8 +220,8 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 
 
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
-    """How the upstream that made the image was asked."""
-    return next((choice for choice in plan.choices if choice.target.upstream == image.upstream), None)
+    """How the credential that made the image was asked."""
+    return next((choice for choice in plan.choices if choice.target.label == image.target), None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _name_list(names: Sequence[str]) -> str:
-    """Field names as one header; clients read only so much, so of very many the rest is counted."""
+    """Field names as one header; SDKs read only so much, so of very many the rest is counted."""
     shown = names[:MOST_NAMED]
     more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
     return ",".join([*(_header_safe(name) for name in shown), *more])

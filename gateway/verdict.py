@@ -133,7 +133,7 @@ def _is_policy(failure: Failure) -> bool:
 
 
 def _policy(failure: Failure) -> Verdict:
-    # The refusal's reason is for the caller to read; other vendor texts are not passed on where they name our account.
+    # The reason is for the caller to read; other vendor texts are not passed on where they name our credential.
     error = errors.ModerationBlocked(failure.message or "The upstream's safety system refused this request.")
     return Verdict("policy", Executed.UNKNOWN, again=False, elsewhere=False, error=error)
 
@@ -164,7 +164,7 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
         )
         return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error)
     if status in (401, 402, 403):
-        # Never the vendor's text: it is about the operator's account, not about the caller's.
+        # Never the vendor's text: it is about the operator's credential, not about the caller.
         error = errors.UpstreamUnavailable(
             "The upstream refused the gateway's credential; its operator was told.", retry_after=60
         )

@@ -60,7 +60,7 @@ def read_params(fields: Mapping[str, Any], operation: Operation, *, is_text: boo
     if not prompt:
         raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
     size, tier = _read_size(reader)
-    quality = reader.choice("quality", tuple(_QUALITIES), "Other models' qualities such as `xhigh` are not available.")
+    quality = reader.choice("quality", tuple(_QUALITIES), "Other models' qualities are not available.")
     output_format = reader.choice("output_format", ("png", "jpeg", "webp")) or "png"
     compression = reader.integer("output_compression", 0, 100)
     background = reader.choice("background", ("auto", "opaque", "transparent")) or "auto"

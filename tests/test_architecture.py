@@ -11,11 +11,7 @@ FILES = sorted(path for folder in ("gateway", "tests", "bench", "scripts") for p
 MAX_FILE = 400
 MAX_FUNCTION = 60
 
-LONGER = {
-    "tests/api/test_bad_input.py": 556,
-    "tests/api/test_images.py": 557,
-    "tests/served.py": 405,
-}
+LONGER: dict[str, int] = {}
 """Today's exceptions, as `file` or `file:function` with its lines. Entries may shrink or go; none may be added."""
 
 

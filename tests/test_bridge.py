@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from tests.served import TASKS, Gateway, Gateways, decode, error_of, png, wait_until
+from tests.plain_pictures import decode, png
+from tests.served import TASKS, Gateway, Gateways, error_of, wait_until
+from tests.vendor import vendor
 
 DONE = ["completed", "succeeded", "success", "succeed", "done", "finished", "Completed"]
 FAILED = ["failed", "failure", "fail", "error", "cancelled", "canceled", "rejected", "FAILED"]
@@ -189,39 +186,6 @@ def test_download_ends_in_time(brief: Gateway) -> None:
     assert not brief.leftovers()
 
 
-@contextmanager
-def vendor(answer: Callable[[str, str], Any]) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A vendor of the test's own: its URL, and the method, path and key of what it was sent."""
-    seen: list[dict[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            key = self.headers.get("authorization", "")
-            seen.append({"method": self.command, "path": self.path, "key": key})
-            data = json.dumps(answer(self.command, self.path)).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(data)))
-            self.send_header("content-type", "application/json")
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_GET  # noqa: N815 (the name the base class looks for)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name the base class gave it)
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.parametrize("path", ["/v1/tasks/t1", "/v1/tasks/t1?token=x", "//evil/v1/tasks/t1", "/v1/../admin"])
 def test_poll_keeps_key_at_home(gateways: Gateways, path: str) -> None:
     """A poll_url that names another origin is not followed there: our key goes to the configured one only."""
@@ -236,8 +200,8 @@ def test_poll_keeps_key_at_home(gateways: Gateways, path: str) -> None:
         with vendor(answer) as (home, seen):
             gateway = gateways.open(upstreams={"apiany": {"base_url": home}})
             assert ask(gateway).status_code == 200
-            assert [one["path"] for one in seen] == ["/v1/images/generations", "/v1/tasks/t1"]
-            assert {one["key"] for one in seen} == {"Bearer sim-apiany"}
+            assert [one.path for one in seen] == ["/v1/images/generations", "/v1/tasks/t1"]
+            assert {one.key for one in seen} == {"Bearer sim-apiany"}
     assert not strayed
 
 
@@ -253,7 +217,7 @@ def test_links_elsewhere_get_no_key(gateways: Gateways) -> None:
         with vendor(answer) as (home, seen):
             gateway = gateways.open(upstreams={"apiany": {"base_url": home}})
             assert error_of(ask(gateway))["code"] == "upstream_failed"
-            assert sum(one["method"] == "POST" for one in seen) == 1
+            assert sum(one.method == "POST" for one in seen) == 1
     assert not strayed
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, png
+from tests.plain_pictures import png
+from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
 
 SYNC_FIRST, TASK_FIRST = "sync-first", "task-first"
 ALONE = {"sync": OFFICIAL, "task": TASKS}
 PAIR = {"sync": SYNC_FIRST, "task": TASK_FIRST}
 UPSTREAM = {"sync": "anyfast", "task": "apiany"}
-QUICK = {"timeouts": {"call": 1.2, "task": 1.5}}
+QUICK = {"timeouts": {"call": 1.8, "task": 1.8}}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import uuid
 
 import pytest
 
-from tests.served import Gateways, decode
+from tests.plain_pictures import decode
+from tests.served import Gateways
 
 pytestmark = pytest.mark.slow
 

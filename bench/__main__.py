@@ -1,0 +1,28 @@
+"""`python -m bench NAME`: runs one benchmark; the exit code is 1 when a figure passes its limit.
+
+A new benchmark is one module with `NAME`, `HELP`, `add_options` and `run`, and its name in `BENCHMARKS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import memory
+
+BENCHMARKS = (memory,)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the served gateway on loopback.")
+    names = parser.add_subparsers(title="benchmarks", required=True, metavar="NAME")
+    for module in BENCHMARKS:
+        own = names.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        module.add_options(own)
+        own.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    return 0 if options.run(options) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""The gateway and its simulator as they are served: own processes, a fresh data folder, loopback only.
+
+Used by every benchmark. Takes no upstream key and no setting from the environment, so that nothing real is ever called.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.demo import SIMULATED_BY
+from gateway.processes import spawn, stop
+
+ROOT = Path(__file__).parent.parent
+STOP_S = 20.0
+
+_TAKEN_AWAY = ("GATEWAY_", "ANYFAST_", "APIANY_", "MALLOC_", SIMULATED_BY)
+
+
+class BenchError(Exception):
+    """The benchmark could not be run; a figure over its limit is no such error."""
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The stand-in vendors."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def reset(self) -> None:
+        """Forget rules, book, log and links."""
+        self._post("/_reset", None)
+
+    def fault(self, kind: str, **options: Any) -> None:
+        """Lay a rule down that strikes every paid request from now on."""
+        self._post("/_faults", {"times": None, "fault": {"kind": kind, **options}})
+
+    def _post(self, path: str, document: Any) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("POST", path, json.dumps(document), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            if answer.status >= 300:
+                raise BenchError(f"the simulator refused {path}: {answer.read(500)!r}")
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway with one worker. `pid` is the worker's process."""
+
+    port: int
+    key: str
+    pid: int
+
+
+@contextmanager
+def simulator(*, latency: float = 0.05) -> Iterator[Simulator]:
+    words = [sys.executable, "-m", "gateway.simulator", "--port", "0", "--latency", str(latency)]
+    process = spawn(words, dies_by=9, env=_environment({}), stdout=subprocess.PIPE)
+    try:
+        yield Simulator(_port_in(_read_until(process, "http://")))
+    finally:
+        stop(process, STOP_S)
+
+
+@contextmanager
+def gateway(simulator_url: str, extra: Mapping[str, str] | None = None) -> Iterator[Gateway]:
+    """A gateway in demo mode over the simulator. `extra` is added to its environment."""
+    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as folder:
+        log = Path(folder, "log")
+        env = _environment({"GATEWAY_SIMULATOR_URL": simulator_url, "GATEWAY_LOG_LEVEL": "warning", **(extra or {})})
+        words = [sys.executable, "-m", "gateway", "serve", "--demo", "--port", "0", "--data-dir", f"{folder}/data"]
+        with log.open("wb") as errors:
+            process = spawn(words, dies_by=9, env=env, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            try:
+                port = _port_in(_read_until(process, "answers on http://"))
+            except BenchError as error:
+                raise BenchError(f"{error}\n{log.read_text(errors='replace')[-4000:]}") from None
+            key = Path(folder, "data", "demo.key").read_text(encoding="ascii").strip()
+            yield Gateway(port, key, _find_worker(process.pid))
+        finally:
+            stop(process, STOP_S)
+            sys.stderr.write(log.read_text(errors="replace")[-4000:])
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_TAKEN_AWAY)}
+    return kept | {"PYTHONPATH": str(ROOT)} | dict(extra)
+
+
+def _read_until(process: subprocess.Popen[bytes], mark: str) -> str:
+    """The first line on the process's output that holds the mark."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if mark in (text := line.decode(errors="replace")):
+            return text
+    raise BenchError("a process ended before it said where it listens")
+
+
+def _port_in(line: str) -> int:
+    return int(line.partition("http://")[2].partition(":")[2].split("/")[0].strip())
+
+
+def _find_worker(supervisor: int) -> int:
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text(encoding="ascii").split()
+    for child in children:
+        if b"gateway.worker" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+            return int(child)
+    raise BenchError("the gateway has no worker")
