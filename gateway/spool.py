@@ -120,6 +120,8 @@ class Spool:
 
     def claim(self, budget: MemoryBudget, size: int) -> bool:
         """Take `size` bytes of a budget until this spool closes; False, and nothing taken, when it has not as many."""
+        if self.is_closed:
+            raise RuntimeError("this spool is closed")
         if not budget.take(size):
             return False
         self._claims.append((budget, size))
@@ -193,38 +195,40 @@ class BlobWriter:
             data = b"".join(self._pieces)
             self._digest.update(data)
             return Blob(self.size, self._digest.hexdigest(), data=data)
-        await self._flush()
-        assert self._file is not None
-        await asyncio.to_thread(self._file.close)
+        await self._flush(is_last=True)
         return Blob(self.size, self._digest.hexdigest(), path=self._path)
 
     async def abort(self) -> None:
         """Drop what was written so far."""
         self._pieces.clear()
         if self._file is not None:
-            self._file.close()
+            # Closing writes what is still buffered, which a full disk refuses.
+            with contextlib.suppress(OSError):
+                self._file.close()
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, is_last: bool = False) -> None:
         pieces = self._pieces
         self._pieces = []
         self._waiting = 0
-        if self._path is None:
-            self._path = self._spool.new_path()
         try:
-            await asyncio.to_thread(self._put, pieces)
+            if self._path is None:
+                self._path = self._spool.new_path()
+            await asyncio.to_thread(self._put, pieces, is_last)
         except OSError as error:
             raise StorageFullError(os.strerror(error.errno or 0)) from error
 
-    def _put(self, pieces: list[bytes]) -> None:
+    def _put(self, pieces: list[bytes], is_last: bool) -> None:
         assert self._path is not None
         if self._file is None:
             self._file = self._path.open("wb")
         for piece in pieces:
             self._file.write(piece)
             self._digest.update(piece)
+        if is_last:
+            self._file.close()
 
 
 def _describe(path: Path) -> Blob:

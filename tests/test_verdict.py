@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.verdict import POLICY_CODES, CallFailed, Executed, Failure, Verdict, classify
+from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 NO, UNKNOWN, YES = Executed.NO, Executed.UNKNOWN, Executed.YES
+POLICIES = {
+    *("content_policy", "content_filter", "image_safety"),  # apiany's documentation
+    *("moderation_blocked", "content_policy_violation", "safety_violation"),  # OpenAI's API
+    "sensitive_words_detected",  # relays of Anyfast's kind
+}
 LISTED = {400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 500, 502, 503, 521, 522, 523}
 
 
@@ -115,7 +120,7 @@ def test_overload_is_heard_in_words(word: str, field: str) -> None:
     assert judge("status", 500, spoke=True, unbilled=False, **said).kind == "unknown"
 
 
-@pytest.mark.parametrize("code", sorted(POLICY_CODES))
+@pytest.mark.parametrize("code", sorted(POLICIES))
 @pytest.mark.parametrize(
     ("phase", "status"),
     [("status", 400), ("status", 403), ("status", 429), ("status", 500), ("body", 200), ("task", None)],
@@ -157,6 +162,15 @@ def test_invalid_task_is_not_bought_elsewhere(facts: dict[str, Any]) -> None:
     verdict = judge("task", message="n is too large", param="n", **facts)
     assert outline(verdict) == (NO, False, False, errors.InvalidValue, None, None)
     assert verdict.error.param == "n"
+
+
+def test_unusable_picture_is_the_callers() -> None:
+    """A picture that cannot be prepared is a 400 that names its field, at no vendor's cost and with no drift."""
+    verdict = judge("prepare", message="The image's pixels are broken.", param="image")
+    assert (verdict.kind, verdict.drift) == ("refused", False)
+    assert outline(verdict) == (NO, False, False, errors.InvalidValue, None, None)
+    assert (verdict.error.param, verdict.error.message) == ("image", "The image's pixels are broken.")
+    assert judge("write", param="image").kind == "unsent"
 
 
 def test_refusal_keeps_param_and_reports_drift() -> None:
@@ -210,7 +224,7 @@ def test_messages_say_what_happened(failure: Failure, says: str) -> None:
         st.sampled_from(["prepare", "connect", "write", "read", "status", "body", "task", "collect"]),
         status=st.none() | st.integers(0, 999),
         spoke=st.booleans(),
-        code=st.none() | st.text() | st.sampled_from(sorted(POLICY_CODES)),
+        code=st.none() | st.text() | st.sampled_from(sorted(POLICIES)),
         type=st.none() | st.text(),
         message=st.text(),
         retry_after=st.none() | st.floats(0, 1e9),

@@ -16,6 +16,9 @@ from gateway.verdict import CallFailed, Failure
 
 _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
 
+_MAX_MESSAGE = 2000
+"""Characters of a vendor's message that are kept: it may reach the caller's own error."""
+
 
 def read_answer(reply: Reply) -> Answer:
     """The images of a 2xx answer. Raises CallFailed (`status` with an error inside, `body` when there is no image)."""
@@ -99,14 +102,14 @@ def find_error(document: Any) -> tuple[str | None, str | None, str, str | None] 
         return None
     error = document.get("error")
     if isinstance(error, str) and error:
-        return None, None, error, None
+        return None, None, error[:_MAX_MESSAGE], None
     if not isinstance(error, dict) or not error:
         return None
     message = error.get("message")
     return (
         _text(error.get("code")),
         _text(error.get("type")),
-        message if isinstance(message, str) else str(message or ""),
+        (message if isinstance(message, str) else str(message or ""))[:_MAX_MESSAGE],
         _text(error.get("param")),
     )
 
