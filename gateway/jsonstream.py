@@ -50,35 +50,52 @@ class Base64Writer:
 
     async def write(self, text: bytes) -> None:
         """Raises BadJson on other characters, TooLarge when the picture passes its limit."""
-        text = (self._rest + text).translate(_URLSAFE, _SPACE)
+        text = self._rest + text
+        data = _decode_plain(text)
+        if data is None:
+            text = text.translate(_URLSAFE, _SPACE)
         whole = len(text) - len(text) % 4
         self._rest = text[whole:]
-        await self._put(text[:whole])
+        await self._put(text[:whole], data)
 
     async def finish(self) -> Blob:
+        rest = self._rest.translate(_URLSAFE, _SPACE)
         # Some relays leave the padding out; one lone character can never be right.
-        if len(self._rest) == 1:
+        if len(rest) == 1:
             raise BadJson("the base64 text ends in the middle of a byte")
-        if self._rest:
-            await self._put(self._rest + b"=" * (4 - len(self._rest)))
+        if rest:
+            await self._put(rest + b"=" * (4 - len(rest)))
         return await self._writer.finish()
 
     async def abort(self) -> None:
         await self._writer.abort()
 
-    async def _put(self, text: bytes) -> None:
+    async def _put(self, text: bytes, data: bytes | None = None) -> None:
+        """Write `data`, which is `text` decoded; where it is not given, decode."""
         if not text:
             return
         if self._is_padded:
             raise BadJson("the base64 text goes on after its padding")
         self._is_padded = text.endswith(b"=")
-        try:
-            data = pybase64.b64decode(text, validate=True)
-        except ValueError as error:
-            raise BadJson("the text is not base64") from error
+        if data is None:
+            try:
+                data = pybase64.b64decode(text, validate=True)
+            except ValueError as error:
+                raise BadJson("the text is not base64") from error
         if self._writer.size + len(data) > self._limit:
             raise TooLarge("a picture", self._limit)
         await self._writer.write(data)
+
+
+def _decode_plain(text: bytes) -> bytes | None:
+    """The bytes of all whole groups of plain base64; None where there is anything else in it.
+
+    Nearly every picture comes so, and trying costs a tenth of translating its text first.
+    """
+    try:
+        return pybase64.b64decode(text[: len(text) - len(text) % 4], validate=True)
+    except ValueError:
+        return None
 
 
 async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
@@ -122,11 +139,13 @@ class JsonReader:
         self._peeked = bytearray()
         self._last = b""
         self._escape = b""
+        self._quote = -1
         self._writer: Base64Writer | None = None
 
     async def feed(self, piece: bytes) -> None:
         """Take the next bytes. Raises BadJson or TooLarge as soon as it is certain."""
         start = 0
+        self._quote = -1
         while start < len(piece):
             start = await self._step(piece, start)
             if len(self._rest) > self._max_rest:
@@ -214,20 +233,22 @@ class JsonReader:
         self._escape = b""
         self._writer = Base64Writer(self._spool.writer(), self._max_picture)
         self._step = self._picture
-        start = 0
+        start, self._quote = 0, -1
         while start < len(peeked):
             start = await self._picture(peeked, start)
+        self._quote = -1
 
     async def _picture(self, piece: bytes, start: int) -> int:
         assert self._writer is not None
         if self._escape:
             return await self._escaped(piece, start)
-        special = _SPECIAL.search(piece, start)
-        end = special.start() if special else len(piece)
+        quote = self._next_quote(piece, start)
+        escape = piece.find(b"\\", start, quote)
+        end = escape if escape >= 0 else quote
         await self._writer.write(piece[start:end])
-        if special is None:
+        if end == len(piece):
             return end
-        if special[0] == b"\\":
+        if escape >= 0:
             self._escape = b"\\"
         else:
             self._blobs.append(await self._writer.finish())
@@ -236,6 +257,16 @@ class JsonReader:
             self._last = b'"'
             self._step = self._outside
         return end + 1
+
+    def _next_quote(self, piece: bytes, start: int) -> int:
+        """The index of the next quote, or the piece's length; remembered, or many escapes would look for it each.
+
+        `find` reads 200 times as many bytes a second as a pattern for both characters does.
+        """
+        if self._quote < start:
+            found = piece.find(b'"', start)
+            self._quote = found if found >= 0 else len(piece)
+        return self._quote
 
     async def _escaped(self, piece: bytes, start: int) -> int:
         assert self._writer is not None
