@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: runs one benchmark; the exit code is 1 when a figure passes its limit.
+"""`python -m bench NAME`: runs one benchmark; the exit code is 1 when a figure passes its limit, 2 when it could not be run.
 
 A new benchmark is one module with `NAME`, `HELP`, `add_options` and `run`, and its name in `BENCHMARKS`.
 """
@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from bench import memory
+from bench.serving import BenchError
 
 BENCHMARKS = (memory,)
 
@@ -21,7 +22,11 @@ def main(arguments: list[str]) -> int:
         module.add_options(own)
         own.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
-    return 0 if options.run(options) else 1
+    try:
+        return 0 if options.run(options) else 1
+    except BenchError as error:
+        sys.stderr.write(f"The benchmark could not be run: {error}\n")
+        return 2
 
 
 if __name__ == "__main__":

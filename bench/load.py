@@ -21,7 +21,7 @@ _PIECE = 512 * 1024
 
 @dataclass(frozen=True)
 class Load:
-    """`count` times one POST of the file at `body`, all at once."""
+    """`count` times one POST of the file at `body`, all at once; the answer is left unread for `hold_s` seconds."""
 
     port: int
     key: str
@@ -29,6 +29,7 @@ class Load:
     content_type: str
     body: str
     count: int = 1
+    hold_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def _send(load: Load, barrier: threading.Barrier, answers: list[Answered]) -> No
             start += piece
         head_bytes, _, first = start.partition(b"\r\n\r\n")
         size = len(first)
+        time.sleep(load.hold_s)
         while got := wire.recv_into(buffer):
             size += got
         answers.append(_read_head(head_bytes, size, time.monotonic() - started, first))

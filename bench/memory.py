@@ -34,6 +34,8 @@ ANSWER_LIMIT, EDIT_LIMIT = 16 * MIB, 8 * MIB
 
 _GENERATIONS, _EDITS = "/v1/images/generations", "/v1/images/edits"
 _IDLE_S = 2.0
+_HOLD_S = 3.0
+"""Seconds that late readers leave their answers unread, while these wait in the worker."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,13 @@ class Case:
     path: str
     limit: int
     make_body: Callable[[Path, str, str], samples.Body]
-    pad: int | None = None
+    upstreams: tuple[str, ...] = tuple(UPSTREAMS)
+    faults: tuple[dict[str, Any], ...] = ()
+    hold_s: float = 0.0
+    answered: int = 0
+    """Bytes that each answer must have at least."""
+    uploaded: int = 0
+    """Bytes that each request must have sent to its upstream at least."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def run(options: argparse.Namespace) -> bool:
         results = [
             _measure(simulator, folder, upstream, case, options)
             for case in _cases(folder)
-            for upstream in UPSTREAMS
+            for upstream in case.upstreams
             if options.only in f"{upstream} {case.name}"
         ]
     document = report.describe_run() | {"requests_at_once": options.at_once, "results": results}
@@ -85,12 +93,33 @@ def run(options: argparse.Namespace) -> bool:
 
 
 def _cases(folder: Path) -> list[Case]:
-    pixels, metadata = samples.pixel_heavy(folder), samples.metadata_heavy(folder)
+    return [*_answers(), *_edits(samples.pixel_heavy(folder), samples.metadata_heavy(folder))]
+
+
+def _answers() -> list[Case]:
+    pad = {"kind": "pad", "bytes": ANSWER_BYTES}
+    inside = {"kind": "shape", "shape": "result.data.b64_json"}
+    whole = ANSWER_BYTES // 3 * 4
+
+    def case(name: str, limit: int, faults: tuple[dict[str, Any], ...], **more: Any) -> Case:
+        return Case(name, _GENERATIONS, limit, samples.plain, faults=faults, answered=whole, **more)
+
     return [
-        Case("answer of 20 MB", _GENERATIONS, ANSWER_LIMIT, samples.plain, ANSWER_BYTES),
-        Case("edit of 50 MB, pixels", _EDITS, EDIT_LIMIT, lambda at, name, to: samples.form(at, name, to, pixels)),
-        Case("edit of 50 MB, metadata", _EDITS, EDIT_LIMIT, lambda at, name, to: samples.form(at, name, to, metadata)),
-        Case("edit of 50 MB, JSON", _EDITS, EDIT_LIMIT, lambda at, name, to: samples.data_url(at, name, to, pixels)),
+        case("answer of 20 MB", ANSWER_LIMIT, (pad,)),
+        case("answer of 20 MB, in the task", ANSWER_LIMIT, (pad, inside), upstreams=("apiany",)),
+        case("answer of 20 MB, read late", ANSWER_LIMIT, (pad,), upstreams=("anyfast",), hold_s=_HOLD_S),
+    ]
+
+
+def _edits(pixels: Path, metadata: Path) -> list[Case]:
+    def case(name: str, make: Callable[..., samples.Body], image: Path, uploaded: int) -> Case:
+        return Case(name, _EDITS, EDIT_LIMIT, lambda at, stem, to: make(at, stem, to, image), uploaded=uploaded)
+
+    return [
+        case("edit of 50 MB, pixels", samples.form, pixels, pixels.stat().st_size),
+        # Stripped before it is passed on: the upstream gets the pixels alone.
+        case("edit of 50 MB, metadata", samples.form, metadata, 1),
+        case("edit of 50 MB, JSON", samples.data_url, pixels, pixels.stat().st_size),
     ]
 
 
@@ -105,11 +134,13 @@ def _measure(
         with Pings(gateway.port) as idle:
             time.sleep(_IDLE_S)
         base = resident(gateway.pid)
-        if case.pad:
-            simulator.fault("pad", bytes=case.pad)
+        for fault in case.faults:
+            simulator.fault(**fault)
         rounds = [_round(gateway, case, body, upstream, options.at_once) for _ in range(options.rounds)]
         after = details(gateway.pid)
     body.path.unlink()
+    if case.uploaded:
+        _check_uploads([size for size in simulator.uploads() if size >= case.uploaded], options)
     result = _conclude(upstream, case, base, rounds, options.at_once)
     result |= {"idle_p99_ms": round(quantile(idle.waits, 0.99), 1), "after": after}
     _tell(result)
@@ -119,18 +150,25 @@ def _measure(
 def _round(gateway: Gateway, case: Case, body: samples.Body, upstream: str, at_once: int) -> Round:
     with Pings(gateway.port) as pings, PeakWatch(gateway.pid) as watch:
         started = time.monotonic()
-        answers = _request(gateway, case.path, body, at_once, upstream)
+        answers = _request(gateway, case.path, body, at_once, upstream, case.hold_s)
         seconds = time.monotonic() - started
-    if case.pad and min(answer.bytes for answer in answers) < case.pad * 4 // 3:
+    if min(answer.bytes for answer in answers) < case.answered:
         raise BenchError("an answer was smaller than its picture")
     left = resident(gateway.pid)
     slowest = max(answer.seconds for answer in answers)
     return Round(watch.peak, watch.sampled, left, seconds, slowest, watch.half_full, pings.waits)
 
 
-def _request(gateway: Gateway, path: str, body: samples.Body, count: int, upstream: str) -> list[load.Answered]:
+def _check_uploads(uploads: list[int], options: argparse.Namespace) -> None:
+    if len(uploads) != options.rounds * options.at_once:
+        raise BenchError(f"the upstream got {len(uploads)} whole images of {options.rounds * options.at_once}")
+
+
+def _request(
+    gateway: Gateway, path: str, body: samples.Body, count: int, upstream: str, hold_s: float = 0
+) -> list[load.Answered]:
     """Answers that are whole, right and simulated. Raises BenchError for any other."""
-    answers = load.run(Load(gateway.port, gateway.key, path, body.content_type, str(body.path), count))
+    answers = load.run(Load(gateway.port, gateway.key, path, body.content_type, str(body.path), count, hold_s))
     wrong = [one for one in answers if not (one.status == 200 and one.is_whole and one.is_simulated)]
     wrong += [one for one in answers if one.upstream != upstream]
     if wrong or len(answers) != count:

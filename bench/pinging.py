@@ -14,6 +14,8 @@ import threading
 import time
 from types import TracebackType
 
+from bench.serving import BenchError
+
 EVERY_S = 0.05
 _TIMEOUT_S = 60.0
 
@@ -40,7 +42,9 @@ class Pings:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         output, _ = self._process.communicate(timeout=_TIMEOUT_S)
-        self.waits = json.loads(output)
+        if error is None and self._process.returncode != 0:
+            raise BenchError("the pings broke off")
+        self.waits = json.loads(output or "[]")
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -48,15 +48,25 @@ class Simulator:
         """Lay a rule down that strikes every paid request from now on."""
         self._post("/_faults", {"times": None, "fault": {"kind": kind, **options}})
 
+    def uploads(self) -> list[int]:
+        """The bytes of every body that was sent to an edit or an upload."""
+        seen = [one for one in self._ask("GET", "/_log") if one["endpoint"] in ("edits", "upload")]
+        return [int(one["headers"].get("content-length", 0)) for one in seen]
+
     def _post(self, path: str, document: Any) -> None:
+        self._ask("POST", path, document)
+
+    def _ask(self, method: str, path: str, document: Any = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("POST", path, json.dumps(document), {"content-type": "application/json"})
+            connection.request(method, path, json.dumps(document), {"content-type": "application/json"})
             answer = connection.getresponse()
-            if answer.status >= 300:
-                raise BenchError(f"the simulator refused {path}: {answer.read(500)!r}")
+            text = answer.read()
         finally:
             connection.close()
+        if answer.status >= 300:
+            raise BenchError(f"the simulator refused {path}: {text[:500]!r}")
+        return json.loads(text) if text else None
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,13 @@ def gateway(simulator_url: str, extra: Mapping[str, str] | None = None) -> Itera
             except BenchError as error:
                 raise BenchError(f"{error}\n{log.read_text(errors='replace')[-4000:]}") from None
             key = Path(folder, "data", "demo.key").read_text(encoding="ascii").strip()
-            yield Gateway(port, key, _find_worker(process.pid))
+            worker = _find_worker(process.pid)
+            yield Gateway(port, key, worker)
+            if process.poll() is not None or _find_worker(process.pid) != worker:
+                raise BenchError("the gateway or its worker ended while it was measured")
         finally:
+            if process.poll() is not None:
+                sys.stderr.write(f"the gateway had ended before it was stopped, with {process.returncode}\n")
             stop(process, STOP_S)
             sys.stderr.write(log.read_text(errors="replace")[-4000:])
 

@@ -171,8 +171,8 @@ class BlobWriter:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._pieces: list[bytes] = []
-        self._waiting = 0
+        # One buffer, since a list of pieces costs 30 times their bytes when a sender makes them tiny.
+        self._waiting = bytearray()
         self._digest = hashlib.sha256()
         self._file: BinaryIO | None = None
         self._path: Path | None = None
@@ -183,16 +183,15 @@ class BlobWriter:
         """Append bytes. Raises StorageFullError when the disk takes no more."""
         if len(self.head) < 64:
             self.head += bytes(data[: 64 - len(self.head)])
-        self._pieces.append(data)
-        self._waiting += len(data)
+        self._waiting += data
         self.size += len(data)
-        if self._waiting >= _FLUSH or (self._file is None and self.size > self._spool.keep):
+        if len(self._waiting) >= _FLUSH or (self._file is None and self.size > self._spool.keep):
             await self._flush()
 
     async def finish(self) -> Blob:
         """Close the writer and describe what it took."""
         if self._file is None and self._spool.hold(self.size):
-            data = b"".join(self._pieces)
+            data = bytes(self._waiting)
             self._digest.update(data)
             return Blob(self.size, self._digest.hexdigest(), data=data)
         await self._flush(is_last=True)
@@ -200,7 +199,7 @@ class BlobWriter:
 
     async def abort(self) -> None:
         """Drop what was written so far."""
-        self._pieces.clear()
+        self._waiting = bytearray()
         if self._file is not None:
             # Closing writes what is still buffered, which a full disk refuses.
             with contextlib.suppress(OSError):
@@ -210,23 +209,20 @@ class BlobWriter:
                 self._path.unlink(missing_ok=True)
 
     async def _flush(self, *, is_last: bool = False) -> None:
-        pieces = self._pieces
-        self._pieces = []
-        self._waiting = 0
+        data, self._waiting = self._waiting, bytearray()
         try:
             if self._path is None:
                 self._path = self._spool.new_path()
-            await asyncio.to_thread(self._put, pieces, is_last)
+            await asyncio.to_thread(self._put, data, is_last)
         except OSError as error:
             raise StorageFullError(os.strerror(error.errno or 0)) from error
 
-    def _put(self, pieces: list[bytes], is_last: bool) -> None:
+    def _put(self, data: bytearray, is_last: bool) -> None:
         assert self._path is not None
         if self._file is None:
             self._file = self._path.open("wb")
-        for piece in pieces:
-            self._file.write(piece)
-            self._digest.update(piece)
+        self._file.write(data)
+        self._digest.update(data)
         if is_last:
             self._file.close()
 

@@ -1,8 +1,11 @@
 """`gateway.jsonstream`: pictures leave the document, everything else reads as JSON does."""
 
 import base64
+import hashlib
 import itertools
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +119,22 @@ async def test_broken_json_is_refused(document: bytes, tmp_path: Path) -> None:
         await read(document, [3], tmp_path)
 
 
-@pytest.mark.parametrize("text", ["a*cd", "abcde", "ab=c", "abc\\q"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a*cd",
+        "abcde",
+        "ab=c",
+        "abc\\q",
+        'abc\\"',
+        "abcd\\\\",
+        "abc\\\\/",
+        "abc\\u00",
+        "abc\\u2044",
+        "abc\\u005c",
+        "abc\\u0022",
+    ],
+)
 async def test_broken_base64_is_refused(text: str, tmp_path: Path) -> None:
     """A picture that is not base64 raises BadJson."""
     with pytest.raises(BadJson):
@@ -130,6 +148,38 @@ async def test_oversized_parts_are_refused(tmp_path: Path) -> None:
         await read(b'{"b64_json": "' + picture + b'"}', [100_000], tmp_path)
     with pytest.raises(TooLarge, match="JSON"):
         await read(b'{"prompt": "' + b"x" * 5000 + b'"}', [], tmp_path, max_rest=1000)
+
+
+async def test_many_tiny_pictures_are_refused(tmp_path: Path) -> None:
+    """A document may hold 64 pictures and no more, however small: each costs memory beside its bytes."""
+    picture = "data:image/png;base64,AAAA"
+    assert len(await read(json.dumps([picture] * 64).encode(), [], tmp_path)) == 64
+    with pytest.raises(TooLarge, match="number of pictures is over 64"):
+        await read(json.dumps([picture] * 65).encode(), [], tmp_path)
+
+
+async def test_escapes_cost_little(tmp_path: Path) -> None:
+    """A picture that is all escapes takes about as long as one without: looking ahead at each would take minutes."""
+    document = b'{"b64_json": "' + rb"\/" * 600_000 + b'"}'
+    started = time.process_time()
+    made = await read(document, [500_000, 900_001], tmp_path)
+    assert made == {"b64_json": b"\xff" * 450_000}
+    assert time.process_time() - started < 1
+
+
+async def test_tiny_pieces_cost_no_more_than_their_bytes(tmp_path: Path) -> None:
+    """A sender of single bytes makes the gateway hold half a megabyte at most, as any other sender does."""
+    spool = make_spool(tmp_path)
+    writer = spool.writer()
+    tracemalloc.start()
+    for _ in range(2**18):
+        await writer.write(bytes(2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    blob = await writer.finish()
+    assert (blob.size, blob.sha256) == (2**19, hashlib.sha256(bytes(2**19)).hexdigest())
+    assert peak < 2 * 2**20
+    await spool.close()
 
 
 async def test_nothing_stays_on_disk(tmp_path: Path) -> None:
