@@ -118,7 +118,7 @@ class Supervisor:
         """Start everything, say so, and wait; raises StartRefused when that fails or a child cannot be kept alive."""
         secrets = load_secrets(self._settings)
         url = await self._start_store()
-        await check_store(url, secrets.pepper, STORE_WAIT_S)
+        await check_store(url, secrets, STORE_WAIT_S)
         simulator = await self._start_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator

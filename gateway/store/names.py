@@ -26,6 +26,9 @@ class Name:
 
 
 PEPPER_CHECK = Name("pepper-check", "string", "for ever", "store.keys", "an HMAC that only the right pepper makes")
+SIGNING_CHECK = Name(
+    "signing-check", "string", "for ever", "store.checks", "an HMAC that only the right signing key makes"
+)
 KEY_INDEX = Name("keys", "hash", "for ever", "store.keys", "key id → digest of the key")
 KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key's record, by the digest of the key")
 
@@ -33,4 +36,4 @@ TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
 )
 
-NAMES = (PEPPER_CHECK, KEY_INDEX, KEY, TASK)
+NAMES = (PEPPER_CHECK, SIGNING_CHECK, KEY_INDEX, KEY, TASK)
