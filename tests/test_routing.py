@@ -1,6 +1,7 @@
 """The Plan: which upstreams serve a job, in which order, and why the others cannot."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_refusal_names_the_compromise() -> None:
     with pytest.raises(UnsupportedValue) as caught:
         plan(make_job("edit", masked=True, quality="low"), shipped(compromises="refuse"))
     assert caught.value.param == "quality"
-    assert "apiany: it would not honour quality" in caught.value.message
+    assert "(anyfast-c, apiany, anyfast: it would not honour quality)" in caught.value.message
 
 
 def test_nearest_sizes_come_last() -> None:
@@ -75,24 +76,26 @@ def test_nearest_sizes_come_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "param", "reasons"),
+    ("asked", "param", "reason"),
     [
         (
             {"background": "transparent"},
             "background",
-            [f"{one}: it makes no transparent backgrounds" for one in ("anyfast", "anyfast-c", "apiany")],
+            "anyfast-c, apiany, anyfast: it makes no transparent backgrounds",
         ),
-        ({"operation": "edit", "images": 17}, "image", ["apiany: it takes at most 16 images, not 17"]),
+        (
+            {"operation": "edit", "images": 17},
+            "image",
+            "anyfast-c, apiany, anyfast: it takes at most 16 images, not 17",
+        ),
     ],
 )
-def test_impossible_request_hears_every_reason(asked: dict[str, Any], param: str, reasons: list[str]) -> None:
+def test_impossible_request_hears_every_reason(asked: dict[str, Any], param: str, reason: str) -> None:
     """When no upstream can, the caller reads why for each, and which field."""
     with pytest.raises(UnsupportedValue) as caught:
         plan(make_job(**asked))
     assert caught.value.param == param
-    for reason in reasons:
-        assert caught.value.message.count(reason) == 1
-    assert "`gpt-image-2`" in caught.value.message
+    assert caught.value.message == f"No upstream of `gpt-image-2` can serve this request ({reason})."
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_plans_stay_inside_documentation(group: str, rules: dict[str, Any]) -> N
         found = attempt(job, catalogue)
         if isinstance(found, UnsupportedValue):
             refused += 1
-            assert all(f"{name}: it" in found.message for name in ("anyfast", "anyfast-c", "apiany")), found.message
+            assert not {"anyfast", "anyfast-c", "apiany"} - set(re.findall(r"[\w-]+(?=[,:])", found.message))
             continue
         planned += 1
         compromised = [bool(choice.fit.compromises) for choice in found.choices]
