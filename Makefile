@@ -31,7 +31,7 @@ fast: venv-dev ## the tests that need no slow set-up
 	$(PY) -m pytest -q -m "not slow" -n 2
 
 test: venv-dev ## every test; makes all it needs, Node and its packages included
-	@scripts/node.sh
+	@scripts/tools.sh
 	$(PY) -m pytest -q -n 2
 
 check: lint types imports fast ## lint, types, import contracts, fast tests

@@ -225,12 +225,15 @@ def _find_choice(plan: Plan, image: Image) -> Choice | None:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    return {
+    counts: dict[str, Any] = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
-        "input_tokens_details": {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens},
     }
+    # A zero that nobody counted would pass for a count.
+    if usage.text_tokens is not None and usage.image_tokens is not None:
+        counts["input_tokens_details"] = {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens}
+    return counts
 
 
 def _name_list(names: Sequence[str]) -> str:

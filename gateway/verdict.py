@@ -82,6 +82,7 @@ POLICY_CODES = frozenset(
 )
 """Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
 
+_CREDENTIAL_CODES = frozenset({"insufficient_credits", "insufficient_quota"})
 _VALIDATION_CODES = frozenset({"invalid_request", "invalid_value", "validation_error"})
 _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
 _NO_RETRY = "it is not sent again, because it may have been billed"
@@ -143,10 +144,20 @@ def _task(failure: Failure) -> Verdict:
         return _unknown(failure, "The upstream's task expired")
     if failure.code in _VALIDATION_CODES or failure.type == "invalid_request_error":
         return _refused(failure)
+    if failure.code in _CREDENTIAL_CODES:
+        return _credential()
     error = errors.UpstreamFailed(
         f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}.", should_retry=False
     )
     return Verdict("task_failed", Executed.NO, again=False, elsewhere=True, error=error)
+
+
+def _credential() -> Verdict:
+    # Never the vendor's text: it is about the operator's credential, not about the caller.
+    error = errors.UpstreamUnavailable(
+        "The upstream refused the gateway's credential; its operator was told.", retry_after=60
+    )
+    return Verdict("credential", Executed.NO, again=False, elsewhere=True, error=error, credential_down=True)
 
 
 def _refused(failure: Failure) -> Verdict:
@@ -164,11 +175,7 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
         )
         return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error)
     if status in (401, 402, 403):
-        # Never the vendor's text: it is about the operator's credential, not about the caller.
-        error = errors.UpstreamUnavailable(
-            "The upstream refused the gateway's credential; its operator was told.", retry_after=60
-        )
-        return Verdict("credential", Executed.NO, again=False, elsewhere=True, error=error, credential_down=True)
+        return _credential()
     if status == 404:
         error = errors.ModelNotFound(
             "The upstream does not know the model it is configured for; its operator was told."

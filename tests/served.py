@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -181,7 +182,8 @@ class Gateway:
         """Temporary files, and bytes that are still counted as under way."""
         self.settle()
         wait_until(lambda: self.services.in_flight.used == 0 and self.services.memory.used == 0, "the last byte's end")
-        return [path for path in (self.data_dir / "spool").rglob("*") if path.is_file()]
+        # A folder may go while it is looked at; `walk` passes over it, where `rglob` raises.
+        return [Path(folder, name) for folder, _, names in os.walk(self.data_dir / "spool") for name in names]
 
     def pictures(self) -> list[Path]:
         return [path for path in (self.data_dir / "artifacts").rglob("*") if path.is_file()]

@@ -121,10 +121,14 @@ def find_usage(document: Any) -> Usage | None:
         return None
     details = usage.get("input_tokens_details")
     details = details if isinstance(details, dict) else {}
-    counts = [usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")]
-    counts += [details.get(name, 0) for name in ("text_tokens", "image_tokens")]
-    whole = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and count >= 0]
-    return Usage(*whole) if len(whole) == len(counts) else None
+    taken, made, total = (_count(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens"))
+    if taken is None or made is None or total is None:
+        return None
+    return Usage(taken, made, total, _count(details.get("text_tokens")), _count(details.get("image_tokens")))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text(value: Any) -> str | None:

@@ -117,7 +117,7 @@ def test_other_bodies_are_no_vendors_error(document: Any) -> None:
             },
             Usage(1, 2, 3, 4, 5),
         ),
-        ({"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3, 0, 0)),
+        ({"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
         ({"input_tokens": 1, "output_tokens": 2}, None),
         ({"input_tokens": 1, "output_tokens": 2, "total_tokens": "3"}, None),
         ({"input_tokens": 1, "output_tokens": 2, "total_tokens": -3}, None),
@@ -125,7 +125,7 @@ def test_other_bodies_are_no_vendors_error(document: Any) -> None:
         ({"input_tokens": 1, "output_tokens": 2, "total_tokens": 2.5}, None),
         (
             {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "input_tokens_details": {"text_tokens": "4"}},
-            None,
+            Usage(1, 2, 3),
         ),
         ({}, None),
         ([], None),
