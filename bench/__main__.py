@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: runs one benchmark; exit code 1 when a figure passes its limit, 2 when it could not be run.
+"""`python -m bench NAME` runs one benchmark. Exit code 1: a figure passes its limit; 2: it could not be run.
 
 A new benchmark is one module with `NAME`, `HELP`, `add_options` and `run`, and its name in `BENCHMARKS`.
 """

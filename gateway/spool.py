@@ -24,6 +24,8 @@ CHUNK = 256 * 1024
 _FLUSH = 512 * 1024
 """A writer hands this many bytes at a time to a thread; a smaller share costs more in hand-overs than in writing."""
 
+_CRUMB = 4096
+
 
 class StorageFullError(Exception):
     """The disk under the data folder took no more bytes."""
@@ -171,8 +173,10 @@ class BlobWriter:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        # One buffer, since a list of pieces costs 30 times their bytes when a sender makes them tiny.
-        self._waiting = bytearray()
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        # Tiny pieces are put together first: kept as they come they would cost 30 times their bytes.
+        self._crumbs = bytearray()
         self._digest = hashlib.sha256()
         self._file: BinaryIO | None = None
         self._path: Path | None = None
@@ -183,15 +187,22 @@ class BlobWriter:
         """Append bytes. Raises StorageFullError when the disk takes no more."""
         if len(self.head) < 64:
             self.head += bytes(data[: 64 - len(self.head)])
-        self._waiting += data
+        if len(data) < _CRUMB:
+            self._crumbs += data
+        if len(data) >= _CRUMB or len(self._crumbs) >= _CRUMB:
+            self._sweep_up()
+        if len(data) >= _CRUMB:
+            self._pieces.append(data)
+        self._waiting += len(data)
         self.size += len(data)
-        if len(self._waiting) >= _FLUSH or (self._file is None and self.size > self._spool.keep):
+        if self._waiting >= _FLUSH or (self._file is None and self.size > self._spool.keep):
             await self._flush()
 
     async def finish(self) -> Blob:
         """Close the writer and describe what it took."""
         if self._file is None and self._spool.hold(self.size):
-            data = bytes(self._waiting)
+            self._sweep_up()
+            data = b"".join(self._pieces)
             self._digest.update(data)
             return Blob(self.size, self._digest.hexdigest(), data=data)
         await self._flush(is_last=True)
@@ -199,7 +210,8 @@ class BlobWriter:
 
     async def abort(self) -> None:
         """Drop what was written so far."""
-        self._waiting = bytearray()
+        self._pieces.clear()
+        self._crumbs.clear()
         if self._file is not None:
             # Closing writes what is still buffered, which a full disk refuses.
             with contextlib.suppress(OSError):
@@ -209,20 +221,28 @@ class BlobWriter:
                 self._path.unlink(missing_ok=True)
 
     async def _flush(self, *, is_last: bool = False) -> None:
-        data, self._waiting = self._waiting, bytearray()
+        self._sweep_up()
+        pieces, self._pieces = self._pieces, []
+        self._waiting = 0
         try:
             if self._path is None:
                 self._path = self._spool.new_path()
-            await asyncio.to_thread(self._put, data, is_last)
+            await asyncio.to_thread(self._put, pieces, is_last)
         except OSError as error:
             raise StorageFullError(os.strerror(error.errno or 0)) from error
 
-    def _put(self, data: bytearray, is_last: bool) -> None:
+    def _sweep_up(self) -> None:
+        if self._crumbs:
+            self._pieces.append(bytes(self._crumbs))
+            self._crumbs.clear()
+
+    def _put(self, pieces: list[bytes], is_last: bool) -> None:
         assert self._path is not None
         if self._file is None:
             self._file = self._path.open("wb")
-        self._file.write(data)
-        self._digest.update(data)
+        for piece in pieces:
+            self._file.write(piece)
+            self._digest.update(piece)
         if is_last:
             self._file.close()
 
