@@ -222,7 +222,8 @@ class BlobWriter:
 
     async def _flush(self, *, is_last: bool = False) -> None:
         self._sweep_up()
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
+        self._pieces = []
         self._waiting = 0
         try:
             if self._path is None:
