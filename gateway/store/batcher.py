@@ -19,8 +19,10 @@ from gateway.store.scripts import Script
 DEADLINE_S = 1.4
 """Seconds; spending is refused within 1.5 s of Redis going away."""
 
+PAUSE_S = 0.1
+"""Seconds before what was lost is sent again: a server that is started again needs about so long."""
+
 _MOST = 200
-_PAUSE_S = 0.1
 _TRIES = 2
 
 
@@ -34,8 +36,11 @@ class _Asked:
 class Batcher:
     """One connection to a server. `wait_replicas` is how many replicas must have a change before it counts as made."""
 
-    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S, wait_replicas: int = 0) -> None:
-        self._try_s = (deadline_s - _PAUSE_S) / _TRIES
+    def __init__(
+        self, url: str, *, deadline_s: float = DEADLINE_S, pause_s: float = PAUSE_S, wait_replicas: int = 0
+    ) -> None:
+        self._try_s = (deadline_s - pause_s) / _TRIES
+        self._pause_s = pause_s
         self._client = connect(url, deadline_s=self._try_s, connections=1)
         self._deadline_s = deadline_s
         self._wait_replicas = wait_replicas
@@ -78,7 +83,7 @@ class Batcher:
             if all(asked.reply.done() for asked in batch):
                 return
             if number + 1 < _TRIES:
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(self._pause_s)
         for asked in batch:
             if not asked.reply.done():
                 asked.reply.set_exception(StoreUnavailable(str(lost)))

@@ -86,9 +86,10 @@ class Clock:
         return self.now
 
 
-def make_ledger(url: str, clock: Clock | None, zone: str = ZONE) -> tuple[Ledger, Batcher]:
-    batcher = Batcher(url)
-    return Ledger(batcher, Calendar(zone), scripts=scripts(), now=clock), batcher
+def make_ledger(url: str, clock: Clock | None) -> tuple[Ledger, Batcher]:
+    """A ledger in Berlin, and its connection, which is to be closed."""
+    batcher = Batcher(url, pause_s=0.001)
+    return Ledger(batcher, Calendar(ZONE), scripts=scripts(), now=clock), batcher
 
 
 def make_opening(number: int, *, price: int = 10, images: int = 1, **more: Any) -> Opening:

@@ -22,8 +22,8 @@ end
 local function integer(what, value, lowest, highest)
   if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
   local number = tonumber(value)
-  -- Leading zeros, "-0" and digits that a double cannot hold do not come out as they went in.
-  if digits(number) ~= value or number < lowest or number > highest then invalid(what) end
+  -- Leading zeros, and digits that a double cannot hold, do not come out as they went in; "-0" does.
+  if digits(number) ~= value or value == '-0' or number < lowest or number > highest then invalid(what) end
   return number
 end
 
