@@ -74,12 +74,15 @@ def test_references_are_uploaded_first(gateway: Gateway) -> None:
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["data"]) == 2
     uploads = gateway.simulator.log("upload")
-    assert [(one["files"][0]["field"], one["files"][0]["format"]) for one in uploads] == [
-        ("file", "png"),
+    # They are uploaded at the same time, and may arrive in any order.
+    assert sorted((one["files"][0]["field"], one["files"][0]["format"]) for one in uploads) == [
         ("file", "jpeg"),
+        ("file", "png"),
         ("file", "webp"),
     ]
     fields = sent(gateway)["fields"]
+    kinds = [gateway.client.get(link).headers["content-type"] for link in fields["input_images"]]
+    assert kinds == ["image/png", "image/jpeg", "image/webp"]
     assert fields | {"input_images": len(fields["input_images"])} == PLAIN | {
         "size": "auto",
         "n": 2,
