@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-CHUNK = 256 * 1024
+CHUNK = 192 * 1024
 """Bytes read or handed on at a time."""
 
 _FLUSH = 512 * 1024
@@ -220,7 +220,7 @@ class BlobWriter:
 
     async def _flush(self) -> None:
         self._sweep_up()
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces, list[bytes]()
         self._waiting = 0
         if self._path is None:
             self._path = self._spool.new_path()
