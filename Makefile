@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help run test check lint types imports fast soak bench lock image-test clean venv venv-dev
+.PHONY: help run test check lint types imports fast soak bench schema lock image-test venv venv-dev
 
 help: ## show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,11 @@ fast: venv-dev ## the tests that need no slow set-up
 	$(PY) -m pytest -q -m "not slow" -n 2
 
 test: venv-dev ## every test; makes all it needs, Node and its packages included
-	@scripts/node.sh
+	@scripts/tools.sh
 	$(PY) -m pytest -q -n 2
+
+soak: venv-dev ## the long runs: the ledger's model, races and mutants (three minutes)
+	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 

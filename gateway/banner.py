@@ -12,20 +12,27 @@ from gateway import __version__
 
 # An error is printed as it came; without the condition a KeyError would hide it.
 _SAVE = (
-    "import sys, json, base64; a = json.load(sys.stdin); "
-    "open('picture.png', 'wb').write(base64.b64decode(a['data'][0]['b64_json'])) if 'data' in a else print(a)"
+    "import sys, json, base64; a = json.load(sys.stdin); data = a.get('data'); "
+    "data and open('picture.png', 'wb').write(base64.b64decode(data[0]['b64_json'])); "
+    "print('saved picture.png' if data else a)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the banner tells. `demo_key` None is outside demo mode; `simulator` None when real upstreams answer."""
+    """What the banner tells. `demo_key` None is outside demo mode; `simulator` None when real upstreams answer.
+
+    `command` runs this program again from the caller's shell, on the same data folder; `on` and `off` are upstreams.
+    """
 
     url: str
     data_dir: Path
     store: str
+    command: str = "imagegate"
     demo_key: str | None = None
     simulator: str | None = None
+    on: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
 
 
 def banner(facts: Facts) -> str:
@@ -36,10 +43,15 @@ def banner(facts: Facts) -> str:
             "Demo mode: no upstream key is set, so a SIMULATOR draws the pictures. They cost nothing and show nothing\n"
             "but shapes; every answer says `x-gateway-simulated: 1`."
         )
-    if facts.demo_key is None:
-        parts.append("Make a key for a caller:\n\n  imagegate keys create NAME")
     else:
-        parts.append(f"Save a picture as picture.png with curl:\n\n{_curl(facts.url, facts.demo_key)}")
+        off = f" Off, for want of a key: {', '.join(facts.off)}." if facts.off else ""
+        parts.append(f"Real upstreams answer, and pictures cost money. On: {', '.join(facts.on)}.{off}")
+    if facts.demo_key is None:
+        parts.append(f"Make a key for a caller:\n\n  {facts.command} keys create NAME --data-dir {facts.data_dir}")
+    else:
+        parts.append(
+            f"In a second terminal, save a picture as picture.png with curl:\n\n{_curl(facts.url, facts.demo_key)}"
+        )
         parts.append(f"The same with OpenAI's own SDK (pip install openai):\n\n{_python(facts.url, facts.demo_key)}")
     parts.append(f"Data is kept in {facts.data_dir} (store: {facts.store}). Ctrl-C stops everything.")
     return "\n" + "\n\n".join(parts) + "\n"
@@ -48,7 +60,7 @@ def banner(facts: Facts) -> str:
 def _curl(url: str, key: str) -> str:
     return "\n".join(
         (
-            f"curl -s {url}/v1/images/generations \\",
+            f"curl -sS {url}/v1/images/generations \\",
             f'  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\',
             """  -d '{"model": "gpt-image-2", "prompt": "a red fox in the snow"}' \\""",
             f'  | python3 -c "{_SAVE}"',

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from gateway.catalog import Target
 from gateway.fetching import Fetcher, FetchFailed, FetchRefused
 from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
-from gateway.spool import Blob, Spool
+from gateway.spool import Blob, Spool, StorageFullError
 from gateway.upstreams import Upstream
 from gateway.verdict import CallFailed, Failure
 
@@ -27,18 +27,10 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One picture's bytes, or why they are not here."""
-
-    content: Blob | CallFailed
-    revised_prompt: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Made:
-    """What one call brought, in order; a picture that was made and could not be had stands as its failure."""
+    """What one call brought, in order: each picture's bytes, or why they cannot be had, with its revised prompt."""
 
-    pictures: tuple[Piece, ...]
+    pictures: tuple[tuple[Blob | Failure, str | None], ...]
     usage: Usage | None
 
 
@@ -55,17 +47,12 @@ class Bridge:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
         first = await self.upstream.submit(call, inputs, spool)
         if isinstance(first, Answer):
-            return await self._collect_all(first, spool)
-        made = await self._collect_all(await self._follow(first, spool), spool)
-        if all(isinstance(piece.content, Blob) for piece in made.pictures):
-            return made
-        # A link may have died between the poll and the download; the vendor is asked for new ones once.
-        try:
-            again = await self._collect_all(await self._follow(first, spool), spool)
-        except CallFailed:
-            return made
-        pairs = zip(made.pictures, again.pictures, strict=False)
-        return Made(tuple(old if isinstance(old.content, Blob) else new for old, new in pairs), made.usage)
+            return _make(first, await self._collect_all(first.images, spool))
+        answer = await self._follow(first, spool)
+        got = await self._collect_all(answer.images, spool)
+        if any(isinstance(one, Failure) for one in got):
+            got = await self._collect_anew(first, got, spool)
+        return _make(answer, got)
 
     async def _follow(self, ticket: Ticket, spool: Spool) -> Answer:
         limits = self.target.config.timeouts
@@ -90,16 +77,29 @@ class Bridge:
             if loop.time() > deadline:
                 raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
 
-    async def _collect_all(self, answer: Answer, spool: Spool) -> Made:
-        pieces = await asyncio.gather(*(self._collect_quietly(found, spool) for found in answer.images))
-        return Made(tuple(pieces), answer.usage)
-
-    async def _collect_quietly(self, found: Found, spool: Spool) -> Piece:
-        # One dead link must not cost the pictures beside it.
+    async def _collect_anew(self, ticket: Ticket, got: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
+        """Once more what could not be had: a link may have died since the poll, and the next answer has a new one."""
         try:
-            return Piece(await self._collect(found, spool), found.revised_prompt)
+            fresh = (await self._follow(ticket, spool)).images
+        except CallFailed:
+            # What was downloaded stays; what was not is as lost as before.
+            return got
+        lost = [index for index, one in enumerate(got) if isinstance(one, Failure) and index < len(fresh)]
+        found = await self._collect_all([fresh[index] for index in lost], spool)
+        again = dict(zip(lost, found, strict=True))
+        return [again.get(index, one) for index, one in enumerate(got)]
+
+    async def _collect_all(self, images: Sequence[Found], spool: Spool) -> list[Blob | Failure]:
+        return list(await asyncio.gather(*(self._try_collect(found, spool) for found in images)))
+
+    async def _try_collect(self, found: Found, spool: Spool) -> Blob | Failure:
+        # One picture that cannot be had takes none of the others with it: they are paid for.
+        try:
+            return await self._collect(found, spool)
         except CallFailed as failed:
-            return Piece(failed, found.revised_prompt)
+            return failed.failure
+        except StorageFullError as error:
+            return Failure("collect", message=f"the gateway's disk takes no more: {error}")
 
     async def _collect(self, found: Found, spool: Spool) -> Blob:
         """The bytes of one image; a link is tried again until its time is up, for it is paid for."""
@@ -120,3 +120,8 @@ class Bridge:
                     raise CallFailed(Failure("collect", status=failed.status, message=str(failed))) from failed
             await self.sleep(wait)
             wait = min(wait * 2, 5)
+
+
+def _make(answer: Answer, got: list[Blob | Failure]) -> Made:
+    prompts = (found.revised_prompt for found in answer.images)
+    return Made(tuple(zip(got, prompts, strict=True)), answer.usage)

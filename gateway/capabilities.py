@@ -19,7 +19,8 @@ class Profile:
     """What one credential at one upstream can do.
 
     `max_n`: images in one call. `sizes`: `exact` makes any legal size, `seven` snaps to apiany's.
-    `masked_references`: how many references may come with a mask (0: no masks). `masked_n`: images in one masked call.
+    `masked_references`: how many references may come with a mask (0: no masks, and `without_masks` says why).
+    `masked_n`: images in one masked call.
     """
 
     max_n: int = 1
@@ -29,6 +30,7 @@ class Profile:
     takes_format: bool = True
     max_references: int = 16
     masked_references: int = 0
+    without_masks: str = "its key takes no masks"
     masked_n: int = 1
     masked_quality: bool = False
     edit_quality: bool = False
@@ -109,9 +111,10 @@ def _find_refusal(job: ImageJob, profile: Profile) -> Unfit | None:
     if job.mask is None:
         return None
     if profile.masked_references == 0:
-        return Unfit("its key is not in the Direct group, which masks need", "mask")
+        return Unfit(profile.without_masks, "mask")
     if len(job.references) > profile.masked_references:
-        return Unfit(f"with a mask it takes one image, not {len(job.references)}", "mask")
+        most = "one image" if profile.masked_references == 1 else f"at most {profile.masked_references} images"
+        return Unfit(f"with a mask it takes {most}, not {len(job.references)}", "mask")
     return None
 
 
@@ -158,6 +161,7 @@ def shipped_profile(kind: str, model: str, group: str) -> Profile:
         # The cheaper variant documents no `n` at all, in any group.
         max_n=10 if is_direct and not model.endswith("-c") else 1,
         masked_references=16 if is_direct else 0,
+        without_masks="its key is not in the Direct group, which masks need",
         masked_n=10 if is_direct and not model.endswith("-c") else 1,
         moderation=("generation",),
     )

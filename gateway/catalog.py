@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from gateway.capabilities import Profile, shipped_profile
 from gateway.settings import StartRefused
@@ -59,7 +60,7 @@ class Timeouts(_Part):
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
     poll: float = Field(20, gt=0, le=120, description="One status query.")
     poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
-    collect: float = Field(60, gt=0, le=600, description="All tries to download one result link.")
+    collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
 
 
 class Upstream(_Part):
@@ -76,7 +77,8 @@ class Upstream(_Part):
     @classmethod
     def _is_origin(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
+        if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
             raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
         return value.rstrip("/")
 
@@ -198,13 +200,13 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
             if simulator_url:
                 targets.append(_simulated(name, upstream, credential, simulator_url))
                 continue
-            key = _resolve_key(credential.key, env)
+            key = _resolve_key(path, credential.key, env)
             if key:
                 targets.append(_target(name, upstream, credential, key))
             else:
                 missing.append(credential.key)
         if len(missing) == len(upstream.credentials):
-            off[name] = f"{', '.join(missing)} is not set"
+            off[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
     return Catalogue(document=document, targets=tuple(targets), off=off, is_simulated=simulator_url is not None)
 
 
@@ -214,17 +216,22 @@ def read(path: Path) -> Document:
         tree, value = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CatalogueError(f"{path}:{line}: not UTF-8 text") from error
     except YamlMistake as mistake:
         raise CatalogueError(f"{path}:{mistake.line}: {mistake}") from mistake
     try:
         document = Document.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"{path}:{line_of(tree, item['loc'])}: {'.'.join(map(str, item['loc']))}: {item['msg']}"
-            for item in error.errors(include_url=False)
+            f"{path}:{line_of(tree, one['loc'])}: {_name(one['loc'])}: {_explain(one)}" for one in _find_causes(error)
         ]
         raise CatalogueError("\n".join(lines)) from error
-    mistakes = [f"{path}:{line_of(tree, where)}: {'.'.join(where)}: {what}" for where, what in _find_dangling(document)]
+    mistakes = [
+        f"{path}:{line_of(tree, where)}: {_name(where)}: {what}"
+        for where, what in (*_find_dangling(document), *_find_repeated(document))
+    ]
     if mistakes:
         raise CatalogueError("\n".join(mistakes))
     return document
@@ -239,6 +246,17 @@ def render_schema() -> str:
     return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
+def _name(where: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, where)) or "the catalogue"
+
+
+def _find_causes(error: ValidationError) -> list[ErrorDetails]:
+    """The mistakes themselves: a list whose only item is wrong is also told to be empty, which helps nobody."""
+    found = error.errors(include_url=False)
+    inner = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    return [item for item in found if item["type"] != "too_short" or item["loc"] not in inner]
+
+
 def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
     found: list[tuple[tuple[str, ...], str]] = []
     upstreams, models = document.upstreams, document.models
@@ -247,6 +265,13 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
             (("models", name, "upstreams"), f"there is no upstream `{one}`; there are {', '.join(upstreams)}")
             for one in model.upstreams
             if one not in upstreams
+        ]
+    for name, upstream in upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials"), f"two credentials are named `{one}`; give each a `name` of its own")
+            for one in dict.fromkeys(names)
+            if names.count(one) > 1
         ]
     for name, alias in document.aliases.items():
         if alias.model not in models:
@@ -260,14 +285,51 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
     return found
 
 
-def _resolve_key(reference: str, env: Mapping[str, str]) -> str | None:
+def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]]:
+    """Credentials are known by their names, so two of one name would share one key."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for name, upstream in document.upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials", index), f"another credential is named `{one}`; give each its `name`")
+            for index, one in enumerate(names)
+            if one in names[:index]
+        ]
+    for name, model in document.models.items():
+        found += [
+            (("models", name, "upstreams", index), f"`{one}` stands here twice")
+            for index, one in enumerate(model.upstreams)
+            if one in model.upstreams[:index]
+        ]
+    return found
+
+
+def _explain(mistake: ErrorDetails) -> str:
+    """One of Pydantic's errors in words that say what would be right."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "there is no such field here; docs/configuration.md lists them"
+    if kind == "missing":
+        return "is required"
+    if kind == "too_short":
+        return f"needs at least {context.get('min_length', 1)} entry"
+    text = str(mistake["msg"]).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:
+    """The key a reference stands for; None when it is absent or empty. Raises CatalogueError, without the key."""
     kind, _, rest = reference.partition(":")
-    if kind == "env":
-        return env.get(rest, "").strip() or None
     try:
-        return Path(rest).read_text(encoding="utf-8").strip() or None
+        key = env.get(rest, "") if kind == "env" else Path(rest).read_text(encoding="utf-8")
     except OSError:
         return None
+    except UnicodeDecodeError:
+        key = "\x00"
+    key = key.strip()
+    if not all("!" <= char <= "~" for char in key):
+        raise CatalogueError(f"{path}: {reference} holds a space or a character that no key has")
+    return key or None
 
 
 def _profile(upstream: Upstream, credential: Credential) -> Profile:
@@ -279,6 +341,7 @@ def _profile(upstream: Upstream, credential: Credential) -> Profile:
         "edit_quality": known.edit_quality,
         "masked_quality": known.edit_quality if upstream.kind == "anyfast" else None,
         "max_references": known.max_references,
+        "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
         "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
     }
     return shipped.change(**{name: value for name, value in changes.items() if value is not None})

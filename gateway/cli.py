@@ -174,7 +174,8 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         ("workers", str(settings.workers)),
         ("data", str(settings.data_dir)),
         ("store", "embedded" if redis is None else describe(redis.get_secret_value())),
-        ("pictures", settings.storage_url or f"{settings.data_dir}/artifacts"),
+        # The query may hold a secret.
+        ("pictures", (settings.storage_url or f"{settings.data_dir}/artifacts").partition("?")[0]),
         ("catalogue", str(settings.config)),
         ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
         *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),

@@ -18,11 +18,11 @@ from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.receiving import Image, Receiver
 from gateway.routing import Choice, Plan
 from gateway.services import Services
-from gateway.spool import Spool
+from gateway.spool import Spool, StorageFullError
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 
-MAX_TRIES = 3
-"""Paid tries of one slot over all targets."""
+MAX_CALLS = 3
+"""Paid calls for one slot over all targets."""
 
 LONGEST_WAIT = 30.0
 """Seconds that a request waits for an upstream's Retry-After before its answer passes it on."""
@@ -50,7 +50,7 @@ class _Tally:
     """What happened so far to one task's slots."""
 
     open: list[int]
-    tries: dict[int, int] = field(default_factory=dict)
+    sent: dict[int, int] = field(default_factory=dict)
     images: dict[int, Image] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     usages: list[Usage | None] = field(default_factory=list)
@@ -84,13 +84,18 @@ class Delivery:
         return self._conclude(tally)
 
     async def _try_target(self, choice: Choice, tally: _Tally) -> None:
-        slots = [slot for slot in tally.open if tally.tries.get(slot, 0) < MAX_TRIES]
+        slots = [slot for slot in tally.open if tally.sent.get(slot, 0) < MAX_CALLS]
         if not slots or tally.is_over:
             return
         try:
             inputs = await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)
         except CallFailed as failed:
             self._judge(choice, failed.failure, tally, slots)
+            return
+        except StorageFullError:
+            full = errors.StorageFull("The gateway's disk takes no more bytes; nothing was sent.", retry_after=60)
+            tally.verdicts.append(Verdict("no_room", Executed.NO, again=False, elsewhere=False, error=full))
+            tally.is_over = True
             return
         calls = fanout.split(self.job, choice.fit, slots)
         # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
@@ -106,7 +111,7 @@ class Delivery:
         if tally.is_over:
             return
         for slot in call.slots:
-            tally.tries[slot] = tally.tries.get(slot, 0) + 1
+            tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
             await self.mark_sent(call, choice)
         except PublicError as error:
@@ -129,15 +134,21 @@ class Delivery:
         tally.usages.append(made.usage)
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
         receiver = Receiver(self.services.darkroom, self.services.artifacts)
-        for slot, piece in zip(call.slots, made.pictures, strict=False):
+        for slot, (got, revised_prompt) in zip(call.slots, made.pictures, strict=False):
+            if isinstance(got, Failure):
+                self._judge(choice, got, tally, [slot])
+                continue
             try:
-                if isinstance(piece.content, CallFailed):
-                    raise piece.content
-                artifact = await receiver.receive(piece.content, self.job, self.spool)
+                artifact = await receiver.receive(got, self.job, self.spool)
             except CallFailed as failed:
                 self._judge(choice, failed.failure, tally, [slot])
                 continue
-            image = Image(slot, artifact, choice.target.upstream, piece.revised_prompt)
+            except Exception as error:  # noqa: BLE001 (one picture's trouble must not take the others, which are paid)
+                _log.exception("a picture could not be taken in")
+                self._judge(choice, Failure("collect", message=type(error).__name__), tally, [slot])
+                continue
+            usage = made.usage if slot == call.slots[-1] else None
+            image = Image(slot, artifact, choice.target.upstream, choice.target.label, revised_prompt, usage)
             tally.images[slot] = image
             tally.open.remove(slot)
             self.report(image)
@@ -166,7 +177,10 @@ class Delivery:
             upstream=choice.target.label,
             verdict=verdict.kind,
             executed=verdict.executed.value,
-            failure=str(failure)[:300],
+            # Not the vendor's message: it may quote the prompt.
+            phase=failure.phase,
+            status=failure.status,
+            code=failure.code,
         )
 
     def _pause_before_again(self, tally: _Tally, is_last: bool) -> float:
@@ -206,4 +220,8 @@ def _choose_error(verdicts: list[Verdict]) -> PublicError:
             return verdict.error
     if not verdicts:
         return errors.UpstreamUnavailable("No upstream took the request; nothing was billed.", retry_after=5)
-    return verdicts[-1].error
+    last = verdicts[-1]
+    waits = [one.error.retry_after for one in verdicts if one.kind == last.kind and one.error.retry_after is not None]
+    if waits:
+        last.error.retry_after = min(waits)
+    return last.error

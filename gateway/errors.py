@@ -64,7 +64,9 @@ class UnknownParameter(PublicError):
 
 class InvalidValue(PublicError):
     status, type, code = 400, "invalid_request_error", "invalid_value"
-    meaning = "A field of the wrong type or outside its range, or a body that cannot be read."
+    meaning = (
+        "A field of the wrong type or outside its range, a body that cannot be read, or a request the upstream refused."
+    )
 
 
 class UnsupportedValue(PublicError):
@@ -94,7 +96,7 @@ class ModelNotAllowed(PublicError):
 
 class KeyDisabled(PublicError):
     status, type, code = 403, "permission_error", "key_disabled"
-    meaning = "The key is disabled or has expired."
+    meaning = "The key is disabled."
 
 
 class AddressNotAllowed(PublicError):
@@ -104,7 +106,7 @@ class AddressNotAllowed(PublicError):
 
 class ModelNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "model_not_found"
-    meaning = "No such model; the message lists those there are."
+    meaning = "No such model, here or at the upstream; the message says which."
 
 
 class UnsupportedEndpoint(PublicError):
@@ -139,7 +141,7 @@ class RequestTimeout(PublicError):
 
 class RequestTooLarge(PublicError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
-    meaning = "The body, one image or the number of images is over the limit."
+    meaning = "The body or one image is over the limit."
 
 
 class UpstreamOutcomeUnknown(PublicError):
@@ -159,7 +161,7 @@ class UpstreamFailed(PublicError):
 
 class RateLimited(PublicError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
-    meaning = "A limit was reached; Retry-After says when to come back."
+    meaning = "The upstream's rate limit is reached; Retry-After says when to come back."
 
 
 class HeadersTooLarge(PublicError):

@@ -79,22 +79,26 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as an upstream counted them."""
+    """Tokens as an upstream counted them; None is what it did not count."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
-    text_tokens: int
-    image_tokens: int
+    text_tokens: int | None = None
+    image_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.total_tokens + other.total_tokens,
-            self.text_tokens + other.text_tokens,
-            self.image_tokens + other.image_tokens,
+            _add(self.text_tokens, other.text_tokens),
+            _add(self.image_tokens, other.image_tokens),
         )
+
+
+def _add(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True, slots=True)

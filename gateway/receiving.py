@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.artifacts import Artifact, ArtifactStore
-from gateway.job import ImageJob
+from gateway.job import ImageJob, Usage
 from gateway.pictures import Darkroom, NotAPicture
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.verdict import CallFailed, Failure
@@ -16,12 +16,18 @@ from gateway.verdict import CallFailed, Failure
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One delivered image of a task: its slot, where it is stored, who made it."""
+    """One delivered image of a task: its slot, where it is stored, which upstream and target made it.
+
+    `target` is the label of the upstream's credential. `usage` is its whole call's, and stands at its last image
+    only.
+    """
 
     slot: int
     artifact: Artifact
     upstream: str
+    target: str
     revised_prompt: str | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,12 @@ class Receiver:
         try:
             picture = await self.darkroom.probe(blob, what="the upstream's image")
             if picture.format != job.output_format:
-                picture = await self.darkroom.convert(picture, job.output_format, spool, quality=job.output_compression)
+                picture = await self.darkroom.convert(
+                    picture,
+                    job.output_format,
+                    spool,
+                    quality=100 if job.output_compression is None else job.output_compression,
+                )
             return await self.artifacts.put(picture)
         except NotAPicture as error:
             raise CallFailed(Failure("body", message=str(error))) from error

@@ -1,7 +1,7 @@
 """The Plan: which targets can serve a job, in which order, and why the others cannot. A pure function.
 
-Asked once a request by `pipeline`; followed by `dispatch`. A target that honours every parameter the caller set comes
-before one that does not, whatever the order in the catalogue.
+Asked once a request by `pipeline`; followed by `dispatch`. A target that would drop a hard parameter the caller set is
+used only where no target honours them all, whatever the order in the catalogue.
 """
 
 from __future__ import annotations
@@ -56,12 +56,26 @@ def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue) -> 
             choices.append(Choice(target, found))
     if not choices:
         raise _explain(model_name, rejections)
-    ordered = sorted(choices, key=lambda choice: bool(choice.fit.compromises))
-    return Plan(tuple(ordered), tuple(rejections))
+    honouring = [choice for choice in choices if not choice.fit.compromises]
+    if honouring:
+        rejections += [_step_aside(choice) for choice in choices if choice.fit.compromises]
+    return Plan(tuple(honouring or choices), tuple(rejections))
+
+
+def _step_aside(choice: Choice) -> Rejection:
+    """A target that would drop what the caller set serves only where no other can do without dropping it."""
+    missing = choice.fit.compromises
+    return Rejection(
+        choice.target.upstream, Unfit(f"it would not honour {', '.join(missing)}, and another does", missing[0])
+    )
 
 
 def _explain(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:
-    reasons = "; ".join(dict.fromkeys(f"{one.upstream}: {one.unfit.reason}" for one in rejections))
+    upstreams: dict[str, list[str]] = {}
+    for one in rejections:
+        names = upstreams.setdefault(one.unfit.reason, [])
+        names += [one.upstream] if one.upstream not in names else []
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
     return errors.UnsupportedValue(
         f"No upstream of `{model_name}` can serve this request ({reasons}).", param=rejections[0].unfit.param
     )

@@ -17,7 +17,7 @@ from gateway.catalog import Catalogue
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
 from gateway.store.client import StoreClient
 from gateway.store.keys import KeyStore
@@ -61,6 +61,14 @@ class Services:
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
 
 
+def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
+    """Where pictures are kept for `ttl_s` seconds. Raises SettingsError for a storage URL that cannot be used."""
+    try:
+        return open_store(settings.storage_url, settings.data_dir / "artifacts", ttl_s)
+    except ValueError as error:
+        raise SettingsError([f"GATEWAY_STORAGE_URL: {error}"]) from error
+
+
 def open_services(
     settings: Settings,
     catalogue: Catalogue,
@@ -101,7 +109,7 @@ def open_services(
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
         darkroom=darkroom,
-        artifacts=open_store(settings.storage_url, settings.data_dir / "artifacts", limits.artifact_ttl),
+        artifacts=open_artifacts(settings, limits.artifact_ttl),
         signing_key=signing_key,
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),

@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     )
     storage_url: str | None = Field(
         default=None,
-        description="s3://bucket/prefix, gs://bucket or az://container; unset, the data folder",
+        description="s3://bucket/prefix, gs://bucket, az://container or file:///folder; unset, the data folder",
     )
     admin_token: SecretStr | None = Field(default=None, description="a long random text; unset, the admin API is off")
     key_pepper: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(

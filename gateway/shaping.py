@@ -173,6 +173,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
         "background": "opaque",
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
+        "usage": _usage(image.usage) if image.usage else None,
         "gateway": {
             "task": task.id,
             "index": image.slot,
@@ -219,21 +220,24 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 
 
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
-    """How the upstream that made the image was asked."""
-    return next((choice for choice in plan.choices if choice.target.upstream == image.upstream), None)
+    """How the credential that made the image was asked."""
+    return next((choice for choice in plan.choices if choice.target.label == image.target), None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    return {
+    counts: dict[str, Any] = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
-        "input_tokens_details": {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens},
     }
+    # A zero that nobody counted would pass for a count.
+    if usage.text_tokens is not None and usage.image_tokens is not None:
+        counts["input_tokens_details"] = {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens}
+    return counts
 
 
 def _name_list(names: Sequence[str]) -> str:
-    """Field names as one header; clients read only so much, so of very many the rest is counted."""
+    """Field names as one header; SDKs read only so much, so of very many the rest is counted."""
     shown = names[:MOST_NAMED]
     more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
     return ",".join([*(_header_safe(name) for name in shown), *more])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 192 * 1024
-"""Bytes read or handed on at a time."""
+"""Bytes read or handed on at a time: three times a power of two, so that base64 carries no byte over to the next."""
 
 _FLUSH = 512 * 1024
 """A writer hands this many bytes at a time to a thread; a smaller share costs more in hand-overs than in writing."""
@@ -122,6 +122,8 @@ class Spool:
 
     def claim(self, budget: MemoryBudget, size: int) -> bool:
         """Take `size` bytes of a budget until this spool closes; False, and nothing taken, when it has not as many."""
+        if self.is_closed:
+            raise RuntimeError("this spool is closed")
         if not budget.take(size):
             return False
         self._claims.append((budget, size))
@@ -203,9 +205,7 @@ class BlobWriter:
             data = b"".join(self._pieces)
             self._digest.update(data)
             return Blob(self.size, self._digest.hexdigest(), data=data)
-        await self._flush()
-        assert self._file is not None
-        await asyncio.to_thread(self._file.close)
+        await self._flush(is_last=True)
         return Blob(self.size, self._digest.hexdigest(), path=self._path)
 
     async def abort(self) -> None:
@@ -213,19 +213,22 @@ class BlobWriter:
         self._pieces.clear()
         self._crumbs.clear()
         if self._file is not None:
-            self._file.close()
+            # Closing writes what is still buffered, which a full disk refuses.
+            with contextlib.suppress(OSError):
+                self._file.close()
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, is_last: bool = False) -> None:
         self._sweep_up()
-        pieces, self._pieces = self._pieces, list[bytes]()
+        pieces = self._pieces
+        self._pieces = []
         self._waiting = 0
-        if self._path is None:
-            self._path = self._spool.new_path()
         try:
-            await asyncio.to_thread(self._put, pieces)
+            if self._path is None:
+                self._path = self._spool.new_path()
+            await asyncio.to_thread(self._put, pieces, is_last)
         except OSError as error:
             raise StorageFullError(os.strerror(error.errno or 0)) from error
 
@@ -234,13 +237,15 @@ class BlobWriter:
             self._pieces.append(bytes(self._crumbs))
             self._crumbs.clear()
 
-    def _put(self, pieces: list[bytes]) -> None:
+    def _put(self, pieces: list[bytes], is_last: bool) -> None:
         assert self._path is not None
         if self._file is None:
             self._file = self._path.open("wb")
         for piece in pieces:
             self._file.write(piece)
             self._digest.update(piece)
+        if is_last:
+            self._file.close()
 
 
 def _describe(path: Path) -> Blob:

@@ -21,25 +21,27 @@ class YamlMistake(Exception):
         self.line = line
 
 
+_REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2's booleans and no duplicate keys; PyYAML alone reads `no` as False and lets the last key win."""
+    """YAML 1.2's booleans, no dates; PyYAML alone reads `no` as False and a model's date as no text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own class attribute, replaced and never changed)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     @override
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise YamlMistake(f"`{key.value}` stands here twice", key.start_mark.line + 1)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise YamlMistake(f"not a valid value: {error}", node.start_mark.line + 1) from error
 
 
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])
+_BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, ["t", "T", "f", "F"])
 
 
 def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
@@ -48,6 +50,7 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         loader = _StrictLoader(text)
         try:
             tree = loader.get_single_node()
+            _check_keys(tree, set())
             return tree, None if tree is None else loader.construct_document(tree)
         finally:
             loader.dispose()
@@ -56,6 +59,26 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         raise YamlMistake(error.problem or "not valid YAML", line) from error
     except yaml.YAMLError as error:
         raise YamlMistake(str(error), 1) from error
+
+
+def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
+    """Refuse duplicate keys and keys that are no words, before merges (`<<`) mix mappings; PyYAML lets the last win."""
+    if not isinstance(node, yaml.MappingNode | yaml.SequenceNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, seen)
+        return
+    names: set[str] = set()
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise YamlMistake("a key must be a word, not a list or a mapping", line)
+        if key.value in names:
+            raise YamlMistake(f"`{key.value}` stands here twice", line)
+        names.add(key.value)
+        _check_keys(value, seen)
 
 
 def line_of(tree: yaml.Node | None, path: Sequence[str | int]) -> int:

@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway import catalog, demo
 from gateway.banner import Facts, banner
+from gateway.catalog import Catalogue
 from gateway.datafolder import DataFolder, load_secrets
 from gateway.keeping import ChildFailed, FirstLine, Keeper
 from gateway.listening import address_for_people, listen, port_of
@@ -57,12 +59,13 @@ class Voice:
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Voice) -> None:
     """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start, or cannot go on."""
     # Read here so that a mistake in it is refused before anything starts; each worker reads it again for itself.
-    simulated = demo.is_simulated(catalog.load(settings.config, env), is_demo=is_demo)
+    catalogue = catalog.load(settings.config, env)
+    simulated = demo.is_simulated(catalogue, is_demo=is_demo)
     folder = DataFolder(settings.data_dir)
     with folder.locked() as lock, folder.announced(), listen(settings.host, settings.port) as listener:
         load_secrets(settings)
         supervisor = Supervisor(settings, env, folder, lock, listener, voice)
-        asyncio.run(supervisor.run(is_demo=is_demo, is_simulated=simulated))
+        asyncio.run(supervisor.run(catalogue, is_demo=is_demo, is_simulated=simulated))
 
 
 class Supervisor:
@@ -91,13 +94,13 @@ class Supervisor:
         self._simulator: Keeper | None = None
         self._workers: list[Keeper] = []
 
-    async def run(self, *, is_demo: bool, is_simulated: bool) -> None:
+    async def run(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
         self._watch = ChildWatch()
         self._stopping = asyncio.Event()
         self._abandoning = asyncio.Event()
         for number in _STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._hear)
-        work = asyncio.create_task(self._start_and_watch(is_demo=is_demo, is_simulated=is_simulated))
+        work = asyncio.create_task(self._start_and_watch(catalogue, is_demo=is_demo, is_simulated=is_simulated))
         signalled = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((work, signalled), return_when=asyncio.FIRST_COMPLETED)
@@ -116,11 +119,11 @@ class Supervisor:
             self._abandoning.set()
         self._stopping.set()
 
-    async def _start_and_watch(self, *, is_demo: bool, is_simulated: bool) -> None:
+    async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
         """Start everything, say so, and wait; raises StartRefused when that fails or a child cannot be kept alive."""
         secrets = load_secrets(self._settings)
         url = await self._start_store()
-        await check_store(url, secrets.pepper, STORE_WAIT_S)
+        await check_store(url, secrets, STORE_WAIT_S)
         simulator = await self._start_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator
@@ -130,8 +133,11 @@ class Supervisor:
             url=self._settings.public_url or self._url,
             data_dir=self._folder.path,
             store="embedded" if self._server is not None else describe(url),
+            command=_own_command(),
             demo_key=key,
             simulator=simulator,
+            on=tuple(target.label for target in catalogue.targets),
+            off=tuple(catalogue.off),
         )
         self._voice.show(banner(facts))
         kept = [keeper.task for keeper in (self._store, self._simulator, *self._workers) if keeper and keeper.task]
@@ -253,3 +259,11 @@ class Supervisor:
         await asyncio.wait((exits, abandoned), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         abandoned.cancel()
         return exits.done()
+
+
+def _own_command() -> str:
+    """How a person in this folder runs `imagegate`: a fresh checkout has it in its environment, not on the PATH."""
+    beside = Path(sys.executable).with_name("imagegate")
+    if not beside.exists():
+        return f"{sys.executable} -m gateway"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -45,7 +45,7 @@ def was_sent(error: BaseException) -> bool:
 def open_client(transport: outbound.AsyncBaseTransport, **options: Any) -> outbound.AsyncClient:
     """A client that takes nothing from the environment, follows no redirect and stores no cookie.
 
-    httpx keeps cookies on the client, above the transport: one tenant's would otherwise travel with another's call.
+    httpx keeps cookies on the client, above the transport: one caller's would otherwise travel with another's call.
     """
     cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
     return outbound.AsyncClient(

@@ -82,6 +82,8 @@ POLICY_CODES = frozenset(
 )
 """Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
 
+_CREDENTIAL_CODES = frozenset({"insufficient_credits", "insufficient_quota"})
+_VALIDATION_CODES = frozenset({"invalid_request", "invalid_value", "validation_error"})
 _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
 _NO_RETRY = "it is not sent again, because it may have been billed"
 
@@ -132,7 +134,7 @@ def _is_policy(failure: Failure) -> bool:
 
 
 def _policy(failure: Failure) -> Verdict:
-    # The refusal's reason is for the caller to read; other vendor texts are not passed on where they name our account.
+    # The reason is for the caller to read; other vendor texts are not passed on where they name our credential.
     error = errors.ModerationBlocked(failure.message or "The upstream's safety system refused this request.")
     return Verdict("policy", Executed.UNKNOWN, again=False, elsewhere=False, error=error)
 
@@ -140,13 +142,22 @@ def _policy(failure: Failure) -> Verdict:
 def _task(failure: Failure) -> Verdict:
     if failure.code == "expired":
         return _unknown(failure, "The upstream's task expired")
-    if failure.code in ("invalid_request", "invalid_value", "validation_error"):
+    if failure.code in _VALIDATION_CODES or failure.type == "invalid_request_error":
         return _refused(failure)
+    if failure.code in _CREDENTIAL_CODES:
+        return _credential()
     error = errors.UpstreamFailed(
-        f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}."
+        f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}.", should_retry=False
     )
-    error.should_retry = False
     return Verdict("task_failed", Executed.NO, again=False, elsewhere=True, error=error)
+
+
+def _credential() -> Verdict:
+    # Never the vendor's text: it is about the operator's credential, not about the caller.
+    error = errors.UpstreamUnavailable(
+        "The upstream refused the gateway's credential; its operator was told.", retry_after=60
+    )
+    return Verdict("credential", Executed.NO, again=False, elsewhere=True, error=error, credential_down=True)
 
 
 def _refused(failure: Failure) -> Verdict:
@@ -164,11 +175,7 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
         )
         return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error)
     if status in (401, 402, 403):
-        # Never the vendor's text: it is about the operator's account, not about the caller's.
-        error = errors.UpstreamUnavailable(
-            "The upstream refused the gateway's credential; its operator was told.", retry_after=60
-        )
-        return Verdict("credential", Executed.NO, again=False, elsewhere=True, error=error, credential_down=True)
+        return _credential()
     if status == 404:
         error = errors.ModelNotFound(
             "The upstream does not know the model it is configured for; its operator was told."
@@ -190,7 +197,8 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
 def _is_capacity(failure: Failure, status: int) -> bool:
     if status in (521, 522, 523):
         return True
-    said = failure.spoke and any(word in failure.message.lower() for word in _CAPACITY)
+    text = f"{failure.code} {failure.type} {failure.message}".lower()
+    said = failure.spoke and any(word in text for word in _CAPACITY)
     return status == 503 and (failure.retry_after is not None or said)
 
 

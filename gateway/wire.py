@@ -26,7 +26,7 @@ _TOLD = ("input_fidelity", "style", "user", "safety_identifier", "callback_url")
 _OTHER_MODELS = ("complexity", "svg", "markup")
 """Parameters of other models, which would change the picture if they were ignored."""
 
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 _BODY = frozenset({"image", "images", "mask"})
 
@@ -60,7 +60,7 @@ def read_params(fields: Mapping[str, Any], operation: Operation, *, is_text: boo
     if not prompt:
         raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
     size, tier = _read_size(reader)
-    quality = reader.choice("quality", tuple(_QUALITIES), "Other models' qualities such as `xhigh` are not available.")
+    quality = reader.choice("quality", tuple(_QUALITIES), "Other models' qualities are not available.")
     output_format = reader.choice("output_format", ("png", "jpeg", "webp")) or "png"
     compression = reader.integer("output_compression", 0, 100)
     background = reader.choice("background", ("auto", "opaque", "transparent")) or "auto"
@@ -184,7 +184,7 @@ def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Para
                 raise errors.UnknownParameter(f"`{name}` belongs to edits: send it to /v1/images/edits.", param=name)
             continue
         if name in _OTHER_MODELS or name.startswith("frame_"):
-            raise errors.UnknownParameter(f"`{name}` is a parameter of other models.", param=name)
+            raise errors.UnknownParameter(f"`{name[:100]}` is a parameter of other models.", param=name[:100])
         if refuse_unknown:
             raise errors.UnknownParameter(f"There is no parameter `{name[:100]}`.", param=name[:100])
         dropped.append(name)
@@ -240,8 +240,11 @@ class _Reader:
             return None
         number = _as_integer(value, self._is_text)
         if number is None or not least <= number <= most:
-            shown = value if isinstance(value, int | float) and not isinstance(value, bool) else _kind(value)
-            shown = repr(value)[:60] if self._is_text else shown
+            shown: Any = _kind(value)
+            if self._is_text or isinstance(value, float):
+                shown = repr(value)[:60]
+            elif number is not None and abs(number) < 10**18:
+                shown = number
             raise errors.InvalidValue(f"`{name}` must be an integer from {least} to {most}; not {shown}.", param=name)
         return number
 

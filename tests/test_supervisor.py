@@ -229,18 +229,18 @@ def test_wrong_catalogue_is_refused(tmp_path: Path) -> None:
 
 
 def test_outside_redis_is_used(tmp_path: Path, valkey: Valkey) -> None:
-    """With GATEWAY_REDIS_URL no server is started, and the pepper must be the one its keys were made with."""
+    """With GATEWAY_REDIS_URL no server is started, and both secrets must be those the store was first used with."""
     env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
     with gateway(tmp_path / "data", **env) as run:
         assert not any("valkey-server" in line for line in children(run.pid).values())
         assert run.status("/readyz") == 200
         assert run.end() == 0
-    wrong = imagegate(
-        "serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "b"), **env | {"GATEWAY_KEY_PEPPER": "t" * 32}
-    )
-    assert wrong.returncode == 1
-    assert "another GATEWAY_KEY_PEPPER" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    for name in ("GATEWAY_KEY_PEPPER", "GATEWAY_SIGNING_KEY"):
+        other = env | {name: "t" * 32}
+        wrong = imagegate("serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "b"), **other)
+        assert wrong.returncode == 1
+        assert f"another {name}" in wrong.stderr
+        assert "Traceback" not in wrong.stderr
 
 
 def test_evicting_redis_is_refused(tmp_path: Path, valkey: Valkey) -> None:

@@ -105,5 +105,5 @@ async def vary() -> None:
 async def refuse_text() -> None:
     raise errors.UnsupportedEndpoint(
         "This gateway serves images only: POST /v1/images/generations or /v1/images/edits. "
-        "Point the client for chat and responses at another base_url."
+        "Point your SDK for chat and responses at another base_url."
     )

@@ -57,7 +57,7 @@ class Edge:
                     fault.should_retry = False
                     await render(fault)(scope, receive, send_with_headers)
                 else:
-                    # The answer has begun: only a broken connection tells the client that it is not whole.
+                    # The answer has begun: only a broken connection tells the caller that it is not whole.
                     raise
             finally:
                 _log_request(scope, status, started)

@@ -1,4 +1,4 @@
-"""The models a caller may use, in OpenAI's shapes. Works while Redis is away for callers already known."""
+"""The models a caller may use, in OpenAI's shapes."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ async def load_references(services: Services, form: Form, spool: Spool) -> tuple
         loads = [group.create_task(_load_quietly(services, source, spool)) for source in sources]
     pictures: list[Picture] = []
     for load in loads:
-        result = load.result()
-        if isinstance(result, errors.PublicError):
-            raise result
-        pictures.append(result)
+        loaded = load.result()
+        if isinstance(loaded, errors.PublicError):
+            raise loaded
+        pictures.append(loaded)
     if form.mask is None:
         return tuple(pictures), None
     mask = pictures.pop()

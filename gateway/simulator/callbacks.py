@@ -35,9 +35,8 @@ def is_loopback(url: str) -> bool:
 
 
 async def _send(world: World, task: Task, url: str) -> None:
-    await asyncio.sleep(task.time_left())
-    # A loop counts in milliseconds and may wake a little early, while the task still runs.
-    await asyncio.sleep(task.time_left())
+    # A loop counts in whole milliseconds and may wake a little early, while the task still runs.
+    await asyncio.sleep(task.time_left() + 0.005)
     body = b"".join(answer_json(await show_task(world, task)).pieces)
     # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=False) as client:  # noqa: S501 - as above

@@ -101,6 +101,11 @@ def describe(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
 
 
+def is_away(error: Exception) -> bool:
+    """Whether an error that a server answered means that it is away, and not that we asked for nonsense."""
+    return isinstance(error, _AWAY_ERRORS) or str(error).startswith(_AWAY)
+
+
 @asynccontextmanager
 async def _translated(deadline_s: float | None) -> AsyncIterator[None]:
     try:
@@ -111,6 +116,6 @@ async def _translated(deadline_s: float | None) -> AsyncIterator[None]:
     except _AWAY_ERRORS as error:
         raise StoreUnavailable(str(error) or type(error).__name__) from error
     except redis.exceptions.ResponseError as error:
-        if str(error).startswith(_AWAY):
+        if is_away(error):
             raise StoreUnavailable(str(error)) from error
         raise

@@ -26,6 +26,9 @@ class Name:
 
 
 PEPPER_CHECK = Name("pepper-check", "string", "for ever", "store.keys", "an HMAC that only the right pepper makes")
+SIGNING_CHECK = Name(
+    "signing-check", "string", "for ever", "store.checks", "an HMAC that only the right signing key makes"
+)
 KEY_INDEX = Name("keys", "hash", "for ever", "store.keys", "key id → digest of the key")
 KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key's record, by the digest of the key")
 
@@ -33,4 +36,47 @@ TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
 )
 
-NAMES = (PEPPER_CHECK, KEY_INDEX, KEY, TASK)
+LIMITS = Name("limits", "hash", "until the last limit is taken away", "store.ledger", "one scope's limits, by name")
+WINDOW = Name(
+    "window",
+    "hash",
+    "400 days after the window's end; the window `total`: for ever",
+    "store.ledger",
+    "µ$ and images held, presumed and posted by one scope in one calendar window, and the two bases",
+)
+RATE = Name("rate", "string", "until it allows everything again", "store.ledger", "GCRA: theoretical arrival time, µs")
+RUNNING = Name("running", "hash", "while tasks run", "store.ledger", "worker → tasks of one scope that it runs")
+LEASES = Name(
+    "leases", "sorted set", "a day after the lease's end", "store.ledger", "worker, by the end of its lease, µs"
+)
+HOLD = Name(
+    "hold",
+    "hash",
+    "until folded",
+    "store.ledger",
+    "the money side of one task: scopes, windows, owner and fence, its slots and calls",
+)
+ENDED = Name("ended", "sorted set", "until folded", "store.ledger", "tasks that wait for nothing, by their end, µs")
+DOUBTFUL = Name("doubtful", "sorted set", "until folded", "store.ledger", "ended tasks with a presumed call, likewise")
+JOURNAL = Name("journal", "stream", "until folded", "store.ledger", "every change of an amount: what, why, whose, when")
+CHANGE = Name(
+    "change", "string", "a day", "store.ledger", "an operator's change that was made, so that it is made once"
+)
+
+NAMES = (
+    PEPPER_CHECK,
+    SIGNING_CHECK,
+    KEY_INDEX,
+    KEY,
+    TASK,
+    LIMITS,
+    WINDOW,
+    RATE,
+    RUNNING,
+    LEASES,
+    HOLD,
+    ENDED,
+    DOUBTFUL,
+    JOURNAL,
+    CHANGE,
+)

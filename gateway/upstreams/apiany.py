@@ -85,8 +85,10 @@ class Apiany:
 
     def _read_submission(self, reply: Reply) -> Answer | Ticket:
         document = reply.document
-        ticket_id = document.get("task_id") if isinstance(document, dict) else None
-        if reply.is_ok and isinstance(ticket_id, str) and ticket_id and not find_images(document):
+        given = document.get("task_id") if isinstance(document, dict) else None
+        # A number is a ticket too: the task is paid for, so it must not be lost over a type.
+        ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
+        if reply.is_ok and ticket_id and not find_images(document):
             return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url")))
         return read_answer(reply)
 

@@ -6,6 +6,7 @@ nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ from gateway.verdict import CallFailed, Failure
 
 MAX_TEXT = 4 * 2**20
 """Bytes of an answer beside its pictures; an honest one has a few thousand."""
+
+_LONGEST_RETRY_AFTER = 86_400.0
 
 PICTURE_KEYS = frozenset({"b64_json", "b64", "image_base64"})
 
@@ -123,9 +126,12 @@ def parse_retry_after(text: str | None) -> float | None:
     if not text:
         return None
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        # "inf" and "nan" are floats too.
+        return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_RETRY_AFTER)
     try:
         until = parsedate_to_datetime(text)
     except ValueError:

@@ -16,6 +16,9 @@ from gateway.verdict import CallFailed, Failure
 
 _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
 
+_MAX_MESSAGE = 2000
+"""Characters of a vendor's message that are kept: it may reach the caller's own error."""
+
 
 def read_answer(reply: Reply) -> Answer:
     """The images of a 2xx answer. Raises CallFailed (`status` with an error inside, `body` when there is no image)."""
@@ -99,14 +102,14 @@ def find_error(document: Any) -> tuple[str | None, str | None, str, str | None] 
         return None
     error = document.get("error")
     if isinstance(error, str) and error:
-        return None, None, error, None
+        return None, None, error[:_MAX_MESSAGE], None
     if not isinstance(error, dict) or not error:
         return None
     message = error.get("message")
     return (
         _text(error.get("code")),
         _text(error.get("type")),
-        message if isinstance(message, str) else str(message or ""),
+        (message if isinstance(message, str) else str(message or ""))[:_MAX_MESSAGE],
         _text(error.get("param")),
     )
 
@@ -118,10 +121,14 @@ def find_usage(document: Any) -> Usage | None:
         return None
     details = usage.get("input_tokens_details")
     details = details if isinstance(details, dict) else {}
-    counts = [usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")]
-    counts += [details.get(name, 0) for name in ("text_tokens", "image_tokens")]
-    whole = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and count >= 0]
-    return Usage(*whole) if len(whole) == len(counts) else None
+    taken, made, total = (_count(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens"))
+    if taken is None or made is None or total is None:
+        return None
+    return Usage(taken, made, total, _count(details.get("text_tokens")), _count(details.get("image_tokens")))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text(value: Any) -> str | None:

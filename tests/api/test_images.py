@@ -1,23 +1,16 @@
-"""The image routes as a client sees them: what it may send, in every dialect, and what it gets back."""
+"""Generations as a client sees them: what it may send, and what it gets back."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import Valkey
+from tests.plain_pictures import decode, png
 from tests.served import (
-    EDITS,
     GENERATIONS,
     OFFICIAL,
     SMALLEST,
@@ -25,41 +18,9 @@ from tests.served import (
     VARIANT,
     Gateway,
     Gateways,
-    data_url,
-    decode,
-    encode,
     error_of,
-    mask,
-    png,
     small,
-    wait_until,
 )
-
-
-@contextlib.contextmanager
-def file_server(files: dict[str, bytes]) -> Iterator[str]:
-    """An origin that serves these files; its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = files.get(self.path)
-            self.send_response(200 if data is not None else 404)
-            self.send_header("content-length", str(len(data or b"")))
-            self.end_headers()
-            self.wfile.write(data or b"")
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name the base class gave it)
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_json_generation_answers_like_openai(gateway: Gateway) -> None:
@@ -203,241 +164,6 @@ def test_end_user_is_recorded(gateway: Gateway) -> None:
     assert gateway.read_task(answer.headers["x-gateway-task"])["end_user"] == "s1"
 
 
-@pytest.mark.parametrize("name", ["image", "image[]", "image[0]"])
-def test_edits_take_every_spelling(gateway: Gateway, name: str) -> None:
-    """One image works by each field name that clients use."""
-    answer = gateway.edit([(name, ("blob", png(), "application/octet-stream"))])
-    assert answer.status_code == 200, answer.text
-    assert gateway.simulator.book()[0]["references"] == 1
-    assert not gateway.leftovers()
-
-
-def test_numbered_images_keep_their_order(gateway: Gateway) -> None:
-    """Several images arrive at the vendor in the order in which they were sent."""
-    pictures = [png(64 + index, 64) for index in range(4)]
-    answer = gateway.edit([(f"image[{index}]", ("x", data)) for index, data in enumerate(pictures)])
-    assert answer.status_code == 200
-    seen = gateway.simulator.log("edits")[0]["files"]
-    assert [file["size"] for file in seen] == [f"{64 + index}x64" for index in range(4)]
-    assert {file["field"] for file in seen} == {"image[]"}
-
-
-def test_scalars_may_follow_files(gateway: Gateway) -> None:
-    """A multipart body may name its prompt after its pictures, as some SDKs do."""
-    parts = [("image", ("upload", png())), ("prompt", (None, "a dog")), ("model", (None, OFFICIAL)), ("n", (None, "2"))]
-    answer = gateway.post(EDITS, files=parts)
-    assert answer.status_code == 200, answer.text
-    assert len(answer.json()["data"]) == 2
-    assert gateway.simulator.book()[0]["prompt"] == "a dog"
-
-
-def test_empty_scalars_mean_absent(gateway: Gateway) -> None:
-    """An empty text field is no value, and so no mistake."""
-    answer = gateway.edit({"image": png()}, n="", size="", quality="", user="", stream="")
-    assert answer.status_code == 200, answer.text
-    assert "x-gateway-dropped-params" not in answer.headers
-
-
-def test_chunked_upload_needs_no_length(gateway: Gateway) -> None:
-    """A body without Content-Length, as JavaScript streams it, is read to its end."""
-    request = gateway.client.build_request(
-        "POST", EDITS, data={"prompt": "a cat", "model": OFFICIAL}, files={"image": png()}, headers=gateway.auth
-    )
-    body = request.read()
-
-    def pieces() -> Iterator[bytes]:
-        for start in range(0, len(body), 97):
-            yield body[start : start + 97]
-
-    headers = gateway.auth | {"content-type": request.headers["content-type"]}
-    answer = gateway.client.post(EDITS, content=pieces(), headers=headers)
-    assert answer.status_code == 200, answer.text
-    assert answer.request.headers["transfer-encoding"] == "chunked"
-
-
-def test_multipart_text_may_be_data_url(gateway: Gateway) -> None:
-    """A picture may come as a data URL in a text part, a mask too."""
-    parts = {"image": (None, data_url(png())), "mask": (None, data_url(mask()))}
-    answer = gateway.edit(parts)
-    assert answer.status_code == 200, answer.text
-    assert gateway.simulator.book()[0]["mask"] is True
-
-
-def test_multipart_generation_is_read(gateway: Gateway) -> None:
-    """A generation sent as a form is a generation all the same."""
-    parts = {name: (None, value) for name, value in small(n="2").items()}
-    assert len(gateway.post(GENERATIONS, files=parts).json()["data"]) == 2
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"images": [{"image_url": data_url(png())}], "mask": {"image_url": data_url(mask())}},
-        {"image": data_url(png()), "mask": data_url(mask())},
-        {"image": [data_url(png())], "mask": data_url(mask())},
-    ],
-)
-def test_json_edits_take_data_urls(gateway: Gateway, body: dict[str, Any]) -> None:
-    """JSON edits work in OpenAI's form and in the shorter ones, with a mask."""
-    answer = gateway.post(EDITS, json={"prompt": "a cat", "model": OFFICIAL} | body)
-    assert answer.status_code == 200, answer.text
-    purchase = gateway.simulator.book()[0]
-    assert (purchase["references"], purchase["mask"]) == (1, True)
-    assert not gateway.leftovers()
-
-
-def test_json_edits_fetch_allowed_links(gateways: Gateways) -> None:
-    """A picture and a mask behind http links are downloaded from an origin that the catalogue allows."""
-    with file_server({"/cat.png": png(80, 64), "/mask.png": mask(80, 64)}) as origin:
-        gateway = gateways.open(limits={"image_url_origins": [origin]})
-        body = {
-            "prompt": "a cat",
-            "model": OFFICIAL,
-            "images": [{"image_url": f"{origin}/cat.png"}, {"image_url": data_url(png())}],
-            "mask": {"image_url": f"{origin}/mask.png"},
-        }
-        answer = gateway.post(EDITS, json=body)
-        assert answer.status_code == 200, answer.text
-        assert [file["size"] for file in gateway.simulator.log("edits")[0]["files"]] == ["80x64", "64x64", "80x64"]
-        body["images"][1] = {"image_url": f"{origin}/none.png"}
-        error = error_of(gateway.post(EDITS, json=body))
-        assert (error["code"], error["param"]) == ("invalid_value", "images[1].image_url")
-        assert not gateway.leftovers()
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.png", "https://localhost/x.png", "https://10.0.0.1/x.png"])
-def test_private_links_are_refused(gateway: Gateway, url: str) -> None:
-    """A caller cannot make the gateway open an address inside the network."""
-    answer = gateway.post(EDITS, json={"prompt": "a cat", "model": OFFICIAL, "images": [{"image_url": url}]})
-    assert answer.status_code == 400
-    assert error_of(answer)["param"] == "images[0].image_url"
-    assert not gateway.simulator.paid()
-
-
-def test_routes_answer_without_v1(gateway: Gateway) -> None:
-    """A base URL pasted without /v1 works for both image routes."""
-    assert gateway.post("/images/generations", json=small()).status_code == 200
-    body = {"prompt": "a cat", "model": OFFICIAL, "images": [{"image_url": data_url(png())}]}
-    assert gateway.post("/images/edits", json=body).status_code == 200
-
-
-@pytest.mark.parametrize("prefix", ["/v1", ""])
-@pytest.mark.parametrize(
-    ("path", "named"),
-    [
-        ("/images/variations", "/v1/images/edits"),
-        ("/chat/completions", "/v1/images/generations"),
-        ("/responses", "/v1/images/generations"),
-    ],
-)
-def test_other_endpoints_name_ours(gateway: Gateway, prefix: str, path: str, named: str) -> None:
-    """OpenAI's other endpoints answer 404 and say which one to use."""
-    answer = gateway.post(prefix + path, json={})
-    error = error_of(answer)
-    assert (answer.status_code, error["code"]) == (404, "unsupported_endpoint")
-    assert named in error["message"]
-
-
-def test_unknown_route_names_ours(gateway: Gateway) -> None:
-    """A path nobody serves is a 404 in OpenAI's shape."""
-    for path in ("/", "/v1", "/v1/images", "/v2/images/generations", "/v1/images/generations/x", "/%00", "/docs"):
-        answer = gateway.get(path)
-        assert answer.status_code == 404, path
-        assert error_of(answer)["code"] == "unknown_url"
-
-
-def test_wrong_method_names_right_one(gateway: Gateway) -> None:
-    """A known path with another method is a 405 that lists the right one."""
-    for method, path, allowed in (("GET", GENERATIONS, "POST"), ("PUT", EDITS, "POST"), ("POST", "/v1/models", "GET")):
-        answer = gateway.request(method, path)
-        assert answer.status_code == 405
-        assert error_of(answer)["code"] == "method_not_allowed"
-        assert answer.headers["allow"] == allowed
-
-
-@pytest.mark.parametrize(
-    "header",
-    [None, "", "Bearer", "Basic dTpw", "igw_x", "Bearer sk-1234567890abcdef", "Bearer igw_" + "0" * 38],
-)
-def test_wrong_key_is_refused(gateway: Gateway, header: str | None) -> None:
-    """Without a key that exists the answer is a 401, and the message never repeats a whole key."""
-    headers = {} if header is None else {"authorization": header}
-    answer = gateway.client.post(GENERATIONS, json=small(), headers=headers)
-    error = error_of(answer)
-    assert (answer.status_code, error["code"]) == (401, "invalid_api_key")
-    assert "1234567890" not in error["message"]
-    assert not gateway.simulator.paid()
-
-
-def test_strange_key_bytes_are_refused(gateway: Gateway) -> None:
-    """A key that is not even ASCII is a wrong key and no fault."""
-    answer = gateway.client.post(GENERATIONS, json=small(), headers=[(b"authorization", "Bearer igw_ключ".encode())])
-    assert answer.status_code == 401
-    assert error_of(answer)["code"] == "invalid_api_key"
-
-
-def test_key_is_checked_before_body(gateway: Gateway) -> None:
-    """A caller without a key is refused before its upload is read."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        head = f"POST {EDITS} HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\n"
-        connection.sendall(f"{head}content-length: 100000000\r\n\r\n".encode())
-        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
-
-
-def test_disabled_key_is_told(gateway: Gateway) -> None:
-    """A disabled key works no more, from the next request on, and works again once enabled."""
-    assert gateway.record is not None
-    gateway.change_key(gateway.record.id, enabled=False)
-    answer = gateway.generate()
-    assert (answer.status_code, error_of(answer)["code"]) == (403, "key_disabled")
-    gateway.change_key(gateway.record.id, enabled=True)
-    assert gateway.generate().status_code == 200
-
-
-def test_unknown_model_lists_models(gateway: Gateway) -> None:
-    """A model that does not exist is a 404 that names those that do."""
-    answer = gateway.generate(model="gpt-4o")
-    error = error_of(answer)
-    assert (answer.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
-    for name in ("gpt-image-2", OFFICIAL, VARIANT, TASKS, "dall-e-3"):
-        assert name in error["message"]
-
-
-def test_key_may_be_bound_to_models(gateway: Gateway) -> None:
-    """A key bound to one model gets no other, not even by an alias."""
-    _, secret = gateway.new_key(models=[VARIANT])
-    bound = {"authorization": f"Bearer {secret}"}
-    for model in (OFFICIAL, "dall-e-3"):
-        answer = gateway.client.post(GENERATIONS, json=small(model=model), headers=bound)
-        assert (answer.status_code, error_of(answer)["code"]) == (403, "model_not_allowed")
-    assert gateway.client.post(GENERATIONS, json=small(model=VARIANT), headers=bound).status_code == 200
-
-
-def test_upstream_without_key_is_off(gateways: Gateways) -> None:
-    """An upstream whose key is not set takes no part: its model says so, the shared one goes round it."""
-    gateway = gateways.open(env={"ANYFAST_API_KEY": "sim-direct"})
-    answer = gateway.generate(model=TASKS)
-    assert (answer.status_code, error_of(answer)["code"]) == (503, "upstream_unavailable")
-    assert answer.headers["x-should-retry"] == "false"
-    assert gateway.generate(model="gpt-image-2").headers["x-gateway-upstream"] == "anyfast"
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"background": "transparent"}, "background"),
-        ({"model": TASKS, "size": "1280x720"}, "size"),
-    ],
-)
-def test_impossible_wish_names_reason(gateway: Gateway, fields: dict[str, Any], param: str) -> None:
-    """A valid value that no upstream can honour is a 400 that says which and why, and nothing is sent."""
-    answer = gateway.generate(**fields)
-    error = error_of(answer)
-    assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_value", param)
-    assert not gateway.simulator.paid()
-
-
 def test_nearest_size_is_told(gateways: Gateways) -> None:
     """Where the route allows it another size is made, and both are told."""
     gateway = gateways.open(models={TASKS: {"sizes": "nearest"}})
@@ -464,70 +190,6 @@ def test_ratio_and_tier_make_size(gateway: Gateway) -> None:
     assert gateway.generate(size="1:1").json()["size"] == "1024x1024"
 
 
-def test_slow_upstream_ends_in_504(gateway: Gateway) -> None:
-    """The caller is answered before its own time-out; the work goes on, is recorded and kept."""
-    gateway.simulator.fault("latency", seconds=1.3)
-    started = time.monotonic()
-    answer = gateway.generate(headers={"x-stainless-read-timeout": "1"})
-    assert time.monotonic() - started < 1
-    assert (answer.status_code, error_of(answer)["code"]) == (504, "task_still_running")
-    task_id = answer.headers["x-gateway-task"]
-    assert gateway.read_task(task_id)["status"] == "processing"
-    wait_until(lambda: gateway.read_task(task_id)["status"] == "succeeded", "the end of the task")
-    images = json.loads(gateway.read_task(task_id)["images"])
-    assert [path.name for path in gateway.pictures() if path.name in images] == images
-    assert len(gateway.simulator.book()) == 1
-    assert not gateway.leftovers()
-
-
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "soon", "1e999"])
-def test_strange_timeout_is_no_timeout(gateway: Gateway, value: str) -> None:
-    """A time-out header that makes no sense changes nothing."""
-    assert gateway.generate(headers={"x-stainless-read-timeout": value}).status_code == 200
-
-
-@pytest.mark.parametrize("model", [OFFICIAL, TASKS])
-def test_hang_up_keeps_paid_image(gateway: Gateway, model: str) -> None:
-    """A client that hangs up does not lose a paid image: the work ends, is recorded and stored."""
-    before = {path.name for path in gateway.pictures()}
-    gateway.simulator.fault("latency", seconds=0.8)
-    with pytest.raises(httpx.ReadTimeout):
-        gateway.client.post(GENERATIONS, json=small(model=model, size="1024x1024"), headers=gateway.auth, timeout=0.4)
-    wait_until(gateway.simulator.book, "the submission")
-    record = wait_until(
-        lambda: next((one for one in gateway.task_records() if one["status"] == "succeeded"), None), "the task's end"
-    )
-    stored = {path.name for path in gateway.pictures()} - before
-    assert set(json.loads(record["images"])) <= stored
-    assert len(gateway.simulator.book()) == 1
-    assert not gateway.leftovers()
-
-
-def test_half_upload_leaves_nothing(gateway: Gateway) -> None:
-    """A client that leaves in the middle of its upload leaves no file, no bytes counted and no call."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    part = b'--b\r\ncontent-disposition: form-data; name="image"; filename="x"\r\n\r\n' + png() + b"x" * 3_000_000
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        head = f"POST {EDITS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
-        head += "content-type: multipart/form-data; boundary=b\r\ncontent-length: 90000000\r\n\r\n"
-        connection.sendall(head.encode() + part)
-        wait_until(lambda: gateway.services.in_flight.used, "the upload's begin")
-    assert not gateway.leftovers()
-    assert not gateway.simulator.paid()
-
-
-def test_store_away_stops_spending(gateway: Gateway, valkey: Valkey) -> None:
-    """While Redis does not answer, nothing is sent: a 503 in time, and work again when it is back."""
-    with valkey.paused():
-        started = time.monotonic()
-        answer = gateway.generate()
-        assert time.monotonic() - started < 2
-        assert (answer.status_code, error_of(answer)["code"]) == (503, "quota_store_unavailable")
-        assert answer.headers["retry-after"] == "5"
-        assert not gateway.simulator.paid()
-    wait_until(lambda: gateway.generate().status_code == 200, "the return of the store")
-
-
 def test_every_call_is_recorded_first(gateway: Gateway) -> None:
     """The task's record names each paid call, its upstream and its slots."""
     answer = gateway.generate(model=VARIANT, n=2)
@@ -548,10 +210,3 @@ def test_jpeg_compression_reaches_vendor(gateway: Gateway) -> None:
     answer = gateway.generate(output_compression=50)
     assert answer.headers["x-gateway-dropped-params"] == "output_compression"
     assert "x-gateway-dropped-params" not in gateway.generate(output_compression=100).headers
-
-
-def test_references_keep_upright_shape(gateway: Gateway) -> None:
-    """With `auto` size an edit keeps the first image's shape, as it is displayed."""
-    answer = gateway.edit({"image": encode("PNG", 120, 60)}, size="auto")
-    width, height = (int(edge) for edge in answer.json()["size"].split("x"))
-    assert width == pytest.approx(2 * height, rel=0.05)

@@ -1,0 +1,27 @@
+-- Releases what will never be sent. Calls that are out stay held until evidence or the resolver settles them, and the task
+-- no longer counts as running.
+-- now, task, fence -> closed | fenced, fence
+
+local now = clock(ARGV[1])
+local task = id('task', ARGV[2])
+local fence = integer('fence', ARGV[3], 1, LARGEST)
+
+local record = read_task(task)
+if not record then
+  -- The open whose reply was lost may still be on its way, and must find that it came too late.
+  redis.call('HSET', NAME.hold .. ':' .. task, 'state', 'closed', 'fence', digits(fence), 'images', '0', 'key', '',
+    'team', '', 'opened', digits(now))
+  redis.call('ZADD', NAME.ended, digits(now), task)
+  return {'closed'}
+end
+local stranger = not_owned(record, fence)
+if stranger then return stranger end
+if record.state == 'closed' then return {'closed'} end
+
+record.state = 'closed'
+redis.call('HSET', NAME.hold .. ':' .. task, 'state', 'closed', 'ended', digits(now))
+local usd, images = release_free(record)
+count_running(record, record.worker, -1)
+book(now, 'close', record, {usd_held = -usd, images_held = -images}, {task = task})
+index_ended(record, now)
+return {'closed'}

@@ -1,0 +1,267 @@
+-- What every script of the ledger shares. The loader puts NAME (every name in Redis, from names.py) before this text.
+-- Amounts are whole micro-dollars (µ$) and whole images, times are µs. Lua's numbers are doubles, exact to 2^53; Redis and
+-- cjson would print only 14 to 17 digits of them, so `digits` is the one way by which a number leaves a script.
+
+local LARGEST = 9007199254740991
+local MOST_USD = 1000000000000 -- µ$ for one image or one bill: sums of thousands of these stay exact
+local MOST_IMAGES = 1000
+local MINUTE = 60000000
+local WINDOW_KEPT_MS = 400 * 24 * 3600 * 1000
+local DAY_MS = 24 * 3600 * 1000
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Arguments. A script that fails keeps its earlier writes, so every argument is read by one of these before the first.
+
+local function invalid(what)
+  error('INVALID ' .. what, 0)
+end
+
+local function integer(what, value, lowest, highest)
+  if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
+  local number = tonumber(value)
+  -- Leading zeros, and digits that a double cannot hold, do not come out as they went in; "-0" does.
+  if digits(number) ~= value or value == '-0' or number < lowest or number > highest then invalid(what) end
+  return number
+end
+
+-- An id of this gateway: a prefix and 26 letters.
+local function id(what, value)
+  if not value or not string.match(value, '^' .. what .. '_[0-9a-z]+$') or #value ~= #what + 27 then invalid(what) end
+  return value
+end
+
+-- A name that people chose: no control characters, no space at its ends.
+local function label(what, value, longest)
+  if not value or #value == 0 or #value > longest or string.match(value, '[%c]') or string.match(value, '^ ')
+    or string.match(value, ' $') then invalid(what) end
+  return value
+end
+
+local function digest(what, value)
+  if not value or #value ~= 64 or not string.match(value, '^[0-9a-f]+$') then invalid(what) end
+  return value
+end
+
+local function optional(read, what, value, longest)
+  if value == '' then return '' end
+  return read(what, value, longest)
+end
+
+-- Slots as "0,2,3": ascending, each below the number of images.
+local function slot_list(value, images)
+  local slots, last = {}, -1
+  for word in string.gmatch((value or '') .. ',', '([^,]*),') do
+    local slot = integer('slots', word, last + 1, images - 1)
+    slots[#slots + 1], last = slot, slot
+  end
+  return slots
+end
+
+-- Tests pass the time in; everything else passes "" and gets the server's.
+local function clock(value)
+  if value ~= '' then return integer('now', value, 1, LARGEST / 2) end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- Windows. A task is counted in the windows it was opened in, for ever; Python names them and knows the zone.
+
+local WINDOW_NAMES = {day = '^%d%d%d%d%-%d%d%-%d%d$', week = '^%d%d%d%d%-W%d%d$', month = '^%d%d%d%d%-%d%d$'}
+local SPANS = {'day', 'week', 'month'}
+
+-- Reads nine arguments: name, start and end of the day, the week and the month.
+local function read_windows(first)
+  local windows = {}
+  for index, span in ipairs(SPANS) do
+    local at = first + 3 * (index - 1)
+    local name = ARGV[at]
+    if not name or not string.match(name, WINDOW_NAMES[span]) then invalid(span) end
+    local start = integer(span .. '_start', ARGV[at + 1], 1, LARGEST / 2)
+    windows[span] = {name = name, start = start, stop = integer(span .. '_end', ARGV[at + 2], start + 1, LARGEST / 2)}
+  end
+  return windows
+end
+
+-- `owner` has key, team, day, week and month; key and team may be "".
+local function scopes_of(owner)
+  local scopes = {}
+  if owner.key ~= '' then scopes[#scopes + 1] = {kind = 'key', name = 'key:' .. owner.key} end
+  if owner.team ~= '' then scopes[#scopes + 1] = {kind = 'team', name = 'team:' .. owner.team} end
+  scopes[#scopes + 1] = {kind = 'everyone', name = 'everyone'}
+  return scopes
+end
+
+local function window_key(scope, window)
+  return NAME.window .. ':' .. scope.name .. ':' .. window
+end
+
+-- Limits on amounts, the calendar's largest first: what is spent for good is named before what comes back soon.
+local AMOUNT_LIMITS = {
+  {name = 'usd_total', unit = 'usd'},
+  {name = 'usd_month', unit = 'usd', span = 'month'},
+  {name = 'usd_week', unit = 'usd', span = 'week'},
+  {name = 'usd_day', unit = 'usd', span = 'day'},
+  {name = 'images_month', unit = 'images', span = 'month'},
+  {name = 'images_day', unit = 'images', span = 'day'},
+}
+
+local function read_limits(scope)
+  local limits, flat = {}, redis.call('HGETALL', NAME.limits .. ':' .. scope.name)
+  for index = 1, #flat, 2 do limits[flat[index]] = tonumber(flat[index + 1]) end
+  return limits
+end
+
+-- The answer that an amount limit gives to `needs` more of usd and images, or nil. `ends` has each span's end.
+local function over_amount(scope, limits, owner, needs, ends)
+  for _, limit in ipairs(AMOUNT_LIMITS) do
+    local ceiling = limits[limit.name]
+    if ceiling and needs[limit.unit] then
+      local window = limit.span and owner[limit.span] or 'total'
+      local unit = limit.unit
+      local sums = redis.call('HMGET', window_key(scope, window), unit .. '_held', unit .. '_presumed', unit .. '_posted')
+      local taken = (tonumber(sums[1]) or 0) + (tonumber(sums[2]) or 0) + (tonumber(sums[3]) or 0)
+      if taken + needs[unit] > ceiling then
+        local resets = limit.span and digits(ends[limit.span]) or ''
+        return {'refused', limit.name, scope.kind, digits(ceiling), digits(math.max(0, ceiling - taken)), resets}
+      end
+    end
+  end
+  return nil
+end
+
+-- Books. The only place where amounts change: in every window of every scope, and in the journal, at once.
+
+local AMOUNTS = {'usd_held', 'usd_presumed', 'usd_posted', 'images_held', 'images_presumed', 'images_posted'}
+
+local function book(now, kind, owner, deltas, more)
+  local entry, changed = {}, false
+  for _, amount in ipairs(AMOUNTS) do
+    local delta = deltas[amount] or 0
+    if delta ~= 0 then
+      changed = true
+      entry[#entry + 1] = amount
+      entry[#entry + 1] = digits(delta)
+    end
+  end
+  if not changed then return end
+  for _, scope in ipairs(scopes_of(owner)) do
+    for _, window in ipairs({owner.day, owner.week, owner.month, 'total'}) do
+      local key = window_key(scope, window)
+      for index = 1, #entry, 2 do redis.call('HINCRBY', key, entry[index], entry[index + 1]) end
+    end
+  end
+  for _, field in ipairs({'key', 'team', 'day', 'week', 'month'}) do
+    entry[#entry + 1] = field
+    entry[#entry + 1] = owner[field]
+  end
+  for field, value in pairs(more) do
+    entry[#entry + 1] = field
+    entry[#entry + 1] = value
+  end
+  redis.call('XADD', NAME.journal, '*', 'at', digits(now), 'kind', kind, unpack(entry))
+end
+
+-- A calendar window goes long after its end. By the caller's clock, which in a test is not the server's.
+local function keep_windows(now, owner, windows)
+  for _, scope in ipairs(scopes_of(owner)) do
+    for _, span in ipairs(SPANS) do
+      local key = window_key(scope, owner[span])
+      if redis.call('PTTL', key) < 0 then
+        redis.call('PEXPIRE', key, digits(math.floor((windows[span].stop - now) / 1000) + WINDOW_KEPT_MS))
+      end
+    end
+  end
+end
+
+-- Tasks. A slot is "<µ$ held> <who has it>": free, released, or a call. A call is "<state> <µ$ if presumed> <µ$ counted>
+-- <images counted> <its slots> <when it was marked>"; its states are held < void < presumed < posted and only rise.
+
+local function read_task(task)
+  local flat = redis.call('HGETALL', NAME.hold .. ':' .. task)
+  if #flat == 0 then return nil end
+  local record = {id = task, slots = {}, calls = {}}
+  for index = 1, #flat, 2 do
+    local field, value = flat[index], flat[index + 1]
+    local slot, call = string.match(field, '^slot:(%d+)$'), string.match(field, '^call:(.+)$')
+    if slot then
+      local held, by = string.match(value, '^(%d+) (%S+)$')
+      record.slots[tonumber(slot)] = {held = tonumber(held), by = by}
+    elseif call then
+      local state, price, usd, images, slots, at = string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+)$')
+      record.calls[call] = {
+        id = call, state = state, price = tonumber(price), usd = tonumber(usd), images = tonumber(images),
+        slots = slots == '-' and {} or slot_list(slots, MOST_IMAGES), written = slots, at = at,
+      }
+    else
+      record[field] = value
+    end
+  end
+  record.images = tonumber(record.images)
+  return record
+end
+
+local function write_slot(record, slot, held, by)
+  record.slots[slot] = {held = held, by = by}
+  redis.call('HSET', NAME.hold .. ':' .. record.id, 'slot:' .. digits(slot), digits(held) .. ' ' .. by)
+end
+
+local function write_call(record, call)
+  record.calls[call.id] = call
+  redis.call('HSET', NAME.hold .. ':' .. record.id, 'call:' .. call.id, table.concat({
+    call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at,
+  }, ' '))
+end
+
+-- Takes what the call's slots hold; slots that went to another call meanwhile are not its own any more.
+local function take_held(record, call)
+  local usd, images = 0, 0
+  for _, slot in ipairs(call.slots) do
+    local found = record.slots[slot]
+    if found.by == call.id or (call.state == 'void' and found.by == 'free') then
+      usd, images = usd + found.held, images + 1
+      write_slot(record, slot, 0, call.id)
+    end
+  end
+  return usd, images
+end
+
+-- Releases the free slots of a task for good. Answers what they held.
+local function release_free(record)
+  local usd, images = 0, 0
+  for slot = 0, record.images - 1 do
+    if record.slots[slot].by == 'free' then
+      usd, images = usd + record.slots[slot].held, images + 1
+      write_slot(record, slot, 0, 'released')
+    end
+  end
+  return usd, images
+end
+
+local function count_running(owner, worker, step)
+  for _, scope in ipairs(scopes_of(owner)) do
+    local key = NAME.running .. ':' .. scope.name
+    if redis.call('HINCRBY', key, worker, digits(step)) <= 0 then redis.call('HDEL', key, worker) end
+  end
+end
+
+-- A closed task without an outstanding call waits to be folded; one that was settled by a guess waits longer.
+local function index_ended(record, now)
+  if record.state ~= 'closed' then return end
+  local index = NAME.ended
+  for _, call in pairs(record.calls) do
+    if call.state == 'held' then return end
+    if call.state == 'presumed' then index = NAME.doubtful end
+  end
+  redis.call('ZREM', index == NAME.ended and NAME.doubtful or NAME.ended, record.id)
+  redis.call('ZADD', index, digits(now), record.id)
+end
+
+-- A decision is its owner's alone: nil, or the answer to somebody who is not.
+local function not_owned(record, fence)
+  if not record then return {'unknown'} end
+  if record.fence ~= digits(fence) then return {'fenced', record.fence} end
+  return nil
+end

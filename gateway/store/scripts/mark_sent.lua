@@ -1,0 +1,33 @@
+-- Gives free slots to one paid call, before its first byte. Only the answer `held` allows it to be sent.
+-- now, task, call, slots, µ$ an image at this target, fence
+-- -> held | taken | underheld | conflict | void | presumed | posted | fenced, fence | closed | unknown
+
+local now = clock(ARGV[1])
+local task = id('task', ARGV[2])
+local call = id('call', ARGV[3])
+slot_list(ARGV[4], MOST_IMAGES)
+local price = integer('price', ARGV[5], 0, MOST_USD)
+local fence = integer('fence', ARGV[6], 1, LARGEST)
+
+local record = read_task(task)
+local stranger = not_owned(record, fence)
+if stranger then return stranger end
+
+local known = record.calls[call]
+if known then
+  -- Asked before. A call that was nacked meanwhile, even before this arrived, is not sent any more.
+  if known.state == 'held' and known.written ~= ARGV[4] then return {'conflict'} end
+  return {known.state}
+end
+if record.state == 'closed' then return {'closed'} end
+local slots = slot_list(ARGV[4], record.images)
+for _, slot in ipairs(slots) do
+  if record.slots[slot].by ~= 'free' then return {'taken'} end
+  if record.slots[slot].held < price then return {'underheld'} end
+end
+
+for _, slot in ipairs(slots) do write_slot(record, slot, record.slots[slot].held, call) end
+write_call(record, {
+  id = call, state = 'held', price = price * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4], at = digits(now),
+})
+return {'held'}

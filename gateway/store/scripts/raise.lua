@@ -1,0 +1,34 @@
+-- Lifts what the unsent slots hold, before a dearer target is tried.
+-- now, task, µ$ an image, fence -> raised | refused, limit, scope, ceiling, left, resets | fenced, fence | closed | unknown
+
+local now = clock(ARGV[1])
+local task = id('task', ARGV[2])
+local price = integer('price', ARGV[3], 0, MOST_USD)
+local fence = integer('fence', ARGV[4], 1, LARGEST)
+
+local record = read_task(task)
+local stranger = not_owned(record, fence)
+if stranger then return stranger end
+if record.state == 'closed' then return {'closed'} end
+
+local more, lifted = 0, {}
+for slot = 0, record.images - 1 do
+  local found = record.slots[slot]
+  if found.by == 'free' and found.held < price then
+    more = more + price - found.held
+    lifted[#lifted + 1] = slot
+  end
+end
+-- Nothing to lift, or asked before.
+if more == 0 then return {'raised'} end
+
+local ends = {}
+for _, span in ipairs(SPANS) do ends[span] = tonumber(record[span .. '_end']) end
+for _, scope in ipairs(scopes_of(record)) do
+  local refusal = over_amount(scope, read_limits(scope), record, {usd = more}, ends)
+  if refusal then return refusal end
+end
+
+for _, slot in ipairs(lifted) do write_slot(record, slot, price, 'free') end
+book(now, 'raise', record, {usd_held = more}, {task = task})
+return {'raised'}

@@ -1,0 +1,68 @@
+"""Names calendar windows: the day, the week and the month in which an instant lies, in the operator's time zone.
+
+Used by `store.ledger`; the scripts check the boundaries and know nothing of zones. Never reads a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+MICROSECONDS = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One stretch of the calendar: from `start` to just before `end`, in µs since 1970."""
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The three windows of one instant."""
+
+    day: Window
+    week: Window
+    month: Window
+
+    def arguments(self) -> list[str]:
+        """The nine words by which a script is told."""
+        return [
+            word
+            for window in (self.day, self.week, self.month)
+            for word in (window.name, str(window.start), str(window.end))
+        ]
+
+
+class Calendar:
+    """The calendar of one zone, `UTC` or a name like `Europe/Berlin`. Raises ZoneInfoNotFoundError for another."""
+
+    def __init__(self, zone: str = "UTC") -> None:
+        self._zone = ZoneInfo(zone)
+
+    def name_windows(self, at: int) -> Windows:
+        """The windows of an instant in µs. Weeks are ISO 8601's: they begin on Monday."""
+        # Whole seconds and the rest apart: a float of µs would round.
+        seconds, rest = divmod(at, MICROSECONDS)
+        today = (datetime.fromtimestamp(seconds, self._zone) + timedelta(microseconds=rest)).date()
+        monday = today - timedelta(days=today.weekday())
+        first = today.replace(day=1)
+        year, week, _ = today.isocalendar()
+        return Windows(
+            day=self._window(f"{today:%Y-%m-%d}", today, today + timedelta(days=1)),
+            week=self._window(f"{year:04d}-W{week:02d}", monday, monday + timedelta(days=7)),
+            month=self._window(f"{today:%Y-%m}", first, (first + timedelta(days=31)).replace(day=1)),
+        )
+
+    def _window(self, name: str, first: date, after: date) -> Window:
+        return Window(name, self._midnight(first), self._midnight(after))
+
+    def _midnight(self, day: date) -> int:
+        # Where clocks skip midnight, or pass it twice, `fold=0` is the instant at which the day begins.
+        began = datetime(day.year, day.month, day.day, tzinfo=self._zone, fold=0)
+        return (began - _EPOCH) // timedelta(microseconds=1)

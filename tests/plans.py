@@ -1,0 +1,54 @@
+"""What the tests of plans share: the shipped catalogue, with changes, and jobs without any bytes."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import routing
+from gateway.catalog import Catalogue, Target, load
+from gateway.job import ImageJob, Operation
+from gateway.pictures import Picture
+from gateway.routing import Plan
+from gateway.spool import Blob
+from gateway.strictyaml import parse_yaml
+
+SHIPPED = Path(__file__).parent.parent / "config" / "gateway.yaml"
+KEYS = {"ANYFAST_API_KEY": "k1", "ANYFAST_C_API_KEY": "k2", "APIANY_API_KEY": "k3"}
+
+
+def shipped(
+    *, group: str = "direct", capabilities: Mapping[str, Any] | None = None, without: str = "", **model: Any
+) -> Catalogue:
+    """The shipped catalogue with all keys but `without`; Anyfast's in `group`, other rules for the first model."""
+    _, raw = parse_yaml(SHIPPED.read_text())
+    raw["models"]["gpt-image-2"].update(model)
+    for upstream in raw["upstreams"].values():
+        upstream["credentials"][0]["capabilities"] = dict(capabilities or {})
+        if upstream["kind"] == "anyfast":
+            upstream["credentials"][0]["group"] = group
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(json.dumps(raw))
+        file.flush()
+        return load(Path(file.name), {name: key for name, key in KEYS.items() if name != without})
+
+
+def target(upstream: str, catalogue: Catalogue | None = None) -> Target:
+    return next(one for one in (catalogue or shipped()).targets if one.upstream == upstream)
+
+
+def plan(job: ImageJob, catalogue: Catalogue | None = None, model: str = "gpt-image-2") -> Plan:
+    catalogue = catalogue or shipped()
+    return routing.plan(job, model, catalogue.document.models[model], catalogue)
+
+
+def picture(width: int = 1024, height: int = 1024) -> Picture:
+    return Picture(Blob(0, "", data=b""), "png", width, height, 1, has_alpha=True)
+
+
+def make_job(operation: Operation = "generation", *, images: int = 1, masked: bool = False, **values: Any) -> ImageJob:
+    """A job; an edit has `images` references, square ones unless `references` are given."""
+    references = tuple(picture() for _ in range(images)) if operation == "edit" else ()
+    defaults = {"references": references, "mask": picture() if masked else None}
+    return ImageJob(operation, "a fox", **(defaults | values))

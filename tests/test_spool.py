@@ -1,0 +1,194 @@
+"""Temporary bytes: in memory while they are small, on disk above it, gone when their spool closes."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.spool import Blob, MemoryBudget, Spool, StorageFullError
+
+KEEP = 1000
+
+
+def spool(folder: Path, memory: int = 10_000) -> Spool:
+    return Spool(folder / "spool", MemoryBudget(memory), KEEP)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("size", "in_memory"), [(0, True), (1, True), (KEEP, True), (KEEP + 1, False), (2**20, False)])
+async def test_small_blobs_stay_in_memory(tmp_path: Path, size: int, in_memory: bool) -> None:
+    """Up to the threshold bytes are kept in memory and counted; above it they are a file."""
+    one, data = spool(tmp_path), os.urandom(size)
+    blob = await one.blob(data)
+    assert (blob.size, blob.sha256) == (size, hashlib.sha256(data).hexdigest())
+    assert (blob.path is None, len(files(tmp_path))) == (in_memory, 0 if in_memory else 1)
+    assert one.memory.used == (size if in_memory else 0)
+    assert await blob.read() == data
+    assert b"".join([piece async for piece in blob.chunks(300)]) == data
+    with blob.open() as reader:
+        assert reader.read() == data
+    assert ("memory" if in_memory else "file") in repr(blob)
+
+
+async def test_full_budget_sends_bytes_to_disk(tmp_path: Path) -> None:
+    """When the memory that all share is taken, even small bytes are a file."""
+    one = spool(tmp_path, memory=1500)
+    first, second, third = [await one.blob(b"x" * size) for size in (1000, 501, 500)]
+    assert [blob.path is None for blob in (first, second, third)] == [True, False, True]
+    assert one.memory.used == 1500
+    assert await second.read() == b"x" * 501
+
+
+@settings(max_examples=25, deadline=None)
+@given(pieces=st.lists(st.binary(max_size=3 * KEEP), max_size=6))
+async def test_pieces_come_back_whole(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    """However bytes are cut, the blob is their sum, and its head their first 64."""
+    one = spool(tmp_path_factory.mktemp("s"))
+    writer = one.writer()
+    for piece in pieces:
+        await writer.write(piece)
+    blob, data = await writer.finish(), b"".join(pieces)
+    assert await blob.read() == data
+    assert (blob.sha256, blob.size, writer.size) == (hashlib.sha256(data).hexdigest(), len(data), len(data))
+    assert writer.head == data[:64]
+    await one.close()
+
+
+async def test_close_leaves_nothing(tmp_path: Path) -> None:
+    """Closing removes files and folder and gives the memory back, once."""
+    one, other = spool(tmp_path), MemoryBudget(100)
+    await one.blob(b"x" * 500)
+    await one.blob(b"x" * 5000)
+    unfinished = one.writer()
+    await unfinished.write(b"x" * 5000)
+    assert one.claim(other, 60)
+    await one.close()
+    await one.close()
+    await unfinished.abort()
+    assert (one.memory.used, other.used, one.is_closed) == (0, 0, True)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_nothing_enters_a_closed_spool(tmp_path: Path) -> None:
+    """After closing there is nobody left to give memory back or to remove a file."""
+    one = spool(tmp_path)
+    small, large = one.writer(), one.writer()
+    await small.write(b"x")
+    await one.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await small.finish()
+    with pytest.raises(RuntimeError, match="closed"):
+        await large.write(b"x" * 5000)
+    with pytest.raises(RuntimeError, match="closed"):
+        one.new_path()
+    assert one.memory.used == 0
+
+
+async def test_aborted_writer_leaves_no_file(tmp_path: Path) -> None:
+    """What arrived half is dropped while its spool goes on."""
+    one = spool(tmp_path)
+    for size in (10, 5000):
+        writer = one.writer()
+        await writer.write(b"x" * size)
+        await writer.abort()
+    assert files(tmp_path) == []
+    assert await (await one.blob(b"y" * 5000)).read() == b"y" * 5000
+
+
+async def test_adopted_file_is_described(tmp_path: Path) -> None:
+    """A file that other code wrote is a blob like any other, and goes with the spool."""
+    one = spool(tmp_path)
+    first, second = one.new_path(), one.new_path()
+    assert first != second
+    first.write_bytes(b"made elsewhere")
+    assert await one.adopt(first) == Blob(14, hashlib.sha256(b"made elsewhere").hexdigest(), path=first)
+    await one.close()
+    assert not first.exists()
+
+
+async def test_spools_do_not_meet(tmp_path: Path) -> None:
+    """Two spools in one folder close without touching each other's files."""
+    one, two = spool(tmp_path), spool(tmp_path)
+    kept = await two.blob(b"x" * 5000)
+    await one.blob(b"y" * 5000)
+    await one.close()
+    assert await kept.read() == b"x" * 5000
+
+
+def test_budget_counts_exactly() -> None:
+    """A budget hands out its limit and no byte more, and takes nothing when it refuses."""
+    budget = MemoryBudget(10)
+    assert budget.take(4)
+    assert budget.take(6)
+    assert not budget.take(1)
+    assert budget.take(0)
+    budget.give(6)
+    assert not budget.take(7)
+    assert budget.used == 4
+
+
+async def test_refused_claim_is_not_given_back(tmp_path: Path) -> None:
+    """A claim that failed has taken nothing, so closing gives nothing for it."""
+    one, budget = spool(tmp_path), MemoryBudget(10)
+    assert one.claim(budget, 8)
+    assert not one.claim(budget, 3)
+    await one.close()
+    assert budget.used == 0
+
+
+async def test_unusable_folder_is_a_full_storage(tmp_path: Path) -> None:
+    """A disk that refuses even the folder is the same condition as one that refuses bytes."""
+    (tmp_path / "spool").write_text("a file stands where the folder should be")
+    with pytest.raises(StorageFullError, match="File exists"):
+        await spool(tmp_path).blob(b"x" * 5000)
+
+
+FULL = """
+import asyncio, pathlib, resource, signal, sys
+from gateway.spool import MemoryBudget, Spool, StorageFullError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+async def main():
+    folder = pathlib.Path(sys.argv[1])
+    spool = Spool(folder, MemoryBudget(0), 100)
+    writer = spool.writer()
+    try:
+        for _ in range(int(sys.argv[3])):
+            await writer.write(b"x" * int(sys.argv[2]))
+        await writer.finish()
+    except StorageFullError as error:
+        print(error)
+    await writer.abort()
+    await spool.close()
+    print(list(folder.iterdir()))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "times"),
+    [
+        pytest.param(50_000, 1, id="while writing"),
+        pytest.param(600_000, 2, id="in a later piece"),
+        pytest.param(101, 100, id="when the last buffer is written"),
+    ],
+)
+def test_full_disk_is_told_and_cleaned(tmp_path: Path, size: int, times: int) -> None:
+    """A disk that takes no more ends in one known error, whenever it shows, and leaves no file."""
+    script = textwrap.dedent(FULL)
+    command = [sys.executable, "-c", script, str(tmp_path / "spool"), str(size), str(times)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["File too large", "[]"]
