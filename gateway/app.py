@@ -135,7 +135,7 @@ async def _sweep(services: Services) -> None:
 
 
 async def _trim(services: Services) -> None:
-    """Give freed memory back whenever nothing runs: after 40 answers of 20 MB at once, that is 60 MiB of 64."""
+    """Give freed memory back whenever nothing runs: after 40 answers of 20 MB at once, that is 86 of 91 MiB."""
     while True:
         await asyncio.sleep(TRIM_EVERY_S)
         if not services.running:
