@@ -41,7 +41,7 @@ ABANDON_S = 5.0
 
 _WORKER_ENV = {"MALLOC_ARENA_MAX": "2"}
 """What a worker gets unless the operator set it. glibc keeps freed memory per arena, and makes eight arenas a core for
-threads that here only read, write and hash pieces; two kept 2 to 5 MiB where sixteen kept 5 to 13, in the same time
+threads that here only read, write and hash pieces; with two the peak was lower and steadier, in the same time
 (docs/performance.md)."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
