@@ -72,6 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each case (3)")
     parser.add_argument("--at-once", type=int, default=8, help="requests at once (8)")
     parser.add_argument("--only", default="", help="only cases whose `upstream case` holds this text")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="set for the gateway; repeatable"
+    )
     parser.add_argument("--no-write", action="store_true", help="leave bench/results as it is")
 
 
@@ -85,7 +88,7 @@ def run(options: argparse.Namespace) -> bool:
             for upstream in case.upstreams
             if options.only in f"{upstream} {case.name}"
         ]
-    document = report.describe_run() | {"requests_at_once": options.at_once, "results": results}
+    document = report.describe_run() | {"requests_at_once": options.at_once, "env": options.env, "results": results}
     if not options.no_write:
         report.write(NAME, document)
     sys.stdout.write(_render(document) + "\n")
@@ -128,7 +131,8 @@ def _measure(
 ) -> dict[str, Any]:
     simulator.reset()
     body = case.make_body(folder, "case", UPSTREAMS[upstream])
-    with serving.gateway(simulator.url) as gateway:
+    extra = dict(pair.split("=", 1) for pair in options.env)
+    with serving.gateway(simulator.url, extra) as gateway:
         for warm in UPSTREAMS:
             _request(gateway, _GENERATIONS, samples.plain(folder, "warm", UPSTREAMS[warm]), 1, warm)
         with Pings(gateway.port) as idle:
@@ -199,7 +203,8 @@ def _conclude(upstream: str, case: Case, base: int, rounds: list[Round], at_once
 def _tell(result: dict[str, Any]) -> None:
     sys.stderr.write(
         f"{result['upstream']}, {result['case']}: {result['growth_mib_each_rounds']} MiB each, "
-        f"stall p99 {result['stall_p99_ms']} max {result['stall_max_ms']} ms, {result['seconds']} s\n"
+        f"{result['left_mib']} MiB left, stall p99 {result['stall_p99_ms']} max {result['stall_max_ms']} ms, "
+        f"{result['seconds']} s\n"
     )
 
 

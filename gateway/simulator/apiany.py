@@ -88,8 +88,9 @@ async def _read_task(exchange: Exchange) -> Answer:
     exchange.set_model(task.purchase.model)
     exchange.purchase = task.purchase
     await exchange.meet("before")
-    answer = answer_json(await show_task(exchange.world, task))
-    if task.state() == "done" and task.no_image is None:
+    state = task.state()
+    answer = answer_json(await show_task(exchange.world, task, state))
+    if state == "done" and task.no_image is None:
         exchange.count_delivered(len(task.pictures))
     await exchange.meet("after")
     return answer

@@ -11,7 +11,7 @@ from gateway.simulator.exchange import Exchange
 from gateway.simulator.files import base_url
 from gateway.simulator.making import POLICY_WORD, Order, compose, latency_of
 from gateway.simulator.rules import Struck
-from gateway.simulator.tasks import Task
+from gateway.simulator.tasks import State, Task
 from gateway.simulator.world import World
 
 
@@ -76,13 +76,12 @@ def show_submission(exchange: Exchange, task: Task, struck: Struck) -> dict[str,
     return shown
 
 
-async def show_task(world: World, task: Task) -> dict[str, object]:
-    """The task as a poll or a callback tells it."""
-    state = task.state()
+async def show_task(world: World, task: Task, state: State) -> dict[str, object]:
+    """The task as a poll or a callback tells it. Its state was read once: it may move on while this is written."""
     price = world.credits_of(task.purchase.price_usd)
     shown: dict[str, object] = {
         "task_id": task.id,
-        "status": task.word(),
+        "status": task.word(state),
         "model": task.purchase.model,
         "created_at": int(task.created),
     }

@@ -49,8 +49,8 @@ class Task:
         """Seconds until the task ends; a task without an ending says the same."""
         return max(0.0, self.started + self.latency - time.monotonic())
 
-    def word(self) -> str:
-        """What the vendor calls the present state."""
+    def word(self, state: State) -> str:
+        """What the vendor calls a state."""
         words = self.words
         return {
             "pending": words.pending,
@@ -58,7 +58,7 @@ class Task:
             "done": words.done,
             "failed": words.failed,
             "expired": words.expired,
-        }[self.state()]
+        }[state]
 
 
 class TaskTable:
