@@ -8,7 +8,7 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
-    ├── 429  RateLimited            431  HeadersTooLarge
+    ├── 429  RateLimited, InsufficientQuota                    431  HeadersTooLarge
     └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
              TaskStillRunning
 """
@@ -161,7 +161,17 @@ class UpstreamFailed(PublicError):
 
 class RateLimited(PublicError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
-    meaning = "The upstream's rate limit is reached; Retry-After says when to come back."
+    meaning = (
+        "A limit a minute, or of requests at a time, is reached, here or at the upstream; "
+        "Retry-After says when to come back."
+    )
+
+
+class InsufficientQuota(PublicError):
+    status, type, code = 429, "insufficient_quota", "insufficient_quota"
+    meaning = (
+        "A budget, or a day's or month's number of images, is used up; the message names it and says when it resets."
+    )
 
 
 class HeadersTooLarge(PublicError):

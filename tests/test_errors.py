@@ -30,6 +30,7 @@ TABLE = {
     errors.UpstreamBadResponse: (424, UPSTREAM, "upstream_bad_response"),
     errors.UpstreamFailed: (424, UPSTREAM, "upstream_failed"),
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.InsufficientQuota: (429, "insufficient_quota", "insufficient_quota"),
     errors.HeadersTooLarge: (431, INVALID, "request_too_large"),
     errors.InternalError: (500, SERVER, "internal_error"),
     errors.UpstreamError: (502, SERVER, "upstream_error"),

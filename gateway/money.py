@@ -1,0 +1,30 @@
+"""Dollars as people write them and micro-dollars (µ$) as everything here counts them. Pure functions, no floats.
+
+Used wherever an amount enters or leaves: the catalogue, the command line, the admin API, answer headers.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+MICRO = 1_000_000
+"""µ$ in a dollar."""
+
+MOST_USD = 1_000_000_000
+"""The largest amount in dollars that may be written, either way."""
+
+_WRITTEN = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,6})?")
+
+
+def parse_usd(text: str) -> int:
+    """The µ$ of an amount in dollars such as `1.50` or `-0.000001`. Raises ValueError that says what would be right."""
+    if not _WRITTEN.fullmatch(text) or abs(Decimal(text)) > MOST_USD:
+        raise ValueError(f"{text!r} is no amount in dollars; write digits, with up to six after the point, as in 1.50")
+    return int(Decimal(text) * MICRO)
+
+
+def show_usd(micro: int) -> str:
+    """An amount of µ$ in dollars, with all six digits: `-0.050000`."""
+    whole, rest = divmod(abs(micro), MICRO)
+    return f"{'-' if micro < 0 else ''}{whole}.{rest:06d}"
