@@ -5,8 +5,9 @@ Used by the supervisor at its start. Never mixes real and simulated upstreams.
 
 from __future__ import annotations
 
-from gateway.catalog import Catalogue, Document
+from gateway.catalog import Catalogue
 from gateway.datafolder import DataFolder, replace
+from gateway.document import Document
 from gateway.settings import StartRefused
 from gateway.store.keys import KeyStore
 

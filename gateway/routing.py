@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from gateway import errors
 from gateway.capabilities import Fit, Unfit, fit
-from gateway.catalog import Catalogue, Model, Target
+from gateway.catalog import Catalogue, Target
+from gateway.document import Model
 from gateway.job import ImageJob
 
 

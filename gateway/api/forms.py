@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from gateway import errors
-from gateway.catalog import Limits
+from gateway.document import Limits
 from gateway.jsonstream import BadJson, JsonReader, TooLarge, decode_data_url
 from gateway.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
 

@@ -1,0 +1,151 @@
+"""The catalogue as it is written: every section and field of the file, with what a right value is.
+
+Read by `catalog`, which finds, resolves and freezes it; the JSON schema for editors is made from it. Knows no file
+and no environment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Capabilities(_Part):
+    """Overrides of the shipped profile, where an operator knows better than the vendor's documentation."""
+
+    max_n: int | None = Field(None, ge=1, le=10, description="Images that one call may ask for.")
+    masks: bool | None = Field(None, description="Whether edits with a mask are taken.")
+    edit_quality: bool | None = Field(None, description="Whether `quality` may be sent on edits.")
+    max_references: int | None = Field(None, ge=1, le=16, description="Reference images an edit may have.")
+
+
+class Credential(_Part):
+    """One key at an upstream."""
+
+    name: Name = Field("main", description="Shown to the operator in place of the key.")
+    key: str = Field(
+        pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$", description="`env:NAME` or `file:/path`; never the key itself."
+    )
+    group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
+    capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
+
+
+class Timeouts(_Part):
+    """Seconds."""
+
+    connect: float = Field(10, gt=0, le=60)
+    call: float = Field(
+        600, gt=0, le=3600, description="From the request's last byte to the answer's head, and between bytes."
+    )
+    task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
+    poll: float = Field(20, gt=0, le=120, description="One status query.")
+    poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
+    collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
+
+
+class Upstream(_Part):
+    """A vendor endpoint."""
+
+    kind: Literal["anyfast", "apiany"] = Field(description="The dialect it speaks.")
+    base_url: str = Field(description="Where `/v1/...` begins.")
+    model: Name = Field(description="The upstream's own model id.")
+    credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
+    error_is_unbilled: bool = Field(True, description="Its own JSON 500, 502 or 503 proves that nothing was billed.")
+    timeouts: Timeouts = Field(default_factory=lambda: Timeouts())
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_origin(cls, value: str) -> str:
+        parts = urlsplit(value)
+        extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
+        if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
+            raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
+        return value.rstrip("/")
+
+
+class Model(_Part):
+    """A public model name: which upstreams serve it, in which order."""
+
+    upstreams: tuple[Name, ...] = Field(min_length=1, strict=False, description="Tried in this order.")
+    sizes: Literal["exact", "nearest"] = Field(
+        "exact", description="`nearest`: an upstream may make another size, told in a header."
+    )
+    compromises: Literal["tell", "refuse"] = Field(
+        "tell",
+        description="`refuse`: never use a target that cannot honour a size, quality, n, mask or format that was set.",
+    )
+
+
+class Alias(_Part):
+    """Another name of a model, for code that was written for it."""
+
+    model: Name
+    response_format: Literal["b64_json", "url"] = "b64_json"
+
+
+class Limits(_Part):
+    """Bounds on what callers may send; bytes, seconds and pixels."""
+
+    body_bytes: int = Field(256 * 2**20, ge=2**20, description="One request's body.")
+    image_bytes: int = Field(50 * 2**20, ge=2**10, description="One image.")
+    images: int = Field(16, ge=1, le=16, description="References of one edit.")
+    pixels: int = Field(64_000_000, ge=655_360, description="One uploaded image, checked before it is decoded.")
+    bytes_in_flight: int = Field(4 * 2**30, ge=2**20, description="Declared bodies of all running requests.")
+    memory_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Small bodies kept in memory; above it they go to disk."
+    )
+    header_bytes: int = Field(32 * 2**10, ge=2**10)
+    header_count: int = Field(100, ge=10)
+    header_timeout: float = Field(10, gt=0)
+    body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    image_url_origins: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Origins beside the public internet that `image_url` may name, as in http://files.corp:8000.",
+    )
+    fetch_timeout: float = Field(30, gt=0, description="Seconds to download one `image_url`.")
+    artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
+    keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
+    answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")
+
+
+class Accounting(_Part):
+    """How money is counted, and how long what was counted is kept."""
+
+    time_zone: str = Field("UTC", description="Where days, weeks and months begin, as in Europe/Berlin.")
+    lease: float = Field(
+        15, gt=0, le=300, description="Seconds that a worker owns its tasks without a sign of life; it gives three."
+    )
+    history_days: int = Field(90, ge=1, le=3650, description="Days that the record of a request is kept.")
+    usage_days: int = Field(400, ge=1, le=3650, description="Days that the daily sums are kept.")
+    keep_prompts: bool = Field(False, description="Whether records hold the prompt; otherwise nothing does.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("no such time zone; right is a name like Europe/Berlin, or UTC") from error
+        return value
+
+
+class Document(_Part):
+    """A catalogue as it is written."""
+
+    default_model: Name = Field("gpt-image-2", description="Used where a request names no model.")
+    unknown_fields: Literal["drop", "refuse"] = Field("drop", description="`refuse`: a field nobody knows gets a 400.")
+    upstreams: dict[Name, Upstream] = Field(min_length=1)
+    models: dict[Name, Model] = Field(min_length=1)
+    aliases: dict[Name, Alias] = Field(default_factory=dict)
+    limits: Limits = Field(default_factory=lambda: Limits())
+    accounting: Accounting = Field(default_factory=lambda: Accounting())
