@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from gateway.store.client import StoreUnavailable
+
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
 
@@ -21,6 +23,16 @@ class InvalidArgument(ValueError):
     def __init__(self, script: str, argument: str) -> None:
         super().__init__(f"{script}: {argument}")
         self.argument = argument
+
+
+class LedgerLost(StoreUnavailable):
+    """The store was emptied, or is an older copy: what it says was spent cannot be trusted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the store was emptied or is an older copy of itself, so what was spent is not known. Look at it with "
+            "`imagegate audit`; `imagegate audit --accept` takes it as it is"
+        )
 
 
 class LedgerConfused(Exception):
@@ -137,6 +149,14 @@ class Scope:
 
     key: str = ""
     team: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's lease, in µs of the server's clock: it was prolonged `now`, and ends at `stop`."""
+
+    now: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)

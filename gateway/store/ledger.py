@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
+from gateway.ids import new_id
 from gateway.store.answers import (
     Admitted,
     Hold,
     InvalidArgument,
+    Lease,
     LedgerConfused,
+    LedgerLost,
     Opening,
     OverLimit,
     Retention,
@@ -40,15 +43,20 @@ from gateway.store.answers import (
     say_price,
 )
 from gateway.store.batcher import Batcher
+from gateway.store.client import StoreUnavailable
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
+from gateway.store.witness import Witness
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
 
 
 class Ledger:
-    """The ledger in one store. `now` replaces the server's clock in tests."""
+    """The ledger in one store. `now` replaces the server's clock in tests.
+
+    With a `witness` nothing is spent before the first `renew`, nor after the store forgot something: LedgerLost.
+    """
 
     def __init__(
         self,
@@ -57,29 +65,32 @@ class Ledger:
         *,
         scripts: Mapping[str, Script] | None = None,
         now: Callable[[], int] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._batcher = batcher
         self._calendar = calendar
         self._scripts = scripts or join_scripts(read_sources())
         self._now = now
+        self._witness = witness
         self._windows: Windows | None = None
 
     async def open(self, opening: Opening) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
         """Admit a task and hold its price in every limit, or in none; the Verdict is CLOSED or CONFLICT."""
-        return read_opening(await self._run_now("open", *say_opening(opening)))
+        return read_opening(await self._run_now("open", *say_opening(opening), *self._memory()))
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
         """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
 
         None asks whether a target without a known price may be sent to: RAISED or Unpriced.
         """
-        answer = await self._run("raise", task, say_price(price), str(fence))
+        answer = await self._run("raise", task, say_price(price), str(fence), *self._memory())
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
 
     async def mark_sent(self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int) -> Verdict:
         """Give free slots to a call, before its first byte. Only HELD allows it to be sent."""
         written = ",".join(str(slot) for slot in slots)
-        return Verdict((await self._run("mark_sent", task, call, written, say_price(price), str(fence)))[0])
+        words = (task, call, written, say_price(price), str(fence))
+        return Verdict((await self._run("mark_sent", *words, *self._memory()))[0])
 
     async def nack(self, task: str, call: str) -> Verdict:
         """Evidence that a call was not accepted: its slots are free again. VOID, or the state that stands."""
@@ -103,9 +114,24 @@ class Ledger:
         answer = await self._run("adopt", task, worker, str(fence))
         return int(answer[1]) if answer[0] == Verdict.ADOPTED else Verdict(answer[0])
 
-    async def renew(self, worker: str, lease_us: int) -> int:
-        """Prolong a worker's lease; answers its end."""
-        return int((await self._run("renew", worker, str(lease_us)))[1])
+    async def renew(self, worker: str, lease_us: int) -> Lease:
+        """Prolong a worker's lease. Raises LedgerLost, until an operator has accepted the store."""
+        witness = self._witness or Witness("")
+        for _ in range(_NAMINGS):
+            first = new_id("epoch") if self._witness and not witness.epoch else ""
+            answer = await self._run("renew", worker, str(lease_us), *witness.words(), first)
+            if answer[0] == "renewed":
+                _, stop, now, epoch = answer
+                if self._witness:
+                    witness.meet(epoch, int(now), int(stop))
+                return Lease(int(now), int(stop))
+            if not witness.forgive(answer[1]):
+                break
+        raise LedgerLost
+
+    async def accept(self, epoch: str) -> str:
+        """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
+        return (await self._run("accept", epoch))[1]
 
     async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> Verdict:
         """Correct what was spent, in the windows of the instant `at`; negative is a credit. DONE or CONFLICT."""
@@ -156,6 +182,13 @@ class Ledger:
     def _guess(self) -> int:
         return time.time_ns() // 1000 if self._now is None else self._now()
 
+    def _memory(self) -> tuple[str, str, str]:
+        if self._witness is None:
+            return "", "", ""
+        if not self._witness.epoch:
+            raise StoreUnavailable("Redis has not answered since this process started")
+        return self._witness.words()
+
     async def _run_now(self, name: str, *arguments: str) -> list[str]:
         """Run a script whose last arguments are the windows of this instant, named anew until they are right."""
         windows = self._windows or self._calendar.name_windows(self._guess())
@@ -170,8 +203,11 @@ class Ledger:
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
         try:
-            return await self._batcher.run(self._scripts[name], now, *arguments)
+            answer = await self._batcher.run(self._scripts[name], now, *arguments)
         except ResponseError as error:
             if found := _INVALID.search(str(error)):
                 raise InvalidArgument(name, found[1]) from error
             raise
+        if answer[0] == "lost" and name != "renew":
+            raise LedgerLost
+        return answer

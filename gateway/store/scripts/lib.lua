@@ -56,6 +56,10 @@ local function optional(read, what, value, longest)
   return read(what, value, longest)
 end
 
+local function beat_of(what, value)
+  return integer(what, value, 1, LARGEST / 2)
+end
+
 -- Slots as "0,2,3": ascending, each below the number of images.
 local function slot_list(value, images)
   local slots, last = {}, -1
@@ -71,6 +75,27 @@ local function clock(value)
   if value ~= '' then return integer('now', value, 1, LARGEST / 2) end
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
+end
+
+-- What the asking process remembers of this store, so that one which forgot is noticed: the epoch, the process's worker, and
+-- the end that its lease had before its last renewal, since a fail-over may lose the last one. All "": it remembers nothing.
+local function read_memory(first)
+  return {
+    epoch = optional(id, 'epoch', ARGV[first]), worker = optional(id, 'worker', ARGV[first + 1]),
+    beat = optional(beat_of, 'beat', ARGV[first + 2]),
+  }
+end
+
+-- The answer to a process that remembers more than the store, or nil. A worker that slept for a day has been forgotten.
+local function forgotten(now, memory)
+  if memory.epoch == '' then return nil end
+  local epoch = redis.call('GET', NAME.epoch) or ''
+  if string.match(epoch, '^%S*') ~= memory.epoch then return {'lost', epoch, digits(now)} end
+  if memory.beat == '' or memory.beat <= now - DAY_MS * 1000 then return nil end
+  if tonumber(redis.call('ZSCORE', NAME.leases, memory.worker) or '0') < memory.beat then
+    return {'lost', epoch, digits(now)}
+  end
+  return nil
 end
 
 -- Windows. A task is counted in the windows it was opened in, for ever; Python names them and knows the zone.

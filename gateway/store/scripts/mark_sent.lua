@@ -1,6 +1,7 @@
 -- Gives free slots to one paid call, before its first byte. Only the answer `held` allows it to be sent.
--- now, task, call, slots, µ$ an image at this target or "", fence
+-- now, task, call, slots, µ$ an image at this target or "", fence, memory (3)
 -- -> held | taken | underheld | conflict | void | presumed | posted | fenced, fence | closed | unknown
+--  | lost, epoch, now
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
@@ -8,6 +9,10 @@ local call = id('call', ARGV[3])
 slot_list(ARGV[4], MOST_IMAGES)
 local price = price_of(ARGV[5])
 local fence = integer('fence', ARGV[6], 1, LARGEST)
+local memory = read_memory(7)
+
+local lost = forgotten(now, memory)
+if lost then return lost end
 
 local record = read_task(task)
 local stranger = not_owned(record, fence)
