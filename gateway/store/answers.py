@@ -10,9 +10,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, cast
 
 from gateway.store.client import StoreUnavailable
+
+Policy = Literal["presume", "release", "hold"]
+"""What becomes of a call whose outcome nobody knows: charged and flagged, given back, or held for an operator."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
@@ -205,6 +208,7 @@ class HeldCall:
     images: int
     slots: int
     marked: int
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +347,16 @@ def _read_hold(row: dict[str, Any]) -> Hold:
 
 
 def _read_call(call: str, facts: dict[str, str]) -> HeldCall:
-    numbers = (int(facts[name]) for name in ("price", "usd", "images", "slots", "marked"))
-    return HeldCall(call, Verdict(facts["state"]), *numbers)
+    return HeldCall(
+        call=call,
+        state=Verdict(facts["state"]),
+        price=int(facts["price"]),
+        usd=int(facts["usd"]),
+        images=int(facts["images"]),
+        slots=int(facts["slots"]),
+        marked=int(facts["marked"]),
+        policy=cast(Policy, facts["policy"]),
+    )
 
 
 def _read_rates(words: list[str]) -> tuple[Rate, ...]:

@@ -25,6 +25,7 @@ from gateway.store.answers import (
     LedgerLost,
     Opening,
     OverLimit,
+    Policy,
     Retention,
     Scope,
     Settled,
@@ -43,10 +44,9 @@ from gateway.store.answers import (
     say_price,
 )
 from gateway.store.batcher import Batcher
-from gateway.store.client import StoreUnavailable
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
-from gateway.store.witness import Witness
+from gateway.store.witness import NO_MEMORY, Witness
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
@@ -55,7 +55,8 @@ _NAMINGS = 3
 class Ledger:
     """The ledger in one store. `now` replaces the server's clock in tests.
 
-    With a `witness` nothing is spent before the first `renew`, nor after the store forgot something: LedgerLost.
+    With a `witness` nothing is spent on a store that forgot something: `open`, `raise_price`, `mark_sent` and `renew`
+    raise LedgerLost, until an operator has accepted it.
     """
 
     def __init__(
@@ -76,21 +77,25 @@ class Ledger:
 
     async def open(self, opening: Opening) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
         """Admit a task and hold its price in every limit, or in none; the Verdict is CLOSED or CONFLICT."""
-        return read_opening(await self._run_now("open", *say_opening(opening), *self._memory()))
+        return read_opening(await self._run_now("open", *say_opening(opening), spends=True))
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
         """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
 
         None asks whether a target without a known price may be sent to: RAISED or Unpriced.
         """
-        answer = await self._run("raise", task, say_price(price), str(fence), *self._memory())
+        answer = await self._spend("raise", task, say_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
 
-    async def mark_sent(self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int) -> Verdict:
-        """Give free slots to a call, before its first byte. Only HELD allows it to be sent."""
-        written = ",".join(str(slot) for slot in slots)
-        words = (task, call, written, say_price(price), str(fence))
-        return Verdict((await self._run("mark_sent", *words, *self._memory()))[0])
+    async def mark_sent(
+        self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int, policy: Policy = "presume"
+    ) -> Verdict:
+        """Give free slots to a call, before its first byte. Only HELD allows it to be sent.
+
+        `policy` is what becomes of it if its worker dies before anybody knows how it ended.
+        """
+        words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy)
+        return Verdict((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> Verdict:
         """Evidence that a call was not accepted: its slots are free again. VOID, or the state that stands."""
@@ -115,17 +120,17 @@ class Ledger:
         return int(answer[1]) if answer[0] == Verdict.ADOPTED else Verdict(answer[0])
 
     async def renew(self, worker: str, lease_us: int) -> Lease:
-        """Prolong a worker's lease. Raises LedgerLost, until an operator has accepted the store."""
-        witness = self._witness or Witness("")
+        """Prolong a worker's lease, and meet the store if this process has not."""
+        witness = self._witness
         for _ in range(_NAMINGS):
-            first = new_id("epoch") if self._witness and not witness.epoch else ""
-            answer = await self._run("renew", worker, str(lease_us), *witness.words(), first)
+            words = (*witness.words(), "" if witness.epoch else new_id("epoch")) if witness else (*NO_MEMORY, "")
+            answer = await self._run("renew", worker, str(lease_us), *words)
             if answer[0] == "renewed":
                 _, stop, now, epoch = answer
-                if self._witness:
+                if witness:
                     witness.meet(epoch, int(now), int(stop))
                 return Lease(int(now), int(stop))
-            if not witness.forgive(answer[1]):
+            if not witness or not witness.forgive(answer[1]):
                 break
         raise LedgerLost
 
@@ -182,32 +187,38 @@ class Ledger:
     def _guess(self) -> int:
         return time.time_ns() // 1000 if self._now is None else self._now()
 
-    def _memory(self) -> tuple[str, str, str]:
-        if self._witness is None:
-            return "", "", ""
-        if not self._witness.epoch:
-            raise StoreUnavailable("Redis has not answered since this process started")
-        return self._witness.words()
-
-    async def _run_now(self, name: str, *arguments: str) -> list[str]:
+    async def _run_now(self, name: str, *arguments: str, spends: bool = False) -> list[str]:
         """Run a script whose last arguments are the windows of this instant, named anew until they are right."""
+        run = self._spend if spends else self._run
         windows = self._windows or self._calendar.name_windows(self._guess())
         for _ in range(_NAMINGS):
-            answer = await self._run(name, *arguments, *windows.arguments())
+            answer = await run(name, *arguments, after=windows.arguments())
             if answer[0] != "window_moved":
                 self._windows = windows
                 return answer
             windows = self._calendar.name_windows(int(answer[1]))
         raise LedgerConfused("the clock runs faster than its windows can be named")
 
-    async def _run(self, name: str, *arguments: str) -> list[str]:
+    async def _spend(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
+        """Run a script that asks whether the store has forgotten what this process knows."""
+        witness = self._witness
+        if witness is None:
+            return await self._run(name, *arguments, *NO_MEMORY, after=after)
+        if not witness.epoch:
+            await self.renew(witness.worker, witness.lease_us)
+        for _ in range(_NAMINGS):
+            answer = await self._run(name, *arguments, *witness.words(), after=after)
+            if answer[0] != "lost":
+                return answer
+            if not witness.forgive(answer[1]):
+                break
+        raise LedgerLost
+
+    async def _run(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
         now = "" if self._now is None else str(self._now())
         try:
-            answer = await self._batcher.run(self._scripts[name], now, *arguments)
+            return await self._batcher.run(self._scripts[name], now, *arguments, *after)
         except ResponseError as error:
             if found := _INVALID.search(str(error)):
                 raise InvalidArgument(name, found[1]) from error
             raise
-        if answer[0] == "lost" and name != "renew":
-            raise LedgerLost
-        return answer

@@ -10,13 +10,18 @@ from pathlib import Path
 
 from gateway.datafolder import replace
 from gateway.store.client import StoreUnavailable
+from gateway.store.windows import MICROSECONDS
+
+NO_MEMORY = ("", "", "")
+"""What a process says that spends nothing, and need not care."""
 
 
 class Witness:
     """The memory of the process that runs `worker`; `path` is the data folder's `ledger.id`."""
 
-    def __init__(self, worker: str, path: Path | None = None) -> None:
-        self._worker = worker
+    def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:
+        self.worker = worker
+        self.lease_us = round(lease_s * MICROSECONDS)
         self._path = path
         self._kept = _read(path)
         self._epoch, self._since = _parse(self._kept)
@@ -30,9 +35,9 @@ class Witness:
     def words(self) -> tuple[str, str, str]:
         """The epoch, the worker and the end that its lease had before its last renewal, as scripts take them."""
         if not self._epoch:
-            return "", "", ""
+            return NO_MEMORY
         # A fail-over may lose what was written last, hence one renewal: that alone is no reason to stop.
-        return self._epoch, self._worker, str(self._ends[0]) if len(self._ends) == 2 else ""
+        return self._epoch, self.worker, str(self._ends[0]) if len(self._ends) == 2 else ""
 
     def meet(self, epoch: str, now: int, stop: int) -> None:
         """The store prolonged the lease. Raises StoreUnavailable when its epoch cannot be kept."""

@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
         ("slots", "1", {"0"}),
         ("price", "10", {"0", ""}),
         ("fence", "1", set()),
+        ("policy", "hold", set()),
         *MEMORY,
     ],
     "nack": [("task", TASK, set()), ("call", CALL, set())],
@@ -128,7 +129,7 @@ async def test_odd_slots_are_refused(slots: str, ledger: Ledger, batcher: Batche
     await ledger.open(make_opening(1, images=2))
     before = store.read()
     with pytest.raises(ResponseError, match="INVALID slots"):
-        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "", "", "")
+        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "presume", "", "", "")
     assert store.read() == before
 
 

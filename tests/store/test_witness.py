@@ -46,13 +46,11 @@ async def lost(step: Awaitable[object]) -> bool:
     return False
 
 
-async def test_nothing_before_meeting(process: Open) -> None:
-    """A process that has not met the store has no lease, and spends nothing."""
-    ledger = process()
-    with pytest.raises(StoreUnavailable):
-        await ledger.open(make_opening(1))
-    await ledger.renew(WORKER, LEASE)
-    assert isinstance(await ledger.open(make_opening(1)), Admitted)
+async def test_first_spending_meets_the_store(process: Open, clock: Clock, store: Store) -> None:
+    """A process spends nothing before it has a lease and knows the store's epoch."""
+    assert isinstance(await process().open(make_opening(1)), Admitted)
+    assert store.command("ZSCORE", LEASES, WORKER) == clock.now + LEASE
+    assert store.command("EXISTS", EPOCH)
 
 
 async def test_processes_share_first_epoch(process: Open, store: Store) -> None:
@@ -88,7 +86,7 @@ async def test_other_store_closes_spending(process: Open, store: Store) -> None:
 
 
 async def test_accepted_store_is_used_again(process: Open, clock: Clock, store: Store) -> None:
-    """After an operator has accepted it, running processes spend again at their next renewal."""
+    """After an operator has accepted it, running processes go on without a restart."""
     ledger, operator = process(), process(OTHER_WORKER)
     await ledger.renew(WORKER, LEASE)
     store.command("FLUSHALL")
@@ -96,8 +94,8 @@ async def test_accepted_store_is_used_again(process: Open, clock: Clock, store: 
     clock.now += SECOND
     for _ in range(2):
         await operator.accept(make_id("epoch", 5))
-    await ledger.renew(WORKER, LEASE)
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
+    await ledger.renew(WORKER, LEASE)
 
 
 async def test_old_copy_closes_spending(process: Open, clock: Clock, store: Store) -> None:

@@ -244,7 +244,8 @@ local function keep_windows(now, owner, windows)
 end
 
 -- Tasks. A slot is "<µ$ held> <who has it>": free, released, or a call. A call is "<state> <µ$ if presumed> <µ$ counted>
--- <images counted> <its slots> <when it was marked>"; its states are held < void < presumed < posted and only rise.
+-- <images counted> <its slots> <when it was marked> <what becomes of it if nobody knows its outcome>"; its states are
+-- held < void < presumed < posted and only rise.
 
 local function read_task(task)
   local flat = redis.call('HGETALL', NAME.hold .. ':' .. task)
@@ -257,10 +258,12 @@ local function read_task(task)
       local held, by = string.match(value, '^(%d+) (%S+)$')
       record.slots[tonumber(slot)] = {held = tonumber(held), by = by}
     elseif call then
-      local state, price, usd, images, slots, at = string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+)$')
+      local state, price, usd, images, slots, at, policy =
+        string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+) (%a+)$')
       record.calls[call] = {
         id = call, state = state, price = tonumber(price), usd = tonumber(usd), images = tonumber(images),
         slots = slots == '-' and {} or slot_list(slots, MOST_IMAGES), written = slots, at = at,
+        policy = policy,
       }
     else
       record[field] = value
@@ -278,7 +281,7 @@ end
 local function write_call(record, call)
   record.calls[call.id] = call
   redis.call('HSET', NAME.hold .. ':' .. record.id, 'call:' .. call.id, table.concat({
-    call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at,
+    call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at, call.policy,
   }, ' '))
 end
 
@@ -347,7 +350,7 @@ local function describe(record)
   for name, call in pairs(record.calls) do
     made.calls[name] = {
       state = call.state, price = digits(call.price), usd = digits(call.usd), images = digits(call.images),
-      slots = digits(#call.slots), marked = call.at,
+      slots = digits(#call.slots), marked = call.at, policy = call.policy,
     }
   end
   return cjson.encode(made)
