@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway import errors
 from gateway.services import Services
+from gateway.store.answers import LedgerLost
 from gateway.store.client import StoreUnavailable
 from gateway.store.keys import KeyRecord
 
@@ -48,7 +49,13 @@ async def authenticate(services: Services, authorization: str | None) -> Caller:
     return Caller(record)
 
 
-def store_away() -> errors.QuotaStoreUnavailable:
+def store_away(reason: StoreUnavailable | None = None) -> errors.QuotaStoreUnavailable:
+    if isinstance(reason, LedgerLost):
+        return errors.QuotaStoreUnavailable(
+            "The gateway's Redis was emptied or put back, so nothing that costs money is started until its operator "
+            "has run `imagegate audit --accept`.",
+            retry_after=60,
+        )
     return errors.QuotaStoreUnavailable(
         "The gateway's Redis does not answer, so nothing that costs money is started. Try again shortly.", retry_after=5
     )

@@ -12,12 +12,15 @@ from gateway.datafolder import replace
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 
+LEDGER_ID = "ledger.id"
+"""The file in a data folder that remembers its own store's epoch."""
+
 NO_MEMORY = ("", "", "")
 """What a process says that spends nothing, and need not care."""
 
 
 class Witness:
-    """The memory of the process that runs `worker`; `path` is the data folder's `ledger.id`."""
+    """The memory of the process that runs `worker`; `path` is the file of a data folder that has a store of its own."""
 
     def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:
         self.worker = worker
@@ -59,6 +62,7 @@ class Witness:
         if self._path is None or epoch == self._kept:
             return
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             replace(self._path, epoch)
         except OSError as error:
             raise StoreUnavailable(f"{self._path} cannot be written: {error.strerror}") from error

@@ -175,7 +175,7 @@ async def test_unreadable_memory_closes_spending(process: Open, tmp_path: Path) 
     path = tmp_path / "ledger.id"
     path.write_text("?")
     assert await lost(process(path=path).renew(WORKER, LEASE))
-    homeless = process(path=tmp_path / "nowhere" / "ledger.id")
+    homeless = process(path=Path("/proc/nowhere/ledger.id"))
     with pytest.raises(StoreUnavailable, match="cannot be written"):
         await homeless.renew(WORKER, LEASE)
     with pytest.raises(StoreUnavailable):
