@@ -165,7 +165,14 @@ class Gateway:
         return asyncio.run(_with_keys(self.store_url, lambda keys: keys.create("test", **options)))
 
     def change_key(self, key_id: str, **values: Any) -> None:
+        """Change a key, and have the gateway see it at once."""
         asyncio.run(_with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+        self.services.key_cache.forget()
+
+    def rotate_key(self, key_id: str) -> str:
+        """Give a key a new secret; the old one works on."""
+        _, secret = asyncio.run(_with_keys(self.store_url, lambda keys: keys.rotate(key_id)))
+        return secret
 
     def read_task(self, task_id: str) -> dict[str, str]:
         """A task's record in the store."""
@@ -311,6 +318,9 @@ class Gateways:
             made = serve(self._simulator, self._valkey.url, changes, settings, env)
             self._running[name] = self._stack.enter_context(made)
         gateway = self._running[name]
+        # The store is empty again; what this gateway remembers of it would surprise the next test.
+        gateway.services.key_cache.forget()
+        gateway.services.wrong_keys.forget()
         gateway.record, gateway.key = gateway.new_key()
         return gateway
 

@@ -34,6 +34,7 @@ KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key
 FORMER_KEY = Name(
     "former-key", "string", "a rotated key's grace time", "store.keys", "key id, by the digest of a former secret"
 )
+WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
 
 TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
@@ -72,6 +73,7 @@ NAMES = (
     KEY_INDEX,
     KEY,
     FORMER_KEY,
+    WRONG_KEYS,
     TASK,
     LIMITS,
     WINDOW,
