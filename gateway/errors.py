@@ -71,10 +71,7 @@ class InvalidValue(PublicError):
 
 class UnsupportedValue(PublicError):
     status, type, code = 400, "invalid_request_error", "unsupported_value"
-    meaning = (
-        "A valid value that no upstream of this model can honour, or that is beyond what the key is held to; the message "
-        "says why."
-    )
+    meaning = "A valid value that no upstream of this model can honour, or beyond the key's caps; the message says why."
 
 
 class MissingParameter(PublicError):
