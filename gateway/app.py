@@ -26,7 +26,6 @@ from gateway.artifacts import StoreUnavailable
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
-from gateway.store.client import connect
 
 SWEEP_EVERY_S = 300.0
 
@@ -65,7 +64,7 @@ def create_app(
     services = open_services(
         settings,
         catalogue,
-        connect(store_url),
+        store_url,
         pepper=secrets.pepper,
         signing_key=secrets.signing_key,
         spool_folder=settings.data_dir / "spool" / str(os.getpid()),
