@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from gateway.ids import time_of
 
 PREFIX = "rec"
-CREDIT = "credit"
-"""Stands as the upstream of an operator's corrections in the sums; no upstream's own name."""
+CREDIT = "(credit)"
+"""Stands as the upstream of an operator's corrections in the sums; no upstream can be named so."""
 
 Settled = Literal["held", "void", "presumed", "posted"]
 _RISES: tuple[Settled, ...] = ("held", "void", "presumed", "posted")
