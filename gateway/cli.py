@@ -168,7 +168,7 @@ def _environment(flags: dict[str, object]) -> dict[str, str]:
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     on = ", ".join(target.label for target in catalogue.targets)
     wanted = ", ".join(demo.upstream_keys(catalogue.document))
-    redis = settings.redis_url
+    redis, unpriced = settings.redis_url, catalogue.unpriced()
     return [
         ("address", address_for_people(settings.host, settings.port)),
         ("workers", str(settings.workers)),
@@ -179,6 +179,7 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         ("catalogue", str(settings.config)),
         ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
         *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
+        *(("warning", f"{label} has no prices: no key with a limit in dollars can use it") for label in unpriced),
         ("models", ", ".join(catalogue.model_names()) or "none"),
     ]
 
