@@ -15,6 +15,7 @@ from gateway.document import Alias
 from gateway.job import ImageJob
 from gateway.permits import Permits
 from gateway.services import Services
+from gateway.store.answers import LedgerLost
 from gateway.store.client import StoreUnavailable
 from gateway.store.keyrecord import KeyRecord
 
@@ -101,7 +102,13 @@ async def count_wrong(services: Services, address: Address | None, refusal: erro
     )
 
 
-def store_away() -> errors.QuotaStoreUnavailable:
+def store_away(reason: StoreUnavailable | None = None) -> errors.QuotaStoreUnavailable:
+    if isinstance(reason, LedgerLost):
+        return errors.QuotaStoreUnavailable(
+            "The gateway's Redis was emptied or put back, so nothing that costs money is started until its operator "
+            "has run `imagegate audit --accept`.",
+            retry_after=60,
+        )
     return errors.QuotaStoreUnavailable(
         "The gateway's Redis does not answer, so nothing that costs money is started. Try again shortly.", retry_after=5
     )

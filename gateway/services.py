@@ -28,6 +28,7 @@ from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.tasks import TaskStore
 from gateway.store.windows import Calendar
+from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
@@ -35,10 +36,7 @@ from gateway.upstreams import ADAPTERS, Line, Upstream
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
-
-    `worker` is this process's name in the ledger.
-    """
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
 
     settings: Settings
     catalogue: Catalogue
@@ -58,10 +56,15 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
+    witness: Witness
     backlog: Backlog = field(default_factory=Backlog)
-    worker: str = field(default_factory=lambda: new_id("worker"))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()
+
+    @property
+    def worker(self) -> str:
+        """This process's name in the ledger."""
+        return self.witness.worker
 
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
@@ -118,12 +121,14 @@ def open_services(
     )
     redis, batcher = connect(store_url), Batcher(store_url)
     keys = KeyStore(redis, pepper)
+    # Only a store that is this folder's own can be remembered by it.
+    witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
-        ledger=Ledger(batcher, Calendar(catalogue.document.accounting.time_zone)),
+        ledger=Ledger(batcher, Calendar(catalogue.document.accounting.time_zone), witness=witness),
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),
@@ -137,5 +142,6 @@ def open_services(
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
+        witness=witness,
         clients=(paid, pooled),
     )
