@@ -111,10 +111,12 @@ class KeyStore:
             if not hmac.compare_digest(str(theirs), mine):
                 raise PepperMismatch
 
-    async def add(self, new: NewKey, *, demo: bool = False) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nothing can show again."""
+    async def add(self, new: NewKey, *, demo: bool = False, key_id: str | None = None) -> tuple[KeyRecord, str]:
+        """A new key and its secret, which nothing can show again. `key_id` is one that was made for it before."""
         secret = make_secret()
-        record = KeyRecord(id=new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump())
+        record = KeyRecord(
+            id=key_id or new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump()
+        )
         digest = self.digest(secret)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(names.KEY(digest), items=_pairs(record.to_hash()))
