@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_keys, demo, supervisor
+from gateway import __version__, catalog, cli_keys, cli_limits, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable
@@ -60,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_limits.app, name="limits")
 
 
 def _show_version(is_asked: bool) -> None:
