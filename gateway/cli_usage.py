@@ -216,7 +216,7 @@ def _print_record(identifier: str, data_dir: Path | None, *, as_json: bool, as_c
             call.outcome,
             f"{call.seconds:.3f}",
             f"{call.images}/{call.n}",
-            show_usd(call.usd),
+            _show_usd(call.usd),
             call.state,
             call.id,
         )
@@ -298,10 +298,14 @@ def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
         " ".join(record.upstreams) or "-",
         " ".join(dict.fromkeys(record.sizes_made)) or "-",
         f"{record.n_delivered}/{record.n_asked}",
-        show_usd(record.price_settled),
+        _show_usd(record.price_settled),
         f"{record.seconds:.1f}",
         f"{status}, presumed" if record.is_presumed else status,
     )
+
+
+def _show_usd(micro: int | None) -> str:
+    return "-" if micro is None else show_usd(micro)
 
 
 def _show_fields(fields: dict[str, object] | None) -> str:

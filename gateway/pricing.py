@@ -115,13 +115,16 @@ def bill(
     made: Sequence[Size],
     *,
     usage: Usage | None = None,
-    credits_: Decimal | None = None,
+    charged: Decimal | None = None,
 ) -> int | None:
-    """What one call cost that brought images of the sizes `made`: by the upstream's own count where it gave one."""
+    """What one call cost that brought images of the sizes `made`: by the upstream's own count where it gave one.
+
+    `charged` is in the upstream's credits. None where the prices do not tell.
+    """
     if prices is None:
         return None
-    if credits_ is not None and prices.per_thousand_credits is not None:
-        return _round(credits_ * parse_usd(prices.per_thousand_credits) / 1000)
+    if charged is not None and prices.per_thousand_credits is not None:
+        return _round(charged * parse_usd(prices.per_thousand_credits) / 1000)
     if usage is not None and prices.per_million_tokens is not None:
         return _round(_count_tokens(prices.per_million_tokens, usage))
     parts = [_make(prices, size, fit.quality or "medium") for size in made]

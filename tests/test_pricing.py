@@ -143,8 +143,8 @@ def test_missing_usage_is_estimated() -> None:
 def test_credits_are_the_bill() -> None:
     """An upstream's own credits are charged at what they cost, and ignored where that is not configured."""
     priced = read(per_image="0.03", per_thousand_credits="1.00")
-    assert bill(priced, make_job(), fit(), [sizes.SQUARE], credits_=Decimal("12.5")) == 12_500
-    assert bill(read(per_image="0.03"), make_job(), fit(), [sizes.SQUARE], credits_=Decimal(12)) == 30_000
+    assert bill(priced, make_job(), fit(), [sizes.SQUARE], charged=Decimal("12.5")) == 12_500
+    assert bill(read(per_image="0.03"), make_job(), fit(), [sizes.SQUARE], charged=Decimal(12)) == 30_000
 
 
 def test_fewer_images_cost_less() -> None:
