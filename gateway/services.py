@@ -20,6 +20,7 @@ from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
 from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
+from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient, connect
 from gateway.store.keys import KeyStore
@@ -53,6 +54,7 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
+    backlog: Backlog = field(default_factory=Backlog)
     worker: str = field(default_factory=lambda: new_id("worker"))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()

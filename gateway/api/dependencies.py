@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
+from gateway import quota
 from gateway.auth import Caller, authenticate
 from gateway.services import Services
 
@@ -23,3 +24,8 @@ async def get_caller(request: Request, services: ServicesDep) -> Caller:
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def tell_rates(services: ServicesDep, caller: CallerDep, response: Response) -> None:
+    """A dependency of routes that open nothing: their answers tell the limits a minute too."""
+    response.headers.update(await quota.look_at_rates(services, caller))
