@@ -23,10 +23,12 @@ from gateway.spool import MemoryBudget, Spool
 from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient, connect
+from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.tasks import TaskStore
 from gateway.store.windows import Calendar
+from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
 
@@ -44,6 +46,8 @@ class Services:
     batcher: Batcher
     ledger: Ledger
     keys: KeyStore
+    key_cache: KeyCache
+    wrong_keys: WrongKeys
     task_store: TaskStore
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
@@ -113,13 +117,16 @@ def open_services(
         for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
     redis, batcher = connect(store_url), Batcher(store_url)
+    keys = KeyStore(redis, pepper)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
         ledger=Ledger(batcher, Calendar(catalogue.document.accounting.time_zone)),
-        keys=KeyStore(redis, pepper),
+        keys=keys,
+        key_cache=KeyCache(keys),
+        wrong_keys=WrongKeys(redis),
         task_store=TaskStore(redis),
         upstreams=upstreams,
         fetcher=fetcher,

@@ -23,6 +23,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from gateway.addresses import read_network
+
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
 """The least length of the pepper and of the signing key."""
@@ -84,6 +86,13 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(read_network(network) for network in networks)
+    if any(network.endswith("/0") for network in found):
+        raise ValueError("all addresses at once would let every caller name its own")
+    return found
+
+
 def _long_enough(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None and len(secret.get_secret_value().encode()) < SECRET_BYTES:
         raise ValueError(f"shorter than {SECRET_BYTES} bytes")
@@ -140,6 +149,9 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_origins)] = Field(
         default=(), description="origins with commas between them, such as https://app.example.com, or *"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_networks)] = Field(
+        default=(), description="addresses or networks with commas between them, such as 10.0.0.5, 172.16.0.0/12"
     )
     storage_url: str | None = Field(
         default=None,

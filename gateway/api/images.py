@@ -72,7 +72,7 @@ async def _read(request: Request, services: Services, operation: Operation, spoo
         answer_within=_patience(request, document.limits.answer_within),
         keep_alive=_keep_alive(request, document.limits.keep_alive),
     )
-    return Asked(job, model, answer, spool)
+    return Asked(job, model, answer, spool, request.headers.get("x-gateway-upstream") or None)
 
 
 def _patience(request: Request, longest: float) -> float:

@@ -33,8 +33,8 @@ async def show_model(model: str, services: ServicesDep, caller: CallerDep) -> di
 
 
 def _names(services: Services, caller: Caller) -> list[str]:
-    allowed = caller.key.models
-    return [name for name in services.catalogue.model_names() if allowed is None or name in allowed]
+    catalogue = services.catalogue
+    return [name for name in catalogue.model_names() if caller.may_use(name, catalogue.document.aliases.get(name))]
 
 
 def _describe(name: str) -> dict[str, Any]:

@@ -31,6 +31,10 @@ SIGNING_CHECK = Name(
 )
 KEY_INDEX = Name("keys", "hash", "for ever", "store.keys", "key id → digest of the key")
 KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key's record, by the digest of the key")
+FORMER_KEY = Name(
+    "former-key", "string", "a rotated key's grace time", "store.keys", "key id, by the digest of a former secret"
+)
+WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
 
 TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
@@ -85,6 +89,8 @@ NAMES = (
     SIGNING_CHECK,
     KEY_INDEX,
     KEY,
+    FORMER_KEY,
+    WRONG_KEYS,
     TASK,
     LIMITS,
     WINDOW,
