@@ -1,4 +1,4 @@
-"""The command `imagegate`: serve, simulate, check, healthcheck and keys.
+"""The command `imagegate`: serve, simulate, check, healthcheck, keys, and what was spent and changed.
 
 The one place where what was typed and set becomes Settings, and where a refusal becomes a message and an exit code.
 """
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_keys, cli_limits, demo, supervisor
+from gateway import __version__, catalog, cli_keys, cli_limits, cli_usage, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable
@@ -61,6 +61,9 @@ app = typer.Typer(
 )
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_limits.app, name="limits")
+app.command()(cli_usage.usage)
+app.command()(cli_usage.history)
+app.command()(cli_usage.changes)
 
 
 def _show_version(is_asked: bool) -> None:
