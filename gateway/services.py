@@ -21,6 +21,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
 from gateway.store.client import StoreClient
 from gateway.store.keys import KeyStore
+from gateway.store.operators import OperatorStore
 from gateway.store.tasks import TaskStore
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
@@ -34,6 +35,7 @@ class Services:
     catalogue: Catalogue
     redis: StoreClient
     keys: KeyStore
+    operators: OperatorStore
     task_store: TaskStore
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
@@ -104,6 +106,7 @@ def open_services(
         catalogue=catalogue,
         redis=redis,
         keys=KeyStore(redis, pepper),
+        operators=OperatorStore(redis, pepper),
         task_store=TaskStore(redis),
         upstreams=upstreams,
         fetcher=fetcher,

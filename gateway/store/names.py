@@ -35,6 +35,11 @@ FORMER_KEY = Name(
     "former-key", "string", "a rotated key's grace time", "store.keys", "key id, by the digest of a former secret"
 )
 
+OPERATOR_INDEX = Name("operators", "hash", "for ever", "store.operators", "operator's name → digest of the token")
+OPERATOR = Name(
+    "operator", "hash", "until the operator is deleted", "store.operators", "one operator, by the digest of the token"
+)
+
 TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
 )
@@ -72,6 +77,8 @@ NAMES = (
     KEY_INDEX,
     KEY,
     FORMER_KEY,
+    OPERATOR_INDEX,
+    OPERATOR,
     TASK,
     LIMITS,
     WINDOW,
