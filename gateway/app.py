@@ -28,7 +28,6 @@ from gateway.artifacts import StoreUnavailable
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
-from gateway.store.client import connect
 
 SWEEP_EVERY_S = 300.0
 
@@ -39,10 +38,17 @@ EXPOSED = (
     "x-gateway-task",
     "x-gateway-upstream",
     "x-gateway-calls",
+    "x-gateway-cost-usd",
     "x-gateway-size",
     "x-gateway-delivered",
     "x-gateway-dropped-params",
     "x-gateway-simulated",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-images",
+    "x-ratelimit-remaining-images",
+    "x-ratelimit-reset-images",
     "x-should-retry",
     "retry-after",
 )
@@ -67,7 +73,7 @@ def create_app(
     services = open_services(
         settings,
         catalogue,
-        connect(store_url),
+        store_url,
         pepper=secrets.pepper,
         signing_key=secrets.signing_key,
         spool_folder=settings.data_dir / "spool" / str(os.getpid()),

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from urllib.parse import urljoin
 
 from gateway.catalog import Target
@@ -32,6 +33,7 @@ class Made:
 
     pictures: tuple[tuple[Blob | Failure, str | None], ...]
     usage: Usage | None
+    credits: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +126,4 @@ class Bridge:
 
 def _make(answer: Answer, got: list[Blob | Failure]) -> Made:
     prompts = (found.revised_prompt for found in answer.images)
-    return Made(tuple(zip(got, prompts, strict=True)), answer.usage)
+    return Made(tuple(zip(got, prompts, strict=True)), answer.usage, answer.credits)

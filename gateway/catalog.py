@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.capabilities import Profile, shipped_profile
 from gateway.document import Alias, Credential, Document, Limits, Model, Upstream
+from gateway.pricing import Prices
 from gateway.settings import StartRefused
 from gateway.strictyaml import YamlMistake, line_of, parse_yaml
 
@@ -34,6 +35,8 @@ class Target(BaseModel):
     config: Upstream
     key: str = Field(repr=False)
     profile: Profile
+
+    prices: Prices | None = None
 
     @property
     def label(self) -> str:
@@ -232,16 +235,34 @@ def _profile(upstream: Upstream, credential: Credential) -> Profile:
 
 
 def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> Target:
-    profile = _profile(upstream, credential)
-    return Target(upstream=name, credential=credential.name, config=upstream, key=key, profile=profile)
+    return Target(
+        upstream=name,
+        credential=credential.name,
+        config=upstream,
+        key=key,
+        profile=_profile(upstream, credential),
+        prices=credential.prices or upstream.prices,
+    )
 
 
 SIMULATOR_KEYS = {"anyfast": "sim-direct", "anyfast-c": "sim-c", "apiany": "sim-apiany"}
 """The keys that the built-in simulator takes; see `docs/simulator.md`."""
 
+EXAMPLE_PRICES = {
+    "anyfast": Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}}),
+    "anyfast-c": Prices(per_image="0.03"),
+    "apiany": Prices(by_size={"any": {"1K": "0.015", "2K": "0.03", "4K": "0.06"}}, per_thousand_credits="1.00"),
+}
+"""What the built-in simulator writes into its book; no vendor's price list is behind the flat ones."""
+
 
 def _simulated(name: str, upstream: Upstream, credential: Credential, simulator_url: str) -> Target:
     service = "anyfast-c" if upstream.kind == "anyfast" and upstream.model.endswith("-c") else upstream.kind
     key = SIMULATOR_KEYS[service] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
-    pointed = upstream.model_copy(update={"base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}"})
+    pointed = upstream.model_copy(
+        update={
+            "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",
+            "prices": upstream.prices or EXAMPLE_PRICES[service],
+        }
+    )
     return _target(name, pointed, credential, key)

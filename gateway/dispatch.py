@@ -6,19 +6,24 @@ Called by `pipeline.work`. It alone acts on verdicts: which failure may be retri
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 import structlog
 
-from gateway import errors, fanout
+from gateway import errors, fanout, pricing
+from gateway.artifacts import Artifact
 from gateway.bridge import Bridge
 from gateway.errors import PublicError
 from gateway.job import Call, ImageJob, Inputs, Usage
+from gateway.quota import Reservation
 from gateway.receiving import Image, Receiver
 from gateway.routing import Choice, Plan
 from gateway.services import Services
-from gateway.spool import Spool, StorageFullError
+from gateway.sizes import Size
+from gateway.spool import Blob, Spool, StorageFullError
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 MAX_CALLS = 3
@@ -27,15 +32,31 @@ MAX_CALLS = 3
 LONGEST_WAIT = 30.0
 """Seconds that a request waits for an upstream's Retry-After before its answer passes it on."""
 
-MarkSent = Callable[[Call, Choice], Awaitable[None]]
 Report = Callable[[Image], None]
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class CallFact:
+    """What became of one paid call: `outcome` is `delivered` or a verdict's word, `usd` µ$ or None where unknown."""
+
+    upstream: str
+    target: str
+    outcome: str
+    seconds: float
+    n: int
+    images: int
+    usd: int | None
+    is_presumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a task came to: the images by slot, what was sent, and why a slot stayed empty."""
+    """What a task came to: the images by slot, what was sent, and why a slot stayed empty.
+
+    `calls` counts those that an upstream may have executed; `facts` tells of every one.
+    """
 
     images: tuple[Image, ...] = ()
     usage: Usage | None = None
@@ -43,6 +64,7 @@ class Outcome:
     upstreams: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     error: PublicError | None = None
+    facts: tuple[CallFact, ...] = ()
 
 
 @dataclass(slots=True)
@@ -55,18 +77,36 @@ class _Tally:
     verdicts: list[Verdict] = field(default_factory=list)
     usages: list[Usage | None] = field(default_factory=list)
     dropped: dict[str, None] = field(default_factory=dict)
+    facts: list[CallFact] = field(default_factory=list)
     calls: int = 0
     is_over: bool = False
 
 
+@dataclass(slots=True)
+class _Call:
+    """One paid call under way: what it brought, and what went wrong."""
+
+    choice: Choice
+    call: Call
+    began: float = field(default_factory=time.monotonic)
+    images: list[Image] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    usage: Usage | None = None
+    credits: Decimal | None = None
+
+    @property
+    def is_unexecuted(self) -> bool:
+        return not self.images and all(one.executed is Executed.NO for one in self.verdicts)
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One task's way through its plan. `mark_sent` is awaited before every paid POST and may refuse it by raising."""
+    """One task's way through its plan. Nothing is sent that `reservation` does not hold and mark."""
 
     services: Services
     job: ImageJob
     spool: Spool
-    mark_sent: MarkSent
+    reservation: Reservation
     report: Report
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -86,6 +126,10 @@ class Delivery:
     async def _try_target(self, choice: Choice, tally: _Tally) -> None:
         slots = [slot for slot in tally.open if tally.sent.get(slot, 0) < MAX_CALLS]
         if not slots or tally.is_over:
+            return
+        if refusal := await self.reservation.afford(choice.quote):
+            # A cheaper one further down the plan may still be within the limit.
+            tally.verdicts.append(Verdict("not_affordable", Executed.NO, again=False, elsewhere=True, error=refusal))
             return
         try:
             inputs = await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)
@@ -107,63 +151,104 @@ class Delivery:
                 raise end
 
     async def _make(self, choice: Choice, call: Call, inputs: Inputs, tally: _Tally) -> None:
-        """One paid call, from its mark to its artifacts."""
+        """One paid call, from its mark to its settlement."""
         if tally.is_over:
             return
         for slot in call.slots:
             tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
-            await self.mark_sent(call, choice)
+            await self.reservation.mark_sent(call, choice.quote)
         except PublicError as error:
             # What cannot be written down is not sent.
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
             tally.is_over = True
             return
+        under_way = _Call(choice, call)
+        await self._send(under_way, inputs, tally)
+        await self._settle(under_way, tally)
+
+    async def _send(self, under_way: _Call, inputs: Inputs, tally: _Tally) -> None:
+        """Send the call and take its pictures in; whatever fails is judged."""
+        choice, call = under_way.choice, under_way.call
         bridge = Bridge(choice.target, self.services.upstreams[choice.target.label], self.services.fetcher)
         try:
             made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
-            self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True)
+            under_way.verdicts.append(self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True))
             return
         except Exception as error:  # noqa: BLE001 (whatever else happens after the mark may have been billed)
             _log.exception("a paid call broke off")
             failure = Failure("read", message=type(error).__name__)
-            self._judge(choice, failure, tally, list(call.slots), is_paid=True)
+            under_way.verdicts.append(self._judge(choice, failure, tally, list(call.slots), is_paid=True))
             return
         tally.calls += 1
         tally.usages.append(made.usage)
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
-        receiver = Receiver(self.services.darkroom, self.services.artifacts)
+        under_way.usage, under_way.credits = made.usage, made.credits
         for slot, (got, revised_prompt) in zip(call.slots, made.pictures, strict=False):
-            if isinstance(got, Failure):
-                self._judge(choice, got, tally, [slot])
-                continue
-            try:
-                artifact = await receiver.receive(got, self.job, self.spool)
-            except CallFailed as failed:
-                self._judge(choice, failed.failure, tally, [slot])
-                continue
-            except Exception as error:  # noqa: BLE001 (one picture's trouble must not take the others, which are paid)
-                _log.exception("a picture could not be taken in")
-                self._judge(choice, Failure("collect", message=type(error).__name__), tally, [slot])
+            taken = got if isinstance(got, Failure) else await self._receive(got)
+            if isinstance(taken, Failure):
+                under_way.verdicts.append(self._judge(choice, taken, tally, [slot]))
                 continue
             usage = made.usage if slot == call.slots[-1] else None
-            image = Image(slot, artifact, choice.target.upstream, choice.target.label, revised_prompt, usage)
-            tally.images[slot] = image
-            tally.open.remove(slot)
-            self.report(image)
-        self._close_missing(call, len(made.pictures), choice, tally)
+            upstream, label = choice.target.upstream, choice.target.label
+            under_way.images.append(Image(slot, taken, upstream, label, revised_prompt, usage))
+        # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
+        for slot in call.slots[len(made.pictures) :]:
+            missing = Failure("body", message=f"{len(made.pictures)} of {call.n} images came")
+            under_way.verdicts.append(self._judge(choice, missing, tally, [slot]))
 
-    def _close_missing(self, call: Call, made: int, choice: Choice, tally: _Tally) -> None:
-        """Slots that a 2xx left empty are not topped up: the vendor may have billed them."""
-        for slot in call.slots[made:]:
-            what = f"{made} of {call.n} images came"
-            self._judge(choice, Failure("body", message=what), tally, [slot])
+    async def _receive(self, blob: Blob) -> Artifact | Failure:
+        """One picture's trouble must not take the others, which are paid."""
+        try:
+            return await Receiver(self.services.darkroom, self.services.artifacts).receive(blob, self.job, self.spool)
+        except CallFailed as failed:
+            return failed.failure
+        except Exception as error:  # noqa: BLE001 (the same)
+            _log.exception("a picture could not be taken in")
+            return Failure("collect", message=type(error).__name__)
+
+    async def _settle(self, under_way: _Call, tally: _Tally) -> None:
+        """Book what the call cost, then hand its images out: what a caller has is always paid for."""
+        choice, call, images = under_way.choice, under_way.call, under_way.images
+        usd: int | None = 0
+        if images:
+            made = [Size(image.artifact.width, image.artifact.height) for image in images]
+            usd = pricing.bill(
+                choice.target.prices, self.job, choice.fit, made, usage=under_way.usage, charged=under_way.credits
+            )
+            await self.reservation.post(call, usd, len(images))
+        elif under_way.is_unexecuted:
+            await self.reservation.nack(call)
+        else:
+            usd = await self.reservation.give_up(call, choice.quote, choice.target.config.unknown_outcome)
+        for index, image in enumerate(images):
+            paid = replace(image, usd=share(usd, index, len(images)))
+            tally.images[image.slot] = paid
+            tally.open.remove(image.slot)
+            self.report(paid)
+        tally.facts.append(
+            CallFact(
+                upstream=choice.target.upstream,
+                target=choice.target.label,
+                outcome="delivered" if images else under_way.verdicts[-1].kind,
+                seconds=round(time.monotonic() - under_way.began, 3),
+                n=call.n,
+                images=len(images),
+                usd=usd,
+                is_presumed=not images and not under_way.is_unexecuted,
+            )
+        )
 
     def _judge(
         self, choice: Choice, failure: Failure, tally: _Tally, slots: list[int], *, is_paid: bool = False
-    ) -> None:
-        verdict = classify(failure, error_is_unbilled=choice.target.config.error_is_unbilled)
+    ) -> Verdict:
+        config = choice.target.config
+        verdict = classify(
+            failure,
+            error_is_unbilled=config.error_is_unbilled,
+            refusal_is_unbilled=config.refusal_is_unbilled,
+        )
         if is_paid and verdict.executed is not Executed.NO:
             tally.calls += 1
         tally.verdicts.append(verdict)
@@ -182,6 +267,7 @@ class Delivery:
             status=failure.status,
             code=failure.code,
         )
+        return verdict
 
     def _pause_before_again(self, tally: _Tally, is_last: bool) -> float:
         """Seconds until the same target may be asked once more; 0 for not at all."""
@@ -206,7 +292,13 @@ class Delivery:
             upstreams=tuple(dict.fromkeys(image.upstream for image in images)),
             dropped=tuple(tally.dropped),
             error=None if len(images) == self.job.n else _choose_error(tally.verdicts),
+            facts=tuple(tally.facts),
         )
+
+
+def share(usd: int | None, index: int, count: int) -> int | None:
+    """One image's part of a bill; the parts add up to the whole."""
+    return None if usd is None else usd // count + (index < usd % count)
 
 
 def _choose_error(verdicts: list[Verdict]) -> PublicError:

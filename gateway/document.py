@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from gateway.pricing import Prices
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 
 
@@ -37,6 +39,7 @@ class Credential(_Part):
     )
     group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
     capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
+    prices: Prices | None = Field(None, description="Where this key is charged otherwise than its upstream's others.")
 
 
 class Timeouts(_Part):
@@ -59,7 +62,16 @@ class Upstream(_Part):
     base_url: str = Field(description="Where `/v1/...` begins.")
     model: Name = Field(description="The upstream's own model id.")
     credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
+    prices: Prices | None = Field(
+        None, description="What it charges; without, it serves only keys that have no limit in dollars."
+    )
     error_is_unbilled: bool = Field(True, description="Its own JSON 500, 502 or 503 proves that nothing was billed.")
+    refusal_is_unbilled: bool = Field(True, description="A refusal by its safety system is not billed.")
+    unknown_outcome: Literal["presume", "release", "hold"] = Field(
+        "presume",
+        description="What becomes of the price of a call whose outcome nobody knows: charged and flagged, given back, "
+        "or held until an operator decides.",
+    )
     timeouts: Timeouts = Field(default_factory=lambda: Timeouts())
 
     @field_validator("base_url")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 from gateway.pictures import Picture
@@ -112,10 +113,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an upstream made for one call."""
+    """What an upstream made for one call, and what it says that it cost, in tokens or in credits of its own."""
 
     images: tuple[Found, ...]
     usage: Usage | None = None
+    credits: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

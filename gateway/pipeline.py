@@ -44,4 +44,4 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 
 async def work(task: Task) -> Outcome:
     """What a task does, whoever still waits for it."""
-    return await Delivery(task.services, task.job, task.spool, task.mark_sent, task.report).deliver(task.plan)
+    return await Delivery(task.services, task.job, task.spool, task.reservation, task.report).deliver(task.plan)

@@ -19,7 +19,7 @@ class Image:
     """One delivered image of a task: its slot, where it is stored, which upstream and target made it.
 
     `target` is the label of the upstream's credential. `usage` is its whole call's, and stands at its last image
-    only.
+    only. `usd` is its share of the call's bill, in µ$; None where no price is known.
     """
 
     slot: int
@@ -28,6 +28,7 @@ class Image:
     target: str
     revised_prompt: str | None = None
     usage: Usage | None = None
+    usd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway import errors
+from gateway import errors, pricing
 from gateway.capabilities import Fit, Unfit, fit
 from gateway.catalog import Catalogue, Target
 from gateway.document import Model
 from gateway.job import ImageJob
+from gateway.pricing import Quote
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A target that can serve the job, and how."""
+    """A target that can serve the job, how, and what an image would cost there; `quote` None is not known."""
 
     target: Target
     fit: Fit
+    quote: Quote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Plan:
     choices: tuple[Choice, ...]
     rejections: tuple[Rejection, ...]
 
+    def keep_priced(self, reason: str) -> Plan:
+        """This plan without the targets whose price is not known."""
+        unpriced = (Rejection(one.target.upstream, Unfit(reason, "model")) for one in self.choices if one.quote is None)
+        return Plan(tuple(one for one in self.choices if one.quote), (*self.rejections, *unpriced))
+
 
 def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue) -> Plan:
     """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off."""
@@ -54,7 +61,7 @@ def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue) -> 
         if isinstance(found, Unfit):
             rejections.append(Rejection(target.upstream, found))
         else:
-            choices.append(Choice(target, found))
+            choices.append(Choice(target, found, pricing.quote(target.prices, job, found)))
     if not choices:
         raise _explain(model_name, rejections)
     honouring = [choice for choice in choices if not choice.fit.compromises]

@@ -15,25 +15,34 @@ from typing import Any
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.catalog import Catalogue
 from gateway.fetching import Fetcher, FetchPolicy
+from gateway.ids import new_id
 from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
 from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
-from gateway.store.client import StoreClient
+from gateway.store.batcher import Batcher
+from gateway.store.client import StoreClient, connect
 from gateway.store.keys import KeyStore
+from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
 from gateway.store.tasks import TaskStore
+from gateway.store.windows import Calendar
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
 
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
+
+    `worker` is this process's name in the ledger.
+    """
 
     settings: Settings
     catalogue: Catalogue
     redis: StoreClient
+    batcher: Batcher
+    ledger: Ledger
     keys: KeyStore
     operators: OperatorStore
     task_store: TaskStore
@@ -46,6 +55,7 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
+    worker: str = field(default_factory=lambda: new_id("worker"))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()
 
@@ -59,6 +69,7 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
+        await self.batcher.aclose()
         await self.redis.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
 
@@ -74,7 +85,7 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
 def open_services(
     settings: Settings,
     catalogue: Catalogue,
-    redis: StoreClient,
+    store_url: str,
     *,
     pepper: bytes,
     signing_key: bytes,
@@ -101,10 +112,13 @@ def open_services(
         )
         for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
+    redis, batcher = connect(store_url), Batcher(store_url)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
+        batcher=batcher,
+        ledger=Ledger(batcher, Calendar(catalogue.document.accounting.time_zone)),
         keys=KeyStore(redis, pepper),
         operators=OperatorStore(redis, pepper),
         task_store=TaskStore(redis),

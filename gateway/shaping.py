@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import orjson
 
-from gateway import errors
+from gateway import allowance, errors
 from gateway.artifacts import base64_chunks, base64_length
 from gateway.artifacts.links import link
 from gateway.dispatch import Outcome
 from gateway.job import Usage
+from gateway.money import show_usd
 from gateway.receiving import Image
 from gateway.routing import Choice, Plan
 from gateway.services import Services
@@ -77,6 +78,7 @@ async def shape_stream(services: Services, task: Task, form: AnswerForm) -> Shap
     if isinstance(first, Outcome) and not first.images:
         raise _explain(task, name_ending(first))
     headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-gateway-task": task.id}
+    headers |= allowance.rate_headers(task.reservation.rates)
     return Shaped("text/event-stream", _events(services, task, form, first), None, headers)
 
 
@@ -89,11 +91,19 @@ def describe(task: Task, outcome: Outcome) -> dict[str, str]:
         "x-gateway-calls": str(outcome.calls),
         "x-gateway-size": f"{task.job.size or 'auto'}->{made}",
     }
+    headers |= _describe_money(task)
     if len(outcome.images) < task.job.n:
         headers["x-gateway-delivered"] = f"{len(outcome.images)}/{task.job.n}"
     if dropped := (*task.job.dropped, *outcome.dropped):
         headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
+
+
+def _describe_money(task: Task) -> dict[str, str]:
+    """What the task has cost so far, and what its caller's limits a minute leave."""
+    spent = task.reservation.spent
+    cost = {} if spent is None else {"x-gateway-cost-usd": show_usd(spent)}
+    return cost | allowance.rate_headers(task.reservation.rates)
 
 
 def _explain(task: Task, ending: Ending) -> errors.PublicError:
@@ -106,7 +116,7 @@ def _explain(task: Task, ending: Ending) -> errors.PublicError:
         error = errors.InternalError("The gateway lost its answer.", should_retry=False)
     else:
         error = ending.error
-    error.headers["x-gateway-task"] = task.id
+    error.headers |= {"x-gateway-task": task.id} | _describe_money(task)
     return error
 
 
@@ -178,6 +188,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "task": task.id,
             "index": image.slot,
             "upstream": image.upstream,
+            "cost_usd": None if image.usd is None else show_usd(image.usd),
             "size": f"{task.job.size or 'auto'}->{artifact.width}x{artifact.height}",
             "dropped": [*task.job.dropped, *(choice.fit.dropped if choice else ())],
         },

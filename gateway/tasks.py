@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gateway import errors
+from gateway import errors, quota
 from gateway.auth import Caller, store_away
 from gateway.dispatch import Outcome
 from gateway.errors import PublicError
 from gateway.ids import new_id
-from gateway.job import Call, ImageJob
+from gateway.job import ImageJob
+from gateway.quota import Reservation
 from gateway.receiving import Image
-from gateway.routing import Choice, Plan
+from gateway.routing import Plan
 from gateway.services import Services
 from gateway.spool import Spool
 from gateway.store.client import StoreUnavailable
@@ -74,16 +75,9 @@ class Task:
     plan: Plan
     spool: Spool
     services: Services
+    reservation: Reservation
     arrived: asyncio.Queue[Image] = field(default_factory=asyncio.Queue)
     done: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    async def mark_sent(self, call: Call, choice: Choice) -> None:
-        """Write a paid call down before its first byte. Raises QuotaStoreUnavailable: do not send."""
-        facts = {"upstream": choice.target.label, "n": call.n, "slots": call.slots}
-        try:
-            await self.services.task_store.mark_sent(self.id, call.id, facts)
-        except StoreUnavailable as error:
-            raise store_away() from error
 
     def report(self, image: Image) -> None:
         self.arrived.put_nowait(image)
@@ -93,12 +87,15 @@ Work = Callable[[Task], Awaitable[Outcome]]
 
 
 async def open_task(services: Services, caller: Caller, job: ImageJob, plan: Plan, spool: Spool, work: Work) -> Task:
-    """Write a task down and start its work. Raises QuotaStoreUnavailable, and then nothing was started."""
-    task = Task(new_id("task"), caller, job, plan, spool, services)
+    """Admit a task, hold its price, write it down and start its work. Raises PublicError, and then nothing was started."""
+    task_id = new_id("task")
+    reservation, plan = await quota.reserve(services, caller, job, plan, task_id)
+    task = Task(task_id, caller, job, plan, spool, services, reservation)
     facts = {"operation": job.operation, "n": job.n, "end_user": job.end_user or ""}
     try:
         await services.task_store.open(task.id, caller.key.id, facts)
     except StoreUnavailable as error:
+        await reservation.close()
         raise store_away() from error
     # The set holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
@@ -142,6 +139,8 @@ async def _run(task: Task, work: Work) -> None:
         outcome = Outcome(error=fault)
     finally:
         await task.spool.close()
+    # Before anybody hears of the end: the next request must find this one's place free.
+    await task.reservation.close()
     await _write_end(task, outcome)
     if not task.done.done():
         task.done.set_result(outcome)

@@ -88,8 +88,11 @@ _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channe
 _NO_RETRY = "it is not sent again, because it may have been billed"
 
 
-def classify(failure: Failure, *, error_is_unbilled: bool) -> Verdict:
-    """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed."""
+def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: bool = True) -> Verdict:
+    """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed.
+
+    `refusal_is_unbilled`: so does a refusal by its safety system.
+    """
     if failure.phase == "prepare" and failure.param is not None:
         # Our own preparation names the caller's field; a vendor's answer to an upload never does.
         wrong = errors.InvalidValue(failure.message, param=failure.param)
@@ -99,7 +102,7 @@ def classify(failure: Failure, *, error_is_unbilled: bool) -> Verdict:
     if failure.phase == "read":
         return _unknown(failure, "The upstream took the request, but its answer was lost")
     if _is_policy(failure):
-        return _policy(failure)
+        return _policy(failure, Executed.NO if refusal_is_unbilled else Executed.UNKNOWN)
     if failure.phase == "body":
         error = errors.UpstreamBadResponse(
             f"The upstream answered without a usable image ({failure.message}); {_NO_RETRY}.", should_retry=False
@@ -133,10 +136,10 @@ def _is_policy(failure: Failure) -> bool:
     return bool(named) or failure.type == "image_generation_user_error"
 
 
-def _policy(failure: Failure) -> Verdict:
+def _policy(failure: Failure, executed: Executed) -> Verdict:
     # The reason is for the caller to read; other vendor texts are not passed on where they name our credential.
     error = errors.ModerationBlocked(failure.message or "The upstream's safety system refused this request.")
-    return Verdict("policy", Executed.UNKNOWN, again=False, elsewhere=False, error=error)
+    return Verdict("policy", executed, again=False, elsewhere=False, error=error)
 
 
 def _task(failure: Failure) -> Verdict:

@@ -51,4 +51,4 @@ def make_job(operation: Operation = "generation", *, images: int = 1, masked: bo
     """A job; an edit has `images` references, square ones unless `references` are given."""
     references = tuple(picture() for _ in range(images)) if operation == "edit" else ()
     defaults = {"references": references, "mask": picture() if masked else None}
-    return ImageJob(operation, "a fox", **(defaults | values))
+    return ImageJob(**({"operation": operation, "prompt": "a fox"} | defaults | values))

@@ -131,8 +131,15 @@ def test_policy_refusal_is_final(code: str, phase: Any, status: int | None, fiel
     facts: dict[str, Any] = {field: code, "message": "Not that."}
     verdict = judge(phase, status, spoke=True, **facts)
     assert verdict.kind == "policy"
-    assert outline(verdict) == (UNKNOWN, False, False, errors.ModerationBlocked, None, None)
+    assert outline(verdict) == (NO, False, False, errors.ModerationBlocked, None, None)
     assert verdict.error.message == "Not that."
+
+
+def test_billed_refusal_may_have_cost() -> None:
+    """Where an operator says that refusals are billed, one may have been."""
+    refusal = Failure("status", status=400, spoke=True, code="content_policy")
+    assert classify(refusal, error_is_unbilled=True).executed is NO
+    assert classify(refusal, error_is_unbilled=True, refusal_is_unbilled=False).executed is UNKNOWN
 
 
 def test_openai_policy_type_is_known() -> None:

@@ -12,136 +12,39 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 from redis.exceptions import ResponseError
 
+from gateway.store.answers import (
+    Admitted,
+    Hold,
+    InvalidArgument,
+    LedgerConfused,
+    Opening,
+    OverLimit,
+    Retention,
+    Scope,
+    Settled,
+    Standings,
+    TooMany,
+    Unpriced,
+    Verdict,
+    read_change,
+    read_holds,
+    read_limits,
+    read_opening,
+    read_refusal,
+    read_settled,
+    read_standings,
+    say_opening,
+    say_price,
+)
 from gateway.store.batcher import Batcher
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
-
-
-class InvalidArgument(ValueError):
-    """A script was handed something that it does not take. Nothing was written."""
-
-    def __init__(self, script: str, argument: str) -> None:
-        super().__init__(f"{script}: {argument}")
-        self.argument = argument
-
-
-class LedgerConfused(Exception):
-    """A script answered what it never answers, or the windows move faster than they can be named."""
-
-
-class Verdict(StrEnum):
-    """How a step ended. The first four are the states of a call."""
-
-    HELD = "held"
-    VOID = "void"
-    PRESUMED = "presumed"
-    POSTED = "posted"
-    RAISED = "raised"
-    ADOPTED = "adopted"
-    DONE = "done"
-    """An operator's change is made."""
-    TAKEN = "taken"
-    """A slot is another call's."""
-    UNDERHELD = "underheld"
-    """A slot holds less than this target costs: `raise_price` first."""
-    CONFLICT = "conflict"
-    """The same id was used for something else."""
-    LIVING = "living"
-    """The owner's lease has not ended."""
-    FENCED = "fenced"
-    """Another worker owns the task now."""
-    CLOSED = "closed"
-    UNKNOWN = "unknown"
-    """There is no such task or call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """A task that asks to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex."""
-
-    task: str
-    key: str
-    fingerprint: str
-    price: int
-    images: int
-    worker: str
-    team: str = ""
-    idempotency: str = ""
-    retry: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """One limit a minute after it let a task pass. `full_in` is µs."""
-
-    limit: str
-    scope: str
-    ceiling: int
-    left: int
-    full_in: int
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The price is held. `rates` is empty when the task had been admitted before."""
-
-    fence: int
-    rates: tuple[Rate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OverLimit:
-    """Nothing is held. `left` is µ$ or a number; `resets` is when it allows more, in µs, if a clock can tell."""
-
-    limit: str
-    scope: str
-    ceiling: int
-    left: int
-    resets: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class TooMany:
-    """A task wants more images than a minute ever allows: waiting would not help."""
-
-    limit: str
-    scope: str
-    ceiling: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a call counts for. After VOID nothing."""
-
-    state: Verdict
-    usd: int
-    images: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whom a limit or a correction is about; without a name: everyone."""
-
-    key: str = ""
-    team: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long what is over is kept by itself before it is folded into base amounts, in seconds."""
-
-    ended_s: int = 86_400
-    doubtful_s: int = 30 * 86_400
-    """A presumed amount can be replaced by what was really billed only until then."""
-    journal_s: int = 90 * 86_400
 
 
 class Ledger:
@@ -161,26 +64,22 @@ class Ledger:
         self._now = now
         self._windows: Windows | None = None
 
-    async def open(self, opening: Opening) -> Admitted | OverLimit | TooMany | Verdict:
+    async def open(self, opening: Opening) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
         """Admit a task and hold its price in every limit, or in none; the Verdict is CLOSED or CONFLICT."""
-        windows = self._windows or self._calendar.name_windows(self._guess())
-        for _ in range(_NAMINGS):
-            answer = await self._run("open", *_open_words(opening), *windows.arguments())
-            if answer[0] != "window_moved":
-                self._windows = windows
-                return _read_opening(answer)
-            windows = self._calendar.name_windows(int(answer[1]))
-        raise LedgerConfused("the clock runs faster than its windows can be named")
+        return read_opening(await self._run_now("open", *say_opening(opening)))
 
-    async def raise_price(self, task: str, price: int, fence: int) -> OverLimit | Verdict:
-        """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN."""
-        answer = await self._run("raise", task, str(price), str(fence))
-        return _read_refusal(answer) if answer[0] == "refused" else Verdict(answer[0])
+    async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
+        """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
 
-    async def mark_sent(self, task: str, call: str, slots: Sequence[int], price: int, fence: int) -> Verdict:
+        None asks whether a target without a known price may be sent to: RAISED or Unpriced.
+        """
+        answer = await self._run("raise", task, say_price(price), str(fence))
+        return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
+
+    async def mark_sent(self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int) -> Verdict:
         """Give free slots to a call, before its first byte. Only HELD allows it to be sent."""
         written = ",".join(str(slot) for slot in slots)
-        return Verdict((await self._run("mark_sent", task, call, written, str(price), str(fence)))[0])
+        return Verdict((await self._run("mark_sent", task, call, written, say_price(price), str(fence)))[0])
 
     async def nack(self, task: str, call: str) -> Verdict:
         """Evidence that a call was not accepted: its slots are free again. VOID, or the state that stands."""
@@ -188,12 +87,12 @@ class Ledger:
 
     async def post(self, task: str, call: str, usd: int, images: int) -> Settled | None:
         """Evidence of what a call cost and brought. What was posted first stands. None: no such call."""
-        return _read_settled(await self._run("post", task, call, str(usd), str(images)))
+        return read_settled(await self._run("post", task, call, str(usd), str(images)))
 
     async def presume(self, task: str, call: str, fence: int) -> Settled | Verdict:
         """Settle a call whose outcome is unknown at its target's price. FENCED or UNKNOWN otherwise."""
         answer = await self._run("presume", task, call, str(fence))
-        return _read_settled(answer) or Verdict(answer[0])
+        return read_settled(answer) or Verdict(answer[0])
 
     async def close(self, task: str, fence: int) -> Verdict:
         """Release what will never be sent; also of a task whose opening may still be on its way. CLOSED or FENCED."""
@@ -212,12 +111,41 @@ class Ledger:
         """Correct what was spent, in the windows of the instant `at`; negative is a credit. DONE or CONFLICT."""
         windows = self._calendar.name_windows(self._guess() if at is None else at)
         answer = await self._run("adjust", change, scope.key, scope.team, *windows.arguments(), str(usd), reason)
-        return _read_change(answer)
+        return read_change(answer)
 
     async def set_limit(self, change: str, scope: Scope, limit: str, value: int | None) -> Verdict:
         """Set a limit, or take it away by None. DONE or CONFLICT. Raises InvalidArgument for a name that is none."""
         written = "" if value is None else str(value)
-        return _read_change(await self._run("set_limit", change, scope.key, scope.team, limit, written))
+        return read_change(await self._run("set_limit", change, scope.key, scope.team, limit, written))
+
+    async def look(self, key: str = "", team: str = "") -> Standings:
+        """How the limits of a key, a team and everyone stand, and what they have spent."""
+        return read_standings(await self._run_now("look", key, team))
+
+    async def limits_of(self, scope: Scope) -> dict[str, int]:
+        """The limits of one scope, by name."""
+        return read_limits(await self._run("limits", scope.key, scope.team))
+
+    async def holds(self, most: int = 1000) -> list[Hold]:
+        """The tasks that may still hold money, oldest first."""
+        return read_holds(await self._run("holds", "all", "", "", str(most)))
+
+    async def orphans(self, most: int = 100) -> list[Hold]:
+        """Those of them whose owner's lease has ended."""
+        return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
+
+    async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
+        """Those of them that this worker owns and that were opened no later than `before`."""
+        return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
+
+    async def show(self, task: str) -> Hold | None:
+        """The money side of one task, over or not, until it is folded."""
+        found = await self.show_all([task])
+        return found[0] if found else None
+
+    async def show_all(self, tasks: Sequence[str]) -> list[Hold]:
+        """The same of some tasks at once; those that are not known are left out."""
+        return read_holds(await self._run("show", ",".join(tasks))) if tasks else []
 
     async def fold(self, retention: Retention, most: int = 500) -> tuple[int, int]:
         """Add what is old to the base amounts, at most so many at once; answers how many tasks and journal entries."""
@@ -228,6 +156,17 @@ class Ledger:
     def _guess(self) -> int:
         return time.time_ns() // 1000 if self._now is None else self._now()
 
+    async def _run_now(self, name: str, *arguments: str) -> list[str]:
+        """Run a script whose last arguments are the windows of this instant, named anew until they are right."""
+        windows = self._windows or self._calendar.name_windows(self._guess())
+        for _ in range(_NAMINGS):
+            answer = await self._run(name, *arguments, *windows.arguments())
+            if answer[0] != "window_moved":
+                self._windows = windows
+                return answer
+            windows = self._calendar.name_windows(int(answer[1]))
+        raise LedgerConfused("the clock runs faster than its windows can be named")
+
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
         try:
@@ -236,45 +175,3 @@ class Ledger:
             if found := _INVALID.search(str(error)):
                 raise InvalidArgument(name, found[1]) from error
             raise
-
-
-def _open_words(opening: Opening) -> tuple[str, ...]:
-    return (
-        opening.task,
-        opening.key,
-        opening.team,
-        opening.idempotency,
-        opening.fingerprint,
-        str(opening.retry),
-        str(opening.price),
-        str(opening.images),
-        opening.worker,
-    )
-
-
-def _read_opening(answer: list[str]) -> Admitted | OverLimit | TooMany | Verdict:
-    match answer:
-        case ["new", fence, *rates]:
-            rows = zip(*[iter(rates)] * 5, strict=True)
-            return Admitted(int(fence), tuple(Rate(row[0], row[1], *(int(word) for word in row[2:])) for row in rows))
-        case ["refused", *_]:
-            return _read_refusal(answer)
-        case ["too_many", limit, scope, ceiling]:
-            return TooMany(limit, scope, int(ceiling))
-        case _:
-            return Verdict(answer[0])
-
-
-def _read_refusal(answer: list[str]) -> OverLimit:
-    _, limit, scope, ceiling, left, resets = answer
-    return OverLimit(limit, scope, int(ceiling), int(left), int(resets) if resets else None)
-
-
-def _read_settled(answer: list[str]) -> Settled | None:
-    if len(answer) != 3:
-        return None
-    return Settled(Verdict(answer[0]), int(answer[1]), int(answer[2]))
-
-
-def _read_change(answer: list[str]) -> Verdict:
-    return Verdict.CONFLICT if answer[0] == Verdict.CONFLICT else Verdict.DONE

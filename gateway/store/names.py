@@ -64,6 +64,7 @@ HOLD = Name(
     "store.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
 )
+OPEN = Name("open", "sorted set", "until over", "store.ledger", "tasks that may still hold money, by their opening, µs")
 ENDED = Name("ended", "sorted set", "until folded", "store.ledger", "tasks that wait for nothing, by their end, µs")
 DOUBTFUL = Name("doubtful", "sorted set", "until folded", "store.ledger", "ended tasks with a presumed call, likewise")
 JOURNAL = Name("journal", "stream", "until folded", "store.ledger", "every change of an amount: what, why, whose, when")
@@ -86,6 +87,7 @@ NAMES = (
     RUNNING,
     LEASES,
     HOLD,
+    OPEN,
     ENDED,
     DOUBTFUL,
     JOURNAL,

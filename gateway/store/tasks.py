@@ -1,6 +1,6 @@
-"""Task records: what was promised to whom, what was sent for it, how it ended.
+"""Task records: what was promised to whom, and how it ended; what was sent for it is in the ledger.
 
-Written by `gateway.tasks` before each step that could cost money. Never holds a prompt, a picture or a key.
+Written by `gateway.tasks` when a task is opened and when it ends. Never holds a prompt, a picture or a key.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ class TaskStore:
             {"key_id": key_id, "status": "processing", "created_at": str(int(time.time()))}
             | {name: _text(value) for name, value in facts.items()},
         )
-
-    async def mark_sent(self, task_id: str, call_id: str, facts: dict[str, Any]) -> None:
-        """Write down a paid call before its first byte. Raises StoreUnavailable, and then it must not be sent."""
-        await self._set(task_id, {f"call:{call_id}": _text(facts)})
 
     async def end(self, task_id: str, status: str, facts: dict[str, Any]) -> None:
         """Write down how a task ended. Raises StoreUnavailable."""

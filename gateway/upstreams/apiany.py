@@ -18,7 +18,7 @@ from gateway.sizes import Shape, Size
 from gateway.spool import Spool
 from gateway.upstreams.line import Line, Reply
 from gateway.upstreams.preparing import make_png
-from gateway.upstreams.reading import fail_on_error, find_error, find_images, find_usage, read_answer
+from gateway.upstreams.reading import fail_on_error, find_credits, find_error, find_images, find_usage, read_answer
 from gateway.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
@@ -77,7 +77,7 @@ class Apiany:
             images = find_images(reply.document)
             if not images:
                 raise CallFailed(Failure("body", status=reply.status, message="the task has ended without an image"))
-            return Answer(tuple(images), find_usage(reply.document))
+            return Answer(tuple(images), find_usage(reply.document), find_credits(reply.document))
         if find_error(reply.document) and not status:
             fail_on_error(reply)
         self._note_strange(status)

@@ -7,6 +7,7 @@ vendor should send is the simulator's business, not this module's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from gateway.job import Answer, Found, Usage
@@ -15,6 +16,9 @@ from gateway.upstreams.line import Reply
 from gateway.verdict import CallFailed, Failure
 
 _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
+
+_CREDITS = ("charged", "settled", "used", "consumed", "reserved")
+_MOST_CREDITS = 1_000_000_000
 
 _MAX_MESSAGE = 2000
 """Characters of a vendor's message that are kept: it may reach the caller's own error."""
@@ -27,7 +31,7 @@ def read_answer(reply: Reply) -> Answer:
     if not images:
         what = reply.problem or "no image in it"
         raise CallFailed(Failure("body", status=reply.status, message=what))
-    return Answer(tuple(images), find_usage(reply.document))
+    return Answer(tuple(images), find_usage(reply.document), find_credits(reply.document))
 
 
 def fail_on_error(reply: Reply) -> None:
@@ -125,6 +129,21 @@ def find_usage(document: Any) -> Usage | None:
     if taken is None or made is None or total is None:
         return None
     return Usage(taken, made, total, _count(details.get("text_tokens")), _count(details.get("image_tokens")))
+
+
+def find_credits(document: Any) -> Decimal | None:
+    """The credits that an ended task took: as charged, else as reserved, which is all that one vendor's page shows."""
+    told = document.get("credits") if isinstance(document, dict) else None
+    if not isinstance(told, dict):
+        return None
+    amounts = (told.get(name) for name in _CREDITS)
+    return next((amount for one in amounts if (amount := _amount(one)) is not None), None)
+
+
+def _amount(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_CREDITS:
+        return None
+    return Decimal(str(value))
 
 
 def _count(value: Any) -> int | None:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.store.ledger import Opening
+from gateway.store.answers import Opening
 from gateway.store.windows import Windows
 from tests.store.ledgers import MINUTE
 
@@ -34,6 +34,7 @@ class Task:
     held: list[int]
     by: list[str]
     fence: int = 1
+    unpriced: bool = False
     closed: bool = False
     folded: bool = False
     rested: int = 0
@@ -142,7 +143,9 @@ class Model:
             for limit, need in needs.items():
                 if need > (ceiling := self.limits.get((scope, limit), need)):
                     return ("too_many", limit, kind, ceiling)
-        refusal = self._over_amount(found, windows, asked.price * asked.images, asked.images)
+        price = asked.price or 0
+        refusal = None if asked.price is not None else self._over_unpriced(found)
+        refusal = refusal or self._over_amount(found, windows, price * asked.images, asked.images)
         refusal = refusal or self._over_running(now, found, asked.worker) or self._over_rate(now, found, needs)
         if refusal:
             return refusal
@@ -153,27 +156,36 @@ class Model:
                     self.levels[scope, limit] = (level, now)
         images = range(asked.images)
         self.tasks[asked.task] = Task(
-            asked, windows, asked.worker, [asked.price for _ in images], ["free" for _ in images]
+            asked,
+            windows,
+            asked.worker,
+            [price for _ in images],
+            ["free" for _ in images],
+            unpriced=asked.price is None,
         )
         return ("new", 1)
 
-    def raise_price(self, task_id: str, price: int, fence: int) -> tuple[Any, ...]:
+    def raise_price(self, task_id: str, price: int | None, fence: int) -> tuple[Any, ...]:
         if refusal := self._not_owned(task_id, fence):
             return refusal
         task = self.tasks[task_id]
         if task.closed:
             return ("closed",)
+        found = scopes(task.opening.key, task.opening.team)
+        if price is None:
+            refusal = None if task.unpriced else self._over_unpriced(found)
+            task.unpriced = refusal is None
+            return refusal or ("raised",)
         more = sum(max(0, price - task.held[slot]) for slot in task.free())
         if not more:
             return ("raised",)
-        found = scopes(task.opening.key, task.opening.team)
         if refusal := self._over_amount(found, task.windows, more, None):
             return refusal
         for slot in task.free():
             task.held[slot] = max(price, task.held[slot])
         return ("raised",)
 
-    def mark_sent(self, task_id: str, call_id: str, slots: tuple[int, ...], price: int, fence: int) -> str:
+    def mark_sent(self, task_id: str, call_id: str, slots: tuple[int, ...], price: int | None, fence: int) -> str:
         if refusal := self._not_owned(task_id, fence):
             return str(refusal[0])
         task = self.tasks[task_id]
@@ -184,11 +196,13 @@ class Model:
         for slot in slots:
             if task.by[slot] != "free":
                 return "taken"
-            if task.held[slot] < price:
+            if task.held[slot] < (price or 0):
                 return "underheld"
+        if price is None and not task.unpriced:
+            return "underheld"
         for slot in slots:
             task.by[slot] = call_id
-        task.calls[call_id] = Call(slots, price * len(slots))
+        task.calls[call_id] = Call(slots, (price or 0) * len(slots))
         return "held"
 
     def presume(self, now: int, task_id: str, call_id: str, fence: int) -> tuple[Any, ...]:
@@ -293,6 +307,13 @@ class Model:
                 if (excess := self.excess(scope, limit, windows)) + need > 0:
                     end = None if span == "total" else getattr(windows, span).end
                     return ("refused", limit, kind, ceiling, max(0, -excess), end)
+        return None
+
+    def _over_unpriced(self, found: list[tuple[str, str]]) -> tuple[Any, ...] | None:
+        for kind, scope in found:
+            for limit in ORDER:
+                if limit.startswith("usd") and (scope, limit) in self.limits:
+                    return ("unpriced", limit, kind)
         return None
 
     def _over_running(self, now: int, found: list[tuple[str, str]], worker: str) -> tuple[Any, ...] | None:

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 import redis as blocking
 
+from gateway.store.answers import Opening
 from gateway.store.batcher import Batcher
-from gateway.store.ledger import Ledger, Opening
+from gateway.store.ledger import Ledger
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import Calendar
 
@@ -92,7 +93,7 @@ def make_ledger(url: str, clock: Clock | None) -> tuple[Ledger, Batcher]:
     return Ledger(batcher, Calendar(ZONE), scripts=scripts(), now=clock), batcher
 
 
-def make_opening(number: int, *, price: int = 10, images: int = 1, **more: Any) -> Opening:
+def make_opening(number: int, *, price: int | None = 10, images: int = 1, **more: Any) -> Opening:
     """A task that wants to be opened, by key 1 on worker 1 unless told otherwise."""
     told = {"key": make_id("key", 1), "fingerprint": FINGERPRINT, "worker": make_id("worker", 1)} | more
     return Opening(task=make_id("task", number), price=price, images=images, **told)
@@ -133,7 +134,7 @@ def _ask(pipe: Any, name: str) -> None:
         pipe.hgetall(name)
     elif kind == "journal":
         pipe.xrange(name)
-    elif kind in {"ended", "doubtful", "leases"}:
+    elif kind in {"open", "ended", "doubtful", "leases"}:
         pipe.zrange(name, 0, -1, withscores=True)
     else:
         pipe.get(name)

@@ -2,8 +2,9 @@
 
 from typing_extensions import override
 
+from gateway.store.answers import Admitted, OverLimit, Rate, Retention, Scope, Settled, TooMany, Unpriced, Verdict
 from gateway.store.batcher import Batcher
-from gateway.store.ledger import Admitted, Ledger, OverLimit, Rate, Retention, Scope, Settled, TooMany, Verdict
+from gateway.store.ledger import Ledger
 from gateway.store.windows import Calendar, Windows
 from tests.conftest import Valkey
 from tests.store.ledgers import DAY, HOUR, MINUTE, SECOND, Clock, Store, at, make_id, make_opening
@@ -227,6 +228,33 @@ async def test_dearer_target_needs_raise(ledger: Ledger) -> None:
     assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is Verdict.UNDERHELD
     assert await ledger.raise_price(TASK, 20, 1) is Verdict.RAISED
     assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is Verdict.HELD
+
+
+async def test_unknown_price_needs_free_spender(ledger: Ledger, store: Store) -> None:
+    """A target whose price nobody knows serves only tasks that no limit on dollars counts."""
+    await limit(ledger, "usd_week", 1_000_000, Scope(team="design"))
+    before = store.read()
+    refused = await ledger.open(make_opening(1, price=None, team="design"))
+    assert refused == Unpriced("usd_week", "team")
+    assert store.read() == before
+    assert isinstance(await ledger.open(make_opening(1, price=None, images=2)), Admitted)
+    assert store.window(KEY, "total") == {"images_held": 2}
+    assert await ledger.mark_sent(TASK, CALL, [0, 1], None, 1) is Verdict.HELD
+    assert await ledger.presume(TASK, CALL, 1) == Settled(Verdict.PRESUMED, 0, 2)
+    assert await ledger.post(TASK, CALL, 7, 2) == Settled(Verdict.POSTED, 7, 2)
+    assert store.window(KEY, "total") == {"usd_posted": 7, "images_posted": 2}
+
+
+async def test_unknown_price_is_asked_for(ledger: Ledger) -> None:
+    """A task with a known price may change to an unknown one only where it could have begun with it."""
+    await ledger.open(make_opening(1))
+    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is Verdict.UNDERHELD
+    await limit(ledger, "usd_total", 25)
+    assert await ledger.raise_price(TASK, None, 1) == Unpriced("usd_total", "everyone")
+    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is Verdict.UNDERHELD
+    await limit(ledger, "usd_total", None, change=2)
+    assert await ledger.raise_price(TASK, None, 1) is Verdict.RAISED
+    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is Verdict.HELD
 
 
 async def test_close_releases_unsent_only(ledger: Ledger, store: Store) -> None:

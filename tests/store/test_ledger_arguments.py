@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
+from gateway.store.answers import Admitted, InvalidArgument, Scope, Verdict
 from gateway.store.batcher import Batcher
-from gateway.store.ledger import Admitted, InvalidArgument, Ledger, Scope, Verdict
+from gateway.store.ledger import Ledger
 from gateway.store.scripts import join_scripts, read_sources
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
@@ -29,17 +30,17 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
         ("idempotency", "a" * 64, {""}),
         ("fingerprint", FINGERPRINT, set()),
         ("retry", "1", {"0"}),
-        ("price", "10", {"0"}),
+        ("price", "10", {"0", ""}),
         ("images", "2", set()),
         ("worker", WORKER, set()),
         *((name, value, set()) for name, value in zip(SPANS, WINDOWS, strict=True)),
     ],
-    "raise": [("task", TASK, set()), ("price", "20", {"0"}), ("fence", "1", set())],
+    "raise": [("task", TASK, set()), ("price", "20", {"0", ""}), ("fence", "1", set())],
     "mark_sent": [
         ("task", TASK, set()),
         ("call", make_id("call", 2), set()),
         ("slots", "1", {"0"}),
-        ("price", "10", {"0"}),
+        ("price", "10", {"0", ""}),
         ("fence", "1", set()),
     ],
     "nack": [("task", TASK, set()), ("call", CALL, set())],
@@ -63,6 +64,14 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
         ("limit", "usd_total", set()),
         ("value", "10", {"0", ""}),
     ],
+    "look": [
+        ("key", KEY, {""}),
+        ("team", "design", LABELS),
+        *((name, value, set()) for name, value in zip(SPANS, WINDOWS, strict=True)),
+    ],
+    "limits": [("key", "", {""}), ("team", "design", LABELS)],
+    "holds": [("which", "overdue", set()), ("worker", WORKER, set()), ("before", "1", set()), ("most", "1", set())],
+    "show": [("tasks", TASK, set())],
     "fold": [(name, "1", set()) for name in ("keep_ended", "keep_doubtful", "keep_journal", "most")],
 }
 SCRIPTS = join_scripts(read_sources())

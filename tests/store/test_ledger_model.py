@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.store.ledger import Admitted, OverLimit, Retention, Scope, Settled, TooMany, Verdict
+from gateway.store.answers import Admitted, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model
@@ -48,7 +48,7 @@ LIMITS = (*ledger_model.ORDER, "concurrent_requests", "requests_minute", "images
 RISES = ("held", "void", "presumed", "posted")
 KEPT = Retention(ended_s=60, doubtful_s=3600, journal_s=60)
 
-prices = st.sampled_from([0, 3 * UNIT, 7 * UNIT, 10 * UNIT])
+prices = st.sampled_from([0, 3 * UNIT, 7 * UNIT, 10 * UNIT, None])
 which = st.integers(0, 3)
 strangers = st.sampled_from([0, 0, 0, 0, 0, 0, 0, -1, 1])
 voices = st.sampled_from(["post", "nack", "presume", "post"])
@@ -86,7 +86,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         key=st.sampled_from(list(KEYS)), price=prices, images=st.integers(1, 4), worker=workers, sent=st.integers(0, 3)
     )
-    def open(self, key: int, price: int, images: int, worker: str, sent: int) -> None:
+    def open(self, key: int, price: int | None, images: int, worker: str, sent: int) -> None:
         opening = make_opening(
             self._next(), key=make_id("key", key), team=KEYS[key], price=price, images=images, worker=worker
         )
@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.tasks)
     @rule(which=which, wanted=st.sets(st.integers(0, 3), min_size=1), price=prices, stranger=strangers)
-    def mark_sent(self, which: int, wanted: set[int], price: int, stranger: int) -> None:
+    def mark_sent(self, which: int, wanted: set[int], price: int | None, stranger: int) -> None:
         task, fence = self._task_and_fence(which, stranger)
         slots = tuple(sorted({slot % task.opening.images for slot in wanted}))
         self._mark(task.opening.task, slots, price, fence)
@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.tasks)
     @rule(which=which, how=st.sampled_from(["raise", "close", "adopt", "presume"]), price=prices, stranger=strangers)
-    def decide(self, which: int, how: str, price: int, stranger: int) -> None:
+    def decide(self, which: int, how: str, price: int | None, stranger: int) -> None:
         task, fence = self._task_and_fence(which, stranger)
         name = task.opening.task
         if how == "raise":
@@ -272,13 +272,13 @@ class Machine(RuleBasedStateMachine):
         self.last = (step, answer)
         return answer
 
-    def _mark(self, name: str, slots: tuple[int, ...], price: int, fence: int) -> None:
+    def _mark(self, name: str, slots: tuple[int, ...], price: int | None, fence: int) -> None:
         call = make_id("call", self._next())
         expected = self.model.mark_sent(name, call, slots, price, fence)
         if self._do(lambda: self.ledger.mark_sent(name, call, slots, price, fence), (expected,)) == ("held",):
             self.calls.append((name, call))
 
-    def _raise(self, task: Task, price: int, fence: int) -> None:
+    def _raise(self, task: Task, price: int | None, fence: int) -> None:
         name, before = task.opening.task, task.amount("usd_held")
         expected = self.model.raise_price(name, price, fence)
         self._do(lambda: self.ledger.raise_price(name, price, fence), expected)
@@ -329,6 +329,8 @@ def _plain(answer: Any) -> tuple[Any, ...]:
             return ("new", answer.fence)
         case OverLimit():
             return ("refused", answer.limit, answer.scope, answer.ceiling, answer.left, answer.resets)
+        case Unpriced():
+            return ("unpriced", answer.limit, answer.scope)
         case TooMany():
             return ("too_many", answer.limit, answer.scope, answer.ceiling)
         case Settled():

@@ -21,13 +21,9 @@ end
 
 local function fold_task(task)
   local record = read_task(task)
-  local sums = {usd_presumed = 0, usd_posted = 0, images_presumed = 0, images_posted = 0}
-  for _, call in pairs(record.calls) do
-    if call.state ~= 'void' then
-      sums['usd_' .. call.state] = sums['usd_' .. call.state] + call.usd
-      sums['images_' .. call.state] = sums['images_' .. call.state] + call.images
-    end
-  end
+  -- Only a damaged store names one that is not there.
+  if not record then return end
+  local sums = amounts_of(record)
   local amounts = {}
   for amount, value in pairs(sums) do
     if value ~= 0 then amounts[amount] = digits(value) end

@@ -45,6 +45,12 @@ local function digest(what, value)
   return value
 end
 
+-- µ$ an image, or nil where nobody knows what the target charges.
+local function price_of(value)
+  if value == '' then return nil end
+  return integer('price', value, 0, MOST_USD)
+end
+
 local function optional(read, what, value, longest)
   if value == '' then return '' end
   return read(what, value, longest)
@@ -115,7 +121,7 @@ local function read_limits(scope)
 end
 
 -- The answer that an amount limit gives to `needs` more of usd and images, or nil. `ends` has each span's end.
-local function over_amount(scope, limits, owner, needs, ends)
+local function over_amount(now, scope, limits, owner, needs, ends)
   for _, limit in ipairs(AMOUNT_LIMITS) do
     local ceiling = limits[limit.name]
     if ceiling and needs[limit.unit] then
@@ -125,11 +131,47 @@ local function over_amount(scope, limits, owner, needs, ends)
       local taken = (tonumber(sums[1]) or 0) + (tonumber(sums[2]) or 0) + (tonumber(sums[3]) or 0)
       if taken + needs[unit] > ceiling then
         local resets = limit.span and digits(ends[limit.span]) or ''
-        return {'refused', limit.name, scope.kind, digits(ceiling), digits(math.max(0, ceiling - taken)), resets}
+        return {'refused', limit.name, scope.kind, digits(ceiling), digits(math.max(0, ceiling - taken)), resets,
+          digits(now)}
       end
     end
   end
   return nil
+end
+
+-- A task whose price is unknown could pass any limit on dollars: the first such limit refuses it.
+local function over_unpriced(owner)
+  for _, scope in ipairs(scopes_of(owner)) do
+    local limits = read_limits(scope)
+    for _, limit in ipairs(AMOUNT_LIMITS) do
+      if limit.unit == 'usd' and limits[limit.name] then return {'unpriced', limit.name, scope.kind} end
+    end
+  end
+  return nil
+end
+
+-- GCRA. `tat` is when the bucket would be full again; a limit of L a minute lets L go at once, then one every interval.
+local RATES = {'requests_minute', 'images_minute'}
+
+local function look_at_rate(now, scope, name, ceiling, needs)
+  local interval = math.ceil(MINUTE / ceiling)
+  local key = NAME.rate .. ':' .. scope.name .. ':' .. name
+  local before = math.max(tonumber(redis.call('GET', key) or '0'), now)
+  local tat = before + needs * interval
+  local wait = tat - now - ceiling * interval
+  local left = math.max(0, math.floor((ceiling * interval - (before - now)) / interval))
+  return {key = key, before = before, tat = tat, wait = wait, left = left, name = name, scope = scope.kind,
+    ceiling = ceiling, needs = needs}
+end
+
+-- A worker whose lease has ended runs nothing: its tasks are the resolver's, or are about to be adopted.
+local function count_living(now, scope, worker)
+  local running, flat = 0, redis.call('HGETALL', NAME.running .. ':' .. scope.name)
+  for index = 1, #flat, 2 do
+    local lease = tonumber(redis.call('ZSCORE', NAME.leases, flat[index]) or '0')
+    if flat[index] == worker or lease > now then running = running + tonumber(flat[index + 1]) end
+  end
+  return running
 end
 
 -- Books. The only place where amounts change: in every window of every scope, and in the journal, at once.
@@ -247,6 +289,45 @@ local function count_running(owner, worker, step)
   end
 end
 
+-- What a task counts for, by amount.
+local function amounts_of(record)
+  local sums = {}
+  for _, amount in ipairs(AMOUNTS) do sums[amount] = 0 end
+  for _, slot in pairs(record.slots) do
+    local call = record.calls[slot.by]
+    if slot.by == 'free' or (call and call.state == 'held') then
+      sums.usd_held, sums.images_held = sums.usd_held + slot.held, sums.images_held + 1
+    end
+  end
+  for _, call in pairs(record.calls) do
+    if call.state == 'presumed' or call.state == 'posted' then
+      local usd, images = 'usd_' .. call.state, 'images_' .. call.state
+      sums[usd], sums[images] = sums[usd] + call.usd, sums[images] + call.images
+    end
+  end
+  return sums
+end
+
+-- A task as JSON. Every number in it is text, which cjson leaves as it is.
+local function describe(record)
+  local made = {calls = {}, free = 0}
+  for _, field in ipairs({'id', 'key', 'team', 'worker', 'fence', 'state', 'opened', 'day', 'week', 'month'}) do
+    made[field] = record[field] or ''
+  end
+  for _, slot in pairs(record.slots) do
+    if slot.by == 'free' then made.free = made.free + 1 end
+  end
+  made.free, made.images = digits(made.free), digits(record.images)
+  for amount, value in pairs(amounts_of(record)) do made[amount] = digits(value) end
+  for name, call in pairs(record.calls) do
+    made.calls[name] = {
+      state = call.state, price = digits(call.price), usd = digits(call.usd), images = digits(call.images),
+      slots = digits(#call.slots), marked = call.at,
+    }
+  end
+  return cjson.encode(made)
+end
+
 -- A closed task without an outstanding call waits to be folded; one that was settled by a guess waits longer.
 local function index_ended(record, now)
   if record.state ~= 'closed' then return end
@@ -255,6 +336,7 @@ local function index_ended(record, now)
     if call.state == 'held' then return end
     if call.state == 'presumed' then index = NAME.doubtful end
   end
+  redis.call('ZREM', NAME.open, record.id)
   redis.call('ZREM', index == NAME.ended and NAME.doubtful or NAME.ended, record.id)
   redis.call('ZADD', index, digits(now), record.id)
 end

@@ -1,12 +1,12 @@
 -- Gives free slots to one paid call, before its first byte. Only the answer `held` allows it to be sent.
--- now, task, call, slots, µ$ an image at this target, fence
+-- now, task, call, slots, µ$ an image at this target or "", fence
 -- -> held | taken | underheld | conflict | void | presumed | posted | fenced, fence | closed | unknown
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
 local call = id('call', ARGV[3])
 slot_list(ARGV[4], MOST_IMAGES)
-local price = integer('price', ARGV[5], 0, MOST_USD)
+local price = price_of(ARGV[5])
 local fence = integer('fence', ARGV[6], 1, LARGEST)
 
 local record = read_task(task)
@@ -23,11 +23,13 @@ if record.state == 'closed' then return {'closed'} end
 local slots = slot_list(ARGV[4], record.images)
 for _, slot in ipairs(slots) do
   if record.slots[slot].by ~= 'free' then return {'taken'} end
-  if record.slots[slot].held < price then return {'underheld'} end
+  if price and record.slots[slot].held < price then return {'underheld'} end
 end
+-- An unknown price must have been let by every limit on dollars too.
+if not price and not record.unpriced then return {'underheld'} end
 
 for _, slot in ipairs(slots) do write_slot(record, slot, record.slots[slot].held, call) end
 write_call(record, {
-  id = call, state = 'held', price = price * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4], at = digits(now),
+  id = call, state = 'held', price = (price or 0) * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4], at = digits(now),
 })
 return {'held'}

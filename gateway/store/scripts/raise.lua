@@ -1,15 +1,24 @@
 -- Lifts what the unsent slots hold, before a dearer target is tried.
--- now, task, µ$ an image, fence -> raised | refused, limit, scope, ceiling, left, resets | fenced, fence | closed | unknown
+-- now, task, µ$ an image or "", fence
+-- -> raised | refused, limit, scope, ceiling, left, resets, now | unpriced, limit, scope | fenced, fence | closed | unknown
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
-local price = integer('price', ARGV[3], 0, MOST_USD)
+local price = price_of(ARGV[3])
 local fence = integer('fence', ARGV[4], 1, LARGEST)
 
 local record = read_task(task)
 local stranger = not_owned(record, fence)
 if stranger then return stranger end
 if record.state == 'closed' then return {'closed'} end
+
+if not price then
+  local refusal = not record.unpriced and over_unpriced(record)
+  if refusal then return refusal end
+  -- What is held stays held. `mark_sent` sees that the owner asked.
+  redis.call('HSET', NAME.hold .. ':' .. task, 'unpriced', '1')
+  return {'raised'}
+end
 
 local more, lifted = 0, {}
 for slot = 0, record.images - 1 do
@@ -25,7 +34,7 @@ if more == 0 then return {'raised'} end
 local ends = {}
 for _, span in ipairs(SPANS) do ends[span] = tonumber(record[span .. '_end']) end
 for _, scope in ipairs(scopes_of(record)) do
-  local refusal = over_amount(scope, read_limits(scope), record, {usd = more}, ends)
+  local refusal = over_amount(now, scope, read_limits(scope), record, {usd = more}, ends)
   if refusal then return refusal end
 end
 

@@ -1,0 +1,233 @@
+"""A task's reservation: admitted and held in the ledger, moved as its calls are sent and settled, released at its end.
+
+Opened by `tasks`, moved by `dispatch`. Never decides what may be retried, and never loses evidence: what Redis cannot
+take now is booked when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+from redis.exceptions import ResponseError
+
+from gateway import allowance, errors
+from gateway.auth import Caller, store_away
+from gateway.errors import PublicError
+from gateway.job import Call, ImageJob
+from gateway.pricing import Quote
+from gateway.routing import Plan
+from gateway.services import Services
+from gateway.store.answers import Admitted, InvalidArgument, Opening, OverLimit, Rate, TooMany, Unpriced, Verdict
+from gateway.store.client import StoreUnavailable
+from gateway.store.ledger import Ledger
+
+CATCH_UP_S = 0.5
+"""Seconds between two tries to book what Redis did not take."""
+
+FIRST_FENCE = 1
+"""The fence of a task that nobody adopted."""
+
+Policy = Literal["presume", "release", "hold"]
+Step = Callable[[], Awaitable[object]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What is held for one task of `images`. `price` is what each unsent image holds, in µ$; None where unknown.
+
+    `spent` is what its calls came to so far, in µ$; None once one of them had no known price. `is_doubtful` says that some
+    of it is presumed.
+    """
+
+    services: Services
+    task: str
+    images: int
+    price: int | None
+    fence: int = FIRST_FENCE
+    rates: tuple[Rate, ...] = ()
+    spent: int | None = 0
+    is_doubtful: bool = False
+    _waiting: deque[Step] = field(default_factory=deque)
+    _is_catching_up: bool = False
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self.services.ledger
+
+    async def afford(self, quote: Quote | None) -> PublicError | None:
+        """Hold what a target may cost before it is tried; the refusal when a limit is in the way, and then skip it."""
+        price = None if quote is None else quote.ceiling
+        if price == self.price or (price is not None and self.price is not None and price < self.price):
+            return None
+        try:
+            answer = await self._ledger.raise_price(self.task, price, self.fence)
+        except StoreUnavailable:
+            return store_away()
+        if isinstance(answer, OverLimit):
+            return allowance.refuse(answer, now=_now(), price=(price or 0) * self.images, images=self.images)
+        if isinstance(answer, Unpriced):
+            return unpriced(answer)
+        if answer is not Verdict.RAISED:
+            return _lost(answer)
+        # Slots that are held for more stay so; a price that is not known raises nothing.
+        self.price = price if price is None or self.price is None else max(price, self.price)
+        return None
+
+    async def mark_sent(self, call: Call, quote: Quote | None) -> None:
+        """Write a paid call down before its first byte. Raises PublicError: do not send."""
+        price = None if quote is None else quote.expected
+        try:
+            answer = await self._ledger.mark_sent(self.task, call.id, call.slots, price, self.fence)
+        except StoreUnavailable as error:
+            # The mark may have been made: that it was not sent is the evidence which frees its slots again.
+            await self.nack(call)
+            raise store_away() from error
+        if answer is not Verdict.HELD:
+            raise _lost(answer)
+
+    async def nack(self, call: Call) -> None:
+        """Book the proof that a call was not accepted."""
+        await self._book(lambda: self._ledger.nack(self.task, call.id))
+
+    async def post(self, call: Call, usd: int | None, images: int) -> None:
+        """Book what a call cost, and how many images it brought."""
+        self._count(usd)
+        await self._book(lambda: self._ledger.post(self.task, call.id, usd or 0, images))
+
+    async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
+        """Settle a call whose outcome nobody knows, as its upstream's policy says; answers the µ$ it is charged."""
+        if policy == "release":
+            await self.nack(call)
+            return 0
+        self.is_doubtful = True
+        if policy == "hold":
+            return 0
+        usd = None if quote is None else quote.expected * call.n
+        self._count(usd)
+        await self._book(lambda: self._ledger.presume(self.task, call.id, self.fence))
+        return usd
+
+    async def close(self) -> None:
+        """Release what will never be sent."""
+        await self._book(lambda: self._ledger.close(self.task, self.fence))
+
+    def _count(self, usd: int | None) -> None:
+        self.spent = None if usd is None or self.spent is None else self.spent + usd
+
+    async def _book(self, step: Step) -> None:
+        """Book now, or as soon as Redis is back; in order, and never lost while this process lives."""
+        if not self._waiting:
+            try:
+                await self._take(step)
+            except StoreUnavailable:
+                pass
+            else:
+                return
+        self._waiting.append(step)
+        if not self._is_catching_up:
+            self._is_catching_up = True
+            catching_up = asyncio.create_task(self._catch_up(), name=f"{self.task} booking")
+            self.services.running.add(catching_up)
+            catching_up.add_done_callback(self.services.running.discard)
+
+    async def _catch_up(self) -> None:
+        while self._waiting:
+            try:
+                await self._take(self._waiting[0])
+            except StoreUnavailable:
+                await asyncio.sleep(CATCH_UP_S)
+            else:
+                self._waiting.popleft()
+        self._is_catching_up = False
+
+    async def _take(self, step: Step) -> None:
+        try:
+            answer = await step()
+        except (InvalidArgument, ResponseError):
+            # The image is paid for and stored: a fault in the books must not take it from the caller.
+            _log.exception("the ledger refused a booking", task=self.task)
+        else:
+            if answer in (None, Verdict.UNKNOWN, Verdict.FENCED):
+                _log.error("the ledger does not know what was booked", task=self.task, answer=str(answer))
+
+
+async def reserve(services: Services, caller: Caller, job: ImageJob, plan: Plan, task: str) -> tuple[Reservation, Plan]:
+    """Admit a task and hold its first target's price; answers the plan without targets whose price must be known and is not.
+
+    Raises RateLimited, InsufficientQuota, InvalidValue, UpstreamUnavailable or QuotaStoreUnavailable; then nothing is held.
+    """
+    while True:
+        quote = plan.choices[0].quote if plan.choices else None
+        price = None if quote is None else quote.ceiling
+        answer = await _open(services, caller, job, task, price)
+        match answer:
+            case Admitted():
+                return Reservation(services, task, job.n, price, answer.fence, answer.rates), plan
+            case OverLimit():
+                raise allowance.refuse(answer, now=_now(), price=(price or 0) * job.n, images=job.n)
+            case TooMany():
+                raise allowance.refuse_ever(answer)
+            case Unpriced():
+                plan = plan.keep_priced(f"its price is not known, and {answer.limit} is set")
+                if not plan.choices:
+                    raise unpriced(answer)
+            case _:
+                raise _lost(answer)
+
+
+async def look_at_rates(services: Services, caller: Caller) -> dict[str, str]:
+    """The `x-ratelimit-*` headers of a caller that opened nothing; none while Redis is away."""
+    try:
+        standings = await services.ledger.look(caller.key.id, caller.key.team or "")
+    except StoreUnavailable:
+        return {}
+    return allowance.rate_headers(allowance.rates_of(standings.limits, _now()))
+
+
+def unpriced(answer: Unpriced) -> PublicError:
+    return errors.UpstreamUnavailable(
+        f"A limit in dollars is set ({answer.limit}, {answer.scope}), and no upstream that could serve this request has "
+        "a known price. The gateway's operator can give it one in the catalogue.",
+        should_retry=False,
+    )
+
+
+async def _open(
+    services: Services, caller: Caller, job: ImageJob, task: str, price: int | None
+) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
+    opening = Opening(
+        task=task,
+        key=caller.key.id,
+        team=caller.key.team or "",
+        fingerprint=hashlib.sha256(task.encode()).hexdigest(),
+        price=price,
+        images=job.n,
+        worker=services.worker,
+    )
+    try:
+        return await services.ledger.open(opening)
+    except StoreUnavailable as error:
+        # It may have been opened, and its reply lost: nothing will be sent for it.
+        await Reservation(services, task, job.n, price).close()
+        raise store_away() from error
+
+
+def _lost(answer: Verdict) -> PublicError:
+    """A step was refused by somebody else's: this process slept through its lease, and another has the task now."""
+    _log.error("a task is not ours any more", answer=answer.value)
+    return errors.InternalError(
+        "The gateway lost hold of this request; nothing more is sent for it.", should_retry=False
+    )
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,335 @@
+"""What the ledger is asked and what it answers: openings, verdicts, standings, holds.
+
+Made and read by `store.ledger`; used by all who ask it. Amounts are whole micro-dollars (µ$), times are µs of the
+server's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
+
+
+class InvalidArgument(ValueError):
+    """A script was handed something that it does not take. Nothing was written."""
+
+    def __init__(self, script: str, argument: str) -> None:
+        super().__init__(f"{script}: {argument}")
+        self.argument = argument
+
+
+class LedgerConfused(Exception):
+    """A script answered what it never answers, or the windows move faster than they can be named."""
+
+
+class Verdict(StrEnum):
+    """How a step ended. The first four are the states of a call."""
+
+    HELD = "held"
+    VOID = "void"
+    PRESUMED = "presumed"
+    POSTED = "posted"
+    RAISED = "raised"
+    ADOPTED = "adopted"
+    DONE = "done"
+    """An operator's change is made."""
+    TAKEN = "taken"
+    """A slot is another call's."""
+    UNDERHELD = "underheld"
+    """A slot holds less than this target costs: `raise_price` first."""
+    CONFLICT = "conflict"
+    """The same id was used for something else."""
+    LIVING = "living"
+    """The owner's lease has not ended."""
+    FENCED = "fenced"
+    """Another worker owns the task now."""
+    CLOSED = "closed"
+    UNKNOWN = "unknown"
+    """There is no such task or call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A task that asks to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex.
+
+    A price of None is unknown: such a task holds nothing, and is admitted only where nobody limits dollars.
+    """
+
+    task: str
+    key: str
+    fingerprint: str
+    price: int | None
+    images: int
+    worker: str
+    team: str = ""
+    idempotency: str = ""
+    retry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One limit a minute, after the task that was asked about, if it passed. `full_in` is µs."""
+
+    limit: str
+    scope: str
+    ceiling: int
+    left: int
+    full_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The price is held. `rates` has every limit a minute of the task's scopes."""
+
+    fence: int
+    rates: tuple[Rate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OverLimit:
+    """Nothing is held. `left` is µ$ or a number; `resets` is when it allows more, in µs, if a clock can tell."""
+
+    limit: str
+    scope: str
+    ceiling: int
+    left: int
+    resets: int | None
+    now: int = field(default=0, compare=False)
+    """The server's clock, µs."""
+    rates: tuple[Rate, ...] = field(default=(), compare=False)
+    """Every limit a minute of the task's scopes; none when a raise was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """Nothing is held: this limit on dollars cannot be kept for a target whose price is unknown."""
+
+    limit: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooMany:
+    """A task wants more images than a minute ever allows: waiting would not help."""
+
+    limit: str
+    scope: str
+    ceiling: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a call counts for. After VOID nothing."""
+
+    state: Verdict
+    usd: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom a limit or a correction is about; without a name: everyone."""
+
+    key: str = ""
+    team: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one limit stands. `resets` is when it allows everything again, if a clock can tell."""
+
+    limit: str
+    scope: str
+    ceiling: int
+    used: int
+    left: int
+    resets: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one scope (`key`, `team`, `everyone`) has spent in one window: `total`, `month`, `week` or `day`."""
+
+    scope: str
+    window: str
+    usd_held: int
+    usd_presumed: int
+    usd_posted: int
+    images_held: int
+    images_presumed: int
+    images_posted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Every limit that is set, and every sum, of up to three scopes at one instant `now`."""
+
+    now: int
+    limits: tuple[Standing, ...]
+    spent: tuple[Spent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCall:
+    """One paid POST. `price` is what it would be presumed to cost, `marked` when it was about to be sent."""
+
+    call: str
+    state: Verdict
+    price: int
+    usd: int
+    images: int
+    slots: int
+    marked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The money side of one task. `free` slots were never sent; `state` is `open` or `closed`."""
+
+    task: str
+    key: str
+    team: str
+    worker: str
+    fence: int
+    state: str
+    opened: int
+    windows: tuple[str, str, str]
+    """The names of the day, the week and the month in which it counts; of a task that never opened: none."""
+    images: int
+    free: int
+    amounts: Mapping[str, int]
+    """What it counts for, by amount."""
+    calls: tuple[HeldCall, ...]
+
+    @property
+    def usd_held(self) -> int:
+        return self.amounts["usd_held"]
+
+    @property
+    def images_held(self) -> int:
+        return self.amounts["images_held"]
+
+    @property
+    def is_open(self) -> bool:
+        return self.state == "open"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can change any more but by evidence."""
+        return not self.is_open and all(call.state != Verdict.HELD for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is over is kept by itself before it is folded into base amounts, in seconds."""
+
+    ended_s: int = 86_400
+    doubtful_s: int = 30 * 86_400
+    """A presumed amount can be replaced by what was really billed only until then."""
+    journal_s: int = 90 * 86_400
+
+
+def say_price(price: int | None) -> str:
+    return "" if price is None else str(price)
+
+
+def say_opening(opening: Opening) -> tuple[str, ...]:
+    return (
+        opening.task,
+        opening.key,
+        opening.team,
+        opening.idempotency,
+        opening.fingerprint,
+        str(opening.retry),
+        say_price(opening.price),
+        str(opening.images),
+        opening.worker,
+    )
+
+
+def read_opening(answer: list[str]) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
+    match answer:
+        case ["new", fence, *rates]:
+            return Admitted(int(fence), _read_rates(rates))
+        case ["refused" | "unpriced", *_]:
+            return read_refusal(answer)
+        case ["too_many", limit, scope, ceiling]:
+            return TooMany(limit, scope, int(ceiling))
+        case _:
+            return Verdict(answer[0])
+
+
+def read_refusal(answer: list[str]) -> OverLimit | Unpriced:
+    match answer:
+        case ["unpriced", limit, scope]:
+            return Unpriced(limit, scope)
+        case _:
+            _, limit, scope, ceiling, left, resets, now, *rates = answer
+            when = int(resets) if resets else None
+            return OverLimit(limit, scope, int(ceiling), int(left), when, int(now), _read_rates(rates))
+
+
+def read_settled(answer: list[str]) -> Settled | None:
+    if len(answer) != 3:
+        return None
+    return Settled(Verdict(answer[0]), int(answer[1]), int(answer[2]))
+
+
+def read_change(answer: list[str]) -> Verdict:
+    return Verdict.CONFLICT if answer[0] == Verdict.CONFLICT else Verdict.DONE
+
+
+def read_standings(answer: list[str]) -> Standings:
+    _, now, count, *words = answer
+    after = 6 * int(count)
+    limits = tuple(
+        Standing(row[0], row[1], int(row[2]), int(row[3]), int(row[4]), int(row[5]) if row[5] else None)
+        for row in _rows(words[:after], 6)
+    )
+    spent = tuple(
+        Spent(row[0], row[1], *(int(word) for word in row[2:])) for row in _rows(words[after:], 2 + len(AMOUNTS))
+    )
+    return Standings(int(now), limits, spent)
+
+
+def read_limits(answer: list[str]) -> dict[str, int]:
+    return {name: int(value) for name, value in _rows(answer[1:], 2)}
+
+
+def read_holds(answer: list[str]) -> list[Hold]:
+    return [_read_hold(json.loads(text)) for text in answer[1:]]
+
+
+def _read_hold(row: dict[str, Any]) -> Hold:
+    return Hold(
+        task=row["id"],
+        key=row["key"],
+        team=row["team"],
+        worker=row["worker"],
+        fence=int(row["fence"]),
+        state=row["state"],
+        opened=int(row["opened"]),
+        windows=(row["day"], row["week"], row["month"]),
+        images=int(row["images"]),
+        free=int(row["free"]),
+        amounts={amount: int(row[amount]) for amount in AMOUNTS},
+        calls=tuple(_read_call(call, facts) for call, facts in sorted(row["calls"].items())),
+    )
+
+
+def _read_call(call: str, facts: dict[str, str]) -> HeldCall:
+    numbers = (int(facts[name]) for name in ("price", "usd", "images", "slots", "marked"))
+    return HeldCall(call, Verdict(facts["state"]), *numbers)
+
+
+def _read_rates(words: list[str]) -> tuple[Rate, ...]:
+    return tuple(Rate(row[0], row[1], *(int(word) for word in row[2:])) for row in _rows(words, 5))
+
+
+def _rows(words: list[str], width: int) -> Iterator[tuple[str, ...]]:
+    return zip(*[iter(words)] * width, strict=True)
