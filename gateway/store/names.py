@@ -72,6 +72,22 @@ CHANGE = Name(
     "change", "string", "a day", "store.ledger", "an operator's change that was made, so that it is made once"
 )
 
+RECORDS = Name(
+    "records", "hash", "`accounting.history_days` after the day", "store.history", "record id → one request, as JSON"
+)
+RECORD_ORDER = Name(
+    "record-order", "sorted set", "as long as the day's records", "store.history", "the ids of a day's records, by id"
+)
+USAGE = Name(
+    "usage", "hash", "`accounting.usage_days` after the day", "store.history", "a day's sums of requests, images, µ$"
+)
+CREDITS = Name(
+    "credits", "hash", "as long as the day's sums", "store.history", "change id → an operator's correction, as JSON"
+)
+CHANGES = Name(
+    "changes", "stream", "the last 20,000, for `accounting.usage_days`", "store.changes", "who changed what, and how"
+)
+
 NAMES = (
     PEPPER_CHECK,
     SIGNING_CHECK,
@@ -92,4 +108,9 @@ NAMES = (
     DOUBTFUL,
     JOURNAL,
     CHANGE,
+    RECORDS,
+    RECORD_ORDER,
+    USAGE,
+    CREDITS,
+    CHANGES,
 )

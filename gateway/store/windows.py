@@ -1,6 +1,7 @@
 """Names calendar windows: the day, the week and the month in which an instant lies, in the operator's time zone.
 
-Used by `store.ledger`; the scripts check the boundaries and know nothing of zones. Never reads a clock.
+Used by `store.ledger` and `store.history`; the scripts check the boundaries and know nothing of zones. Never reads a
+clock.
 """
 
 from __future__ import annotations
@@ -58,6 +59,15 @@ class Calendar:
             week=self._window(f"{year:04d}-W{week:02d}", monday, monday + timedelta(days=7)),
             month=self._window(f"{today:%Y-%m}", first, (first + timedelta(days=31)).replace(day=1)),
         )
+
+    def name_days(self, since: int, until: int) -> list[Window]:
+        """The days that the instants from `since` to just before `until` touch, the last day first; both in µs."""
+        days: list[Window] = []
+        at = until - 1
+        while at >= since:
+            days.append(self.name_windows(at).day)
+            at = days[-1].start - 1
+        return days
 
     def _window(self, name: str, first: date, after: date) -> Window:
         return Window(name, self._midnight(first), self._midnight(after))
