@@ -21,11 +21,14 @@ from gateway.pictures import Darkroom
 from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
 from gateway.store.batcher import Batcher
+from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect
+from gateway.store.history import History
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
 from gateway.store.tasks import TaskStore
+from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
@@ -45,6 +48,9 @@ class Services:
     ledger: Ledger
     keys: KeyStore
     operators: OperatorStore
+    changes: Changes
+    history: History
+    usage: Usage
     task_store: TaskStore
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
@@ -113,14 +119,18 @@ def open_services(
         for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
     redis, batcher = connect(store_url), Batcher(store_url)
+    accounting = catalogue.document.accounting
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
-        ledger=Ledger(batcher, Calendar(catalogue.document.accounting.time_zone)),
+        ledger=Ledger(batcher, Calendar(accounting.time_zone)),
         keys=KeyStore(redis, pepper),
         operators=OperatorStore(redis, pepper),
+        changes=Changes(redis, accounting),
+        history=History(batcher, redis, accounting),
+        usage=Usage(redis, accounting),
         task_store=TaskStore(redis),
         upstreams=upstreams,
         fetcher=fetcher,

@@ -40,6 +40,7 @@ class Row:
                 return {"viewer": 403, "admin": self.passed, "admin token": self.passed}.get(role, 401)
 
 
+TEAM = {"team:path": "nobody"}
 NO_KEY = {"key_id": "key_nothing"}
 
 TABLE: dict[tuple[str, str], Row] = {
@@ -69,6 +70,23 @@ TABLE: dict[tuple[str, str], Row] = {
     ("PATCH", f"{API}/keys/{{key_id}}"): Row("admins", 404, NO_KEY, {}),
     ("DELETE", f"{API}/keys/{{key_id}}"): Row("admins", 404, NO_KEY),
     ("POST", f"{API}/keys/{{key_id}}/rotate"): Row("admins", 404, NO_KEY, {}),
+    ("GET", f"{API}/teams"): Row("viewers", 200),
+    ("GET", f"{API}/teams/{{team:path}}"): Row("viewers", 404, TEAM),
+    ("GET", f"{API}/limits/everyone"): Row("viewers", 200),
+    ("PUT", f"{API}/limits/everyone"): Row("admins", 200, body={}),
+    ("DELETE", f"{API}/limits/everyone"): Row("admins", 200),
+    ("GET", f"{API}/limits/teams/{{team:path}}"): Row("viewers", 200, TEAM),
+    ("PUT", f"{API}/limits/teams/{{team:path}}"): Row("admins", 200, TEAM, {}),
+    ("DELETE", f"{API}/limits/teams/{{team:path}}"): Row("admins", 200, TEAM),
+    ("GET", f"{API}/limits/keys/{{key_id}}"): Row("viewers", 404, NO_KEY),
+    ("PUT", f"{API}/limits/keys/{{key_id}}"): Row("admins", 404, NO_KEY, {}),
+    ("DELETE", f"{API}/limits/keys/{{key_id}}"): Row("admins", 404, NO_KEY),
+    ("GET", f"{API}/usage"): Row("viewers", 200),
+    ("GET", f"{API}/history"): Row("viewers", 200),
+    ("GET", f"{API}/history/{{record_id}}"): Row("viewers", 404, {"record_id": "rec_nothing"}),
+    ("GET", f"{API}/holds"): Row("viewers", 200),
+    ("POST", f"{API}/credits"): Row("admins", 400, body={}),
+    ("GET", f"{API}/changes"): Row("viewers", 200),
 }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from gateway.errors import PublicError
+from gateway.export import show_time
 from gateway.money import parse_usd, show_usd
 
 Row = TypeVar("Row")
@@ -31,6 +31,12 @@ GivenUsd = Annotated[int, BeforeValidator(_read_usd), WithJsonSchema(_SCHEMA)]
 
 Usd = Annotated[int, PlainSerializer(show_usd, return_type=str), WithJsonSchema(_SCHEMA)]
 """µ$ that leave as dollars with six digits."""
+
+
+Instant = Annotated[
+    int, PlainSerializer(show_time, return_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+"""µs that leave as ISO 8601."""
 
 
 class Answer(BaseModel):
@@ -76,8 +82,10 @@ class ErrorAnswer(Answer):
     error: ErrorFacts
 
 
-Most = Annotated[int, Query(ge=1, le=_MOST_ROWS, description="Rows of one page.")]
-After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
+# Of queries, where everything is text.
+Most = Annotated[int, Field(ge=1, le=_MOST_ROWS, description="Rows of one page.")]
+After = Annotated[str | None, Field(max_length=200, description="`next` of the page before.")]
+Text = Annotated[str | None, Field(max_length=200)]
 
 
 def page(rows: list[Row], most: int, after: str | None, name: str) -> Listing[Row]:
