@@ -4,7 +4,8 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
 
     PublicError
     ├── 400  UnknownParameter, InvalidValue, UnsupportedValue, MissingParameter, ModerationBlocked
-    ├── 401  InvalidApiKey          403  ModelNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
+    ├── 401  InvalidApiKey
+    ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
     │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
@@ -73,7 +74,7 @@ class InvalidValue(PublicError):
 
 class UnsupportedValue(PublicError):
     status, type, code = 400, "invalid_request_error", "unsupported_value"
-    meaning = "A valid value that no upstream of this model can honour; the message says why for each."
+    meaning = "A valid value that no upstream of this model can honour, or beyond the key's caps; the message says why."
 
 
 class MissingParameter(PublicError):
@@ -88,12 +89,17 @@ class ModerationBlocked(PublicError):
 
 class InvalidApiKey(PublicError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
-    meaning = "No key, or one this gateway does not know."
+    meaning = "No key, one this gateway does not know, or one that has expired."
 
 
 class ModelNotAllowed(PublicError):
     status, type, code = 403, "permission_error", "model_not_allowed"
-    meaning = "The key may not use this model."
+    meaning = "The key may not use this model, or none of the upstreams that serve it."
+
+
+class UpstreamNotAllowed(PublicError):
+    status, type, code = 403, "permission_error", "upstream_not_allowed"
+    meaning = "The key may not choose its upstream, or not this one."
 
 
 class KeyDisabled(PublicError):
@@ -194,8 +200,8 @@ class UpstreamFailed(PublicError):
 class RateLimited(PublicError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
     meaning = (
-        "A limit a minute, or of requests at a time, is reached, here or at the upstream; "
-        "Retry-After says when to come back."
+        "A limit a minute, or of requests at a time, is reached, here or at the upstream, or too many wrong keys came "
+        "from this address; Retry-After says when to come back."
     )
 
 

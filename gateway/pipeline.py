@@ -19,12 +19,16 @@ from gateway.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One checked request: the job, the model's public name, and the form its answer should have."""
+    """One checked request: the job, the model's public name, and the form its answer should have.
+
+    `upstream` is the one that the caller chose, if it did.
+    """
 
     job: ImageJob
     model: str
     form: AnswerForm
     spool: Spool
+    upstream: str | None = None
 
 
 async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
@@ -33,8 +37,9 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
     if found is None:
         names = ", ".join(services.catalogue.model_names())
         raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
-    caller.check_model(asked.model)
-    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue)
+    caller.check_model(asked.model, found[1])
+    permits = caller.check_job(asked.job, asked.upstream)
+    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits)
     task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, work)
     if asked.form.stream:
         return await shaping.shape_stream(services, task, asked.form)

@@ -20,16 +20,19 @@ from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
 from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
+from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect
 from gateway.store.history import History
+from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
+from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
 
@@ -51,6 +54,8 @@ class Services:
     changes: Changes
     history: History
     usage: Usage
+    key_cache: KeyCache
+    wrong_keys: WrongKeys
     task_store: TaskStore
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
@@ -61,6 +66,7 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
+    backlog: Backlog = field(default_factory=Backlog)
     worker: str = field(default_factory=lambda: new_id("worker"))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()
@@ -120,13 +126,16 @@ def open_services(
     )
     redis, batcher = connect(store_url), Batcher(store_url)
     accounting = catalogue.document.accounting
+    keys = KeyStore(redis, pepper)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
         ledger=Ledger(batcher, Calendar(accounting.time_zone)),
-        keys=KeyStore(redis, pepper),
+        keys=keys,
+        key_cache=KeyCache(keys),
+        wrong_keys=WrongKeys(redis),
         operators=OperatorStore(redis, pepper),
         changes=Changes(redis, accounting),
         history=History(batcher, redis, accounting),

@@ -24,6 +24,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from gateway.addresses import read_network
+
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
 """The least length of the pepper and of the signing key."""
@@ -92,6 +94,13 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if origin != "*" and (not is_origin or parts.path or parts.query or parts.fragment):
             raise ValueError(f"{origin!r} is not an origin")
     return origins
+
+
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(read_network(network) for network in networks)
+    if any(network.endswith("/0") for network in found):
+        raise ValueError("all addresses at once would let every caller name its own")
+    return found
 
 
 def _long_enough(secret: SecretStr | None) -> SecretStr | None:
@@ -168,6 +177,9 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_origins)] = Field(
         default=(), description="origins with commas between them, such as https://app.example.com, or *"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_networks)] = Field(
+        default=(), description="addresses or networks with commas between them, such as 10.0.0.5, 172.16.0.0/12"
     )
     storage_url: str | None = Field(
         default=None,

@@ -9,6 +9,7 @@ from typing import Any
 from gateway import routing
 from gateway.catalog import Catalogue, Target, load
 from gateway.job import ImageJob, Operation
+from gateway.permits import Permits
 from gateway.pictures import Picture
 from gateway.routing import Plan
 from gateway.spool import Blob
@@ -38,9 +39,14 @@ def target(upstream: str, catalogue: Catalogue | None = None) -> Target:
     return next(one for one in (catalogue or shipped()).targets if one.upstream == upstream)
 
 
-def plan(job: ImageJob, catalogue: Catalogue | None = None, model: str = "gpt-image-2") -> Plan:
+def plan(
+    job: ImageJob,
+    catalogue: Catalogue | None = None,
+    model: str = "gpt-image-2",
+    permits: Permits | None = None,
+) -> Plan:
     catalogue = catalogue or shipped()
-    return routing.plan(job, model, catalogue.document.models[model], catalogue)
+    return routing.plan(job, model, catalogue.document.models[model], catalogue, permits)
 
 
 def picture(width: int = 1024, height: int = 1024) -> Picture:

@@ -16,6 +16,7 @@ TABLE = {
     errors.ModerationBlocked: (400, "image_generation_user_error", "moderation_blocked"),
     errors.InvalidApiKey: (401, INVALID, "invalid_api_key"),
     errors.ModelNotAllowed: (403, "permission_error", "model_not_allowed"),
+    errors.UpstreamNotAllowed: (403, "permission_error", "upstream_not_allowed"),
     errors.KeyDisabled: (403, "permission_error", "key_disabled"),
     errors.AddressNotAllowed: (403, "permission_error", "address_not_allowed"),
     errors.RoleNotAllowed: (403, "permission_error", "role_not_allowed"),

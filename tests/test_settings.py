@@ -32,12 +32,14 @@ def test_values_are_read() -> None:
             "GATEWAY_PORT": "9000",
             "GATEWAY_CORS_ORIGINS": "https://a.example, https://b.example:8443",
             "GATEWAY_PUBLIC_URL": "https://images.example.com/",
+            "GATEWAY_TRUSTED_PROXIES": "10.0.0.5, 172.16.3.4/12",
             "GATEWAY_DATA_DIR": "~/data",
         }
     )
     assert settings.port == 9000
     assert settings.cors_origins == ("https://a.example", "https://b.example:8443")
     assert settings.public_url == "https://images.example.com"
+    assert settings.trusted_proxies == ("10.0.0.5/32", "172.16.0.0/12")
     assert settings.data_dir == Path.home() / "data"
 
 
@@ -76,6 +78,9 @@ def test_injected_names_are_ignored(env: dict[str, str]) -> None:
         ("GATEWAY_PORT", "eighty", "a number from 1 to 65535"),
         ("GATEWAY_PORT", "70000", "a number from 1 to 65535"),
         ("GATEWAY_WORKERS", "0", "worker processes from 1"),
+        ("GATEWAY_TRUSTED_PROXIES", "*", "addresses or networks"),
+        ("GATEWAY_TRUSTED_PROXIES", "0.0.0.0/0", "addresses or networks"),
+        ("GATEWAY_TRUSTED_PROXIES", "proxy.example.com", "addresses or networks"),
         ("GATEWAY_REDIS_URL", "http://cache", "redis://host:6379/0"),
         ("GATEWAY_REDIS_URL", "cache:6379", "redis://host:6379/0"),
         ("GATEWAY_PUBLIC_URL", "images.example.com", "https://images.example.com"),

@@ -15,11 +15,11 @@ from fastapi import Depends, Request
 from pydantic import SecretStr
 
 from gateway import errors
+from gateway.addresses import Address, read_address
+from gateway.auth import count_wrong, read_bearer
 from gateway.services import Services
+from gateway.store.changes import ADMIN_TOKEN
 from gateway.store.operators import PREFIX, Role
-
-TOKEN_ACTOR = "admin-token"  # noqa: S105 - a name for the log of changes
-"""The actor of whoever holds the token of GATEWAY_ADMIN_TOKEN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Operator:
 
     actor: str
     role: Role
-    address: str
+    address: str | None
 
     def may(self, wanted: Role) -> bool:
         return self.role is Role.ADMIN or wanted is Role.VIEWER
@@ -54,10 +54,25 @@ ViewerDep = Annotated[Operator, Depends(known_viewer)]
 
 
 async def authorize(request: Request, wanted: Role) -> Operator:
-    """Who sent this request. Raises InvalidApiKey or RoleNotAllowed; reads nothing but its head."""
+    """Who sent this request, of which nothing but the head is read.
+
+    Raises InvalidApiKey, RateLimited after too many wrong tokens, RoleNotAllowed, StoreUnavailable.
+    """
     services = get_services(request)
-    address = "" if request.client is None else request.client.host
-    operator = await _identify(services, _read_token(request), address)
+    token = read_bearer(request.headers.get("authorization"))
+    if not token:
+        raise errors.InvalidApiKey(
+            "You didn't provide an admin token. Send it in an Authorization header using Bearer auth "
+            "(Authorization: Bearer YOUR_TOKEN)."
+        )
+    address = read_address(request.client.host if request.client else None)
+    operator = await _identify(services, token, address)
+    if operator is None:
+        wrong = errors.InvalidApiKey(
+            "Incorrect admin token provided. It is the one in GATEWAY_ADMIN_TOKEN, or an operator's, which begins with "
+            f"{PREFIX}; a caller's API key opens nothing here."
+        )
+        raise await count_wrong(services, address, wrong)
     if not operator.may(wanted):
         raise errors.RoleNotAllowed(
             f"The role {operator.role} may look at everything and change nothing; this needs the role {wanted}."
@@ -65,27 +80,12 @@ async def authorize(request: Request, wanted: Role) -> Operator:
     return operator
 
 
-def _read_token(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise errors.InvalidApiKey(
-            "You didn't provide an admin token. Send it in an Authorization header using Bearer auth "
-            "(Authorization: Bearer YOUR_TOKEN)."
-        )
-    return token
-
-
-async def _identify(services: Services, token: str, address: str) -> Operator:
+async def _identify(services: Services, token: str, address: Address | None) -> Operator | None:
+    shown = None if address is None else str(address)
     if _is_same(token, services.settings.admin_token):
-        return Operator(TOKEN_ACTOR, Role.ADMIN, address)
+        return Operator(ADMIN_TOKEN, Role.ADMIN, shown)
     record = await services.operators.lookup(token)
-    if record is None:
-        raise errors.InvalidApiKey(
-            "Incorrect admin token provided. It is the one in GATEWAY_ADMIN_TOKEN, or an operator's, which begins with "
-            f"{PREFIX}; a caller's API key opens nothing here."
-        )
-    return Operator(f"operator:{record.name}", record.role, address)
+    return None if record is None else Operator(f"operator:{record.name}", record.role, shown)
 
 
 def _is_same(token: str, secret: SecretStr | None) -> bool:

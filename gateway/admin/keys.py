@@ -108,6 +108,7 @@ async def change_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, c
     """Fields that are not named stay; null lifts a restriction."""
     before = await services.keys.show(key_id)
     record = await services.keys.apply(key_id, change)
+    services.key_cache.forget()
     await record_change(services, operator, "key.change", key_id, before=before, after=record)
     return record
 
@@ -122,6 +123,7 @@ async def rotate_key(
     """Id, limits and history stay. The new secret is in this answer and nowhere else."""
     before = await services.keys.show(key_id)
     record, secret = await services.keys.rotate(key_id, rotation.grace_s)
+    services.key_cache.forget()
     await record_change(services, operator, "key.rotate", key_id, before=before, after=record)
     return KeyWithSecret(key=secret, **dict(await _complete(services, record)))
 
@@ -131,5 +133,6 @@ async def delete_key(services: ServicesDep, operator: AdminDep, key_id: KeyId) -
     """It stops working, for ever. What it spent stays in the usage and in the history."""
     before = await services.keys.show(key_id)
     await services.keys.delete(key_id)
+    services.key_cache.forget()
     await record_change(services, operator, "key.delete", key_id, before=before)
     return Gone(id=key_id)

@@ -30,7 +30,7 @@ _OLDEST = timedelta(days=366)
 
 
 class HeldCall(Answer):
-    """One paid call of a task. `usd` is what it counts for."""
+    """One paid call of a task. `usd` is what it counts for, or, while it is held, what it is expected to cost."""
 
     id: str
     state: str = Field(description="`held`, `void`, `presumed` or `posted`.")
@@ -144,7 +144,7 @@ def _describe(hold: Hold) -> LiveHold:
         HeldCall(
             id=call.call,
             state=call.state,
-            usd=call.price * call.slots if call.state is Verdict.HELD else call.usd,
+            usd=call.price if call.state is Verdict.HELD else call.usd,
             images=call.images,
             slots=call.slots,
             marked=call.marked,

@@ -35,7 +35,7 @@ async def record_change(
     facts = {"actor": operator.actor, "action": action, "subject": subject, "address": operator.address}
     was, became = (state.model_dump() if isinstance(state, BaseModel) else state for state in (before, after))
     try:
-        await services.changes.write(operator.actor, action, subject, was, became, operator.address or None)
+        await services.changes.write(operator.actor, action, subject, was, became, operator.address)
     except StoreUnavailable:
         # The change stands; refusing it now would lose the secret of a key that was just made.
         _log.exception("a change is missing from the log of changes", **facts)

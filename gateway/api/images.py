@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from gateway import errors, pipeline, wire
+from gateway import errors, pipeline, quota, wire
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
 from gateway.api.references import load_references
@@ -40,6 +40,10 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     try:
         asked = await _read(request, services, operation, spool)
         shaped = await pipeline.serve(services, caller, asked)
+    except errors.PublicError as error:
+        if not any(name.startswith("x-ratelimit-") for name in error.headers):
+            error.headers |= await quota.look_at_rates(services, caller)
+        raise
     finally:
         # Once a task is open, its work owns the spool and outlives this request.
         if not spool.is_kept:
@@ -68,7 +72,7 @@ async def _read(request: Request, services: Services, operation: Operation, spoo
         answer_within=_patience(request, document.limits.answer_within),
         keep_alive=_keep_alive(request, document.limits.keep_alive),
     )
-    return Asked(job, model, answer, spool)
+    return Asked(job, model, answer, spool, request.headers.get("x-gateway-upstream") or None)
 
 
 def _patience(request: Request, longest: float) -> float:

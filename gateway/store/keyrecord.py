@@ -5,12 +5,14 @@ Kept by `store.keys`; read by `auth`. Holds neither a key nor its digest.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter
+
+from gateway.addresses import read_network
+from gateway.sizes import MIN_PIXELS
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -29,22 +31,13 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _network(text: str) -> str:
-    """An address or a network in its one spelling. Raises ValueError that says what would be right."""
-    try:
-        network = ipaddress.ip_network(text.strip(), strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is no address; right is 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32") from None
-    return str(network)
-
-
 def _utc(moment: datetime) -> datetime:
     """A time without a zone is UTC's."""
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).replace(microsecond=0)
 
 
 Label = Annotated[str, AfterValidator(_label)]
-Network = Annotated[str, AfterValidator(_network)]
+Network = Annotated[str, AfterValidator(read_network)]
 Moment = Annotated[datetime, AfterValidator(_utc)]
 Quality = Literal["low", "medium", "high"]
 Names = Annotated[tuple[Label, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]
@@ -69,7 +62,9 @@ class KeyChange(BaseModel):
     models: Names | None = Field(None, description="The models it may use, aliases included; null: all.")
     upstreams: Names | None = Field(None, description="The upstreams that may serve it; null: all.")
     max_quality: Quality | None = Field(None, description="The best quality it may ask for.")
-    max_pixels: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="The most pixels of one image.")
+    max_pixels: Annotated[StrictInt, Field(ge=MIN_PIXELS)] | None = Field(
+        None, description="The most pixels of one image."
+    )
     max_n: Annotated[StrictInt, Field(ge=1, le=10)] | None = Field(None, description="The most images of one request.")
     may_pin_upstream: StrictBool = Field(False, description="Whether it may choose the upstream by a header.")
     expires: Moment | None = Field(None, description="When it stops working; a time without a zone is UTC.")

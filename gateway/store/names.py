@@ -34,6 +34,7 @@ KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key
 FORMER_KEY = Name(
     "former-key", "string", "a rotated key's grace time", "store.keys", "key id, by the digest of a former secret"
 )
+WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
 
 OPERATOR_INDEX = Name("operators", "hash", "for ever", "store.operators", "operator's name → digest of the token")
 OPERATOR = Name(
@@ -96,6 +97,7 @@ NAMES = (
     FORMER_KEY,
     OPERATOR_INDEX,
     OPERATOR,
+    WRONG_KEYS,
     TASK,
     LIMITS,
     WINDOW,

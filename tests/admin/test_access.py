@@ -104,3 +104,13 @@ def test_wrong_body_names_its_field(office: Office, body: bytes, expected: tuple
     """What cannot be read or is not allowed is a 400 that names the field."""
     headers = {"content-type": "application/json"}
     assert office.refuse("POST", "/keys", content=body, headers=headers) == expected
+
+
+def test_wrong_tokens_are_counted(office: Office) -> None:
+    """After thirty wrong tokens in a minute an address gets a 429 for more of them; a right one goes on working."""
+    wrong = Office(office.gateway, "igo_" + "0" * 38)
+    ends = [wrong.refuse("GET", "/me")[0] for _ in range(32)]
+    assert ends == [401] * 30 + [429] * 2
+    answer = wrong.ask("POST", "/keys", json={"name": "x"})
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert office.get("/me")["role"] == "admin"

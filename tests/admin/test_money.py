@@ -76,5 +76,7 @@ def test_running_task_is_seen_holding(office: Office) -> None:
     assert gateway.record is not None
     assert (hold["key"], hold["team"], hold["state"]) == (gateway.record.id, None, "open")
     assert (hold["images"], hold["free"], hold["images_held"]) == (2, 0, 2)
-    assert [(call["state"], call["slots"], call["usd"]) for call in hold["calls"]] == [("held", 2, hold["usd_held"])]
+    (call,) = hold["calls"]
+    assert (call["state"], call["slots"]) == ("held", 2)
+    assert 0 < float(call["usd"]) <= float(hold["usd_held"])
     wait_until(lambda: not office.get("/holds")["data"], "the end of the hold")
