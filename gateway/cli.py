@@ -20,7 +20,7 @@ from typing_extensions import override
 from gateway import __version__, catalog, cli_keys, cli_limits, cli_usage, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
-from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable
+from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
 from gateway.store.client import StoreUnavailable, describe
 
 EXIT_REFUSED = 1
@@ -111,7 +111,7 @@ def serve(
     """
     env = _environment({"host": host, "port": port, "workers": workers, "data_dir": data_dir})
     voice = supervisor.Voice(show=_show, say=_say)
-    supervisor.serve(load_settings(env), env, is_demo=is_demo, voice=voice)
+    supervisor.serve(_settings(env), env, is_demo=is_demo, voice=voice)
 
 
 @app.command()
@@ -138,7 +138,7 @@ def check(data_dir: DataDir = None) -> None:
     imagegate check && imagegate serve
     """
     env = _environment({"data_dir": data_dir})
-    settings = load_settings(env)
+    settings = _settings(env)
     for name, value in _facts(settings, catalog.load(settings.config, env)):
         typer.echo(f"{name:<12} {value}")
 
@@ -167,6 +167,13 @@ def healthcheck() -> None:
 def _environment(flags: dict[str, object]) -> dict[str, str]:
     """The environment with what was typed in the place of what was set, for this process and its children."""
     return dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
+
+
+def _settings(env: dict[str, str]) -> Settings:
+    settings = load_settings(env)
+    if warning := warn_of_token(settings):
+        _say(f"Warning: {warning}")
+    return settings
 
 
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:

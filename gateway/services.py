@@ -28,6 +28,7 @@ from gateway.store.history import History
 from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
+from gateway.store.operators import OperatorStore
 from gateway.store.recorder import Recorder
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
@@ -48,6 +49,7 @@ class Services:
     batcher: Batcher
     ledger: Ledger
     keys: KeyStore
+    operators: OperatorStore
     key_cache: KeyCache
     wrong_keys: WrongKeys
     task_store: TaskStore
@@ -142,11 +144,12 @@ def open_services(
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),
+        operators=OperatorStore(redis, pepper),
+        changes=Changes(redis, accounting),
         task_store=TaskStore(redis),
         history=history,
         recorder=Recorder(history.write),
         usage=Usage(redis, accounting),
-        changes=Changes(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,

@@ -23,7 +23,7 @@ PREFIX = "igw_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM = 32
 _CHECK = 6
-_SHAPE = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECK}}}")
+_BODY = re.compile(rf"[0-9A-Za-z]{{{_RANDOM}}}")
 
 DAY_S = 86_400
 """How long a rotated key's former secret works, in seconds, unless something else is said."""
@@ -216,21 +216,26 @@ class KeyStore:
         return self._hmac(secret)
 
     def _hmac(self, text: str) -> str:
-        return hmac.new(self._pepper, text.encode(), "sha256").hexdigest()
+        return digest_of(text, self._pepper)
 
 
-def make_secret() -> str:
+def make_secret(prefix: str = PREFIX) -> str:
     """A new key: `igw_`, 190 bits of chance, and a checksum by which a mistyped or a leaked one is recognised."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
-    return f"{PREFIX}{body}{_checksum(body)}"
+    return f"{prefix}{body}{_checksum(body)}"
 
 
-def is_well_formed(secret: str) -> bool:
+def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
     """Whether a text can be one of our keys at all."""
-    if not _SHAPE.fullmatch(secret):
+    body = secret[len(prefix) : -_CHECK]
+    if not secret.startswith(prefix) or not _BODY.fullmatch(body):
         return False
-    body = secret[len(PREFIX) : -_CHECK]
     return secret[-_CHECK:] == _checksum(body)
+
+
+def digest_of(secret: str, pepper: bytes) -> str:
+    """What is stored in a secret's place."""
+    return hmac.new(pepper, secret.encode(), "sha256").hexdigest()
 
 
 def _checksum(body: str) -> str:

@@ -36,6 +36,11 @@ FORMER_KEY = Name(
 )
 WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
 
+OPERATOR_INDEX = Name("operators", "hash", "for ever", "store.operators", "operator's name → digest of the token")
+OPERATOR = Name(
+    "operator", "hash", "until the operator is deleted", "store.operators", "one operator, by the digest of the token"
+)
+
 TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
 )
@@ -91,6 +96,8 @@ NAMES = (
     KEY_INDEX,
     KEY,
     FORMER_KEY,
+    OPERATOR_INDEX,
+    OPERATOR,
     WRONG_KEYS,
     TASK,
     EPOCH,
