@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__, catalog, heap, tasks
+from gateway.admin.router import PREFIX as ADMIN_PREFIX
+from gateway.admin.router import admin_router
 from gateway.api import artifacts, health, images, key, models
 from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
@@ -102,13 +104,7 @@ def create_app(
     app.state.services = services
     app.state.draining_since = None
     add_error_handlers(app)
-    app.include_router(health.router)
-    app.include_router(images.router, prefix="/v1")
-    app.include_router(models.router, prefix="/v1")
-    app.include_router(key.router, prefix="/v1")
-    app.include_router(artifacts.router, prefix="/v1")
-    # A base URL pasted without /v1 is the commonest mistake.
-    app.include_router(images.router, include_in_schema=False)
+    _include_routes(app, settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -119,6 +115,18 @@ def create_app(
         )
     app.add_middleware(Edge, is_simulated=catalogue.is_simulated)
     return app
+
+
+def _include_routes(app: FastAPI, settings: Settings) -> None:
+    app.include_router(health.router)
+    app.include_router(images.router, prefix="/v1")
+    app.include_router(models.router, prefix="/v1")
+    app.include_router(key.router, prefix="/v1")
+    app.include_router(artifacts.router, prefix="/v1")
+    # A base URL pasted without /v1 is the commonest mistake.
+    app.include_router(images.router, include_in_schema=False)
+    if settings.admin_token is not None:
+        app.include_router(admin_router(), prefix=ADMIN_PREFIX, include_in_schema=False)
 
 
 def wire_limits(app: FastAPI) -> WireLimits:

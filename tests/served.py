@@ -14,7 +14,6 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,24 +27,20 @@ from fastapi import FastAPI
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.catalog import EXAMPLE_PRICES
-from gateway.datafolder import Secrets
 from gateway.ids import new_id
 from gateway.money import parse_usd
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.store.answers import HeldCall, Scope, Spent, Standings
-from gateway.store.batcher import Batcher
-from gateway.store.client import connect
-from gateway.store.keys import KeyRecord, KeyStore
+from gateway.store.keys import KeyRecord
 from gateway.store.ledger import Ledger
-from gateway.store.windows import Calendar
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
+from tests.stored import SECRETS, know_store, read_hash, read_tasks, with_keys, with_ledger
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
 
-SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
 ENV = {"ANYFAST_API_KEY": "sim-direct", "ANYFAST_C_API_KEY": "sim-c", "APIANY_API_KEY": "sim-apiany"}
 
 GENERATIONS = "/v1/images/generations"
@@ -115,21 +110,28 @@ class Gateway:
         return self.post(EDITS, headers=headers, data=data, files=files)
 
     def new_key(self, **options: Any) -> tuple[KeyRecord, str]:
-        return asyncio.run(_with_keys(self.store_url, lambda keys: keys.create("test", **options)))
+        return asyncio.run(with_keys(self.store_url, lambda keys: keys.create("test", **options)))
 
     def change_key(self, key_id: str, **values: Any) -> None:
-        asyncio.run(_with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+        """Change a key, and have the gateway see it at once."""
+        asyncio.run(with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+        self.services.key_cache.forget()
+
+    def rotate_key(self, key_id: str) -> str:
+        """Give a key a new secret; the old one works on."""
+        _, secret = asyncio.run(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))
+        return secret
 
     def read_task(self, task_id: str) -> dict[str, str]:
         """A task's record in the store."""
-        return asyncio.run(_read_hash(self.store_url, f"{{igw}}:task:{task_id}"))
+        return asyncio.run(read_hash(self.store_url, f"{{igw}}:task:{task_id}"))
 
     def task_records(self) -> list[dict[str, str]]:
-        return asyncio.run(_read_tasks(self.store_url))
+        return asyncio.run(read_tasks(self.store_url))
 
     def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:
         """What the ledger answers to `work`, over a connection of its own."""
-        return asyncio.run(_with_ledger(self.store_url, work))
+        return asyncio.run(with_ledger(self.store_url, work))
 
     def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
         """Set a limit of this test's key, or of another scope: µ$ or a number."""
@@ -167,51 +169,6 @@ class Gateway:
 
     def pictures(self) -> list[Path]:
         return [path for path in (self.data_dir / "artifacts").rglob("*") if path.is_file()]
-
-
-async def _with_keys(store_url: str, work: Callable[[KeyStore], Any]) -> Any:
-    redis = connect(store_url)
-    try:
-        return await work(KeyStore(redis, SECRETS.pepper))
-    finally:
-        await redis.aclose()
-
-
-async def _with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
-    batcher = Batcher(store_url)
-    try:
-        return await work(Ledger(batcher, Calendar()))
-    finally:
-        await batcher.aclose()
-
-
-async def _know(store_url: str, epoch: str, worker: str) -> None:
-    redis = connect(store_url)
-    try:
-        await redis.set("{igw}:epoch", f"{epoch} created 1")
-        await redis.zadd("{igw}:leases", {worker: (time.time() + 15) * 1_000_000})
-    finally:
-        await redis.aclose()
-
-
-async def _read_hash(store_url: str, name: str) -> dict[str, str]:
-    redis = connect(store_url)
-    try:
-        return dict(await redis.hgetall(name))  # type: ignore[misc]
-    finally:
-        await redis.aclose()
-
-
-async def _read_tasks(store_url: str) -> list[dict[str, str]]:
-    redis = connect(store_url)
-    try:
-        names = [name async for name in redis.scan_iter("{igw}:task:*", _type="hash")]
-        return [
-            {"id": name.rpartition(":")[2]} | dict(await redis.hgetall(name))  # type: ignore[misc]
-            for name in sorted(names)
-        ]
-    finally:
-        await redis.aclose()
 
 
 def small(**fields: Any) -> dict[str, Any]:
@@ -312,12 +269,15 @@ class Gateways:
             made = serve(self._simulator, self._valkey.url, changes, settings, env)
             self._running[name] = self._stack.enter_context(made)
         gateway = self._running[name]
+        # The store is empty again; what this gateway remembers of it would surprise the next test.
+        gateway.services.key_cache.forget()
+        gateway.services.wrong_keys.forget()
         gateway.record, gateway.key = gateway.new_key()
         return gateway
 
     def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:
         """What the ledger answers to `work`, over a connection of its own."""
-        return asyncio.run(_with_ledger(self.store_url, work))
+        return asyncio.run(with_ledger(self.store_url, work))
 
     def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
         """Set a limit of this test's key, or of another scope: µ$ or a number."""
@@ -347,7 +307,7 @@ class Gateways:
         for gateway in self._running.values():
             epoch, worker, _ = gateway.services.witness.words()
             if epoch:
-                asyncio.run(_know(self._valkey.url, epoch, worker))
+                asyncio.run(know_store(self._valkey.url, epoch, worker))
 
     def settle(self) -> None:
         for gateway in self._running.values():

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, Response
 
 from gateway import quota
+from gateway.addresses import Address, read_address
 from gateway.auth import Caller, authenticate
 from gateway.services import Services
 
@@ -15,12 +16,17 @@ def get_services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
+def address_of(request: Request) -> Address | None:
+    """The peer's address, or behind a trusted proxy that of the peer's peer; None on a Unix socket."""
+    return read_address(request.client.host if request.client else None)
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
     """Raises InvalidApiKey and its kin."""
-    return await authenticate(services, request.headers.get("authorization"))
+    return await authenticate(services, request.headers.get("authorization"), address_of(request))
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
