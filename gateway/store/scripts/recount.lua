@@ -1,8 +1,8 @@
 -- Counts buckets and running tasks anew from the tasks and the journal, in one breath, and repairs them if it is told to.
 -- A bucket's amount is known three times: by its total; by its tasks, with the base of those that were folded; by its
 -- journal, with the base of what was trimmed. The journal was read before: `first` and `last` are the ids of that reading.
--- now, repair (0 | 1), first or "", last or "", how many buckets, of each: scope, window, six sums of the journal entries
--- that were read; then scopes whose running tasks are counted
+-- now, repair (0 | 1), first or "", last or "", how many buckets, how many scopes whose running tasks are counted, of each
+-- bucket: scope, window, six sums of the journal entries that were read; the scopes
 -- -> recounted, a JSON object of each difference | moved, if entries that were read have been trimmed since
 
 local now = clock(ARGV[1])
@@ -36,9 +36,11 @@ end
 if not ARGV[3] or not ARGV[4] then invalid('first') end
 local first, last = optional(entry_id, 'first', ARGV[3]), optional(entry_id, 'last', ARGV[4])
 local count = integer('buckets', ARGV[5], 0, 1000)
+local scopes = integer('scopes', ARGV[6], 0, 100000)
+if #ARGV ~= 6 + 8 * count + scopes then invalid('buckets') end
 local buckets, wanted, running = {}, {}, {}
 for index = 0, count - 1 do
-  local at = 6 + 8 * index
+  local at = 7 + 8 * index
   local bucket = {scope = read_scope(ARGV[at]), window = read_window(ARGV[at + 1]), tasks = {}, journal = {}}
   for place, amount in ipairs(AMOUNTS) do
     bucket.tasks[amount] = 0
@@ -47,7 +49,7 @@ for index = 0, count - 1 do
   buckets[#buckets + 1] = bucket
   wanted[bucket.scope .. '\n' .. bucket.window] = bucket
 end
-for at = 6 + 8 * count, #ARGV do running[read_scope(ARGV[at])] = {} end
+for at = 7 + 8 * count, 6 + 8 * count + scopes do running[read_scope(ARGV[at])] = {} end
 
 local oldest = redis.call('XRANGE', NAME.journal, '-', '+', 'COUNT', 1)[1]
 if (oldest and oldest[1] or '') ~= first then return {'moved'} end
