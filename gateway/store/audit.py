@@ -88,6 +88,10 @@ class Audit:
         self._scripts = scripts or join_scripts(read_sources())
         self._now = now
 
+    async def read_epoch(self) -> str:
+        """The store's epoch, as a data folder keeps it."""
+        return str(await self._redis.get(names.EPOCH()) or "")
+
     async def run(self, *, repairs: bool = False) -> Report:
         """Find every difference, and repair it if asked to. Raises StoreUnavailable."""
         journal = await self._read_journal()
