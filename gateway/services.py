@@ -130,9 +130,7 @@ def open_services(
         )
         for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
-    redis, batcher = connect(store_url), Batcher(store_url)
-    # Only a store that is this folder's own can be remembered by it.
-    witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
+    redis, batcher, witness = connect(store_url), Batcher(store_url), _new_witness(settings)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     history = History(batcher, redis, accounting)
     return Services(
@@ -162,3 +160,8 @@ def open_services(
         witness=witness,
         clients=(paid, pooled),
     )
+
+
+def _new_witness(settings: Settings) -> Witness:
+    """This process's memory of the store; only a store that is the data folder's own can be remembered by it too."""
+    return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
