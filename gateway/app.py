@@ -25,6 +25,7 @@ from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
+from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
@@ -82,6 +83,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(_clear_spools, services.spool_folder)
+        bookkeeping = Bookkeeping(services.ledger, services.worker, _pace(services), lambda task: _runs(services, task))
+        await bookkeeping.start()
         keepers = (asyncio.create_task(_sweep(services)), asyncio.create_task(_trim(services)))
         yield
         for keeper in keepers:
@@ -92,6 +95,7 @@ def create_app(
         waited = time.monotonic() - (app.state.draining_since or time.monotonic())
         if left := await tasks.drain(services, max(0.0, settings.drain_s - waited)):
             _log.error("tasks were cut off at the end of the drain", tasks=left)
+        await bookkeeping.stop()
         await services.close()
 
     app = FastAPI(
@@ -134,6 +138,15 @@ def wire_limits(app: FastAPI) -> WireLimits:
         header_count=limits.header_count,
         body_idle_s=limits.body_idle,
     )
+
+
+def _pace(services: Services) -> Pace:
+    times = [target.config.timeouts for target in services.catalogue.targets]
+    return Pace(call_timeout_s=max((each.connect + each.call + each.task + each.collect for each in times), default=0))
+
+
+def _runs(services: Services, task: str) -> bool:
+    return any(each.get_name() == task for each in services.running)
 
 
 async def _sweep(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""The command `imagegate`: serve, simulate, check, healthcheck and keys.
+"""The command `imagegate`: serve, simulate, check, healthcheck, keys, and what was spent and changed.
 
 The one place where what was typed and set becomes Settings, and where a refusal becomes a message and an exit code.
 """
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_keys, demo, supervisor
+from gateway import __version__, catalog, cli_keys, cli_limits, cli_operators, cli_usage, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
@@ -60,6 +60,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_limits.app, name="limits")
+app.add_typer(cli_operators.app, name="operators")
+app.command()(cli_usage.usage)
+app.command()(cli_usage.history)
+app.command()(cli_usage.changes)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -175,7 +180,7 @@ def _settings(env: dict[str, str]) -> Settings:
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     on = ", ".join(target.label for target in catalogue.targets)
     wanted = ", ".join(demo.upstream_keys(catalogue.document))
-    redis = settings.redis_url
+    redis, unpriced = settings.redis_url, catalogue.unpriced()
     return [
         ("address", address_for_people(settings.host, settings.port)),
         ("workers", str(settings.workers)),
@@ -186,6 +191,7 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         ("catalogue", str(settings.config)),
         ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
         *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
+        *(("warning", f"{label} has no prices: no key with a limit in dollars can use it") for label in unpriced),
         ("models", ", ".join(catalogue.model_names()) or "none"),
     ]
 

@@ -88,7 +88,7 @@ def record_cells(record: Record) -> Cells:
         "upstreams": " ".join(record.upstreams),
         "calls": calls,
         "sizes_made": " ".join(record.sizes_made),
-        "usd_held": None if record.price_held is None else _dollars(record.price_held),
+        "usd_held": _dollars(record.price_held),
         "usd_settled": _dollars(record.price_settled),
         "is_presumed": record.is_presumed,
     }
@@ -97,7 +97,10 @@ def record_cells(record: Record) -> Cells:
 
 def record_json(record: Record) -> dict[str, Any]:
     """A record as JSON has it, its calls as objects."""
-    calls = [call.model_dump(mode="json") | {"usd": show_usd(call.usd)} for call in record.calls]
+    calls = [
+        call.model_dump(mode="json") | {"usd": None if call.usd is None else show_usd(call.usd)}
+        for call in record.calls
+    ]
     more = {"upstreams": list(record.upstreams), "calls": calls, "sizes_made": list(record.sizes_made)}
     return to_json(record_cells(record)) | more
 
@@ -154,8 +157,8 @@ def _usage_row(by: Sequence[Dimension], row: Row, key_names: Mapping[str, str]) 
     }
 
 
-def _dollars(micro: int) -> Decimal:
-    return Decimal(micro).scaleb(-6)
+def _dollars(micro: int | None) -> Decimal | None:
+    return None if micro is None else Decimal(micro).scaleb(-6)
 
 
 def _to_text(cell: Cell) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
+from gateway.store.recorder import Recorder
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
+from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
@@ -39,10 +41,7 @@ from gateway.upstreams import ADAPTERS, Line, Upstream
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
-
-    `worker` is this process's name in the ledger.
-    """
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
 
     settings: Settings
     catalogue: Catalogue
@@ -51,12 +50,13 @@ class Services:
     ledger: Ledger
     keys: KeyStore
     operators: OperatorStore
-    changes: Changes
-    history: History
-    usage: Usage
     key_cache: KeyCache
     wrong_keys: WrongKeys
     task_store: TaskStore
+    history: History
+    recorder: Recorder
+    usage: Usage
+    changes: Changes
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
     reference_fetcher: Fetcher
@@ -66,10 +66,15 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
+    witness: Witness
     backlog: Backlog = field(default_factory=Backlog)
-    worker: str = field(default_factory=lambda: new_id("worker"))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()
+
+    @property
+    def worker(self) -> str:
+        """This process's name in the ledger."""
+        return self.witness.worker
 
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
@@ -81,6 +86,7 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
+        await self.recorder.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
@@ -112,35 +118,27 @@ def open_services(
         target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
         for target in catalogue.targets
     }
-    # Two, because an address inside the network is right for a configured upstream's link and wrong for a caller's.
-    fetcher, reference_fetcher = (
-        Fetcher(
-            FetchPolicy(
-                max_bytes=limits.image_bytes,
-                timeout_s=limits.fetch_timeout,
-                idle_s=min(10, limits.fetch_timeout),
-                allowed_origins=frozenset(origins),
-            )
-        )
-        for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
-    )
+    fetcher, reference_fetcher = _open_fetchers(catalogue)
     redis, batcher = connect(store_url), Batcher(store_url)
-    accounting = catalogue.document.accounting
-    keys = KeyStore(redis, pepper)
+    # Only a store that is this folder's own can be remembered by it.
+    witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
+    keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
+    history = History(batcher, redis, accounting)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
-        ledger=Ledger(batcher, Calendar(accounting.time_zone)),
+        ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),
         operators=OperatorStore(redis, pepper),
-        changes=Changes(redis, accounting),
-        history=History(batcher, redis, accounting),
-        usage=Usage(redis, accounting),
         task_store=TaskStore(redis),
+        history=history,
+        recorder=Recorder(history.write),
+        usage=Usage(redis, accounting),
+        changes=Changes(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
@@ -150,5 +148,25 @@ def open_services(
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
+        witness=witness,
         clients=(paid, pooled),
     )
+
+
+def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
+    """One for results and one for references: an address inside the network is right for a configured upstream's link
+    and wrong for a caller's."""
+    limits = catalogue.limits
+
+    def open_fetcher(origins: Iterable[str]) -> Fetcher:
+        return Fetcher(
+            FetchPolicy(
+                max_bytes=limits.image_bytes,
+                timeout_s=limits.fetch_timeout,
+                idle_s=min(10, limits.fetch_timeout),
+                allowed_origins=frozenset(origins),
+            )
+        )
+
+    configured = {target.config.base_url for target in catalogue.targets}
+    return open_fetcher(configured), open_fetcher(limits.image_url_origins)

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from typing_extensions import override
 
 from gateway.addresses import read_network
+from gateway.redisurl import FORMS, read_redis_url
 
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
@@ -80,10 +81,7 @@ def _http_url(value: str | None) -> str | None:
 def _redis_url(secret: SecretStr | None) -> SecretStr | None:
     if secret is None:
         return None
-    parts = urlsplit(secret.get_secret_value())
-    is_reachable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
-    if parts.scheme not in ("redis", "rediss", "unix") or not is_reachable:
-        raise ValueError("not such a URL")
+    read_redis_url(secret.get_secret_value())
     return secret
 
 
@@ -161,7 +159,10 @@ class Settings(BaseSettings):
     )
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         default=None,
-        description="redis://host:6379/0, rediss://host:6380/0 or unix:///path.sock; unset, an embedded server runs",
+        description=f"{FORMS}; unset, an embedded server runs",
+    )
+    redis_wait_replicas: int = Field(
+        default=0, ge=0, le=16, description="how many replicas must have a change of money before it counts, 0 to 16"
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="an address to listen on, such as 0.0.0.0")
     port: int = Field(default=8080, ge=0, le=65535, description="a number from 1 to 65535, or 0 for any free port")
@@ -225,6 +226,10 @@ def load_settings(env: Mapping[str, str]) -> Settings:
             for name in ("key_pepper", "signing_key")
             if name not in values
         ]
+    elif settings is not None and settings.redis_wait_replicas:
+        problems.append(
+            f"{variable('redis_wait_replicas')}: the embedded server has no replicas; set GATEWAY_REDIS_URL too"
+        )
     if settings is not None and not is_loopback(settings.host) and (warning := warn_of_token(settings)):
         problems.append(warning)
     if settings is None or problems:

@@ -124,13 +124,14 @@ def name_ending(outcome: Outcome) -> Ending:
 
 
 async def drain(services: Services, seconds: float) -> int:
-    """Wait for the running work and for its booking; answers how much of both was left when the time was up."""
+    """Wait for the running work, its booking and its records; answers how much work was left when the time was up."""
     deadline = asyncio.get_running_loop().time() + seconds
     if services.running:
         await asyncio.wait(set(services.running), timeout=seconds)
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
             await services.backlog.wait()
+            await services.recorder.flush(seconds)
     return len(services.running) + services.backlog.is_behind
 
 

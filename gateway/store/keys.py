@@ -111,10 +111,12 @@ class KeyStore:
             if not hmac.compare_digest(str(theirs), mine):
                 raise PepperMismatch
 
-    async def add(self, new: NewKey, *, demo: bool = False) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nothing can show again."""
+    async def add(self, new: NewKey, *, demo: bool = False, key_id: str | None = None) -> tuple[KeyRecord, str]:
+        """A new key and its secret, which nothing can show again. `key_id` is one that was made for it before."""
         secret = make_secret()
-        record = KeyRecord(id=new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump())
+        record = KeyRecord(
+            id=key_id or new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump()
+        )
         digest = self.digest(secret)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(names.KEY(digest), items=_pairs(record.to_hash()))
@@ -140,8 +142,7 @@ class KeyStore:
 
     async def show(self, key_id: str) -> KeyRecord:
         """Raises KeyNotFound."""
-        digest = await _reply(self._redis.hget(names.KEY_INDEX(), key_id))
-        record = None if digest is None else await self.find(str(digest))
+        record = await self._look(key_id)
         if record is None:
             raise KeyNotFound(key_id)
         return record
@@ -153,8 +154,13 @@ class KeyStore:
             for digest in index.values():
                 pipe.hgetall(names.KEY(digest))
             rows = await pipe.execute()
-        records = (KeyRecord.from_hash(row) for row in rows if row)
-        return sorted((one for one in records if team in (None, one.team)), key=lambda record: record.id)
+        # A record that is not there was deleted a moment ago, or rotated and so stands elsewhere.
+        found = [
+            KeyRecord.from_hash(row) if row else await self._look(key_id)
+            for key_id, row in zip(index, rows, strict=True)
+        ]
+        records = [one for one in found if one is not None and team in (None, one.team)]
+        return sorted(records, key=lambda record: record.id)
 
     async def disable(self, key_id: str) -> KeyRecord:
         """Refuse the key. Raises KeyNotFound."""
@@ -200,6 +206,10 @@ class KeyStore:
         stems = (names.KEY(""), names.FORMER_KEY(""))
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
             raise KeyNotFound(key_id)
+
+    async def _look(self, key_id: str) -> KeyRecord | None:
+        digest = await _reply(self._redis.hget(names.KEY_INDEX(), key_id))
+        return None if digest is None else await self.find(str(digest))
 
     def digest(self, secret: str) -> str:
         """By which a key is known here."""

@@ -65,6 +65,7 @@ HOLD = Name(
     "store.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
 )
+EPOCH = Name("epoch", "string", "for ever", "store.ledger", "by what processes know that the store forgot nothing")
 OPEN = Name("open", "sorted set", "until over", "store.ledger", "tasks that may still hold money, by their opening, µs")
 ENDED = Name("ended", "sorted set", "until folded", "store.ledger", "tasks that wait for nothing, by their end, µs")
 DOUBTFUL = Name("doubtful", "sorted set", "until folded", "store.ledger", "ended tasks with a presumed call, likewise")
@@ -99,6 +100,7 @@ NAMES = (
     OPERATOR,
     WRONG_KEYS,
     TASK,
+    EPOCH,
     LIMITS,
     WINDOW,
     RATE,

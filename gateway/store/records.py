@@ -30,9 +30,9 @@ class _Fact(BaseModel):
 
 
 class CallFact(_Fact):
-    """One call: `outcome` is `delivered` or the verdict on its failure; `usd` is µ$, `images` what came of `n`.
+    """What became of one paid call: `outcome` is `delivered` or the verdict on its failure, `images` what came of `n`.
 
-    `state` is the ledger's. Only a call that is presumed or posted costs anything.
+    `usd` is µ$, None where its price is not known. `state` is the ledger's: a presumed or posted call is charged.
     """
 
     id: str
@@ -42,7 +42,7 @@ class CallFact(_Fact):
     seconds: float
     n: int
     images: int = 0
-    usd: int = 0
+    usd: int | None = 0
     state: Settled = "posted"
 
     def outranks(self, other: CallFact) -> bool:
@@ -123,8 +123,10 @@ class Record(_Fact):
         return instant_of(self.id)
 
     @property
-    def price_settled(self) -> int:
-        return sum(call.usd for call in self.calls)
+    def price_settled(self) -> int | None:
+        """What the calls came to, in µ$; None when one of them had no known price, which the sums count as 0."""
+        known = [call.usd for call in self.calls if call.usd is not None]
+        return sum(known) if len(known) == len(self.calls) else None
 
     @property
     def is_presumed(self) -> bool:
@@ -149,7 +151,7 @@ class Record(_Fact):
         found: dict[Line, Sums] = {}
         for call in self.calls:
             line = self._line(call.upstream)
-            found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd)
+            found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0)
         line = self._line(self._last_upstream())
         found[line] = found.get(line, Sums()) + Sums(requests=1, errors=int(self.status >= 400))
         return found

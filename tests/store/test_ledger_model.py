@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.store.answers import Admitted, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
+from gateway.store.answers import Admitted, Lease, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model
@@ -349,6 +349,8 @@ def _plain(answer: Any) -> tuple[Any, ...]:
             return ("unpriced", answer.limit, answer.scope)
         case TooMany():
             return ("too_many", answer.limit, answer.scope, answer.ceiling)
+        case Lease():
+            return (answer.stop,)
         case Settled():
             return (str(answer.state), answer.usd, answer.images)
         case Verdict():
