@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.catalog import Catalogue
+from gateway.document import Limits
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.ids import new_id
 from gateway.outbound import AsyncClient
@@ -118,18 +119,7 @@ def open_services(
         target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
         for target in catalogue.targets
     }
-    # Two, because an address inside the network is right for a configured upstream's link and wrong for a caller's.
-    fetcher, reference_fetcher = (
-        Fetcher(
-            FetchPolicy(
-                max_bytes=limits.image_bytes,
-                timeout_s=limits.fetch_timeout,
-                idle_s=min(10, limits.fetch_timeout),
-                allowed_origins=frozenset(origins),
-            )
-        )
-        for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
-    )
+    fetcher, reference_fetcher = _open_fetchers(catalogue)
     redis, batcher = connect(store_url), Batcher(store_url)
     # Only a store that is this folder's own can be remembered by it.
     witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
@@ -162,3 +152,32 @@ def open_services(
         witness=witness,
         clients=(paid, pooled),
     )
+
+
+def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
+    """One for results and one for references: an address inside the network is right for a configured upstream's link
+    and wrong for a caller's."""
+    limits = catalogue.limits
+
+    def open_fetcher(origins: Iterable[str]) -> Fetcher:
+        return Fetcher(
+            FetchPolicy(
+                max_bytes=limits.image_bytes,
+                timeout_s=limits.fetch_timeout,
+                idle_s=min(10, limits.fetch_timeout),
+                allowed_origins=frozenset(origins),
+            )
+        )
+
+    configured = {target.config.base_url for target in catalogue.targets}
+    return open_fetcher(configured), open_fetcher(limits.image_url_origins)
+
+
+def _open_fetcher(limits: Limits, origins: Iterable[str]) -> Fetcher:
+    policy = FetchPolicy(
+        max_bytes=limits.image_bytes,
+        timeout_s=limits.fetch_timeout,
+        idle_s=min(10, limits.fetch_timeout),
+        allowed_origins=frozenset(origins),
+    )
+    return Fetcher(policy)

@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,9 +80,12 @@ class Gateway:
     def data_dir(self) -> Path:
         return self.settings.data_dir
 
-    def build(self) -> FastAPI:
-        """The same application once more, for a test that runs it in its own loop. The test closes its services."""
-        return create_app(self.settings, store_url=self.store_url, secrets=SECRETS, env=self.env)
+    @contextlib.asynccontextmanager
+    async def inside(self) -> AsyncIterator[FastAPI]:
+        """The same application once more, in the test's own loop, from its start to its drained end."""
+        app = create_app(self.settings, store_url=self.store_url, secrets=SECRETS, env=self.env)
+        async with app.router.lifespan_context(app):
+            yield app
 
     @property
     def auth(self) -> dict[str, str]:
