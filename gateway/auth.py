@@ -15,6 +15,7 @@ from gateway.document import Alias
 from gateway.job import ImageJob
 from gateway.permits import Permits
 from gateway.services import Services
+from gateway.store.answers import LedgerLost
 from gateway.store.client import StoreUnavailable
 from gateway.store.keyrecord import KeyRecord
 
@@ -31,6 +32,10 @@ class Caller:
         allowed = self.key.models
         return allowed is None or name in allowed or (alias is not None and alias.model in allowed)
 
+    def may_reach(self, upstream: str) -> bool:
+        """Whether this caller may be served by an upstream."""
+        return self.key.upstreams is None or upstream in self.key.upstreams
+
     def check_model(self, name: str, alias: Alias | None) -> None:
         """Raises ModelNotAllowed unless this caller may use the model, by the name that was sent."""
         if not self.may_use(name, alias):
@@ -44,16 +49,16 @@ class Caller:
         key = self.key
         permits = Permits(key.upstreams, key.max_quality, key.max_pixels, key.max_n, pinned=upstream)
         if upstream is not None:
-            self._check_choice(upstream, permits)
+            self._check_choice(upstream)
         permits.check(job)
         return permits
 
-    def _check_choice(self, upstream: str, permits: Permits) -> None:
+    def _check_choice(self, upstream: str) -> None:
         if not self.key.may_pin_upstream:
             raise errors.UpstreamNotAllowed(
                 "This key may not choose its upstream; leave the X-Gateway-Upstream header out."
             )
-        if not permits.allows(upstream.partition("/")[0]):
+        if not self.may_reach(upstream.partition("/")[0]):
             allowed = ", ".join(self.key.upstreams or ())
             raise errors.UpstreamNotAllowed(
                 f"This key may not use the upstream {upstream!r:.100}; it may use {allowed}."
@@ -101,7 +106,13 @@ async def count_wrong(services: Services, address: Address | None, refusal: erro
     )
 
 
-def store_away() -> errors.QuotaStoreUnavailable:
+def store_away(reason: StoreUnavailable | None = None) -> errors.QuotaStoreUnavailable:
+    if isinstance(reason, LedgerLost):
+        return errors.QuotaStoreUnavailable(
+            "The gateway's Redis was emptied or put back, so nothing that costs money is started until its operator "
+            "has run `imagegate audit --accept`.",
+            retry_after=60,
+        )
     return errors.QuotaStoreUnavailable(
         "The gateway's Redis does not answer, so nothing that costs money is started. Try again shortly.", retry_after=5
     )

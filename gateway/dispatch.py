@@ -148,7 +148,7 @@ class Delivery:
         for slot in call.slots:
             tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
-            await self.reservation.mark_sent(call, choice.quote)
+            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome)
         except PublicError as error:
             # What cannot be written down is not sent.
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))

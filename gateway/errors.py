@@ -4,9 +4,12 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
 
     PublicError
     ├── 400  UnknownParameter, InvalidValue, UnsupportedValue, MissingParameter, ModerationBlocked
-    ├── 401  InvalidApiKey          403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed
+    ├── 401  InvalidApiKey
+    ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
+    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
+    ├── 422  IdempotencyMismatch
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
     ├── 429  RateLimited, InsufficientQuota                    431  HeadersTooLarge
     └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
@@ -109,6 +112,11 @@ class AddressNotAllowed(PublicError):
     meaning = "The key may not be used from this address."
 
 
+class RoleNotAllowed(PublicError):
+    status, type, code = 403, "permission_error", "role_not_allowed"
+    meaning = "The operator may look, and this would change something."
+
+
 class ModelNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "model_not_found"
     meaning = "No such model, here or at the upstream; the message says which."
@@ -134,6 +142,26 @@ class ArtifactNotFound(PublicError):
     meaning = "The link is wrong, was altered or has expired."
 
 
+class KeyNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "key_not_found"
+    meaning = "There is no API key of this id."
+
+
+class TeamNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "team_not_found"
+    meaning = "No key and no limit has this team."
+
+
+class OperatorNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "operator_not_found"
+    meaning = "There is no operator of this name."
+
+
+class RecordNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "record_not_found"
+    meaning = "The history has no request of this id, or has it no more."
+
+
 class MethodNotAllowed(PublicError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
     meaning = "The path exists, but not with this method."
@@ -147,6 +175,11 @@ class RequestTimeout(PublicError):
 class RequestTooLarge(PublicError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
     meaning = "The body or one image is over the limit."
+
+
+class IdempotencyMismatch(PublicError):
+    status, type, code = 422, "invalid_request_error", "idempotency_mismatch"
+    meaning = "The same id was used for something else before."
 
 
 class UpstreamOutcomeUnknown(PublicError):

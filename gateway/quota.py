@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 
@@ -19,7 +18,7 @@ from gateway.job import Call, ImageJob
 from gateway.pricing import Quote
 from gateway.routing import Plan
 from gateway.services import Services
-from gateway.store.answers import Admitted, Opening, OverLimit, Rate, TooMany, Unpriced, Verdict
+from gateway.store.answers import Admitted, LedgerLost, Opening, OverLimit, Policy, Rate, TooMany, Unpriced, Verdict
 from gateway.store.backlog import Step
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
@@ -27,7 +26,6 @@ from gateway.store.ledger import Ledger
 FIRST_FENCE = 1
 """The fence of a task that nobody adopted."""
 
-Policy = Literal["presume", "release", "hold"]
 _log = structlog.get_logger(__name__)
 
 
@@ -59,8 +57,8 @@ class Reservation:
             return None
         try:
             answer = await self._ledger.raise_price(self.task, price, self.fence)
-        except StoreUnavailable:
-            return store_away()
+        except StoreUnavailable as error:
+            return store_away(error)
         if isinstance(answer, OverLimit):
             return allowance.refuse(answer, price=(price or 0) * self.images, images=self.images)
         if isinstance(answer, Unpriced):
@@ -71,15 +69,15 @@ class Reservation:
         self.price = price if price is None or self.price is None else max(price, self.price)
         return None
 
-    async def mark_sent(self, call: Call, quote: Quote | None) -> None:
+    async def mark_sent(self, call: Call, quote: Quote | None, policy: Policy) -> None:
         """Write a paid call down before its first byte. Raises PublicError: do not send."""
         price = None if quote is None else quote.expected
         try:
-            answer = await self._ledger.mark_sent(self.task, call.id, call.slots, price, self.fence)
+            answer = await self._ledger.mark_sent(self.task, call.id, call.slots, price, self.fence, policy)
         except StoreUnavailable as error:
             # The mark may have been made: that it was not sent is the evidence which frees its slots again.
             await self.nack(call)
-            raise store_away() from error
+            raise store_away(error) from error
         if answer is not Verdict.HELD:
             raise _lost(answer)
 
@@ -177,10 +175,12 @@ async def _open(
     )
     try:
         return await services.ledger.open(opening)
+    except LedgerLost as error:
+        raise store_away(error) from error
     except StoreUnavailable as error:
         # It may have been opened, and its reply lost: nothing will be sent for it.
         await Reservation(services, task, job.n, price).close()
-        raise store_away() from error
+        raise store_away(error) from error
 
 
 def _lost(answer: Verdict) -> PublicError:

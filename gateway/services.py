@@ -28,10 +28,12 @@ from gateway.store.history import History
 from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
+from gateway.store.operators import OperatorStore
 from gateway.store.recorder import Recorder
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
+from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
@@ -39,10 +41,7 @@ from gateway.upstreams import ADAPTERS, Line, Upstream
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
-
-    `worker` is this process's name in the ledger.
-    """
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
 
     settings: Settings
     catalogue: Catalogue
@@ -50,6 +49,7 @@ class Services:
     batcher: Batcher
     ledger: Ledger
     keys: KeyStore
+    operators: OperatorStore
     key_cache: KeyCache
     wrong_keys: WrongKeys
     task_store: TaskStore
@@ -66,10 +66,15 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
+    witness: Witness
     backlog: Backlog = field(default_factory=Backlog)
-    worker: str = field(default_factory=lambda: new_id("worker"))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()
+
+    @property
+    def worker(self) -> str:
+        """This process's name in the ledger."""
+        return self.witness.worker
 
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
@@ -126,6 +131,8 @@ def open_services(
         for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
     redis, batcher = connect(store_url), Batcher(store_url)
+    # Only a store that is this folder's own can be remembered by it.
+    witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     history = History(batcher, redis, accounting)
     return Services(
@@ -133,15 +140,16 @@ def open_services(
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
-        ledger=Ledger(batcher, Calendar(accounting.time_zone)),
+        ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),
+        operators=OperatorStore(redis, pepper),
+        changes=Changes(redis, accounting),
         task_store=TaskStore(redis),
         history=history,
         recorder=Recorder(history.write),
         usage=Usage(redis, accounting),
-        changes=Changes(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
@@ -151,5 +159,6 @@ def open_services(
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
+        witness=witness,
         clients=(paid, pooled),
     )

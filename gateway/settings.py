@@ -7,6 +7,7 @@ catalogue says.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,10 +25,20 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from typing_extensions import override
 
 from gateway.addresses import read_network
+from gateway.redisurl import FORMS, read_redis_url
 
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
 """The least length of the pepper and of the signing key."""
+
+TOKEN_LENGTH = 32
+"""The least length of an admin token, in characters."""
+
+_DISTINCT = 8
+_PLACEHOLDERS = (
+    *("changeme", "replaceme", "placeholder", "password", "example", "yourtoken", "yoursecret", "admintoken"),
+    *("longrandomtext", "abcdefghij", "qwertyuiop", "0123456789", "1234567890"),
+)
 
 SHIPPED_CONFIG = Path(__file__).parent / "config" / "gateway.yaml"
 SOURCE_CONFIG = Path(__file__).parent.parent / "config" / "gateway.yaml"
@@ -70,10 +81,7 @@ def _http_url(value: str | None) -> str | None:
 def _redis_url(secret: SecretStr | None) -> SecretStr | None:
     if secret is None:
         return None
-    parts = urlsplit(secret.get_secret_value())
-    is_reachable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
-    if parts.scheme not in ("redis", "rediss", "unix") or not is_reachable:
-        raise ValueError("not such a URL")
+    read_redis_url(secret.get_secret_value())
     return secret
 
 
@@ -97,6 +105,24 @@ def _long_enough(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None and len(secret.get_secret_value().encode()) < SECRET_BYTES:
         raise ValueError(f"shorter than {SECRET_BYTES} bytes")
     return secret
+
+
+def find_weakness(token: str) -> str | None:
+    """Why an admin token could be guessed, or None."""
+    if len(token) < TOKEN_LENGTH:
+        return f"shorter than {TOKEN_LENGTH} characters"
+    if len(set(token)) < _DISTINCT:
+        return f"fewer than {_DISTINCT} different characters"
+    plain = re.sub(r"[^a-z0-9]", "", token.lower())
+    return next((f"it holds {word!r}" for word in _PLACEHOLDERS if word in plain), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def find_config() -> Path:
@@ -133,7 +159,10 @@ class Settings(BaseSettings):
     )
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         default=None,
-        description="redis://host:6379/0, rediss://host:6380/0 or unix:///path.sock; unset, an embedded server runs",
+        description=f"{FORMS}; unset, an embedded server runs",
+    )
+    redis_wait_replicas: int = Field(
+        default=0, ge=0, le=16, description="how many replicas must have a change of money before it counts, 0 to 16"
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="an address to listen on, such as 0.0.0.0")
     port: int = Field(default=8080, ge=0, le=65535, description="a number from 1 to 65535, or 0 for any free port")
@@ -157,7 +186,10 @@ class Settings(BaseSettings):
         default=None,
         description="s3://bucket/prefix, gs://bucket, az://container or file:///folder; unset, the data folder",
     )
-    admin_token: SecretStr | None = Field(default=None, description="a long random text; unset, the admin API is off")
+    admin_token: SecretStr | None = Field(
+        default=None,
+        description="a long random text, such as `openssl rand -hex 32` prints; unset, the admin API is off",
+    )
     key_pepper: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(
         default=None, description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints"
     )
@@ -194,9 +226,23 @@ def load_settings(env: Mapping[str, str]) -> Settings:
             for name in ("key_pepper", "signing_key")
             if name not in values
         ]
+    elif settings is not None and settings.redis_wait_replicas:
+        problems.append(
+            f"{variable('redis_wait_replicas')}: the embedded server has no replicas; set GATEWAY_REDIS_URL too"
+        )
+    if settings is not None and not is_loopback(settings.host) and (warning := warn_of_token(settings)):
+        problems.append(warning)
     if settings is None or problems:
         raise SettingsError(problems)
     return settings
+
+
+def warn_of_token(settings: Settings) -> str | None:
+    """What is wrong with the admin token, if anything; `load_settings` refuses it where others reach the gateway."""
+    if settings.admin_token is None or not (weakness := find_weakness(settings.admin_token.get_secret_value())):
+        return None
+    right = Settings.model_fields["admin_token"].description
+    return f"{variable('admin_token')}: a weak token ({weakness}), which opens every key and budget; set {right}"
 
 
 def _collect(env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,16 @@ async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
         return await work(Ledger(batcher, Calendar()))
     finally:
         await batcher.aclose()
+
+
+async def know_store(store_url: str, epoch: str, worker: str) -> None:
+    """Make a store that was emptied the one a running gateway knows."""
+    redis = connect(store_url)
+    try:
+        await redis.set("{igw}:epoch", f"{epoch} created 1")
+        await redis.zadd("{igw}:leases", {worker: (time.time() + 15) * 1_000_000})
+    finally:
+        await redis.aclose()
 
 
 async def read_hash(store_url: str, name: str) -> dict[str, str]:

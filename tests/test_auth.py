@@ -88,6 +88,13 @@ def test_trusted_proxy_names_its_peer(gateways: Gateways, forwarded: str, status
     assert answer.status_code == status, answer.text
 
 
+@pytest.mark.parametrize(("settings", "scheme"), [({}, "http"), (BEHIND_PROXY, "https")], ids=["untrusted", "trusted"])
+def test_trusted_proxy_names_the_scheme(gateways: Gateways, settings: dict[str, Any], scheme: str) -> None:
+    """Links say https where a trusted proxy says that the caller did, and nobody else can say so."""
+    answer = gateways.open(settings).generate({"x-forwarded-proto": "https"}, response_format="url")
+    assert answer.json()["data"][0]["url"].startswith(f"{scheme}://")
+
+
 def test_guesses_are_slowed(gateway: Gateway) -> None:
     """The 31st wrong key in a minute is a 429 that says when to come back; a right key from there goes on working."""
     assert [guess(gateway).status_code for _ in range(30)] == [401] * 30
@@ -150,6 +157,7 @@ def test_key_may_be_bound_to_upstreams(gateway: Gateway) -> None:
     """A key bound to one upstream is served by it, and refused where a model has no other."""
     bound = with_key(gateway, upstreams=["apiany"])
     assert bound.generate(model="gpt-image-2", size="1024x1024").headers["x-gateway-upstream"] == "apiany"
+    assert [one["id"] for one in bound.get("/v1/models").json()["data"]] == ["gpt-image-2", TASKS, "dall-e-3"]
     answer = bound.generate(model=OFFICIAL)
     assert refused(answer) == (403, "model_not_allowed")
     assert "may use the upstreams apiany only" in error_of(answer)["message"]

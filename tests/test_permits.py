@@ -7,10 +7,9 @@ import pytest
 from gateway.errors import ModelNotAllowed, UnsupportedValue
 from gateway.permits import Permits
 from gateway.sizes import SQUARE, Shape, Size
-from tests.plans import make_job, plan, shipped
+from tests.plans import COMBINATIONS, make_job, plan, shipped
 
 LEAST = 655_360
-FIXED = {"edit_quality": True}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +83,37 @@ def test_snapped_size_counts_as_made() -> None:
     assert plan(make_job(size=size), catalogue).choices[0].fit.made == Size(1536, 1024)
     with pytest.raises(UnsupportedValue, match="would make 1536x1024, and this key is held to 1,400,000 pixels"):
         plan(make_job(size=size), catalogue, permits=Permits(max_pixels=1_400_000))
+
+
+CAPS = [
+    Permits(max_quality="low"),
+    Permits(max_quality="medium", max_pixels=SQUARE.pixels),
+    Permits(max_pixels=2_100_000, upstreams=("anyfast", "apiany")),
+    Permits(max_n=3, max_quality="medium", max_pixels=3_000_000, upstreams=("apiany",)),
+]
+
+
+@pytest.mark.parametrize("permits", CAPS, ids=repr)
+@pytest.mark.parametrize("rules", [{}, {"sizes": "nearest"}], ids=str)
+def test_no_plan_is_beyond_the_caps(permits: Permits, rules: dict[str, Any]) -> None:
+    """Whatever is asked: every target of every plan would make no more than the key allows, where it may."""
+    catalogue, planned = shipped(**rules), 0
+    ranks = {"low": 0, "medium": 1, "high": 2}
+    for asked in COMBINATIONS:
+        job = make_job(**asked)
+        try:
+            permits.check(job)
+            found = plan(job, catalogue, permits=permits)
+        except UnsupportedValue:
+            continue
+        planned += 1
+        for choice in found.choices:
+            made = choice.fit.made
+            assert permits.upstreams is None or choice.target.upstream in permits.upstreams
+            assert permits.max_n is None or job.n <= permits.max_n
+            assert permits.max_pixels is None or (made is not None and made.pixels <= permits.max_pixels)
+            assert ranks[choice.fit.quality or "medium"] <= ranks[permits.max_quality or "high"]
+    assert planned > 10
 
 
 def test_other_upstreams_are_left_out() -> None:

@@ -33,8 +33,14 @@ async def show_model(model: str, services: ServicesDep, caller: CallerDep) -> di
 
 
 def _names(services: Services, caller: Caller) -> list[str]:
-    catalogue = services.catalogue
-    return [name for name in catalogue.model_names() if caller.may_use(name, catalogue.document.aliases.get(name))]
+    return [name for name in services.catalogue.model_names() if _is_served(services, caller, name)]
+
+
+def _is_served(services: Services, caller: Caller, name: str) -> bool:
+    found = services.catalogue.find_model(name)
+    if found is None or not caller.may_use(name, found[1]):
+        return False
+    return any(caller.may_reach(target.upstream) for target in services.catalogue.targets_of(found[0]))
 
 
 def _describe(name: str) -> dict[str, Any]:

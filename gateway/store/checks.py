@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import time
+from collections.abc import Mapping
+from typing import Any
+
+from redis.exceptions import ResponseError
 
 from gateway.datafolder import Secrets
+from gateway.redisurl import read_redis_url
 from gateway.settings import StartRefused
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable, connect, describe
 from gateway.store.keys import KeyStore
+
+OLDEST = (7, 0)
+"""Before it, an error inside a script (no room, read-only) does not say what it is. Valkey 7.2 is as Redis 7.2."""
 
 _POLL_S = 0.2
 
@@ -23,15 +32,43 @@ class StoreRefused(StartRefused):
 
 
 async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
-    """Raise StoreRefused or PepperMismatch unless the store answers in time, evicts nothing, and has our secrets."""
+    """Raise StoreRefused or PepperMismatch unless the store answers in time, can be relied on, and has our secrets."""
     client = connect(url)
     try:
         await _answers(client, url, wait_s)
-        await _evicts_nothing(client, url)
+        # INFO and not CONFIG: managed servers refuse CONFIG.
+        if problem := find_problem(await client.execute_command("INFO"), is_cluster=_is_cluster(url)):
+            raise StoreRefused(f"Redis at {describe(url)} {problem}")
         await KeyStore(client, secrets.pepper).check_pepper()
         await _knows_signing_key(client, url, secrets.signing_key)
     finally:
         await client.aclose()
+
+
+def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
+    """Why a server that says this of itself cannot hold money, and what to do; what it does not say is believed."""
+    version = str(facts.get("redis_version", ""))
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if (found := re.match(r"(\d+)\.(\d+)", version)) and (int(found[1]), int(found[2])) < OLDEST:
+        return f"is version {version}, which is too old. Use Redis 7.0 or newer, or Valkey"
+    if facts.get("role", "master") != "master":
+        return (
+            "is a replica, which cannot be written to. Name its master, or use the Sentinel form of GATEWAY_REDIS_URL"
+        )
+    if facts.get("cluster_enabled", 0) and not is_cluster:
+        return (
+            "is a Cluster's node. Write redis+cluster://host:6379 in GATEWAY_REDIS_URL, so that its owner is followed"
+        )
+    if policy != "noeviction":
+        return (
+            f"throws entries away when it is full (maxmemory-policy {policy}), which would lose money that was spent. "
+            "Set its maxmemory-policy to noeviction"
+        )
+    return None
+
+
+def _is_cluster(url: str) -> bool:
+    return read_redis_url(url).kind == "cluster"
 
 
 async def _answers(client: StoreClient, url: str, wait_s: float) -> None:
@@ -39,7 +76,7 @@ async def _answers(client: StoreClient, url: str, wait_s: float) -> None:
     while True:
         try:
             await client.execute_command("PING")
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ResponseError) as error:
             if time.monotonic() > deadline:
                 raise StoreRefused(
                     f"Redis at {describe(url)} does not answer ({error}). Start it, or correct GATEWAY_REDIS_URL"
@@ -47,17 +84,6 @@ async def _answers(client: StoreClient, url: str, wait_s: float) -> None:
             await asyncio.sleep(_POLL_S)
         else:
             return
-
-
-async def _evicts_nothing(client: StoreClient, url: str) -> None:
-    # INFO and not CONFIG: managed servers refuse CONFIG.
-    memory = await client.execute_command("INFO", "memory")
-    policy = str(memory.get("maxmemory_policy", "noeviction"))
-    if policy != "noeviction":
-        raise StoreRefused(
-            f"Redis at {describe(url)} throws entries away when it is full (maxmemory-policy {policy}), "
-            "which would lose money that was spent. Set its maxmemory-policy to noeviction"
-        )
 
 
 async def _knows_signing_key(client: StoreClient, url: str, signing_key: bytes) -> None:

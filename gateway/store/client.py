@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -19,13 +18,19 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from typing_extensions import override
 
+from gateway.redisurl import read_redis_url
+from gateway.store.connections import connection_options
+
 DEADLINE_S = 1.4
 """The longest a command may take, waiting for a connection included."""
 
 CONNECTIONS = 64
 
 # What a server answers while it starts, fails over or can no longer write; no other error means that Redis is away.
-_AWAY = ("MISCONF", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "OOM", "NOAUTH")
+_AWAY = (
+    *("MISCONF", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "OOM", "NOAUTH"),
+    *("MOVED", "ASK "),
+)
 _AWAY_ERRORS = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
@@ -34,6 +39,8 @@ _AWAY_ERRORS = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
+    # A Cluster's slot has another owner, which the next connection finds.
+    redis.exceptions.AskError,
 )
 
 
@@ -70,23 +77,23 @@ class StoreClient(Redis):
 
 
 def connect(url: str, *, deadline_s: float | None = DEADLINE_S, connections: int = CONNECTIONS) -> StoreClient:
-    """A client for `redis://`, `rediss://` or `unix://`; connects at its first command.
+    """A client for a URL of any form; connects at its first command. Raises ValueError for what is no such URL.
 
     `deadline_s` None is for a reader of its own that blocks in XREAD or waits on a channel; it alone may wait for long.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=deadline_s,
+    common: dict[str, Any] = {
         # Above the deadline, so that one clock decides; below it a lost reply would be reported by either of two.
-        socket_timeout=None if deadline_s is None else deadline_s + 1,
-        socket_connect_timeout=DEADLINE_S if deadline_s is None else deadline_s + 1,
+        "socket_timeout": None if deadline_s is None else deadline_s + 1,
+        "socket_connect_timeout": DEADLINE_S if deadline_s is None else deadline_s + 1,
         # redis-py's default re-sends a command whose reply was lost, ten times.
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        decode_responses=True,
-        # Version 3 lets the server push messages between replies, and is refused by servers before Redis 6.
-        protocol=2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "decode_responses": True,
+        # Version 3 lets the server push messages between replies.
+        "protocol": 2,
+    }
+    pool = BlockingConnectionPool(
+        max_connections=connections, timeout=deadline_s, **connection_options(read_redis_url(url), common)
     )
     client = cast(StoreClient, StoreClient.from_pool(pool))
     client.deadline_s = deadline_s
@@ -95,10 +102,7 @@ def connect(url: str, *, deadline_s: float | None = DEADLINE_S, connections: int
 
 def describe(url: str) -> str:
     """A Redis URL without its credentials and options, for messages."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
-    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+    return read_redis_url(url).describe()
 
 
 def is_away(error: Exception) -> bool:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from gateway.datafolder import DataFolder, ServerRecord
 from gateway.processes import name_exit, spawn, stop
@@ -45,7 +46,7 @@ class EmbeddedServer:
         self._files = folder.path / "valkey"
         self._log = folder.path / "valkey.log"
         self.socket = self._choose_socket()
-        self.url = f"unix://{self.socket}"
+        self.url = url_of(self.socket)
 
     async def start(self) -> subprocess.Popen[bytes]:
         """A server that answers; its process is for the caller to wait for. Raises ServerFailed."""
@@ -169,7 +170,7 @@ def running_url(folder: DataFolder) -> str | None:
     record = folder.server()
     if record is None or not ask(record.socket, b"PING\r\n").startswith(b"+PONG"):
         return None
-    return f"unix://{record.socket}"
+    return url_of(record.socket)
 
 
 def store_url(settings: Settings) -> str:
@@ -182,7 +183,12 @@ def store_url(settings: Settings) -> str:
     record = DataFolder(settings.data_dir).server()
     if record is None:
         raise ServerFailed(f"No server runs in {settings.data_dir}. Start the gateway: imagegate serve")
-    return f"unix://{record.socket}"
+    return url_of(record.socket)
+
+
+def url_of(socket_path: Path) -> str:
+    """The URL of a server on this socket, whatever signs the path has."""
+    return f"unix://{quote(str(socket_path))}"
 
 
 def _platform() -> str:

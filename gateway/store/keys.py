@@ -23,7 +23,7 @@ PREFIX = "igw_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM = 32
 _CHECK = 6
-_SHAPE = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECK}}}")
+_BODY = re.compile(rf"[0-9A-Za-z]{{{_RANDOM}}}")
 
 DAY_S = 86_400
 """How long a rotated key's former secret works, in seconds, unless something else is said."""
@@ -111,10 +111,12 @@ class KeyStore:
             if not hmac.compare_digest(str(theirs), mine):
                 raise PepperMismatch
 
-    async def add(self, new: NewKey, *, demo: bool = False) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nothing can show again."""
+    async def add(self, new: NewKey, *, demo: bool = False, key_id: str | None = None) -> tuple[KeyRecord, str]:
+        """A new key and its secret, which nothing can show again. `key_id` is one that was made for it before."""
         secret = make_secret()
-        record = KeyRecord(id=new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump())
+        record = KeyRecord(
+            id=key_id or new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump()
+        )
         digest = self.digest(secret)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(names.KEY(digest), items=_pairs(record.to_hash()))
@@ -140,8 +142,7 @@ class KeyStore:
 
     async def show(self, key_id: str) -> KeyRecord:
         """Raises KeyNotFound."""
-        digest = await _reply(self._redis.hget(names.KEY_INDEX(), key_id))
-        record = None if digest is None else await self.find(str(digest))
+        record = await self._look(key_id)
         if record is None:
             raise KeyNotFound(key_id)
         return record
@@ -153,8 +154,13 @@ class KeyStore:
             for digest in index.values():
                 pipe.hgetall(names.KEY(digest))
             rows = await pipe.execute()
-        records = (KeyRecord.from_hash(row) for row in rows if row)
-        return sorted((one for one in records if team in (None, one.team)), key=lambda record: record.id)
+        # A record that is not there was deleted a moment ago, or rotated and so stands elsewhere.
+        found = [
+            KeyRecord.from_hash(row) if row else await self._look(key_id)
+            for key_id, row in zip(index, rows, strict=True)
+        ]
+        records = [one for one in found if one is not None and team in (None, one.team)]
+        return sorted(records, key=lambda record: record.id)
 
     async def disable(self, key_id: str) -> KeyRecord:
         """Refuse the key. Raises KeyNotFound."""
@@ -201,26 +207,35 @@ class KeyStore:
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
             raise KeyNotFound(key_id)
 
+    async def _look(self, key_id: str) -> KeyRecord | None:
+        digest = await _reply(self._redis.hget(names.KEY_INDEX(), key_id))
+        return None if digest is None else await self.find(str(digest))
+
     def digest(self, secret: str) -> str:
         """By which a key is known here."""
         return self._hmac(secret)
 
     def _hmac(self, text: str) -> str:
-        return hmac.new(self._pepper, text.encode(), "sha256").hexdigest()
+        return digest_of(text, self._pepper)
 
 
-def make_secret() -> str:
+def make_secret(prefix: str = PREFIX) -> str:
     """A new key: `igw_`, 190 bits of chance, and a checksum by which a mistyped or a leaked one is recognised."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
-    return f"{PREFIX}{body}{_checksum(body)}"
+    return f"{prefix}{body}{_checksum(body)}"
 
 
-def is_well_formed(secret: str) -> bool:
+def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
     """Whether a text can be one of our keys at all."""
-    if not _SHAPE.fullmatch(secret):
+    body = secret[len(prefix) : -_CHECK]
+    if not secret.startswith(prefix) or not _BODY.fullmatch(body):
         return False
-    body = secret[len(PREFIX) : -_CHECK]
     return secret[-_CHECK:] == _checksum(body)
+
+
+def digest_of(secret: str, pepper: bytes) -> str:
+    """What is stored in a secret's place."""
+    return hmac.new(pepper, secret.encode(), "sha256").hexdigest()
 
 
 def _checksum(body: str) -> str:

@@ -36,6 +36,11 @@ FORMER_KEY = Name(
 )
 WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
 
+OPERATOR_INDEX = Name("operators", "hash", "for ever", "store.operators", "operator's name → digest of the token")
+OPERATOR = Name(
+    "operator", "hash", "until the operator is deleted", "store.operators", "one operator, by the digest of the token"
+)
+
 TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
 )
@@ -60,6 +65,7 @@ HOLD = Name(
     "store.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
 )
+EPOCH = Name("epoch", "string", "for ever", "store.ledger", "by what processes know that the store forgot nothing")
 OPEN = Name("open", "sorted set", "until over", "store.ledger", "tasks that may still hold money, by their opening, µs")
 ENDED = Name("ended", "sorted set", "until folded", "store.ledger", "tasks that wait for nothing, by their end, µs")
 DOUBTFUL = Name("doubtful", "sorted set", "until folded", "store.ledger", "ended tasks with a presumed call, likewise")
@@ -90,8 +96,11 @@ NAMES = (
     KEY_INDEX,
     KEY,
     FORMER_KEY,
+    OPERATOR_INDEX,
+    OPERATOR,
     WRONG_KEYS,
     TASK,
+    EPOCH,
     LIMITS,
     WINDOW,
     RATE,

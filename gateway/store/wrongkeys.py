@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
+import structlog
+
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable
 
@@ -16,6 +18,8 @@ LIMIT = 30
 WINDOW_S = 60.0
 _MOST_SOURCES = 10_000
 _AWAY_S = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 class WrongKeys:
@@ -38,6 +42,8 @@ class WrongKeys:
         if number <= self._limit:
             number, end = await self._ask(source, number + 1, end)
             self._remember(source, number, end)
+            if number > self._limit:
+                _log.warning("too many wrong keys from one address", address=source, keys=number)
         return max(0.0, end - time.monotonic()) if number > self._limit else None
 
     def forget(self) -> None:

@@ -88,9 +88,11 @@ async def test_missing_server_is_away() -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("redis://:hunter2@cache:6380/1?ssl=1", "redis://cache:6380/1"),
-        ("rediss://u:p@cache", "rediss://cache:6379"),
+        ("redis://:hunter2@cache:6380/1", "redis://cache:6380/1"),
+        ("rediss://u:hunter2@cache?ssl_password=hunter2", "rediss://cache:6379"),
         ("unix:///run/v.sock?password=hunter2", "unix:///run/v.sock"),
+        ("redis+sentinel://u:hunter2@a,b:1/main?sentinel_password=hunter2", "redis+sentinel://a:26379,b:1/main"),
+        ("rediss+cluster://:hunter2@[::1]:7000,b", "rediss+cluster://[::1]:7000,b:6379"),
     ],
 )
 def test_description_hides_credentials(url: str, shown: str) -> None:
