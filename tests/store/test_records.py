@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 
 from gateway.ids import new_id
-from gateway.store.records import CREDIT, Credit, Line, Record, Sums, record_id, subtract
+from gateway.store.answers import HeldCall, Hold, Verdict
+from gateway.store.records import CREDIT, Credit, Line, Record, Sums, describe_hold, record_id, subtract
 from tests.store.histories import NOON, make_call, make_record, records
 from tests.store.ledgers import make_id
 
@@ -78,3 +79,51 @@ def test_credit_is_no_upstreams() -> None:
     """A correction moves dollars alone, under a name that no upstream can have."""
     credit = Credit(id=make_id("change", 1), team="design", usd=-3, reason="agreed")
     assert credit.lines() == {Line("", "design", "", CREDIT): Sums(usd=-3)}
+
+
+def hold_of(*states: Verdict) -> Hold:
+    """A dead worker's task with a call of 7 µ$ in each state."""
+    return Hold(
+        task=make_id("task", 1),
+        key=KEY,
+        team="design",
+        worker=make_id("worker", 1),
+        fence=2,
+        state="closed",
+        opened=NOON,
+        windows=("", "", ""),
+        images=3,
+        free=0,
+        amounts={},
+        calls=tuple(
+            HeldCall(
+                make_id("call", number), state, 7, 7 if state in ("presumed", "posted") else 0, 1, 1, NOON, "presume"
+            )
+            for number, state in enumerate(states)
+        ),
+    )
+
+
+def test_dead_workers_task_is_told() -> None:
+    """Of a task whose worker died the record says what it cost, as the ledger knows it."""
+    record = describe_hold(hold_of(Verdict.POSTED, Verdict.PRESUMED, Verdict.HELD, Verdict.VOID))
+    assert (record.task, record.key, record.team) == (make_id("task", 1), KEY, "design")
+    assert (record.price_settled, record.n_asked, record.n_delivered, record.status) == (14, 3, 1, 500)
+    assert record.is_presumed
+
+
+def test_known_request_outdoes_guesses() -> None:
+    """A worker that was only asleep tells more than its heir: its words stand, whoever wrote first, and later bills."""
+    thin = describe_hold(hold_of(Verdict.PRESUMED, Verdict.POSTED))
+    whole = make_record(
+        id=thin.id,
+        task=thin.task,
+        model="dall-e-3",
+        calls=(make_call(0, usd=6, images=1, state="posted"), make_call(1, usd=0, images=0, state="held")),
+    )
+    for merged in (thin.merged(whole), whole.merged(thin)):
+        assert (merged.model, merged.request, merged.status) == ("dall-e-3", whole.request, 200)
+        assert [(call.usd, call.state, call.upstream) for call in merged.calls] == [
+            (6, "posted", "anyfast"),
+            (7, "posted", "anyfast"),
+        ]
