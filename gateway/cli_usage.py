@@ -306,6 +306,8 @@ def _show_cell(cell: object) -> str:
 
 def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
     status = f"{record.status} {record.error or ''}".strip()
+    if record.repeats > 1:
+        status = f"{status}, {record.repeats} times"
     return (
         calendar.show_instant(record.time),
         record.task or record.id,

@@ -120,6 +120,8 @@ class Record(_Fact):
     price_held: int | None = None
     status: int = 200
     error: str | None = None
+    repeats: int = 1
+    """How many requests this record tells of: refusals that come too fast are told together."""
     seconds: float = 0.0
     prompt: str | None = None
 
@@ -166,7 +168,9 @@ class Record(_Fact):
             line = self._line(call.upstream)
             found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0)
         line = self._line(self._last_upstream())
-        found[line] = found.get(line, Sums()) + Sums(requests=1, errors=int(self.status >= 400))
+        found[line] = found.get(line, Sums()) + Sums(
+            requests=self.repeats, errors=self.repeats if self.status >= 400 else 0
+        )
         return found
 
     def _last_upstream(self) -> str:
