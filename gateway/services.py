@@ -31,6 +31,7 @@ from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
 from gateway.store.recorder import Recorder
+from gateway.store.refusals import Refusals
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
@@ -56,6 +57,7 @@ class Services:
     task_store: TaskStore
     history: History
     recorder: Recorder
+    refusals: Refusals
     usage: Usage
     changes: Changes
     upstreams: Mapping[str, Upstream]
@@ -87,6 +89,7 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
+        self.refusals.flush()
         await self.recorder.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
@@ -125,6 +128,7 @@ def open_services(
     witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     history = History(batcher, redis, accounting)
+    recorder = Recorder(history.write)
     return Services(
         settings=settings,
         catalogue=catalogue,
@@ -138,7 +142,8 @@ def open_services(
         changes=Changes(redis, accounting),
         task_store=TaskStore(redis),
         history=history,
-        recorder=Recorder(history.write),
+        recorder=recorder,
+        refusals=Refusals(recorder.note),
         usage=Usage(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,

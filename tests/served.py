@@ -34,9 +34,10 @@ from gateway.settings import Settings
 from gateway.store.answers import HeldCall, Scope, Spent, Standings
 from gateway.store.keys import KeyRecord
 from gateway.store.ledger import Ledger
+from gateway.store.records import Record
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, know_store, read_hash, read_tasks, with_keys, with_ledger
+from tests.stored import SECRETS, know_store, read_hash, read_records, read_tasks, with_keys, with_ledger
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
@@ -160,8 +161,15 @@ class Gateway:
         return sum(parse_usd(one["price_usd"]) for one in self.simulator.book() if not one["refunded"])
 
     def settle(self) -> None:
-        """Return once no work runs."""
+        """Return once no work runs and every record is written."""
         wait_until(lambda: not self.services.running, "the end of the running work", 10)
+        wait_until(lambda: not self.services.recorder.waiting, "the last record", 10)
+
+    def records(self) -> list[Record]:
+        """This test's key's records, oldest first."""
+        assert self.record is not None
+        self.settle()
+        return asyncio.run(read_records(self.store_url, key=self.record.id))
 
     def leftovers(self) -> list[Path]:
         """Temporary files, and bytes that are still counted as under way."""
