@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from gateway import errors
 from gateway.errors import PublicError
 from gateway.money import show_usd
-from gateway.store.answers import OverLimit, Rate, Standing, TooMany
+from gateway.store.answers import OverLimit, Rate, Standings, TooMany
 
 SECOND = 1_000_000
 """µs."""
@@ -34,21 +34,17 @@ _HEADERS = {"requests_minute": "requests", "images_minute": "images"}
 _WHOSE = {"key": "this key", "team": "this key's team", "everyone": "everyone on this gateway"}
 
 
-def refuse(over: OverLimit, *, now: int, price: int, images: int) -> PublicError:
-    """The answer to a request over a limit: `price` µ$ and `images` were asked for, `now` is in µs.
+def refuse(over: OverLimit, *, price: int, images: int) -> PublicError:
+    """The answer to a request over a limit, which asked for `price` µ$ and `images`.
 
     A rate says when to come back. A budget does not: an SDK that is told would sleep for nothing, and twice.
     """
     if over.limit not in ("requests_minute", "images_minute", "concurrent_requests"):
-        return _refuse_budget(over, price=price, images=images)
-    wait = 1 if over.resets is None else math.ceil((over.resets - now) / SECOND)
-    seconds = min(max(wait, 1), LONGEST_RETRY_S)
-    needs = f" This request needs {images}." if over.limit == "images_minute" and images > 1 else ""
-    return errors.RateLimited(
-        f"Rate limit reached for {_whose(over.scope)} on {_WORDS[over.limit]} ({over.limit}): "
-        f"Limit {over.ceiling}, Left {over.left}.{needs} Please try again in {seconds}s.",
-        retry_after=seconds,
-    )
+        error = _refuse_budget(over, price=price, images=images)
+    else:
+        error = _refuse_rate(over, images=images)
+    error.headers |= rate_headers(over.rates)
+    return error
 
 
 def refuse_ever(many: TooMany) -> PublicError:
@@ -75,11 +71,11 @@ def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:
     return found
 
 
-def rates_of(standings: Iterable[Standing], now: int) -> list[Rate]:
+def rates_of(standings: Standings) -> list[Rate]:
     """The limits a minute among standings that were looked up."""
     return [
-        Rate(one.limit, one.scope, one.ceiling, one.left, max(0, (one.resets or now) - now))
-        for one in standings
+        Rate(one.limit, one.scope, one.ceiling, one.left, max(0, (one.resets or standings.now) - standings.now))
+        for one in standings.limits
         if one.limit in _HEADERS
     ]
 
@@ -95,6 +91,17 @@ def show_duration(micro: int) -> str:
 def show_instant(micro: int) -> str:
     """An instant in µs as RFC 3339 writes it, in UTC."""
     return datetime.fromtimestamp(micro // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _refuse_rate(over: OverLimit, *, images: int) -> PublicError:
+    wait = 1 if over.resets is None else math.ceil((over.resets - over.now) / SECOND)
+    seconds = min(max(wait, 1), LONGEST_RETRY_S)
+    needs = f" This request needs {images}." if over.limit == "images_minute" and images > 1 else ""
+    return errors.RateLimited(
+        f"Rate limit reached for {_whose(over.scope)} on {_WORDS[over.limit]} ({over.limit}): "
+        f"Limit {over.ceiling}, Left {over.left}.{needs} Please try again in {seconds}s.",
+        retry_after=seconds,
+    )
 
 
 def _refuse_budget(over: OverLimit, *, price: int, images: int) -> PublicError:

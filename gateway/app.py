@@ -18,11 +18,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__, catalog, heap, tasks
-from gateway.api import artifacts, health, images, models
+from gateway.admin.router import PREFIX as ADMIN_PREFIX
+from gateway.admin.router import admin_router
+from gateway.api import artifacts, health, images, key, models
 from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
+from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
@@ -80,6 +83,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(_clear_spools, services.spool_folder)
+        bookkeeping = Bookkeeping(services.ledger, services.worker, _pace(services), lambda task: _runs(services, task))
+        await bookkeeping.start()
         keepers = (asyncio.create_task(_sweep(services)), asyncio.create_task(_trim(services)))
         yield
         for keeper in keepers:
@@ -90,6 +95,7 @@ def create_app(
         waited = time.monotonic() - (app.state.draining_since or time.monotonic())
         if left := await tasks.drain(services, max(0.0, settings.drain_s - waited)):
             _log.error("tasks were cut off at the end of the drain", tasks=left)
+        await bookkeeping.stop()
         await services.close()
 
     app = FastAPI(
@@ -98,12 +104,7 @@ def create_app(
     app.state.services = services
     app.state.draining_since = None
     add_error_handlers(app)
-    app.include_router(health.router)
-    app.include_router(images.router, prefix="/v1")
-    app.include_router(models.router, prefix="/v1")
-    app.include_router(artifacts.router, prefix="/v1")
-    # A base URL pasted without /v1 is the commonest mistake.
-    app.include_router(images.router, include_in_schema=False)
+    _include_routes(app, settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -116,6 +117,18 @@ def create_app(
     return app
 
 
+def _include_routes(app: FastAPI, settings: Settings) -> None:
+    app.include_router(health.router)
+    app.include_router(images.router, prefix="/v1")
+    app.include_router(models.router, prefix="/v1")
+    app.include_router(key.router, prefix="/v1")
+    app.include_router(artifacts.router, prefix="/v1")
+    # A base URL pasted without /v1 is the commonest mistake.
+    app.include_router(images.router, include_in_schema=False)
+    if settings.admin_token is not None:
+        app.include_router(admin_router(), prefix=ADMIN_PREFIX, include_in_schema=False)
+
+
 def wire_limits(app: FastAPI) -> WireLimits:
     """The catalogue's bounds on a connection, for the protocol class."""
     limits = app.state.services.catalogue.limits
@@ -125,6 +138,15 @@ def wire_limits(app: FastAPI) -> WireLimits:
         header_count=limits.header_count,
         body_idle_s=limits.body_idle,
     )
+
+
+def _pace(services: Services) -> Pace:
+    times = [target.config.timeouts for target in services.catalogue.targets]
+    return Pace(call_timeout_s=max((each.connect + each.call + each.task + each.collect for each in times), default=0))
+
+
+def _runs(services: Services, task: str) -> bool:
+    return any(each.get_name() == task for each in services.running)
 
 
 async def _sweep(services: Services) -> None:

@@ -22,7 +22,8 @@ _SAVE = (
 class Facts:
     """What the banner tells. `demo_key` None is outside demo mode; `simulator` None when real upstreams answer.
 
-    `command` runs this program again from the caller's shell, on the same data folder; `on` and `off` are upstreams.
+    `command` runs this program again from the caller's shell, on the same data folder; `on`, `off` and
+    `unpriced` are upstreams.
     """
 
     url: str
@@ -33,6 +34,7 @@ class Facts:
     simulator: str | None = None
     on: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
 
 def banner(facts: Facts) -> str:
@@ -41,11 +43,16 @@ def banner(facts: Facts) -> str:
     if facts.simulator is not None:
         parts.append(
             "Demo mode: no upstream key is set, so a SIMULATOR draws the pictures. They cost nothing and show nothing\n"
-            "but shapes; every answer says `x-gateway-simulated: 1`."
+            "but shapes; every answer says `x-gateway-simulated: 1`. Prices are examples, for trying budgets."
         )
     else:
         off = f" Off, for want of a key: {', '.join(facts.off)}." if facts.off else ""
         parts.append(f"Real upstreams answer, and pictures cost money. On: {', '.join(facts.on)}.{off}")
+        if facts.unpriced:
+            parts.append(
+                f"No price is known of {', '.join(facts.unpriced)}: keys with a limit in dollars cannot use it.\n"
+                "Give it `prices` in the catalogue."
+            )
     if facts.demo_key is None:
         parts.append(f"Make a key for a caller:\n\n  {facts.command} keys create NAME --data-dir {facts.data_dir}")
     else:

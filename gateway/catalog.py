@@ -69,6 +69,10 @@ class Catalogue(BaseModel):
         models = [name for name, model in self.document.models.items() if on & set(model.upstreams)]
         return models + [name for name, alias in self.document.aliases.items() if alias.model in models]
 
+    def unpriced(self) -> list[str]:
+        """The targets whose price is not known, which serve only keys that have no limit in dollars."""
+        return [target.label for target in self.targets if target.prices is None]
+
     def targets_of(self, model: Model) -> list[Target]:
         return [target for name in model.upstreams for target in self.targets if target.upstream == name]
 

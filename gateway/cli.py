@@ -1,4 +1,4 @@
-"""The command `imagegate`: serve, simulate, check, healthcheck and keys.
+"""The command `imagegate`: serve, simulate, check, healthcheck, keys, and what was spent and changed.
 
 The one place where what was typed and set becomes Settings, and where a refusal becomes a message and an exit code.
 """
@@ -17,10 +17,10 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_keys, demo, supervisor
+from gateway import __version__, catalog, cli_keys, cli_limits, cli_usage, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
-from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable
+from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
 from gateway.store.client import StoreUnavailable, describe
 
 EXIT_REFUSED = 1
@@ -60,6 +60,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_limits.app, name="limits")
+app.command()(cli_usage.usage)
+app.command()(cli_usage.history)
+app.command()(cli_usage.changes)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -107,7 +111,7 @@ def serve(
     """
     env = _environment({"host": host, "port": port, "workers": workers, "data_dir": data_dir})
     voice = supervisor.Voice(show=_show, say=_say)
-    supervisor.serve(load_settings(env), env, is_demo=is_demo, voice=voice)
+    supervisor.serve(_settings(env), env, is_demo=is_demo, voice=voice)
 
 
 @app.command()
@@ -134,7 +138,7 @@ def check(data_dir: DataDir = None) -> None:
     imagegate check && imagegate serve
     """
     env = _environment({"data_dir": data_dir})
-    settings = load_settings(env)
+    settings = _settings(env)
     for name, value in _facts(settings, catalog.load(settings.config, env)):
         typer.echo(f"{name:<12} {value}")
 
@@ -165,10 +169,17 @@ def _environment(flags: dict[str, object]) -> dict[str, str]:
     return dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
 
 
+def _settings(env: dict[str, str]) -> Settings:
+    settings = load_settings(env)
+    if warning := warn_of_token(settings):
+        _say(f"Warning: {warning}")
+    return settings
+
+
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     on = ", ".join(target.label for target in catalogue.targets)
     wanted = ", ".join(demo.upstream_keys(catalogue.document))
-    redis = settings.redis_url
+    redis, unpriced = settings.redis_url, catalogue.unpriced()
     return [
         ("address", address_for_people(settings.host, settings.port)),
         ("workers", str(settings.workers)),
@@ -179,6 +190,7 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         ("catalogue", str(settings.config)),
         ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
         *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
+        *(("warning", f"{label} has no prices: no key with a limit in dollars can use it") for label in unpriced),
         ("models", ", ".join(catalogue.model_names()) or "none"),
     ]
 

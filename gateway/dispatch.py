@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -24,6 +24,7 @@ from gateway.routing import Choice, Plan
 from gateway.services import Services
 from gateway.sizes import Size
 from gateway.spool import Blob, Spool, StorageFullError
+from gateway.store.records import CallFact, Settled
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 MAX_CALLS = 3
@@ -37,18 +38,8 @@ Report = Callable[[Image], None]
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CallFact:
-    """What became of one paid call: `outcome` is `delivered` or a verdict's word, `usd` µ$ or None where unknown."""
-
-    upstream: str
-    target: str
-    outcome: str
-    seconds: float
-    n: int
-    images: int
-    usd: int | None
-    is_presumed: bool = False
+_GIVEN_UP: Mapping[str, Settled] = {"presume": "presumed", "release": "void", "hold": "held"}
+"""The ledger's state of a call whose outcome nobody knows, by its upstream's policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +148,7 @@ class Delivery:
         for slot in call.slots:
             tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
-            await self.reservation.mark_sent(call, choice.quote)
+            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome)
         except PublicError as error:
             # What cannot be written down is not sent.
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
@@ -212,15 +203,18 @@ class Delivery:
         """Book what the call cost, then hand its images out: what a caller has is always paid for."""
         choice, call, images = under_way.choice, under_way.call, under_way.images
         usd: int | None = 0
+        state: Settled = "void"
         if images:
             made = [Size(image.artifact.width, image.artifact.height) for image in images]
             usd = pricing.bill(
                 choice.target.prices, self.job, choice.fit, made, usage=under_way.usage, charged=under_way.credits
             )
+            state = "posted"
             await self.reservation.post(call, usd, len(images))
         elif under_way.is_unexecuted:
             await self.reservation.nack(call)
         else:
+            state = _GIVEN_UP[choice.target.config.unknown_outcome]
             usd = await self.reservation.give_up(call, choice.quote, choice.target.config.unknown_outcome)
         for index, image in enumerate(images):
             paid = replace(image, usd=share(usd, index, len(images)))
@@ -229,6 +223,7 @@ class Delivery:
             self.report(paid)
         tally.facts.append(
             CallFact(
+                id=call.id,
                 upstream=choice.target.upstream,
                 target=choice.target.label,
                 outcome="delivered" if images else under_way.verdicts[-1].kind,
@@ -236,7 +231,7 @@ class Delivery:
                 n=call.n,
                 images=len(images),
                 usd=usd,
-                is_presumed=not images and not under_way.is_unexecuted,
+                state=state,
             )
         )
 

@@ -4,9 +4,12 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
 
     PublicError
     ├── 400  UnknownParameter, InvalidValue, UnsupportedValue, MissingParameter, ModerationBlocked
-    ├── 401  InvalidApiKey          403  ModelNotAllowed, KeyDisabled, AddressNotAllowed
+    ├── 401  InvalidApiKey
+    ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
+    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
+    ├── 422  IdempotencyMismatch
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
     ├── 429  RateLimited, InsufficientQuota                    431  HeadersTooLarge
     └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
@@ -71,7 +74,7 @@ class InvalidValue(PublicError):
 
 class UnsupportedValue(PublicError):
     status, type, code = 400, "invalid_request_error", "unsupported_value"
-    meaning = "A valid value that no upstream of this model can honour; the message says why for each."
+    meaning = "A valid value that no upstream of this model can honour, or beyond the key's caps; the message says why."
 
 
 class MissingParameter(PublicError):
@@ -86,12 +89,17 @@ class ModerationBlocked(PublicError):
 
 class InvalidApiKey(PublicError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
-    meaning = "No key, or one this gateway does not know."
+    meaning = "No key, one this gateway does not know, or one that has expired."
 
 
 class ModelNotAllowed(PublicError):
     status, type, code = 403, "permission_error", "model_not_allowed"
-    meaning = "The key may not use this model."
+    meaning = "The key may not use this model, or none of the upstreams that serve it."
+
+
+class UpstreamNotAllowed(PublicError):
+    status, type, code = 403, "permission_error", "upstream_not_allowed"
+    meaning = "The key may not choose its upstream, or not this one."
 
 
 class KeyDisabled(PublicError):
@@ -102,6 +110,11 @@ class KeyDisabled(PublicError):
 class AddressNotAllowed(PublicError):
     status, type, code = 403, "permission_error", "address_not_allowed"
     meaning = "The key may not be used from this address."
+
+
+class RoleNotAllowed(PublicError):
+    status, type, code = 403, "permission_error", "role_not_allowed"
+    meaning = "The operator may look, and this would change something."
 
 
 class ModelNotFound(PublicError):
@@ -129,6 +142,26 @@ class ArtifactNotFound(PublicError):
     meaning = "The link is wrong, was altered or has expired."
 
 
+class KeyNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "key_not_found"
+    meaning = "There is no API key of this id."
+
+
+class TeamNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "team_not_found"
+    meaning = "No key and no limit has this team."
+
+
+class OperatorNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "operator_not_found"
+    meaning = "There is no operator of this name."
+
+
+class RecordNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "record_not_found"
+    meaning = "The history has no request of this id, or has it no more."
+
+
 class MethodNotAllowed(PublicError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
     meaning = "The path exists, but not with this method."
@@ -142,6 +175,11 @@ class RequestTimeout(PublicError):
 class RequestTooLarge(PublicError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
     meaning = "The body or one image is over the limit."
+
+
+class IdempotencyMismatch(PublicError):
+    status, type, code = 422, "invalid_request_error", "idempotency_mismatch"
+    meaning = "The same id was used for something else before."
 
 
 class UpstreamOutcomeUnknown(PublicError):
@@ -162,8 +200,8 @@ class UpstreamFailed(PublicError):
 class RateLimited(PublicError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
     meaning = (
-        "A limit a minute, or of requests at a time, is reached, here or at the upstream; "
-        "Retry-After says when to come back."
+        "A limit a minute, or of requests at a time, is reached, here or at the upstream, or too many wrong keys came "
+        "from this address; Retry-After says when to come back."
     )
 
 

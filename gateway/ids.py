@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = 2**48 - 1
 
 BODY = f"[0-7][{_ALPHABET}]{{25}}"
 """A regular expression for what follows the prefix: 128 bits in 26 letters, so the first holds only three."""
@@ -22,8 +23,12 @@ def new_id(prefix: str, *, at: float | None = None) -> str:
     """`<prefix>_<26 letters>`, made now or `at` a unix time."""
     milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
     value = milliseconds << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
-    letters = (_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
-    return f"{prefix}_{''.join(letters)}"
+    return _spell(prefix, value)
+
+
+def first_id(prefix: str, at: int) -> str:
+    """What no id made at `at` ms since 1970 or later comes before; every earlier one does. No id that is ever made."""
+    return _spell(prefix, min(max(at, 0), _LATEST) << 80)
 
 
 def time_of(identifier: str) -> datetime:
@@ -38,3 +43,8 @@ def time_of(identifier: str) -> datetime:
         return _EPOCH + timedelta(milliseconds=value >> 80)
     except OverflowError as error:
         raise ValueError("not an id of this gateway") from error
+
+
+def _spell(prefix: str, value: int) -> str:
+    letters = (_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_{''.join(letters)}"

@@ -7,24 +7,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway import errors, routing, shaping, tasks
+from gateway import errors, recording, routing, shaping, tasks
 from gateway.auth import Caller
 from gateway.dispatch import Delivery, Outcome
 from gateway.job import ImageJob
+from gateway.recording import Note
 from gateway.services import Services
 from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
-from gateway.tasks import Task
+from gateway.tasks import Task, Work
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One checked request: the job, the model's public name, and the form its answer should have."""
+    """One checked request: the job, the model's public name, and the form its answer should have.
+
+    `upstream` is the one that the caller chose, if it did; `note` becomes the request's record.
+    """
 
     job: ImageJob
     model: str
     form: AnswerForm
     spool: Spool
+    note: Note
+    upstream: str | None = None
 
 
 async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
@@ -33,9 +39,10 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
     if found is None:
         names = ", ".join(services.catalogue.model_names())
         raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
-    caller.check_model(asked.model)
-    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue)
-    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, work)
+    caller.check_model(asked.model, found[1])
+    permits = caller.check_job(asked.job, asked.upstream)
+    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits)
+    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, recorded(asked.note))
     if asked.form.stream:
         return await shaping.shape_stream(services, task, asked.form)
     ending = await tasks.wait_for(task, asked.form.answer_within)
@@ -45,3 +52,19 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 async def work(task: Task) -> Outcome:
     """What a task does, whoever still waits for it."""
     return await Delivery(task.services, task.job, task.spool, task.reservation, task.report).deliver(task.plan)
+
+
+def recorded(note: Note) -> Work:
+    """The work that leaves its request's record, however it ends."""
+
+    async def work_and_record(task: Task) -> Outcome:
+        try:
+            outcome = await work(task)
+        except Exception:
+            note.answer = note.answer or errors.InternalError("The gateway failed.")
+            recording.record_work(note, task.reservation, task.plan, Outcome())
+            raise
+        recording.record_work(note, task.reservation, task.plan, outcome)
+        return outcome
+
+    return work_and_record

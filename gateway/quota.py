@@ -1,21 +1,15 @@
 """A task's reservation: admitted and held in the ledger, moved as its calls are sent and settled, released at its end.
 
 Opened by `tasks`, moved by `dispatch`. Never decides what may be retried, and never loses evidence: what Redis cannot
-take now is booked when it is back.
+take now waits in the backlog.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import structlog
-from redis.exceptions import ResponseError
 
 from gateway import allowance, errors
 from gateway.auth import Caller, store_away
@@ -24,18 +18,13 @@ from gateway.job import Call, ImageJob
 from gateway.pricing import Quote
 from gateway.routing import Plan
 from gateway.services import Services
-from gateway.store.answers import Admitted, InvalidArgument, Opening, OverLimit, Rate, TooMany, Unpriced, Verdict
+from gateway.store.answers import Admitted, LedgerLost, Opening, OverLimit, Policy, Rate, TooMany, Unpriced, Verdict
+from gateway.store.backlog import Step
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
 
-CATCH_UP_S = 0.5
-"""Seconds between two tries to book what Redis did not take."""
-
 FIRST_FENCE = 1
 """The fence of a task that nobody adopted."""
-
-Policy = Literal["presume", "release", "hold"]
-Step = Callable[[], Awaitable[object]]
 
 _log = structlog.get_logger(__name__)
 
@@ -44,8 +33,8 @@ _log = structlog.get_logger(__name__)
 class Reservation:
     """What is held for one task of `images`. `price` is what each unsent image holds, in µ$; None where unknown.
 
-    `spent` is what its calls came to so far, in µ$; None once one of them had no known price. `is_doubtful` says that some
-    of it is presumed.
+    `spent` is what its calls came to so far, in µ$; None once one of them had no known price. `is_doubtful`: some of it
+    is presumed.
     """
 
     services: Services
@@ -56,8 +45,6 @@ class Reservation:
     rates: tuple[Rate, ...] = ()
     spent: int | None = 0
     is_doubtful: bool = False
-    _waiting: deque[Step] = field(default_factory=deque)
-    _is_catching_up: bool = False
 
     @property
     def _ledger(self) -> Ledger:
@@ -70,10 +57,10 @@ class Reservation:
             return None
         try:
             answer = await self._ledger.raise_price(self.task, price, self.fence)
-        except StoreUnavailable:
-            return store_away()
+        except StoreUnavailable as error:
+            return store_away(error)
         if isinstance(answer, OverLimit):
-            return allowance.refuse(answer, now=_now(), price=(price or 0) * self.images, images=self.images)
+            return allowance.refuse(answer, price=(price or 0) * self.images, images=self.images)
         if isinstance(answer, Unpriced):
             return unpriced(answer)
         if answer is not Verdict.RAISED:
@@ -82,26 +69,26 @@ class Reservation:
         self.price = price if price is None or self.price is None else max(price, self.price)
         return None
 
-    async def mark_sent(self, call: Call, quote: Quote | None) -> None:
+    async def mark_sent(self, call: Call, quote: Quote | None, policy: Policy) -> None:
         """Write a paid call down before its first byte. Raises PublicError: do not send."""
         price = None if quote is None else quote.expected
         try:
-            answer = await self._ledger.mark_sent(self.task, call.id, call.slots, price, self.fence)
+            answer = await self._ledger.mark_sent(self.task, call.id, call.slots, price, self.fence, policy)
         except StoreUnavailable as error:
             # The mark may have been made: that it was not sent is the evidence which frees its slots again.
             await self.nack(call)
-            raise store_away() from error
+            raise store_away(error) from error
         if answer is not Verdict.HELD:
             raise _lost(answer)
 
     async def nack(self, call: Call) -> None:
         """Book the proof that a call was not accepted."""
-        await self._book(lambda: self._ledger.nack(self.task, call.id))
+        await self._book("nack", lambda: self._ledger.nack(self.task, call.id))
 
     async def post(self, call: Call, usd: int | None, images: int) -> None:
         """Book what a call cost, and how many images it brought."""
         self._count(usd)
-        await self._book(lambda: self._ledger.post(self.task, call.id, usd or 0, images))
+        await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
         """Settle a call whose outcome nobody knows, as its upstream's policy says; answers the µ$ it is charged."""
@@ -113,57 +100,28 @@ class Reservation:
             return 0
         usd = None if quote is None else quote.expected * call.n
         self._count(usd)
-        await self._book(lambda: self._ledger.presume(self.task, call.id, self.fence))
+        await self._book("presume", lambda: self._ledger.presume(self.task, call.id, self.fence))
         return usd
 
     async def close(self) -> None:
         """Release what will never be sent."""
-        await self._book(lambda: self._ledger.close(self.task, self.fence))
+        await self._book("close", lambda: self._ledger.close(self.task, self.fence))
 
     def _count(self, usd: int | None) -> None:
         self.spent = None if usd is None or self.spent is None else self.spent + usd
 
-    async def _book(self, step: Step) -> None:
-        """Book now, or as soon as Redis is back; in order, and never lost while this process lives."""
-        if not self._waiting:
-            try:
-                await self._take(step)
-            except StoreUnavailable:
-                pass
-            else:
-                return
-        self._waiting.append(step)
-        if not self._is_catching_up:
-            self._is_catching_up = True
-            catching_up = asyncio.create_task(self._catch_up(), name=f"{self.task} booking")
-            self.services.running.add(catching_up)
-            catching_up.add_done_callback(self.services.running.discard)
+    async def _book(self, what: str, step: Step) -> None:
+        async def checked() -> None:
+            if await step() in (None, Verdict.UNKNOWN, Verdict.FENCED):
+                _log.error("the ledger does not know what was booked", task=self.task, what=what)
 
-    async def _catch_up(self) -> None:
-        while self._waiting:
-            try:
-                await self._take(self._waiting[0])
-            except StoreUnavailable:
-                await asyncio.sleep(CATCH_UP_S)
-            else:
-                self._waiting.popleft()
-        self._is_catching_up = False
-
-    async def _take(self, step: Step) -> None:
-        try:
-            answer = await step()
-        except (InvalidArgument, ResponseError):
-            # The image is paid for and stored: a fault in the books must not take it from the caller.
-            _log.exception("the ledger refused a booking", task=self.task)
-        else:
-            if answer in (None, Verdict.UNKNOWN, Verdict.FENCED):
-                _log.error("the ledger does not know what was booked", task=self.task, answer=str(answer))
+        await self.services.backlog.book(f"{what} {self.task}", checked)
 
 
 async def reserve(services: Services, caller: Caller, job: ImageJob, plan: Plan, task: str) -> tuple[Reservation, Plan]:
-    """Admit a task and hold its first target's price; answers the plan without targets whose price must be known and is not.
+    """Admit a task and hold its first target's price; answers the plan without targets whose price must be known.
 
-    Raises RateLimited, InsufficientQuota, InvalidValue, UpstreamUnavailable or QuotaStoreUnavailable; then nothing is held.
+    Raises RateLimited, InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
     """
     while True:
         quote = plan.choices[0].quote if plan.choices else None
@@ -173,7 +131,7 @@ async def reserve(services: Services, caller: Caller, job: ImageJob, plan: Plan,
             case Admitted():
                 return Reservation(services, task, job.n, price, answer.fence, answer.rates), plan
             case OverLimit():
-                raise allowance.refuse(answer, now=_now(), price=(price or 0) * job.n, images=job.n)
+                raise allowance.refuse(answer, price=(price or 0) * job.n, images=job.n)
             case TooMany():
                 raise allowance.refuse_ever(answer)
             case Unpriced():
@@ -190,13 +148,13 @@ async def look_at_rates(services: Services, caller: Caller) -> dict[str, str]:
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")
     except StoreUnavailable:
         return {}
-    return allowance.rate_headers(allowance.rates_of(standings.limits, _now()))
+    return allowance.rate_headers(allowance.rates_of(standings))
 
 
 def unpriced(answer: Unpriced) -> PublicError:
     return errors.UpstreamUnavailable(
-        f"A limit in dollars is set ({answer.limit}, {answer.scope}), and no upstream that could serve this request has "
-        "a known price. The gateway's operator can give it one in the catalogue.",
+        f"A limit in dollars is set ({answer.limit}, {answer.scope}), and no upstream that could serve this request "
+        "has a known price. The gateway's operator can give it one in the catalogue.",
         should_retry=False,
     )
 
@@ -204,6 +162,8 @@ def unpriced(answer: Unpriced) -> PublicError:
 async def _open(
     services: Services, caller: Caller, job: ImageJob, task: str, price: int | None
 ) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
+    if services.backlog.is_behind:
+        raise store_away()
     opening = Opening(
         task=task,
         key=caller.key.id,
@@ -215,10 +175,12 @@ async def _open(
     )
     try:
         return await services.ledger.open(opening)
+    except LedgerLost as error:
+        raise store_away(error) from error
     except StoreUnavailable as error:
         # It may have been opened, and its reply lost: nothing will be sent for it.
         await Reservation(services, task, job.n, price).close()
-        raise store_away() from error
+        raise store_away(error) from error
 
 
 def _lost(answer: Verdict) -> PublicError:
@@ -227,7 +189,3 @@ def _lost(answer: Verdict) -> PublicError:
     return errors.InternalError(
         "The gateway lost hold of this request; nothing more is sent for it.", should_retry=False
     )
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

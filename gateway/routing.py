@@ -13,6 +13,7 @@ from gateway.capabilities import Fit, Unfit, fit
 from gateway.catalog import Catalogue, Target
 from gateway.document import Model
 from gateway.job import ImageJob
+from gateway.permits import Permits
 from gateway.pricing import Quote
 
 
@@ -46,28 +47,64 @@ class Plan:
         return Plan(tuple(one for one in self.choices if one.quote), (*self.rejections, *unpriced))
 
 
-def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue) -> Plan:
-    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off."""
+def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue, permits: Permits | None = None) -> Plan:
+    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off.
+
+    `permits` is what the caller's key allows; a key that may use none of the upstreams gets ModelNotAllowed.
+    """
+    permits = permits or Permits()
+    job = permits.hold(job)
     targets = catalogue.targets_of(model)
     if not targets:
         reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'off')}" for name in model.upstreams)
         raise errors.UpstreamUnavailable(f"No upstream of `{model_name}` is on ({reasons}).", should_retry=False)
+    chosen, barred = _choose(targets, model_name, permits)
     choices: list[Choice] = []
     rejections: list[Rejection] = []
-    for target in targets:
-        found = fit(job, target.profile, allows_nearest=model.sizes == "nearest")
-        if isinstance(found, Fit) and found.compromises and model.compromises == "refuse":
-            found = Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])
+    for target in chosen:
+        found = _fit(job, target, model, permits)
         if isinstance(found, Unfit):
             rejections.append(Rejection(target.upstream, found))
         else:
             choices.append(Choice(target, found, pricing.quote(target.prices, job, found)))
+    rejections += barred
     if not choices:
         raise _explain(model_name, rejections)
     honouring = [choice for choice in choices if not choice.fit.compromises]
     if honouring:
         rejections += [_step_aside(choice) for choice in choices if choice.fit.compromises]
     return Plan(tuple(honouring or choices), tuple(rejections))
+
+
+def _choose(targets: list[Target], model_name: str, permits: Permits) -> tuple[list[Target], list[Rejection]]:
+    """The targets that the key may use and the request did not rule out."""
+    allowed = [target for target in targets if permits.allows(target.upstream)]
+    if not allowed:
+        names = ", ".join(permits.upstreams or ())
+        raise errors.ModelNotAllowed(
+            f"This key may use the upstreams {names} only, and none of them serves `{model_name}` here.", param="model"
+        )
+    chosen = [target for target in allowed if permits.pins(target.upstream, target.label)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(target.upstream for target in allowed))
+        raise errors.UnsupportedValue(
+            f"X-Gateway-Upstream names no upstream that serves `{model_name}` to this key; there are {names}."
+        )
+    reasons = {True: "the request names another", False: "this key may not use it"}
+    barred = [one for one in targets if one not in chosen]
+    return chosen, [Rejection(one.upstream, Unfit(reasons[one in allowed], "model")) for one in barred]
+
+
+def _fit(job: ImageJob, target: Target, model: Model, permits: Permits) -> Fit | Unfit:
+    profile = target.profile if permits.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
+    found = fit(job, profile, allows_nearest=model.sizes == "nearest")
+    if isinstance(found, Unfit):
+        return found
+    if excess := permits.find_excess(found.quality, found.made):
+        return Unfit(*excess)
+    if found.compromises and model.compromises == "refuse":
+        return Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])
+    return found
 
 
 def _step_aside(choice: Choice) -> Rejection:

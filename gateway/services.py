@@ -20,22 +20,28 @@ from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
 from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
+from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
+from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect
+from gateway.store.history import History
+from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
+from gateway.store.operators import OperatorStore
+from gateway.store.recorder import Recorder
 from gateway.store.tasks import TaskStore
+from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
+from gateway.store.witness import LEDGER_ID, Witness
+from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
 
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
-
-    `worker` is this process's name in the ledger.
-    """
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
 
     settings: Settings
     catalogue: Catalogue
@@ -43,7 +49,14 @@ class Services:
     batcher: Batcher
     ledger: Ledger
     keys: KeyStore
+    operators: OperatorStore
+    key_cache: KeyCache
+    wrong_keys: WrongKeys
     task_store: TaskStore
+    history: History
+    recorder: Recorder
+    usage: Usage
+    changes: Changes
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
     reference_fetcher: Fetcher
@@ -53,9 +66,15 @@ class Services:
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
-    worker: str = field(default_factory=lambda: new_id("worker"))
+    witness: Witness
+    backlog: Backlog = field(default_factory=Backlog)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     clients: tuple[AsyncClient, ...] = ()
+
+    @property
+    def worker(self) -> str:
+        """This process's name in the ledger."""
+        return self.witness.worker
 
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
@@ -67,6 +86,7 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
+        await self.recorder.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
@@ -111,14 +131,25 @@ def open_services(
         for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
     )
     redis, batcher = connect(store_url), Batcher(store_url)
+    # Only a store that is this folder's own can be remembered by it.
+    witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
+    keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
+    history = History(batcher, redis, accounting)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
         batcher=batcher,
-        ledger=Ledger(batcher, Calendar(catalogue.document.accounting.time_zone)),
-        keys=KeyStore(redis, pepper),
+        ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
+        keys=keys,
+        key_cache=KeyCache(keys),
+        wrong_keys=WrongKeys(redis),
+        operators=OperatorStore(redis, pepper),
+        changes=Changes(redis, accounting),
         task_store=TaskStore(redis),
+        history=history,
+        recorder=Recorder(history.write),
+        usage=Usage(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
@@ -128,5 +159,6 @@ def open_services(
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
+        witness=witness,
         clients=(paid, pooled),
     )

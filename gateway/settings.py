@@ -7,6 +7,7 @@ catalogue says.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,11 +24,21 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from gateway.addresses import read_network
 from gateway.redisurl import FORMS, read_redis_url
 
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
 """The least length of the pepper and of the signing key."""
+
+TOKEN_LENGTH = 32
+"""The least length of an admin token, in characters."""
+
+_DISTINCT = 8
+_PLACEHOLDERS = (
+    *("changeme", "replaceme", "placeholder", "password", "example", "yourtoken", "yoursecret", "admintoken"),
+    *("longrandomtext", "abcdefghij", "qwertyuiop", "0123456789", "1234567890"),
+)
 
 SHIPPED_CONFIG = Path(__file__).parent / "config" / "gateway.yaml"
 SOURCE_CONFIG = Path(__file__).parent.parent / "config" / "gateway.yaml"
@@ -83,10 +94,35 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(read_network(network) for network in networks)
+    if any(network.endswith("/0") for network in found):
+        raise ValueError("all addresses at once would let every caller name its own")
+    return found
+
+
 def _long_enough(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None and len(secret.get_secret_value().encode()) < SECRET_BYTES:
         raise ValueError(f"shorter than {SECRET_BYTES} bytes")
     return secret
+
+
+def find_weakness(token: str) -> str | None:
+    """Why an admin token could be guessed, or None."""
+    if len(token) < TOKEN_LENGTH:
+        return f"shorter than {TOKEN_LENGTH} characters"
+    if len(set(token)) < _DISTINCT:
+        return f"fewer than {_DISTINCT} different characters"
+    plain = re.sub(r"[^a-z0-9]", "", token.lower())
+    return next((f"it holds {word!r}" for word in _PLACEHOLDERS if word in plain), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def find_config() -> Path:
@@ -143,11 +179,17 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_origins)] = Field(
         default=(), description="origins with commas between them, such as https://app.example.com, or *"
     )
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_networks)] = Field(
+        default=(), description="addresses or networks with commas between them, such as 10.0.0.5, 172.16.0.0/12"
+    )
     storage_url: str | None = Field(
         default=None,
         description="s3://bucket/prefix, gs://bucket, az://container or file:///folder; unset, the data folder",
     )
-    admin_token: SecretStr | None = Field(default=None, description="a long random text; unset, the admin API is off")
+    admin_token: SecretStr | None = Field(
+        default=None,
+        description="a long random text, such as `openssl rand -hex 32` prints; unset, the admin API is off",
+    )
     key_pepper: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(
         default=None, description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints"
     )
@@ -188,9 +230,19 @@ def load_settings(env: Mapping[str, str]) -> Settings:
         problems.append(
             f"{variable('redis_wait_replicas')}: the embedded server has no replicas; set GATEWAY_REDIS_URL too"
         )
+    if settings is not None and not is_loopback(settings.host) and (warning := warn_of_token(settings)):
+        problems.append(warning)
     if settings is None or problems:
         raise SettingsError(problems)
     return settings
+
+
+def warn_of_token(settings: Settings) -> str | None:
+    """What is wrong with the admin token, if anything; `load_settings` refuses it where others reach the gateway."""
+    if settings.admin_token is None or not (weakness := find_weakness(settings.admin_token.get_secret_value())):
+        return None
+    right = Settings.model_fields["admin_token"].description
+    return f"{variable('admin_token')}: a weak token ({weakness}), which opens every key and budget; set {right}"
 
 
 def _collect(env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -138,6 +138,7 @@ class Supervisor:
             simulator=simulator,
             on=tuple(target.label for target in catalogue.targets),
             off=tuple(catalogue.off),
+            unpriced=tuple(catalogue.unpriced()),
         )
         self._voice.show(banner(facts))
         kept = [keeper.task for keeper in (self._store, self._simulator, *self._workers) if keeper and keeper.task]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -87,7 +88,7 @@ Work = Callable[[Task], Awaitable[Outcome]]
 
 
 async def open_task(services: Services, caller: Caller, job: ImageJob, plan: Plan, spool: Spool, work: Work) -> Task:
-    """Admit a task, hold its price, write it down and start its work. Raises PublicError, and then nothing was started."""
+    """Admit a task, hold its price, write it down and start its work. Raises PublicError: nothing was started."""
     task_id = new_id("task")
     reservation, plan = await quota.reserve(services, caller, job, plan, task_id)
     task = Task(task_id, caller, job, plan, spool, services, reservation)
@@ -123,10 +124,15 @@ def name_ending(outcome: Outcome) -> Ending:
 
 
 async def drain(services: Services, seconds: float) -> int:
-    """Wait for the running work; answers how many tasks were still running when the time was up."""
+    """Wait for the running work, its booking and its records; answers how much work was left when the time was up."""
+    deadline = asyncio.get_running_loop().time() + seconds
     if services.running:
         await asyncio.wait(set(services.running), timeout=seconds)
-    return len(services.running)
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            await services.backlog.wait()
+            await services.recorder.flush(seconds)
+    return len(services.running) + services.backlog.is_behind
 
 
 async def _run(task: Task, work: Work) -> None:

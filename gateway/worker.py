@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
+from gateway.addresses import add_mapped
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.datafolder import load_secrets
@@ -72,6 +73,9 @@ def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol]
         access_log=False,
         log_config=None,
         server_header=False,
+        # Without a list of its own uvicorn would believe whatever runs on this machine, or FORWARDED_ALLOW_IPS.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=add_mapped(settings.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )

@@ -1,5 +1,6 @@
 """What the tests of plans share: the shipped catalogue, with changes, and jobs without any bytes."""
 
+import itertools
 import json
 import tempfile
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from typing import Any
 from gateway import routing
 from gateway.catalog import Catalogue, Target, load
 from gateway.job import ImageJob, Operation
+from gateway.permits import Permits
 from gateway.pictures import Picture
 from gateway.routing import Plan
+from gateway.sizes import Shape, Size
 from gateway.spool import Blob
 from gateway.strictyaml import parse_yaml
 
@@ -38,9 +41,14 @@ def target(upstream: str, catalogue: Catalogue | None = None) -> Target:
     return next(one for one in (catalogue or shipped()).targets if one.upstream == upstream)
 
 
-def plan(job: ImageJob, catalogue: Catalogue | None = None, model: str = "gpt-image-2") -> Plan:
+def plan(
+    job: ImageJob,
+    catalogue: Catalogue | None = None,
+    model: str = "gpt-image-2",
+    permits: Permits | None = None,
+) -> Plan:
     catalogue = catalogue or shipped()
-    return routing.plan(job, model, catalogue.document.models[model], catalogue)
+    return routing.plan(job, model, catalogue.document.models[model], catalogue, permits)
 
 
 def picture(width: int = 1024, height: int = 1024) -> Picture:
@@ -52,3 +60,20 @@ def make_job(operation: Operation = "generation", *, images: int = 1, masked: bo
     references = tuple(picture() for _ in range(images)) if operation == "edit" else ()
     defaults = {"references": references, "mask": picture() if masked else None}
     return ImageJob(**({"operation": operation, "prompt": "a fox"} | defaults | values))
+
+
+SQUARE, WIDE = picture(), picture(2000, 900)
+OPERATIONS: list[dict[str, Any]] = [
+    {"operation": "generation"},
+    {"operation": "edit", "references": (WIDE,)},
+    {"operation": "edit", "references": (WIDE, SQUARE)},
+    {"operation": "edit", "references": (SQUARE,), "mask": SQUARE},
+]
+ASKED_SIZES = [None, Size(1024, 1024), Size(1920, 1088), Shape(16, 9, "2K"), Shape(7, 5, "4K")]
+COMBINATIONS: list[dict[str, Any]] = [
+    {**operation, "n": n, "size": size, "quality": quality, "output_format": output_format}
+    for operation, n, size, quality, output_format in itertools.product(
+        OPERATIONS, (1, 3, 10), ASKED_SIZES, (None, "low", "high"), ("png", "jpeg", "webp")
+    )
+]
+"""What may be asked, in every combination that matters to a plan."""

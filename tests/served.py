@@ -12,11 +12,8 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,18 +26,21 @@ from fastapi import FastAPI
 
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
-from gateway.datafolder import Secrets
-from gateway.processes import stop
+from gateway.catalog import EXAMPLE_PRICES
+from gateway.ids import new_id
+from gateway.money import parse_usd
 from gateway.services import Services
 from gateway.settings import Settings
-from gateway.store.client import connect
-from gateway.store.keys import KeyRecord, KeyStore
+from gateway.store.answers import HeldCall, Scope, Spent, Standings
+from gateway.store.keys import KeyRecord
+from gateway.store.ledger import Ledger
 from gateway.worker import Server, server_config
+from tests.stand_in import Simulator, wait_until
+from tests.stored import SECRETS, know_store, read_hash, read_tasks, with_keys, with_ledger
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
 
-SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
 ENV = {"ANYFAST_API_KEY": "sim-direct", "ANYFAST_C_API_KEY": "sim-c", "APIANY_API_KEY": "sim-apiany"}
 
 GENERATIONS = "/v1/images/generations"
@@ -53,58 +53,6 @@ SMALLEST = "1024x640"
 """The least pixels a size may have, so the quickest to draw."""
 
 TIMEOUTS = {"connect": 2, "call": 5, "task": 5, "poll": 1, "poll_every": 0.05, "collect": 1}
-
-
-def wait_until(is_true: Callable[[], Any], what: str = "it", seconds: float = 5.0) -> Any:
-    """What `is_true` answers once that is true; a failure when the time is up."""
-    deadline = time.monotonic() + seconds
-    while not (answer := is_true()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.01)
-    return answer
-
-
-class Simulator:
-    """The stand-in vendors in a process of their own, and the test's side of them."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.simulator", "--port", "0", "--latency", "0.02"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().rpartition(" ")[2].strip()
-        self._client = httpx.Client(base_url=self.url, trust_env=False)
-
-    def close(self) -> None:
-        self._client.close()
-        stop(self._process, 5)  # type: ignore[arg-type]
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def reset(self) -> None:
-        self._client.post("/_reset").raise_for_status()
-
-    def fault(self, kind: str, *, times: int | None = 1, skip: int = 0, **options: Any) -> None:
-        """Lay a rule down. `upstream`, `model`, `key` and `endpoint` choose its requests, the rest is the fault's."""
-        chosen = {name: options.pop(name) for name in ("upstream", "model", "key", "endpoint") if name in options}
-        rule = {"times": times, "skip": skip, **chosen, "fault": {"kind": kind, **options}}
-        answer = self._client.post("/_faults", json=rule)
-        assert answer.status_code == 201, answer.text
-
-    def book(self) -> list[dict[str, Any]]:
-        """The accepted paid submissions."""
-        return self._client.get("/_book").json()
-
-    def log(self, *endpoints: str) -> list[dict[str, Any]]:
-        """The requests that were seen, of these endpoints or of all."""
-        seen = self._client.get("/_log").json()
-        return [one for one in seen if not endpoints or one["endpoint"] in endpoints]
-
-    def paid(self) -> list[dict[str, Any]]:
-        """The paid POSTs that were seen, accepted or not."""
-        return [one for one in self.log("generations", "edits") if one["method"] == "POST"]
 
 
 @dataclass
@@ -162,17 +110,51 @@ class Gateway:
         return self.post(EDITS, headers=headers, data=data, files=files)
 
     def new_key(self, **options: Any) -> tuple[KeyRecord, str]:
-        return asyncio.run(_with_keys(self.store_url, lambda keys: keys.create("test", **options)))
+        return asyncio.run(with_keys(self.store_url, lambda keys: keys.create("test", **options)))
 
     def change_key(self, key_id: str, **values: Any) -> None:
-        asyncio.run(_with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+        """Change a key, and have the gateway see it at once."""
+        asyncio.run(with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+        self.services.key_cache.forget()
+
+    def rotate_key(self, key_id: str) -> str:
+        """Give a key a new secret; the old one works on."""
+        _, secret = asyncio.run(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))
+        return secret
 
     def read_task(self, task_id: str) -> dict[str, str]:
         """A task's record in the store."""
-        return asyncio.run(_read_hash(self.store_url, f"{{igw}}:task:{task_id}"))
+        return asyncio.run(read_hash(self.store_url, f"{{igw}}:task:{task_id}"))
 
     def task_records(self) -> list[dict[str, str]]:
-        return asyncio.run(_read_tasks(self.store_url))
+        return asyncio.run(read_tasks(self.store_url))
+
+    def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:
+        """What the ledger answers to `work`, over a connection of its own."""
+        return asyncio.run(with_ledger(self.store_url, work))
+
+    def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
+        """Set a limit of this test's key, or of another scope: µ$ or a number."""
+        assert self.record is not None
+        whose = scope or Scope(key=self.record.id)
+        self.ask_ledger(lambda ledger: ledger.set_limit(new_id("change"), whose, limit, value))
+
+    def standings(self, key: str = "", team: str = "") -> Standings:
+        return self.ask_ledger(lambda ledger: ledger.look(key, team))
+
+    def spent(self) -> Spent:
+        """Everything that was ever spent or is held."""
+        (found,) = [one for one in self.standings().spent if one.scope == "everyone" and one.window == "total"]
+        return found
+
+    def calls(self, task_id: str) -> list[HeldCall]:
+        """A task's paid calls, as the ledger knows them."""
+        hold = self.ask_ledger(lambda ledger: ledger.show(task_id))
+        return list(hold.calls)
+
+    def booked(self) -> int:
+        """The µ$ of the purchases that the simulator did not give back."""
+        return sum(parse_usd(one["price_usd"]) for one in self.simulator.book() if not one["refunded"])
 
     def settle(self) -> None:
         """Return once no work runs."""
@@ -187,31 +169,6 @@ class Gateway:
 
     def pictures(self) -> list[Path]:
         return [path for path in (self.data_dir / "artifacts").rglob("*") if path.is_file()]
-
-
-async def _with_keys(store_url: str, work: Callable[[KeyStore], Any]) -> Any:
-    redis = connect(store_url)
-    try:
-        return await work(KeyStore(redis, SECRETS.pepper))
-    finally:
-        await redis.aclose()
-
-
-async def _read_hash(store_url: str, name: str) -> dict[str, str]:
-    redis = connect(store_url)
-    try:
-        return dict(await redis.hgetall(name))  # type: ignore[misc]
-    finally:
-        await redis.aclose()
-
-
-async def _read_tasks(store_url: str) -> list[dict[str, str]]:
-    redis = connect(store_url)
-    try:
-        names = [name async for name in redis.scan_iter("{igw}:task:*", _type="hash")]
-        return [dict(await redis.hgetall(name)) for name in sorted(names)]  # type: ignore[misc]
-    finally:
-        await redis.aclose()
 
 
 def small(**fields: Any) -> dict[str, Any]:
@@ -231,6 +188,7 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
             "model": model,
             "credentials": [credential],
             "timeouts": dict(TIMEOUTS),
+            "prices": EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True),
         }
 
     catalogue: dict[str, Any] = {
@@ -311,8 +269,45 @@ class Gateways:
             made = serve(self._simulator, self._valkey.url, changes, settings, env)
             self._running[name] = self._stack.enter_context(made)
         gateway = self._running[name]
+        # The store is empty again; what this gateway remembers of it would surprise the next test.
+        gateway.services.key_cache.forget()
+        gateway.services.wrong_keys.forget()
         gateway.record, gateway.key = gateway.new_key()
         return gateway
+
+    def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:
+        """What the ledger answers to `work`, over a connection of its own."""
+        return asyncio.run(with_ledger(self.store_url, work))
+
+    def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
+        """Set a limit of this test's key, or of another scope: µ$ or a number."""
+        assert self.record is not None
+        whose = scope or Scope(key=self.record.id)
+        self.ask_ledger(lambda ledger: ledger.set_limit(new_id("change"), whose, limit, value))
+
+    def standings(self, key: str = "", team: str = "") -> Standings:
+        return self.ask_ledger(lambda ledger: ledger.look(key, team))
+
+    def spent(self) -> Spent:
+        """Everything that was ever spent or is held."""
+        (found,) = [one for one in self.standings().spent if one.scope == "everyone" and one.window == "total"]
+        return found
+
+    def calls(self, task_id: str) -> list[HeldCall]:
+        """A task's paid calls, as the ledger knows them."""
+        hold = self.ask_ledger(lambda ledger: ledger.show(task_id))
+        return list(hold.calls)
+
+    def booked(self) -> int:
+        """The µ$ of the purchases that the simulator did not give back."""
+        return sum(parse_usd(one["price_usd"]) for one in self.simulator.book() if not one["refunded"])
+
+    def be_known(self) -> None:
+        """Let a store that was emptied between two tests be the one that the running gateways know."""
+        for gateway in self._running.values():
+            epoch, worker, _ = gateway.services.witness.words()
+            if epoch:
+                asyncio.run(know_store(self._valkey.url, epoch, worker))
 
     def settle(self) -> None:
         for gateway in self._running.values():
@@ -348,6 +343,7 @@ def simulator(simulator_process: Simulator, running_gateways: Gateways) -> Simul
 @pytest.fixture
 def gateways(running_gateways: Gateways, simulator: Simulator, valkey: Valkey) -> Gateways:
     """Opens gateways with changes, over an empty store."""
+    running_gateways.be_known()
     return running_gateways
 
 

@@ -85,6 +85,12 @@ def test_check_tells_what_runs() -> None:
     assert "secret-key" not in told
 
 
+def test_check_warns_of_missing_prices() -> None:
+    """`check` names each upstream whose price is not known, and what that means."""
+    checked = imagegate("check", ANYFAST_API_KEY="x")
+    assert "warning      anyfast/main has no prices: no key with a limit in dollars can use it" in checked.stdout
+
+
 def test_flag_beats_environment() -> None:
     """What is typed wins over what is set."""
     told = imagegate("check", "--data-dir", "/tmp/typed", GATEWAY_DATA_DIR="/tmp/set").stdout

@@ -136,12 +136,15 @@ def kept(gateway: Gateway) -> list[dict[str, Any]]:
 
 
 def assert_accounted(gateway: Gateway) -> None:
-    """No paid POST without its mark, no task without an end, nothing left behind."""
+    """No paid POST without its mark, no task without an end, nothing held or left behind, every µ$ explained."""
     assert not gateway.leftovers()
     records = gateway.task_records()
-    marks = sum(name.startswith("call:") for record in records for name in record)
-    assert len(gateway.simulator.paid()) <= marks
     assert all(record["status"] in ("succeeded", "failed") for record in records)
+    marks = sum(len(gateway.calls(record["id"])) for record in records)
+    assert len(gateway.simulator.paid()) <= marks
+    spent = gateway.spent()
+    assert (spent.usd_held, spent.images_held) == (0, 0)
+    assert spent.usd_posted <= gateway.booked() <= spent.usd_posted + spent.usd_presumed
 
 
 @pytest.mark.parametrize(("row", "kind"), GRID)

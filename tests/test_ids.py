@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ids import new_id, time_of
+from gateway.ids import first_id, new_id, time_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,3 +37,11 @@ def test_other_text_is_no_id(text):
     """Text of the wrong length, alphabet or century is refused."""
     with pytest.raises(ValueError, match="not an id"):
         time_of(text)
+
+
+@given(st.integers(1, 253_402_300_799_999))
+def test_bound_parts_earlier_from_later(milliseconds):
+    """A bound comes after every id made earlier, and before every id made at its time or later."""
+    bound = first_id("rec", milliseconds)
+    assert new_id("rec", at=(milliseconds - 1) / 1000) < bound < new_id("rec", at=milliseconds / 1000)
+    assert first_id("rec", -5) == first_id("rec", 0) < first_id("rec", 2**60)

@@ -1,6 +1,5 @@
 """The Plan: which upstreams serve a job, in which order, and why the others cannot."""
 
-import itertools
 import re
 from typing import Any
 
@@ -13,7 +12,7 @@ from gateway.fanout import split
 from gateway.job import ImageJob
 from gateway.routing import Choice, Plan
 from gateway.sizes import Shape, Size
-from tests.plans import make_job, picture, plan, shipped
+from tests.plans import COMBINATIONS, make_job, plan, shipped
 
 ODD = Size(1920, 1088)
 
@@ -132,22 +131,6 @@ def test_model_without_keys_is_unavailable() -> None:
     with pytest.raises(UpstreamUnavailable, match="APIANY_API_KEY is not set") as caught:
         plan(make_job(), shipped(without="APIANY_API_KEY"), "apiany/gpt-image-2")
     assert caught.value.should_retry is False
-
-
-SQUARE, WIDE = picture(), picture(2000, 900)
-OPERATIONS: list[dict[str, Any]] = [
-    {"operation": "generation"},
-    {"operation": "edit", "references": (WIDE,)},
-    {"operation": "edit", "references": (WIDE, SQUARE)},
-    {"operation": "edit", "references": (SQUARE,), "mask": SQUARE},
-]
-ASKED_SIZES = [None, Size(1024, 1024), ODD, Shape(16, 9, "2K"), Shape(7, 5, "4K")]
-COMBINATIONS = [
-    {**operation, "n": n, "size": size, "quality": quality, "output_format": output_format}
-    for operation, n, size, quality, output_format in itertools.product(
-        OPERATIONS, (1, 3, 10), ASKED_SIZES, (None, "low", "high"), ("png", "jpeg", "webp")
-    )
-]
 
 
 def attempt(job: ImageJob, catalogue: Catalogue) -> Plan | UnsupportedValue:

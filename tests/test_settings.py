@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.datafolder import load_secrets
-from gateway.settings import Settings, SettingsError, load_settings, variables
+from gateway.settings import Settings, SettingsError, load_settings, variables, warn_of_token
 
 SECRET = "s" * 32
 
@@ -32,12 +32,14 @@ def test_values_are_read() -> None:
             "GATEWAY_PORT": "9000",
             "GATEWAY_CORS_ORIGINS": "https://a.example, https://b.example:8443",
             "GATEWAY_PUBLIC_URL": "https://images.example.com/",
+            "GATEWAY_TRUSTED_PROXIES": "10.0.0.5, 172.16.3.4/12",
             "GATEWAY_DATA_DIR": "~/data",
         }
     )
     assert settings.port == 9000
     assert settings.cors_origins == ("https://a.example", "https://b.example:8443")
     assert settings.public_url == "https://images.example.com"
+    assert settings.trusted_proxies == ("10.0.0.5/32", "172.16.0.0/12")
     assert settings.data_dir == Path.home() / "data"
 
 
@@ -76,6 +78,9 @@ def test_injected_names_are_ignored(env: dict[str, str]) -> None:
         ("GATEWAY_PORT", "eighty", "a number from 1 to 65535"),
         ("GATEWAY_PORT", "70000", "a number from 1 to 65535"),
         ("GATEWAY_WORKERS", "0", "worker processes from 1"),
+        ("GATEWAY_TRUSTED_PROXIES", "*", "addresses or networks"),
+        ("GATEWAY_TRUSTED_PROXIES", "0.0.0.0/0", "addresses or networks"),
+        ("GATEWAY_TRUSTED_PROXIES", "proxy.example.com", "addresses or networks"),
         ("GATEWAY_REDIS_URL", "http://cache", "redis://host:6379/0"),
         ("GATEWAY_REDIS_URL", "cache:6379", "redis://host:6379/0"),
         ("GATEWAY_PUBLIC_URL", "images.example.com", "https://images.example.com"),
@@ -147,3 +152,38 @@ def test_every_field_says_what_is_right() -> None:
     """No setting is without a description, and each has one variable."""
     assert all(field.description for field in Settings.model_fields.values())
     assert len(set(variables())) == len(Settings.model_fields)
+
+
+STRONG = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+WEAK = (
+    "hunter2",
+    "a" * 40,
+    "abcdefg" * 6,
+    "changeme-" * 5,
+    "Please-Change_Me-Please-Change_Me!",
+    "0123456789abcdef" * 2,
+)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "gateway.internal"])
+@pytest.mark.parametrize("token", WEAK)
+def test_weak_admin_token_is_refused(token: str, host: str) -> None:
+    """Where others reach the gateway, a token that can be guessed is refused, and not repeated."""
+    (problem,) = problems({"GATEWAY_ADMIN_TOKEN": token, "GATEWAY_HOST": host})
+    assert problem.startswith("GATEWAY_ADMIN_TOKEN: a weak token (")
+    assert "openssl rand -hex 32" in problem
+    assert token not in problem
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("token", WEAK)
+def test_weak_admin_token_is_warned_of(token: str, host: str) -> None:
+    """On a machine of one's own a weak token is only warned of."""
+    settings = load_settings({"GATEWAY_ADMIN_TOKEN": token, "GATEWAY_HOST": host})
+    assert "a weak token" in (warn_of_token(settings) or "")
+
+
+@pytest.mark.parametrize("env", [{}, {"GATEWAY_ADMIN_TOKEN": STRONG}, {"GATEWAY_ADMIN_TOKEN": STRONG[:32]}])
+def test_strong_admin_token_is_taken(env: dict[str, str]) -> None:
+    """A random token of 32 characters or more, and none at all, is right everywhere."""
+    assert warn_of_token(load_settings(env | {"GATEWAY_HOST": "0.0.0.0"})) is None

@@ -13,7 +13,7 @@ import pytest
 from gateway import errors, tasks
 from gateway.auth import Caller
 from gateway.catalog import Catalogue
-from gateway.dispatch import Delivery, Outcome
+from gateway.dispatch import Outcome
 from gateway.errors import PublicError
 from gateway.job import ImageJob
 from gateway.pipeline import work
@@ -135,6 +135,8 @@ async def test_lost_store_starts_nothing(services: Services, gateway: Gateway, v
         await open_task(services, caller_of(gateway), JOB, NOTHING, spool, never)
     assert not spool.is_kept
     assert not services.running
+    await services.backlog.wait()
+    assert (await services.ledger.look()).spent[0].usd_held == 0
     await spool.close()
 
 
@@ -174,17 +176,11 @@ async def test_full_disk_sends_nothing(services: Services, gateway: Gateway) -> 
     """When the disk is full before the paid call, nothing is sent to anybody and the caller may come back."""
     full = replace(services, upstreams={label: FullUpstream() for label in services.upstreams})  # type: ignore[arg-type,misc]
     wanted = plan_of(JOB, "gpt-image-2", services.catalogue)
-    spool = services.new_spool()
-    delivery = Delivery(full, JOB, spool, _never_marked, lambda image: None)
-    outcome = await delivery.deliver(wanted)
-    await spool.close()
-    assert isinstance(outcome.error, errors.StorageFull)
-    assert outcome.calls == 0
+    task = await open_task(full, caller_of(gateway), JOB, wanted, services.new_spool(), work)
+    ending = await wait_for(task, 5)
+    assert isinstance(ending, Refused)
+    assert isinstance(ending.error, errors.StorageFull)
     assert not gateway.simulator.log()
-
-
-async def _never_marked(*_: Any) -> None:
-    raise AssertionError("a call was about to be sent")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
+from gateway import quota
+from gateway.addresses import Address, read_address
 from gateway.auth import Caller, authenticate
 from gateway.services import Services
 
@@ -14,12 +16,22 @@ def get_services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
+def address_of(request: Request) -> Address | None:
+    """The peer's address, or behind a trusted proxy that of the peer's peer; None on a Unix socket."""
+    return read_address(request.client.host if request.client else None)
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
     """Raises InvalidApiKey and its kin."""
-    return await authenticate(services, request.headers.get("authorization"))
+    return await authenticate(services, request.headers.get("authorization"), address_of(request))
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def tell_rates(services: ServicesDep, caller: CallerDep, response: Response) -> None:
+    """A dependency of routes that open nothing: their answers tell the limits a minute too."""
+    response.headers.update(await quota.look_at_rates(services, caller))

@@ -9,13 +9,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from gateway import errors, pipeline, wire
+from gateway import errors, pipeline, quota, recording, wire
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
 from gateway.api.references import load_references
 from gateway.auth import Caller
 from gateway.job import Operation
 from gateway.pipeline import Asked
+from gateway.recording import Note
 from gateway.services import Services
 from gateway.shaping import AnswerForm
 from gateway.spool import Spool
@@ -37,12 +38,23 @@ async def edit(request: Request, services: ServicesDep, caller: CallerDep) -> St
 
 async def _serve(request: Request, services: Services, caller: Caller, operation: Operation) -> StreamingResponse:
     spool = services.new_spool()
+    note = recording.open_note(services, request.state.request_id, caller.key, operation)
     try:
-        asked = await _read(request, services, operation, spool)
+        asked = await _read(request, services, note, spool)
         shaped = await pipeline.serve(services, caller, asked)
+    except errors.PublicError as error:
+        note.answer = error
+        if not any(name.startswith("x-ratelimit-") for name in error.headers):
+            error.headers |= await quota.look_at_rates(services, caller)
+        raise
+    except BaseException:
+        # Also when the process ends before the body does.
+        note.answer = errors.InternalError("The gateway failed.")
+        raise
     finally:
-        # Once a task is open, its work owns the spool and outlives this request.
+        # Once a task is open, its work owns the spool and the record, and outlives this request.
         if not spool.is_kept:
+            recording.record_refusal(services, note)
             await spool.close()
     headers = dict(shaped.headers)
     if shaped.length is not None:
@@ -50,16 +62,17 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=headers)
 
 
-async def _read(request: Request, services: Services, operation: Operation, spool: Spool) -> Asked:
+async def _read(request: Request, services: Services, note: Note, spool: Spool) -> Asked:
     document = services.catalogue.document
     form = await read_form(request, spool, document.limits, services.in_flight)
     params = wire.read_params(
-        form.fields, operation, is_text=form.is_text, refuse_unknown=document.unknown_fields == "refuse"
+        form.fields, note.operation, is_text=form.is_text, refuse_unknown=document.unknown_fields == "refuse"
     )
-    references, mask = await load_references(services, form, spool) if operation == "edit" else ((), None)
-    job = wire.make_job(params, references, mask)
-    model = params.model or document.default_model
-    found = services.catalogue.find_model(model)
+    note.model = params.model or document.default_model
+    found = services.catalogue.find_model(note.model)
+    note.is_model_known = found is not None
+    references, mask = await load_references(services, form, spool) if note.operation == "edit" else ((), None)
+    note.job = job = wire.make_job(params, references, mask)
     default_form = found[1].response_format if found and found[1] else "b64_json"
     answer = AnswerForm(
         response_format=params.response_format or default_form,
@@ -68,7 +81,7 @@ async def _read(request: Request, services: Services, operation: Operation, spoo
         answer_within=_patience(request, document.limits.answer_within),
         keep_alive=_keep_alive(request, document.limits.keep_alive),
     )
-    return Asked(job, model, answer, spool)
+    return Asked(job, note.model, answer, spool, note, request.headers.get("x-gateway-upstream") or None)
 
 
 def _patience(request: Request, longest: float) -> float:

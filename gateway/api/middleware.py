@@ -34,6 +34,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = _read_request_id(scope) or new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 0
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from gateway import errors
-from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.api.dependencies import CallerDep, ServicesDep, tell_rates
 from gateway.auth import Caller
 from gateway.services import Services
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[Depends(tell_rates)])
 
 _CREATED = 1_776_729_600
 """2026-04-21, when gpt-image-2 was published; OpenAI's shape requires a time."""
@@ -33,8 +33,14 @@ async def show_model(model: str, services: ServicesDep, caller: CallerDep) -> di
 
 
 def _names(services: Services, caller: Caller) -> list[str]:
-    allowed = caller.key.models
-    return [name for name in services.catalogue.model_names() if allowed is None or name in allowed]
+    return [name for name in services.catalogue.model_names() if _is_served(services, caller, name)]
+
+
+def _is_served(services: Services, caller: Caller, name: str) -> bool:
+    found = services.catalogue.find_model(name)
+    if found is None or not caller.may_use(name, found[1]):
+        return False
+    return any(caller.may_reach(target.upstream) for target in services.catalogue.targets_of(found[0]))
 
 
 def _describe(name: str) -> dict[str, Any]:

@@ -10,7 +10,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, cast
+
+from gateway.store.client import StoreUnavailable
+
+Policy = Literal["presume", "release", "hold"]
+"""What becomes of a call whose outcome nobody knows: charged and flagged, given back, or held for an operator."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
@@ -21,6 +26,16 @@ class InvalidArgument(ValueError):
     def __init__(self, script: str, argument: str) -> None:
         super().__init__(f"{script}: {argument}")
         self.argument = argument
+
+
+class LedgerLost(StoreUnavailable):
+    """The store was emptied, or is an older copy: what it says was spent cannot be trusted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the store was emptied or is an older copy of itself, so what was spent is not known. Look at it with "
+            "`imagegate audit`; `imagegate audit --accept` takes it as it is"
+        )
 
 
 class LedgerConfused(Exception):
@@ -140,6 +155,14 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's lease, in µs of the server's clock: it was prolonged `now`, and ends at `stop`."""
+
+    now: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How one limit stands. `resets` is when it allows everything again, if a clock can tell."""
 
@@ -185,6 +208,7 @@ class HeldCall:
     images: int
     slots: int
     marked: int
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,8 +347,16 @@ def _read_hold(row: dict[str, Any]) -> Hold:
 
 
 def _read_call(call: str, facts: dict[str, str]) -> HeldCall:
-    numbers = (int(facts[name]) for name in ("price", "usd", "images", "slots", "marked"))
-    return HeldCall(call, Verdict(facts["state"]), *numbers)
+    return HeldCall(
+        call=call,
+        state=Verdict(facts["state"]),
+        price=int(facts["price"]),
+        usd=int(facts["usd"]),
+        images=int(facts["images"]),
+        slots=int(facts["slots"]),
+        marked=int(facts["marked"]),
+        policy=cast(Policy, facts["policy"]),
+    )
 
 
 def _read_rates(words: list[str]) -> tuple[Rate, ...]:

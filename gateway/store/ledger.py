@@ -15,13 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
+from gateway.ids import new_id
 from gateway.store.answers import (
     Admitted,
     Hold,
     InvalidArgument,
+    Lease,
     LedgerConfused,
+    LedgerLost,
     Opening,
     OverLimit,
+    Policy,
     Retention,
     Scope,
     Settled,
@@ -42,13 +46,18 @@ from gateway.store.answers import (
 from gateway.store.batcher import Batcher
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
+from gateway.store.witness import NO_MEMORY, Witness
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
 
 
 class Ledger:
-    """The ledger in one store. `now` replaces the server's clock in tests."""
+    """The ledger in one store. `now` replaces the server's clock in tests.
+
+    With a `witness` nothing is spent on a store that forgot something: `open`, `raise_price`, `mark_sent` and `renew`
+    raise LedgerLost, until an operator has accepted it.
+    """
 
     def __init__(
         self,
@@ -57,29 +66,36 @@ class Ledger:
         *,
         scripts: Mapping[str, Script] | None = None,
         now: Callable[[], int] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._batcher = batcher
         self._calendar = calendar
         self._scripts = scripts or join_scripts(read_sources())
         self._now = now
+        self._witness = witness
         self._windows: Windows | None = None
 
     async def open(self, opening: Opening) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
         """Admit a task and hold its price in every limit, or in none; the Verdict is CLOSED or CONFLICT."""
-        return read_opening(await self._run_now("open", *say_opening(opening)))
+        return read_opening(await self._run_now("open", *say_opening(opening), spends=True))
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
         """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
 
         None asks whether a target without a known price may be sent to: RAISED or Unpriced.
         """
-        answer = await self._run("raise", task, say_price(price), str(fence))
+        answer = await self._spend("raise", task, say_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
 
-    async def mark_sent(self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int) -> Verdict:
-        """Give free slots to a call, before its first byte. Only HELD allows it to be sent."""
-        written = ",".join(str(slot) for slot in slots)
-        return Verdict((await self._run("mark_sent", task, call, written, say_price(price), str(fence)))[0])
+    async def mark_sent(
+        self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int, policy: Policy = "presume"
+    ) -> Verdict:
+        """Give free slots to a call, before its first byte. Only HELD allows it to be sent.
+
+        `policy` is what becomes of it if its worker dies before anybody knows how it ended.
+        """
+        words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy)
+        return Verdict((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> Verdict:
         """Evidence that a call was not accepted: its slots are free again. VOID, or the state that stands."""
@@ -103,9 +119,24 @@ class Ledger:
         answer = await self._run("adopt", task, worker, str(fence))
         return int(answer[1]) if answer[0] == Verdict.ADOPTED else Verdict(answer[0])
 
-    async def renew(self, worker: str, lease_us: int) -> int:
-        """Prolong a worker's lease; answers its end."""
-        return int((await self._run("renew", worker, str(lease_us)))[1])
+    async def renew(self, worker: str, lease_us: int) -> Lease:
+        """Prolong a worker's lease, and meet the store if this process has not."""
+        witness = self._witness
+        for _ in range(_NAMINGS):
+            words = (*witness.words(), "" if witness.epoch else new_id("epoch")) if witness else (*NO_MEMORY, "")
+            answer = await self._run("renew", worker, str(lease_us), *words)
+            if answer[0] == "renewed":
+                _, stop, now, epoch = answer
+                if witness:
+                    witness.meet(epoch, int(now), int(stop))
+                return Lease(int(now), int(stop))
+            if not witness or not witness.forgive(answer[1]):
+                break
+        raise LedgerLost
+
+    async def accept(self, epoch: str) -> str:
+        """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
+        return (await self._run("accept", epoch))[1]
 
     async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> Verdict:
         """Correct what was spent, in the windows of the instant `at`; negative is a credit. DONE or CONFLICT."""
@@ -156,21 +187,37 @@ class Ledger:
     def _guess(self) -> int:
         return time.time_ns() // 1000 if self._now is None else self._now()
 
-    async def _run_now(self, name: str, *arguments: str) -> list[str]:
+    async def _run_now(self, name: str, *arguments: str, spends: bool = False) -> list[str]:
         """Run a script whose last arguments are the windows of this instant, named anew until they are right."""
+        run = self._spend if spends else self._run
         windows = self._windows or self._calendar.name_windows(self._guess())
         for _ in range(_NAMINGS):
-            answer = await self._run(name, *arguments, *windows.arguments())
+            answer = await run(name, *arguments, after=windows.arguments())
             if answer[0] != "window_moved":
                 self._windows = windows
                 return answer
             windows = self._calendar.name_windows(int(answer[1]))
         raise LedgerConfused("the clock runs faster than its windows can be named")
 
-    async def _run(self, name: str, *arguments: str) -> list[str]:
+    async def _spend(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
+        """Run a script that asks whether the store has forgotten what this process knows."""
+        witness = self._witness
+        if witness is None:
+            return await self._run(name, *arguments, *NO_MEMORY, after=after)
+        if not witness.epoch:
+            await self.renew(witness.worker, witness.lease_us)
+        for _ in range(_NAMINGS):
+            answer = await self._run(name, *arguments, *witness.words(), after=after)
+            if answer[0] != "lost":
+                return answer
+            if not witness.forgive(answer[1]):
+                break
+        raise LedgerLost
+
+    async def _run(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
         now = "" if self._now is None else str(self._now())
         try:
-            return await self._batcher.run(self._scripts[name], now, *arguments)
+            return await self._batcher.run(self._scripts[name], now, *arguments, *after)
         except ResponseError as error:
             if found := _INVALID.search(str(error)):
                 raise InvalidArgument(name, found[1]) from error

@@ -31,6 +31,15 @@ SIGNING_CHECK = Name(
 )
 KEY_INDEX = Name("keys", "hash", "for ever", "store.keys", "key id → digest of the key")
 KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key's record, by the digest of the key")
+FORMER_KEY = Name(
+    "former-key", "string", "a rotated key's grace time", "store.keys", "key id, by the digest of a former secret"
+)
+WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
+
+OPERATOR_INDEX = Name("operators", "hash", "for ever", "store.operators", "operator's name → digest of the token")
+OPERATOR = Name(
+    "operator", "hash", "until the operator is deleted", "store.operators", "one operator, by the digest of the token"
+)
 
 TASK = Name(
     "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
@@ -56,6 +65,7 @@ HOLD = Name(
     "store.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
 )
+EPOCH = Name("epoch", "string", "for ever", "store.ledger", "by what processes know that the store forgot nothing")
 OPEN = Name("open", "sorted set", "until over", "store.ledger", "tasks that may still hold money, by their opening, µs")
 ENDED = Name("ended", "sorted set", "until folded", "store.ledger", "tasks that wait for nothing, by their end, µs")
 DOUBTFUL = Name("doubtful", "sorted set", "until folded", "store.ledger", "ended tasks with a presumed call, likewise")
@@ -64,12 +74,33 @@ CHANGE = Name(
     "change", "string", "a day", "store.ledger", "an operator's change that was made, so that it is made once"
 )
 
+RECORDS = Name(
+    "records", "hash", "`accounting.history_days` after the day", "store.history", "record id → one request, as JSON"
+)
+RECORD_ORDER = Name(
+    "record-order", "sorted set", "as long as the day's records", "store.history", "the ids of a day's records, by id"
+)
+USAGE = Name(
+    "usage", "hash", "`accounting.usage_days` after the day", "store.history", "a day's sums of requests, images, µ$"
+)
+CREDITS = Name(
+    "credits", "hash", "as long as the day's sums", "store.history", "change id → an operator's correction, as JSON"
+)
+CHANGES = Name(
+    "changes", "stream", "the last 20,000, for `accounting.usage_days`", "store.changes", "who changed what, and how"
+)
+
 NAMES = (
     PEPPER_CHECK,
     SIGNING_CHECK,
     KEY_INDEX,
     KEY,
+    FORMER_KEY,
+    OPERATOR_INDEX,
+    OPERATOR,
+    WRONG_KEYS,
     TASK,
+    EPOCH,
     LIMITS,
     WINDOW,
     RATE,
@@ -81,4 +112,9 @@ NAMES = (
     DOUBTFUL,
     JOURNAL,
     CHANGE,
+    RECORDS,
+    RECORD_ORDER,
+    USAGE,
+    CREDITS,
+    CHANGES,
 )

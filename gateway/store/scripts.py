@@ -1,7 +1,7 @@
-"""The ledger's Lua scripts: read from `scripts/`, joined with what they share and with the names in Redis.
+"""Lua scripts: read from `scripts/`, joined with what they share and with their owner's names in Redis.
 
-Used by `store.ledger` and `store.batcher`. A script's text begins with its version, so that two releases side by side
-each run their own.
+Used by `store.ledger`, `store.history` and `store.batcher`. A script's text begins with its version, so that two
+releases side by side each run their own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VERSION = 1
 """Raised when the meaning of a stored field changes."""
 
 SHARED = "lib"
-_OWNER = "store.ledger"
+LEDGER = "store.ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Script:
     digest: str
 
 
-def read_sources() -> dict[str, str]:
-    """The text of every file in `scripts/`, by its name without the ending."""
-    folder = files("gateway.store").joinpath("scripts")
+def read_sources(*inner: str) -> dict[str, str]:
+    """The text of every file in `scripts/`, or in a folder inside it, by its name without the ending."""
+    folder = files("gateway.store").joinpath("scripts", *inner)
     return {
         entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
         for entry in folder.iterdir()
@@ -39,9 +39,9 @@ def read_sources() -> dict[str, str]:
     }
 
 
-def join_scripts(sources: Mapping[str, str]) -> dict[str, Script]:
+def join_scripts(sources: Mapping[str, str], owner: str = LEDGER) -> dict[str, Script]:
     """Scripts that are ready to be sent, by name."""
-    shared = f"{_list_names()}\n{sources[SHARED]}"
+    shared = f"{_list_names(owner)}\n{sources.get(SHARED, '')}"
     return {name: _join(name, shared, body) for name, body in sources.items() if name != SHARED}
 
 
@@ -51,6 +51,6 @@ def _join(name: str, shared: str, body: str) -> Script:
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def _list_names() -> str:
-    pairs = (f"{name.stem.replace('-', '_')} = '{name()}'" for name in names.NAMES if name.owner == _OWNER)
+def _list_names(owner: str) -> str:
+    pairs = (f"{name.stem.replace('-', '_')} = '{name()}'" for name in names.NAMES if name.owner == owner)
     return f"local NAME = {{{', '.join(pairs)}}}"

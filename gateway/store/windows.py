@@ -1,16 +1,20 @@
 """Names calendar windows: the day, the week and the month in which an instant lies, in the operator's time zone.
 
-Used by `store.ledger`; the scripts check the boundaries and know nothing of zones. Never reads a clock.
+Used by `store.ledger` and `store.history`; the scripts check the boundaries and know nothing of zones. Never reads a
+clock.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AGO = re.compile(r"([0-9]{1,6})([mhd])")
+_UNITS = {"m": 60 * MICROSECONDS, "h": 3600 * MICROSECONDS, "d": 86_400 * MICROSECONDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,33 @@ class Calendar:
             week=self._window(f"{year:04d}-W{week:02d}", monday, monday + timedelta(days=7)),
             month=self._window(f"{today:%Y-%m}", first, (first + timedelta(days=31)).replace(day=1)),
         )
+
+    def name_days(self, since: int, until: int) -> list[Window]:
+        """The days that the instants from `since` to just before `until` touch, the last day first; both in µs."""
+        days: list[Window] = []
+        at = until - 1
+        while at >= since:
+            days.append(self.name_windows(at).day)
+            at = days[-1].start - 1
+        return days
+
+    def read_instant(self, text: str, now: int) -> int:
+        """An instant in µs as people write it: `90m`, `24h` or `7d` ago, `2026-11-04`, `2026-11-04T12:00[+01:00]`.
+
+        Without an offset it is in the zone; a date is its midnight. Raises ValueError that says what would be right.
+        """
+        if ago := _AGO.fullmatch(text):
+            return now - int(ago[1]) * _UNITS[ago[2]]
+        try:
+            instant = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no time; write 24h or 7d for so long ago, or 2026-11-04") from error
+        instant = instant if instant.tzinfo else instant.replace(tzinfo=self._zone)
+        return (instant - _EPOCH) // timedelta(microseconds=1)
+
+    def show_instant(self, at: int) -> str:
+        """An instant in the zone, to the second, for people: `2026-11-04 12:00:00`."""
+        return f"{datetime.fromtimestamp(at // MICROSECONDS, self._zone):%Y-%m-%d %H:%M:%S}"
 
     def _window(self, name: str, first: date, after: date) -> Window:
         return Window(name, self._midnight(first), self._midnight(after))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 
@@ -191,12 +190,12 @@ def test_ratio_and_tier_make_size(gateway: Gateway) -> None:
 
 
 def test_every_call_is_recorded_first(gateway: Gateway) -> None:
-    """The task's record names each paid call, its upstream and its slots."""
+    """The ledger knows each paid call of a task and what it cost; the task's record says whose it is."""
     answer = gateway.generate(model=VARIANT, n=2)
     record = gateway.read_task(answer.headers["x-gateway-task"])
-    calls = [json.loads(value) for name, value in record.items() if name.startswith("call:")]
-    assert sorted(call["slots"] for call in calls) == [[0], [1]]
-    assert {call["upstream"] for call in calls} == {"anyfast-c/main"}
+    calls = gateway.calls(answer.headers["x-gateway-task"])
+    assert [(call.state, call.usd, call.images) for call in calls] == [("posted", 30_000, 1)] * 2
+    assert answer.headers["x-gateway-cost-usd"] == "0.060000"
     assert gateway.record is not None
     assert record["key_id"] == gateway.record.id
     assert "a cat" not in str(record)

@@ -13,6 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
+from gateway.money import show_usd
 from tests.plain_pictures import png
 from tests.served import GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small, wait_until
 
@@ -96,6 +97,7 @@ def test_completed_event_is_whole(gateway: Gateway) -> None:
         "task": read.headers["x-gateway-task"],
         "index": 0,
         "upstream": "anyfast",
+        "cost_usd": show_usd(gateway.booked()),
         "size": "1024x640->1024x640",
         "dropped": [],
     }

@@ -125,6 +125,22 @@ class Model:
                 found[task.worker] = found.get(task.worker, 0) + 1
         return found
 
+    def stand(self, now: int, key: str, team: str, windows: Windows) -> dict[tuple[str, str], int]:
+        """How much of each limit is used."""
+        found: dict[tuple[str, str], int] = {}
+        for kind, scope in scopes(key, team):
+            for limit in [name for at, name in self.limits if at == scope]:
+                ceiling = self.limits[scope, limit]
+                if limit in ORDER:
+                    used = self.excess(scope, limit, windows) + ceiling
+                elif limit == "concurrent_requests":
+                    used = sum(count for name, count in self.running(scope).items() if self.leases.get(name, 0) > now)
+                else:
+                    interval = math.ceil(MINUTE / ceiling)
+                    used = ceiling - max(0, (ceiling * interval - self._level(now, scope, limit)) // interval)
+                found[kind, limit] = used
+        return found
+
     # Decisions.
 
     def open(self, now: int, asked: Opening, windows: Windows) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.ledger import Ledger
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import Calendar
+from gateway.store.witness import Witness
 
 ZONE = "Europe/Berlin"
 FINGERPRINT = "f" * 64
@@ -87,10 +88,10 @@ class Clock:
         return self.now
 
 
-def make_ledger(url: str, clock: Clock | None) -> tuple[Ledger, Batcher]:
+def make_ledger(url: str, clock: Clock | None, witness: Witness | None = None) -> tuple[Ledger, Batcher]:
     """A ledger in Berlin, and its connection, which is to be closed."""
     batcher = Batcher(url, pause_s=0.001)
-    return Ledger(batcher, Calendar(ZONE), scripts=scripts(), now=clock), batcher
+    return Ledger(batcher, Calendar(ZONE), scripts=scripts(), now=clock, witness=witness), batcher
 
 
 def make_opening(number: int, *, price: int | None = 10, images: int = 1, **more: Any) -> Opening:

@@ -70,11 +70,67 @@ async def test_deleted_key_is_gone(keys: KeyStore, redis: StoreClient) -> None:
     assert await redis.keys("*") == []
 
 
+async def test_rotated_key_keeps_its_identity(keys: KeyStore) -> None:
+    """A rotation changes the secret alone: id, limits and history stay, and the old secret works for its grace."""
+    record, old = await keys.create("ana", "design", max_n=2)
+    rotated, new = await keys.rotate(record.id, grace_s=60)
+    assert rotated.rotated is not None
+    assert rotated == record.model_copy(update={"hint": new[:8], "rotated": rotated.rotated})
+    assert await keys.lookup(new) == await keys.lookup(old) == await keys.show(record.id) == rotated
+    assert await keys.list() == [rotated]
+
+
+async def test_rotation_without_grace_ends_all_former_secrets(keys: KeyStore) -> None:
+    """Rotated at once, a key works by its newest secret alone, however many were in their grace time."""
+    record, first = await keys.create("ana")
+    _, second = await keys.rotate(record.id)
+    _, third = await keys.rotate(record.id)
+    assert all([await keys.lookup(secret) for secret in (first, second, third)])
+    _, last = await keys.rotate(record.id, grace_s=0)
+    assert [bool(await keys.lookup(secret)) for secret in (first, second, third, last)] == [False, False, False, True]
+
+
+async def test_former_secret_ends_by_itself(keys: KeyStore, redis: StoreClient) -> None:
+    """Redis itself forgets a former secret at the end of its grace time."""
+    record, old = await keys.create("ana")
+    await keys.rotate(record.id, grace_s=60)
+    name = names.FORMER_KEY(keys.digest(old))
+    assert 0 < await redis.pttl(name) <= 60_000
+    await redis.pexpire(name, 0)
+    assert await keys.lookup(old) is None
+
+
+async def test_deleted_rotated_key_leaves_nothing(keys: KeyStore, redis: StoreClient) -> None:
+    """A deletion takes the former secrets along."""
+    record, old = await keys.create("ana")
+    _, new = await keys.rotate(record.id)
+    await keys.delete(record.id)
+    assert [await keys.lookup(secret) for secret in (old, new)] == [None, None]
+    assert await redis.keys("*") == []
+    with pytest.raises(KeyNotFound):
+        await keys.rotate(record.id)
+
+
 async def test_list_is_oldest_first(keys: KeyStore) -> None:
     """Keys are listed in the order they were made in."""
     made = [(await keys.create(f"k{number}"))[0] for number in range(3)]
     assert sorted(record.id for record in await keys.list()) == [record.id for record in await keys.list()]
     assert {record.name for record in await keys.list()} == {record.name for record in made}
+
+
+async def test_list_can_be_one_team(keys: KeyStore) -> None:
+    """A team's keys can be listed by themselves."""
+    await keys.create("ana", "design")
+    bob, _ = await keys.create("bob", "sales")
+    assert await keys.list(team="sales") == [bob]
+
+
+async def test_change_sets_what_it_names(keys: KeyStore) -> None:
+    """A change sets the fields it names, lifts a limit by None, and leaves the rest."""
+    record, _ = await keys.create("ana", "design", max_n=2, addresses=["10.1.2.3/8"])
+    changed = await keys.change(record.id, max_n=None, models=["gpt-image-2"])
+    assert changed == record.model_copy(update={"max_n": None, "models": ("gpt-image-2",)})
+    assert changed.addresses == ("10.0.0.0/8",)
 
 
 async def test_newer_record_can_be_read(keys: KeyStore, redis: StoreClient) -> None:

@@ -17,8 +17,10 @@ BAD = ("0", "-1", str(2**53), "", "NaN", "1e3", " 1", "1.5", "01", "-0", "0x1", 
 NOW = 1_790_000_000 * SECOND
 TASK, CALL = make_id("task", 1), make_id("call", 1)
 KEY, CHANGE, WORKER = make_id("key", 1), make_id("change", 1), make_id("worker", 1)
+EPOCH = make_id("epoch", 1)
 WINDOWS = Calendar(ZONE).name_windows(NOW).arguments()
 SPANS = [f"{span}{part}" for span in ("day", "week", "month") for part in ("", "_start", "_end")]
+MEMORY = [("epoch", EPOCH, {""}), ("memory_worker", WORKER, {""}), ("beat", str(NOW), {""})]
 LABELS = {"0", "-1", str(2**53), "", "NaN", "1e3", "1.5", "01", "-0", "0x1", "é"}
 
 # Every argument by name with a good value, and the bad values that are good ones for it.
@@ -33,22 +35,26 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
         ("price", "10", {"0", ""}),
         ("images", "2", set()),
         ("worker", WORKER, set()),
+        *MEMORY,
         *((name, value, set()) for name, value in zip(SPANS, WINDOWS, strict=True)),
     ],
-    "raise": [("task", TASK, set()), ("price", "20", {"0", ""}), ("fence", "1", set())],
+    "raise": [("task", TASK, set()), ("price", "20", {"0", ""}), ("fence", "1", set()), *MEMORY],
     "mark_sent": [
         ("task", TASK, set()),
         ("call", make_id("call", 2), set()),
         ("slots", "1", {"0"}),
         ("price", "10", {"0", ""}),
         ("fence", "1", set()),
+        ("policy", "hold", set()),
+        *MEMORY,
     ],
     "nack": [("task", TASK, set()), ("call", CALL, set())],
     "post": [("task", TASK, set()), ("call", CALL, set()), ("usd", "10", {"0"}), ("images", "1", {"0"})],
     "presume": [("task", TASK, set()), ("call", CALL, set()), ("fence", "1", set())],
     "close": [("task", TASK, set()), ("fence", "1", set())],
     "adopt": [("task", TASK, set()), ("worker", make_id("worker", 2), set()), ("fence", "1", set())],
-    "renew": [("worker", WORKER, set()), ("lease", "15000000", set())],
+    "renew": [("worker", WORKER, set()), ("lease", "15000000", set()), *MEMORY, ("first", EPOCH, {""})],
+    "accept": [("epoch", make_id("epoch", 2), set())],
     "adjust": [
         ("change", CHANGE, set()),
         ("key", KEY, {""}),
@@ -100,6 +106,7 @@ async def test_bad_argument_writes_nothing(name: str, ledger: Ledger, batcher: B
     """Each bad value in each place is refused by that argument's name, and what was stored stays as it was."""
     assert isinstance(await ledger.open(make_opening(1, images=2)), Admitted)
     assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is Verdict.HELD
+    await batcher.run(SCRIPTS["renew"], str(NOW), WORKER, "15000000", "", "", "", EPOCH)
     good = [str(NOW), *(value for _, value, _ in ARGUMENTS[name])]
     before = store.read()
     for place, (argument, _, allowed) in enumerate([("now", "", {""}), *ARGUMENTS[name]]):
@@ -113,7 +120,7 @@ async def test_bad_argument_writes_nothing(name: str, ledger: Ledger, batcher: B
         with pytest.raises(ResponseError, match="INVALID "):
             await batcher.run(SCRIPTS[name], *good[:length])
     assert store.read() == before
-    assert (await batcher.run(SCRIPTS[name], *good))[0] not in {"unknown", "fenced", "conflict"}
+    assert (await batcher.run(SCRIPTS[name], *good))[0] not in {"unknown", "fenced", "conflict", "lost"}
 
 
 @pytest.mark.parametrize("slots", ["1,0", "0,0", "2", "0,", ",0", "0 1", "0,1,2", "0;1"])
@@ -122,7 +129,7 @@ async def test_odd_slots_are_refused(slots: str, ledger: Ledger, batcher: Batche
     await ledger.open(make_opening(1, images=2))
     before = store.read()
     with pytest.raises(ResponseError, match="INVALID slots"):
-        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1")
+        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "presume", "", "", "")
     assert store.read() == before
 
 
@@ -147,5 +154,5 @@ async def test_rate_of_none_is_refused(ledger: Ledger) -> None:
 async def test_flushed_scripts_run_again(batcher: Batcher, store: Store) -> None:
     """A server that has forgotten every script is taught them in passing."""
     for _ in range(2):
-        assert (await batcher.run(SCRIPTS["renew"], "", WORKER, "15000000"))[0] == "renewed"
+        assert (await batcher.run(SCRIPTS["renew"], "", WORKER, "15000000", "", "", "", ""))[0] == "renewed"
         store.command("SCRIPT", "FLUSH")

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.store.answers import Admitted, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
+from gateway.store.answers import Admitted, Lease, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model
@@ -201,6 +201,18 @@ class Machine(RuleBasedStateMachine):
         change = make_id("change", self._next())
         self._do(lambda: self.ledger.adjust(change, scope, usd, "agreed", instant), ("done",))
 
+    @precondition(lambda self: self.model.limits and self.calls)
+    @rule(key=st.sampled_from(list(KEYS)))
+    def look(self, key: int) -> None:
+        """Each limit stands as the model says, and looking changes nothing."""
+        before = self.store.read()
+        found = self.loop.run_until_complete(self.ledger.look(make_id("key", key), KEYS[key]))
+        windows = self.calendar.name_windows(self.clock.now)
+        expected = self.model.stand(self.clock.now, make_id("key", key), KEYS[key], windows)
+        assert {(each.scope, each.limit): each.used for each in found.limits} == expected
+        assert all(each.left == max(0, each.ceiling - each.used) for each in found.limits)
+        assert self.store.read() == before
+
     @precondition(lambda self: self.last)
     @rule(flush=st.booleans())
     def do_again(self, flush: bool) -> None:
@@ -253,6 +265,10 @@ class Machine(RuleBasedStateMachine):
             assert _ints(rows.get(f"{{igw}}:running:{scope}", {})) == self.model.running(scope)
         holds = {name.rsplit(":", 1)[1] for name in rows if name.startswith("{igw}:hold:")}
         assert holds == {name for name, task in self.model.tasks.items() if not task.folded}
+        over = {name for name, task in self.model.tasks.items() if task.is_over}
+        doubtful = {name for name in over if self.model.tasks[name].is_doubtful}
+        for index, members in {"open": holds - over, "ended": over - doubtful, "doubtful": doubtful}.items():
+            assert {name for name, _ in rows.get(f"{{igw}}:{index}", [])} == members & holds, index
         for task in holds:
             row = rows[f"{{igw}}:hold:{task}"]
             outstanding: list[str] = []
@@ -333,6 +349,8 @@ def _plain(answer: Any) -> tuple[Any, ...]:
             return ("unpriced", answer.limit, answer.scope)
         case TooMany():
             return ("too_many", answer.limit, answer.scope, answer.ceiling)
+        case Lease():
+            return (answer.stop,)
         case Settled():
             return (str(answer.state), answer.usd, answer.images)
         case Verdict():

@@ -68,3 +68,30 @@ def test_unknown_zone_is_refused() -> None:
     """A mistyped zone is reported, never taken for UTC."""
     with pytest.raises(ZoneInfoNotFoundError):
         Calendar("Europe/Berlim")
+
+
+def test_days_are_named_backwards() -> None:
+    """The days that a time touches are named from the last to the first, each once, an hour short or long or not."""
+    calendar = Calendar("Europe/Berlin")
+    days = calendar.name_days(at("2026-10-23T23:59:59"), at("2026-10-27T00:00:00"))
+    assert [day.name for day in days] == ["2026-10-26", "2026-10-25", "2026-10-24", "2026-10-23"]
+    assert [day.name for day in calendar.name_days(at("2026-10-23T00:00:00"), at("2026-10-23T00:00:00") + 1)] == [
+        "2026-10-23"
+    ]
+    assert calendar.name_days(at("2026-10-23T00:00:00"), at("2026-10-23T00:00:00")) == []
+
+
+def test_people_write_instants() -> None:
+    """Times are read as people write them, in the operator's zone unless they name another."""
+    calendar = Calendar("Europe/Berlin")
+    now = at("2026-11-04T12:00:00")
+    assert calendar.read_instant("90m", now) == now - 90 * 60 * SECOND
+    assert calendar.read_instant("24h", now) == calendar.read_instant("1d", now) == now - DAY
+    assert calendar.read_instant("2026-11-04", now) == at("2026-11-04T00:00:00")
+    assert calendar.read_instant("2026-11-04T12:00", now) == now
+    assert calendar.read_instant("2026-11-04T11:00Z", now) == now
+    assert calendar.read_instant("2026-11-04T12:00:00+01:00", now) == now
+    assert calendar.show_instant(now + 999_999) == "2026-11-04 12:00:00"
+    for wrong in ("", "yesterday", "7", "d", "-7d", "7w", "2026-13-01", "1e3d", "9999999d"):
+        with pytest.raises(ValueError, match="is no time"):
+            calendar.read_instant(wrong, now)

@@ -56,6 +56,10 @@ local function optional(read, what, value, longest)
   return read(what, value, longest)
 end
 
+local function beat_of(what, value)
+  return integer(what, value, 1, LARGEST / 2)
+end
+
 -- Slots as "0,2,3": ascending, each below the number of images.
 local function slot_list(value, images)
   local slots, last = {}, -1
@@ -71,6 +75,27 @@ local function clock(value)
   if value ~= '' then return integer('now', value, 1, LARGEST / 2) end
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
+end
+
+-- What the asking process remembers of this store, so that one which forgot is noticed: the epoch, the process's worker, and
+-- the end that its lease had before its last renewal, since a fail-over may lose the last one. All "": it remembers nothing.
+local function read_memory(first)
+  return {
+    epoch = optional(id, 'epoch', ARGV[first]), worker = optional(id, 'worker', ARGV[first + 1]),
+    beat = optional(beat_of, 'beat', ARGV[first + 2]),
+  }
+end
+
+-- The answer to a process that remembers more than the store, or nil. A worker that slept for a day has been forgotten.
+local function forgotten(now, memory)
+  if memory.epoch == '' then return nil end
+  local epoch = redis.call('GET', NAME.epoch) or ''
+  if string.match(epoch, '^%S*') ~= memory.epoch then return {'lost', epoch, digits(now)} end
+  if memory.beat == '' or memory.beat <= now - DAY_MS * 1000 then return nil end
+  if tonumber(redis.call('ZSCORE', NAME.leases, memory.worker) or '0') < memory.beat then
+    return {'lost', epoch, digits(now)}
+  end
+  return nil
 end
 
 -- Windows. A task is counted in the windows it was opened in, for ever; Python names them and knows the zone.
@@ -219,7 +244,8 @@ local function keep_windows(now, owner, windows)
 end
 
 -- Tasks. A slot is "<µ$ held> <who has it>": free, released, or a call. A call is "<state> <µ$ if presumed> <µ$ counted>
--- <images counted> <its slots> <when it was marked>"; its states are held < void < presumed < posted and only rise.
+-- <images counted> <its slots> <when it was marked> <what becomes of it if nobody knows its outcome>"; its states are
+-- held < void < presumed < posted and only rise.
 
 local function read_task(task)
   local flat = redis.call('HGETALL', NAME.hold .. ':' .. task)
@@ -232,10 +258,12 @@ local function read_task(task)
       local held, by = string.match(value, '^(%d+) (%S+)$')
       record.slots[tonumber(slot)] = {held = tonumber(held), by = by}
     elseif call then
-      local state, price, usd, images, slots, at = string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+)$')
+      local state, price, usd, images, slots, at, policy =
+        string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+) (%a+)$')
       record.calls[call] = {
         id = call, state = state, price = tonumber(price), usd = tonumber(usd), images = tonumber(images),
         slots = slots == '-' and {} or slot_list(slots, MOST_IMAGES), written = slots, at = at,
+        policy = policy,
       }
     else
       record[field] = value
@@ -253,7 +281,7 @@ end
 local function write_call(record, call)
   record.calls[call.id] = call
   redis.call('HSET', NAME.hold .. ':' .. record.id, 'call:' .. call.id, table.concat({
-    call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at,
+    call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at, call.policy,
   }, ' '))
 end
 
@@ -322,7 +350,7 @@ local function describe(record)
   for name, call in pairs(record.calls) do
     made.calls[name] = {
       state = call.state, price = digits(call.price), usd = digits(call.usd), images = digits(call.images),
-      slots = digits(#call.slots), marked = call.at,
+      slots = digits(#call.slots), marked = call.at, policy = call.policy,
     }
   end
   return cjson.encode(made)

@@ -1,6 +1,7 @@
 -- Gives free slots to one paid call, before its first byte. Only the answer `held` allows it to be sent.
--- now, task, call, slots, µ$ an image at this target or "", fence
+-- now, task, call, slots, µ$ an image at this target or "", fence, policy, memory (3)
 -- -> held | taken | underheld | conflict | void | presumed | posted | fenced, fence | closed | unknown
+--  | lost, epoch, now
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
@@ -8,6 +9,12 @@ local call = id('call', ARGV[3])
 slot_list(ARGV[4], MOST_IMAGES)
 local price = price_of(ARGV[5])
 local fence = integer('fence', ARGV[6], 1, LARGEST)
+local policy = ARGV[7]
+if policy ~= 'presume' and policy ~= 'release' and policy ~= 'hold' then invalid('policy') end
+local memory = read_memory(8)
+
+local lost = forgotten(now, memory)
+if lost then return lost end
 
 local record = read_task(task)
 local stranger = not_owned(record, fence)
@@ -31,5 +38,6 @@ if not price and not record.unpriced then return {'underheld'} end
 for _, slot in ipairs(slots) do write_slot(record, slot, record.slots[slot].held, call) end
 write_call(record, {
   id = call, state = 'held', price = (price or 0) * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4], at = digits(now),
+  policy = policy,
 })
 return {'held'}

@@ -12,6 +12,7 @@ if not known then
   -- The mark whose reply was lost may still be on its way, and must find that it came too late.
   write_call(record, {
     id = call, state = 'void', price = 0, usd = 0, images = 0, slots = {}, written = '-', at = digits(now),
+    policy = 'release',
   })
   return {'void'}
 end

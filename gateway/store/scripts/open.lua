@@ -1,8 +1,9 @@
 -- Admits a new task and holds its price in every limit, or in none.
 -- now, task, key, team or "", idempotency digest or "", fingerprint, retry count, µ$ an image or "", images, worker,
--- windows (9)
+-- memory (3), windows (9)
 -- -> new, fence, rates | refused, limit, scope, ceiling, left, when it resets (µs) or "", now, rates
---  | too_many, limit, scope, ceiling | unpriced, limit, scope | window_moved, now | closed | conflict
+--  | too_many, limit, scope, ceiling | unpriced, limit, scope | window_moved, now | lost, epoch, now | closed
+--  | conflict
 -- where of each rate: name, scope, limit, left, µs until it is full again
 
 local now = clock(ARGV[1])
@@ -14,7 +15,8 @@ local retry = integer('retry', ARGV[7], 0, 1000)
 local price = price_of(ARGV[8])
 local images = integer('images', ARGV[9], 1, MOST_IMAGES)
 local worker = id('worker', ARGV[10])
-local windows = read_windows(11)
+local memory = read_memory(11)
+local windows = read_windows(14)
 local ends = {}
 for _, span in ipairs(SPANS) do
   owner[span] = windows[span].name
@@ -71,6 +73,9 @@ local function admit(rates)
   end
   return nil
 end
+
+local lost = forgotten(now, memory)
+if lost then return lost end
 
 -- Asked before: the reply was lost.
 local known = read_task(task)

@@ -1,11 +1,16 @@
 -- Lifts what the unsent slots hold, before a dearer target is tried.
--- now, task, µ$ an image or "", fence
+-- now, task, µ$ an image or "", fence, memory (3)
 -- -> raised | refused, limit, scope, ceiling, left, resets, now | unpriced, limit, scope | fenced, fence | closed | unknown
+--  | lost, epoch, now
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
 local price = price_of(ARGV[3])
 local fence = integer('fence', ARGV[4], 1, LARGEST)
+local memory = read_memory(5)
+
+local lost = forgotten(now, memory)
+if lost then return lost end
 
 local record = read_task(task)
 local stranger = not_owned(record, fence)

@@ -1,0 +1,56 @@
+"""IP addresses as they arrive and networks as people write them. Pure functions.
+
+Used by `settings`, by the records of keys and by `auth`. An IPv4 address that came through an IPv6 socket is judged as
+what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+
+_ONE_SITE = 64
+"""The prefix of IPv6 that one subscriber has for himself: within it he may change his address at will."""
+
+
+def read_network(text: str) -> str:
+    """An address or a network in its one spelling. Raises ValueError that says what would be right."""
+    try:
+        network = ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address; right is 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32") from None
+    return str(network)
+
+
+def read_address(host: str | None) -> Address | None:
+    """The address of a peer; None where it has none, as on a Unix socket."""
+    try:
+        address = ip_address((host or "").partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def is_within(address: Address | None, networks: Iterable[str]) -> bool:
+    """Whether an address lies in one of the networks; no address lies in none."""
+    return address is not None and any(address in ip_network(network) for network in networks)
+
+
+def name_source(address: Address | None) -> str:
+    """One name for all addresses that one peer can choose from."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> (128 - _ONE_SITE) << (128 - _ONE_SITE), _ONE_SITE)))
+    return "none" if address is None else str(address)
+
+
+def add_mapped(networks: Iterable[str]) -> list[str]:
+    """The networks, and each IPv4 one once more as an IPv6 socket shows it."""
+    found: list[str] = []
+    for text in networks:
+        network = ip_network(text)
+        found.append(text)
+        if isinstance(network, IPv4Network):
+            found.append(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
+    return found

@@ -1,0 +1,54 @@
+"""What a caller may know of its own key: rights, limits, how they stand, and what was spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from gateway import allowance
+from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.auth import store_away
+from gateway.money import show_usd
+from gateway.store.answers import Spent, Standing
+from gateway.store.client import StoreUnavailable
+
+router = APIRouter(tags=["key"])
+
+
+@router.get("/key", summary="This key: what it may do, its limits and what it has spent")
+async def show_key(services: ServicesDep, caller: CallerDep, response: Response) -> dict[str, Any]:
+    """Limits of the key and of its team; dollars are texts with six digits after the point."""
+    try:
+        standings = await services.ledger.look(caller.key.id, caller.key.team or "")
+    except StoreUnavailable as error:
+        raise store_away() from error
+    response.headers.update(allowance.rate_headers(allowance.rates_of(standings)))
+    record = caller.key.model_dump(mode="json", exclude={"demo", "hint", "metadata"})
+    return {
+        "object": "key",
+        **record,
+        "limits": [_describe_limit(one) for one in standings.limits if one.scope != "everyone"],
+        "spent": [_describe_spent(one) for one in standings.spent if one.scope == "key"],
+    }
+
+
+def _describe_limit(one: Standing) -> dict[str, Any]:
+    show = show_usd if one.limit.startswith("usd_") else int
+    return {
+        "limit": one.limit,
+        "scope": one.scope,
+        "ceiling": show(one.ceiling),
+        "used": show(one.used),
+        "left": show(one.left),
+        "resets": None if one.resets is None else allowance.show_instant(one.resets),
+    }
+
+
+def _describe_spent(one: Spent) -> dict[str, Any]:
+    return {
+        "window": one.window,
+        "usd": show_usd(one.usd_posted + one.usd_presumed),
+        "usd_held": show_usd(one.usd_held),
+        "images": one.images_posted + one.images_presumed,
+    }

@@ -1,0 +1,99 @@
+"""The admin API's own description: complete, valid, and the same as what is served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from gateway.admin.guarded import GuardedRoute
+from gateway.admin.router import PREFIX, admin_router
+from tests.admin.office import Office
+
+ROUTES = [context.original_route for context in iter_route_contexts(admin_router().routes)]
+
+each_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(route.methods)} {route.path}")
+
+
+@pytest.fixture
+def document(office: Office) -> dict[str, Any]:
+    """As a viewer reads it."""
+    return office.hire("reader").get("/openapi.json")
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_route_is_described(document: dict[str, Any], office: Office) -> None:
+    """Every admin route that is served is in the document, once, under a name of its own."""
+    told = operations(document)
+    served = {
+        (method, str(context.path).replace(":path}", "}"))
+        for context in iter_route_contexts(office.gateway.app.routes)
+        if isinstance(context.original_route, APIRoute) and str(context.path).startswith(PREFIX)
+        for method in context.original_route.methods or ()
+    }
+    assert set(told) == served
+    names = [operation["operationId"] for operation in told.values()]
+    assert len(names) == len(set(names))
+
+
+def test_references_lead_somewhere(document: dict[str, Any]) -> None:
+    """Each schema that is named is there, and each that is there is named."""
+    named = set(_references(document))
+    assert named == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+def _references(part: Any) -> list[str]:
+    if isinstance(part, dict):
+        own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+        return own + [found for inner in part.values() for found in _references(inner)]
+    return [found for inner in part for found in _references(inner)] if isinstance(part, list) else []
+
+
+def test_every_operation_tells_its_refusals(document: dict[str, Any]) -> None:
+    """Each operation says what it is for, who may, what it answers, and how it refuses."""
+    for (method, path), operation in operations(document).items():
+        where = f"{method} {path}"
+        assert operation["summary"], where
+        assert operation["tags"], where
+        assert operation["x-role"] in ("admin", "viewer"), where
+        answers = operation["responses"]
+        assert {"400", "401", "429", "503"} <= set(answers), where
+        assert ("403" in answers) == (operation["x-role"] == "admin"), where
+        assert ("413" in answers) == ("requestBody" in operation), where
+        # Whoever names one thing may name one that does not exist.
+        assert ("404" in answers) or "{" not in path or "/limits/" in path, where
+        for status, answer in answers.items():
+            if int(status) >= 400:
+                assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer"), where
+                assert "`" in answer["description"], where
+
+
+@each_route
+def test_answer_has_a_model(route: GuardedRoute) -> None:
+    """What a route answers has a schema, except for the document itself."""
+    assert route.response_model is not None
+    assert route.path == "/openapi.json" or hasattr(route.response_model, "model_json_schema") or route.response_class
+
+
+@each_route
+def test_who_changes_must_be_admin(route: GuardedRoute) -> None:
+    """A viewer may use exactly the routes that change nothing."""
+    assert (route.role == "viewer") == (route.methods == {"GET"})
+
+
+def test_undecided_route_is_refused() -> None:
+    """A route that does not say who may call it cannot even be made."""
+
+    async def anybody() -> None:
+        """Says nothing about its caller."""
+
+    with pytest.raises(TypeError, match="neither"):
+        GuardedRoute("/open", anybody)

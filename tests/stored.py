@@ -1,0 +1,62 @@
+"""What a store holds, asked over a connection of its own: keys, the ledger, task records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.datafolder import Secrets
+from gateway.store.batcher import Batcher
+from gateway.store.client import connect
+from gateway.store.keys import KeyStore
+from gateway.store.ledger import Ledger
+from gateway.store.windows import Calendar
+
+SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
+
+
+async def with_keys(store_url: str, work: Callable[[KeyStore], Any]) -> Any:
+    redis = connect(store_url)
+    try:
+        return await work(KeyStore(redis, SECRETS.pepper))
+    finally:
+        await redis.aclose()
+
+
+async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
+    batcher = Batcher(store_url)
+    try:
+        return await work(Ledger(batcher, Calendar()))
+    finally:
+        await batcher.aclose()
+
+
+async def know_store(store_url: str, epoch: str, worker: str) -> None:
+    """Make a store that was emptied the one a running gateway knows."""
+    redis = connect(store_url)
+    try:
+        await redis.set("{igw}:epoch", f"{epoch} created 1")
+        await redis.zadd("{igw}:leases", {worker: (time.time() + 15) * 1_000_000})
+    finally:
+        await redis.aclose()
+
+
+async def read_hash(store_url: str, name: str) -> dict[str, str]:
+    redis = connect(store_url)
+    try:
+        return dict(await redis.hgetall(name))  # type: ignore[misc]
+    finally:
+        await redis.aclose()
+
+
+async def read_tasks(store_url: str) -> list[dict[str, str]]:
+    redis = connect(store_url)
+    try:
+        names = [name async for name in redis.scan_iter("{igw}:task:*", _type="hash")]
+        return [
+            {"id": name.rpartition(":")[2]} | dict(await redis.hgetall(name))  # type: ignore[misc]
+            for name in sorted(names)
+        ]
+    finally:
+        await redis.aclose()
