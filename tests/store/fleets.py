@@ -83,10 +83,9 @@ class Sentinels:
         self._tune(publish_period=500)
         until(lambda: self.master.facts()["connected_slaves"] == replicas, what="the replicas")
 
-    def chosen(self) -> int:
-        """The port of the server that most sentinels call the master."""
-        ports = [int(one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for one in self.sentinels]
-        return max(ports, key=ports.count)
+    def chosen(self) -> Server:
+        """The replica that every sentinel calls the master by now."""
+        return until(self._find_chosen, what="the sentinels' agreement on a replica")
 
     def change_master(self) -> None:
         """An orderly change; returns when the old master is a replica."""
@@ -113,6 +112,10 @@ class Sentinels:
         except blocking.ConnectionError:
             # A demoted server hangs up on everybody.
             return False
+
+    def _find_chosen(self) -> Server | None:
+        ports = {int(one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for one in self.sentinels}
+        return next((one for one in self.replicas if ports == {one.port}), None)
 
     def _tune(self, **periods_ms: int) -> None:
         for one in self.sentinels:
