@@ -129,7 +129,8 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
     table = Table(show_footer=total is not None)
     for index, column in enumerate(columns):
         footer = Text(total[index] if total else "")
-        table.add_column(column.name, footer, justify="right" if column.is_number else "left")
+        # Folded where there is no room: half an id is none.
+        table.add_column(column.name, footer, justify="right" if column.is_number else "left", overflow="fold")
     for row in rows:
         # Text, since what callers typed may look like rich's markup.
         table.add_row(*(Text(_plain(cell)) for cell in row))
