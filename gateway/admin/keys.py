@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_
 from gateway.ids import new_id
 from gateway.services import Services
 from gateway.store.answers import Scope
+from gateway.store.client import StoreUnavailable
 from gateway.store.keyrecord import KeyChange, KeyRecord, NewKey
 from gateway.store.keys import DAY_S
 from gateway.store.limits import drop_limits
@@ -103,10 +105,14 @@ async def create_key(services: ServicesDep, operator: AdminDep, new: LimitedKey)
     """The secret is in this answer and nowhere else. Its limits are set before it exists: it never spends without."""
     _check(services, new)
     key_id = new_id("key")
-    if new.limits is not None:
-        await replace_limits(services.ledger, Scope(key=key_id), new.limits)
     wanted = NewKey(**new.model_dump(exclude={"limits"}, exclude_unset=True))
-    record, secret = await services.keys.add(wanted, key_id=key_id)
+    try:
+        await replace_limits(services.ledger, Scope(key=key_id), new.limits or NewLimits())
+        record, secret = await services.keys.add(wanted, key_id=key_id)
+    except StoreUnavailable:
+        with suppress(StoreUnavailable):
+            await drop_limits(services.ledger, Scope(key=key_id))
+        raise
     made = await _complete(services, record)
     facts = record.model_dump() | {"limits": made.limits.model_dump(exclude_none=True)}
     await record_change(services, operator, "key.create", record.id, after=facts)

@@ -90,7 +90,7 @@ class MadeCredit(Answer):
 async def list_holds(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[HoldsQuery, Query()]
 ) -> Listing[LiveHold]:
-    holds = await services.ledger.holds(wanted.most)
+    holds = await services.ledger.holds(wanted.most + 1)
     return Listing(data=[_describe(hold) for hold in holds[: wanted.most]], has_more=len(holds) > wanted.most)
 
 
