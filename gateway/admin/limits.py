@@ -74,7 +74,7 @@ KeyId = Annotated[str, Path(max_length=64, description="Such as `key_01k…`.")]
 
 
 def order_changes(present: Mapping[str, int], wanted: Mapping[str, int | None]) -> dict[str, int | None]:
-    """What must change, in the order in which no moment is looser than before and after: new and lower, higher, gone."""
+    """What must change, in an order in which no moment is looser than before and after: new or lower, higher, gone."""
     changed = [(name, value) for name, value in wanted.items() if value != present.get(name)]
     changed.sort(key=lambda pair: 2 if pair[1] is None else int(pair[1] > present.get(pair[0], pair[1])))
     return dict(changed)
