@@ -29,6 +29,7 @@ from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
+from gateway.store.records import describe_hold
 
 SWEEP_EVERY_S = 300.0
 
@@ -83,7 +84,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(_clear_spools, services.spool_folder)
-        bookkeeping = Bookkeeping(services.ledger, services.worker, _pace(services), lambda task: _runs(services, task))
+        bookkeeping = Bookkeeping(
+            services.ledger,
+            services.worker,
+            _pace(services),
+            runs=lambda task: _runs(services, task),
+            remember=lambda hold: services.recorder.note(describe_hold(hold)),
+        )
         await bookkeeping.start()
         keepers = (asyncio.create_task(_sweep(services)), asyncio.create_task(_trim(services)))
         yield

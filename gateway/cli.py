@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_keys, cli_limits, cli_operators, cli_usage, demo, supervisor
+from gateway import __version__, catalog, cli_audit, cli_keys, cli_limits, cli_operators, cli_usage, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
@@ -65,6 +65,7 @@ app.add_typer(cli_operators.app, name="operators")
 app.command()(cli_usage.usage)
 app.command()(cli_usage.history)
 app.command()(cli_usage.changes)
+app.command()(cli_audit.audit)
 
 
 def _show_version(is_asked: bool) -> None:

@@ -125,6 +125,9 @@ class Limits(_Part):
         description="Origins beside the public internet that `image_url` may name, as in http://files.corp:8000.",
     )
     fetch_timeout: float = Field(30, gt=0, description="Seconds to download one `image_url`.")
+    min_free: int = Field(
+        2**30, ge=0, description="Bytes that the disks of the data folder and of pictures must have free for new work."
+    )
     artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
     keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
     answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.artifacts import ArtifactStore, open_store
+from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
+from gateway.document import Limits
 from gateway.fetching import Fetcher, FetchPolicy
+from gateway.headroom import Headroom
 from gateway.ids import new_id
 from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
@@ -23,13 +26,15 @@ from gateway.spool import MemoryBudget, Spool
 from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.changes import Changes
-from gateway.store.client import StoreClient, connect
+from gateway.store.client import StoreClient, connect, open_pulse
 from gateway.store.history import History
 from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
+from gateway.store.pulse import Pulse
 from gateway.store.recorder import Recorder
+from gateway.store.refusals import Refusals
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
@@ -46,6 +51,8 @@ class Services:
     settings: Settings
     catalogue: Catalogue
     redis: StoreClient
+    pulse: Pulse
+    pulse_client: StoreClient
     batcher: Batcher
     ledger: Ledger
     keys: KeyStore
@@ -55,6 +62,7 @@ class Services:
     task_store: TaskStore
     history: History
     recorder: Recorder
+    refusals: Refusals
     usage: Usage
     changes: Changes
     upstreams: Mapping[str, Upstream]
@@ -62,6 +70,7 @@ class Services:
     reference_fetcher: Fetcher
     darkroom: Darkroom
     artifacts: ArtifactStore
+    headroom: Headroom
     signing_key: bytes
     memory: MemoryBudget
     in_flight: MemoryBudget
@@ -86,9 +95,12 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
+        self.refusals.flush()
         await self.recorder.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
+        await self.pulse.stop()
+        await self.pulse_client.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
 
 
@@ -98,6 +110,29 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
         return open_store(settings.storage_url, settings.data_dir / "artifacts", ttl_s)
     except ValueError as error:
         raise SettingsError([f"GATEWAY_STORAGE_URL: {error}"]) from error
+
+
+def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
+    """For result links and for callers' links: an address inside the network is right for the former alone."""
+    limits = catalogue.limits
+    fetcher, reference_fetcher = (
+        Fetcher(
+            FetchPolicy(
+                max_bytes=limits.image_bytes,
+                timeout_s=limits.fetch_timeout,
+                idle_s=min(10, limits.fetch_timeout),
+                allowed_origins=frozenset(origins),
+            )
+        )
+        for origins in ({target.config.base_url for target in catalogue.targets}, limits.image_url_origins)
+    )
+    return fetcher, reference_fetcher
+
+
+def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]:
+    """Where this instance keeps the ledger and the pictures itself."""
+    own = [settings.data_dir] if settings.redis_url is None else []
+    return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
 
 def open_services(
@@ -119,15 +154,21 @@ def open_services(
         for target in catalogue.targets
     }
     fetcher, reference_fetcher = _open_fetchers(catalogue)
-    redis, batcher = connect(store_url), Batcher(store_url)
+    pulse, pulse_client = open_pulse(store_url)
+    redis = connect(store_url, pulse=pulse)
+    batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
+    artifacts = open_artifacts(settings, limits.artifact_ttl)
     # Only a store that is this folder's own can be remembered by it.
     witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     history = History(batcher, redis, accounting)
+    recorder = Recorder(history.write)
     return Services(
         settings=settings,
         catalogue=catalogue,
         redis=redis,
+        pulse=pulse,
+        pulse_client=pulse_client,
         batcher=batcher,
         ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
         keys=keys,
@@ -137,13 +178,15 @@ def open_services(
         changes=Changes(redis, accounting),
         task_store=TaskStore(redis),
         history=history,
-        recorder=Recorder(history.write),
+        recorder=recorder,
+        refusals=Refusals(recorder.note),
         usage=Usage(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
         darkroom=darkroom,
-        artifacts=open_artifacts(settings, limits.artifact_ttl),
+        artifacts=artifacts,
+        headroom=Headroom(_watched_folders(settings, artifacts), limits.min_free),
         signing_key=signing_key,
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
@@ -170,3 +213,13 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
     configured = {target.config.base_url for target in catalogue.targets}
     return open_fetcher(configured), open_fetcher(limits.image_url_origins)
+
+
+def _open_fetcher(limits: Limits, origins: Iterable[str]) -> Fetcher:
+    policy = FetchPolicy(
+        max_bytes=limits.image_bytes,
+        timeout_s=limits.fetch_timeout,
+        idle_s=min(10, limits.fetch_timeout),
+        allowed_origins=frozenset(origins),
+    )
+    return Fetcher(policy)

@@ -103,7 +103,7 @@ class RecordedCall(Answer):
     seconds: float
     n: int
     images: int
-    usd: str
+    usd: str | None
     state: str
 
 
@@ -129,10 +129,11 @@ class RequestRecord(Answer):
     n_asked: int
     n_delivered: int
     usd_held: str | None
-    usd_settled: str
+    usd_settled: str | None
     is_presumed: bool
     status: int
     error: str | None
+    repeats: int = Field(description="Requests that it tells of: refusals that come too fast are told together.")
     seconds: float
     prompt: str | None = Field(description="Only where the catalogue says `keep_prompts`.")
 

@@ -20,7 +20,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="New work is welcome")
 async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
-    """503 while Redis or the storage is away, or while the process is ending."""
+    """503 while Redis or the storage is away or full, or while the process is ending."""
     problems: dict[str, Any] = {}
     try:
         await services.redis.ping()
@@ -29,6 +29,8 @@ async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
     storage = await services.artifacts.check()
     if not storage.is_writable:
         problems["storage"] = storage.reason
+    elif await services.headroom.find_shortage() is not None:
+        problems["storage"] = "has too little room"
     if request.app.state.draining_since is not None:
         problems["process"] = "is shutting down"
     return JSONResponse(

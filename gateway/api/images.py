@@ -40,6 +40,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     spool = services.new_spool()
     note = recording.open_note(services, request.state.request_id, caller.key, operation)
     try:
+        await _check_room(services)
         asked = await _read(request, services, note, spool)
         shaped = await pipeline.serve(services, caller, asked)
     except errors.PublicError as error:
@@ -60,6 +61,11 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     if shaped.length is not None:
         headers["content-length"] = str(shaped.length)
     return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=headers)
+
+
+async def _check_room(services: Services) -> None:
+    if await services.headroom.find_shortage() is not None:
+        raise errors.StorageFull("The gateway has too little room left to keep new pictures.", retry_after=60)
 
 
 async def _read(request: Request, services: Services, note: Note, spool: Spool) -> Asked:

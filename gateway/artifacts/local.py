@@ -38,7 +38,7 @@ class LocalArtifacts:
     """`folder` may be shared by several replicas, and need not be on the spool's filesystem."""
 
     def __init__(self, folder: Path, ttl_s: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._incoming = folder / "incoming"
         self._ttl_s = ttl_s
 
@@ -55,7 +55,7 @@ class LocalArtifacts:
         form = format_of(artifact_id)
         if form is None:
             return None
-        path = self._folder / day_of(artifact_id) / artifact_id
+        path = self.folder / day_of(artifact_id) / artifact_id
         try:
             size, head = await asyncio.to_thread(_look, path)
         except FileNotFoundError:
@@ -67,7 +67,7 @@ class LocalArtifacts:
     async def delete(self, artifact_id: str) -> None:
         if format_of(artifact_id) is None:
             return
-        path = self._folder / day_of(artifact_id) / artifact_id
+        path = self.folder / day_of(artifact_id) / artifact_id
         try:
             await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as error:
@@ -89,10 +89,10 @@ class LocalArtifacts:
         """Nothing is held open between calls."""
 
     def _store(self, blob: Blob, artifact_id: str) -> None:
-        day = self._folder / day_of(artifact_id)
+        day = self.folder / day_of(artifact_id)
         if not day.is_dir():
             day.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self._folder)
+            _sync_folder(self.folder)
         final = day / artifact_id
         if blob.path is None or not _link(blob.path, final):
             self._copy(blob, final)
@@ -115,7 +115,7 @@ class LocalArtifacts:
 
     def _sweep(self, now: float) -> int:
         count = 0
-        for folder in _entries(self._folder):
+        for folder in _entries(self.folder):
             end = day_end(folder.name)
             if end is None or end - 86_400 + self._ttl_s > now:
                 continue
@@ -138,7 +138,7 @@ class LocalArtifacts:
         probe = self._incoming / new_id("check")
         probe.write_bytes(b"ok")
         probe.unlink()
-        return shutil.disk_usage(self._folder).free
+        return shutil.disk_usage(self.folder).free
 
 
 def _link(source: Path, final: Path) -> bool:

@@ -13,10 +13,11 @@ from typing import Any, cast
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.store import names
-from gateway.store.client import StorePipeline, StoreUnavailable, connect, is_away
+from gateway.store.client import StorePipeline, StoreSilent, StoreUnavailable, connect, is_away
+from gateway.store.pulse import Pulse
 from gateway.store.scripts import Script
 
-DEADLINE_S = 1.4
+DEADLINE_S = 1.3
 """Seconds; spending is refused within 1.5 s of Redis going away."""
 
 PAUSE_S = 0.1
@@ -37,18 +38,27 @@ class Batcher:
     """One connection to a server. `wait_replicas` is how many replicas must have a change before it counts as made."""
 
     def __init__(
-        self, url: str, *, deadline_s: float = DEADLINE_S, pause_s: float = PAUSE_S, wait_replicas: int = 0
+        self,
+        url: str,
+        *,
+        deadline_s: float = DEADLINE_S,
+        pause_s: float = PAUSE_S,
+        wait_replicas: int = 0,
+        pulse: Pulse | None = None,
     ) -> None:
         self._try_s = (deadline_s - pause_s) / _TRIES
         self._pause_s = pause_s
         self._client = connect(url, deadline_s=self._try_s, connections=1)
         self._deadline_s = deadline_s
         self._wait_replicas = wait_replicas
+        self._pulse = pulse
         self._queue: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, *arguments: str) -> list[str]:
         """A script's answer. Raises StoreUnavailable when it may or may not have run, ResponseError when it failed."""
+        if self._pulse is not None and self._pulse.is_lost:
+            raise StoreSilent("Redis does not answer")
         asked = _Asked(script, arguments, asyncio.get_running_loop().create_future())
         self._queue.append(asked)
         if self._sender is None or self._sender.done():
@@ -56,8 +66,10 @@ class Batcher:
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await asked.reply
-        except TimeoutError as error:
-            raise StoreUnavailable(f"Redis did not answer within {self._deadline_s} s") from error
+        except (TimeoutError, StoreSilent) as error:
+            if self._pulse is not None:
+                self._pulse.lose()
+            raise StoreSilent(f"Redis did not answer within {self._deadline_s} s") from error
 
     async def aclose(self) -> None:
         """Answer what was asked, then close the connection."""
@@ -71,22 +83,24 @@ class Batcher:
             await self._send_batch(batch)
 
     async def _send_batch(self, batch: list[_Asked]) -> None:
-        lost: Exception = StoreUnavailable("Redis did not answer")
+        lost = StoreUnavailable("Redis did not answer")
         for number in range(_TRIES):
             # Nobody waits for one whose deadline has passed: to send it now could only surprise.
             batch = [asked for asked in batch if not asked.reply.done()]
             try:
                 if batch:
                     await self._send(batch)
-            except (StoreUnavailable, RedisError) as error:
+            except StoreUnavailable as error:
                 lost = error
+            except RedisError as error:
+                lost = StoreUnavailable(str(error))
             if all(asked.reply.done() for asked in batch):
                 return
             if number + 1 < _TRIES:
                 await asyncio.sleep(self._pause_s)
         for asked in batch:
             if not asked.reply.done():
-                asked.reply.set_exception(StoreUnavailable(str(lost)))
+                asked.reply.set_exception(type(lost)(str(lost)))
 
     async def _send(self, batch: list[_Asked]) -> None:
         replies = await self._pipe(batch, "EVALSHA")

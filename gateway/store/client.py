@@ -20,9 +20,10 @@ from typing_extensions import override
 
 from gateway.redisurl import read_redis_url
 from gateway.store.connections import connection_options
+from gateway.store.pulse import Pulse
 
-DEADLINE_S = 1.4
-"""The longest a command may take, waiting for a connection included."""
+DEADLINE_S = 1.3
+"""The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""
 
 CONNECTIONS = 64
 
@@ -48,14 +49,19 @@ class StoreUnavailable(Exception):
     """Redis did not answer in time, or cannot write; the command may or may not have run."""
 
 
+class StoreSilent(StoreUnavailable):
+    """Redis said nothing for as long as a command may take."""
+
+
 class StorePipeline(Pipeline):
     """A pipeline whose errors are the store's."""
 
     deadline_s: float | None = None
+    pulse: Pulse | None = None
 
     @override
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        async with _translated(self.deadline_s):
+        async with _translated(self.deadline_s, self.pulse):
             return await super().execute(raise_on_error)
 
 
@@ -63,23 +69,28 @@ class StoreClient(Redis):
     """A Redis client whose commands end within `deadline_s`, answering text, or raise StoreUnavailable."""
 
     deadline_s: float | None = None
+    pulse: Pulse | None = None
 
     @override
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with _translated(self.deadline_s):
+        async with _translated(self.deadline_s, self.pulse):
             return await super().execute_command(*args, **options)
 
     @override
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StorePipeline:
         made = StorePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         made.deadline_s = self.deadline_s
+        made.pulse = self.pulse
         return made
 
 
-def connect(url: str, *, deadline_s: float | None = DEADLINE_S, connections: int = CONNECTIONS) -> StoreClient:
+def connect(
+    url: str, *, deadline_s: float | None = DEADLINE_S, connections: int = CONNECTIONS, pulse: Pulse | None = None
+) -> StoreClient:
     """A client for a URL of any form; connects at its first command. Raises ValueError for what is no such URL.
 
     `deadline_s` None is for a reader of its own that blocks in XREAD or waits on a channel; it alone may wait for long.
+    With a `pulse` commands fail at once while Redis is silent.
     """
     common: dict[str, Any] = {
         # Above the deadline, so that one clock decides; below it a lost reply would be reported by either of two.
@@ -97,7 +108,21 @@ def connect(url: str, *, deadline_s: float | None = DEADLINE_S, connections: int
     )
     client = cast(StoreClient, StoreClient.from_pool(pool))
     client.deadline_s = deadline_s
+    client.pulse = pulse
     return client
+
+
+def open_pulse(url: str) -> tuple[Pulse, StoreClient]:
+    """A pulse, and the client by which it asks, which is to be closed after it."""
+    client = connect(url, connections=1)
+
+    async def is_answered() -> bool:
+        try:
+            return bool(await client.ping())
+        except (StoreUnavailable, redis.exceptions.ResponseError):
+            return False
+
+    return Pulse(is_answered), client
 
 
 def describe(url: str) -> str:
@@ -111,12 +136,16 @@ def is_away(error: Exception) -> bool:
 
 
 @asynccontextmanager
-async def _translated(deadline_s: float | None) -> AsyncIterator[None]:
+async def _translated(deadline_s: float | None, pulse: Pulse | None) -> AsyncIterator[None]:
+    if pulse is not None and pulse.is_lost:
+        raise StoreSilent("Redis does not answer")
     try:
         async with asyncio.timeout(deadline_s):
             yield
-    except TimeoutError as error:
-        raise StoreUnavailable(f"Redis did not answer within {deadline_s} s") from error
+    except (TimeoutError, redis.exceptions.TimeoutError) as error:
+        if pulse is not None:
+            pulse.lose()
+        raise StoreSilent(f"Redis did not answer within {deadline_s} s") from error
     except _AWAY_ERRORS as error:
         raise StoreUnavailable(str(error) or type(error).__name__) from error
     except redis.exceptions.ResponseError as error:

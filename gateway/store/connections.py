@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import redis.exceptions
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 from redis.utils import str_if_bytes
@@ -32,7 +32,7 @@ Ask = Callable[[Any], Awaitable[Address]]
 Find = Callable[[], Awaitable[Address]]
 
 
-class _Dropping(Connection):
+class _Dropping(AbstractConnection):
     """A connection that is closed, not kept, once its server has said that it owns the store no longer."""
 
     @override
@@ -45,7 +45,7 @@ class _Dropping(Connection):
             raise
 
 
-class ServerConnection(_Dropping):
+class ServerConnection(_Dropping, Connection):
     """To a host that is always the same."""
 
 
@@ -53,11 +53,11 @@ class ServerTlsConnection(_Dropping, SSLConnection):
     """The same with TLS."""
 
 
-class SocketConnection(UnixDomainSocketConnection):
+class SocketConnection(_Dropping, UnixDomainSocketConnection):
     """To a Unix socket."""
 
 
-class SeekingConnection(_Dropping):
+class SeekingConnection(_Dropping, Connection):
     """To wherever `find` says at this moment, if that server agrees that it is a master."""
 
     def __init__(self, *, find: Find, **options: Any) -> None:

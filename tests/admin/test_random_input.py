@@ -27,7 +27,6 @@ STRANGE: list[Any] = [
 @pytest.fixture
 async def send(office: Office) -> AsyncIterator[Callable[..., Any]]:
     """Sends a request to an application in this loop; what is checked of each answer is checked here."""
-    app = office.gateway.build()
 
     async def ask(method: str, path: str, content: bytes | None, headers: dict[str, str]) -> int:
         sent = {"authorization": f"Bearer {TOKEN}"} | headers
@@ -37,9 +36,11 @@ async def send(office: Office) -> AsyncIterator[Callable[..., Any]]:
             error_of(answer)
         return answer.status_code
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+    async with (
+        office.gateway.inside() as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
+    ):
         yield ask
-    await app.state.services.close()
 
 
 async def test_random_questions_never_fail(office: Office, send: Callable[..., Any]) -> None:
