@@ -29,6 +29,7 @@ from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
+from gateway.store.records import describe_hold
 
 SWEEP_EVERY_S = 300.0
 
@@ -80,26 +81,8 @@ def create_app(
         spool_folder=settings.data_dir / "spool" / str(os.getpid()),
     )
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(_clear_spools, services.spool_folder)
-        bookkeeping = Bookkeeping(services.ledger, services.worker, _pace(services), lambda task: _runs(services, task))
-        await bookkeeping.start()
-        keepers = (asyncio.create_task(_sweep(services)), asyncio.create_task(_trim(services)))
-        yield
-        for keeper in keepers:
-            keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeper
-        # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
-        waited = time.monotonic() - (app.state.draining_since or time.monotonic())
-        if left := await tasks.drain(services, max(0.0, settings.drain_s - waited)):
-            _log.error("tasks were cut off at the end of the drain", tasks=left)
-        await bookkeeping.stop()
-        await services.close()
-
     app = FastAPI(
-        title="imagegate", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+        title="imagegate", version=__version__, lifespan=_live, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
     app.state.draining_since = None
@@ -115,6 +98,33 @@ def create_app(
         )
     app.add_middleware(Edge, is_simulated=catalogue.is_simulated)
     return app
+
+
+@asynccontextmanager
+async def _live(app: FastAPI) -> AsyncIterator[None]:
+    """From the first step to the last: what runs beside the requests, and what must end before the process does."""
+    services: Services = app.state.services
+    await asyncio.to_thread(_clear_spools, services.spool_folder)
+    bookkeeping = Bookkeeping(
+        services.ledger,
+        services.worker,
+        _pace(services),
+        runs=lambda task: _runs(services, task),
+        remember=lambda hold: services.recorder.note(describe_hold(hold)),
+    )
+    await bookkeeping.start()
+    keepers = (asyncio.create_task(_sweep(services)), asyncio.create_task(_trim(services)))
+    yield
+    for keeper in keepers:
+        keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeper
+    # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
+    waited = time.monotonic() - (app.state.draining_since or time.monotonic())
+    if left := await tasks.drain(services, max(0.0, services.settings.drain_s - waited)):
+        _log.error("tasks were cut off at the end of the drain", tasks=left)
+    await bookkeeping.stop()
+    await services.close()
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:

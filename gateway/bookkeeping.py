@@ -45,10 +45,21 @@ class Pace:
 
 
 class Bookkeeping:
-    """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself."""
+    """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself.
 
-    def __init__(self, ledger: Ledger, worker: str, pace: Pace, runs: Callable[[str], bool] = lambda _: True) -> None:
+    `remember` is handed what becomes of tasks that nobody else will tell of.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        worker: str,
+        pace: Pace,
+        runs: Callable[[str], bool] = lambda _: True,
+        remember: Callable[[Hold], None] = lambda _: None,
+    ) -> None:
         self._ledger = ledger
+        self._remember = remember
         self._worker = worker
         self._pace = pace
         self._runs = runs
@@ -133,6 +144,7 @@ class Bookkeeping:
             await self._ledger.close(hold.task, fence)
             sent = [call.call for call in hold.calls if call.state is Verdict.HELD]
             _log.warning("took over a task whose worker is gone", task=hold.task, worker=hold.worker, calls=sent)
+            await self._tell(hold.task)
 
     async def _settle(self, now: int) -> None:
         for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us, _MOST):
@@ -154,3 +166,8 @@ class Bookkeeping:
         else:
             await self._ledger.presume(hold.task, call.call, hold.fence)
         _log.warning("settled a call whose outcome nobody knows", task=hold.task, call=call.call, policy=call.policy)
+        await self._tell(hold.task)
+
+    async def _tell(self, task: str) -> None:
+        if found := await self._ledger.show(task):
+            self._remember(found)

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_keys, cli_limits, cli_usage, demo, supervisor
+from gateway import __version__, catalog, cli_audit, cli_keys, cli_limits, cli_operators, cli_usage, demo, supervisor
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
@@ -61,9 +61,11 @@ app = typer.Typer(
 )
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_limits.app, name="limits")
+app.add_typer(cli_operators.app, name="operators")
 app.command()(cli_usage.usage)
 app.command()(cli_usage.history)
 app.command()(cli_usage.changes)
+app.command()(cli_audit.audit)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -111,7 +113,10 @@ def serve(
     """
     env = _environment({"host": host, "port": port, "workers": workers, "data_dir": data_dir})
     voice = supervisor.Voice(show=_show, say=_say)
-    supervisor.serve(_settings(env), env, is_demo=is_demo, voice=voice)
+    settings = load_settings(env)
+    if warning := warn_of_token(settings):
+        _say(f"Warning: {warning}")
+    supervisor.serve(settings, env, is_demo=is_demo, voice=voice)
 
 
 @app.command()
@@ -138,7 +143,7 @@ def check(data_dir: DataDir = None) -> None:
     imagegate check && imagegate serve
     """
     env = _environment({"data_dir": data_dir})
-    settings = _settings(env)
+    settings = load_settings(env)
     for name, value in _facts(settings, catalog.load(settings.config, env)):
         typer.echo(f"{name:<12} {value}")
 
@@ -169,13 +174,6 @@ def _environment(flags: dict[str, object]) -> dict[str, str]:
     return dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
 
 
-def _settings(env: dict[str, str]) -> Settings:
-    settings = load_settings(env)
-    if warning := warn_of_token(settings):
-        _say(f"Warning: {warning}")
-    return settings
-
-
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     on = ", ".join(target.label for target in catalogue.targets)
     wanted = ", ".join(demo.upstream_keys(catalogue.document))
@@ -191,6 +189,7 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
         *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
         *(("warning", f"{label} has no prices: no key with a limit in dollars can use it") for label in unpriced),
+        *(("warning", text) for text in (warn_of_token(settings),) if text),
         ("models", ", ".join(catalogue.model_names()) or "none"),
     ]
 

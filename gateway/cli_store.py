@@ -49,8 +49,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 class OpenedStore:
     """What a command may touch. The catalogue is read only by those that ask for its document."""
 
-    def __init__(self, settings: Settings, redis: StoreClient, batcher: Batcher) -> None:
+    def __init__(self, settings: Settings, url: str, redis: StoreClient, batcher: Batcher) -> None:
         self.settings = settings
+        self.url = url
         self.redis = redis
         self.batcher = batcher
 
@@ -94,7 +95,7 @@ def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
         async with _opened(settings) as url:
             redis, batcher = connect(url), Batcher(url)
             try:
-                return await act(OpenedStore(settings, redis, batcher))
+                return await act(OpenedStore(settings, url, redis, batcher))
             finally:
                 await batcher.aclose()
                 await redis.aclose()
@@ -128,7 +129,8 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
     table = Table(show_footer=total is not None)
     for index, column in enumerate(columns):
         footer = Text(total[index] if total else "")
-        table.add_column(column.name, footer, justify="right" if column.is_number else "left")
+        # Folded where there is no room: half an id is none.
+        table.add_column(column.name, footer, justify="right" if column.is_number else "left", overflow="fold")
     for row in rows:
         # Text, since what callers typed may look like rich's markup.
         table.add_row(*(Text(_plain(cell)) for cell in row))

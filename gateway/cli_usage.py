@@ -24,6 +24,7 @@ from gateway.export import (
     json_line,
     record_cells,
     record_json,
+    stream_csv,
     usage_cells,
     usage_columns,
     usage_json,
@@ -37,6 +38,8 @@ from gateway.store.usage import DIMENSIONS, Dimension, Only, Report
 from gateway.store.windows import Calendar
 
 _HISTORY = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
+_TABLE = 50
+_ALL = 2**62
 _NUMBERS = {*SUM_COLUMNS, "seconds", "images"}
 _CHANGES = ("time", "actor", "action", "subject", "before", "after", "address")
 
@@ -47,7 +50,9 @@ Key = Annotated[str | None, typer.Option(help="Only of this key, by its id or it
 Team = Annotated[str | None, typer.Option(help="Only of this team; an empty one: of keys without.", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="Only of this model, by the name that was sent.", show_default=False)]
 Upstream = Annotated[str | None, typer.Option(help="Only where this upstream was called.", show_default=False)]
-Most = Annotated[int, typer.Option(min=1, help="How many to show.")]
+Most = Annotated[
+    int | None, typer.Option(min=1, help="How many to show; 50 in a table, otherwise all.", show_default=False)
+]
 
 
 class NoSuchTime(StartRefused):
@@ -118,7 +123,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
     upstream: Upstream = None,
     status: Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)] = None,
     request: Annotated[str | None, typer.Option(help="Only of this request id.", show_default=False)] = None,
-    most: Most = 50,
+    most: Most = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -148,12 +153,13 @@ def history(  # noqa: PLR0913 (each option is a parameter)
             status=status,
             request=request,
         )
-        records = _first(store.history.stream(wanted), most)
+        records = _first(store.history.stream(wanted), _how_many(most, is_table=not as_json and not as_csv))
         if as_json:
             async for record in records:
                 typer.echo(json_line(record_json(record)), nl=False)
         elif as_csv:
-            _print_csv(RECORD_COLUMNS, [record_cells(record) async for record in records])
+            async for piece in stream_csv(RECORD_COLUMNS, _cells_of(records)):
+                sys.stdout.write(piece)
         else:
             rows = [_show_record(record, store.calendar) async for record in records]
             print_rows([Column(name, name in _NUMBERS) for name in _HISTORY], rows)
@@ -165,7 +171,7 @@ def changes(
     since: Since = "30d",
     subject: Annotated[str | None, typer.Option(help="Only of this key, team or operator.", show_default=False)] = None,
     actor: Annotated[str | None, typer.Option(help="Only by this operator.", show_default=False)] = None,
-    most: Most = 50,
+    most: Most = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -173,7 +179,8 @@ def changes(
 
     async def read(store: OpenedStore) -> tuple[list[Change], Calendar]:
         start = _read_time(store.calendar, since, time_ns() // 1000)
-        return await store.changes.read(start, subject, actor, most), store.calendar
+        how_many = _how_many(most, is_table=not as_json)
+        return await store.changes.read(start, subject, actor, how_many), store.calendar
 
     found, calendar = with_store(data_dir, read)
     if as_json:
@@ -223,6 +230,16 @@ def _print_record(identifier: str, data_dir: Path | None, *, as_json: bool, as_c
         for call in record.calls
     ]
     print_rows([Column(name, name in _NUMBERS) for name in columns], calls)
+
+
+def _how_many(most: int | None, *, is_table: bool) -> int:
+    """What another program reads is whole, unless it asked for less."""
+    return most or (_TABLE if is_table else _ALL)
+
+
+async def _cells_of(records: AsyncIterator[Record]) -> AsyncIterator[Cells]:
+    async for record in records:
+        yield record_cells(record)
 
 
 async def _first(records: AsyncIterator[Record], most: int) -> AsyncIterator[Record]:
@@ -289,6 +306,8 @@ def _show_cell(cell: object) -> str:
 
 def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
     status = f"{record.status} {record.error or ''}".strip()
+    if record.repeats > 1:
+        status = f"{status}, {record.repeats} times"
     return (
         calendar.show_instant(record.time),
         record.task or record.id,

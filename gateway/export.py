@@ -48,6 +48,7 @@ RECORD_COLUMNS = (
     "is_presumed",
     "status",
     "error",
+    "repeats",
     "seconds",
     "prompt",
 )

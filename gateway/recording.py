@@ -67,7 +67,7 @@ def open_note(services: Services, request: str, key: KeyRecord, operation: Opera
 
 def record_refusal(services: Services, note: Note) -> None:
     """Write down a request for which no work was begun."""
-    services.recorder.note(note.to_record(new_id(PREFIX)))
+    services.refusals.note(note.to_record(new_id(PREFIX)))
 
 
 def record_work(note: Note, reservation: Reservation, plan: Plan, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
+from gateway.document import Limits
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.ids import new_id
@@ -33,6 +34,7 @@ from gateway.store.ledger import Ledger
 from gateway.store.operators import OperatorStore
 from gateway.store.pulse import Pulse
 from gateway.store.recorder import Recorder
+from gateway.store.refusals import Refusals
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
@@ -60,6 +62,7 @@ class Services:
     task_store: TaskStore
     history: History
     recorder: Recorder
+    refusals: Refusals
     usage: Usage
     changes: Changes
     upstreams: Mapping[str, Upstream]
@@ -92,6 +95,7 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
+        self.refusals.flush()
         await self.recorder.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
@@ -158,6 +162,7 @@ def open_services(
     witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     history = History(batcher, redis, accounting)
+    recorder = Recorder(history.write)
     return Services(
         settings=settings,
         catalogue=catalogue,
@@ -173,7 +178,8 @@ def open_services(
         changes=Changes(redis, accounting),
         task_store=TaskStore(redis),
         history=history,
-        recorder=Recorder(history.write),
+        recorder=recorder,
+        refusals=Refusals(recorder.note),
         usage=Usage(redis, accounting),
         upstreams=upstreams,
         fetcher=fetcher,
@@ -188,3 +194,32 @@ def open_services(
         witness=witness,
         clients=(paid, pooled),
     )
+
+
+def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
+    """One for results and one for references: an address inside the network is right for a configured upstream's link
+    and wrong for a caller's."""
+    limits = catalogue.limits
+
+    def open_fetcher(origins: Iterable[str]) -> Fetcher:
+        return Fetcher(
+            FetchPolicy(
+                max_bytes=limits.image_bytes,
+                timeout_s=limits.fetch_timeout,
+                idle_s=min(10, limits.fetch_timeout),
+                allowed_origins=frozenset(origins),
+            )
+        )
+
+    configured = {target.config.base_url for target in catalogue.targets}
+    return open_fetcher(configured), open_fetcher(limits.image_url_origins)
+
+
+def _open_fetcher(limits: Limits, origins: Iterable[str]) -> Fetcher:
+    policy = FetchPolicy(
+        max_bytes=limits.image_bytes,
+        timeout_s=limits.fetch_timeout,
+        idle_s=min(10, limits.fetch_timeout),
+        allowed_origins=frozenset(origins),
+    )
+    return Fetcher(policy)

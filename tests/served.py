@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,10 @@ from gateway.settings import Settings
 from gateway.store.answers import HeldCall, Scope, Spent, Standings
 from gateway.store.keys import KeyRecord
 from gateway.store.ledger import Ledger
+from gateway.store.records import Record
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, know_store, read_hash, read_tasks, with_keys, with_ledger
+from tests.stored import SECRETS, know_store, read_hash, read_records, read_tasks, with_keys, with_ledger
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
@@ -80,9 +81,12 @@ class Gateway:
     def data_dir(self) -> Path:
         return self.settings.data_dir
 
-    def build(self) -> FastAPI:
-        """The same application once more, for a test that runs it in its own loop. The test closes its services."""
-        return create_app(self.settings, store_url=self.store_url, secrets=SECRETS, env=self.env)
+    @contextlib.asynccontextmanager
+    async def inside(self) -> AsyncIterator[FastAPI]:
+        """The same application once more, in the test's own loop, from its start to its drained end."""
+        app = create_app(self.settings, store_url=self.store_url, secrets=SECRETS, env=self.env)
+        async with app.router.lifespan_context(app):
+            yield app
 
     @property
     def auth(self) -> dict[str, str]:
@@ -157,8 +161,15 @@ class Gateway:
         return sum(parse_usd(one["price_usd"]) for one in self.simulator.book() if not one["refunded"])
 
     def settle(self) -> None:
-        """Return once no work runs."""
+        """Return once no work runs and every record is written."""
         wait_until(lambda: not self.services.running, "the end of the running work", 10)
+        wait_until(lambda: not self.services.recorder.waiting, "the last record", 10)
+
+    def records(self) -> list[Record]:
+        """This test's key's records, oldest first."""
+        assert self.record is not None
+        self.settle()
+        return asyncio.run(read_records(self.store_url, key=self.record.id))
 
     def leftovers(self) -> list[Path]:
         """Temporary files, and bytes that are still counted as under way."""

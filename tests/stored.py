@@ -1,4 +1,4 @@
-"""What a store holds, asked over a connection of its own: keys, the ledger, task records."""
+"""What a store holds, asked over a connection of its own: keys, the ledger, task records, the history."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.datafolder import Secrets
+from gateway.document import Accounting
 from gateway.store.batcher import Batcher
 from gateway.store.client import connect
+from gateway.store.history import History, Wanted
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
+from gateway.store.records import Record
+from gateway.store.usage import Dimension, Report, Usage
 from gateway.store.windows import Calendar
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
@@ -58,5 +62,42 @@ async def read_tasks(store_url: str) -> list[dict[str, str]]:
             {"id": name.rpartition(":")[2]} | dict(await redis.hgetall(name))  # type: ignore[misc]
             for name in sorted(names)
         ]
+    finally:
+        await redis.aclose()
+
+
+async def read_records(store_url: str, **wanted: Any) -> list[Record]:
+    """The records that fit, oldest first."""
+    redis, batcher = connect(store_url), Batcher(store_url)
+    try:
+        history = History(batcher, redis, Accounting())
+        return [record async for record in history.stream(Wanted(0, 2**62, **wanted))][::-1]
+    finally:
+        await batcher.aclose()
+        await redis.aclose()
+
+
+async def read_usage(store_url: str, *by: Dimension) -> Report:
+    """The sums of all days."""
+    redis = connect(store_url)
+    try:
+        return await Usage(redis, Accounting()).sum(0, 2**62, by)
+    finally:
+        await redis.aclose()
+
+
+async def read_everything(store_url: str) -> str:
+    """All that the store holds, as one text in which to look for what must not be there."""
+    redis = connect(store_url)
+    readers = {
+        "hash": redis.hgetall,
+        "string": redis.get,
+        "stream": redis.xrange,
+        "zset": redis.zscan,
+        "set": redis.smembers,
+    }
+    try:
+        found = [f"{name}{await readers[await redis.type(name)](name)}" async for name in redis.scan_iter("*")]
+        return "\n".join(found)
     finally:
         await redis.aclose()

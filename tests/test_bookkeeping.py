@@ -10,6 +10,7 @@ import pytest
 from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.store.answers import Admitted, Hold, Policy, Retention, Verdict
 from gateway.store.ledger import Ledger
+from gateway.store.records import describe_hold
 from gateway.store.witness import Witness
 from tests.conftest import Valkey
 from tests.store.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
@@ -206,3 +207,16 @@ async def test_lost_store_is_taken_up_again(valkey: Valkey, clock: Clock, store:
     assert store.command("ZSCORE", "{igw}:leases", HEIR)
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
     await batcher.aclose()
+
+
+async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
+    """The history hears of a dead worker's task when it is taken over, and again when its call is settled."""
+    await bequeath(ledger)
+    told: list[Hold] = []
+    heir = Bookkeeping(ledger, HEIR, PACE, remember=told.append)
+    await heir.step()
+    await live(heir, clock, 30)
+    assert [[call.state for call in hold.calls] for hold in told] == [[Verdict.HELD], [Verdict.PRESUMED]]
+    records = [describe_hold(hold) for hold in told]
+    assert [record.price_settled for record in records] == [0, 10]
+    assert records[0].merged(records[1]).is_presumed

@@ -85,6 +85,19 @@ def test_check_tells_what_runs() -> None:
     assert "secret-key" not in told
 
 
+def test_weak_admin_token_stops_the_start() -> None:
+    """Neither `serve` nor `check` goes on with a token that can be guessed where others reach the gateway."""
+    for words in (("check",), ("serve", "--host", "0.0.0.0"), ("serve", "--demo")):
+        host = "127.0.0.1" if "--host" in words else "0.0.0.0"
+        refused = imagegate(*words, GATEWAY_ADMIN_TOKEN="changeme", GATEWAY_HOST=host)
+        assert refused.returncode == 2
+        assert "GATEWAY_ADMIN_TOKEN: a weak token" in refused.stderr
+        assert "changeme" not in refused.stderr
+    warned = imagegate("check", GATEWAY_ADMIN_TOKEN="changeme")
+    assert warned.returncode == 0
+    assert "warning      GATEWAY_ADMIN_TOKEN: a weak token" in warned.stdout
+
+
 def test_check_warns_of_missing_prices() -> None:
     """`check` names each upstream whose price is not known, and what that means."""
     checked = imagegate("check", ANYFAST_API_KEY="x")

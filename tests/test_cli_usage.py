@@ -192,18 +192,45 @@ def test_refusals_say_what_is_right(run: Run, valkey: Valkey, words: tuple[str, 
 
 def test_table_on_a_terminal(env: dict[str, str], made: tuple[Record, ...]) -> None:
     """A person sees a table with money to the right and its total at the foot."""
+    text = show_on_terminal(env, "usage", "--by", "team", "--since", "2d")
+    total = next(line for line in text.splitlines() if "total" in line)
+    assert re.findall(r"[\w.]+", total) == ["total", "2", "1", "1", "1.000000"]
+    assert len({line.rindex("000000") for line in text.splitlines() if "000000" in line}) == 1
+
+
+def test_narrow_terminal_loses_nothing(env: dict[str, str], made: tuple[Record, ...]) -> None:
+    """Where there is little room an id is folded, not cut: it can still be asked for."""
+    text = show_on_terminal(env, "history", "--status", "429")
+    rows = [line.split("│")[2].strip() for line in text.splitlines() if line.count("│") > 3]
+    assert "".join(rows) == made[1].id
+
+
+def test_other_programs_get_everything(run: Run, valkey: Valkey) -> None:
+    """A table shows the newest fifty; JSON and CSV hold all, unless less was asked for."""
+
+    async def fill() -> None:
+        async with open_books(valkey.url, Accounting(), now=NOW) as books:
+            for number in range(60):
+                await books.history.write(make_record(BEFORE - number * SECOND))
+
+    asyncio.run(fill())
+    assert len(lines(run("history"))) == 51
+    assert len(lines(run("history", "--json"))) == 60
+    assert len(lines(run("history", "--csv"))) == 61
+    assert len(lines(run("history", "--csv", "--most", "3"))) == 4
+
+
+def show_on_terminal(env: dict[str, str], *words: str) -> str:
+    """What a command prints on a terminal of 80 columns, without its colours."""
     reader, writer = pty.openpty()
-    command = [sys.executable, "-m", "gateway", "usage", "--by", "team", "--since", "2d"]
+    command = [sys.executable, "-m", "gateway", *words]
     subprocess.run(command, env=clean_environment(**env, COLUMNS="80"), stdout=writer, check=True, timeout=30)
     os.close(writer)
     shown = b""
     while piece := _read(reader):
         shown += piece
     os.close(reader)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
-    total = next(line for line in text.splitlines() if "total" in line)
-    assert re.findall(r"[\w.]+", total) == ["total", "2", "1", "1", "1.000000"]
-    assert len({line.rindex("000000") for line in text.splitlines() if "000000" in line}) == 1
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
 
 
 def _read(reader: int) -> bytes:

@@ -29,8 +29,8 @@ from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator,
 FLAT = 30_000
 """µ$ for an image of the variant."""
 
-MIDNIGHT = 1_795_219_200 * 1_000_000
-"""2026-11-21 in UTC, in µs."""
+MIDNIGHT = 4_116_787_200 * 1_000_000
+"""2100-06-16 in UTC, a Wednesday, in µs: long after whatever the real clock calls overdue."""
 
 
 def test_budget_is_never_passed(gateway: Gateway) -> None:
@@ -249,11 +249,11 @@ def test_unknown_price_serves_the_unlimited_only(gateways: Gateways, scope: Scop
 async def at_midnight(gateway: Gateway) -> AsyncIterator[tuple[Services, list[int]]]:
     """The services of a gateway in this loop, whose ledger reads the time from a list."""
     now = [MIDNIGHT - 1_000_000]
-    made = gateway.build().state.services
-    ledger = Ledger(made.batcher, Calendar(), now=lambda: now[0])
-    yield replace(made, ledger=ledger), now
-    assert await tasks.drain(made, 5) == 0
-    await made.close()
+    async with gateway.inside() as app:
+        made = app.state.services
+        ledger = Ledger(made.batcher, Calendar(), now=lambda: now[0])
+        yield replace(made, ledger=ledger), now
+        assert await tasks.drain(made, 5) == 0
 
 
 async def test_window_rolls_over_in_flight(

@@ -32,11 +32,11 @@ NOTHING = Plan((), ())
 @pytest.fixture
 async def services(gateway: Gateway) -> AsyncIterator[Services]:
     """The services of a gateway in this loop, its upstreams at the simulator."""
-    made = gateway.build().state.services
-    yield made
-    assert await tasks.drain(made, 5) == 0
-    assert made.in_flight.used == made.memory.used == 0
-    await made.close()
+    async with gateway.inside() as app:
+        made = app.state.services
+        yield made
+        assert await tasks.drain(made, 5) == 0
+        assert made.in_flight.used == made.memory.used == 0
 
 
 def caller_of(gateway: Gateway) -> Caller:

@@ -43,7 +43,7 @@ async def list_changes(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[ChangesQuery, Query()]
 ) -> Listing[MadeChange]:
     """Of the last 30 days if nothing is said. Never holds a secret."""
-    first, _ = read_span(wanted.since, None, "30d")
+    first, _ = read_span(services, wanted.since, None, "30d")
     found = await services.changes.read(first, wanted.subject, wanted.actor, wanted.most + 1)
     rows = [MadeChange.model_validate(change_json(change)) for change in found[: wanted.most]]
     return Listing(data=rows, has_more=len(found) > wanted.most)

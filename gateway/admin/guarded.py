@@ -38,7 +38,10 @@ class GuardedRoute(APIRoute):
         async def answer(request: Request) -> Response:
             with translated():
                 request.state.operator = await authorize(request, wanted)
-                return await handle(await _with_body(request))
+                response = await handle(await _with_body(request))
+            # Some answers hold a secret, and none is to be kept by a proxy.
+            response.headers["cache-control"] = "no-store"
+            return response
 
         return answer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,14 +12,17 @@ from pydantic import Field, StrictInt
 from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.limits import KeyId, Limits, NewLimits, set_limits
+from gateway.admin.limits import KeyId, Limits, NewLimits, replace_limits
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import After, Gone, Listing, Most, Question, Text, page, refusals
 from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_standings
+from gateway.ids import new_id
 from gateway.services import Services
 from gateway.store.answers import Scope
+from gateway.store.client import StoreUnavailable
 from gateway.store.keyrecord import KeyChange, KeyRecord, NewKey
 from gateway.store.keys import DAY_S
+from gateway.store.limits import drop_limits
 
 router = APIRouter(route_class=GuardedRoute, tags=["keys"])
 
@@ -61,6 +66,20 @@ class KeyWithSecret(KeyWithLimits):
     key: str = Field(description="What the caller sends. Shown this once.")
 
 
+def _check(services: Services, change: KeyChange) -> None:
+    """Raises InvalidValue for a model or an upstream that the catalogue does not have, or a time that is past."""
+    document = services.catalogue.document
+    for field, there in (("models", {*document.models, *document.aliases}), ("upstreams", {*document.upstreams})):
+        if absent := [name for name in getattr(change, field) or () if name not in there]:
+            raise errors.InvalidValue(
+                f"The catalogue has no {absent[0]!r}; there are {', '.join(sorted(there))}.", param=field
+            )
+    if change.expires is not None and change.expires <= datetime.now(UTC):
+        raise errors.InvalidValue(
+            "`expires` is past; a key that is to stop at once is disabled by `enabled: false`.", param="expires"
+        )
+
+
 async def _complete(services: Services, record: KeyRecord) -> KeyWithLimits:
     limits = Limits.model_validate(await services.ledger.limits_of(Scope(key=record.id)))
     standings = await services.ledger.look(record.id, record.team or "")
@@ -83,18 +102,20 @@ async def list_keys(
 
 @router.post("/keys", summary="Make a key", status_code=201)
 async def create_key(services: ServicesDep, operator: AdminDep, new: LimitedKey) -> KeyWithSecret:
-    """The secret is in this answer and nowhere else. Where its limits cannot be set, there is no key either."""
-    record, secret = await services.keys.add(NewKey(**new.model_dump(exclude={"limits"}, exclude_unset=True)))
-    if new.limits is not None:
-        try:
-            await set_limits(services.ledger, Scope(key=record.id), new.limits)
-        except Exception:
-            await services.keys.delete(record.id)
-            raise
+    """The secret is in this answer and nowhere else. Its limits are set before it exists: it never spends without."""
+    _check(services, new)
+    key_id = new_id("key")
+    wanted = NewKey(**new.model_dump(exclude={"limits"}, exclude_unset=True))
+    try:
+        await replace_limits(services.ledger, Scope(key=key_id), new.limits or NewLimits())
+        record, secret = await services.keys.add(wanted, key_id=key_id)
+    except StoreUnavailable:
+        with suppress(StoreUnavailable):
+            await drop_limits(services.ledger, Scope(key=key_id))
+        raise
     made = await _complete(services, record)
-    await record_change(
-        services, operator, "key.create", record.id, after=record.model_dump() | {"limits": made.limits}
-    )
+    facts = record.model_dump() | {"limits": made.limits.model_dump(exclude_none=True)}
+    await record_change(services, operator, "key.create", record.id, after=facts)
     return KeyWithSecret(key=secret, **dict(made))
 
 
@@ -106,6 +127,7 @@ async def show_key(services: ServicesDep, operator: ViewerDep, key_id: KeyId) ->
 @router.patch("/keys/{key_id}", summary="Change a key", responses=refusals(errors.KeyNotFound))
 async def change_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, change: KeyChange) -> KeyRecord:
     """Fields that are not named stay; null lifts a restriction."""
+    _check(services, change)
     before = await services.keys.show(key_id)
     record = await services.keys.apply(key_id, change)
     services.key_cache.forget()
@@ -124,15 +146,17 @@ async def rotate_key(
     before = await services.keys.show(key_id)
     record, secret = await services.keys.rotate(key_id, rotation.grace_s)
     services.key_cache.forget()
-    await record_change(services, operator, "key.rotate", key_id, before=before, after=record)
+    after = record.model_dump() | {"grace_s": rotation.grace_s}
+    await record_change(services, operator, "key.rotate", key_id, before=before, after=after)
     return KeyWithSecret(key=secret, **dict(await _complete(services, record)))
 
 
 @router.delete("/keys/{key_id}", summary="Delete a key", responses=refusals(errors.KeyNotFound))
 async def delete_key(services: ServicesDep, operator: AdminDep, key_id: KeyId) -> Gone:
-    """It stops working, for ever. What it spent stays in the usage and in the history."""
+    """It and its limits are gone, for ever. What it spent stays in the usage and in the history."""
     before = await services.keys.show(key_id)
     await services.keys.delete(key_id)
+    await drop_limits(services.ledger, Scope(key=key_id))
     services.key_cache.forget()
     await record_change(services, operator, "key.delete", key_id, before=before)
     return Gone(id=key_id)

@@ -12,11 +12,11 @@ from gateway.admin.access import AdminDep, Operator, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, GivenUsd, Question, Usd, refusals
-from gateway.ids import new_id
 from gateway.services import Services
 from gateway.store.answers import Scope
 from gateway.store.keyrecord import Label
 from gateway.store.ledger import Ledger
+from gateway.store.limits import name_scope, set_limits
 
 router = APIRouter(route_class=GuardedRoute, tags=["limits"])
 
@@ -72,23 +72,16 @@ TeamName = Annotated[Label, Path(description="The name of a team.")]
 KeyId = Annotated[str, Path(max_length=64, description="Such as `key_01k…`.")]
 
 
-def name_scope(scope: Scope) -> str:
-    """A scope as people write it."""
-    return scope.key or (f"team:{scope.team}" if scope.team else "everyone")
-
-
-async def set_limits(ledger: Ledger, scope: Scope, new: NewLimits) -> None:
-    """Give a scope exactly these limits. What is there is set first, so that it is never looser than both states."""
-    wanted = new.model_dump()
+async def replace_limits(ledger: Ledger, scope: Scope, new: NewLimits) -> None:
+    """Give a scope exactly these limits."""
     present = await ledger.limits_of(scope)
-    for limit, value in sorted(wanted.items(), key=lambda pair: pair[1] is None):
-        if value != present.get(limit):
-            await ledger.set_limit(new_id("change"), scope, limit, value)
+    changed = {name: value for name, value in new.model_dump().items() if value != present.get(name)}
+    await set_limits(ledger, scope, changed)
 
 
 async def _replace(services: Services, operator: Operator, scope: Scope, new: NewLimits) -> ScopeLimits:
     before = await ScopeLimits.read(services.ledger, scope)
-    await set_limits(services.ledger, scope, new)
+    await replace_limits(services.ledger, scope, new)
     after = await ScopeLimits.read(services.ledger, scope)
     if after != before:
         await record_change(services, operator, "limits.set", after.scope, before=before.limits, after=after.limits)

@@ -13,13 +13,13 @@ from pydantic import AwareDatetime, Field
 from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.limits import name_scope
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, GivenUsd, Instant, Listing, Most, Question, Usd, refusals
 from gateway.ids import new_id
 from gateway.services import Services
 from gateway.store.answers import Hold, Scope, Verdict
 from gateway.store.keyrecord import Label
+from gateway.store.limits import name_scope
 from gateway.store.records import Credit
 
 router = APIRouter(route_class=GuardedRoute, tags=["money"])
@@ -90,7 +90,7 @@ class MadeCredit(Answer):
 async def list_holds(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[HoldsQuery, Query()]
 ) -> Listing[LiveHold]:
-    holds = await services.ledger.holds(wanted.most)
+    holds = await services.ledger.holds(wanted.most + 1)
     return Listing(data=[_describe(hold) for hold in holds[: wanted.most]], has_more=len(holds) > wanted.most)
 
 

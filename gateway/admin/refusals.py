@@ -9,9 +9,9 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 
 from gateway import errors
+from gateway.store.answers import InvalidArgument
 from gateway.store.client import StoreUnavailable
 from gateway.store.keys import KeyNotFound
-from gateway.store.ledger import InvalidArgument
 from gateway.store.operators import OperatorExists, OperatorNotFound
 
 

@@ -26,7 +26,7 @@ from gateway.export import (
     usage_columns,
     usage_json,
 )
-from gateway.store.history import History, Wanted
+from gateway.store.history import DAY, History, Wanted
 from gateway.store.usage import Dimension, Only
 
 router = APIRouter(route_class=GuardedRoute, tags=["reports"])
@@ -103,7 +103,7 @@ class RecordedCall(Answer):
     seconds: float
     n: int
     images: int
-    usd: str
+    usd: str | None
     state: str
 
 
@@ -129,10 +129,11 @@ class RequestRecord(Answer):
     n_asked: int
     n_delivered: int
     usd_held: str | None
-    usd_settled: str
+    usd_settled: str | None
     is_presumed: bool
     status: int
     error: str | None
+    repeats: int = Field(description="Requests that it tells of: refusals that come too fast are told together.")
     seconds: float
     prompt: str | None = Field(description="Only where the catalogue says `keep_prompts`.")
 
@@ -148,7 +149,10 @@ async def show_usage(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[UsageQuery, Query()]
 ) -> Usage | Response:
     """Sums of the whole days that the span touches, 30 days if it is not said, in the configured time zone."""
-    first, last = read_span(wanted.since, wanted.until, "30d")
+    first, last = read_span(services, wanted.since, wanted.until, "30d")
+    if (wanted.since or "30d").endswith("d"):
+        # Whole days are summed, and today is one of them: 30d would touch 31.
+        first += DAY
     by = tuple(dict.fromkeys(wanted.by))
     only = Only(key=wanted.key, team=wanted.team, model=wanted.model, upstream=wanted.upstream)
     report = await services.usage.sum(first, last, by, only)
@@ -165,7 +169,7 @@ async def list_history(
     services: ServicesDep, operator: ViewerDep, query: Annotated[HistoryQuery, Query()]
 ) -> Listing[RequestRecord] | Response:
     """Of the last 7 days if nothing is said. A page may be short and still have a next one."""
-    first, last = read_span(query.since, query.until, "7d")
+    first, last = read_span(services, query.since, query.until, "7d")
     wanted = Wanted(first, last, **query.model_dump(include=_FILTERS))
     if query.format == "csv":
         lines = stream_csv(RECORD_COLUMNS, _cells(services.history, wanted))

@@ -17,7 +17,7 @@ from gateway.document import Accounting
 from gateway.ids import first_id
 from gateway.store import names
 from gateway.store.batcher import Batcher
-from gateway.store.client import StoreClient
+from gateway.store.client import StoreClient, StoreUnavailable
 from gateway.store.records import (
     PREFIX,
     CallFact,
@@ -39,7 +39,7 @@ MEASURES = ("requests", "images", "errors", "usd")
 _NOTE = join_scripts(read_sources("history"), "store.history")["note"]
 _BATCH = 200
 _LOOKED_AT = 20_000
-_AMENDMENTS = 5
+_CHANGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Page:
     cursor: str | None
 
 
-class HistoryBusy(Exception):
+class HistoryBusy(StoreUnavailable):
     """A record was changed by others each time that it was about to be changed."""
 
 
@@ -101,8 +101,11 @@ class History:
         self._now = now
 
     async def write(self, record: Record) -> None:
-        """Remember a request, once: what is written first stands. Raises StoreUnavailable: it may be, or may not."""
-        await self._note("record", record.id, "", record.to_json(), record.lines())
+        """Remember a request. Written again it changes nothing, unless it knows more of its calls.
+
+        Raises StoreUnavailable: it may be written, or may not.
+        """
+        await self._change(record.id, "", lambda known: known.merged(record) if known else record)
 
     async def credit(self, credit: Credit, at: int) -> None:
         """Show an operator's correction in the sums of the day of `at` (µs), once for each change id."""
@@ -115,20 +118,7 @@ class History:
         """
         identifier = record_id(task_id)
         text = await self._read(identifier)
-        for _ in range(_AMENDMENTS):
-            if not text:
-                return None
-            before = Record.model_validate_json(text)
-            after = before.with_call(fact)
-            if after == before:
-                return before
-            found = await self._note(
-                "record", identifier, text, after.to_json(), subtract(after.lines(), before.lines())
-            )
-            if found is None:
-                return after
-            text = found
-        raise HistoryBusy(identifier)
+        return await self._change(identifier, text or "", lambda known: known.with_call(fact) if known else None)
 
     async def show(self, identifier: str) -> Record | None:
         """One record, by its own id or by its task's."""
@@ -191,6 +181,22 @@ class History:
 
     async def _read(self, identifier: str) -> str | None:
         return cast(str | None, await _reply(self._redis.hget(names.RECORDS(self._day_of(identifier)), identifier)))
+
+    async def _change(
+        self, identifier: str, text: str, change: Callable[[Record | None], Record | None]
+    ) -> Record | None:
+        """Put in place of `text`, or of what others have written meanwhile, what `change` makes of it."""
+        for _ in range(_CHANGES):
+            before = Record.model_validate_json(text) if text else None
+            after = change(before)
+            if after is None or after == before:
+                return before
+            moves = subtract(after.lines(), before.lines() if before else {})
+            found = await self._note("record", identifier, text, after.to_json(), moves)
+            if found is None:
+                return after
+            text = found
+        raise HistoryBusy(identifier)
 
     async def _note(
         self, kind: str, identifier: str, expected: str, text: str, lines: Mapping[Line, Sums], at: int | None = None

@@ -1,6 +1,6 @@
 """The limits that a scope can have: their names and units, and several of them set one after the other.
 
-Used by the commands; the ledger keeps each limit. Never says whether a request may pass.
+Used by the commands and the admin API; the ledger keeps each limit. Never says whether a request may pass.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ def show_limit(limit: str, value: int) -> str:
 
 
 def name_scope(scope: Scope) -> str:
-    """A scope as the log of changes names it."""
-    if scope.key:
-        return f"key:{scope.key}"
-    return f"team:{scope.team}" if scope.team else "everyone"
+    """A scope as the log of changes and the admin API name it: a key's id, `team:NAME` or `everyone`."""
+    return scope.key or (f"team:{scope.team}" if scope.team else "everyone")
 
 
 def describe_limits(limits: Mapping[str, int]) -> dict[str, str | int]:

@@ -42,7 +42,8 @@ class Recorder:
 
     def note(self, record: Record) -> None:
         """Have a record written soon."""
-        self._waiting[record.id] = record
+        known = self._waiting.get(record.id)
+        self._waiting[record.id] = known.merged(record) if known else record
         if len(self._waiting) > self._most:
             self._give_up(next((one for one in self._waiting.values() if not one.calls), None))
         if self._writer is None or self._writer.done():
@@ -75,11 +76,13 @@ class Recorder:
             await self._write(record)
         except StoreUnavailable:
             return False
-        except ResponseError as error:
-            # The store will never take it; the others behind it must not wait for that.
+        except (ValueError, ResponseError) as error:
+            # It will never be taken; the others behind it must not wait for that.
             self.lost += 1
             _log.error("a record was refused by the store", record=record.id, reason=str(error))
-        self._waiting.pop(record.id, None)
+        # It may know more by now.
+        if self._waiting.get(record.id) is record:
+            del self._waiting[record.id]
         return True
 
     def _give_up(self, cheapest: Record | None) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from functools import reduce
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from gateway import errors
 from gateway.ids import time_of
+from gateway.store.answers import Hold, Verdict
 
 PREFIX = "rec"
 CREDIT = "(credit)"
@@ -45,9 +48,11 @@ class CallFact(_Fact):
     usd: int | None = 0
     state: Settled = "posted"
 
-    def outranks(self, other: CallFact) -> bool:
-        """Whether this is later news of the same call: states only rise."""
-        return _RISES.index(self.state) > _RISES.index(other.state)
+    def raised_by(self, news: CallFact) -> CallFact:
+        """The call after news of it, which count only where its state rises: the first bill stands."""
+        if _RISES.index(news.state) <= _RISES.index(self.state):
+            return self
+        return self.model_copy(update={"state": news.state, "usd": news.usd, "images": news.images})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Record(_Fact):
 
     id: str
     request: str
+    """Empty when its worker died: then only what the ledger knows is told."""
     key: str
     key_name: str
     task: str | None = None
@@ -114,6 +120,8 @@ class Record(_Fact):
     price_held: int | None = None
     status: int = 200
     error: str | None = None
+    repeats: int = 1
+    """How many requests this record tells of: refusals that come too fast are told together."""
     seconds: float = 0.0
     prompt: str | None = None
 
@@ -141,10 +149,17 @@ class Record(_Fact):
     def to_json(self) -> str:
         return self.model_dump_json(exclude_defaults=True)
 
-    def with_call(self, fact: CallFact) -> Record:
-        """The record after later news of one of its calls; itself when the news is old or of another's call."""
-        calls = tuple(fact if call.id == fact.id and fact.outranks(call) else call for call in self.calls)
+    def with_call(self, news: CallFact) -> Record:
+        """The record after news of one of its calls, or of one that it did not know."""
+        if all(call.id != news.id for call in self.calls):
+            return self.model_copy(update={"calls": (*self.calls, news)})
+        calls = tuple(call.raised_by(news) if call.id == news.id else call for call in self.calls)
         return self.model_copy(update={"calls": calls})
+
+    def merged(self, other: Record) -> Record:
+        """What two records of one request say together: the words of the one that was made while it was known."""
+        told, rest = (other, self) if not self.request else (self, other)
+        return reduce(Record.with_call, rest.calls, told)
 
     def lines(self) -> dict[Line, Sums]:
         """What the record adds to its day: money and images at each upstream, the request itself at one of them."""
@@ -153,7 +168,9 @@ class Record(_Fact):
             line = self._line(call.upstream)
             found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0)
         line = self._line(self._last_upstream())
-        found[line] = found.get(line, Sums()) + Sums(requests=1, errors=int(self.status >= 400))
+        found[line] = found.get(line, Sums()) + Sums(
+            requests=self.repeats, errors=self.repeats if self.status >= 400 else 0
+        )
         return found
 
     def _last_upstream(self) -> str:
@@ -163,6 +180,38 @@ class Record(_Fact):
 
     def _line(self, upstream: str) -> Line:
         return Line(self.key, self.team or "", self.model if self.is_model_known else "", upstream)
+
+
+def describe_hold(hold: Hold) -> Record:
+    """The record of a task whose worker died: what the ledger knows of it, and nothing of the request."""
+    calls = tuple(
+        CallFact(
+            id=call.call,
+            upstream="",
+            target="",
+            outcome="lost",
+            seconds=0,
+            n=call.slots,
+            # A guess counts a price; it brought nothing.
+            images=call.images if call.state is Verdict.POSTED else 0,
+            usd=call.usd,
+            state=cast(Settled, call.state.value),
+        )
+        for call in hold.calls
+    )
+    return Record(
+        id=record_id(hold.task),
+        request="",
+        key=hold.key,
+        key_name="",
+        task=hold.task,
+        team=hold.team or None,
+        calls=calls,
+        n_asked=hold.images,
+        n_delivered=sum(call.images for call in calls),
+        status=errors.InternalError.status,
+        error=errors.InternalError.code,
+    )
 
 
 class Credit(_Fact):

@@ -26,7 +26,7 @@ class Witness:
         self.worker = worker
         self.lease_us = round(lease_s * MICROSECONDS)
         self._path = path
-        self._kept = _read(path)
+        self._kept = "" if path is None else read_kept(path)
         self._epoch, self._since = _parse(self._kept)
         self._ends: tuple[int, ...] = ()
 
@@ -62,18 +62,24 @@ class Witness:
         if self._path is None or epoch == self._kept:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            replace(self._path, epoch)
+            keep(self._path, epoch)
         except OSError as error:
             raise StoreUnavailable(f"{self._path} cannot be written: {error.strerror}") from error
         self._kept = epoch
 
 
-def _read(path: Path | None) -> str:
+def read_kept(path: Path) -> str:
+    """The epoch that a data folder remembers; nothing if it is new."""
     try:
-        return "" if path is None else path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return ""
+
+
+def keep(path: Path, epoch: str) -> None:
+    """Let a data folder remember its store's epoch. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace(path, epoch)
 
 
 def _parse(epoch: str) -> tuple[str, int]:

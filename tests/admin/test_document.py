@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,11 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.router import PREFIX, admin_router
 from tests.admin.office import Office
+from tests.markdown import code, read
 
 ROUTES = [context.original_route for context in iter_route_contexts(admin_router().routes)]
+
+PAGE = read(Path(__file__).parents[2] / "docs" / "admin.md")
 
 each_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(route.methods)} {route.path}")
 
@@ -97,3 +102,32 @@ def test_undecided_route_is_refused() -> None:
 
     with pytest.raises(TypeError, match="neither"):
         GuardedRoute("/open", anybody)
+
+
+def test_every_route_is_told() -> None:
+    """The page for operators has each route with its role, and no other."""
+    rows = {(row["admin method"], code(row["path"])[0]): row["role"] for row in PAGE.table("admin method").rows}
+    routes = {(min(route.methods or ()), route.path_format): str(route.role) for route in ROUTES}
+    assert rows == routes
+
+
+def test_every_example_works(office: Office) -> None:
+    """Whoever pastes the page's examples gets what they promise."""
+    lines = [line for language, block in PAGE.blocks if language == "sh" for line in block.splitlines()]
+    examples = [line for line in lines if line.startswith("api ")]
+    assert len(examples) > 20
+    for line in examples:
+        key = office.post("/keys", name="example")["id"]
+        method, path, body = read_example(line.replace("key_01k0000000000000000000000", key))
+        answer = office.ask(method, path, content=body, headers={"content-type": "application/json"})
+        # The example's task is nobody's.
+        assert answer.is_success or (answer.status_code == 404 and "task_" in path), (line, answer.text)
+
+
+def read_example(line: str) -> tuple[str, str, str | None]:
+    """Method, path and body of a call by curl."""
+    words = shlex.split(line.partition(" > ")[0])
+    path = next(word.removeprefix("$at") for word in words if word.startswith("$at"))
+    body = words[words.index("-d") + 1] if "-d" in words else None
+    method = words[words.index("-X") + 1] if "-X" in words else "GET" if body is None else "POST"
+    return method, path, body

@@ -101,7 +101,6 @@ async def test_history_comes_as_csv(office: Office, history: History) -> None:
     [
         ({"since": "yesterday"}, "since"),
         ({"since": "9999-99-99"}, "since"),
-        ({"since": "0001-01-01T00:00:00+14:00"}, "since"),
         ({"until": "1d", "since": "1h"}, "until"),
         ({"by": "colour"}, "by.0"),
         ({"by": ["day"] * 6}, "by"),
@@ -115,7 +114,9 @@ def test_wrong_question_names_its_part(office: Office, params: dict[str, Any], p
     assert (status, named) == (400, param)
 
 
-@pytest.mark.parametrize("since", ["2d", "48h", "2020-01-01", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"])
+@pytest.mark.parametrize(
+    "since", ["2d", "48h", "2020-01-01", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00", "0001-01-01T00:00+14:00"]
+)
 def test_span_may_be_written_in_many_ways(office: Office, since: str) -> None:
     """An instant, a date, or a time ago."""
     assert office.get("/usage", since=since)["total"]["requests"] == 0

@@ -27,27 +27,26 @@ NAMES += ["resolution", "aspect_ratio", "callback_url", "image", "images", "mask
 @pytest.fixture
 async def inside(gateway: Gateway) -> AsyncIterator[Callable[..., Any]]:
     """Sends a request to an application in this loop, whose upstreams refuse all that reaches them; answers checked."""
-    app = gateway.build()
     gateway.simulator.fault("status", times=None, status=400, code="refused", endpoint="*")
-    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    async with gateway.inside() as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
 
-    async def send(path: str, content: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-        began = time.monotonic()
-        sent = [(b"authorization", f"Bearer {gateway.key}".encode()), *headers]
-        answer = await client.post(path, content=content, headers=sent)
-        assert time.monotonic() - began < 2, (path, content[:500], headers)
-        assert answer.status_code < 500, (answer.status_code, path, content[:2000], headers, answer.text)
-        assert answer.status_code >= 400
-        error_of(answer)
-        return answer.status_code
+        async def send(path: str, content: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+            began = time.monotonic()
+            sent = [(b"authorization", f"Bearer {gateway.key}".encode()), *headers]
+            answer = await client.post(path, content=content, headers=sent)
+            assert time.monotonic() - began < 2, (path, content[:500], headers)
+            assert answer.status_code < 500, (answer.status_code, path, content[:2000], headers, answer.text)
+            assert answer.status_code >= 400
+            error_of(answer)
+            return answer.status_code
 
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield send
-    services = app.state.services
-    assert services.in_flight.used == 0
-    assert services.memory.used == 0
-    assert not [path for path in services.spool_folder.rglob("*") if path.is_file()]
-    await services.close()
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            yield send
+        services = app.state.services
+        assert services.in_flight.used == 0
+        assert services.memory.used == 0
+        assert not [path for path in services.spool_folder.rglob("*") if path.is_file()]
     assert not gateway.simulator.book()
 
 

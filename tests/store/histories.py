@@ -81,5 +81,6 @@ records = st.builds(
     is_model_known=st.booleans(),
     end_user=st.one_of(st.none(), words),
     status=st.sampled_from([200, 400, 429, 504]),
+    repeats=st.sampled_from([1, 1, 7]),
     calls=st.lists(calls, max_size=3, unique_by=lambda call: call.id).map(tuple),
 )

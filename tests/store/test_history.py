@@ -159,6 +159,32 @@ async def _amend_shuffled(url: str, record: Record, news: list[CallFact], chance
         assert await all_sums(books) == add_up([expected])
 
 
+def test_two_tellers_make_one_record(valkey: Valkey) -> None:
+    """A worker and its heir may both tell of a request, in any order and repeated: one record, and sums that fit it."""
+
+    @quick
+    @given(records, st.lists(calls, max_size=3, unique_by=lambda call: call.id), st.randoms(use_true_random=False))
+    def check(record: Record, news: list[CallFact], chance: random.Random) -> None:
+        valkey.flush()
+        asyncio.run(_tell_twice(valkey.url, record, news, chance))
+
+    check()
+
+
+async def _tell_twice(url: str, record: Record, news: list[CallFact], chance: random.Random) -> None:
+    async with open_books(url) as books:
+        thin = Record(id=record.id, request="", key=record.key, key_name="", calls=tuple(news), status=500)
+        tellings = chance.sample([record, thin, record, thin], chance.randrange(5))
+        for told in tellings:
+            await books.history.write(told)
+        found = await find_all(books)
+        assert await all_sums(books) == add_up(found)
+        assert len(found) == min(len(tellings), 1)
+        if record in tellings:
+            assert found[0].model_copy(update={"calls": ()}) == record.model_copy(update={"calls": ()})
+            assert {call.id for call in record.calls} <= {call.id for call in found[0].calls}
+
+
 async def test_many_amend_at_once(valkey: Valkey) -> None:
     """News of four calls at the same time are all taken in, once."""
     async with open_books(valkey.url) as books:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.store.answers import Admitted, InvalidArgument, Scope, Verdict
+from gateway.store.answers import AMOUNTS, Admitted, InvalidArgument, Scope, Verdict
 from gateway.store.batcher import Batcher
 from gateway.store.ledger import Ledger
 from gateway.store.scripts import join_scripts, read_sources
@@ -78,6 +78,18 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
     "limits": [("key", "", {""}), ("team", "design", LABELS)],
     "holds": [("which", "overdue", set()), ("worker", WORKER, set()), ("before", "1", set()), ("most", "1", set())],
     "show": [("tasks", TASK, set())],
+    "recount": [
+        ("repair", "1", {"0"}),
+        ("first", "", {""}),
+        ("last", "1-1", {""}),
+        ("buckets", "1", set()),
+        ("scopes", "1", set()),
+        ("scope", f"key:{KEY}", set()),
+        ("window", "2026-11", set()),
+        *((name, "7", {"0", "-1"}) for name in AMOUNTS),
+        ("running", "team:design", set()),
+    ],
+    "reindex": [("repair", "1", {"0"}), ("task", TASK, set())],
     "fold": [(name, "1", set()) for name in ("keep_ended", "keep_doubtful", "keep_journal", "most")],
 }
 SCRIPTS = join_scripts(read_sources())

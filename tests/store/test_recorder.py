@@ -86,6 +86,19 @@ async def test_room_is_bounded() -> None:
     await recorder.aclose()
 
 
+async def test_waiting_record_learns_more() -> None:
+    """News of a record that still waits is written with it."""
+    slate = Slate(is_there=False)
+    recorder = Recorder(slate.write, pause_s=0.01)
+    record = make_record(calls=(make_call(state="held", usd=0),))
+    later = record.model_copy(update={"request": "", "model": "", "calls": (make_call(usd=7),)})
+    recorder.note(record)
+    recorder.note(later)
+    slate.is_there.set()
+    assert await recorder.flush(5) == 0
+    assert slate.written == [record.model_copy(update={"calls": later.calls})]
+
+
 async def test_nonsense_blocks_nobody() -> None:
     """A record that the store refuses for good is given up, and the writer goes on."""
     slate = Slate(error=ResponseError("INVALID id"))

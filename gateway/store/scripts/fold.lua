@@ -8,13 +8,15 @@ local keep_journal = integer('keep_journal', ARGV[4], 1, LARGEST)
 local most = integer('most', ARGV[5], 1, 10000)
 
 -- A window that is gone has no totals for its base to agree with.
+local function add_to_window(prefix, key, amounts)
+  if redis.call('EXISTS', key) == 0 then return end
+  for amount, value in pairs(amounts) do redis.call('HINCRBY', key, prefix .. amount, value) end
+end
+
 local function add_base(prefix, owner, amounts)
   for _, scope in ipairs(scopes_of(owner)) do
     for _, window in ipairs({owner.day, owner.week, owner.month, 'total'}) do
-      local key = window_key(scope, window)
-      if redis.call('EXISTS', key) == 1 then
-        for amount, value in pairs(amounts) do redis.call('HINCRBY', key, prefix .. amount, value) end
-      end
+      add_to_window(prefix, window_key(scope, window), amounts)
     end
   end
 end
@@ -48,7 +50,12 @@ for _, row in ipairs(redis.call('XRANGE', NAME.journal, '-', '+', 'COUNT', most)
   for index = 1, #row[2], 2 do entry[row[2][index]] = row[2][index + 1] end
   if tonumber(entry.at) > now - keep_journal then break end
   for _, amount in ipairs(AMOUNTS) do amounts[amount] = entry[amount] end
-  add_base('trimmed:', entry, amounts)
+  if entry.kind == 'repair' then
+    -- A repair is of one bucket.
+    add_to_window('trimmed:', NAME.window .. ':' .. entry.scope .. ':' .. entry.window, amounts)
+  else
+    add_base('trimmed:', entry, amounts)
+  end
   redis.call('XDEL', NAME.journal, row[1])
   entries = entries + 1
 end
