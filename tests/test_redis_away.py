@@ -23,6 +23,7 @@ from gateway.store import embedded
 from tests.conftest import Valkey
 from tests.running import gateway as served_by_processes
 from tests.served import GENERATIONS, VARIANT, Gateway, Simulator, error_of, serve, small, wait_until
+from tests.store.fleets import Sentinels, folder_for_servers
 from tests.store.ledgers import Store, is_soak
 from tests.store.lossy import LossyDoor, lossy_door
 
@@ -175,6 +176,37 @@ def test_embedded_server_comes_back(tmp_path: Path, simulator: Simulator) -> Non
         wait_until(lambda: store.window("everyone", "total").get("images_posted") == bought, "the last booking", 10)
         assert not {"usd_held", "images_held", "usd_presumed"} & set(store.window("everyone", "total"))
         store.close()
+
+
+@pytest.mark.skipif(not is_soak(), reason="part of the soak profile")
+def test_failover_is_survived(simulator: Simulator) -> None:
+    """Sentinels put a replica in the dead master's place under load: the gateway buys on, and books every purchase."""
+    answers: list[int] = []
+    is_over = threading.Event()
+    with folder_for_servers() as folder, contextlib.closing(Sentinels(folder, replicas=2)) as sentinels:
+        outside = {"redis_url": sentinels.url, "redis_wait_replicas": 1}
+        with serve(simulator, sentinels.url, settings=outside) as gateway:
+            gateway.record, gateway.key = gateway.new_key()
+
+            def keep_buying() -> None:
+                while not is_over.is_set():
+                    answers.append(buy(gateway).status_code)
+
+            with ThreadPoolExecutor(4) as pool:
+                buyers = [pool.submit(keep_buying) for _ in range(4)]
+                try:
+                    wait_until(lambda: answers.count(200) >= 5, "purchases", 15)
+                    sentinels.master.kill()
+                    assert sentinels.chosen() is not sentinels.master
+                    good = answers.count(200) + 5
+                    wait_until(lambda: answers.count(200) >= good, "purchases at the new master", 15)
+                finally:
+                    is_over.set()
+                for buyer in buyers:
+                    buyer.result()
+            assert set(answers) <= {200, 503}
+            assert len(simulator.book()) == answers.count(200)
+            assert_right(gateway)
 
 
 def test_forgotten_scripts_are_sent_again(gateway: Gateway, valkey: Valkey) -> None:
