@@ -18,6 +18,7 @@ def test_lost_store_closes_spending(gateways: Gateways, simulator: Simulator, va
     """Nothing is bought, and the answer names the way out; after it the same process serves again."""
     gateway = gateways.open(limits={"answer_within": 14})
     store = Store(valkey.url)
+    assert store.command("ZSCORE", "{igw}:leases", gateway.services.worker), "a gateway that runs has a lease"
     assert gateway.generate().status_code == 200
     bought = len(simulator.book())
     store.command("DEL", "{igw}:epoch")
