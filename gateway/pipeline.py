@@ -5,9 +5,11 @@ Called by `api/images.py` with a caller and a checked request. Every step is som
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway import errors, recording, routing, shaping, tasks
+from gateway import errors, narrowing, recording, routing, shaping, tasks
 from gateway.auth import Caller
 from gateway.dispatch import Delivery, Outcome
 from gateway.job import ImageJob
@@ -16,13 +18,15 @@ from gateway.services import Services
 from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
 from gateway.tasks import Task, Work
+from gateway.waiting import Patience
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One checked request: the job, the model's public name, and the form its answer should have.
 
-    `upstream` is the one that the caller chose, if it did; `note` becomes the request's record.
+    `upstream` is the one that the caller chose, if it did; `note` becomes the request's record; `has_left` tells that
+    nobody waits for the answer any more.
     """
 
     job: ImageJob
@@ -30,6 +34,7 @@ class Asked:
     form: AnswerForm
     spool: Spool
     note: Note
+    has_left: Callable[[], Awaitable[bool]]
     upstream: str | None = None
 
 
@@ -42,24 +47,28 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
     caller.check_model(asked.model, found[1])
     permits = caller.check_job(asked.job, asked.upstream)
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits)
-    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, recorded(asked.note))
+    await services.health.look()
+    plan = narrowing.narrow(plan, services.health.bar, services.health.load)
+    patience = _patience(caller, asked)
+    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, recorded(asked.note, patience))
     if asked.form.stream:
         return await shaping.shape_stream(services, task, asked.form)
     ending = await tasks.wait_for(task, asked.form.answer_within)
     return shaping.shape(services, task, ending, asked.form)
 
 
-async def work(task: Task) -> Outcome:
-    """What a task does, whoever still waits for it."""
-    return await Delivery(task.services, task.job, task.spool, task.reservation, task.report).deliver(task.plan)
+async def work(task: Task, patience: Patience | None = None) -> Outcome:
+    """What a task does, whoever still waits for it. `patience` is of the one who waits now."""
+    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.report, patience or Patience())
+    return await delivery.deliver(task.plan)
 
 
-def recorded(note: Note) -> Work:
+def recorded(note: Note, patience: Patience | None = None) -> Work:
     """The work that leaves its request's record, however it ends."""
 
     async def work_and_record(task: Task) -> Outcome:
         try:
-            outcome = await work(task)
+            outcome = await work(task, patience)
         except Exception:
             note.answer = note.answer or errors.InternalError("The gateway failed.")
             recording.record_work(note, task.reservation, task.plan, Outcome())
@@ -68,3 +77,9 @@ def recorded(note: Note) -> Work:
         return outcome
 
     return work_and_record
+
+
+def _patience(caller: Caller, asked: Asked) -> Patience:
+    """How long the request may wait for a place, so that its refusal comes before its caller's time is up."""
+    seconds = asked.form.answer_within
+    return Patience(caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), asked.has_left)

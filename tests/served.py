@@ -28,6 +28,7 @@ from fastapi import FastAPI
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.catalog import EXAMPLE_PRICES
+from gateway.condition import Condition
 from gateway.ids import new_id
 from gateway.money import parse_usd
 from gateway.services import Services
@@ -38,7 +39,16 @@ from gateway.store.ledger import Ledger
 from gateway.store.records import Record
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, read_hash, read_records, read_tasks, set_epoch, with_keys, with_ledger
+from tests.stored import (
+    SECRETS,
+    read_conditions,
+    read_hash,
+    read_records,
+    read_tasks,
+    set_epoch,
+    with_keys,
+    with_ledger,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
@@ -138,6 +148,10 @@ class Gateway:
         """What the ledger answers to `work`, over a connection of its own."""
         return asyncio.run(with_ledger(self.store_url, work))
 
+    def conditions(self) -> dict[str, Condition]:
+        """How its targets are, as the store knows it now."""
+        return asyncio.run(read_conditions(self.store_url, list(self.services.health.targets)))
+
     def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
         """Set a limit of this test's key, or of another scope: µ$ or a number."""
         assert self.record is not None
@@ -165,6 +179,7 @@ class Gateway:
         """Return once no work runs and every record is written."""
         wait_until(lambda: not self.services.running, "the end of the running work", 10)
         wait_until(lambda: not self.services.recorder.waiting, "the last record", 10)
+        wait_until(lambda: not self.services.health.untold, "the last report", 10)
 
     def records(self) -> list[Record]:
         """This test's key's records, oldest first."""
@@ -284,6 +299,8 @@ class Gateways:
         # The store is empty again; what this gateway remembers of it would surprise the next test.
         gateway.services.key_cache.forget()
         gateway.services.wrong_keys.forget()
+        gateway.services.health.forget()
+        gateway.services.retries.forget()
         gateway.record, gateway.key = gateway.new_key()
         return gateway
 

@@ -37,6 +37,7 @@ TABLE = {
     errors.UpstreamBadResponse: (424, UPSTREAM, "upstream_bad_response"),
     errors.UpstreamFailed: (424, UPSTREAM, "upstream_failed"),
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.QueueFull: (429, "rate_limit_error", "queue_full"),
     errors.InsufficientQuota: (429, "insufficient_quota", "insufficient_quota"),
     errors.HeadersTooLarge: (431, INVALID, "request_too_large"),
     errors.InternalError: (500, SERVER, "internal_error"),

@@ -87,7 +87,8 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool) 
         answer_within=_patience(request, document.limits.answer_within),
         keep_alive=_keep_alive(request, document.limits.keep_alive),
     )
-    return Asked(job, note.model, answer, spool, note, request.headers.get("x-gateway-upstream") or None)
+    pinned = request.headers.get("x-gateway-upstream") or None
+    return Asked(job, note.model, answer, spool, note, request.is_disconnected, pinned)
 
 
 def _patience(request: Request, longest: float) -> float:
