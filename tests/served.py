@@ -37,6 +37,7 @@ from gateway.store.answers import HeldCall, Scope, Spent, Standings
 from gateway.store.keys import KeyRecord
 from gateway.store.ledger import Ledger
 from gateway.store.records import Record
+from gateway.store.windows import MICROSECONDS
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
 from tests.stored import (
@@ -310,6 +311,12 @@ class Gateways:
         asyncio.run(set_epoch(self._valkey.url, accepted))
         for gateway in self._running.values():
             gateway.services.witness.forgive(accepted)
+        asyncio.run(with_ledger(self._valkey.url, self._renew_leases))
+
+    async def _renew_leases(self, ledger: Ledger) -> None:
+        """The leases went with the rest, and the others would take over what a worker without one has begun."""
+        for gateway in self._running.values():
+            await ledger.renew(gateway.services.worker, 15 * MICROSECONDS)
 
     def settle(self) -> None:
         for gateway in self._running.values():
