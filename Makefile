@@ -34,8 +34,8 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
 	$(PY) -m pytest -q -n 2
 
-soak: venv-dev ## the long runs: the ledger's model, races and mutants (three minutes)
-	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store
+soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away and failing over (six minutes)
+	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 
@@ -51,5 +51,6 @@ lock: ## pin every dependency anew, with hashes
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
-bench: venv-dev ## measure memory and loop stalls of large pictures (three minutes); fails over a limit
+bench: venv-dev ## measure large pictures' memory and stalls, and the ledger (four minutes); fails over a limit
+	$(PY) -m bench ledger
 	$(PY) -m bench memory

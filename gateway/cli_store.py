@@ -93,7 +93,7 @@ def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
 
     async def run() -> Result:
         async with _opened(settings) as url:
-            redis, batcher = connect(url), Batcher(url)
+            redis, batcher = connect(url), Batcher(url, wait_replicas=settings.redis_wait_replicas)
             try:
                 return await act(OpenedStore(settings, url, redis, batcher))
             finally:
