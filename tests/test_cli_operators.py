@@ -17,7 +17,7 @@ def test_token_is_printed_alone(shell: Shell) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith("igo_")
     assert len(done.stdout.strip()) == 42
-    assert "ana is admin" in done.stderr
+    assert "ana is admin" in done.output
 
 
 def test_operators_are_listed(shell: Shell) -> None:

@@ -206,6 +206,17 @@ def test_shutdown_writes_records(simulator: Simulator, valkey: Valkey) -> None:
     assert only(gateway.records()).n_delivered == 1
 
 
+def test_hammering_is_counted(simulator: Simulator, valkey: Valkey) -> None:
+    """A client that asks in vain again and again fills no history, and every try is counted."""
+    with serve(simulator, valkey.url) as gateway:
+        gateway.record, gateway.key = gateway.new_key()
+        for _ in range(30):
+            assert gateway.generate(size="7x7").status_code == 400
+    records = gateway.records()
+    assert [record.repeats for record in records] == [1] * 20 + [10]
+    assert asyncio.run(read_usage(gateway.store_url)).total == Sums(requests=30, errors=30)
+
+
 FAULTS: list[dict[str, Any]] = [
     {"kind": "status", "status": 500},
     {"kind": "status", "status": 429, "retry_after": 50},

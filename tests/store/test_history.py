@@ -31,11 +31,11 @@ from tests.store.histories import (
     open_books,
     records,
 )
-from tests.store.ledgers import DAY, HOUR, SECOND, ZONE, at, make_id
+from tests.store.ledgers import DAY, HOUR, SECOND, ZONE, at, is_soak, make_id
 from tests.store.lossy import lossy_door
 
 EVER = Wanted(NOON - 30 * DAY, NOON + DAY)
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=1000 if is_soak() else 40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture
