@@ -7,6 +7,7 @@ what it is.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -35,7 +36,7 @@ def read_address(host: str | None) -> Address | None:
 
 def is_within(address: Address | None, networks: Iterable[str]) -> bool:
     """Whether an address lies in one of the networks; no address lies in none."""
-    return address is not None and any(address in ip_network(network) for network in networks)
+    return address is not None and any(address in _parse(network) for network in networks)
 
 
 def name_source(address: Address | None) -> str:
@@ -43,6 +44,12 @@ def name_source(address: Address | None) -> str:
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address) >> (128 - _ONE_SITE) << (128 - _ONE_SITE), _ONE_SITE)))
     return "none" if address is None else str(address)
+
+
+@lru_cache(maxsize=4096)
+def _parse(network: str) -> IPv4Network | IPv6Network:
+    """Kept, because a key's networks are asked for at each of its requests."""
+    return ip_network(network)
 
 
 def add_mapped(networks: Iterable[str]) -> list[str]:

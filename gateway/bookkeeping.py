@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long things last, in seconds. `call_timeout_s` is the longest that an answer to a paid POST may take."""
+    """How long things last, in seconds. `call_timeout_s` is the longest that the answer to a paid POST may take."""
 
     call_timeout_s: float
     lease_s: float = 15.0
@@ -45,7 +45,8 @@ class Pace:
 
 
 class Bookkeeping:
-    """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself.
+    """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself,
+    however long a vendor takes for it.
 
     `remember` is handed what becomes of tasks that nobody else will tell of.
     """
@@ -55,7 +56,7 @@ class Bookkeeping:
         ledger: Ledger,
         worker: str,
         pace: Pace,
-        runs: Callable[[str], bool] = lambda _: True,
+        runs: Callable[[str], bool] = lambda _: False,
         remember: Callable[[Hold], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
@@ -148,7 +149,9 @@ class Bookkeeping:
 
     async def _settle(self, now: int) -> None:
         for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us, _MOST):
-            if hold.is_open and not self._runs(hold.task):
+            if self._runs(hold.task):
+                continue
+            if hold.is_open:
                 # Its end could not be written down, for Redis was away.
                 await self._ledger.close(hold.task, hold.fence)
             await self._settle_calls(hold, now)

@@ -55,7 +55,8 @@ def audit(
         path = store.settings.data_dir / LEDGER_ID if store.settings.redis_url is None else None
         epoch = await _accept(store, path) if is_accepted else ""
         # One script reads every task of the last day: longer than a request may wait.
-        batcher = Batcher(store.url, deadline_s=DEADLINE_S)
+        replicas = store.settings.redis_wait_replicas
+        batcher = Batcher(store.url, deadline_s=DEADLINE_S, wait_replicas=replicas)
         try:
             audit = Audit(store.redis, batcher)
             report = await audit.run(repairs=is_repair)

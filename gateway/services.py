@@ -50,6 +50,8 @@ class Services:
 
     settings: Settings
     catalogue: Catalogue
+    # It may hold a password.
+    store_url: str = field(repr=False)
     redis: StoreClient
     pulse: Pulse
     pulse_client: StoreClient
@@ -78,6 +80,7 @@ class Services:
     witness: Witness
     backlog: Backlog = field(default_factory=Backlog)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
     clients: tuple[AsyncClient, ...] = ()
 
     @property
@@ -166,6 +169,7 @@ def open_services(
     return Services(
         settings=settings,
         catalogue=catalogue,
+        store_url=store_url,
         redis=redis,
         pulse=pulse,
         pulse_client=pulse_client,

@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from gateway.store.ledger import Ledger
 from gateway.store.records import Record
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, know_store, read_hash, read_records, read_tasks, with_keys, with_ledger
+from tests.stored import SECRETS, read_hash, read_records, read_tasks, set_epoch, with_keys, with_ledger
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
@@ -286,39 +287,12 @@ class Gateways:
         gateway.record, gateway.key = gateway.new_key()
         return gateway
 
-    def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:
-        """What the ledger answers to `work`, over a connection of its own."""
-        return asyncio.run(with_ledger(self.store_url, work))
-
-    def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
-        """Set a limit of this test's key, or of another scope: µ$ or a number."""
-        assert self.record is not None
-        whose = scope or Scope(key=self.record.id)
-        self.ask_ledger(lambda ledger: ledger.set_limit(new_id("change"), whose, limit, value))
-
-    def standings(self, key: str = "", team: str = "") -> Standings:
-        return self.ask_ledger(lambda ledger: ledger.look(key, team))
-
-    def spent(self) -> Spent:
-        """Everything that was ever spent or is held."""
-        (found,) = [one for one in self.standings().spent if one.scope == "everyone" and one.window == "total"]
-        return found
-
-    def calls(self, task_id: str) -> list[HeldCall]:
-        """A task's paid calls, as the ledger knows them."""
-        hold = self.ask_ledger(lambda ledger: ledger.show(task_id))
-        return list(hold.calls)
-
-    def booked(self) -> int:
-        """The µ$ of the purchases that the simulator did not give back."""
-        return sum(parse_usd(one["price_usd"]) for one in self.simulator.book() if not one["refunded"])
-
     def be_known(self) -> None:
-        """Let a store that was emptied between two tests be the one that the running gateways know."""
+        """Let a store that was emptied between two tests be one that the running gateways know."""
+        accepted = f"{new_id('epoch')} accepted {time.time_ns() // 1000}"
+        asyncio.run(set_epoch(self._valkey.url, accepted))
         for gateway in self._running.values():
-            epoch, worker, _ = gateway.services.witness.words()
-            if epoch:
-                asyncio.run(know_store(self._valkey.url, epoch, worker))
+            gateway.services.witness.forgive(accepted)
 
     def settle(self) -> None:
         for gateway in self._running.values():

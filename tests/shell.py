@@ -1,15 +1,23 @@
-"""The command line in this process, over one store: what is typed, what it answers, and what it left behind."""
+"""The command line over one store: what is typed, what it answers, and what it left behind.
+
+Commands run one after the other in one process of their own: to start Python takes most of a second, and in the tests'
+own process the log of a gateway that serves there would mix with what they print.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import subprocess
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.document import Accounting
@@ -17,14 +25,49 @@ from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect
 from gateway.store.keys import KeyStore
 from tests.conftest import Valkey
+from tests.running import clean_environment
 
 SECRET = "s" * 32
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Typed:
+    """How a command ended; `output` is all that a terminal would have shown."""
+
+    exit_code: int
+    stdout: str
+    output: str
+
+
+class Typist:
+    """The process that commands run in."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.shell"],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def type(self, words: tuple[str, ...], env: dict[str, str]) -> Typed:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([words, env]) + "\n")
+        self._process.stdin.flush()
+        return Typed(*json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.communicate(timeout=10)
 
 
 class Shell:
     """Commands over one store."""
 
-    def __init__(self, valkey: Valkey, folder: Path) -> None:
+    def __init__(self, typist: Typist, valkey: Valkey, folder: Path) -> None:
         self.url = valkey.url
         self.env = {
             "GATEWAY_REDIS_URL": valkey.url,
@@ -32,9 +75,10 @@ class Shell:
             "GATEWAY_SIGNING_KEY": SECRET,
             "GATEWAY_DATA_DIR": str(folder),
         }
+        self._typist = typist
 
-    def type(self, *words: str) -> Result:
-        return CliRunner().invoke(app, list(words), env=self.env)
+    def type(self, *words: str) -> Typed:
+        return self._typist.type(words, self.env)
 
     def ask(self, *words: str) -> Any:
         """What a command that works prints as JSON."""
@@ -63,6 +107,28 @@ class Shell:
         return [(one.actor, one.action, one.subject) for one in reversed(changes)]
 
 
+@pytest.fixture(scope="session")
+def typist() -> Iterator[Typist]:
+    made = Typist()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def shell(valkey: Valkey, tmp_path: Path) -> Shell:
-    return Shell(valkey, tmp_path)
+def shell(typist: Typist, valkey: Valkey, tmp_path: Path) -> Shell:
+    return Shell(typist, valkey, tmp_path)
+
+
+def serve() -> None:
+    """Run each command that is asked for, until nobody asks any more."""
+    for line in sys.stdin:
+        words, env = json.loads(line)
+        done = CliRunner().invoke(app, words, env=env)
+        is_clean = isinstance(done.exception, SystemExit | None)
+        fault = "" if is_clean else "".join(traceback.format_exception(done.exception))
+        sys.stdout.write(json.dumps([done.exit_code, done.stdout, done.output + fault]) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

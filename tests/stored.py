@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,12 +35,11 @@ async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
         await batcher.aclose()
 
 
-async def know_store(store_url: str, epoch: str, worker: str) -> None:
-    """Make a store that was emptied the one a running gateway knows."""
+async def set_epoch(store_url: str, epoch: str) -> None:
+    """Make a store that was emptied one that an operator has accepted."""
     redis = connect(store_url)
     try:
-        await redis.set("{igw}:epoch", f"{epoch} created 1")
-        await redis.zadd("{igw}:leases", {worker: (time.time() + 15) * 1_000_000})
+        await redis.set("{igw}:epoch", epoch)
     finally:
         await redis.aclose()
 

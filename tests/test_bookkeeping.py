@@ -119,22 +119,23 @@ async def test_two_heirs_take_once(ledger: Ledger, clock: Clock, store: Store) -
 
 
 async def test_living_worker_keeps_its_task(ledger: Ledger, clock: Clock) -> None:
-    """A task whose worker renews stays its own, and what the process still works on is not closed by itself."""
+    """A task whose worker renews stays its own, and what the process still works on is left alone."""
     await ledger.open(make_opening(1, worker=HEIR))
-    keeper, other = Bookkeeping(ledger, HEIR, PACE), Bookkeeping(ledger, DEAD, PACE)
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is Verdict.HELD
+    keeper, other = Bookkeeping(ledger, HEIR, PACE, runs=lambda _: True), Bookkeeping(ledger, DEAD, PACE)
     await keeper.step()
     await other.step()
     for _ in range(15):
         await live(keeper, clock, 1)
         await other.step()
     found = await show(ledger)
-    assert (found.worker, found.state) == (HEIR, "open")
+    assert (found.worker, found.state, found.calls[0].state) == (HEIR, "open", Verdict.HELD)
 
 
 async def test_forgotten_task_is_closed(ledger: Ledger, clock: Clock) -> None:
     """A task of this process whose end could not be written down releases its money in the end."""
     await ledger.open(make_opening(1, worker=HEIR))
-    keeper = Bookkeeping(ledger, HEIR, PACE, runs=lambda _: False)
+    keeper = Bookkeeping(ledger, HEIR, PACE)
     await live(keeper, clock, 11)
     assert (await show(ledger)).is_open
     await live(keeper, clock, 2)

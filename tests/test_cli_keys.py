@@ -50,7 +50,7 @@ def test_wrong_option_makes_no_key(shell: Shell, words: tuple[str, ...], named: 
 async def test_key_without_its_limits_is_not_made(valkey: Valkey, shell: Shell) -> None:
     """When a limit cannot be set there is no key, and no limit without one."""
     redis, batcher = connect(valkey.url), Batcher(valkey.url)
-    store = OpenedStore(load_settings(shell.env), redis, batcher)
+    store = OpenedStore(load_settings(shell.env), valkey.url, redis, batcher)
     with pytest.raises(InvalidArgument):
         await create_key(store, NewKey(name="ana"), {"usd_total": 1, "images_never": 1})
     assert await store.keys.list() == []

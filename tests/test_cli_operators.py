@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 import pytest
 
+from tests.running import gateway, imagegate
 from tests.shell import Shell
 
 
@@ -13,7 +17,7 @@ def test_token_is_printed_alone(shell: Shell) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith("igo_")
     assert len(done.stdout.strip()) == 42
-    assert "ana is admin" in done.stderr
+    assert "ana is admin" in done.output
 
 
 def test_operators_are_listed(shell: Shell) -> None:
@@ -61,3 +65,17 @@ def test_changes_are_written_down(shell: Shell) -> None:
     assert "operator.delete" in log
     assert "operator:ana" in log
     assert token not in log
+
+
+def test_token_opens_the_running_gateway(tmp_path: Path) -> None:
+    """A token that a command made beside a running gateway opens its admin API; a key that is made there works."""
+    data = tmp_path / "data"
+    with gateway(data, "--demo", "--port", "0", GATEWAY_ADMIN_TOKEN="9f86d081884c7d659a2feaa0c55ad015") as run:
+        token = imagegate("operators", "create", "ana", "--role", "admin", "--data-dir", str(data)).stdout.strip()
+        with httpx.Client(base_url=run.url, trust_env=False) as client:
+            made = client.post("/admin/api/v1/keys", json={"name": "eva"}, headers={"authorization": f"Bearer {token}"})
+            assert made.status_code == 201
+            used = client.get("/v1/models", headers={"authorization": f"Bearer {made.json()['key']}"})
+            assert used.status_code == 200
+        assert token not in run.err
+        assert "operator:ana" in run.err

@@ -90,6 +90,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", f"{API}/history/{{record_id}}"): Row("viewers", 404, {"record_id": "rec_nothing"}),
     ("GET", f"{API}/holds"): Row("viewers", 200),
     ("POST", f"{API}/credits"): Row("admins", 400, body={}),
+    ("GET", f"{API}/audit"): Row("viewers", 200),
     ("GET", f"{API}/changes"): Row("viewers", 200),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path
@@ -72,11 +73,16 @@ TeamName = Annotated[Label, Path(description="The name of a team.")]
 KeyId = Annotated[str, Path(max_length=64, description="Such as `key_01k…`.")]
 
 
+def order_changes(present: Mapping[str, int], wanted: Mapping[str, int | None]) -> dict[str, int | None]:
+    """What must change, in an order in which no moment is looser than before and after: new or lower, higher, gone."""
+    changed = [(name, value) for name, value in wanted.items() if value != present.get(name)]
+    changed.sort(key=lambda pair: 2 if pair[1] is None else int(pair[1] > present.get(pair[0], pair[1])))
+    return dict(changed)
+
+
 async def replace_limits(ledger: Ledger, scope: Scope, new: NewLimits) -> None:
     """Give a scope exactly these limits."""
-    present = await ledger.limits_of(scope)
-    changed = {name: value for name, value in new.model_dump().items() if value != present.get(name)}
-    await set_limits(ledger, scope, changed)
+    await set_limits(ledger, scope, order_changes(await ledger.limits_of(scope), new.model_dump()))
 
 
 async def _replace(services: Services, operator: Operator, scope: Scope, new: NewLimits) -> ScopeLimits:

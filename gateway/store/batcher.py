@@ -17,7 +17,7 @@ from gateway.store.client import StorePipeline, StoreSilent, StoreUnavailable, c
 from gateway.store.pulse import Pulse
 from gateway.store.scripts import Script
 
-DEADLINE_S = 1.3
+DEADLINE_S = 1.2
 """Seconds; spending is refused within 1.5 s of Redis going away."""
 
 PAUSE_S = 0.1

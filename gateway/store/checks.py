@@ -35,10 +35,13 @@ async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
     """Raise StoreRefused or PepperMismatch unless the store answers in time, can be relied on, and has our secrets."""
     client = connect(url)
     try:
-        await _answers(client, url, wait_s)
+        deadline = time.monotonic() + wait_s
+        await _wait_for(client, url, deadline, "PING")
         # INFO and not CONFIG: managed servers refuse CONFIG.
         if problem := find_problem(await client.execute_command("INFO"), is_cluster=_is_cluster(url)):
             raise StoreRefused(f"Redis at {describe(url)} {problem}")
+        # A Cluster's node answers before its Cluster does.
+        await _wait_for(client, url, deadline, "GET", names.SIGNING_CHECK())
         await KeyStore(client, secrets.pepper).check_pepper()
         await _knows_signing_key(client, url, secrets.signing_key)
     finally:
@@ -71,11 +74,10 @@ def _is_cluster(url: str) -> bool:
     return read_redis_url(url).kind == "cluster"
 
 
-async def _answers(client: StoreClient, url: str, wait_s: float) -> None:
-    deadline = time.monotonic() + wait_s
+async def _wait_for(client: StoreClient, url: str, deadline: float, *command: str) -> None:
     while True:
         try:
-            await client.execute_command("PING")
+            await client.execute_command(*command)
         except (StoreUnavailable, ResponseError) as error:
             if time.monotonic() > deadline:
                 raise StoreRefused(

@@ -12,17 +12,17 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from typing_extensions import override
 
 from gateway.redisurl import read_redis_url
-from gateway.store.connections import connection_options
+from gateway.store.connections import StorePool, connection_options
 from gateway.store.pulse import Pulse
 
-DEADLINE_S = 1.3
+DEADLINE_S = 1.2
 """The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""
 
 CONNECTIONS = 64
@@ -103,9 +103,8 @@ def connect(
         # Version 3 lets the server push messages between replies.
         "protocol": 2,
     }
-    pool = BlockingConnectionPool(
-        max_connections=connections, timeout=deadline_s, **connection_options(read_redis_url(url), common)
-    )
+    options = connection_options(read_redis_url(url), common)
+    pool = StorePool(pulse=pulse, max_connections=connections, timeout=deadline_s, **options)
     client = cast(StoreClient, StoreClient.from_pool(pool))
     client.deadline_s = deadline_s
     client.pulse = pulse
@@ -118,7 +117,8 @@ def open_pulse(url: str) -> tuple[Pulse, StoreClient]:
 
     async def is_answered() -> bool:
         try:
-            return bool(await client.ping())
+            # A script and not PING: a server that holds back what may write, as in a fail-over, answers a PING.
+            return bool(await client.eval("return 1", 0))
         except (StoreUnavailable, redis.exceptions.ResponseError):
             return False
 

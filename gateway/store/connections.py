@@ -9,9 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import redis.exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    BlockingConnectionPool,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 from redis.utils import str_if_bytes
@@ -19,6 +26,7 @@ from typing_extensions import override
 
 from gateway.redisurl import Address, RedisUrl
 from gateway.store.names import TAG
+from gateway.store.pulse import Pulse
 
 _MOVED_ERRORS = (
     redis.exceptions.ReadOnlyError,
@@ -43,6 +51,23 @@ class _Dropping(AbstractConnection):
             # Not closed here: behind this reply may stand those to the rest of its pipeline.
             self.mark_for_reconnect()
             raise
+
+
+class StorePool(BlockingConnectionPool):
+    """A pool that makes its connections anew after Redis was silent: the others may lead to a machine that is gone."""
+
+    def __init__(self, *, pulse: Pulse | None, **options: Any) -> None:
+        self._pulse = pulse
+        self._made: WeakKeyDictionary[AbstractConnection, int] = WeakKeyDictionary()
+        super().__init__(**options)
+
+    @override
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        losses = 0 if self._pulse is None else self._pulse.losses
+        if self._made.get(connection, losses) != losses:
+            await connection.disconnect(nowait=True)
+        self._made[connection] = losses
+        await super().ensure_connection(connection)
 
 
 class ServerConnection(_Dropping, Connection):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter
 
 from gateway.addresses import read_network
 from gateway.sizes import MIN_PIXELS
@@ -31,6 +31,13 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _written(moment: object) -> object:
+    """A bare number would be read as seconds since 1970, which nobody means."""
+    if not isinstance(moment, str | datetime) or (isinstance(moment, str) and moment.strip("+-. ").isdecimal()):
+        raise ValueError("right is a time such as 2027-01-31T18:00:00Z, or a date")
+    return moment
+
+
 def _utc(moment: datetime) -> datetime:
     """A time without a zone is UTC's."""
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).replace(microsecond=0)
@@ -38,7 +45,7 @@ def _utc(moment: datetime) -> datetime:
 
 Label = Annotated[str, AfterValidator(_label)]
 Network = Annotated[str, AfterValidator(read_network)]
-Moment = Annotated[datetime, AfterValidator(_utc)]
+Moment = Annotated[datetime, BeforeValidator(_written), AfterValidator(_utc)]
 Quality = Literal["low", "medium", "high"]
 Names = Annotated[tuple[Label, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]
 Networks = Annotated[tuple[Network, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]

@@ -20,6 +20,8 @@ class Pulse:
         self._is_answered = is_answered
         self._pause_s = pause_s
         self._feeling: asyncio.Task[None] | None = None
+        self.losses = 0
+        """How often it was lost. A connection from before the last time may lead to a server that is gone."""
 
     @property
     def is_lost(self) -> bool:
@@ -29,6 +31,7 @@ class Pulse:
     def lose(self) -> None:
         """A command waited in vain."""
         if not self.is_lost:
+            self.losses += 1
             self._feeling = asyncio.create_task(self._feel(), name="pulse")
 
     async def stop(self) -> None:

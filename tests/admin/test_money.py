@@ -80,3 +80,19 @@ def test_running_task_is_seen_holding(office: Office) -> None:
     assert (call["state"], call["slots"]) == ("held", 2)
     assert 0 < float(call["usd"]) <= float(hold["usd_held"])
     wait_until(lambda: not office.get("/holds")["data"], "the end of the hold")
+
+
+async def test_damage_is_told(office: Office, redis: StoreClient) -> None:
+    """An audit finds nothing in a ledger that is right, and tells what was damaged, in dollars, repairing nothing."""
+    gateway = office.gateway
+    assert gateway.generate().status_code == 200
+    gateway.settle()
+    sound = office.get("/audit")
+    assert (sound["tasks"], sound["differences"], sound["spending_closed"]) == (1, [], False)
+    spent_usd = next(row for row in office.get(f"/keys/{gateway.record.id}")["spent"] if row["window"] == "total")
+    await redis.hincrby(f"{{igw}}:window:key:{gateway.record.id}:total", "usd_posted", 1)
+    for _ in range(2):
+        (found,) = office.get("/audit")["differences"]
+        assert found["name"] == "usd_posted"
+        assert found["right"] == spent_usd["usd_posted"]
+        assert float(found["found"]) > float(found["right"])

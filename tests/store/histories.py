@@ -34,7 +34,7 @@ class Books:
 
 @asynccontextmanager
 async def open_books(url: str, accounting: Accounting = BERLIN, now: int = NOON) -> AsyncIterator[Books]:
-    batcher, redis = Batcher(url, pause_s=0.001), connect(url)
+    batcher, redis = Batcher(url, deadline_s=20, pause_s=0.001), connect(url)
     try:
         yield Books(
             History(batcher, redis, accounting, now=lambda: now), Usage(redis, accounting, now=lambda: now), redis

@@ -44,6 +44,25 @@ MUTANTS = {
     "wrong nack believed": ("lib", "(call.state == 'void' and found.by == 'free')", "false"),
     "slot given twice": ("mark_sent", "if record.slots[slot].by ~= 'free' then return {'taken'} end", ""),
     "running for ever": ("close", "count_running(record, record.worker, -1)", ""),
+    "unknown price let in": ("lib", "return {'unpriced', limit.name, scope.kind}", "return nil"),
+    "hold listed for ever": ("lib", "redis.call('ZREM', NAME.open, record.id)", ""),
+    "any store believed": ("lib", "if string.match(epoch, '^%S*') ~= memory.epoch then", "if false then"),
+    "loss covered up": ("renew", "if lost then return lost end", ""),
+    "lease moves back": (
+        "renew",
+        "math.max(now + lease, tonumber(redis.call('ZSCORE', NAME.leases, worker) or '0'))",
+        "now + lease",
+    ),
+    "total always believed": (
+        "recount",
+        "if total and (total == by_tasks or total == by_journal) then",
+        "if total then",
+    ),
+    "repair not written": (
+        "recount",
+        "entry[#entry + 1], entry[#entry + 2] = field, digits(value)",
+        "entry = {'x', 'y'}",
+    ),
     "base forgotten": ("fold", "add_base('folded:', record, amounts)", ""),
 }
 
@@ -90,7 +109,8 @@ class Clock:
 
 def make_ledger(url: str, clock: Clock | None, witness: Witness | None = None) -> tuple[Ledger, Batcher]:
     """A ledger in Berlin, and its connection, which is to be closed."""
-    batcher = Batcher(url, pause_s=0.001)
+    # Patient: what is proved is what the scripts do, on a machine that may be busy with other tests.
+    batcher = Batcher(url, deadline_s=20, pause_s=0.001)
     return Ledger(batcher, Calendar(ZONE), scripts=scripts(), now=clock, witness=witness), batcher
 
 

@@ -1,6 +1,7 @@
 """Connections: a socket whose name needs care, TLS that is checked, and servers that are the right ones no longer."""
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,10 +11,13 @@ import pytest
 
 from gateway.processes import stop
 from gateway.store import embedded
+from gateway.store.checks import check_store
 from gateway.store.client import StoreClient, StoreUnavailable, connect
 from tests.conftest import Valkey
+from tests.served import SECRETS, Simulator, serve
 from tests.store.fleets import tls_door
 
+ROOT = Path(__file__).parents[2]
 PEM = Path(__file__).with_name("localhost.test.pem")
 
 
@@ -66,6 +70,24 @@ async def test_unproven_server_is_refused(url: str, tls_port: int) -> None:
     with pytest.raises(StoreUnavailable):
         await client.ping()
     await client.aclose()
+
+
+def test_documented_rights_are_enough(simulator: Simulator, valkey: Valkey) -> None:
+    """A user with the rights that the documents name, and no more, serves a whole gateway."""
+    rights = re.search(r"`(~\{igw\}[^`]*)`", (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
+    assert rights is not None
+    line = f"ACL SETUSER gateway reset on >secret {rights[1]}"
+    assert embedded.ask(valkey.socket, f"{line}\r\n".encode()) == b"+OK\r\n"
+    url = f"unix://gateway:secret@{valkey.socket}"
+    asyncio.run(check_store(url, SECRETS, wait_s=1))
+    with serve(simulator, url) as gateway:
+        gateway.record, gateway.key = gateway.new_key(team="design")
+        gateway.set_limit("usd_total", 1_000_000)
+        assert gateway.generate().status_code == 200
+        gateway.settle()
+        assert gateway.spent().usd_posted == gateway.booked()
+        assert gateway.get("/v1/key").status_code == 200
+    assert embedded.ask(valkey.socket, b"ACL DELUSER gateway\r\n") == b":1\r\n"
 
 
 async def test_demoted_server_is_left(valkey: Valkey, redis: StoreClient) -> None:

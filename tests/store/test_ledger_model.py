@@ -21,6 +21,8 @@ from hypothesis.stateful import (
 )
 
 from gateway.store.answers import Admitted, Lease, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
+from gateway.store.audit import Audit
+from gateway.store.client import connect
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model
@@ -77,9 +79,18 @@ class Machine(RuleBasedStateMachine):
         self.made = 0
 
     def teardown(self) -> None:
+        self.loop.run_until_complete(self._audit())
         self.loop.run_until_complete(self.batcher.aclose())
         self.loop.close()
         self.store.close()
+
+    async def _audit(self) -> None:
+        """What was done, in whatever order, leaves an audit nothing to find."""
+        redis = connect(self.valkey.url)
+        try:
+            assert (await Audit(redis, self.batcher, now=self.clock).run()).differences == ()
+        finally:
+            await redis.aclose()
 
     # Steps. Few rules with many turns each, so that the chance that picks among them gets deep into a task's life.
 

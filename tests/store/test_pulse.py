@@ -64,6 +64,18 @@ async def test_silent_script_is_noticed(valkey: Valkey, connected: Connected) ->
     assert await batcher.run(ECHO, "x") == ["x"]
 
 
+async def test_old_connections_are_left(valkey: Valkey, connected: Connected) -> None:
+    """After a silence each connection is made anew: the old ones may lead to a machine that is gone."""
+    pulse, client, _ = connected
+    before = await asyncio.gather(*(client.client_id() for _ in range(3)))
+    with valkey.paused(), pytest.raises(StoreSilent):
+        await client.get("a")
+    await until_heard(pulse)
+    after = await asyncio.gather(*(client.client_id() for _ in range(3)))
+    assert not set(before) & set(after)
+    assert set(await asyncio.gather(*(client.client_id() for _ in range(3)))) <= set(after)
+
+
 async def test_refusal_loses_no_pulse(valkey: Valkey, connected: Connected) -> None:
     """A server that is gone or read-only refuses quickly by itself, and is asked each time."""
     pulse, client, _ = connected

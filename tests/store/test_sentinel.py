@@ -32,6 +32,15 @@ def sentinels() -> Iterator[Sentinels]:
         fleet.close()
 
 
+@pytest.fixture(scope="module")
+def calm() -> Iterator[Sentinels]:
+    """A fleet whose master stays, for tests that leave it as it was."""
+    with folder_for_servers() as folder:
+        fleet = Sentinels(folder, replicas=1)
+        yield fleet
+        fleet.close()
+
+
 async def insist(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """The answer, asked for again with the same ids for as long as Redis is away."""
     while True:
@@ -41,29 +50,31 @@ async def insist(ask: Callable[[], Awaitable[Answer]]) -> Answer:
             await asyncio.sleep(0.02)
 
 
-async def test_master_is_found(sentinels: Sentinels) -> None:
+async def test_master_is_found(calm: Sentinels) -> None:
     """The master serves though one sentinel is dead and one says nothing."""
-    sentinels.sentinels[0].kill()
-    sentinels.sentinels[1].process.send_signal(signal.SIGSTOP)
-    await check_store(sentinels.url, SECRETS, wait_s=2)
-    client = connect(sentinels.url)
+    calm.sentinels[0].kill()
+    calm.sentinels[1].process.send_signal(signal.SIGSTOP)
+    await check_store(calm.url, SECRETS, wait_s=2)
+    client = connect(calm.url)
     await client.set("a", "1")
-    assert sentinels.master.ask("GET", "a") == "1"
+    assert calm.master.ask("GET", "a") == "1"
     await client.aclose()
-    sentinels.sentinels[1].process.send_signal(signal.SIGCONT)
+    calm.sentinels[1].process.send_signal(signal.SIGCONT)
+    calm.sentinels[0].start()
 
 
-async def test_wrong_service_is_explained(sentinels: Sentinels) -> None:
+async def test_wrong_service_is_explained(calm: Sentinels) -> None:
     """A service that no sentinel watches is refused at the start, with its name."""
     with pytest.raises(StoreRefused, match="no service other is watched"):
-        await check_store(sentinels.url.replace("/money", "/other"), SECRETS, wait_s=0)
+        await check_store(calm.url.replace("/money", "/other"), SECRETS, wait_s=0)
 
 
-async def test_evicting_master_is_refused(sentinels: Sentinels) -> None:
+async def test_evicting_master_is_refused(calm: Sentinels) -> None:
     """The start looks at the master that the sentinels name, not at them."""
-    sentinels.master.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    calm.master.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     with pytest.raises(StoreRefused, match="noeviction"):
-        await check_store(sentinels.url, SECRETS, wait_s=1)
+        await check_store(calm.url, SECRETS, wait_s=1)
+    calm.master.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
 async def spend(ledger: Ledger, number: int) -> int:

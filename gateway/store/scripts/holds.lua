@@ -1,7 +1,7 @@
 -- The tasks that still hold something, oldest first. Writes nothing.
 -- now, which, worker or "", instant (µs) or "", at most how many -> holds, a JSON object of each
--- which: all | orphaned, whose owner's lease has ended | overdue, which this worker opened or adopted and which were opened
--- before that instant
+-- which: all | orphaned, whose owner's lease has ended | overdue, which this worker owns and which were opened no later than
+-- that instant
 
 local now = clock(ARGV[1])
 local which = ARGV[2]

@@ -77,8 +77,8 @@ local function clock(value)
   return time[1] * 1000000 + time[2]
 end
 
--- What the asking process remembers of this store, so that one which forgot is noticed: the epoch, the process's worker, and
--- the end that its lease had before its last renewal, since a fail-over may lose the last one. All "": it remembers nothing.
+-- What the asking process remembers of this store, so that one which forgot is noticed: the epoch, its worker, and the end
+-- that its lease had before its last renewal, since a fail-over may lose the last one. All "": it remembers nothing.
 local function read_memory(first)
   return {
     epoch = optional(id, 'epoch', ARGV[first]), worker = optional(id, 'worker', ARGV[first + 1]),

@@ -5,5 +5,6 @@ clock(ARGV[1])
 local owner = {key = optional(id, 'key', ARGV[2]), team = optional(label, 'team', ARGV[3], 128)}
 if owner.key ~= '' and owner.team ~= '' then invalid('team') end
 local answer = {'limits'}
-for _, word in ipairs(redis.call('HGETALL', NAME.limits .. ':' .. scopes_of(owner)[1].name)) do answer[#answer + 1] = word end
+local flat = redis.call('HGETALL', NAME.limits .. ':' .. scopes_of(owner)[1].name)
+for _, word in ipairs(flat) do answer[#answer + 1] = word end
 return answer

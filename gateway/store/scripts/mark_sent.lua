@@ -37,7 +37,7 @@ if not price and not record.unpriced then return {'underheld'} end
 
 for _, slot in ipairs(slots) do write_slot(record, slot, record.slots[slot].held, call) end
 write_call(record, {
-  id = call, state = 'held', price = (price or 0) * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4], at = digits(now),
-  policy = policy,
+  id = call, state = 'held', price = (price or 0) * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4],
+  at = digits(now), policy = policy,
 })
 return {'held'}

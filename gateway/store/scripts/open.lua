@@ -57,7 +57,8 @@ local function admit(rates)
   local scopes, limits = scopes_of(owner), {}
   for _, scope in ipairs(scopes) do limits[scope.name] = read_limits(scope) end
   for _, scope in ipairs(scopes) do
-    local refusal = over_amount(now, scope, limits[scope.name], owner, {usd = (price or 0) * images, images = images}, ends)
+    local needs = {usd = (price or 0) * images, images = images}
+    local refusal = over_amount(now, scope, limits[scope.name], owner, needs, ends)
     if refusal then return refusal end
   end
   for _, scope in ipairs(scopes) do
@@ -68,7 +69,8 @@ local function admit(rates)
   end
   for _, rate in ipairs(rates) do
     if rate.wait > 0 then
-      return {'refused', rate.name, rate.scope, digits(rate.ceiling), digits(rate.left), digits(now + rate.wait), digits(now)}
+      local left, resets = digits(rate.left), digits(now + rate.wait)
+      return {'refused', rate.name, rate.scope, digits(rate.ceiling), left, resets, digits(now)}
     end
   end
   return nil

@@ -1,7 +1,7 @@
 -- Lifts what the unsent slots hold, before a dearer target is tried.
 -- now, task, µ$ an image or "", fence, memory (3)
--- -> raised | refused, limit, scope, ceiling, left, resets, now | unpriced, limit, scope | fenced, fence | closed | unknown
---  | lost, epoch, now
+-- -> raised | refused, limit, scope, ceiling, left, resets, now | unpriced, limit, scope | fenced, fence | closed
+--  | unknown | lost, epoch, now
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])

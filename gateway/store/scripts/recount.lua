@@ -1,8 +1,8 @@
--- Counts buckets and running tasks anew from the tasks and the journal, in one breath, and repairs them if it is told to.
+-- Counts buckets and running tasks anew from the tasks and the journal, in one breath, and repairs them if told to.
 -- A bucket's amount is known three times: by its total; by its tasks, with the base of those that were folded; by its
--- journal, with the base of what was trimmed. The journal was read before: `first` and `last` are the ids of that reading.
--- now, repair (0 | 1), first or "", last or "", how many buckets, how many scopes whose running tasks are counted, of each
--- bucket: scope, window, six sums of the journal entries that were read; the scopes
+-- journal, with the base of what was trimmed. The journal was read before, from the entry `first` to the entry `last`.
+-- now, repair (0 | 1), first or "", last or "", how many buckets, how many scopes whose running tasks are counted,
+-- of each bucket: scope, window, six sums of the journal entries that were read; then the scopes
 -- -> recounted, a JSON object of each difference | moved, if entries that were read have been trimmed since
 
 local now = clock(ARGV[1])
@@ -134,19 +134,19 @@ local function recount(bucket)
         kind = 'sum', place = bucket.scope .. ' ' .. bucket.window, name = amount, found = row[1] or '0',
         tasks = digits(by_tasks), journal = digits(by_journal), right = digits(right),
       })
-      for field, value in pairs({[amount] = right, ['folded:' .. amount] = right - tasks, ['trimmed:' .. amount] = trimmed or 0}) do
-        fields[#fields + 1], fields[#fields + 2] = field, digits(value)
-      end
-      for field, value in pairs({[amount] = right - by_journal, ['was:' .. amount] = total or 0, ['is:' .. amount] = right}) do
-        entry[#entry + 1], entry[#entry + 2] = field, digits(value)
-      end
+      local repaired = {[amount] = right, ['folded:' .. amount] = right - tasks, ['trimmed:' .. amount] = trimmed or 0}
+      for field, value in pairs(repaired) do fields[#fields + 1], fields[#fields + 2] = field, digits(value) end
+      local told = {[amount] = right - by_journal, ['was:' .. amount] = total or 0, ['is:' .. amount] = right}
+      for field, value in pairs(told) do entry[#entry + 1], entry[#entry + 2] = field, digits(value) end
     end
   end
   if not repairs or #fields == 0 then return end
   redis.call('HSET', key, unpack(fields))
-  if bucket.window ~= 'total' and redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, digits(WINDOW_KEPT_MS)) end
-  redis.call('XADD', NAME.journal, '*', 'at', digits(now), 'kind', 'repair', 'scope', bucket.scope, 'window', bucket.window,
-    unpack(entry))
+  if bucket.window ~= 'total' and redis.call('PTTL', key) < 0 then
+    redis.call('PEXPIRE', key, digits(WINDOW_KEPT_MS))
+  end
+  redis.call('XADD', NAME.journal, '*', 'at', digits(now), 'kind', 'repair', 'scope', bucket.scope,
+    'window', bucket.window, unpack(entry))
 end
 
 local function recount_running(scope, right)
@@ -159,8 +159,8 @@ local function recount_running(scope, right)
   for worker, number in pairs(right) do
     if found[worker] ~= digits(number) then
       answer[#answer + 1] = cjson.encode({
-        kind = 'running', place = scope, name = worker, found = found[worker] or '0', tasks = digits(number), journal = '',
-        right = digits(number),
+        kind = 'running', place = scope, name = worker, found = found[worker] or '0', tasks = digits(number),
+        journal = '', right = digits(number),
       })
       if repairs and number == 0 then redis.call('HDEL', key, worker) end
       if repairs and number > 0 then redis.call('HSET', key, worker, digits(number)) end

@@ -1,5 +1,5 @@
--- Prolongs a worker's lease, and meets the store: a process that remembers nothing takes its epoch, or makes the first one.
--- One that is asked again only lasts a moment longer.
+-- Prolongs a worker's lease; one that is asked again only lasts a moment longer. A process that remembers nothing takes the
+-- store's epoch, or makes the first one.
 -- now, worker, µs, memory (3), an id for the first epoch or "" -> renewed, end, now, epoch | lost, epoch, now
 -- an epoch is "<id> <created or accepted> <when, µs>"
 

@@ -1,0 +1,58 @@
+"""A store that was emptied or put back, as callers and the operator meet it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Valkey
+from tests.running import gateway as running_gateway
+from tests.running import imagegate
+from tests.served import Gateways, Simulator, error_of
+from tests.store.ledgers import Store
+
+
+def test_lost_store_closes_spending(gateways: Gateways, simulator: Simulator, valkey: Valkey) -> None:
+    """Nothing is bought, and the answer names the way out; after it the same process serves again."""
+    gateway = gateways.open(limits={"answer_within": 14})
+    store = Store(valkey.url)
+    assert store.command("ZSCORE", "{igw}:leases", gateway.services.worker), "a gateway that runs has a lease"
+    assert gateway.generate().status_code == 200
+    bought = len(simulator.book())
+    store.command("DEL", "{igw}:epoch")
+    answer = gateway.generate()
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (503, "quota_store_unavailable")
+    assert "imagegate audit --accept" in error["message"]
+    assert gateway.get("/v1/models").status_code == 200
+    assert len(simulator.book()) == bought
+    env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": "p" * 32, "GATEWAY_SIGNING_KEY": "s" * 32}
+    assert imagegate("audit", "--accept", "--data-dir", str(gateway.data_dir), **env).returncode == 0
+    assert gateway.generate().status_code == 200
+    store.close()
+
+
+@pytest.mark.slow
+def test_emptied_folder_closes_spending(tmp_path: Path, simulator: Simulator) -> None:
+    """A restart over an emptied embedded store spends nothing until it is accepted, then goes on without another."""
+    data, env = tmp_path / "data", {"GATEWAY_SIMULATOR_URL": simulator.url}
+
+    def buy(url: str, key: str) -> int:
+        fields = {"model": "gpt-image-2", "prompt": "a cat", "size": "1024x640"}
+        headers = {"authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=20) as client:
+            return client.post("/v1/images/generations", json=fields).status_code
+
+    with running_gateway(data, "--demo", "--port", "0", **env) as run:
+        assert buy(run.url, run.demo_key) == 200
+        run.end()
+    for path in (data / "valkey").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with running_gateway(data, "--demo", "--port", "0", **env) as run:
+        assert buy(run.url, run.demo_key) == 503
+        assert imagegate("audit", "--accept", "--data-dir", str(data)).returncode == 0
+        assert buy(run.url, run.demo_key) == 200
+        run.end()
