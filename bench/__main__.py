@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import memory
+from bench import ledger, memory
 from bench.serving import BenchError
 
-BENCHMARKS = (memory,)
+BENCHMARKS = (memory, ledger)
 
 
 def main(arguments: list[str]) -> int:

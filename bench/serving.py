@@ -76,6 +76,7 @@ class Gateway:
     port: int
     key: str
     pid: int
+    data_dir: Path
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def gateway(simulator_url: str, extra: Mapping[str, str] | None = None) -> Itera
                 raise BenchError(f"{error}\n{log.read_text(errors='replace')[-4000:]}") from None
             key = Path(folder, "data", "demo.key").read_text(encoding="ascii").strip()
             worker = _find_worker(process.pid)
-            yield Gateway(port, key, worker)
+            yield Gateway(port, key, worker, Path(folder, "data"))
             if process.poll() is not None or _find_worker(process.pid) != worker:
                 raise BenchError("the gateway or its worker ended while it was measured")
         finally:

@@ -6,12 +6,20 @@ import csv
 import io
 import time
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from gateway.admin.changes import MadeChange
+from gateway.admin.limits import Limits, NewLimits
+from gateway.admin.reports import RecordedCall, RequestRecord, UsageRow
 from gateway.document import Accounting
+from gateway.export import SUM_COLUMNS, record_json
+from gateway.store.changes import Change
 from gateway.store.history import History
+from gateway.store.limits import LIMITS
+from gateway.store.usage import DIMENSIONS
 from tests.admin.office import Office, open_office
 from tests.served import Gateways
 from tests.store.histories import make_call, make_record, open_books
@@ -164,3 +172,14 @@ def test_nothing_answers_without_redis(gateways: Gateways) -> None:
         assert office.get("/me")["role"] == "admin"
         assert office.refuse("GET", "/keys")[:2] == (503, "quota_store_unavailable")
         assert viewer.refuse("GET", "/me")[:2] == (503, "quota_store_unavailable")
+
+
+def test_no_fact_is_left_out() -> None:
+    """The answers have all that the records, the changes and the ledger have: a fact that is added is told here too."""
+    record = make_record(NOW, calls=(make_call(1),))
+    told = record_json(record)
+    assert set(RequestRecord.model_fields) == set(told)
+    assert set(RecordedCall.model_fields) == set(told["calls"][0])
+    assert set(MadeChange.model_fields) == {one.name for one in fields(Change)}
+    assert set(Limits.model_fields) == set(NewLimits.model_fields) == set(LIMITS)
+    assert {*SUM_COLUMNS, *DIMENSIONS, "key_name"} == set(UsageRow.model_fields)

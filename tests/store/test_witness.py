@@ -29,7 +29,7 @@ async def process(valkey: Valkey, clock: Clock) -> AsyncIterator[Open]:
     batchers: list[Batcher] = []
 
     def made(worker: str = WORKER, path: Path | None = None) -> Ledger:
-        batchers.append(Batcher(valkey.url, pause_s=0.001))
+        batchers.append(Batcher(valkey.url, deadline_s=60, pause_s=0.001))
         witness = Witness(worker, path)
         return Ledger(batchers[-1], Calendar(ZONE), scripts=scripts(), now=clock, witness=witness)
 
