@@ -158,6 +158,21 @@ async def test_nobody_adopts_after_outage(valkey: Valkey, ledger: Ledger, clock:
     assert (await show(ledger)).worker == HEIR
 
 
+async def test_nobody_adopts_from_accepted_store(valkey: Valkey, ledger: Ledger, clock: Clock) -> None:
+    """In a store that was put back and accepted every lease is old: nobody is taken for dead before a lease is over."""
+    witnessed, batcher = make_ledger(valkey.url, clock, Witness(HEIR))
+    heir = Bookkeeping(witnessed, HEIR, PACE)
+    await live(heir, clock, 3)
+    await ledger.open(make_opening(1, worker=DEAD))
+    clock.now += SECOND
+    await ledger.accept(make_id("epoch", 2))
+    await live(heir, clock, 2)
+    assert (await show(ledger)).worker == DEAD
+    await live(heir, clock, 1)
+    assert (await show(ledger)).worker == HEIR
+    await batcher.aclose()
+
+
 async def test_old_tasks_are_folded(ledger: Ledger, clock: Clock) -> None:
     """What is over is folded after its time."""
     heir = Bookkeeping(ledger, HEIR, PACE)
