@@ -12,9 +12,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from gateway import cli
@@ -40,14 +41,17 @@ def env(valkey: Valkey) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(env: Mapping[str, str]) -> Run:
+def run(env: Mapping[str, str]) -> Iterator[Run]:
     """Types a command; its standard output as it is, line ends included."""
+    # Gateways of other tests run beside it in threads of this process, and would log into what it prints.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
     kept = {name: None for name in os.environ if name.startswith("GATEWAY_")}
 
     def type_command(*words: str) -> Result:
         return CliRunner().invoke(cli.app, list(words), env=kept | dict(env))
 
-    return type_command
+    yield type_command
+    structlog.reset_defaults()
 
 
 @pytest.fixture
