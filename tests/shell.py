@@ -37,6 +37,7 @@ class Typed:
 
     exit_code: int
     stdout: str
+    stderr: str
     output: str
 
 
@@ -126,7 +127,7 @@ def serve() -> None:
         done = CliRunner().invoke(app, words, env=env)
         is_clean = isinstance(done.exception, SystemExit | None)
         fault = "" if is_clean else "".join(traceback.format_exception(done.exception))
-        sys.stdout.write(json.dumps([done.exit_code, done.stdout, done.output + fault]) + "\n")
+        sys.stdout.write(json.dumps([done.exit_code, done.stdout, done.stderr, done.output + fault]) + "\n")
         sys.stdout.flush()
 
 

@@ -215,13 +215,20 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.limits and self.calls)
     @rule(key=st.sampled_from(list(KEYS)))
     def look(self, key: int) -> None:
-        """Each limit stands as the model says, and looking changes nothing."""
+        """Limits, holds and orphans are what the model says, and looking changes nothing."""
         before = self.store.read()
         found = self.loop.run_until_complete(self.ledger.look(make_id("key", key), KEYS[key]))
         windows = self.calendar.name_windows(self.clock.now)
         expected = self.model.stand(self.clock.now, make_id("key", key), KEYS[key], windows)
         assert {(each.scope, each.limit): each.used for each in found.limits} == expected
         assert all(each.left == max(0, each.ceiling - each.used) for each in found.limits)
+        live = {name: task for name, task in self.model.tasks.items() if not task.is_over}
+        holds = self.loop.run_until_complete(self.ledger.holds())
+        assert {hold.task: hold.amounts for hold in holds} == {
+            name: {amount: task.amount(amount) for amount in AMOUNTS} for name, task in live.items()
+        }
+        orphans = {name for name, task in live.items() if self.model.leases.get(task.worker, 0) <= self.clock.now}
+        assert {hold.task for hold in self.loop.run_until_complete(self.ledger.orphans())} == orphans
         assert self.store.read() == before
 
     @precondition(lambda self: self.last)

@@ -29,7 +29,7 @@ async def process(valkey: Valkey, clock: Clock) -> AsyncIterator[Open]:
     batchers: list[Batcher] = []
 
     def made(worker: str = WORKER, path: Path | None = None) -> Ledger:
-        batchers.append(Batcher(valkey.url, pause_s=0.001))
+        batchers.append(Batcher(valkey.url, deadline_s=60, pause_s=0.001))
         witness = Witness(worker, path)
         return Ledger(batchers[-1], Calendar(ZONE), scripts=scripts(), now=clock, witness=witness)
 
@@ -95,6 +95,7 @@ async def test_accepted_store_is_used_again(process: Open, clock: Clock, store: 
     for _ in range(2):
         await operator.accept(make_id("epoch", 5))
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
+    assert store.command("ZSCORE", LEASES, WORKER) == clock.now + LEASE, "or its task would be an orphan"
     await ledger.renew(WORKER, LEASE)
 
 
