@@ -14,7 +14,7 @@ import structlog
 
 from gateway import condition, errors, fanout, health, pricing
 from gateway.artifacts import Artifact
-from gateway.bridge import Bridge
+from gateway.bridge import Bridge, Rhythm
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
@@ -215,7 +215,8 @@ class Delivery:
     async def _send(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
-        bridge = Bridge(choice.target, self.services.upstreams[choice.target.label], self.services.fetcher)
+        target, rhythm = choice.target, Rhythm.of(self.services.health.latency(call, choice.target))
+        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm)
         try:
             made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:

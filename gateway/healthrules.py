@@ -32,6 +32,6 @@ class HealthRules(BaseModel):
         Decimal(10),
         description="The spend brake: dollars of unknown outcomes in an hour, above which nothing more is sent.",
     )
-    check_every: float = Field(
-        300, gt=0, le=86_400, description="Between two free calls that see whether it is there and read its balance."
+    check_every: float | None = Field(
+        300, gt=0, le=86_400, description="Between two free calls that see whether it works and read its balance."
     )

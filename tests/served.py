@@ -27,6 +27,7 @@ from fastapi import FastAPI
 
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
+from gateway.caretaking import Caretaker
 from gateway.catalog import EXAMPLE_PRICES
 from gateway.condition import Condition
 from gateway.ids import new_id
@@ -37,7 +38,6 @@ from gateway.store.answers import HeldCall, Scope, Spent, Standings
 from gateway.store.keys import KeyRecord
 from gateway.store.ledger import Ledger
 from gateway.store.records import Record
-from gateway.store.windows import MICROSECONDS
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
 from tests.stored import (
@@ -153,6 +153,15 @@ class Gateway:
         """How its targets are, as the store knows it now."""
         return asyncio.run(read_conditions(self.store_url, list(self.services.health.targets)))
 
+    def check_all(self) -> None:
+        """Have the vendors checked now, as the process would by itself."""
+
+        async def check() -> None:
+            async with self.inside() as app:
+                await Caretaker(app.state.services, 60).check_all()
+
+        asyncio.run(check())
+
     def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
         """Set a limit of this test's key, or of another scope: µ$ or a number."""
         assert self.record is not None
@@ -216,6 +225,8 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
             "model": model,
             "credentials": [credential],
             "timeouts": dict(TIMEOUTS),
+            # Nobody but the test asks the vendors for anything.
+            "health": {"check_every": None},
             "prices": EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True),
         }
 
@@ -312,12 +323,6 @@ class Gateways:
         asyncio.run(set_epoch(self._valkey.url, accepted, workers))
         for gateway in self._running.values():
             gateway.services.witness.forgive(accepted)
-        asyncio.run(with_ledger(self._valkey.url, self._renew_leases))
-
-    async def _renew_leases(self, ledger: Ledger) -> None:
-        """The leases went with the rest, and the others would take over what a worker without one has begun."""
-        for gateway in self._running.values():
-            await ledger.renew(gateway.services.worker, 15 * MICROSECONDS)
 
     def settle(self) -> None:
         for gateway in self._running.values():

@@ -199,6 +199,46 @@ def test_places_are_shared_by_replicas(quick: Gateway, simulator: Simulator, val
         assert watch.most["apiany/main"] == 1
 
 
+@pytest.mark.parametrize("floor", [0, 10**9])
+def test_low_balance_is_not_used(gateways: Gateways, floor: int) -> None:
+    """A credential is checked by a free call, its balance is shown, and below its floor it is not used."""
+    credential = {"key": "env:APIANY_API_KEY", "min_balance": floor}
+    gateway = gateways.open(upstreams={"apiany": {"credentials": [credential], "health": {"check_every": 60}}})
+    gateway.check_all()
+    assert [one["path"] for one in gateway.simulator.log()] == ["/apiany/v1/credits/balance"]
+    condition = gateway.conditions()["apiany/main"]
+    assert condition.balance is not None
+    assert 0 < int(condition.balance) < 10**9
+    assert condition.is_low == bool(floor)
+    gateway.services.health.forget()
+    answer = gateway.generate(model=TASKS, size="1024x1024")
+    assert answer.status_code == (503 if floor else 200)
+    assert len(gateway.simulator.paid()) == (0 if floor else 1)
+
+
+def test_refused_check_cools_down(gateways: Gateways) -> None:
+    """A check that is refused leaves the credential alone before any caller has met it; nothing was made."""
+    gateway = gateways.open(upstreams={"anyfast": {"health": {"check_every": 60, "cool_down": 60}}})
+    gateway.simulator.fault("status", status=401, endpoint="models", upstream="anyfast")
+    gateway.check_all()
+    assert [one["path"] for one in gateway.simulator.log()] == ["/anyfast/v1/models"]
+    condition = gateway.conditions()["anyfast/main"]
+    assert (condition.cooled_why, condition.trouble) == ("credential", "credential (401)")
+    gateway.services.health.forget()
+    assert gateway.generate().status_code == 503
+    assert not gateway.simulator.paid()
+
+
+def test_dead_upstream_is_only_noted(gateways: Gateways) -> None:
+    """A check that fails otherwise is shown, and says nothing of what the upstream would make."""
+    gateway = gateways.open(upstreams={"anyfast": {"health": {"check_every": 60}}})
+    gateway.simulator.fault("status", status=500, endpoint="models", upstream="anyfast")
+    gateway.check_all()
+    assert gateway.conditions()["anyfast/main"].trouble == "upstream_error (500)"
+    gateway.services.health.forget()
+    assert gateway.generate().status_code == 200
+
+
 def one_place(gateways: Gateways, queue: int) -> Gateway:
     limited = [{"key": "env:ANYFAST_API_KEY", "group": "direct", "max_concurrent": 1}]
     return gateways.open(upstreams={"anyfast": {"credentials": limited}}, limits={"queue": queue})
