@@ -22,6 +22,14 @@ LONGEST_WAIT = 30.0
 
 _PASSING: frozenset[Reason] = frozenset({"limit", "full", "busy"})
 
+_STATES: Mapping[Reason, str] = {
+    "open": "left alone",
+    "limit": "rate limit",
+    "credential": "refused",
+    "low": "low balance",
+    "braked": "braked",
+}
+
 _WORDS: Mapping[Reason, str] = {
     "open": "it failed too often and is left alone",
     "probing": "it failed too often, and one call is trying it",
@@ -87,6 +95,12 @@ class Condition:
         if brake is not None and self.presumed > brake:
             return Bar("braked", self.braked_for)
         return None
+
+    def describe(self, *, has_floor: bool, brake: int | None) -> tuple[str, float]:
+        """Its state in a word or two, and for how many seconds it stays so; 0 is not known."""
+        if found := self.bar(has_floor=has_floor, brake=brake):
+            return _STATES[found.reason], found.wait
+        return ("tried again" if self.breaker == "half" else "ok"), 0.0
 
 
 def read_latency(text: str) -> Latency:

@@ -7,7 +7,7 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
     ├── 401  InvalidApiKey
     ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
-    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound
+    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
     ├── 422  IdempotencyMismatch
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
@@ -160,6 +160,11 @@ class OperatorNotFound(PublicError):
 class RecordNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "record_not_found"
     meaning = "The history has no request of this id, or has it no more."
+
+
+class UpstreamNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "upstream_not_found"
+    meaning = "No upstream's credential that is on has this label."
 
 
 class MethodNotAllowed(PublicError):

@@ -20,7 +20,7 @@ from gateway.ids import new_id
 from gateway.job import Call
 from gateway.sizes import Shape
 from gateway.store.client import StoreUnavailable
-from gateway.store.targets import Caps, Report, TargetStore, brake_of
+from gateway.store.targets import Caps, Report, TargetStore, make_caps
 from gateway.verdict import Executed, Verdict
 
 LOOK_S = 1.0
@@ -212,13 +212,7 @@ def kind_of(call: Call) -> str:
 
 def caps_of(target: Target) -> Caps:
     """What the catalogue bounds of a target."""
-    credential = target.credential_config
-    return Caps(
-        at_once=credential.max_concurrent or 0,
-        per_minute=credential.requests_per_minute or 0,
-        brake=brake_of(target.config.health),
-        has_floor=credential.min_balance is not None,
-    )
+    return make_caps(target.credential_config, target.config.health)
 
 
 def _weight(target: Target) -> int:

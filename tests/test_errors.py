@@ -29,6 +29,7 @@ TABLE = {
     errors.TeamNotFound: (404, INVALID, "team_not_found"),
     errors.OperatorNotFound: (404, INVALID, "operator_not_found"),
     errors.RecordNotFound: (404, INVALID, "record_not_found"),
+    errors.UpstreamNotFound: (404, INVALID, "upstream_not_found"),
     errors.MethodNotAllowed: (405, INVALID, "method_not_allowed"),
     errors.RequestTimeout: (408, INVALID, "request_timeout"),
     errors.RequestTooLarge: (413, INVALID, "request_too_large"),

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from gateway.condition import Bar, Breaker, Condition, Reason, read_latency
+from gateway.document import Credential
 from gateway.healthrules import HealthRules
 from gateway.money import MICRO
 from gateway.store.batcher import Batcher
@@ -54,6 +55,16 @@ class Change:
 
     breaker: Literal["opened", "closed", ""] = ""
     cooled: Literal["limit", "credential", ""] = ""
+
+
+def make_caps(credential: Credential, rules: HealthRules) -> Caps:
+    """What the catalogue bounds of a credential."""
+    return Caps(
+        at_once=credential.max_concurrent or 0,
+        per_minute=credential.requests_per_minute or 0,
+        brake=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
+        has_floor=credential.min_balance is not None,
+    )
 
 
 class TargetStore:
@@ -113,10 +124,6 @@ class TargetStore:
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
         return await self._batcher.run(_SCRIPTS[name], now, *arguments)
-
-
-def brake_of(rules: HealthRules) -> int | None:
-    return None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO)
 
 
 def _us(seconds: float) -> str:
