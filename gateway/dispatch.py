@@ -311,8 +311,8 @@ class Delivery:
         tally.verdicts.append(verdict)
         if verdict.again and verdict.cool:
             tally.bars[choice.target.label] = Bar("limit", verdict.cool)
-        if not verdict.elsewhere and not verdict.again:
-            tally.open = [slot for slot in tally.open if slot not in slots]
+        ended = tally.move_on(slots, verdict)
+        tally.open = [slot for slot in tally.open if slot not in ended]
         # One refusal by a safety system speaks for the prompt, and every further call might be billed.
         if verdict.kind == "policy":
             tally.is_over = True

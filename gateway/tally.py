@@ -19,6 +19,9 @@ from gateway.routing import Choice
 from gateway.store.records import CallFact
 from gateway.verdict import Executed, Verdict
 
+_ONCE = frozenset({"unsent", "task_failed"})
+"""Failures after which a slot goes to the next target once only: a second time it is likely the request's fault."""
+
 MAX_CALLS = 3
 """Paid calls for one slot over all targets."""
 
@@ -36,8 +39,19 @@ class Tally:
     facts: list[CallFact] = field(default_factory=list)
     bars: dict[str, Bar] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    moved: set[tuple[int, str]] = field(default_factory=set)
     calls: int = 0
     is_over: bool = False
+
+    def move_on(self, slots: list[int], verdict: Verdict) -> list[int]:
+        """Those of the slots that may not go to another target: it failed them, or did so once before in this way."""
+        if not verdict.elsewhere and not verdict.again:
+            return slots
+        if verdict.kind not in _ONCE:
+            return []
+        ended = [slot for slot in slots if (slot, verdict.kind) in self.moved]
+        self.moved.update((slot, verdict.kind) for slot in slots)
+        return ended
 
     def may_send(self) -> list[int]:
         """The slots that are still to be filled and may be tried once more."""

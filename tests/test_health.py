@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.served import ENV, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator, error_of, serve, wait_until
+from tests.watching import Watch
 
 RULES = {"open": 0.4, "open_most": 0.4, "cool_down": 0.4, "good": 2}
 KEYS = {**ENV, "SECOND": "sim-direct-b", "BASIC": "sim-basic"}
@@ -125,6 +125,21 @@ def test_fan_out_keeps_places(gateways: Gateways) -> None:
     assert len(answer.json()["data"]) == 5
     assert watch.most["anyfast-c/main"] == 2
     assert len(gateway.simulator.paid()) == 5
+
+
+def test_keys_take_turns(gateways: Gateways) -> None:
+    """A key with six requests in the queue does not keep another key's one waiting for all of them."""
+    gateway = one_place(gateways, queue=10)
+    gateway.simulator.fault("delay", seconds=0.1, times=None)
+    other = {"authorization": f"Bearer {gateway.new_key()[1]}"}
+    with ThreadPoolExecutor(7) as pool:
+        many = [pool.submit(gateway.generate, prompt="many") for _ in range(6)]
+        wait_until(lambda: gateway.services.door.waiting == 5, "five in the queue")
+        few = pool.submit(gateway.generate, other, prompt="few")
+        assert {one.result().status_code for one in (*many, few)} == {200}
+    served = [one["prompt"] for one in gateway.simulator.book()]
+    # One runs and one may have got its place meanwhile.
+    assert served.index("few") <= 3
 
 
 def test_full_queue_refuses(gateways: Gateways) -> None:
@@ -242,26 +257,3 @@ def test_dead_upstream_is_only_noted(gateways: Gateways) -> None:
 def one_place(gateways: Gateways, queue: int) -> Gateway:
     limited = [{"key": "env:ANYFAST_API_KEY", "group": "direct", "max_concurrent": 1}]
     return gateways.open(upstreams={"anyfast": {"credentials": limited}}, limits={"queue": queue})
-
-
-class Watch:
-    """Looks again and again at how many calls each target has, and remembers the most."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.most: Counter[str] = Counter()
-        self._gateway = gateway
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(0.01):
-            for label, condition in self._gateway.conditions().items():
-                self.most[label] = max(self.most[label], condition.in_flight)
