@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -35,6 +35,7 @@ PAUSE = 0.3
 """Seconds before a target that could not be reached is asked once more."""
 
 Report = Callable[[Image], None]
+Entry = tuple[Call, Permit]
 
 _log = structlog.get_logger(__name__)
 
@@ -73,83 +74,98 @@ class Delivery:
 
     async def deliver(self, plan: Plan) -> Outcome:
         """Follow the plan. Answers an Outcome whatever the upstreams do."""
-        tally = Tally(open=list(range(self.job.n)))
-        for choice in plan.choices:
-            await self._try_target(choice, tally)
-            if self._may_knock_again(tally):
-                await self.sleep(PAUSE)
-                await self._try_target(choice, tally)
-            if not tally.may_send():
-                break
-        await self._wait_for_places(plan, tally)
+        tally = Tally(open=list(range(self.job.n)), choices=plan.choices)
+        await self._fill(list(tally.open), plan.choices, tally)
         return self._conclude(tally)
 
-    async def _wait_for_places(self, plan: Plan, tally: Tally) -> None:
-        """What nobody could take goes to the target that first has a place again, or that may be asked again."""
-        while tally.may_send():
-            passing = [one for one in plan.choices if self._is_worth_waiting(one.target.label, tally)]
-            if not passing:
+    async def _fill(self, slots: list[int], choices: Sequence[Choice], tally: Tally) -> None:
+        """Offer slots to these targets in order, and what nobody had a place for to whichever has one first."""
+        for index, choice in enumerate(choices):
+            later = choices[index + 1 :]
+            slots = await self._try_target(choice, slots, tally, later)
+            if self._may_knock_again(choice, slots, tally):
+                await self.sleep(PAUSE)
+                slots = await self._try_target(choice, slots, tally, later)
+        while slots := tally.may_send(slots):
+            found = await self._wait_for_place(slots, tally)
+            if found is None:
                 return
-            try:
-                found = await self.services.door.wait([one.target for one in passing], self.patience)
-            except errors.QueueFull as full:
-                tally.verdicts.append(kept_away(full))
-                return
-            if not isinstance(found, Permit):
-                waited = errors.QueueFull(
-                    "No place at an upstream became free in time; nothing was sent.", retry_after=5
-                )
-                tally.verdicts.append(kept_away(waited if found is None else condition.refuse([found])))
-                return
-            choice = next(one for one in passing if one.target.label == found.target.label)
-            await self._try_target(choice, tally, found)
+            choice, permit = found
+            slots = await self._try_target(choice, slots, tally, (), permit)
 
-    def _is_worth_waiting(self, label: str, tally: Tally) -> bool:
-        bar = tally.bars.get(label)
-        return bar is not None and bar.is_passing
+    async def _wait_for_place(self, slots: Sequence[int], tally: Tally) -> tuple[Choice, Permit] | None:
+        """The target that first has a place again, or may be asked again; None when none will in time."""
+        passing = tally.passing(slots)
+        if not passing:
+            return None
 
-    async def _try_target(self, choice: Choice, tally: Tally, permit: Permit | None = None) -> None:
-        """Send what is open to one target, as many calls as it has places for; `permit` is the first of them."""
-        slots = tally.may_send()
-        tally.bars.pop(choice.target.label, None)
-        entries: list[tuple[Call, Permit]] = []
-        inputs: Inputs | None = None
+        async def has_left() -> bool:
+            return tally.is_over or await self.patience.has_left()
+
+        try:
+            patience = replace(self.patience, has_left=has_left)
+            found = await self.services.door.wait([one.target for one in passing], patience)
+        except errors.QueueFull as full:
+            tally.verdicts.append(kept_away(full))
+            return None
+        if isinstance(found, Permit):
+            return next(one for one in passing if one.target.label == found.target.label), found
+        in_vain = errors.QueueFull("No place at an upstream became free in time; nothing was sent.", retry_after=5)
+        tally.verdicts.append(kept_away(in_vain if found is None else condition.refuse([found])))
+        return None
+
+    async def _try_target(
+        self, choice: Choice, slots: list[int], tally: Tally, later: Sequence[Choice], permit: Permit | None = None
+    ) -> list[int]:
+        """Send slots to one target, as many calls as it has places for; `permit` is the first of them.
+
+        Meanwhile the others go to the `later` ones, or wait. Answers the slots that are still the asker's business.
+        """
+        slots = tally.may_send(slots)
+        entries: list[Entry] = []
         if slots and await self._may_afford(choice, tally):
             entries = await self._enter(choice, fanout.split(self.job, choice.fit, slots), tally, permit)
         elif permit:
             self.services.door.finish(permit, CallReport("none"))
-        if entries:
-            inputs = await self._prepare(choice, tally, entries)
+        if not entries:
+            return slots
+        entered = [slot for call, _ in entries for slot in call.slots]
+        others = [slot for slot in slots if slot not in entered]
+        work = [self._send_all(choice, entries, tally)]
+        if others:
+            work.append(self._fill(others, later, tally))
+        # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
+        ends = await asyncio.gather(*work, return_exceptions=True)
+        raise_first(ends)
+        return entered
+
+    async def _send_all(self, choice: Choice, entries: list[Entry], tally: Tally) -> None:
+        inputs = await self._prepare(choice, tally, entries)
         if inputs is None:
             return
-        # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
-        ends = await asyncio.gather(
-            *(self._make(UnderWay(choice, call, permit), inputs, tally) for call, permit in entries),
-            return_exceptions=True,
-        )
-        for end in ends:
-            if end is not None:
-                raise end
+        calls = (self._make(UnderWay(choice, call, permit), inputs, tally) for call, permit in entries)
+        raise_first(await asyncio.gather(*calls, return_exceptions=True))
 
     async def _may_afford(self, choice: Choice, tally: Tally) -> bool:
         refusal = await self.reservation.afford(choice.quote)
         if refusal:
             # A cheaper one further down the plan may still be within the limit.
+            tally.bars.pop(choice.target.label, None)
             tally.verdicts.append(Verdict("not_affordable", Executed.NO, again=False, elsewhere=True, error=refusal))
         return refusal is None
 
-    async def _enter(
-        self, choice: Choice, calls: list[Call], tally: Tally, permit: Permit | None
-    ) -> list[tuple[Call, Permit]]:
+    async def _enter(self, choice: Choice, calls: list[Call], tally: Tally, permit: Permit | None) -> list[Entry]:
         """The calls that may begin, each with its place. Which may not is told by `tally.bars`."""
         label = choice.target.label
-        if label in tally.asked and not self.services.retries.take():
+        slots = [slot for call in calls for slot in call.slots]
+        if tally.was_asked(slots, label) and not self.services.retries.take():
+            tally.give_up(slots, label)
             if permit:
                 self.services.door.finish(permit, CallReport("none"))
             spent = errors.UpstreamUnavailable("Too many requests are being sent again just now.", retry_after=60)
             tally.verdicts.append(kept_away(spent))
             return []
-        entries: list[tuple[Call, Permit]] = []
+        entries: list[Entry] = []
         for call in calls:
             found = permit or await self.services.door.enter(choice.target)
             permit = None
@@ -161,15 +177,15 @@ class Delivery:
             tally.verdicts.append(kept_away(condition.refuse([tally.bars[label]])))
         return entries
 
-    async def _prepare(self, choice: Choice, tally: Tally, entries: list[tuple[Call, Permit]]) -> Inputs | None:
+    async def _prepare(self, choice: Choice, tally: Tally, entries: list[Entry]) -> Inputs | None:
         """What the calls send, or None: then their places are given back."""
         report = CallReport("none")
         try:
             return await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)
         except CallFailed as failed:
-            verdict = self._judge(choice, failed.failure, tally, [slot for call, _ in entries for slot in call.slots])
-            report = health.report_failure(verdict, choice.target)
-            tally.asked.add(choice.target.label)
+            slots = [slot for call, _ in entries for slot in call.slots]
+            tally.ask(slots, choice.target.label)
+            report = health.report_failure(self._judge(choice, failed.failure, tally, slots), choice.target)
         except StorageFullError:
             full = errors.StorageFull("The gateway's disk takes no more bytes; nothing was sent.", retry_after=60)
             tally.verdicts.append(Verdict("no_room", Executed.NO, again=False, elsewhere=False, error=full))
@@ -180,7 +196,7 @@ class Delivery:
         self._give_back(entries, report)
         return None
 
-    def _give_back(self, entries: list[tuple[Call, Permit]], first: CallReport) -> None:
+    def _give_back(self, entries: list[Entry], first: CallReport) -> None:
         for index, (_, permit) in enumerate(entries):
             self.services.door.finish(permit, CallReport("none") if index else first)
 
@@ -208,7 +224,7 @@ class Delivery:
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
             tally.is_over = True
             return False
-        tally.asked.add(choice.target.label)
+        tally.ask(call.slots, choice.target.label)
         self.services.retries.note_call()
         return True
 
@@ -309,8 +325,7 @@ class Delivery:
         if is_paid and verdict.executed is not Executed.NO:
             tally.calls += 1
         tally.verdicts.append(verdict)
-        if verdict.again and verdict.cool:
-            tally.bars[choice.target.label] = Bar("limit", verdict.cool)
+        tally.note(slots, choice.target.label, verdict)
         ended = tally.move_on(slots, verdict)
         tally.open = [slot for slot in tally.open if slot not in ended]
         # One refusal by a safety system speaks for the prompt, and every further call might be billed.
@@ -328,9 +343,9 @@ class Delivery:
         )
         return verdict
 
-    def _may_knock_again(self, tally: Tally) -> bool:
+    def _may_knock_again(self, choice: Choice, slots: list[int], tally: Tally) -> bool:
         """A target that could not be reached is asked once more at once: nothing listened for a moment, perhaps."""
-        return bool(tally.may_send() and tally.verdicts and tally.verdicts[-1].kind == "unreachable")
+        return any((slot, choice.target.label) in tally.unreachable for slot in tally.may_send(slots))
 
     def _conclude(self, tally: Tally) -> Outcome:
         images = tuple(tally.images[slot] for slot in sorted(tally.images))
@@ -346,6 +361,13 @@ class Delivery:
             error=None if len(images) == self.job.n else choose_error(tally.verdicts),
             facts=tuple(tally.facts),
         )
+
+
+def raise_first(ends: Sequence[BaseException | None]) -> None:
+    """Raise what went wrong first, now that all has ended."""
+    for end in ends:
+        if end is not None:
+            raise end
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:

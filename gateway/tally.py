@@ -6,6 +6,7 @@ Kept by `dispatch` alone. Decides nothing but the words.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -31,6 +32,7 @@ class Tally:
     """What happened so far to one task's slots."""
 
     open: list[int]
+    choices: tuple[Choice, ...] = ()
     sent: dict[int, int] = field(default_factory=dict)
     images: dict[int, Image] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
@@ -38,7 +40,9 @@ class Tally:
     dropped: dict[str, None] = field(default_factory=dict)
     facts: list[CallFact] = field(default_factory=list)
     bars: dict[str, Bar] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
+    asked: set[tuple[int, str]] = field(default_factory=set)
+    again: set[tuple[int, str]] = field(default_factory=set)
+    unreachable: set[tuple[int, str]] = field(default_factory=set)
     moved: set[tuple[int, str]] = field(default_factory=set)
     calls: int = 0
     is_over: bool = False
@@ -53,9 +57,42 @@ class Tally:
         self.moved.update((slot, verdict.kind) for slot in slots)
         return ended
 
-    def may_send(self) -> list[int]:
-        """The slots that are still to be filled and may be tried once more."""
-        return [] if self.is_over else [slot for slot in self.open if self.sent.get(slot, 0) < MAX_CALLS]
+    def may_send(self, slots: Iterable[int]) -> list[int]:
+        """Those of the slots that are still to be filled and may be tried once more."""
+        return [] if self.is_over else [one for one in slots if one in self.open and self.sent.get(one, 0) < MAX_CALLS]
+
+    def ask(self, slots: Iterable[int], label: str) -> None:
+        """Remember that a target was asked for these slots."""
+        self.asked.update((slot, label) for slot in slots)
+
+    def was_asked(self, slots: Iterable[int], label: str) -> bool:
+        """Whether to send these there would be to send something again."""
+        return any((slot, label) in self.asked for slot in slots)
+
+    def passing(self, slots: Sequence[int]) -> list[Choice]:
+        """The targets that had no place, or asked to be left alone, but not for long; none that failed these slots."""
+        found: list[Choice] = []
+        for choice in self.choices:
+            label = choice.target.label
+            bar = self.bars.get(label)
+            failed = any((slot, label) in self.asked and (slot, label) not in self.again for slot in slots)
+            if bar is not None and bar.is_passing and not failed:
+                found.append(choice)
+        return found
+
+    def note(self, slots: Iterable[int], label: str, verdict: Verdict) -> None:
+        """Remember by which way, if any, these slots may come to this target again."""
+        places = {(slot, label) for slot in slots}
+        self.again -= places
+        if verdict.again and verdict.cool:
+            self.bars[label] = Bar("limit", verdict.cool)
+            self.again |= places
+        if verdict.kind == "unreachable":
+            self.unreachable |= places
+
+    def give_up(self, slots: Iterable[int], label: str) -> None:
+        """These slots do not come to this target again."""
+        self.again -= {(slot, label) for slot in slots}
 
 
 @dataclass(slots=True)

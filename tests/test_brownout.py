@@ -1,4 +1,4 @@
-"""A vendor's bad hour: nearly all callers are served, nobody pays twice, and the vendor is used again when it is well."""
+"""A vendor's bad hour: nearly all callers are served, nobody pays twice, and it is used again once it is well."""
 
 from __future__ import annotations
 

@@ -142,6 +142,25 @@ def test_keys_take_turns(gateways: Gateways) -> None:
     assert served.index("few") <= 3
 
 
+def test_overflow_goes_on_at_once(gateways: Gateways) -> None:
+    """Of four images two find a place at the first upstream; meanwhile the others are made elsewhere."""
+    limited = [{"key": "env:ANYFAST_C_API_KEY", "group": "direct", "max_concurrent": 2}]
+    gateway = gateways.open(upstreams={"anyfast-c": {"credentials": limited}})
+    gateway.simulator.fault("delay", seconds=0.5, upstream="anyfast", model="gpt-image-2-c", times=None)
+    with Watch(gateway) as watch:
+        answer = gateway.generate(model="gpt-image-2", size="1024x1024", n=4)
+    assert len(answer.json()["data"]) == 4
+    assert watch.together("anyfast-c/main", "apiany/main")
+    assert sorted(one["n"] for one in gateway.simulator.book()) == [1, 1, 2]
+
+
+def test_fan_out_is_no_retry(gateways: Gateways) -> None:
+    """The calls of one request that wait for a place spend nothing of the retry budget."""
+    limited = [{"key": "env:ANYFAST_C_API_KEY", "group": "direct", "max_concurrent": 1}]
+    gateway = gateways.open(upstreams={"anyfast-c": {"credentials": limited}})
+    assert [len(gateway.generate(model=VARIANT, n=10).json()["data"]) for _ in range(2)] == [10, 10]
+
+
 def test_full_queue_refuses(gateways: Gateways) -> None:
     """With one place and room for one to wait, a third request is refused at once: 429, and nothing is held for it."""
     gateway = one_place(gateways, queue=1)

@@ -14,6 +14,7 @@ class Watch:
     def __init__(self, gateway: Gateway) -> None:
         self.most: Counter[str] = Counter()
         self.breakers: defaultdict[str, set[str]] = defaultdict(set)
+        self._seen: list[set[str]] = []
         self._gateway = gateway
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch")
@@ -26,8 +27,14 @@ class Watch:
         self._over.set()
         self._thread.join()
 
+    def together(self, *labels: str) -> bool:
+        """Whether these had calls under way at one moment."""
+        return any(set(labels) <= busy for busy in self._seen)
+
     def _look(self) -> None:
         while not self._over.wait(0.01):
-            for label, condition in self._gateway.conditions().items():
+            found = self._gateway.conditions()
+            self._seen.append({label for label, condition in found.items() if condition.in_flight})
+            for label, condition in found.items():
                 self.most[label] = max(self.most[label], condition.in_flight)
                 self.breakers[label].add(condition.breaker)
