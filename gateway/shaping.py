@@ -122,9 +122,10 @@ def _explain(task: Task, ending: Ending) -> errors.PublicError:
 
 def _json_parts(services: Services, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
     first = outcome.images[0].artifact
-    head: dict[str, Any] = {"created": first.created, "background": "opaque", "output_format": first.format}
+    choice = _find_choice(plan, outcome.images[0])
+    head: dict[str, Any] = {"created": first.created, "background": _background(choice), "output_format": first.format}
     # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
-    if (choice := _find_choice(plan, outcome.images[0])) and choice.fit.quality:
+    if choice and choice.fit.quality:
         head["quality"] = choice.fit.quality
     head["size"] = f"{first.width}x{first.height}"
     if outcome.usage:
@@ -180,7 +181,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
         "created_at": artifact.created,
         "output_format": artifact.format,
         "quality": (choice.fit.quality if choice else None) or "auto",
-        "background": "opaque",
+        "background": _background(choice),
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
         "usage": _usage(image.usage) if image.usage else None,
@@ -233,6 +234,11 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
     """How the credential that made the image was asked."""
     return next((choice for choice in plan.choices if choice.target.label == image.target), None)
+
+
+def _background(choice: Choice | None) -> str:
+    """Upstreams make opaque pictures unless they were told otherwise."""
+    return "transparent" if choice and choice.fit.background == "transparent" else "opaque"
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 from gateway.simulator.config import SimulatorConfig
 from gateway.simulator.serve import background
 
-KEYS = {"anyfast": "sim-direct", "apiany": "sim-apiany"}
+KEYS = {"anyfast": "sim-direct", "apiany": "sim-apiany", "openai": "sim-openai"}
 
 
 def draw(kind: str = "PNG", size: tuple[int, int] = (64, 48), mode: str = "RGB") -> bytes:
