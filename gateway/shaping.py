@@ -94,7 +94,8 @@ def describe(task: Task, outcome: Outcome) -> dict[str, str]:
     headers |= _describe_money(task)
     if len(outcome.images) < task.job.n:
         headers["x-gateway-delivered"] = f"{len(outcome.images)}/{task.job.n}"
-    if dropped := (*task.job.dropped, *outcome.dropped):
+    # Real parameters before names that nobody knows, of which there may be too many to tell.
+    if dropped := (*outcome.dropped, *task.job.dropped):
         headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
 
@@ -191,7 +192,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "upstream": image.upstream,
             "cost_usd": None if image.usd is None else show_usd(image.usd),
             "size": f"{task.job.size or 'auto'}->{artifact.width}x{artifact.height}",
-            "dropped": [*task.job.dropped, *(choice.fit.dropped if choice else ())],
+            "dropped": [*(choice.fit.dropped if choice else ()), *task.job.dropped],
         },
     }
     return [f"event: {kind}\ndata: ".encode(), *_item_parts(services, image, form, rest), b"\n\n"]
