@@ -21,6 +21,8 @@ _SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
 _SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
 SizeName = Annotated[str, Field(pattern=f"^({_SIZE_NAME.pattern})$")]
 
+OtherSize = Literal["tell", "resize", "refuse"]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -130,6 +132,11 @@ class Model(_Part):
     compromises: Literal["tell", "refuse"] = Field(
         "tell",
         description="`refuse`: never use a target that cannot honour a size, quality, n, mask or format that was set.",
+    )
+    other_size: OtherSize = Field(
+        "tell",
+        description="What becomes of a picture of another size than its upstream was to make: handed out and told, "
+        "made the right size here, or kept back with an error. It is paid for in any case.",
     )
 
 

@@ -84,12 +84,11 @@ async def shape_stream(services: Services, task: Task, form: AnswerForm) -> Shap
 
 def describe(task: Task, outcome: Outcome) -> dict[str, str]:
     """What the gateway did, as answer headers."""
-    made = f"{outcome.images[0].artifact.width}x{outcome.images[0].artifact.height}" if outcome.images else "none"
     headers = {
         "x-gateway-task": task.id,
         "x-gateway-upstream": ",".join(outcome.upstreams),
         "x-gateway-calls": str(outcome.calls),
-        "x-gateway-size": f"{task.job.size or 'auto'}->{made}",
+        "x-gateway-size": _tell_size(task, outcome.images[0]) if outcome.images else f"{_asked_size(task)}->none",
     }
     headers |= _describe_money(task)
     if len(outcome.images) < task.job.n:
@@ -191,7 +190,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "index": image.slot,
             "upstream": image.upstream,
             "cost_usd": None if image.usd is None else show_usd(image.usd),
-            "size": f"{task.job.size or 'auto'}->{artifact.width}x{artifact.height}",
+            "size": _tell_size(task, image),
             "dropped": [*(choice.fit.dropped if choice else ()), *task.job.dropped],
         },
     }
@@ -235,6 +234,16 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
     """How the credential that made the image was asked."""
     return next((choice for choice in plan.choices if choice.target.label == image.target), None)
+
+
+def _asked_size(task: Task) -> str:
+    return str(task.job.size or "auto")
+
+
+def _tell_size(task: Task, image: Image) -> str:
+    """Asked and made; and what it was made into here, where the upstream made another size than it was to make."""
+    resized = f"->{image.size}" if image.size != image.made else ""
+    return f"{_asked_size(task)}->{image.made}{resized}"
 
 
 def _background(choice: Choice | None) -> str:

@@ -19,8 +19,8 @@ import structlog
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable
 
-Kind = Literal["made", "refused", "missing"]
-"""`made`: another thing than was promised; `refused`: what its abilities allow; `missing`: its model is not there."""
+Kind = Literal["made", "refused"]
+"""`made`: another thing than was promised; `refused`: what its abilities allow, its own model among them."""
 
 KEPT_S = 90 * 86_400
 PAUSE_S = 1.0
@@ -82,7 +82,7 @@ class DriftBook:
         return self._waiting.total()
 
     def note(self, upstream: str, kind: Kind, what: str | None, example: str = "") -> None:
-        """Have it counted soon, and tell the log. `what` is a parameter; `example` holds nothing that a caller wrote."""
+        """Have it counted soon, and tell the log. `what` is a parameter; `example` tells no caller's words."""
         place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
         _log.warning(
             "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example

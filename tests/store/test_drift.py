@@ -39,8 +39,8 @@ async def test_counts_wait_for_an_absent_store(valkey: Valkey) -> None:
     """While the store is away nothing is lost and nobody waits; what comes meanwhile is counted too."""
     absent = connect("unix:///nowhere/at/all")
     book = DriftBook(absent, pause_s=0.01)
-    book.note("anyfast", "missing", "model")
-    book.note("anyfast", "missing", "model")
+    book.note("anyfast", "refused", "model")
+    book.note("anyfast", "refused", "model")
     assert book.waiting == 2
     await book.aclose(seconds=0.05)
     assert book.waiting == 2
