@@ -156,7 +156,10 @@ def wire_limits(app: FastAPI) -> WireLimits:
 
 def _pace(services: Services) -> Pace:
     times = [target.config.timeouts for target in services.catalogue.targets]
-    return Pace(call_timeout_s=max((each.connect + each.call for each in times), default=0))
+    return Pace(
+        call_timeout_s=max((each.connect + each.call for each in times), default=0),
+        lease_s=services.catalogue.document.accounting.lease,
+    )
 
 
 def _runs(services: Services, task: str) -> bool:

@@ -17,7 +17,18 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_audit, cli_keys, cli_limits, cli_operators, cli_usage, demo, supervisor
+from gateway import (
+    __version__,
+    catalog,
+    cli_audit,
+    cli_keys,
+    cli_limits,
+    cli_money,
+    cli_operators,
+    cli_usage,
+    demo,
+    supervisor,
+)
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
@@ -65,6 +76,8 @@ app.add_typer(cli_operators.app, name="operators")
 app.command()(cli_usage.usage)
 app.command()(cli_usage.history)
 app.command()(cli_usage.changes)
+for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
+    app.command()(_command)
 app.command()(cli_audit.audit)
 
 
