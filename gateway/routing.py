@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gateway import errors, pricing
 from gateway.capabilities import Fit, Unfit, fit
 from gateway.catalog import Catalogue, Target
-from gateway.document import Model
+from gateway.document import Model, OtherSize
 from gateway.job import ImageJob
 from gateway.permits import Permits
 from gateway.pricing import Quote
@@ -19,11 +19,15 @@ from gateway.pricing import Quote
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A target that can serve the job, how, and what an image would cost there; `quote` None is not known."""
+    """A target that can serve the job, how, and what an image would cost there; `quote` None is not known.
+
+    `other_size` is what becomes of a picture of another size than `fit` promises.
+    """
 
     target: Target
     fit: Fit
     quote: Quote | None = None
+    other_size: OtherSize = "tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue, per
         if isinstance(found, Unfit):
             rejections.append(Rejection(target.upstream, found))
         else:
-            choices.append(Choice(target, found, pricing.quote(target.prices, job, found)))
+            choices.append(Choice(target, found, pricing.quote(target.prices, job, found), model.other_size))
     rejections += barred
     if not choices:
         raise _explain(model_name, rejections)

@@ -27,6 +27,7 @@ from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
+from gateway.store.drift import DriftBook
 from gateway.store.history import History
 from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
@@ -67,6 +68,7 @@ class Services:
     refusals: Refusals
     usage: Usage
     changes: Changes
+    drift: DriftBook
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
     reference_fetcher: Fetcher
@@ -100,6 +102,7 @@ class Services:
         await self.darkroom.close()
         self.refusals.flush()
         await self.recorder.aclose()
+        await self.drift.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
         await self.pulse.stop()
@@ -154,8 +157,7 @@ def open_services(
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
     limits = catalogue.limits
-    paid = open_client(AiohttpTransport(fresh=True))
-    pooled = open_client(AiohttpTransport(fresh=False))
+    paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
@@ -180,6 +182,7 @@ def open_services(
         wrong_keys=WrongKeys(redis),
         operators=OperatorStore(redis, pepper),
         changes=Changes(redis, accounting),
+        drift=DriftBook(redis),
         task_store=TaskStore(redis),
         history=history,
         recorder=recorder,
