@@ -17,7 +17,18 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import __version__, catalog, cli_audit, cli_keys, cli_limits, cli_operators, cli_usage, demo, supervisor
+from gateway import (
+    __version__,
+    catalog,
+    cli_audit,
+    cli_keys,
+    cli_limits,
+    cli_operators,
+    cli_quote,
+    cli_usage,
+    demo,
+    supervisor,
+)
 from gateway.catalog import Catalogue, CatalogueError
 from gateway.listening import address_for_people
 from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
@@ -66,6 +77,7 @@ app.command()(cli_usage.usage)
 app.command()(cli_usage.history)
 app.command()(cli_usage.changes)
 app.command()(cli_audit.audit)
+app.command()(cli_quote.quote)
 
 
 def _show_version(is_asked: bool) -> None:
