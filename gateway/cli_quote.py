@@ -99,7 +99,11 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
         typed = _Typed(
             job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
             model=model or catalogue.document.default_model,
-            around=Circumstances(Asker(key or "", key or "", team or ""), _read_strategy(strategy), draw=random.random()),  # noqa: S311 (no secret)
+            around=Circumstances(
+                Asker(key or "", key or "", team or ""),
+                _read_strategy(strategy),
+                draw=random.random(),  # noqa: S311 (it keeps no secret)
+            ),
         )
         found = _plan(catalogue, typed, upstream)
     except PublicError as error:

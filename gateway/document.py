@@ -179,7 +179,9 @@ class Defaults(_Part):
 class Rule(_Part):
     """What is otherwise for some requests. The first rule that matches a request holds, alone."""
 
-    name: str | None = Field(None, min_length=1, max_length=100, description="Shown where the rule is told of; its number if not said.")
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="Shown where the rule is told of; its number if not said."
+    )
     when: When = Field(default_factory=lambda: When(), description="Without: every request.")
     upstreams: tuple[Name, ...] | None = Field(
         None, min_length=1, strict=False, description="Only these of the model's, and in this order."

@@ -97,14 +97,16 @@ def plan(
     permits, around = permits or Permits(), around or Circumstances()
     route = rules.find_route(job, model_name, catalogue.document, around.asker)
     job = permits.hold(_fill_in(job, route, permits))
-    chosen, rejections = _choose(_find_targets(model_name, model, catalogue, route), model_name, permits)
+    chosen, barred = _choose(_find_targets(model_name, model, catalogue, route), model_name, permits)
     choices: list[Choice] = []
+    rejections: list[Rejection] = []
     for target in chosen:
         found = _fit(job, target, route, permits)
         if isinstance(found, Unfit):
             rejections.append(_reject(target, found))
         else:
             choices.append(_price(job, target, found))
+    rejections += barred
     if not choices:
         raise _explain(model_name, rejections)
     if honouring := [choice for choice in choices if not choice.fit.compromises]:
@@ -233,6 +235,6 @@ def _explain(model_name: str, rejections: list[Rejection]) -> errors.Unsupported
         names = upstreams.setdefault(one.unfit.reason, [])
         names += [one.upstream] if one.upstream not in names else []
     reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
-    return errors.UnsupportedValue(
-        f"No upstream of `{model_name}` can serve this request ({reasons}).", param=rejections[0].unfit.param
-    )
+    # What the caller can change stands in its way more than the choice of another.
+    param = next((one.unfit.param for one in rejections if one.unfit.param != "model"), "model")
+    return errors.UnsupportedValue(f"No upstream of `{model_name}` can serve this request ({reasons}).", param=param)
