@@ -51,6 +51,25 @@ def example_prices(kind: str, model: str) -> dict[str, Any]:
     return EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True)
 
 
+UPSTREAMS = {"official": "anyfast", "basic": "anyfast-basic", "variant": "anyfast-c", "tasks": "apiany"}
+"""The upstreams of `four`, by their names in `tests.pages`."""
+
+
+def four() -> Catalogue:
+    """The shipped upstreams and a key outside the Direct group, with example prices; `all`, and each as a model."""
+    _, raw = parse_yaml(SHIPPED.read_text())
+    upstreams = raw["upstreams"]
+    upstreams["anyfast-basic"] = upstreams["anyfast"] | {"credentials": [{"key": "env:BASIC_API_KEY"}]}
+    for upstream in upstreams.values():
+        upstream["prices"] = example_prices(upstream["kind"], upstream["model"])
+    models = {name: {"upstreams": [upstream]} for name, upstream in UPSTREAMS.items()}
+    raw |= {"models": models | {"all": {"upstreams": list(UPSTREAMS.values())}}, "aliases": {}, "default_model": "all"}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(json.dumps(raw))
+        file.flush()
+        return load(Path(file.name), KEYS | {"BASIC_API_KEY": "k4"})
+
+
 def target(upstream: str, catalogue: Catalogue | None = None) -> Target:
     return next(one for one in (catalogue or shipped()).targets if one.upstream == upstream)
 
