@@ -29,11 +29,15 @@ from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
+from gateway.store.client import StoreUnavailable as RedisAway
+from gateway.store.gaps import Gaps
 from gateway.store.records import describe_hold
 
 SWEEP_EVERY_S = 300.0
 
 TRIM_EVERY_S = 30.0
+
+GAPS_EVERY_S = 60.0
 
 EXPOSED = (
     "x-request-id",
@@ -113,7 +117,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         remember=lambda hold: services.recorder.note(describe_hold(hold)),
     )
     await bookkeeping.start()
-    keepers = (asyncio.create_task(_sweep(services)), asyncio.create_task(_trim(services)))
+    keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps)]
     yield
     for keeper in keepers:
         keeper.cancel()
@@ -152,7 +156,10 @@ def wire_limits(app: FastAPI) -> WireLimits:
 
 def _pace(services: Services) -> Pace:
     times = [target.config.timeouts for target in services.catalogue.targets]
-    return Pace(call_timeout_s=max((each.connect + each.call for each in times), default=0))
+    return Pace(
+        call_timeout_s=max((each.connect + each.call for each in times), default=0),
+        lease_s=services.catalogue.document.accounting.lease,
+    )
 
 
 def _runs(services: Services, task: str) -> bool:
@@ -178,6 +185,20 @@ async def _trim(services: Services) -> None:
         await asyncio.sleep(TRIM_EVERY_S)
         if not services.running:
             await asyncio.to_thread(heap.trim)
+
+
+async def _fill_gaps(services: Services) -> None:
+    """Tell the history of paid work whose process died before it could."""
+    gaps = Gaps(services.redis, services.ledger, services.history, services.recorder.note)
+    while True:
+        await asyncio.sleep(GAPS_EVERY_S)
+        try:
+            told = await gaps.fill()
+        except RedisAway as error:
+            _log.warning("the history could not be compared with the ledger", reason=str(error))
+        else:
+            if told:
+                _log.warning("told the history of work whose process died", tasks=told)
 
 
 def _clear_spools(own: Path) -> None:

@@ -69,6 +69,7 @@ class Bookkeeping:
         self._is_away = False
         self._adopts_from: int | None = None
         self._folds_from = 0
+        self._epoch = ""
 
     async def start(self) -> None:
         """Take the lease, without which nothing can be opened, and keep it. Redis may be away."""
@@ -113,6 +114,9 @@ class Bookkeeping:
         except StoreUnavailable as error:
             self._lose(error)
             return None
+        if lease.epoch != self._epoch:
+            # Every worker's lease was forgotten with the rest; each needs time to come back.
+            self._epoch, self._adopts_from = lease.epoch, None
         if self._is_away:
             _log.info("the ledger is back")
         if self._adopts_from is None:

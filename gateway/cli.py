@@ -23,6 +23,7 @@ from gateway import (
     cli_audit,
     cli_keys,
     cli_limits,
+    cli_money,
     cli_operators,
     cli_quote,
     cli_usage,
@@ -76,6 +77,8 @@ app.add_typer(cli_operators.app, name="operators")
 app.command()(cli_usage.usage)
 app.command()(cli_usage.history)
 app.command()(cli_usage.changes)
+for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
+    app.command()(_command)
 app.command()(cli_audit.audit)
 app.command()(cli_quote.quote)
 

@@ -20,19 +20,15 @@ from gateway.store.limits import DOLLARS, LIMITS, describe_limits, name_scope, s
 
 app = typer.Typer(help="Set and show what keys, teams and everyone may spend.", no_args_is_help=True)
 
-OfKey = Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)]
-OfTeam = Annotated[str | None, typer.Option("--team", help="Of this team's keys together.", show_default=False)]
-OfEveryone = Annotated[bool, typer.Option("--everyone", help="Of all keys together.")]
-
 _COLUMNS = (Column("scope"), Column("limit"), *(Column(name, is_number=True) for name in ("at most", "used", "left")))
 
 
 @app.command(name="set")
 def set_(  # noqa: PLR0913 (each option is a parameter, read from the context)
     ctx: typer.Context,
-    key: OfKey = None,
-    team: OfTeam = None,
-    is_everyone: OfEveryone = False,
+    key: options.OfKey = None,
+    team: options.OfTeam = None,
+    is_everyone: options.OfEveryone = False,
     usd_total: options.UsdTotal = None,
     usd_month: options.UsdMonth = None,
     usd_week: options.UsdWeek = None,
@@ -50,7 +46,7 @@ def set_(  # noqa: PLR0913 (each option is a parameter, read from the context)
     \b
     imagegate limits set --team design --usd-month 200 --images-per-minute 20
     """
-    scope = _read_scope(key, team, is_everyone=is_everyone)
+    scope = options.read_scope(key, team, is_everyone=is_everyone)
     limits = options.read_limits(ctx.params)
     if not limits:
         raise typer.BadParameter("name at least one limit, such as --usd-month 20")
@@ -60,9 +56,9 @@ def set_(  # noqa: PLR0913 (each option is a parameter, read from the context)
 @app.command()
 def unset(
     limit: Annotated[list[str], typer.Argument(metavar="LIMIT...", help="Its option's name, such as usd-month.")],
-    key: OfKey = None,
-    team: OfTeam = None,
-    is_everyone: OfEveryone = False,
+    key: options.OfKey = None,
+    team: options.OfTeam = None,
+    is_everyone: options.OfEveryone = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +67,7 @@ def unset(
     \b
     imagegate limits unset --team design usd-month images-per-minute
     """
-    scope = _read_scope(key, team, is_everyone=is_everyone)
+    scope = options.read_scope(key, team, is_everyone=is_everyone)
     names = {options.option_of(name).removeprefix("--"): name for name in LIMITS} | {name: name for name in LIMITS}
     if wrong := [name for name in limit if name not in names]:
         there = ", ".join(options.option_of(name).removeprefix("--") for name in LIMITS)
@@ -81,9 +77,9 @@ def unset(
 
 @app.command()
 def show(
-    key: OfKey = None,
-    team: OfTeam = None,
-    is_everyone: OfEveryone = False,
+    key: options.OfKey = None,
+    team: options.OfTeam = None,
+    is_everyone: options.OfEveryone = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +88,7 @@ def show(
     \b
     imagegate limits show --key key_01k…
     """
-    scope = _read_scope(key, team, is_everyone=is_everyone)
+    scope = options.read_scope(key, team, is_everyone=is_everyone)
 
     async def look(store: OpenedStore) -> tuple[Standing, ...]:
         found = (await store.keys.show(scope.key)).team or "" if scope.key else scope.team
@@ -103,12 +99,6 @@ def show(
         typer.echo(TypeAdapter(list[dict[str, Any]]).dump_json([_as_json(one) for one in standings]).decode())
         return
     print_rows([*_COLUMNS, Column("resets")], [_cells(one) for one in standings])
-
-
-def _read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
-    if sum((bool(key), bool(team), is_everyone)) != 1:
-        raise typer.BadParameter("say whose limits: --key ID, --team NAME or --everyone")
-    return Scope(key=key or "", team=team or "")
 
 
 def _change(scope: Scope, limits: Mapping[str, int | None], data_dir: Path | None, *, as_json: bool) -> None:

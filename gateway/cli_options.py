@@ -1,6 +1,7 @@
 """What can be typed of a key and of limits: the options, one name each for all commands, and how they are read.
 
-Used by `cli_keys` and `cli_limits`. Refuses what cannot be meant by naming the option; never opens the store.
+Used by `cli_keys`, `cli_limits` and `cli_money`. Refuses what cannot be meant by naming the option; never opens the
+store.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from gateway.document import Document
 from gateway.money import parse_usd
+from gateway.store.answers import Scope
 from gateway.store.keyrecord import KeyChange
 from gateway.store.limits import LIMITS, RATES
 
@@ -53,6 +55,10 @@ ImagesDay = Annotated[int | None, typer.Option(help="Images a day.")]
 ImagesMinute = Annotated[int | None, typer.Option("--images-per-minute", help="Images a minute.")]
 RequestsMinute = Annotated[int | None, typer.Option("--requests-per-minute", help="Requests a minute.")]
 Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", help="Requests at a time.")]
+
+OfKey = Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)]
+OfTeam = Annotated[str | None, typer.Option("--team", help="Of this team's keys together.", show_default=False)]
+OfEveryone = Annotated[bool, typer.Option("--everyone", help="Of all keys together.")]
 
 _SPAN = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -154,3 +160,10 @@ def _read_pairs(given: list[str] | None) -> dict[str, str] | None:
     if wrong := next((name for name, sign, _ in pairs if not sign), None):
         raise bad_option("metadata", f"{wrong!r} has no value; write it as key=value")
     return {name: value for name, _, value in pairs}
+
+
+def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
+    """The one scope that was typed. Raises BadParameter for none or several."""
+    if sum((bool(key), bool(team), is_everyone)) != 1:
+        raise typer.BadParameter("say whose: --key ID, --team NAME or --everyone")
+    return Scope(key=key or "", team=team or "")

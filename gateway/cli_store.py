@@ -114,10 +114,11 @@ def cli_actor() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of what a command shows; numbers stand to the right."""
+    """One column of what a command shows; numbers stand to the right. Details are left out where there is no room."""
 
     name: str
     is_number: bool = False
+    is_detail: bool = False
 
 
 def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
@@ -126,15 +127,29 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
         for row in ([column.name for column in columns], *rows):
             typer.echo("\t".join(_plain(cell) for cell in row))
         return
+    console, cells = Console(), [[_plain(cell) for cell in row] for row in rows]
+    shown = _fit(columns, [[column.name for column in columns], *cells], console.width)
     table = Table(show_footer=total is not None)
-    for index, column in enumerate(columns):
-        footer = Text(total[index] if total else "")
+    for index in shown:
+        column, footer = columns[index], Text(total[index] if total else "")
         # Folded where there is no room: half an id is none.
         table.add_column(column.name, footer, justify="right" if column.is_number else "left", overflow="fold")
-    for row in rows:
+    for row in cells:
         # Text, since what callers typed may look like rich's markup.
-        table.add_row(*(Text(_plain(cell)) for cell in row))
-    Console().print(table)
+        table.add_row(*(Text(row[index]) for index in shown))
+    console.print(table)
+
+
+def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns to show: all, or without as many details, from the right, as there is no room for."""
+    shown = list(range(len(columns)))
+    needed = {index: max(len(row[index]) for row in rows) + 3 for index in shown}
+    for index in reversed(range(len(columns))):
+        if sum(needed[one] for one in shown) + 1 <= width:
+            break
+        if columns[index].is_detail:
+            shown.remove(index)
+    return shown
 
 
 def _plain(cell: str) -> str:

@@ -38,6 +38,7 @@ from gateway.store.usage import DIMENSIONS, Dimension, Only, Report
 from gateway.store.windows import Calendar
 
 _HISTORY = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
+_DETAILS = {"team", "model", "upstreams", "size", "seconds"}
 _TABLE = 50
 _ALL = 2**62
 _NUMBERS = {*SUM_COLUMNS, "seconds", "images"}
@@ -162,7 +163,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
                 sys.stdout.write(piece)
         else:
             rows = [_show_record(record, store.calendar) async for record in records]
-            print_rows([Column(name, name in _NUMBERS) for name in _HISTORY], rows)
+            print_rows([Column(name, name in _NUMBERS, name in _DETAILS) for name in _HISTORY], rows)
 
     with_store(data_dir, show)
 
@@ -198,7 +199,7 @@ def changes(
         )
         for change in found
     ]
-    print_rows([Column(name) for name in _CHANGES], rows)
+    print_rows([Column(name, is_detail=name in ("before", "address")) for name in _CHANGES], rows)
 
 
 def _print_record(identifier: str, data_dir: Path | None, *, as_json: bool, as_csv: bool) -> None:

@@ -161,9 +161,10 @@ def open_services(
     redis = connect(store_url, pulse=pulse)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    # Only a store that is this folder's own can be remembered by it.
-    witness = Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
+    # Only a store that is this folder's own can be remembered by it.
+    memory = settings.data_dir / LEDGER_ID if settings.redis_url is None else None
+    witness = Witness(new_id("worker"), memory, accounting.lease)
     history = History(batcher, redis, accounting)
     recorder = Recorder(history.write)
     return Services(

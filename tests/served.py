@@ -293,7 +293,8 @@ class Gateways:
     def be_known(self) -> None:
         """Let a store that was emptied between two tests be one that the running gateways know."""
         accepted = f"{new_id('epoch')} accepted {time.time_ns() // 1000}"
-        asyncio.run(set_epoch(self._valkey.url, accepted))
+        workers = [gateway.services.worker for gateway in self._running.values()]
+        asyncio.run(set_epoch(self._valkey.url, accepted, workers))
         for gateway in self._running.values():
             gateway.services.witness.forgive(accepted)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.datafolder import Secrets
@@ -35,11 +36,17 @@ async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
         await batcher.aclose()
 
 
-async def set_epoch(store_url: str, epoch: str) -> None:
-    """Make a store that was emptied one that an operator has accepted."""
+async def set_epoch(store_url: str, epoch: str, workers: Sequence[str]) -> None:
+    """Make a store that was emptied one that an operator has accepted, and in which these workers live.
+
+    Without their leases the workers would take each other's tasks over, until each has renewed its own.
+    """
     redis = connect(store_url)
     try:
         await redis.set("{igw}:epoch", epoch)
+        if workers:
+            end = (time.time() + 15) * 1_000_000
+            await redis.zadd("{igw}:leases", dict.fromkeys(workers, end))
     finally:
         await redis.aclose()
 

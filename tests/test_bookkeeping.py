@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.store.answers import Admitted, Hold, Policy, Retention, Verdict
+from gateway.store.client import connect
 from gateway.store.ledger import Ledger
 from gateway.store.records import describe_hold
 from gateway.store.witness import Witness
 from tests.conftest import Valkey
+from tests.served import Gateways
 from tests.store.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
 
 TASK, CALL = make_id("task", 1), make_id("call", 1)
@@ -158,6 +161,21 @@ async def test_nobody_adopts_after_outage(valkey: Valkey, ledger: Ledger, clock:
     assert (await show(ledger)).worker == HEIR
 
 
+async def test_nobody_adopts_from_accepted_store(valkey: Valkey, ledger: Ledger, clock: Clock) -> None:
+    """In a store that was put back and accepted every lease is old: nobody is taken for dead before a lease is over."""
+    witnessed, batcher = make_ledger(valkey.url, clock, Witness(HEIR))
+    heir = Bookkeeping(witnessed, HEIR, PACE)
+    await live(heir, clock, 3)
+    await ledger.open(make_opening(1, worker=DEAD))
+    clock.now += SECOND
+    await ledger.accept(make_id("epoch", 2))
+    await live(heir, clock, 2)
+    assert (await show(ledger)).worker == DEAD
+    await live(heir, clock, 1)
+    assert (await show(ledger)).worker == HEIR
+    await batcher.aclose()
+
+
 async def test_old_tasks_are_folded(ledger: Ledger, clock: Clock) -> None:
     """What is over is folded after its time."""
     heir = Bookkeeping(ledger, HEIR, PACE)
@@ -221,3 +239,18 @@ async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
     records = [describe_hold(hold) for hold in told]
     assert [record.price_settled for record in records] == [0, 10]
     assert records[0].merged(records[1]).is_presumed
+
+
+def test_lease_is_a_setting(gateways: Gateways) -> None:
+    """How long a worker owns its tasks without a sign of life is what the catalogue says."""
+    long = gateways.open(accounting={"lease": 200})
+    ends = asyncio.run(_read_leases(long.store_url))
+    assert ends[long.services.worker] > (time.time() + 150) * 1_000_000
+
+
+async def _read_leases(store_url: str) -> dict[str, float]:
+    redis = connect(store_url)
+    try:
+        return dict(await redis.zrange("{igw}:leases", 0, -1, withscores=True))
+    finally:
+        await redis.aclose()

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
-from gateway import cli
 from tests.plans import KEYS, SHIPPED, example_prices
+from tests.shell import Typed, Typist
 from tests.terminal import show_on_terminal
 
-
-def quote(*words: str, **env: str) -> Result:
-    unset: dict[str, str | None] = {name: None for name in os.environ if name.startswith("GATEWAY_")}
-    wiped = unset | dict.fromkeys(KEYS, None) | {"GATEWAY_CONFIG": str(SHIPPED)} | env
-    return CliRunner().invoke(cli.app, ["quote", *words], env=wiped)
+Quote = Callable[..., Typed]
 
 
-def quoted(*words: str, **env: str) -> dict[str, Any]:
-    found = quote(*words, "--json", **env)
-    assert found.exit_code == 0, found.output
-    return json.loads(found.stdout)
+@pytest.fixture
+def quote(typist: Typist) -> Quote:
+    """Types the command over the shipped catalogue, with no key set but those that are given."""
+
+    def type_command(*words: str, **env: str) -> Typed:
+        return typist.type(("quote", *words), {"GATEWAY_CONFIG": str(SHIPPED), **env})
+
+    return type_command
+
+
+@pytest.fixture
+def quoted(quote: Quote) -> Callable[..., dict[str, Any]]:
+    """The same, as a program reads it."""
+
+    def read(*words: str, **env: str) -> dict[str, Any]:
+        found = quote(*words, "--json", **env)
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)
+
+    return read
 
 
 def config(folder: Path, **changes: Any) -> str:
@@ -39,7 +50,7 @@ def config(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
-def test_cheapest_stands_first(tmp_path: Path) -> None:
+def test_cheapest_stands_first(quote: Quote, tmp_path: Path) -> None:
     """The example of the handbook: who makes four large pictures for how much, one line each."""
     found = quote("--size", "2048x2048", "--quality", "high", "--n", "4", GATEWAY_CONFIG=config(tmp_path), **KEYS)
     assert found.exit_code == 0, found.output
@@ -61,7 +72,7 @@ def test_terminal_has_a_headline(tmp_path: Path) -> None:
     assert "which no vendor stands behind" in shown
 
 
-def test_json_is_a_dry_runs(tmp_path: Path) -> None:
+def test_json_is_a_dry_runs(quoted: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """What a program reads here is what the gateway answers to a dry run."""
     found = quoted(
         *("--operation", "edit", "--references", "2", "--mask", "--quality", "low", "--format", "webp"),
@@ -74,7 +85,7 @@ def test_json_is_a_dry_runs(tmp_path: Path) -> None:
     assert "one image, not 2" in found["rejections"][0]["reason"]
 
 
-def test_quote_needs_a_key_or_demo() -> None:
+def test_quote_needs_a_key_or_demo(quote: Quote, quoted: Callable[..., dict[str, Any]]) -> None:
     """Without an upstream key the simulator's example prices are quoted where that was asked for, and are named so."""
     bare = quote()
     assert bare.exit_code == 1
@@ -87,7 +98,7 @@ def test_quote_needs_a_key_or_demo() -> None:
     assert "example prices" in quoted("--demo")["note"]
 
 
-def test_unknown_prices_are_told() -> None:
+def test_unknown_prices_are_told(quote: Quote) -> None:
     """With real keys and no prices, the table says so and keeps to the catalogue's order."""
     found = quote(**KEYS)
     assert [line.split("\t")[:2] for line in found.stdout.splitlines()[1:]] == [
@@ -98,7 +109,7 @@ def test_unknown_prices_are_told() -> None:
     assert "the catalogue's order decides" in found.stderr
 
 
-def test_rules_and_choices_are_followed(tmp_path: Path) -> None:
+def test_rules_and_choices_are_followed(quoted: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """A team's rule, a strategy, a model and an upstream that were typed are those of the Plan."""
     rules = [{"name": "film", "when": {"teams": ["film"]}, "upstreams": ["apiany"]}]
     env = {"GATEWAY_CONFIG": config(tmp_path, rules=rules), **KEYS}
@@ -124,7 +135,7 @@ def test_rules_and_choices_are_followed(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_mistyped_request_is_explained(words: tuple[str, ...], code: int, told: str) -> None:
+def test_mistyped_request_is_explained(quote: Quote, words: tuple[str, ...], code: int, told: str) -> None:
     """What cannot be asked for is refused as the gateway would, in a sentence."""
     found = quote("--demo", *words)
     assert found.exit_code == code

@@ -21,10 +21,12 @@ from gateway.services import Services
 from gateway.sizes import Size
 from gateway.store.answers import Scope
 from gateway.store.ledger import Ledger
+from gateway.store.records import Sums
 from gateway.store.windows import Calendar
 from gateway.tasks import Delivered, open_task, wait_for
 from tests.plain_pictures import png
-from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator, error_of, small
+from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator, error_of, small, wait_until
+from tests.stored import read_usage
 
 FLAT = 30_000
 """µ$ for an image of the variant."""
@@ -51,6 +53,15 @@ def test_budget_is_never_passed(gateway: Gateway) -> None:
     assert (spent.usd_posted, spent.usd_presumed, spent.usd_held) == (gateway.booked(), 0, 0)
     assert spent.usd_posted == 25 * FLAT
     assert (spent.images_posted, spent.images_held) == (25, 0)
+    told = wait_until(lambda: _find_sums(gateway, requests=200), "the record of every request")
+    assert (told.images, told.errors, told.usd) == (25, 175, gateway.booked())
+    delivered = [one for one in gateway.records() if one.status == 200]
+    assert sum(one.price_settled or 0 for one in delivered) == gateway.booked()
+
+
+def _find_sums(gateway: Gateway, requests: int) -> Sums | None:
+    total = asyncio.run(read_usage(gateway.store_url)).total
+    return total if total.requests == requests else None
 
 
 def test_default_sdk_hears_at_once(gateway: Gateway) -> None:

@@ -18,6 +18,8 @@ from gateway.admin.shapes import Answer, GivenUsd, Instant, Listing, Most, Quest
 from gateway.ids import new_id
 from gateway.services import Services
 from gateway.store.answers import Hold, Scope, Verdict
+from gateway.store.credits import MOST_USD
+from gateway.store.credits import make_credit as book_credit
 from gateway.store.keyrecord import Label
 from gateway.store.limits import name_scope
 from gateway.store.records import Credit
@@ -25,7 +27,6 @@ from gateway.store.records import Credit
 router = APIRouter(route_class=GuardedRoute, tags=["money"])
 
 _MICROSECONDS = 1_000_000
-_MOST_USD = 10**15
 _OLDEST = timedelta(days=366)
 
 
@@ -60,7 +61,7 @@ class NewCredit(Question):
     """A correction of what was spent."""
 
     scope: Annotated[Label, Field(description="`everyone`, `team:NAME` or a key's id.")]
-    usd: Annotated[GivenUsd, Field(ge=-_MOST_USD, le=_MOST_USD)] = Field(
+    usd: Annotated[GivenUsd, Field(ge=-MOST_USD, le=MOST_USD)] = Field(
         description="Added to what was spent: negative gives money back."
     )
     reason: Annotated[Label, Field(description="Why, for whoever reads the journal.")]
@@ -105,10 +106,9 @@ async def make_credit(services: ServicesDep, operator: AdminDep, new: NewCredit)
     scope = await _read_scope(services, new.scope)
     at = _read_instant(new.at)
     change = new_id("change") if new.id is None else _name_change(new.id)
-    if await services.ledger.adjust(change, scope, new.usd, new.reason, at) is Verdict.CONFLICT:
-        raise errors.IdempotencyMismatch("A credit with this `id` was made, and it was another one.", param="id")
     credit = Credit(id=change, key=scope.key, team=scope.team, usd=new.usd, reason=new.reason)
-    await services.history.credit(credit, at)
+    if not await book_credit(services.ledger, services.history, credit, at):
+        raise errors.IdempotencyMismatch("A credit with this `id` was made, and it was another one.", param="id")
     made = MadeCredit(id=change, scope=new.scope, usd=new.usd, reason=new.reason, at=at)
     await record_change(services, operator, "credit.make", new.scope, after=made)
     return made

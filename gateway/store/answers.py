@@ -160,6 +160,8 @@ class Lease:
 
     now: int
     stop: int
+    epoch: str = ""
+    """The store's, as it is kept; another one means that an operator has accepted a store that forgot."""
 
 
 @dataclass(frozen=True, slots=True)

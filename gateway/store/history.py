@@ -6,7 +6,7 @@ ledger counts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import time_ns
 from typing import Any, cast
@@ -127,6 +127,16 @@ class History:
         except ValueError:
             return None
         return Record.model_validate_json(text) if text else None
+
+    async def find_missing(self, tasks: Sequence[str]) -> list[str]:
+        """Those of these tasks that have no record."""
+        if not tasks:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                pipe.hexists(names.RECORDS(self._day_of(task)), record_id(task))
+            found = await pipe.execute()
+        return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
 
     async def find(self, wanted: Wanted, most: int = 50, cursor: str | None = None) -> Page:
         """The newest records that fit, at most so many. A page may be short, or empty, and still have a cursor.

@@ -129,7 +129,7 @@ class Ledger:
                 _, stop, now, epoch = answer
                 if witness:
                     witness.meet(epoch, int(now), int(stop))
-                return Lease(int(now), int(stop))
+                return Lease(int(now), int(stop), epoch)
             if not witness or not witness.forgive(answer[1]):
                 break
         raise LedgerLost
@@ -212,6 +212,8 @@ class Ledger:
                 return answer
             if not witness.forgive(answer[1]):
                 break
+            # A store that forgot has forgotten the lease too, and a task without one would be an orphan at once.
+            await self.renew(witness.worker, witness.lease_us)
         raise LedgerLost
 
     async def _run(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:

@@ -12,36 +12,47 @@ from dataclasses import dataclass, field
 
 from gateway.store.records import Record
 
+BURST = 250
 MOST = 20
 WINDOW_S = 60.0
 
 
 @dataclass(slots=True)
 class _Window:
-    """What one key was refused in one stretch of time: how much was told, and what is told at its end."""
+    """What one key was refused lately; `left` may still be told by themselves, `rest` is told at the window's end."""
 
     timer: asyncio.TimerHandle
-    told: int = 0
+    left: int
     rest: dict[tuple[object, ...], Record] = field(default_factory=dict)
 
 
 class Refusals:
-    """One process's refusals on their way to `note`. `most` of a key in `window_s` are told one by one."""
+    """One process's refusals on their way to `note`.
 
-    def __init__(self, note: Callable[[Record], None], *, most: int = MOST, window_s: float = WINDOW_S) -> None:
+    Of a key `burst` are told one by one, and in each `window_s` after that `most`.
+    """
+
+    def __init__(
+        self, note: Callable[[Record], None], *, burst: int = BURST, most: int = MOST, window_s: float = WINDOW_S
+    ) -> None:
         self._note = note
+        self._burst = burst
         self._most = most
         self._window_s = window_s
         self._windows: dict[str, _Window] = {}
+
+    @property
+    def watched(self) -> int:
+        """Keys that were refused lately."""
+        return len(self._windows)
 
     def note(self, record: Record) -> None:
         """Have a refusal written, by itself or together with those that are like it."""
         window = self._windows.get(record.key)
         if window is None:
-            timer = asyncio.get_running_loop().call_later(self._window_s, self._end, record.key)
-            window = self._windows[record.key] = _Window(timer)
-        if window.told < self._most:
-            window.told += 1
+            window = self._windows[record.key] = _Window(self._wait(record.key), self._burst)
+        if window.left:
+            window.left -= 1
             self._note(record)
             return
         model = record.model if record.is_model_known else ""
@@ -51,11 +62,25 @@ class Refusals:
 
     def flush(self) -> None:
         """Tell now what would be told later."""
-        for key in list(self._windows):
-            self._end(key)
+        for window in self._windows.values():
+            window.timer.cancel()
+            self._tell(window)
+        self._windows.clear()
 
-    def _end(self, key: str) -> None:
-        window = self._windows.pop(key)
-        window.timer.cancel()
+    def _wait(self, key: str) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(self._window_s, self._turn, key)
+
+    def _turn(self, key: str) -> None:
+        """The window's end: what was folded is told, and some may be told by themselves again."""
+        window = self._windows[key]
+        self._tell(window)
+        window.left += self._most
+        if window.left >= self._burst:
+            del self._windows[key]
+        else:
+            window.timer = self._wait(key)
+
+    def _tell(self, window: _Window) -> None:
         for record in window.rest.values():
             self._note(record)
+        window.rest.clear()

@@ -210,11 +210,11 @@ def test_hammering_is_counted(simulator: Simulator, valkey: Valkey) -> None:
     """A client that asks in vain again and again fills no history, and every try is counted."""
     with serve(simulator, valkey.url) as gateway:
         gateway.record, gateway.key = gateway.new_key()
-        for _ in range(30):
+        for _ in range(260):
             assert gateway.generate(size="7x7").status_code == 400
     records = gateway.records()
-    assert [record.repeats for record in records] == [1] * 20 + [10]
-    assert asyncio.run(read_usage(gateway.store_url)).total == Sums(requests=30, errors=30)
+    assert [record.repeats for record in records] == [1] * 250 + [10]
+    assert asyncio.run(read_usage(gateway.store_url)).total == Sums(requests=260, errors=260)
 
 
 FAULTS: list[dict[str, Any]] = [

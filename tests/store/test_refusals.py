@@ -18,9 +18,9 @@ def refuse(key: int = 1, status: int = 429, model: str = "gpt-image-2", *, is_kn
 
 
 async def test_rest_is_told_together() -> None:
-    """The first refusals of a key are told by themselves, the rest at the window's end, another key's as ever."""
+    """A key's burst is told one by one, the rest at the window's end, another key's as ever."""
     told: list[Record] = []
-    refusals = Refusals(told.append, most=3, window_s=0.05)
+    refusals = Refusals(told.append, burst=3, most=2, window_s=0.05)
     made = [refuse() for _ in range(10)]
     for record in made:
         refusals.note(record)
@@ -36,10 +36,25 @@ async def test_rest_is_told_together() -> None:
     assert len(told) == 6
 
 
+async def test_quiet_key_has_its_burst_again() -> None:
+    """A key that is refused no more is forgotten, and the next burst is told one by one."""
+    told: list[Record] = []
+    refusals = Refusals(told.append, burst=3, most=3, window_s=0.02)
+    for _ in range(3):
+        refusals.note(refuse())
+    async with asyncio.timeout(5):
+        while refusals.watched:
+            await asyncio.sleep(0.01)
+    for _ in range(3):
+        refusals.note(refuse())
+    assert [record.repeats for record in told] == [1] * 6
+    refusals.flush()
+
+
 async def test_invented_models_are_one_kind() -> None:
     """Whoever asks for thousands of models that do not exist gets one record for them."""
     told: list[Record] = []
-    refusals = Refusals(told.append, most=1)
+    refusals = Refusals(told.append, burst=1)
     for number in range(1000):
         refusals.note(refuse(status=404, model=f"m{number}", is_known=False))
     refusals.flush()
@@ -52,7 +67,7 @@ def test_sums_count_every_one(made: list[Record]) -> None:
 
     async def fold() -> list[Record]:
         told: list[Record] = []
-        refusals = Refusals(told.append, most=2)
+        refusals = Refusals(told.append, burst=2)
         for record in made:
             refusals.note(record)
         refusals.flush()

@@ -19,7 +19,7 @@ from tests.store.fleets import Sentinels, folder_for_servers
 from tests.store.ledgers import ZONE, Store, is_soak, make_id, make_opening
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
-PRICE, ROOM = 7, 400
+PRICE, ROOM = 7, 200
 
 Answer = TypeVar("Answer")
 
@@ -116,6 +116,7 @@ async def test_killed_master_loses_no_money(sentinels: Sentinels, time: int) -> 
     store.close()
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not is_soak(), reason="part of the soak profile")
 async def test_demoted_master_is_left(sentinels: Sentinels) -> None:
     """An orderly change of master, which leaves the old one alive, is followed by every client."""

@@ -95,6 +95,7 @@ async def test_accepted_store_is_used_again(process: Open, clock: Clock, store: 
     for _ in range(2):
         await operator.accept(make_id("epoch", 5))
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
+    assert store.command("ZSCORE", LEASES, WORKER) == clock.now + LEASE, "or its task would be an orphan"
     await ledger.renew(WORKER, LEASE)
 
 
