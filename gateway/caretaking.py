@@ -39,33 +39,8 @@ class Caretaker:
             one.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def check_all(self) -> None:
-        """Check the targets whose turn it is, and whose turn is this process's."""
-        await asyncio.gather(*(self._check_in_turn(target) for target in self._services.catalogue.targets))
-
-    async def _hold(self) -> None:
-        while True:
-            await self._services.health.keep()
-            await asyncio.sleep(self._pace_s)
-
-    async def _look_after(self) -> None:
-        while True:
-            await asyncio.sleep(self._pace_s * _jitter.uniform(0.5, 1.5))
-            try:
-                await self.check_all()
-            except Exception:  # noqa: BLE001 (a fault in one check must not end them all)
-                _log.exception("checking the upstreams failed; it goes on")
-
-    async def _check_in_turn(self, target: Target) -> None:
-        every = target.config.health.check_every
-        try:
-            if every is not None and await self._services.health.store.take_turn(target.label, every):
-                await self._check(target)
-        except StoreUnavailable:
-            # Nobody could be told of it.
-            return
-
-    async def _check(self, target: Target) -> None:
+    async def check(self, target: Target) -> None:
+        """Ask a target for something free, and tell everybody. Raises StoreUnavailable."""
         store, spool = self._services.health.store, self._services.new_spool()
         floor = target.credential_config.min_balance
         trouble, left, cool = "", None, 0.0
@@ -86,6 +61,31 @@ class Caretaker:
             _log.error(
                 "an upstream's balance is below its floor; it is left alone", upstream=target.label, credits=balance
             )
+
+    async def _check_all(self) -> None:
+        await asyncio.gather(*(self._check_in_turn(target) for target in self._services.catalogue.targets))
+
+    async def _hold(self) -> None:
+        while True:
+            await self._services.health.keep()
+            await asyncio.sleep(self._pace_s)
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace_s * _jitter.uniform(0.5, 1.5))
+            try:
+                await self._check_all()
+            except Exception:  # noqa: BLE001 (a fault in one check must not end them all)
+                _log.exception("checking the upstreams failed; it goes on")
+
+    async def _check_in_turn(self, target: Target) -> None:
+        every = target.config.health.check_every
+        try:
+            if every is not None and await self._services.health.store.take_turn(target.label, every):
+                await self.check(target)
+        except StoreUnavailable:
+            # Nobody could be told of it.
+            return
 
 
 def _show(amount: Decimal) -> str:

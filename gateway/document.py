@@ -6,16 +6,31 @@ and no environment.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gateway import sizes
 from gateway.healthrules import HealthRules
+from gateway.job import Operation, Quality
 from gateway.pricing import Prices
+from gateway.sizes import Size
+
+Strategy = Literal["cost", "priority", "weighted", "latency"]
+"""By what the targets that honour a request are ordered: its price, the catalogue, chance by weight, or seconds."""
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+
+_SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
+_SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
+SizeName = Annotated[str, Field(pattern=f"^({_SIZE_NAME.pattern})$")]
+
+OtherSize = Literal["tell", "resize", "refuse"]
 
 
 class _Part(BaseModel):
@@ -29,6 +44,27 @@ class Capabilities(_Part):
     masks: bool | None = Field(None, description="Whether edits with a mask are taken.")
     edit_quality: bool | None = Field(None, description="Whether `quality` may be sent on edits.")
     max_references: int | None = Field(None, ge=1, le=16, description="Reference images an edit may have.")
+    formats: tuple[Literal["png", "jpeg", "webp"], ...] | None = Field(
+        None, min_length=1, strict=False, description="Formats it makes itself; the others are converted here."
+    )
+    sizes: Literal["exact"] | tuple[SizeName, ...] | None = Field(
+        None,
+        description="`exact`: any size of the rules. A list: those it makes, with `auto` where it may choose itself.",
+    )
+    transparent: bool | None = Field(None, description="Whether it makes transparent backgrounds; `openai` alone.")
+    pass_user: bool | None = Field(
+        None, description="Whether it is told `user` or `safety_identifier`, personal data; `openai` alone."
+    )
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _is_list_of_sizes(cls, value: object) -> object:
+        if value is None or value == "exact":
+            return value
+        names = [str(one) for one in value] if isinstance(value, list) else []
+        if not any(_SIZE.fullmatch(name) for name in names) or not all(map(_SIZE_NAME.fullmatch, names)):
+            raise ValueError("must be `exact`, or a list as in [auto, 1024x1024], with at least one size")
+        return tuple(names)
 
 
 class Credential(_Part):
@@ -63,7 +99,7 @@ class Timeouts(_Part):
 class Upstream(_Part):
     """A vendor endpoint."""
 
-    kind: Literal["anyfast", "apiany"] = Field(description="The dialect it speaks.")
+    kind: Literal["anyfast", "apiany", "openai"] = Field(description="The dialect it speaks.")
     base_url: str = Field(description="Where `/v1/...` begins.")
     model: Name = Field(description="The upstream's own model id.")
     credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
@@ -87,19 +123,43 @@ class Upstream(_Part):
         extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
         if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
             raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
+        if parts.path.rstrip("/").endswith("/v1"):
+            raise ValueError(f"leave `/v1` out, the gateway adds it: {value.rstrip('/').removesuffix('/v1')}")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_such_capabilities(self) -> Upstream:
+        if self.kind != "openai":
+            for credential in self.credentials:
+                if credential.capabilities.transparent or credential.capabilities.pass_user:
+                    raise ValueError(f"{self.kind} takes no `transparent` and no `pass_user`; only `openai` does")
+        return self
 
 
 class Model(_Part):
     """A public model name: which upstreams serve it, in which order."""
 
-    upstreams: tuple[Name, ...] = Field(min_length=1, strict=False, description="Tried in this order.")
+    upstreams: tuple[Name, ...] = Field(
+        min_length=1,
+        strict=False,
+        description="The catalogue's order: what decides where the strategy finds no difference.",
+    )
+    strategy: Strategy = Field(
+        "cost",
+        description="`cost`: the cheapest for this request first. `priority`: in the order of `upstreams`. `weighted`: "
+        "by chance, in proportion to the credentials' `weight`. `latency`: the fastest first, as measured.",
+    )
     sizes: Literal["exact", "nearest"] = Field(
         "exact", description="`nearest`: an upstream may make another size, told in a header."
     )
     compromises: Literal["tell", "refuse"] = Field(
         "tell",
         description="`refuse`: never use a target that cannot honour a size, quality, n, mask or format that was set.",
+    )
+    other_size: OtherSize = Field(
+        "tell",
+        description="What becomes of a picture of another size than its upstream was to make: handed out and told, "
+        "made the right size here, or kept back with an error. It is paid for in any case.",
     )
 
 
@@ -108,6 +168,99 @@ class Alias(_Part):
 
     model: Name
     response_format: Literal["b64_json", "url"] = "b64_json"
+
+
+Asked = Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class When(_Part):
+    """What a request must be for a rule to hold; all that is said must be so."""
+
+    operation: Operation | None = Field(None, description="`generation` or `edit`.")
+    models: tuple[Name, ...] | None = Field(
+        None, min_length=1, strict=False, description="Public names, of models or aliases; a model's aliases count too."
+    )
+    sizes: tuple[Asked, ...] | None = Field(
+        None, min_length=1, strict=False, description="As asked: WIDTHxHEIGHT, a ratio such as 16:9, or `auto`."
+    )
+    min_pixels: int | None = Field(None, ge=1, description="Of the size asked for; `auto` is what would be made.")
+    max_pixels: int | None = Field(None, ge=1, description="The same.")
+    qualities: tuple[Quality | Literal["auto"], ...] | None = Field(
+        None, min_length=1, strict=False, description="As asked; `auto` where none was."
+    )
+    min_n: int | None = Field(None, ge=1, le=10)
+    max_n: int | None = Field(None, ge=1, le=10)
+    mask: bool | None = Field(None, description="Whether there is a mask.")
+    min_references: int | None = Field(None, ge=0, le=16, description="Images of an edit; a generation has none.")
+    max_references: int | None = Field(None, ge=0, le=16)
+    keys: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="Callers' keys, by id or name.")
+    teams: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="The teams of callers' keys.")
+
+    @field_validator("sizes")
+    @classmethod
+    def _are_sizes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(_read_asked(one) for one in value)
+
+    @model_validator(mode="after")
+    def _can_be(self) -> When:
+        for what in ("pixels", "n", "references"):
+            least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{what} is more than max_{what}, so no request would match")
+        if self.operation == "generation" and (self.mask or self.min_references):
+            raise ValueError("a generation has neither a mask nor references, so no request would match")
+        return self
+
+
+class Defaults(_Part):
+    """What stands where the caller said nothing, or `auto`."""
+
+    size: str | None = Field(None, description="WIDTHxHEIGHT, as in 1024x1024.")
+    quality: Quality | None = Field(None)
+
+    @field_validator("size")
+    @classmethod
+    def _is_size(cls, value: str | None) -> str | None:
+        return None if value is None else str(_read_size(value))
+
+
+class Rule(_Part):
+    """What is otherwise for some requests. The first rule that matches a request holds, alone."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="Shown where the rule is told of; its number if not said."
+    )
+    when: When = Field(default_factory=lambda: When(), description="Without: every request.")
+    upstreams: tuple[Name, ...] | None = Field(
+        None, min_length=1, strict=False, description="Only these of the model's, and in this order."
+    )
+    strategy: Strategy | None = Field(None, description="In place of the model's.")
+    defaults: Defaults = Field(default_factory=lambda: Defaults())
+    sizes: Literal["exact", "nearest"] | None = Field(None, description="In place of the model's.")
+    compromises: Literal["tell", "refuse"] | None = Field(None, description="In place of the model's.")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Rule:
+        if not self.model_dump(exclude={"name", "when"}, exclude_none=True, exclude_defaults=True):
+            raise ValueError("changes nothing; give upstreams, strategy, defaults, sizes or compromises")
+        return self
+
+
+def _read_asked(text: str) -> str:
+    """A size, a ratio in lowest terms, or `auto`, as a request's own is written."""
+    ratio = sizes.parse_ratio(text)
+    if ratio is not None:
+        return sizes.make_shape(*ratio, "1K").ratio
+    return text if text == "auto" else str(_read_size(text))
+
+
+def _read_size(text: str) -> Size:
+    size = sizes.parse_size(text)
+    if size is None:
+        raise ValueError(f"{text!r} is no size; right is WIDTHxHEIGHT, as in 1024x1024")
+    if fault := sizes.find_fault(size):
+        raise ValueError(f"{text} is not possible: {fault}")
+    return size
 
 
 class Limits(_Part):
@@ -170,5 +323,8 @@ class Document(_Part):
     upstreams: dict[Name, Upstream] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
     aliases: dict[Name, Alias] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = Field(
+        (), strict=False, description="What is otherwise for some requests; the first that matches holds."
+    )
     limits: Limits = Field(default_factory=lambda: Limits())
     accounting: Accounting = Field(default_factory=lambda: Accounting())

@@ -11,14 +11,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 import structlog
 
+from gateway.capabilities import Fit
 from gateway.catalog import Target
 from gateway.condition import Bar, Condition, Latency
 from gateway.ids import new_id
-from gateway.job import Call
-from gateway.sizes import Shape
+from gateway.job import Quality
+from gateway.pricing import Tier, tier_of
+from gateway.sizes import SQUARE
 from gateway.store.client import StoreUnavailable
 from gateway.store.targets import Caps, Report, TargetStore, make_caps
 from gateway.verdict import Executed, Verdict
@@ -81,10 +84,10 @@ class Health:
             await asyncio.shield(self._looking)
         return self._seen
 
-    def latency(self, call: Call, target: Target) -> Latency | None:
-        """What is known of such calls there, without asking anybody."""
+    def latency(self, fit: Fit, target: Target) -> Latency | None:
+        """What is known of calls of that kind there, without asking anybody."""
         condition = self._seen.get(target.label)
-        return condition.latencies.get(kind_of(call)) if condition else None
+        return condition.latencies.get(kind_of(fit)) if condition else None
 
     def bar(self, target: Target) -> Bar | None:
         """What keeps calls away from a target, as far as the last look tells."""
@@ -92,9 +95,23 @@ class Health:
         condition = self._seen.get(target.label, Condition())
         return condition.bar(has_floor=caps.has_floor, brake=caps.brake)
 
+    def down(self) -> dict[str, Bar]:
+        """The targets that calls are kept away from for longer than a request waits, as far as the last look tells."""
+        found = ((label, self.bar(target)) for label, target in self._targets.items())
+        return {label: bar for label, bar in found if bar is not None and not bar.is_passing}
+
+    def medians(self) -> dict[tuple[str, Tier, Quality], float]:
+        """The median seconds of good calls, by target, tier and quality."""
+        return {
+            (label, cast(Tier, tier), cast(Quality, quality)): latency.median
+            for label, condition in self._seen.items()
+            for kind, latency in condition.latencies.items()
+            for quality, _, tier in [kind.partition("/")]
+        }
+
     def load(self, target: Target) -> tuple[float, float]:
         """What orders credentials of one rank, the least first: calls under way, then calls given, by weight."""
-        weight = _weight(target)
+        weight = target.weight
         busy = self._own(target.label) + self._others.get(target.label, 0)
         return busy / weight, self._passes.get(target.label, 0.0)
 
@@ -110,7 +127,7 @@ class Health:
             return bar
         self._held[permit.id] = permit
         floor = min(self._passes.values(), default=0.0)
-        self._passes[target.label] = max(self._passes.get(target.label, floor), floor) + 1 / _weight(target)
+        self._passes[target.label] = max(self._passes.get(target.label, floor), floor) + 1 / target.weight
         return permit
 
     def finish(self, permit: Permit, report: Report) -> None:
@@ -177,11 +194,11 @@ def tell_of_credential(target: Target, seconds: float) -> None:
 
 
 def report_call(
-    call: Call, target: Target, verdicts: Sequence[Verdict], *, images: int, seconds: float, presumed: int
+    fit: Fit, target: Target, verdicts: Sequence[Verdict], *, images: int, seconds: float, presumed: int
 ) -> Report:
     """What one call says of its target's health."""
     if images:
-        return Report("good", kind=kind_of(call), seconds=seconds)
+        return Report("good", kind=kind_of(fit), seconds=seconds)
     return report_failure(verdicts[-1], target, presumed=presumed) if verdicts else Report("none")
 
 
@@ -197,23 +214,11 @@ def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> Re
     return Report("unknown", presumed=presumed)
 
 
-def kind_of(call: Call) -> str:
-    """The quality and the size tier by which latencies are compared."""
-    size = call.size
-    if size is None:
-        tier = "auto"
-    elif isinstance(size, Shape):
-        tier = size.tier
-    else:
-        long = max(size.width, size.height)
-        tier = "1K" if long <= 1536 else "2K" if long <= 2048 else "4K"
-    return f"{call.quality or 'auto'}/{tier}"
+def kind_of(fit: Fit) -> str:
+    """The quality and the tier by which latencies are compared; a size that nobody knows counts as a square."""
+    return f"{fit.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"
 
 
 def caps_of(target: Target) -> Caps:
     """What the catalogue bounds of a target."""
     return make_caps(target.credential_config, target.config.health)
-
-
-def _weight(target: Target) -> int:
-    return target.credential_config.weight

@@ -6,14 +6,19 @@ Called by `api/images.py` with a caller and a checked request. Every step is som
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
-from gateway import errors, narrowing, recording, routing, shaping, tasks
+from gateway import errors, quota, quoting, recording, routing, shaping, sharing, tasks
 from gateway.auth import Caller
 from gateway.dispatch import Delivery, Outcome
+from gateway.document import Strategy
 from gateway.job import ImageJob
 from gateway.recording import Note
+from gateway.routing import Circumstances, Plan
+from gateway.rules import Asker
 from gateway.services import Services
 from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
@@ -25,8 +30,8 @@ from gateway.waiting import Patience
 class Asked:
     """One checked request: the job, the model's public name, and the form its answer should have.
 
-    `upstream` is the one that the caller chose, if it did; `note` becomes the request's record; `has_left` tells that
-    nobody waits for the answer any more.
+    `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record;
+    `has_left` tells that nobody waits for the answer any more.
     """
 
     job: ImageJob
@@ -36,25 +41,45 @@ class Asked:
     note: Note
     has_left: Callable[[], Awaitable[bool]]
     upstream: str | None = None
+    strategy: Strategy | None = None
 
 
 async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
     """From a checked request to its answer. Raises PublicError. Owns `asked.spool` from the moment the task is open."""
+    plan = await make_plan(services, caller, asked)
+    work_to_do = recorded(asked.note, _patience(caller, asked))
+    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, work_to_do)
+    if asked.form.stream:
+        return await shaping.shape_stream(services, task, asked.form)
+    ending = await tasks.wait_for(task, asked.form.answer_within)
+    return shaping.shape(services, task, ending, asked.form)
+
+
+async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
+    """What `serve` would do with this request, and whether the caller's limits have room for it. Raises PublicError."""
+    plan, refusal = await quota.look_ahead(services, caller, asked.job, await make_plan(services, caller, asked))
+    return quoting.describe_plan(plan, asked.job, asked.model, refusal)
+
+
+async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
+    """Who may serve this request of this caller, in which order. Raises PublicError."""
     found = services.catalogue.find_model(asked.model)
     if found is None:
         names = ", ".join(services.catalogue.model_names())
         raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
     caller.check_model(asked.model, found[1])
     permits = caller.check_job(asked.job, asked.upstream)
-    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits)
     await services.health.look()
-    plan = narrowing.narrow(plan, services.health.bar, services.health.load)
-    patience = _patience(caller, asked)
-    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, recorded(asked.note, patience))
-    if asked.form.stream:
-        return await shaping.shape_stream(services, task, asked.form)
-    ending = await tasks.wait_for(task, asked.form.answer_within)
-    return shaping.shape(services, task, ending, asked.form)
+    key = caller.key
+    around = Circumstances(
+        asker=Asker(key.id, key.name, key.team or ""),
+        strategy=asked.strategy,
+        medians=services.health.medians(),
+        down=services.health.down(),
+        draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
+    )
+    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits, around)
+    return sharing.share_out(plan, services.health.load)
 
 
 async def work(task: Task, patience: Patience | None = None) -> Outcome:

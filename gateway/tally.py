@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from gateway import errors
 from gateway.condition import Bar
@@ -17,6 +18,7 @@ from gateway.health import Permit
 from gateway.job import Call, Usage
 from gateway.receiving import Image
 from gateway.routing import Choice
+from gateway.sizes import Size
 from gateway.store.records import CallFact
 from gateway.verdict import Executed, Verdict
 
@@ -134,3 +136,11 @@ def choose_error(verdicts: list[Verdict]) -> PublicError:
     if waits:
         last.error.retry_after = min(waits)
     return last.error
+
+
+def describe_sizes(choice: Choice, made: list[Size]) -> dict[str, Any]:
+    """What the record of a call tells of sizes: nothing, unless one is not as it was to be."""
+    promised = choice.fit.made
+    if promised is None or all(one == promised for one in made):
+        return {}
+    return {"promised": str(promised), "made": tuple(map(str, made))}

@@ -153,12 +153,13 @@ class Gateway:
         """How its targets are, as the store knows it now."""
         return asyncio.run(read_conditions(self.store_url, list(self.services.health.targets)))
 
-    def check_all(self) -> None:
-        """Have the vendors checked now, as the process would by itself."""
+    def check(self, label: str) -> None:
+        """Have one credential checked now, as the process would by itself in its turn."""
 
         async def check() -> None:
             async with self.inside() as app:
-                await Caretaker(app.state.services, 60).check_all()
+                services: Services = app.state.services
+                await Caretaker(services, 60).check(services.health.targets[label])
 
         asyncio.run(check())
 
@@ -246,7 +247,10 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
         "aliases": {"dall-e-3": {"model": "gpt-image-2", "response_format": "url"}},
         "limits": {"fetch_timeout": 2, "header_timeout": 2, "body_idle": 2, "answer_within": 15},
     }
-    return _merge(catalogue, changes or {})
+    merged = _merge(catalogue, changes or {})
+    # Most tests say who is asked first by the order in which they name them.
+    models = {name: {"strategy": "priority", **model} for name, model in merged["models"].items()}
+    return merged | {"models": models}
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,7 +298,7 @@ class Gateways:
     """Gateways that run, one for each set of changes."""
 
     def __init__(self, simulator: Simulator, valkey: Valkey) -> None:
-        self._simulator = simulator
+        self.simulator = simulator
         self._valkey = valkey
         self._stack = contextlib.ExitStack()
         self._running: dict[str, Gateway] = {}
@@ -305,7 +309,7 @@ class Gateways:
         """The gateway with these changes to its catalogue, to its settings and to the environment of its keys."""
         name = json.dumps([changes, settings, env], sort_keys=True, default=str)
         if name not in self._running:
-            made = serve(self._simulator, self._valkey.url, changes, settings, env)
+            made = serve(self.simulator, self._valkey.url, changes, settings, env)
             self._running[name] = self._stack.enter_context(made)
         gateway = self._running[name]
         # The store is empty again; what this gateway remembers of it would surprise the next test.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from gateway.bridge import ENOUGH, Rhythm
 from gateway.condition import Latency
 from gateway.health import kind_of
-from gateway.job import Call
-from gateway.sizes import Shape, Size
+from gateway.job import Quality
+from gateway.sizes import Size
+from tests.plans import make_job, plan
 from tests.served import TASKS, Gateways
 
 
@@ -44,17 +46,15 @@ def test_learned_median_spares_polls(gateways: Gateways) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kind"),
+    ("made", "quality", "kind"),
     [
-        (None, "high/auto"),
-        (Size(1536, 1024), "high/1K"),
-        (Size(2048, 1152), "high/2K"),
-        (Size(2160, 3840), "high/4K"),
-        (Shape(16, 9, "2K"), "high/2K"),
+        (None, None, "medium/1K"),
+        (Size(1536, 1024), "high", "high/1K"),
+        (Size(2048, 1152), "high", "high/2K"),
+        (Size(2160, 3840), "low", "low/4K"),
     ],
     ids=str,
 )
-def test_sizes_are_compared_by_tier(size: Size | Shape | None, kind: str) -> None:
+def test_sizes_are_compared_by_tier(made: Size | None, quality: Quality | None, kind: str) -> None:
     """Latencies are kept for a quality and a tier: one for each size would never have enough."""
-    call = Call("call", (0,), "generation", "a cat", size, "high", None, None, None)
-    assert kind_of(call) == kind
+    assert kind_of(replace(plan(make_job()).choices[0].fit, made=made, quality=quality)) == kind

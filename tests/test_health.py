@@ -237,8 +237,8 @@ def test_places_are_shared_by_replicas(quick: Gateway, simulator: Simulator, val
 def test_low_balance_is_not_used(gateways: Gateways, floor: int) -> None:
     """A credential is checked by a free call, its balance is shown, and below its floor it is not used."""
     credential = {"key": "env:APIANY_API_KEY", "min_balance": floor}
-    gateway = gateways.open(upstreams={"apiany": {"credentials": [credential], "health": {"check_every": 60}}})
-    gateway.check_all()
+    gateway = gateways.open(upstreams={"apiany": {"credentials": [credential]}})
+    gateway.check("apiany/main")
     assert [one["path"] for one in gateway.simulator.log()] == ["/apiany/v1/credits/balance"]
     condition = gateway.conditions()["apiany/main"]
     assert condition.balance is not None
@@ -250,11 +250,10 @@ def test_low_balance_is_not_used(gateways: Gateways, floor: int) -> None:
     assert len(gateway.simulator.paid()) == (0 if floor else 1)
 
 
-def test_refused_check_cools_down(gateways: Gateways) -> None:
+def test_refused_check_cools_down(gateway: Gateway) -> None:
     """A check that is refused leaves the credential alone before any caller has met it; nothing was made."""
-    gateway = gateways.open(upstreams={"anyfast": {"health": {"check_every": 60, "cool_down": 60}}})
     gateway.simulator.fault("status", status=401, endpoint="models", upstream="anyfast")
-    gateway.check_all()
+    gateway.check("anyfast/main")
     assert [one["path"] for one in gateway.simulator.log()] == ["/anyfast/v1/models"]
     condition = gateway.conditions()["anyfast/main"]
     assert (condition.cooled_why, condition.trouble) == ("credential", "credential (401)")
@@ -263,14 +262,22 @@ def test_refused_check_cools_down(gateways: Gateways) -> None:
     assert not gateway.simulator.paid()
 
 
-def test_dead_upstream_is_only_noted(gateways: Gateways) -> None:
+def test_failed_check_is_only_noted(gateway: Gateway) -> None:
     """A check that fails otherwise is shown, and says nothing of what the upstream would make."""
-    gateway = gateways.open(upstreams={"anyfast": {"health": {"check_every": 60}}})
     gateway.simulator.fault("status", status=500, endpoint="models", upstream="anyfast")
-    gateway.check_all()
+    gateway.check("anyfast/main")
     assert gateway.conditions()["anyfast/main"].trouble == "upstream_error (500)"
     gateway.services.health.forget()
     assert gateway.generate().status_code == 200
+
+
+def test_credentials_are_checked_by_themselves(gateway: Gateway, simulator: Simulator, valkey: Valkey) -> None:
+    """A gateway that serves checks each credential soon after its start, once, and makes nothing."""
+    checked = {name: {"health": {"check_every": 60}} for name in ("anyfast", "apiany")}
+    with serve(simulator, valkey.url, {"upstreams": checked, "accounting": {"lease": 0.6}}):
+        wait_until(lambda: len(simulator.log()) == 2, "two checks")
+    assert {one["endpoint"] for one in simulator.log()} == {"models", "balance"}
+    assert gateway.conditions()["apiany/main"].balance
 
 
 def one_place(gateways: Gateways, queue: int) -> Gateway:

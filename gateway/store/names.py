@@ -110,6 +110,13 @@ PRESUMED = Name(
     "store.targets",
     "five minutes → µ$ that a target's calls may have cost",
 )
+DRIFT = Name(
+    "drift",
+    "hash",
+    "90 days after the last",
+    "store.drift",
+    "upstream, kind, parameter → how often, when last and how an upstream was not as the catalogue says",
+)
 
 NAMES = (
     PEPPER_CHECK,
@@ -142,4 +149,5 @@ NAMES = (
     PERMITS,
     LATENCY,
     PRESUMED,
+    DRIFT,
 )
