@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,6 +19,7 @@ from gateway.capabilities import Profile, shipped_profile
 from gateway.document import Alias, Credential, Document, Limits, Model, Upstream
 from gateway.pricing import Prices
 from gateway.settings import StartRefused
+from gateway.sizes import parse_size
 from gateway.strictyaml import YamlMistake, line_of, parse_yaml
 
 
@@ -236,12 +237,26 @@ def _profile(upstream: Upstream, credential: Credential) -> Profile:
         "max_n": known.max_n,
         "masked_n": known.max_n if shipped.masked_n > 1 else None,
         "edit_quality": known.edit_quality,
-        "masked_quality": known.edit_quality if upstream.kind == "anyfast" else None,
+        # apiany's masked endpoint has no such field.
+        "masked_quality": known.edit_quality if upstream.kind != "apiany" else None,
         "max_references": known.max_references,
         "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
         "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
+        "formats": known.formats,
+        "passes_user": known.pass_user,
+        "backgrounds": (*shipped.backgrounds, "transparent") if known.transparent else None,
+        **_sizes(known.sizes),
     }
     return shipped.change(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _sizes(names: Literal["exact"] | tuple[str, ...] | None) -> dict[str, Any]:
+    if not isinstance(names, tuple):
+        return {"sizes": names}
+    return {
+        "sizes": tuple(size for name in names if (size := parse_size(name))),
+        "takes_auto_size": "auto" in names,
+    }
 
 
 def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> Target:
@@ -256,13 +271,16 @@ def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> 
     )
 
 
-SIMULATOR_KEYS = {"anyfast": "sim-direct", "anyfast-c": "sim-c", "apiany": "sim-apiany"}
+SIMULATOR_KEYS = {"anyfast": "sim-direct", "anyfast-c": "sim-c", "apiany": "sim-apiany", "openai": "sim-openai"}
 """The keys that the built-in simulator takes; see `docs/simulator.md`."""
 
+_BY_TOKENS = Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}})
+
 EXAMPLE_PRICES = {
-    "anyfast": Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}}),
+    "anyfast": _BY_TOKENS,
     "anyfast-c": Prices(per_image="0.03"),
     "apiany": Prices(by_size={"any": {"1K": "0.015", "2K": "0.03", "4K": "0.06"}}, per_thousand_credits="1.00"),
+    "openai": _BY_TOKENS,
 }
 """What the built-in simulator writes into its book; no vendor's price list is behind the flat ones."""
 

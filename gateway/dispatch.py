@@ -10,16 +10,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Any
 
 import structlog
 
 from gateway import errors, fanout, pricing
-from gateway.artifacts import Artifact
+from gateway.artifacts.links import link
 from gateway.bridge import Bridge
 from gateway.errors import PublicError
 from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
-from gateway.receiving import Image, Receiver
+from gateway.receiving import Image, Promise, Receiver
 from gateway.routing import Choice, Plan
 from gateway.services import Services
 from gateway.sizes import Size
@@ -177,35 +178,48 @@ class Delivery:
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
         under_way.usage, under_way.credits = made.usage, made.credits
         for slot, (got, revised_prompt) in zip(call.slots, made.pictures, strict=False):
-            taken = got if isinstance(got, Failure) else await self._receive(got)
+            taken = got if isinstance(got, Failure) else await self._receive(got, choice, slot)
             if isinstance(taken, Failure):
                 under_way.verdicts.append(self._judge(choice, taken, tally, [slot]))
                 continue
             usage = made.usage if slot == call.slots[-1] else None
-            upstream, label = choice.target.upstream, choice.target.label
-            under_way.images.append(Image(slot, taken, upstream, label, revised_prompt, usage))
+            under_way.images.append(replace(taken, revised_prompt=revised_prompt, usage=usage))
+            if taken.is_withheld:
+                under_way.verdicts.append(self._judge(choice, self._describe_withheld(taken, choice), tally, [slot]))
         # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
         for slot in call.slots[len(made.pictures) :]:
             missing = Failure("body", message=f"{len(made.pictures)} of {call.n} images came")
             under_way.verdicts.append(self._judge(choice, missing, tally, [slot]))
 
-    async def _receive(self, blob: Blob) -> Artifact | Failure:
+    async def _receive(self, blob: Blob, choice: Choice, slot: int) -> Image | Failure:
         """One picture's trouble must not take the others, which are paid."""
+        promise = Promise(choice.fit.made, choice.other_size)
+        receiver = Receiver(self.services.darkroom, self.services.artifacts)
         try:
-            return await Receiver(self.services.darkroom, self.services.artifacts).receive(blob, self.job, self.spool)
+            artifact, made = await receiver.receive(blob, self.job, self.spool, promise)
         except CallFailed as failed:
             return failed.failure
         except Exception as error:  # noqa: BLE001 (the same)
             _log.exception("a picture could not be taken in")
             return Failure("collect", message=type(error).__name__)
+        image = Image(slot, artifact, made, choice.target.upstream, choice.target.label)
+        if not promise.is_broken_by(made):
+            return image
+        self.services.drift.note(choice.target.upstream, "made", "size", f"{promise.size} became {made}")
+        return replace(image, is_withheld=promise.other_size == "refuse")
+
+    def _describe_withheld(self, image: Image, choice: Choice) -> Failure:
+        where = link(image.artifact.id, image.artifact.expires, self.services.signing_key)
+        return Failure("body", message=f"it made {image.made} in place of {choice.fit.made}, which is kept at {where}")
 
     async def _settle(self, under_way: _Call, tally: _Tally) -> None:
         """Book what the call cost, then hand its images out: what a caller has is always paid for."""
-        choice, call, images = under_way.choice, under_way.call, under_way.images
+        choice, call = under_way.choice, under_way.call
+        images = [image for image in under_way.images if not image.is_withheld]
+        made = [image.made for image in under_way.images]
         usd: int | None = 0
         state: Settled = "void"
-        if images:
-            made = [Size(image.artifact.width, image.artifact.height) for image in images]
+        if made:
             usd = pricing.bill(
                 choice.target.prices, self.job, choice.fit, made, usage=under_way.usage, charged=under_way.credits
             )
@@ -232,6 +246,7 @@ class Delivery:
                 images=len(images),
                 usd=usd,
                 state=state,
+                **_describe_sizes(choice, made),
             )
         )
 
@@ -247,6 +262,9 @@ class Delivery:
         if is_paid and verdict.executed is not Executed.NO:
             tally.calls += 1
         tally.verdicts.append(verdict)
+        if verdict.drift:
+            unknown = "model" if verdict.kind == "missing" else None
+            self.services.drift.note(choice.target.upstream, "refused", failure.param or unknown)
         if not verdict.elsewhere and not verdict.again:
             tally.open = [slot for slot in tally.open if slot not in slots]
         # One refusal by a safety system speaks for the prompt, and every further call might be billed.
@@ -289,6 +307,14 @@ class Delivery:
             error=None if len(images) == self.job.n else _choose_error(tally.verdicts),
             facts=tuple(tally.facts),
         )
+
+
+def _describe_sizes(choice: Choice, made: list[Size]) -> dict[str, Any]:
+    """What the record of a call tells of sizes: nothing, unless one is not as it was to be."""
+    promised = choice.fit.made
+    if promised is None or all(one == promised for one in made):
+        return {}
+    return {"promised": str(promised), "made": tuple(map(str, made))}
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:

@@ -6,6 +6,7 @@ and no environment.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -24,6 +25,12 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 
+_SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
+_SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
+SizeName = Annotated[str, Field(pattern=f"^({_SIZE_NAME.pattern})$")]
+
+OtherSize = Literal["tell", "resize", "refuse"]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -36,6 +43,27 @@ class Capabilities(_Part):
     masks: bool | None = Field(None, description="Whether edits with a mask are taken.")
     edit_quality: bool | None = Field(None, description="Whether `quality` may be sent on edits.")
     max_references: int | None = Field(None, ge=1, le=16, description="Reference images an edit may have.")
+    formats: tuple[Literal["png", "jpeg", "webp"], ...] | None = Field(
+        None, min_length=1, strict=False, description="Formats it makes itself; the others are converted here."
+    )
+    sizes: Literal["exact"] | tuple[SizeName, ...] | None = Field(
+        None,
+        description="`exact`: any size of the rules. A list: those it makes, with `auto` where it may choose itself.",
+    )
+    transparent: bool | None = Field(None, description="Whether it makes transparent backgrounds; `openai` alone.")
+    pass_user: bool | None = Field(
+        None, description="Whether it is told `user` or `safety_identifier`, personal data; `openai` alone."
+    )
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _is_list_of_sizes(cls, value: object) -> object:
+        if value is None or value == "exact":
+            return value
+        names = [str(one) for one in value] if isinstance(value, list) else []
+        if not any(_SIZE.fullmatch(name) for name in names) or not all(map(_SIZE_NAME.fullmatch, names)):
+            raise ValueError("must be `exact`, or a list as in [auto, 1024x1024], with at least one size")
+        return tuple(names)
 
 
 class Credential(_Part):
@@ -67,7 +95,7 @@ class Timeouts(_Part):
 class Upstream(_Part):
     """A vendor endpoint."""
 
-    kind: Literal["anyfast", "apiany"] = Field(description="The dialect it speaks.")
+    kind: Literal["anyfast", "apiany", "openai"] = Field(description="The dialect it speaks.")
     base_url: str = Field(description="Where `/v1/...` begins.")
     model: Name = Field(description="The upstream's own model id.")
     credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
@@ -90,7 +118,17 @@ class Upstream(_Part):
         extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
         if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
             raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
+        if parts.path.rstrip("/").endswith("/v1"):
+            raise ValueError(f"leave `/v1` out, the gateway adds it: {value.rstrip('/').removesuffix('/v1')}")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_such_capabilities(self) -> Upstream:
+        if self.kind != "openai":
+            for credential in self.credentials:
+                if credential.capabilities.transparent or credential.capabilities.pass_user:
+                    raise ValueError(f"{self.kind} takes no `transparent` and no `pass_user`; only `openai` does")
+        return self
 
 
 class Model(_Part):
@@ -112,6 +150,11 @@ class Model(_Part):
     compromises: Literal["tell", "refuse"] = Field(
         "tell",
         description="`refuse`: never use a target that cannot honour a size, quality, n, mask or format that was set.",
+    )
+    other_size: OtherSize = Field(
+        "tell",
+        description="What becomes of a picture of another size than its upstream was to make: handed out and told, "
+        "made the right size here, or kept back with an error. It is paid for in any case.",
     )
 
 

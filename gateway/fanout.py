@@ -26,6 +26,8 @@ def split(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
             output_format=fit.output_format,
             compression=None if fit.transcode else job.output_compression,
             moderation=fit.moderation,
+            background=fit.background,
+            end_user=job.end_user if fit.passes_user else None,
         )
         for group in groups
     ]

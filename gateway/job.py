@@ -51,7 +51,7 @@ class ImageJob:
 class Call:
     """One paid POST at a target, for the slots it names. None means: not sent.
 
-    `slots` are indexes into the task's n images; `compression` is 0-100 and only for jpeg.
+    `slots` are indexes into the task's n images; `compression` is 0-100 and never for png.
     """
 
     id: str
@@ -63,6 +63,8 @@ class Call:
     output_format: Format | None
     compression: int | None
     moderation: Literal["low"] | None
+    background: Background | None = None
+    end_user: str | None = field(default=None, repr=False)
 
     @property
     def n(self) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from gateway.metadata import Damaged, Format, copy_pieces, read_layout
-from gateway.pixels import LARGEST_EDGE, Undecodable, reencode
+from gateway.pixels import LARGEST_EDGE, Undecodable, Wanted, reencode
 from gateway.spool import Blob, Spool, StorageFullError
 
 __all__ = ["Darkroom", "Format", "NotAPicture", "Picture", "UnfitMask", "check_mask", "looks_like", "sniff"]
@@ -170,25 +170,37 @@ class Darkroom:
             blob = await spool.blob(blob)
         return picture if blob is None else replace(picture, blob=blob)
 
-    async def convert(self, picture: Picture, into: Format, spool: Spool, *, quality: int | None = None) -> Picture:
+    async def convert(
+        self,
+        picture: Picture,
+        into: Format,
+        spool: Spool,
+        *,
+        quality: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Picture:
         """The picture as `into`, upright, with its ICC profile; onto white where it was transparent and JPEG is not.
+
+        `size` makes it of just so many pixels: resampled, and cut at two edges where its proportions are others.
 
         `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None; a JPEG is never written above 95,
         where files double and nothing is seen. The same Picture, metadata and all, where it is already so and no
         quality was asked for.
         Raises NotAPicture when its pixels cannot be decoded.
         """
-        if picture.format == into and picture.orientation == 1 and (quality is None or into == "png"):
+        is_so = picture.format == into and picture.orientation == 1 and (quality is None or into == "png")
+        if is_so and size in (None, (picture.width, picture.height)):
             return picture
-        if max(picture.width, picture.height) > LARGEST_EDGE[into]:
+        width, height = size or (picture.width, picture.height)
+        if max(width, height) > LARGEST_EDGE[into]:
             raise NotAPicture(
-                f"A {picture.width}x{picture.height} picture cannot be a {_NAMES[into]}: "
+                f"A {width}x{height} picture cannot be a {_NAMES[into]}: "
                 f"its edges are at most {LARGEST_EDGE[into]} pixels."
             )
         clean = await self.strip(picture, spool)
         target = spool.new_path()
         try:
-            await _finish(self._decoders, _reencode, clean, target, into, quality)
+            await _finish(self._decoders, _reencode, clean, target, Wanted(into, quality, size))
         finally:
             if clean.blob.path is not None and clean is not picture:
                 await _finish(self._walkers, clean.blob.path.unlink, True)
@@ -269,9 +281,9 @@ def _write(pieces: Iterable[bytes], path: Path) -> Blob:
     return Blob(size, digest.hexdigest(), path=path)
 
 
-def _reencode(picture: Picture, target: Path, into: Format, quality: int | None) -> None:
+def _reencode(picture: Picture, target: Path, wanted: Wanted) -> None:
     with picture.blob.open() as source:
         try:
-            reencode(source, picture.format, picture.orientation, target, into, quality)
+            reencode(source, picture.format, picture.orientation, target, wanted)
         except Undecodable as error:
             raise NotAPicture(f"The {_NAMES[picture.format]} cannot be converted: {error}.") from error

@@ -10,10 +10,11 @@ import io
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -73,17 +74,29 @@ class Undecodable(Exception):
     """The pixels cannot be read; `str` is the decoder's reason."""
 
 
-def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, into: Format, quality: int | None) -> None:
-    """Write the picture in `source` to `target`.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be written; `size` None keeps the picture's own."""
+
+    form: Format
+    quality: int | None = None
+    size: tuple[int, int] | None = None
+
+
+def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wanted: Wanted) -> None:
+    """Write the picture in `source` to `target`; in another size it keeps its proportions, and loses an edge.
 
     `quality` is OpenAI's `output_compression`, 0-100, best at 100; it means nothing to a PNG. Memory: up to three
     copies of the pixels at 4 bytes each. Raises Undecodable and StorageFullError, and leaves no file behind.
     """
+    into, quality = wanted.form, wanted.quality
     image = _decode(source, form)
     profile: bytes | None = image.info.pop("icc_profile", None)
     image = _in_plain_mode(image, into, profile)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
+    if wanted.size is not None and image.size != wanted.size:
+        image = ImageOps.fit(image, wanted.size, Image.Resampling.LANCZOS)
     options = _options(into, quality)
     if profile and profile[16:20] == (b"GRAY" if image.mode in ("L", "LA", "I;16") else b"RGB "):
         options["icc_profile"] = profile

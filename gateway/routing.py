@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from gateway import errors, pricing, rules, sizes, strategies
 from gateway.capabilities import Fit, Unfit, fit
 from gateway.catalog import Catalogue, Target
-from gateway.document import Model, Strategy
+from gateway.document import Model, OtherSize, Strategy
 from gateway.job import ImageJob, Quality
 from gateway.permits import Permits
 from gateway.pricing import Quote, Tier
@@ -28,11 +28,13 @@ class Choice:
     """A target that can serve the job, how, and what that would cost; a price of None is not known.
 
     `quote` is for one image, `total` for the whole job in `calls` calls. `reason` says why it stands where it does.
+    `other_size` is what becomes of a picture of another size than `fit` promises.
     """
 
     target: Target
     fit: Fit
     quote: Quote | None = None
+    other_size: OtherSize = "tell"
     total: Quote | None = None
     calls: int = 1
     reason: str = ""
@@ -105,7 +107,7 @@ def plan(
         if isinstance(found, Unfit):
             rejections.append(_reject(target, found))
         else:
-            choices.append(_price(job, target, found))
+            choices.append(_price(job, target, found, model.other_size))
     rejections += barred
     if not choices:
         raise _explain(model_name, rejections)
@@ -167,11 +169,12 @@ def _fit(job: ImageJob, target: Target, route: Route, permits: Permits) -> Fit |
     return found
 
 
-def _price(job: ImageJob, target: Target, found: Fit) -> Choice:
+def _price(job: ImageJob, target: Target, found: Fit, other_size: OtherSize) -> Choice:
     return Choice(
         target,
         found,
         quote=pricing.quote(target.prices, job, found),
+        other_size=other_size,
         total=pricing.quote_job(target.prices, job, found),
         calls=len(pricing.count_calls(job.n, found.per_call)),
     )

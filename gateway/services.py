@@ -27,6 +27,7 @@ from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
+from gateway.store.drift import DriftBook
 from gateway.store.history import History
 from gateway.store.keycache import KeyCache
 from gateway.store.keys import KeyStore
@@ -67,6 +68,7 @@ class Services:
     refusals: Refusals
     usage: Usage
     changes: Changes
+    drift: DriftBook
     upstreams: Mapping[str, Upstream]
     fetcher: Fetcher
     reference_fetcher: Fetcher
@@ -100,6 +102,7 @@ class Services:
         await self.darkroom.close()
         self.refusals.flush()
         await self.recorder.aclose()
+        await self.drift.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
         await self.pulse.stop()
@@ -113,6 +116,11 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
         return open_store(settings.storage_url, settings.data_dir / "artifacts", ttl_s)
     except ValueError as error:
         raise SettingsError([f"GATEWAY_STORAGE_URL: {error}"]) from error
+
+
+def _open_witness(settings: Settings, lease_s: float) -> Witness:
+    """This worker's name and memory. Only a store that is the data folder's own can be remembered by the folder."""
+    return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
@@ -149,22 +157,15 @@ def open_services(
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
     limits = catalogue.limits
-    paid = open_client(AiohttpTransport(fresh=True))
-    pooled = open_client(AiohttpTransport(fresh=False))
+    paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
-    upstreams: dict[str, Upstream] = {
-        target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
-        for target in catalogue.targets
-    }
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
-    # Only a store that is this folder's own can be remembered by it.
-    memory = settings.data_dir / LEDGER_ID if settings.redis_url is None else None
-    witness = Witness(new_id("worker"), memory, accounting.lease)
+    witness = _open_witness(settings, accounting.lease)
     history = History(batcher, redis, accounting)
     recorder = Recorder(history.write)
     return Services(
@@ -181,12 +182,16 @@ def open_services(
         wrong_keys=WrongKeys(redis),
         operators=OperatorStore(redis, pepper),
         changes=Changes(redis, accounting),
+        drift=DriftBook(redis),
         task_store=TaskStore(redis),
         history=history,
         recorder=recorder,
         refusals=Refusals(recorder.note),
         usage=Usage(redis, accounting),
-        upstreams=upstreams,
+        upstreams={
+            target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
+            for target in catalogue.targets
+        },
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
         darkroom=darkroom,

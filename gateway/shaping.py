@@ -84,17 +84,17 @@ async def shape_stream(services: Services, task: Task, form: AnswerForm) -> Shap
 
 def describe(task: Task, outcome: Outcome) -> dict[str, str]:
     """What the gateway did, as answer headers."""
-    made = f"{outcome.images[0].artifact.width}x{outcome.images[0].artifact.height}" if outcome.images else "none"
     headers = {
         "x-gateway-task": task.id,
         "x-gateway-upstream": ",".join(outcome.upstreams),
         "x-gateway-calls": str(outcome.calls),
-        "x-gateway-size": f"{task.job.size or 'auto'}->{made}",
+        "x-gateway-size": _tell_size(task, outcome.images[0]) if outcome.images else f"{_asked_size(task)}->none",
     }
     headers |= _describe_money(task)
     if len(outcome.images) < task.job.n:
         headers["x-gateway-delivered"] = f"{len(outcome.images)}/{task.job.n}"
-    if dropped := (*task.job.dropped, *outcome.dropped):
+    # Real parameters before names that nobody knows, of which there may be too many to tell.
+    if dropped := (*outcome.dropped, *task.job.dropped):
         headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
 
@@ -122,9 +122,10 @@ def _explain(task: Task, ending: Ending) -> errors.PublicError:
 
 def _json_parts(services: Services, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
     first = outcome.images[0].artifact
-    head: dict[str, Any] = {"created": first.created, "background": "opaque", "output_format": first.format}
+    choice = _find_choice(plan, outcome.images[0])
+    head: dict[str, Any] = {"created": first.created, "background": _background(choice), "output_format": first.format}
     # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
-    if (choice := _find_choice(plan, outcome.images[0])) and choice.fit.quality:
+    if choice and choice.fit.quality:
         head["quality"] = choice.fit.quality
     head["size"] = f"{first.width}x{first.height}"
     if outcome.usage:
@@ -180,7 +181,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
         "created_at": artifact.created,
         "output_format": artifact.format,
         "quality": (choice.fit.quality if choice else None) or "auto",
-        "background": "opaque",
+        "background": _background(choice),
         "size": f"{artifact.width}x{artifact.height}",
         "revised_prompt": image.revised_prompt,
         "usage": _usage(image.usage) if image.usage else None,
@@ -189,8 +190,8 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "index": image.slot,
             "upstream": image.upstream,
             "cost_usd": None if image.usd is None else show_usd(image.usd),
-            "size": f"{task.job.size or 'auto'}->{artifact.width}x{artifact.height}",
-            "dropped": [*task.job.dropped, *(choice.fit.dropped if choice else ())],
+            "size": _tell_size(task, image),
+            "dropped": [*(choice.fit.dropped if choice else ()), *task.job.dropped],
         },
     }
     return [f"event: {kind}\ndata: ".encode(), *_item_parts(services, image, form, rest), b"\n\n"]
@@ -233,6 +234,21 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
 def _find_choice(plan: Plan, image: Image) -> Choice | None:
     """How the credential that made the image was asked."""
     return next((choice for choice in plan.choices if choice.target.label == image.target), None)
+
+
+def _asked_size(task: Task) -> str:
+    return str(task.job.size or "auto")
+
+
+def _tell_size(task: Task, image: Image) -> str:
+    """Asked and made; and what it was made into here, where the upstream made another size than it was to make."""
+    resized = f"->{image.size}" if image.size != image.made else ""
+    return f"{_asked_size(task)}->{image.made}{resized}"
+
+
+def _background(choice: Choice | None) -> str:
+    """Upstreams make opaque pictures unless they were told otherwise."""
+    return "transparent" if choice and choice.fit.background == "transparent" else "opaque"
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

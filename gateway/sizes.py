@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 EDGE_STEP = 16
@@ -66,6 +67,8 @@ SEVEN = (
 )
 """All that apiany makes, whatever it is asked for (its public documentation)."""
 
+THREE = SEVEN[:3]
+"""What every GPT image model of OpenAI makes (its published specification)."""
 
 RATIOS = frozenset(
     {"1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "9:21"}
@@ -139,10 +142,11 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
     return Size(long, short) if width >= height else Size(short, long)
 
 
-def snap(size: Size) -> Size:
-    """What apiany makes of a size: the nearest of its seven that keeps the orientation, edges compared as ratios.
+def snap(size: Size, among: Sequence[Size] = SEVEN) -> Size:
+    """The nearest of some sizes that keeps the orientation where one does, edges compared as ratios.
 
-    Its documentation gives 1280x720 -> 1536x1024, 1920x1080 -> 2048x1152 and 1440x2560 -> 2160x3840.
+    Among the seven it is what apiany makes of a size: its documentation gives 1280x720 -> 1536x1024, 1920x1080 ->
+    2048x1152 and 1440x2560 -> 2160x3840.
     """
 
     def distance(made: Size) -> float:
@@ -151,7 +155,7 @@ def snap(size: Size) -> Size:
     def turn(one: Size) -> int:
         return (one.width > one.height) - (one.width < one.height)
 
-    return min((made for made in SEVEN if turn(made) == turn(size)), key=distance)
+    return min([made for made in among if turn(made) == turn(size)] or among, key=distance)
 
 
 def _near(edge: float) -> int:

@@ -20,7 +20,7 @@ MAX_PROMPT = 32_000
 MAX_N = 10
 
 _QUALITIES = {"low": "low", "medium": "medium", "high": "high", "standard": "medium", "hd": "high", "auto": None}
-_TOLD = ("input_fidelity", "style", "user", "safety_identifier", "callback_url")
+_TOLD = ("input_fidelity", "style", "callback_url")
 """Valid parameters that no upstream takes: dropped, and named in the answer's header."""
 
 _OTHER_MODELS = ("complexity", "svg", "markup")

@@ -270,7 +270,7 @@ class Gateways:
     """Gateways that run, one for each set of changes."""
 
     def __init__(self, simulator: Simulator, valkey: Valkey) -> None:
-        self._simulator = simulator
+        self.simulator = simulator
         self._valkey = valkey
         self._stack = contextlib.ExitStack()
         self._running: dict[str, Gateway] = {}
@@ -281,7 +281,7 @@ class Gateways:
         """The gateway with these changes to its catalogue, to its settings and to the environment of its keys."""
         name = json.dumps([changes, settings, env], sort_keys=True, default=str)
         if name not in self._running:
-            made = serve(self._simulator, self._valkey.url, changes, settings, env)
+            made = serve(self.simulator, self._valkey.url, changes, settings, env)
             self._running[name] = self._stack.enter_context(made)
         gateway = self._running[name]
         # The store is empty again; what this gateway remembers of it would surprise the next test.

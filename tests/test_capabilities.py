@@ -1,5 +1,6 @@
 """The translation table: what each shipped upstream sends and makes for what a caller asks, or why it cannot."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from gateway import sizes
 from gateway.capabilities import Fit, Profile, Unfit, fit, shipped_profile
 from gateway.job import Operation
 from gateway.sizes import Shape, Size
+from gateway.spool import Blob
 from tests.plans import make_job, picture, shipped, target
 
 UPSTREAMS = ("anyfast", "anyfast-c", "apiany")
@@ -206,3 +208,94 @@ def test_variant_never_gets_n(model: str, group: str, max_n: int, masked: int) -
     """The cost-effective variant documents no `n` in any group."""
     profile = shipped_profile("anyfast", model, group)
     assert (profile.max_n, profile.masked_n) == (max_n, masked)
+
+
+GENERAL, FIRST = (shipped_profile("openai", model, "default") for model in ("gpt-image-2", "gpt-image-1"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile", "expected"),
+    [
+        ({}, GENERAL, {"size": None, "made": None, "quality": "medium", "output_format": "png", "background": None}),
+        ({"n": 10, "size": Size(1920, 1088)}, GENERAL, {"per_call": 10, "made": Size(1920, 1088)}),
+        ({"size": Shape(16, 9, "4K")}, GENERAL, {"size": Size(3840, 2160), "compromises": ()}),
+        ({"output_format": "webp"}, GENERAL, {"output_format": "webp", "transcode": False}),
+        ({"background": "opaque"}, GENERAL, {"background": "opaque"}),
+        ({"moderation": "low"}, GENERAL, {"moderation": "low", "dropped": ()}),
+        ({"operation": "edit", "moderation": "low"}, GENERAL, {"moderation": None, "dropped": ("moderation",)}),
+        (
+            {"operation": "edit", "masked": True, "images": 16, "n": 3, "quality": "low"},
+            GENERAL,
+            {"per_call": 10, "quality": "low", "compromises": ()},
+        ),
+        ({"explicit": frozenset({"user"})}, GENERAL, {"dropped": ("user",), "passes_user": False}),
+        (
+            {"explicit": frozenset({"user", "safety_identifier"})},
+            GENERAL.change(passes_user=True),
+            {"dropped": (), "passes_user": True},
+        ),
+        (
+            {"background": "transparent", "output_format": "webp"},
+            GENERAL.change(backgrounds=("transparent",), formats=("png",)),
+            {"background": "transparent", "output_format": "png", "transcode": True},
+        ),
+        ({"output_format": "png"}, GENERAL.change(formats=("jpeg",)), {"output_format": "jpeg", "transcode": True}),
+        ({"size": Size(1536, 1024)}, FIRST, {"made": Size(1536, 1024), "compromises": ()}),
+        ({"size": Shape(16, 9, "2K")}, FIRST, {"size": Size(1536, 1024), "compromises": ("size",)}),
+        ({}, FIRST.change(takes_auto_size=False), {"size": Size(1024, 1024), "compromises": ()}),
+        ({"size": Shape(9, 16, "1K")}, FIRST.change(sizes=(Size(1024, 1024),)), {"made": Size(1024, 1024)}),
+    ],
+)
+def test_openais_own_dialect_is_kept(asked: dict[str, Any], profile: Profile, expected: dict[str, Any]) -> None:
+    """What OpenAI's specification takes is sent as it was asked for; what it cannot do is made here or told."""
+    found = fit(make_job(**asked), profile)
+    assert isinstance(found, Fit)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile", "unfit"),
+    [
+        ({"background": "transparent"}, GENERAL, Unfit("it makes no transparent backgrounds", "background")),
+        (
+            {"background": "transparent"},
+            GENERAL.change(backgrounds=("transparent",), formats=("jpeg",)),
+            Unfit("it makes no transparent backgrounds", "background"),
+        ),
+        (
+            {"size": Size(2048, 2048)},
+            FIRST,
+            Unfit("it makes only 1024x1024, 1536x1024, 1024x1536", "size"),
+        ),
+        (
+            {"operation": "edit", "mask": replace(picture(), blob=Blob(4_000_000, "")), "images": 1},
+            GENERAL,
+            Unfit("its masks must be smaller than 4,000,000 bytes", "mask"),
+        ),
+    ],
+)
+def test_openais_own_refusals_are_readable(asked: dict[str, Any], profile: Profile, unfit: Unfit) -> None:
+    """What the specification excludes has a reason and the field in the way."""
+    assert fit(make_job(**asked), profile) == unfit
+
+
+def test_listed_size_nearest_is_told() -> None:
+    """An endpoint of few sizes is sent the nearest of them, for it would refuse another."""
+    found = fit(make_job(size=Size(1920, 1088)), FIRST, allows_nearest=True)
+    assert isinstance(found, Fit)
+    assert (found.size, found.made, found.compromises) == (Size(1536, 1024), Size(1536, 1024), ("size",))
+
+
+@pytest.mark.parametrize(
+    ("model", "exact"),
+    [
+        ("gpt-image-2", True),
+        ("gpt-image-2-2026-04-21", True),
+        ("openai/gpt-image-2", True),
+        ("gpt-image-1.5", False),
+        ("a-deployment", False),
+    ],
+)
+def test_only_documented_models_make_any_size(model: str, exact: bool) -> None:
+    """A model that nobody documented gets the three sizes that all of them make."""
+    assert shipped_profile("openai", model, "default").sizes == ("exact" if exact else sizes.THREE)

@@ -226,6 +226,36 @@ async def test_nothing_to_convert_is_free(darkroom, spool):
     assert (await darkroom.convert(jpeg, "jpeg", spool, quality=30)).blob.sha256 != jpeg.blob.sha256
 
 
+@pytest.mark.parametrize("into", FORMS)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+async def test_every_kind_is_resized(mode, into, darkroom, spool):
+    """A picture becomes one of exactly so many pixels, larger or smaller, in its format and with its alpha."""
+    image = Image.new("I;16", (24, 16), 32_896) if mode == "I;16" else picture("RGB").convert(mode)
+    found = await darkroom.probe(await spool.blob(encoded(image, "png")))
+    for size in ((48, 32), (12, 8), (40, 40)):
+        made = await darkroom.convert(found, into, spool, size=size)
+        assert (made.format, made.width, made.height) == (into, *size)
+        assert shown(await made.blob.read()).size == size
+        if mode == "I;16" and into == "png":
+            with Image.open(io.BytesIO(await made.blob.read())) as sixteen:
+                assert sixteen.getpixel((3, 3)) == 32_896
+
+
+async def test_resized_picture_keeps_its_proportions(darkroom, spool):
+    """What does not fit the other shape is cut off evenly; nothing is stretched."""
+    image = Image.new("RGB", (40, 20), "red")
+    image.paste("blue", (10, 0, 30, 20))
+    found = await darkroom.probe(await spool.blob(encoded(image, "png")))
+    made = shown(await (await darkroom.convert(found, "png", spool, size=(20, 20))).blob.read())
+    assert {made.getpixel(point) for point in ((2, 2), (10, 10), (17, 17))} == {(0, 0, 255, 255)}
+
+
+async def test_right_size_is_left_alone(darkroom, spool):
+    """A picture of the size that is wanted is handed back as it is."""
+    found = await darkroom.probe(await spool.blob(encoded(picture(), "png")))
+    assert await darkroom.convert(found, "png", spool, size=(found.width, found.height)) is found
+
+
 async def test_too_wide_for_webp(darkroom, spool):
     """A picture wider than WebP allows is refused with the limit."""
     found = await darkroom.probe(await spool.blob(encoded(Image.new("L", (17_000, 2)), "png")))

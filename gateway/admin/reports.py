@@ -105,6 +105,8 @@ class RecordedCall(Answer):
     images: int
     usd: str | None
     state: str
+    promised: str | None = Field(None, description="The size that was to be made, where another was.")
+    made: list[str] = Field(default_factory=list, description="The sizes that were made, where one was another.")
 
 
 class RequestRecord(Answer):

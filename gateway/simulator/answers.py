@@ -71,9 +71,9 @@ class Refusal(Exception):
 
 
 def vendor_error(upstream: str, message: str, kind: str, code: object, param: str | None = None) -> dict[str, object]:
-    """The error object of a vendor: only apiany names the parameter."""
+    """The error object of a vendor: only Anyfast's does not name the parameter."""
     error: dict[str, object] = {"message": message, "type": kind, "code": code}
-    if upstream == "apiany":
+    if upstream != "anyfast":
         error["param"] = param
     return error
 

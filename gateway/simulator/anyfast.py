@@ -3,14 +3,11 @@
 Reads requests strictly, draws, answers; where two pages disagree the stricter reading is held.
 """
 
-import time
 from decimal import Decimal
 
 from starlette.routing import Route
 
-from gateway.simulator import faults
-from gateway.simulator.answers import Answer, Blob, Refusal, answer_json
-from gateway.simulator.drawing import MEDIA_TYPES, Drawn, Picture
+from gateway.simulator.answers import Answer, Refusal, answer_json
 from gateway.simulator.exchange import Exchange, Handler, VendorEndpoint
 from gateway.simulator.fields import (
     Fields,
@@ -23,11 +20,11 @@ from gateway.simulator.fields import (
     refuse_query,
     refuse_undocumented,
 )
-from gateway.simulator.files import base_url, serve_file, show_unknown
+from gateway.simulator.files import serve_file, show_unknown
+from gateway.simulator.instant import Manner, fulfil
 from gateway.simulator.keys import GPT_IMAGE_2, GPT_IMAGE_2_C
-from gateway.simulator.making import POLICY_WORD, Order, apply_faults, book, compose, latency_of, wait
+from gateway.simulator.making import Order
 from gateway.simulator.pricing import token_price, usage
-from gateway.simulator.rules import Struck
 from gateway.simulator.sizes import Size, broken_rule, parse_size, show_size
 from gateway.simulator.uploads import Upload
 from gateway.simulator.world import World
@@ -41,7 +38,6 @@ _GENERATION = {
     GPT_IMAGE_2_C: _EITHER | {"quality", "moderation", "response_format"},
 }
 _EDIT = {GPT_IMAGE_2: _EITHER | {"n"}, GPT_IMAGE_2_C: _EITHER | {"response_format"}}
-_FORMS = ("url", "data_url", "b64_data_url", "b64_json")
 _FILES = frozenset({"image", "image[]", "mask"})
 
 
@@ -192,58 +188,11 @@ def _price(exchange: Exchange, order: Order) -> Decimal:
 
 
 async def _fulfil(exchange: Exchange, order: Order) -> Answer:
-    await exchange.meet("before")
-    struck = exchange.take("work")
-    policy = struck.get(faults.Policy)
-    if policy or POLICY_WORD in order.prompt:
-        code = (policy and policy.code) or "content_policy_violation"
-        message = "Your request was rejected as a result of our safety system."
-        raise Refusal(400, code, message, kind="image_generation_user_error")
-    order = apply_faults(order, struck)
-    book(exchange, order, _price(exchange, order))
-    await exchange.meet("after")
-    await wait(latency_of(exchange, struck))
-    return await _answer(exchange, order, struck)
+    manner = Manner("content_policy_violation", _price, _describe, revises_prompt=True)
+    return await fulfil(exchange, order, manner)
 
 
-async def _answer(exchange: Exchange, order: Order, struck: Struck) -> Answer:
-    shape_fault = struck.get(faults.Shape)
-    shape = shape_fault.shape if shape_fault else order.response_format
-    form = shape if shape in _FORMS else order.response_format
-    pictures = compose(exchange, order, struck)
-    body: dict[str, object] = {"created": int(time.time())}
-    no_image = struck.get(faults.NoImage)
-    if no_image:
-        body |= _no_data(no_image, order.n)
-        images = 0
-    else:
-        body["data"] = [await _item(exchange, picture, form) for picture in pictures]
-        images = order.n
-    if order.model == GPT_IMAGE_2:
-        body["usage"] = usage(order.prompt, order.input_sizes, order.size, order.quality, order.n)
-    if shape == "no_created":
-        del body["created"]
-    if shape == "no_usage":
-        body.pop("usage", None)
-    if shape == "with_size":
-        body |= {"size": show_size(order.size), "quality": order.quality, "output_format": order.format}
-    exchange.count_delivered(images)
-    return answer_json(body)
-
-
-def _no_data(fault: faults.NoImage, n: int) -> dict[str, object]:
-    data: dict[str, object] = {"empty": [], "items": [{"revised_prompt": ""} for _ in range(n)], "null": None}
-    return {"data": data[fault.data]} if fault.data in data else {}
-
-
-async def _item(exchange: Exchange, picture: Picture, form: str) -> dict[str, object]:
-    item: dict[str, object] = {"revised_prompt": picture.prompt}
-    if form == "url":
-        links = exchange.world.links
-        lifetime = exchange.world.config.link_lifetime
-        return {"url": links.add_picture(base_url(exchange), picture, lifetime), **item}
-    drawn: Drawn = await exchange.world.studio.draw(picture)
-    prefix = f"data:{MEDIA_TYPES[picture.format]};base64,".encode()
-    if form == "data_url":
-        return {"url": Blob(drawn.base64, prefix), **item}
-    return {"b64_json": Blob(drawn.base64, prefix if form == "b64_data_url" else b""), **item}
+def _describe(order: Order) -> dict[str, object]:
+    if order.model == GPT_IMAGE_2_C:
+        return {}
+    return {"usage": usage(order.prompt, order.input_sizes, order.size, order.quality, order.n)}

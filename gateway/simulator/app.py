@@ -1,11 +1,11 @@
-"""Puts the simulator together: two vendors, the links' files and the test's own side, over one world."""
+"""Puts the simulator together: the vendors, the links' files and the test's own side, over one world."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 
-from gateway.simulator import admin, anyfast, apiany
+from gateway.simulator import admin, anyfast, apiany, openai
 from gateway.simulator.config import SimulatorConfig
 from gateway.simulator.world import World
 
@@ -19,4 +19,6 @@ def create_app(config: SimulatorConfig | None = None) -> Starlette:
         yield
         world.close()
 
-    return Starlette(routes=[*anyfast.routes(world), *apiany.routes(world), *admin.routes(world)], lifespan=live)
+    vendors = (anyfast, apiany, openai)
+    routes = [route for vendor in vendors for route in vendor.routes(world)]
+    return Starlette(routes=[*routes, *admin.routes(world)], lifespan=live)

@@ -42,6 +42,7 @@ class Picture:
     inputs: tuple[bytes, ...] = ()
     mask: bytes | None = None
     is_broken: bool = False
+    is_transparent: bool = False
     pad: int | None = None
 
 
@@ -113,6 +114,9 @@ def draw(picture: Picture) -> bytes:
         _fill_mask(ground, picture.mask)
     _paste_inputs(ground, picture.inputs, unit)
     _write_words(ground, picture, unit)
+    if picture.is_transparent and picture.format != "jpeg":
+        # Its top half can be seen through.
+        ground.putalpha(_ramp().point([255 if row > 127 else 0 for row in range(256)]).resize(ground.size))
     out = io.BytesIO()
     if picture.format == "png":
         ground.save(out, "PNG", compress_level=1)

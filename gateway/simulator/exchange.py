@@ -245,7 +245,7 @@ def _start(exchange: Exchange, answer: Answer) -> dict[str, object]:
         "x-simulator-request": str(exchange.seen.id),
         **answer.headers,
     }
-    if exchange.upstream == "apiany":
+    if exchange.upstream != "anyfast":
         headers["x-request-id"] = f"req_{exchange.seen.id:08d}"
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     return {"type": "http.response.start", "status": answer.status, "headers": pairs}

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Moment = Literal["headers", "before", "after", "work", "answer"]
-AnyfastShape = Literal["b64_json", "url", "data_url", "b64_data_url", "no_created", "no_usage", "with_size"]
+InstantShape = Literal["b64_json", "url", "data_url", "b64_data_url", "no_created", "no_usage", "with_size"]
 ApianyShape = Literal[
     "b64_json",
     "result.data.url",
@@ -171,7 +171,7 @@ class Pad(_Fault):
 
 
 class Policy(_Fault):
-    """Refuse for policy. `at_submission`: apiany refuses before a task exists; Anyfast always does."""
+    """Refuse for policy. `at_submission`: apiany refuses before a task exists; the others always do."""
 
     group = "ending"
     kind: Literal["policy"]
@@ -240,10 +240,11 @@ class Shape(_Fault):
     """The answer in another of the shapes a vendor may use."""
 
     kind: Literal["shape"]
-    shape: AnyfastShape | ApianyShape
+    shape: InstantShape | ApianyShape
 
     def fits(self, upstream: str) -> bool:
-        known = {"anyfast": get_args(AnyfastShape), "apiany": get_args(ApianyShape)}
+        instant = get_args(InstantShape)
+        known = {"anyfast": instant, "openai": instant, "apiany": get_args(ApianyShape)}
         return self.shape in known.get(upstream, (self.shape,))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 GPT_IMAGE_2 = "gpt-image-2"
 GPT_IMAGE_2_C = "gpt-image-2-c"
+GPT_IMAGES = frozenset({GPT_IMAGE_2, "gpt-image-2-2026-04-21", "gpt-image-1.5", "gpt-image-1", "gpt-image-1-mini"})
 
 _PREFIX = "sim-"
 
@@ -33,6 +34,7 @@ _GROUPS: dict[str, dict[str, _Group]] = {
         "c": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2_C})),
     },
     "apiany": {"apiany": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2}))},
+    "openai": {"openai": _Group(is_direct=True, models=GPT_IMAGES)},
 }
 
 

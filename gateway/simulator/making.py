@@ -1,4 +1,4 @@
-"""From an order both vendors could have taken to pictures: what the faults change, and what is booked.
+"""From an order every vendor could have taken to pictures: what the faults change, and what is booked.
 
 The vendors' modules read the request into an `Order` and write the pictures into their own answers.
 """
@@ -34,6 +34,7 @@ class Order:
     response_format: str = "b64_json"
     inputs: list[Upload] = field(default_factory=list)
     mask: Upload | None = None
+    is_transparent: bool = False
 
     @property
     def input_sizes(self) -> list[Size]:
@@ -76,6 +77,7 @@ def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
             mask=None if order.mask is None else order.mask.alpha,
             is_broken=struck.get(faults.BrokenImage) is not None,
             pad=pad.bytes if pad else exchange.world.config.pad_bytes,
+            is_transparent=order.is_transparent,
         )
         for index in range(order.n)
     ]

@@ -23,7 +23,7 @@ from gateway.simulator.faults import (
     moment_of,
 )
 
-Upstream = Literal["anyfast", "apiany"]
+Upstream = Literal["anyfast", "apiany", "openai"]
 Endpoint = Literal["generations", "edits", "tasks", "upload", "files", "models", "balance"]
 PAID: tuple[Endpoint, ...] = ("generations", "edits")
 
@@ -52,7 +52,7 @@ class Rule(BaseModel):
                 raise ValueError("dead_link strikes files only")
         elif moment_of(self.fault) == "work" and self.endpoint not in (None, "*", *PAID):
             raise ValueError(f"{self.fault.kind} strikes while pictures are made: generations or edits")
-        if self.upstream == "anyfast" and isinstance(self.fault, _APIANY_ONLY):
+        if self.upstream not in ("apiany", "*") and isinstance(self.fault, _APIANY_ONLY):
             raise ValueError(f"{self.fault.kind} is apiany's alone")
         if isinstance(self.fault, Shape) and not self.fault.fits(self.upstream):
             raise ValueError(f"{self.upstream} knows no shape {self.fault.shape}")

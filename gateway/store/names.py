@@ -90,6 +90,14 @@ CHANGES = Name(
     "changes", "stream", "the last 20,000, for `accounting.usage_days`", "store.changes", "who changed what, and how"
 )
 
+DRIFT = Name(
+    "drift",
+    "hash",
+    "90 days after the last",
+    "store.drift",
+    "upstream, kind, parameter → how often, when last and how an upstream was not as the catalogue says",
+)
+
 NAMES = (
     PEPPER_CHECK,
     SIGNING_CHECK,
@@ -117,4 +125,5 @@ NAMES = (
     USAGE,
     CREDITS,
     CHANGES,
+    DRIFT,
 )

@@ -36,6 +36,7 @@ class CallFact(_Fact):
     """What became of one paid call: `outcome` is `delivered` or the verdict on its failure, `images` what came of `n`.
 
     `usd` is µ$, None where its price is not known. `state` is the ledger's: a presumed or posted call is charged.
+    `promised` and `made` are sizes, told where a picture came in another size than its upstream was to make.
     """
 
     id: str
@@ -47,6 +48,8 @@ class CallFact(_Fact):
     images: int = 0
     usd: int | None = 0
     state: Settled = "posted"
+    promised: str | None = None
+    made: tuple[str, ...] = ()
 
     def raised_by(self, news: CallFact) -> CallFact:
         """The call after news of it, which count only where its state rises: the first bill stands."""

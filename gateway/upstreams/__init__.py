@@ -6,10 +6,12 @@ from gateway.upstreams.anyfast import Anyfast
 from gateway.upstreams.apiany import Apiany
 from gateway.upstreams.base import Upstream
 from gateway.upstreams.line import Line
+from gateway.upstreams.openai import OpenAI
 
-ADAPTERS: dict[str, type[Anyfast] | type[Apiany]] = {
+ADAPTERS: dict[str, type[Anyfast] | type[Apiany] | type[OpenAI]] = {
     "anyfast": Anyfast,
     "apiany": Apiany,
+    "openai": OpenAI,
 }
 
 __all__ = ["ADAPTERS", "Line", "Upstream"]

@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
-from gateway.multipart import FilePart, MultipartBody
 from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
 from gateway.upstreams.line import Line
-from gateway.upstreams.preparing import make_png
+from gateway.upstreams.preparing import edit_form, make_png
 from gateway.upstreams.reading import read_answer
 
 
@@ -40,7 +39,7 @@ class Anyfast:
         if call.operation == "generation":
             reply = await self._line.pay("/v1/images/generations", fields, spool)
         else:
-            reply = await self._line.pay("/v1/images/edits", _multipart(fields, inputs), spool)
+            reply = await self._line.pay("/v1/images/edits", edit_form(fields, inputs), spool)
         return read_answer(reply)
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
@@ -61,18 +60,3 @@ class Anyfast:
             # Its default is a link; on edits two of three pages allow nothing else, so there it is not asked.
             optional["response_format"] = "b64_json"
         return fields | {name: value for name, value in optional.items() if value is not None}
-
-
-def _multipart(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:
-    is_list = len(inputs.references) > 1
-    files = [
-        _file("image[]" if is_list else "image", f"image-{index + 1}", picture)
-        for index, picture in enumerate(inputs.references)
-    ]
-    if inputs.mask:
-        files.append(_file("mask", "mask", inputs.mask))
-    return MultipartBody([(name, str(value)) for name, value in fields.items()], files)
-
-
-def _file(name: str, stem: str, picture: Picture) -> FilePart:
-    return FilePart(name, f"{stem}.{picture.format}", picture.media_type, picture.blob)

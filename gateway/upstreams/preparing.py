@@ -1,10 +1,14 @@
-"""A caller's picture as a vendor wants it, before anything is paid.
+"""A caller's pictures as a vendor wants them, before anything is paid.
 
-Used by the adapters' `prepare`. Never sends anything.
+Used by the adapters. Never sends anything.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from gateway.job import Inputs
+from gateway.multipart import FilePart, MultipartBody
 from gateway.pictures import Darkroom, NotAPicture, Picture
 from gateway.spool import Spool
 from gateway.verdict import CallFailed, Failure
@@ -19,3 +23,19 @@ async def make_png(darkroom: Darkroom, picture: Picture, spool: Spool, *, param:
         return await darkroom.to_png_upright(picture, spool)
     except NotAPicture as error:
         raise CallFailed(Failure("prepare", message=str(error), param=param)) from error
+
+
+def edit_form(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:
+    """An edit as OpenAI's form: a single picture is `image`, several are `image[]`."""
+    is_list = len(inputs.references) > 1
+    files = [
+        _file("image[]" if is_list else "image", f"image-{index + 1}", picture)
+        for index, picture in enumerate(inputs.references)
+    ]
+    if inputs.mask:
+        files.append(_file("mask", "mask", inputs.mask))
+    return MultipartBody([(name, str(value)) for name, value in fields.items()], files)
+
+
+def _file(name: str, stem: str, picture: Picture) -> FilePart:
+    return FilePart(name, f"{stem}.{picture.format}", picture.media_type, picture.blob)

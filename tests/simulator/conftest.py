@@ -14,12 +14,12 @@ from PIL import Image
 from gateway.simulator.config import SimulatorConfig
 from gateway.simulator.serve import background
 
-KEYS = {"anyfast": "sim-direct", "apiany": "sim-apiany"}
+KEYS = {"anyfast": "sim-direct", "apiany": "sim-apiany", "openai": "sim-openai"}
 
 
-def draw(kind: str = "PNG", size: tuple[int, int] = (64, 48), mode: str = "RGB") -> bytes:
+def draw(kind: str = "PNG", size: tuple[int, int] = (64, 48), mode: str = "RGB", **options: Any) -> bytes:
     out = io.BytesIO()
-    Image.new(mode, size, 120 if mode == "L" else "teal").save(out, kind)
+    Image.new(mode, size, 120 if mode == "L" else "teal").save(out, kind, **options)
     return out.getvalue()
 
 

@@ -1,0 +1,153 @@
+"""Where upstreams are not as the catalogue says: how often each promise was broken, counted by all workers together.
+
+Noted by `dispatch` behind the requests' backs, read by the operator's commands. Never makes a request wait, and never
+holds more entries than there are upstreams and parameters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import time_ns
+from typing import Literal, cast, get_args
+
+import orjson
+import structlog
+
+from gateway.store import names
+from gateway.store.client import StoreClient, StoreUnavailable
+
+Kind = Literal["made", "refused"]
+"""`made`: another thing than was promised; `refused`: what its abilities allow, its own model among them."""
+
+KEPT_S = 90 * 86_400
+PAUSE_S = 1.0
+
+_PARAMETERS = frozenset(
+    {
+        *("prompt", "model", "user", "n", "size", "quality", "background", "moderation"),
+        *("output_format", "output_compression", "image", "mask"),
+    }
+)
+_OTHER = "other"
+"""A parameter that a vendor named in words of its own, or did not name: their number has no bound."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One broken promise: how often, when last (µs since 1970), and an example of it where there is one."""
+
+    upstream: str
+    kind: Kind
+    what: str
+    count: int
+    last: int
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    upstream: str
+    kind: Kind
+    what: str
+
+    def field(self, measure: str) -> str:
+        return orjson.dumps([self.upstream, self.kind, self.what, measure]).decode()
+
+
+class DriftBook:
+    """The counts in one store. `now` replaces the clock in tests."""
+
+    def __init__(
+        self,
+        redis: StoreClient,
+        *,
+        pause_s: float = PAUSE_S,
+        now: Callable[[], int] = lambda: time_ns() // 1000,
+    ) -> None:
+        self._redis = redis
+        self._pause_s = pause_s
+        self._now = now
+        self._waiting: Counter[_Place] = Counter()
+        self._examples: dict[_Place, str] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Notes that are not in the store yet."""
+        return self._waiting.total()
+
+    def note(self, upstream: str, kind: Kind, what: str | None, example: str = "") -> None:
+        """Have it counted soon, and tell the log. `what` is a parameter; `example` tells no caller's words."""
+        place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
+        _log.warning(
+            "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
+        )
+        self._waiting[place] += 1
+        if example:
+            self._examples[place] = example
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def read(self) -> list[Drift]:
+        """What was counted, by upstream. Raises StoreUnavailable."""
+        stored = await cast(Awaitable[dict[str, str]], self._redis.hgetall(names.DRIFT()))
+        places: dict[_Place, dict[str, str]] = {}
+        for field, value in stored.items():
+            upstream, kind, what, measure = orjson.loads(field)
+            # A newer version may count more kinds.
+            if kind in get_args(Kind):
+                places.setdefault(_Place(upstream, kind, what), {})[measure] = value
+        found = [
+            Drift(
+                place.upstream,
+                place.kind,
+                place.what,
+                int(told.get("count", 0)),
+                int(told.get("last", 0)),
+                told.get("example", ""),
+            )
+            for place, told in places.items()
+        ]
+        return sorted(found, key=lambda one: (one.upstream, one.kind, one.what))
+
+    async def clear(self, upstream: str) -> None:
+        """Forget what was counted of one upstream: its entry in the catalogue was put right."""
+        stored = await cast(Awaitable[list[str]], self._redis.hkeys(names.DRIFT()))
+        fields = [field for field in stored if orjson.loads(field)[0] == upstream]
+        if fields:
+            await cast(Awaitable[int], self._redis.hdel(names.DRIFT(), *fields))
+
+    async def aclose(self, seconds: float = 1.0) -> None:
+        """Write what can be written in the time; a count that is lost is told by the log alone."""
+        if self._writer is None:
+            return
+        await asyncio.wait({self._writer}, timeout=seconds)
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            place, count = next(iter(self._waiting.items()))
+            try:
+                await self._write(place, count)
+            except StoreUnavailable:
+                await asyncio.sleep(self._pause_s)
+                continue
+            self._waiting[place] -= count
+            if not self._waiting[place]:
+                del self._waiting[place]
+
+    async def _write(self, place: _Place, count: int) -> None:
+        # A reply that is lost counts twice; these are hints for an operator, not money.
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hincrby(names.DRIFT(), place.field("count"), count)
+            pipe.hset(names.DRIFT(), place.field("last"), str(self._now()))
+            if example := self._examples.pop(place, ""):
+                pipe.hset(names.DRIFT(), place.field("example"), example)
+            pipe.expire(names.DRIFT(), KEPT_S)
+            await pipe.execute()
