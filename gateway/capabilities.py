@@ -125,16 +125,6 @@ def _find_refusal(job: ImageJob, profile: Profile) -> Unfit | None:
     return None
 
 
-def size_wanted(job: ImageJob) -> Size:
-    """The size asked for in pixels; `auto` is a square, or for an edit the first image's shape."""
-    if isinstance(job.size, Shape):
-        return sizes.resolve(job.size)
-    if job.size is None and job.references:
-        first = job.references[0]
-        return sizes.nearest_legal(first.width, first.height, pixels=sizes.SQUARE.pixels)
-    return job.size or sizes.SQUARE
-
-
 def _makes_transparent(job: ImageJob, profile: Profile) -> bool:
     return "transparent" in profile.backgrounds and _choose_format(job, profile) != "jpeg"
 
@@ -157,6 +147,16 @@ def _find_dropped(job: ImageJob, profile: Profile, *, sends_quality: bool, sends
 
 def _list_sizes(profile: Profile) -> tuple[Size, ...]:
     return sizes.SEVEN if isinstance(profile.sizes, str) else profile.sizes
+
+
+def size_wanted(job: ImageJob) -> Size:
+    """The size asked for in pixels; `auto` is a square, or for an edit the first image's shape."""
+    if isinstance(job.size, Shape):
+        return sizes.resolve(job.size)
+    if job.size is None and job.references:
+        first = job.references[0]
+        return sizes.nearest_legal(first.width, first.height, pixels=sizes.SQUARE.pixels)
+    return job.size or sizes.SQUARE
 
 
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
