@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import InsufficientQuota
+from gateway.money import parse_usd, show_usd
 from gateway.quoting import describe_plan
 from gateway.sizes import Shape, Size
 from tests.plans import make_job, plan, shipped
@@ -60,6 +61,17 @@ def test_unknown_is_null() -> None:
     unpriced = next(one for one in found["choices"] if one["upstream"] == "apiany")
     assert [unpriced[name] for name in ("price_usd", "price_per_image_usd", "held_usd", "size")] == [None] * 4
     assert found["note"]
+
+
+def test_held_is_the_most_it_may_cost() -> None:
+    """What a limit must have room for is told beside what is expected: here the untold quality may be high."""
+    job = make_job("edit", n=2)
+    found = plan(job, shipped(has_prices=True), "anyfast/gpt-image-2")
+    (told,) = describe_plan(found, job, "anyfast/gpt-image-2")["choices"]
+    quote = found.choices[0].quote
+    assert quote
+    assert told["held_usd"] == show_usd(2 * quote.ceiling)
+    assert parse_usd(told["held_usd"]) > 2 * parse_usd(told["price_usd"])
 
 
 def test_what_was_asked_stands_beside_it() -> None:

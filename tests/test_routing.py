@@ -253,10 +253,14 @@ def test_fastest_goes_first_where_asked() -> None:
         ("anyfast-c/main", "1K", "high"): 90.0,
         ("apiany/main", "1K", "high"): 60.0,
         ("anyfast/main", "1K", "high"): 75.0,
-        ("anyfast-c/main", "2K", "high"): 1.0,
+        ("anyfast-c/main", "2K", "high"): 100.0,
+        ("apiany/main", "2K", "high"): 120.0,
+        ("anyfast/main", "2K", "high"): 110.0,
     }
     around = Circumstances(strategy="latency", medians=medians)
     found = plan(make_job(size=sizes.SQUARE, quality="high"), around=around)
     assert names(found) == ["apiany", "anyfast", "anyfast-c"]
     assert found.choices[0].reason == "median 60.0 s"
+    large = plan(make_job(size=Size(2048, 2048), quality="high"), around=around)
+    assert names(large) == ["anyfast-c", "anyfast", "apiany"]
     assert names(plan(make_job(quality="low"), around=around)) == ["anyfast-c", "apiany", "anyfast"]
