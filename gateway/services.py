@@ -118,6 +118,11 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
         raise SettingsError([f"GATEWAY_STORAGE_URL: {error}"]) from error
 
 
+def _open_witness(settings: Settings, lease_s: float) -> Witness:
+    """This worker's name and memory. Only a store that is the data folder's own can be remembered by the folder."""
+    return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
+
+
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
     """For result links and for callers' links: an address inside the network is right for the former alone."""
     limits = catalogue.limits
@@ -154,19 +159,13 @@ def open_services(
     limits = catalogue.limits
     paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
-    upstreams: dict[str, Upstream] = {
-        target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
-        for target in catalogue.targets
-    }
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
-    # Only a store that is this folder's own can be remembered by it.
-    memory = settings.data_dir / LEDGER_ID if settings.redis_url is None else None
-    witness = Witness(new_id("worker"), memory, accounting.lease)
+    witness = _open_witness(settings, accounting.lease)
     history = History(batcher, redis, accounting)
     recorder = Recorder(history.write)
     return Services(
@@ -189,7 +188,10 @@ def open_services(
         recorder=recorder,
         refusals=Refusals(recorder.note),
         usage=Usage(redis, accounting),
-        upstreams=upstreams,
+        upstreams={
+            target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
+            for target in catalogue.targets
+        },
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
         darkroom=darkroom,
