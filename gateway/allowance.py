@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from gateway import errors
 from gateway.errors import PublicError
 from gateway.money import show_usd
-from gateway.store.answers import OverLimit, Rate, Standings, TooMany
+from gateway.store.answers import OverLimit, Rate, Standing, Standings, TooMany
 
 SECOND = 1_000_000
 """µs."""
@@ -54,6 +54,29 @@ def refuse_ever(many: TooMany) -> PublicError:
         "Ask for fewer at a time.",
         param="n",
     )
+
+
+def foresee(standings: Standings, *, price: int, images: int) -> PublicError | None:
+    """The refusal that a request of `price` µ$ and `images` would meet if these limits stood so; None if none would."""
+    for one in standings.limits:
+        if one.limit == "images_minute" and images > one.ceiling:
+            return refuse_ever(TooMany(one.limit, one.scope, one.ceiling))
+    for one in standings.limits:
+        if one.left < _needs(one.limit, price, images):
+            over = OverLimit(one.limit, one.scope, one.ceiling, one.left, one.resets, standings.now)
+            return refuse(over, price=price, images=images)
+    return None
+
+
+def find_dollars(standings: Standings) -> Standing | None:
+    """A limit in dollars, if one is set."""
+    return next((one for one in standings.limits if one.limit.startswith("usd_")), None)
+
+
+def _needs(limit: str, price: int, images: int) -> int:
+    if limit.startswith("usd_"):
+        return price
+    return images if limit.startswith("images_") else 1
 
 
 def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:

@@ -149,17 +149,22 @@ def _list_sizes(profile: Profile) -> tuple[Size, ...]:
     return sizes.SEVEN if isinstance(profile.sizes, str) else profile.sizes
 
 
+def size_wanted(job: ImageJob) -> Size:
+    """The size asked for in pixels; `auto` is a square, or for an edit the first image's shape."""
+    if isinstance(job.size, Shape):
+        return sizes.resolve(job.size)
+    if job.size is None and job.references:
+        first = job.references[0]
+        return sizes.nearest_legal(first.width, first.height, pixels=sizes.SQUARE.pixels)
+    return job.size or sizes.SQUARE
+
+
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
     """The size to send and the size that will be made."""
-    wanted = job.size
-    if wanted is None and profile.takes_auto_size:
+    if job.size is None and profile.takes_auto_size:
         return None, None
-    if wanted is None and job.operation == "edit":
-        first = job.references[0]
-        wanted = sizes.nearest_legal(first.width, first.height, pixels=sizes.SQUARE.pixels)
-    if wanted is None:
-        wanted = sizes.SQUARE
-    exact = sizes.resolve(wanted) if isinstance(wanted, Shape) else wanted
+    exact = size_wanted(job)
+    wanted = job.size or exact
     if profile.sizes == "seven":
         # A masked edit goes to an endpoint that knows sizes, not tiers; and only some ratios have a name.
         by_name = isinstance(wanted, Shape) and wanted.ratio in sizes.RATIOS and not job.mask

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway import rules
 from gateway.capabilities import Profile, shipped_profile
 from gateway.document import Alias, Credential, Document, Limits, Model, Upstream
 from gateway.pricing import Prices
@@ -38,6 +39,7 @@ class Target(BaseModel):
     profile: Profile
 
     prices: Prices | None = None
+    weight: int = 1
 
     @property
     def label(self) -> str:
@@ -122,7 +124,11 @@ def read(path: Path) -> Document:
         raise CatalogueError("\n".join(lines)) from error
     mistakes = [
         f"{path}:{line_of(tree, where)}: {_name(where)}: {what}"
-        for where, what in (*_find_dangling(document), *_find_repeated(document))
+        for where, what in (
+            *_find_dangling(document),
+            *_find_repeated(document),
+            *rules.find_mistakes(document),
+        )
     ]
     if mistakes:
         raise CatalogueError("\n".join(mistakes))
@@ -261,6 +267,7 @@ def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> 
         key=key,
         profile=_profile(upstream, credential),
         prices=credential.prices or upstream.prices,
+        weight=credential.weight,
     )
 
 

@@ -25,6 +25,7 @@ from gateway import (
     cli_limits,
     cli_money,
     cli_operators,
+    cli_quote,
     cli_usage,
     demo,
     supervisor,
@@ -79,6 +80,7 @@ app.command()(cli_usage.changes)
 for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
     app.command()(_command)
 app.command()(cli_audit.audit)
+app.command()(cli_quote.quote)
 
 
 def _show_version(is_asked: bool) -> None:

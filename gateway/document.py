@@ -7,13 +7,21 @@ and no environment.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gateway import sizes
+from gateway.job import Operation, Quality
 from gateway.pricing import Prices
+from gateway.sizes import Size
+
+Strategy = Literal["cost", "priority", "weighted", "latency"]
+"""By what the targets that honour a request are ordered: its price, the catalogue, chance by weight, or seconds."""
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 
@@ -68,6 +76,7 @@ class Credential(_Part):
     group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
     capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
     prices: Prices | None = Field(None, description="Where this key is charged otherwise than its upstream's others.")
+    weight: int = Field(1, ge=1, le=1000, description="Its share of the requests where weights decide.")
 
 
 class Timeouts(_Part):
@@ -125,7 +134,16 @@ class Upstream(_Part):
 class Model(_Part):
     """A public model name: which upstreams serve it, in which order."""
 
-    upstreams: tuple[Name, ...] = Field(min_length=1, strict=False, description="Tried in this order.")
+    upstreams: tuple[Name, ...] = Field(
+        min_length=1,
+        strict=False,
+        description="The catalogue's order: what decides where the strategy finds no difference.",
+    )
+    strategy: Strategy = Field(
+        "cost",
+        description="`cost`: the cheapest for this request first. `priority`: in the order of `upstreams`. `weighted`: "
+        "by chance, in proportion to the credentials' `weight`. `latency`: the fastest first, as measured.",
+    )
     sizes: Literal["exact", "nearest"] = Field(
         "exact", description="`nearest`: an upstream may make another size, told in a header."
     )
@@ -145,6 +163,99 @@ class Alias(_Part):
 
     model: Name
     response_format: Literal["b64_json", "url"] = "b64_json"
+
+
+Asked = Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class When(_Part):
+    """What a request must be for a rule to hold; all that is said must be so."""
+
+    operation: Operation | None = Field(None, description="`generation` or `edit`.")
+    models: tuple[Name, ...] | None = Field(
+        None, min_length=1, strict=False, description="Public names, of models or aliases; a model's aliases count too."
+    )
+    sizes: tuple[Asked, ...] | None = Field(
+        None, min_length=1, strict=False, description="As asked: WIDTHxHEIGHT, a ratio such as 16:9, or `auto`."
+    )
+    min_pixels: int | None = Field(None, ge=1, description="Of the size asked for; `auto` is what would be made.")
+    max_pixels: int | None = Field(None, ge=1, description="The same.")
+    qualities: tuple[Quality | Literal["auto"], ...] | None = Field(
+        None, min_length=1, strict=False, description="As asked; `auto` where none was."
+    )
+    min_n: int | None = Field(None, ge=1, le=10)
+    max_n: int | None = Field(None, ge=1, le=10)
+    mask: bool | None = Field(None, description="Whether there is a mask.")
+    min_references: int | None = Field(None, ge=0, le=16, description="Images of an edit; a generation has none.")
+    max_references: int | None = Field(None, ge=0, le=16)
+    keys: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="Callers' keys, by id or name.")
+    teams: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="The teams of callers' keys.")
+
+    @field_validator("sizes")
+    @classmethod
+    def _are_sizes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(_read_asked(one) for one in value)
+
+    @model_validator(mode="after")
+    def _can_be(self) -> When:
+        for what in ("pixels", "n", "references"):
+            least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{what} is more than max_{what}, so no request would match")
+        if self.operation == "generation" and (self.mask or self.min_references):
+            raise ValueError("a generation has neither a mask nor references, so no request would match")
+        return self
+
+
+class Defaults(_Part):
+    """What stands where the caller said nothing, or `auto`."""
+
+    size: str | None = Field(None, description="WIDTHxHEIGHT, as in 1024x1024.")
+    quality: Quality | None = Field(None)
+
+    @field_validator("size")
+    @classmethod
+    def _is_size(cls, value: str | None) -> str | None:
+        return None if value is None else str(_read_size(value))
+
+
+class Rule(_Part):
+    """What is otherwise for some requests. The first rule that matches a request holds, alone."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="Shown where the rule is told of; its number if not said."
+    )
+    when: When = Field(default_factory=lambda: When(), description="Without: every request.")
+    upstreams: tuple[Name, ...] | None = Field(
+        None, min_length=1, strict=False, description="Only these of the model's, and in this order."
+    )
+    strategy: Strategy | None = Field(None, description="In place of the model's.")
+    defaults: Defaults = Field(default_factory=lambda: Defaults())
+    sizes: Literal["exact", "nearest"] | None = Field(None, description="In place of the model's.")
+    compromises: Literal["tell", "refuse"] | None = Field(None, description="In place of the model's.")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Rule:
+        if not self.model_dump(exclude={"name", "when"}, exclude_none=True, exclude_defaults=True):
+            raise ValueError("changes nothing; give upstreams, strategy, defaults, sizes or compromises")
+        return self
+
+
+def _read_asked(text: str) -> str:
+    """A size, a ratio in lowest terms, or `auto`, as a request's own is written."""
+    ratio = sizes.parse_ratio(text)
+    if ratio is not None:
+        return sizes.make_shape(*ratio, "1K").ratio
+    return text if text == "auto" else str(_read_size(text))
+
+
+def _read_size(text: str) -> Size:
+    size = sizes.parse_size(text)
+    if size is None:
+        raise ValueError(f"{text!r} is no size; right is WIDTHxHEIGHT, as in 1024x1024")
+    if fault := sizes.find_fault(size):
+        raise ValueError(f"{text} is not possible: {fault}")
+    return size
 
 
 class Limits(_Part):
@@ -205,5 +316,8 @@ class Document(_Part):
     upstreams: dict[Name, Upstream] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
     aliases: dict[Name, Alias] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = Field(
+        (), strict=False, description="What is otherwise for some requests; the first that matches holds."
+    )
     limits: Limits = Field(default_factory=lambda: Limits())
     accounting: Accounting = Field(default_factory=lambda: Accounting())

@@ -57,6 +57,12 @@ class Permits:
         is_below = self.max_quality is not None and _RANKS[self.max_quality] < _RANKS[_USUAL]
         return replace(job, quality=self.max_quality) if is_below and job.quality is None else job
 
+    def hold_defaults(self, size: Size | None, quality: Quality | None) -> tuple[Size | None, Quality | None]:
+        """What an operator would put where the caller said nothing, no more than this key is allowed."""
+        is_large = size is not None and self.max_pixels is not None and size.pixels > self.max_pixels
+        is_better = quality and self.max_quality and _RANKS[quality] > _RANKS[self.max_quality]
+        return None if is_large else size, self.max_quality if is_better else quality
+
     def find_excess(self, quality: Quality | None, made: Size | None) -> tuple[str, str] | None:
         """Why a target that would make this is beyond the caps, and by which parameter; None when it is not."""
         if self.max_quality and _RANKS[quality or _USUAL] > _RANKS[self.max_quality]:

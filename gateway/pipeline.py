@@ -5,13 +5,18 @@ Called by `api/images.py` with a caller and a checked request. Every step is som
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from typing import Any
 
-from gateway import errors, recording, routing, shaping, tasks
+from gateway import errors, quota, quoting, recording, routing, shaping, tasks
 from gateway.auth import Caller
 from gateway.dispatch import Delivery, Outcome
+from gateway.document import Strategy
 from gateway.job import ImageJob
 from gateway.recording import Note
+from gateway.routing import Circumstances, Plan
+from gateway.rules import Asker
 from gateway.services import Services
 from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
@@ -22,7 +27,7 @@ from gateway.tasks import Task, Work
 class Asked:
     """One checked request: the job, the model's public name, and the form its answer should have.
 
-    `upstream` is the one that the caller chose, if it did; `note` becomes the request's record.
+    `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record.
     """
 
     job: ImageJob
@@ -31,22 +36,40 @@ class Asked:
     spool: Spool
     note: Note
     upstream: str | None = None
+    strategy: Strategy | None = None
 
 
 async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
     """From a checked request to its answer. Raises PublicError. Owns `asked.spool` from the moment the task is open."""
+    plan = make_plan(services, caller, asked)
+    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, recorded(asked.note))
+    if asked.form.stream:
+        return await shaping.shape_stream(services, task, asked.form)
+    ending = await tasks.wait_for(task, asked.form.answer_within)
+    return shaping.shape(services, task, ending, asked.form)
+
+
+async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
+    """What `serve` would do with this request, and whether the caller's limits have room for it. Raises PublicError."""
+    plan, refusal = await quota.look_ahead(services, caller, asked.job, make_plan(services, caller, asked))
+    return quoting.describe_plan(plan, asked.job, asked.model, refusal)
+
+
+def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
+    """Who may serve this request of this caller, in which order. Raises PublicError."""
     found = services.catalogue.find_model(asked.model)
     if found is None:
         names = ", ".join(services.catalogue.model_names())
         raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
     caller.check_model(asked.model, found[1])
     permits = caller.check_job(asked.job, asked.upstream)
-    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits)
-    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, recorded(asked.note))
-    if asked.form.stream:
-        return await shaping.shape_stream(services, task, asked.form)
-    ending = await tasks.wait_for(task, asked.form.answer_within)
-    return shaping.shape(services, task, ending, asked.form)
+    key = caller.key
+    around = Circumstances(
+        asker=Asker(key.id, key.name, key.team or ""),
+        strategy=asked.strategy,
+        draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
+    )
+    return routing.plan(asked.job, asked.model, found[0], services.catalogue, permits, around)
 
 
 async def work(task: Task) -> Outcome:

@@ -81,7 +81,7 @@ class Prices(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One image at one target, in µ$: what it should cost, and the most it may, which is held meanwhile."""
+    """An image, or a job, at one target, in µ$: what it should cost, and the most it may, which is held meanwhile."""
 
     expected: int
     ceiling: int
@@ -89,23 +89,50 @@ class Quote:
 
 def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
     """The price of one image of this job, or None where it is unknown. References are counted with every image."""
-    if prices is None:
+    each = None if prices is None else _quote_making(prices, fit)
+    if prices is None or each is None:
         return None
+    expected, most = each
+    return Quote(
+        expected=_round(expected + _take(prices, job, text_tokens(job.prompt))),
+        ceiling=_round(most + _take(prices, job, _most_text(job)), up=True),
+    )
+
+
+def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
+    """The price of the whole job: what its calls will be billed, each for its images and once for what it is given."""
+    each = None if prices is None else _quote_making(prices, fit)
+    if prices is None or each is None:
+        return None
+    expected, most = each
+    given, most_given = _take(prices, job, text_tokens(job.prompt)), _take(prices, job, _most_text(job))
+    calls = count_calls(job.n, fit.per_call)
+    return Quote(
+        expected=sum(_round(expected * images + given) for images in calls),
+        ceiling=sum(_round(most * images + most_given, up=True) for images in calls),
+    )
+
+
+def count_calls(n: int, per_call: int) -> list[int]:
+    """How many images each call of a job of n asks for."""
+    return [min(per_call, n - start) for start in range(0, n, per_call)]
+
+
+def _quote_making(prices: Prices, fit: Fit) -> tuple[Decimal, Decimal] | None:
+    """µ$ that making one image should cost, and may cost at most; None where the prices do not tell."""
     sizes = (fit.made,) if fit.made else _UNTOLD
-    quality = fit.quality or "medium"
     # Where the upstream takes no quality, its own default is documented as medium, and not promised.
     dearest: Quality = fit.quality or "high"
-    expected = [_make(prices, size, quality) for size in sizes]
-    ceilings = [_make(prices, size, dearest) for size in sizes]
-    known = [one for one in expected + ceilings if one is not None]
-    if len(known) < len(expected) + len(ceilings):
+    expected = [_make(prices, size, fit.quality or "medium") for size in sizes]
+    known = [one for one in expected + [_make(prices, size, dearest) for size in sizes] if one is not None]
+    if len(known) < 2 * len(sizes):
         return None
-    text = len(job.prompt.encode())
-    return Quote(
-        expected=_round(max(known[: len(expected)]) + _take(prices, job, text_tokens(job.prompt))),
-        # No tokenizer makes more tokens than there are bytes.
-        ceiling=_round(max(known) + _take(prices, job, text), up=True),
-    )
+    return max(known[: len(sizes)]), max(known)
+
+
+def _most_text(job: ImageJob) -> int:
+    # No tokenizer makes more tokens than there are bytes.
+    return len(job.prompt.encode())
 
 
 def bill(

@@ -135,11 +135,25 @@ async def reserve(services: Services, caller: Caller, job: ImageJob, plan: Plan,
             case TooMany():
                 raise allowance.refuse_ever(answer)
             case Unpriced():
-                plan = plan.keep_priced(f"its price is not known, and {answer.limit} is set")
-                if not plan.choices:
-                    raise unpriced(answer)
+                plan = _keep_priced(plan, answer)
             case _:
                 raise _lost(answer)
+
+
+async def look_ahead(services: Services, caller: Caller, job: ImageJob, plan: Plan) -> tuple[Plan, PublicError | None]:
+    """The plan as `reserve` would leave it, and the refusal it would meet at this instant. Holds nothing.
+
+    Raises QuotaStoreUnavailable, and UpstreamUnavailable where a limit in dollars leaves no target.
+    """
+    try:
+        standings = await services.ledger.look(caller.key.id, caller.key.team or "")
+    except StoreUnavailable as error:
+        raise store_away(error) from error
+    if plan.choices[0].quote is None and (limit := allowance.find_dollars(standings)):
+        answer = Unpriced(limit.limit, limit.scope)
+        plan = _keep_priced(plan, answer)
+    quote = plan.choices[0].quote
+    return plan, allowance.foresee(standings, price=quote.ceiling * job.n if quote else 0, images=job.n)
 
 
 async def look_at_rates(services: Services, caller: Caller) -> dict[str, str]:
@@ -149,6 +163,13 @@ async def look_at_rates(services: Services, caller: Caller) -> dict[str, str]:
     except StoreUnavailable:
         return {}
     return allowance.rate_headers(allowance.rates_of(standings))
+
+
+def _keep_priced(plan: Plan, answer: Unpriced) -> Plan:
+    kept = plan.keep_priced(f"its price is not known, and {answer.limit} is set")
+    if not kept.choices:
+        raise unpriced(answer)
+    return kept
 
 
 def unpriced(answer: Unpriced) -> PublicError:

@@ -1,32 +1,42 @@
 """The Plan: which targets can serve a job, in which order, and why the others cannot. A pure function.
 
 Asked once a request by `pipeline`; followed by `dispatch`. A target that would drop a hard parameter the caller set is
-used only where no target honours them all, whatever the order in the catalogue.
+used only where no target honours them all, whatever the strategy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from gateway import errors, pricing
+from gateway import errors, pricing, rules, sizes, strategies
 from gateway.capabilities import Fit, Unfit, fit
 from gateway.catalog import Catalogue, Target
-from gateway.document import Model, OtherSize
-from gateway.job import ImageJob
+from gateway.document import Model, OtherSize, Strategy
+from gateway.job import ImageJob, Quality
 from gateway.permits import Permits
-from gateway.pricing import Quote
+from gateway.pricing import Quote, Tier
+from gateway.rules import Asker, Route
+from gateway.strategies import Candidate
+
+Medians = Mapping[tuple[str, Tier, Quality], float]
+"""Seconds that a call took at a target, by its label, the tier of what it made and the quality; the median."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A target that can serve the job, how, and what an image would cost there; `quote` None is not known.
+    """A target that can serve the job, how, and what that would cost; a price of None is not known.
 
+    `quote` is for one image, `total` for the whole job in `calls` calls. `reason` says why it stands where it does.
     `other_size` is what becomes of a picture of another size than `fit` promises.
     """
 
     target: Target
     fit: Fit
     quote: Quote | None = None
+    total: Quote | None = None
+    calls: int = 1
+    reason: str = ""
     other_size: OtherSize = "tell"
 
 
@@ -36,48 +46,94 @@ class Rejection:
 
     upstream: str
     unfit: Unfit
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Targets in the order in which they are tried, and the rejected ones."""
+    """Targets in the order in which they are tried, and the rejected ones.
+
+    `rule` is the catalogue's rule that held; `note` what an operator should know of the order.
+    """
 
     choices: tuple[Choice, ...]
     rejections: tuple[Rejection, ...]
+    strategy: Strategy = "priority"
+    rule: str | None = None
+    note: str | None = None
 
     def keep_priced(self, reason: str) -> Plan:
-        """This plan without the targets whose price is not known."""
-        unpriced = (Rejection(one.target.upstream, Unfit(reason, "model")) for one in self.choices if one.quote is None)
-        return Plan(tuple(one for one in self.choices if one.quote), (*self.rejections, *unpriced))
+        """This plan without the targets whose price is not known; by cost, if that was wanted, now that it can be."""
+        unpriced = [_reject(one.target, Unfit(reason, "model")) for one in self.choices if one.quote is None]
+        kept = [one for one in self.choices if one.quote]
+        ranked, note = _arrange(kept, self.strategy) if unpriced and self.strategy == "cost" else (kept, self.note)
+        return replace(self, choices=tuple(ranked), rejections=(*self.rejections, *unpriced), note=note)
 
 
-def plan(job: ImageJob, model_name: str, model: Model, catalogue: Catalogue, permits: Permits | None = None) -> Plan:
-    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off.
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a plan depends on beside the job: who asks, the strategy that the request chose, what was measured, chance.
+
+    `draw` is from 0 to just under 1. `down` tells of targets, by label, why none may be sent to them just now.
+    """
+
+    asker: Asker = field(default_factory=Asker)
+    strategy: Strategy | None = None
+    medians: Medians = field(default_factory=dict)
+    down: Mapping[str, str] = field(default_factory=dict)
+    draw: float = 0.0
+
+
+def plan(
+    job: ImageJob,
+    model_name: str,
+    model: Model,
+    catalogue: Catalogue,
+    permits: Permits | None = None,
+    around: Circumstances | None = None,
+) -> Plan:
+    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off or down.
 
     `permits` is what the caller's key allows; a key that may use none of the upstreams gets ModelNotAllowed.
     """
-    permits = permits or Permits()
-    job = permits.hold(job)
-    targets = catalogue.targets_of(model)
-    if not targets:
-        reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'off')}" for name in model.upstreams)
-        raise errors.UpstreamUnavailable(f"No upstream of `{model_name}` is on ({reasons}).", should_retry=False)
-    chosen, barred = _choose(targets, model_name, permits)
+    permits, around = permits or Permits(), around or Circumstances()
+    route = rules.find_route(job, model_name, catalogue.document, around.asker)
+    job = permits.hold(_fill_in(job, route, permits))
+    chosen, barred = _choose(_find_targets(model_name, model, catalogue, route), model_name, permits)
     choices: list[Choice] = []
     rejections: list[Rejection] = []
     for target in chosen:
-        found = _fit(job, target, model, permits)
+        found = _fit(job, target, route, permits)
         if isinstance(found, Unfit):
-            rejections.append(Rejection(target.upstream, found))
+            rejections.append(_reject(target, found))
         else:
-            choices.append(Choice(target, found, pricing.quote(target.prices, job, found), model.other_size))
+            choices.append(replace(_price(job, target, found), other_size=model.other_size))
     rejections += barred
     if not choices:
         raise _explain(model_name, rejections)
-    honouring = [choice for choice in choices if not choice.fit.compromises]
-    if honouring:
+    if honouring := [choice for choice in choices if not choice.fit.compromises]:
         rejections += [_step_aside(choice) for choice in choices if choice.fit.compromises]
-    return Plan(tuple(honouring or choices), tuple(rejections))
+    choices, down = _leave_down(honouring or choices, model_name, around)
+    strategy = around.strategy or route.strategy
+    ranked, note = _arrange(choices, strategy, around)
+    return Plan(tuple(ranked), (*rejections, *down), strategy, route.rule, note)
+
+
+def _fill_in(job: ImageJob, route: Route, permits: Permits) -> ImageJob:
+    """The job with the rule's defaults where the caller said nothing, as if it had said so."""
+    size, quality = permits.hold_defaults(route.size, route.quality)
+    return replace(job, size=job.size or size, quality=job.quality or quality)
+
+
+def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Route) -> list[Target]:
+    """The model's targets that are on: those of the rule's upstreams first, in the rule's order."""
+    targets = catalogue.targets_of(model)
+    wanted = route.upstreams or model.upstreams
+    served = [name for name in wanted if name in model.upstreams]
+    if served and not any(target.upstream in served for target in targets):
+        reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'off')}" for name in served)
+        raise errors.UpstreamUnavailable(f"No upstream of `{model_name}` is on ({reasons}).", should_retry=False)
+    return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 
 
 def _choose(targets: list[Target], model_name: str, permits: Permits) -> tuple[list[Target], list[Rejection]]:
@@ -96,27 +152,83 @@ def _choose(targets: list[Target], model_name: str, permits: Permits) -> tuple[l
         )
     reasons = {True: "the request names another", False: "this key may not use it"}
     barred = [one for one in targets if one not in chosen]
-    return chosen, [Rejection(one.upstream, Unfit(reasons[one in allowed], "model")) for one in barred]
+    return chosen, [_reject(one, Unfit(reasons[one in allowed], "model")) for one in barred]
 
 
-def _fit(job: ImageJob, target: Target, model: Model, permits: Permits) -> Fit | Unfit:
+def _fit(job: ImageJob, target: Target, route: Route, permits: Permits) -> Fit | Unfit:
+    if route.upstreams is not None and target.upstream not in route.upstreams:
+        return Unfit(f"the rule `{route.rule}` leaves it out", "model")
     profile = target.profile if permits.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
-    found = fit(job, profile, allows_nearest=model.sizes == "nearest")
+    found = fit(job, profile, allows_nearest=route.allows_nearest)
     if isinstance(found, Unfit):
         return found
     if excess := permits.find_excess(found.quality, found.made):
         return Unfit(*excess)
-    if found.compromises and model.compromises == "refuse":
+    if found.compromises and route.refuses_compromises:
         return Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])
     return found
+
+
+def _price(job: ImageJob, target: Target, found: Fit) -> Choice:
+    return Choice(
+        target,
+        found,
+        quote=pricing.quote(target.prices, job, found),
+        total=pricing.quote_job(target.prices, job, found),
+        calls=len(pricing.count_calls(job.n, found.per_call)),
+    )
+
+
+def _reject(target: Target, unfit: Unfit) -> Rejection:
+    return Rejection(target.upstream, unfit, target.label)
 
 
 def _step_aside(choice: Choice) -> Rejection:
     """A target that would drop what the caller set serves only where no other can do without dropping it."""
     missing = choice.fit.compromises
-    return Rejection(
-        choice.target.upstream, Unfit(f"it would not honour {', '.join(missing)}, and another does", missing[0])
-    )
+    return _reject(choice.target, Unfit(f"it would not honour {', '.join(missing)}, and another does", missing[0]))
+
+
+def _leave_down(
+    choices: list[Choice], model_name: str, around: Circumstances
+) -> tuple[list[Choice], tuple[Rejection, ...]]:
+    """The choices that may be sent to now; what another would drop is not dropped because one is down for a while."""
+    up = [choice for choice in choices if choice.target.label not in around.down]
+    down = [
+        _reject(choice.target, Unfit(around.down[choice.target.label], "model"))
+        for choice in choices
+        if choice.target.label in around.down
+    ]
+    if not up:
+        reasons = "; ".join(f"{one.upstream}: {one.unfit.reason}" for one in down)
+        raise errors.UpstreamUnavailable(
+            f"No upstream of `{model_name}` that can serve this request takes any now ({reasons}).", retry_after=5
+        )
+    return up, tuple(down)
+
+
+def _arrange(
+    choices: Sequence[Choice], strategy: Strategy, around: Circumstances | None = None
+) -> tuple[list[Choice], str | None]:
+    """The choices in their order, each with the reason for it, and what there is to say of the order."""
+    around = around or Circumstances()
+    candidates = [
+        Candidate(
+            label=choice.target.label,
+            price=None if choice.total is None else choice.total.expected,
+            weight=choice.target.weight,
+            seconds=around.medians.get(_median_of(choice)),
+        )
+        for choice in choices
+    ]
+    found = strategies.rank(strategy, candidates, around.draw)
+    ranked = [replace(choices[index], reason=why) for index, why in zip(found.order, found.reasons, strict=True)]
+    return ranked, found.note
+
+
+def _median_of(choice: Choice) -> tuple[str, Tier, Quality]:
+    """Under which name a call's seconds are kept; a size that only the upstream knows is taken for a square."""
+    return choice.target.label, pricing.tier_of(choice.fit.made or sizes.SQUARE), choice.fit.quality or "medium"
 
 
 def _explain(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:
@@ -125,6 +237,6 @@ def _explain(model_name: str, rejections: list[Rejection]) -> errors.Unsupported
         names = upstreams.setdefault(one.unfit.reason, [])
         names += [one.upstream] if one.upstream not in names else []
     reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
-    return errors.UnsupportedValue(
-        f"No upstream of `{model_name}` can serve this request ({reasons}).", param=rejections[0].unfit.param
-    )
+    # What the caller can change stands in its way more than the choice of another.
+    param = next((one.unfit.param for one in rejections if one.unfit.param != "model"), "model")
+    return errors.UnsupportedValue(f"No upstream of `{model_name}` can serve this request ({reasons}).", param=param)

@@ -3,16 +3,16 @@
 import itertools
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway import routing
-from gateway.catalog import Catalogue, Target, load
+from gateway.catalog import EXAMPLE_PRICES, Catalogue, Target, load
 from gateway.job import ImageJob, Operation
 from gateway.permits import Permits
 from gateway.pictures import Picture
-from gateway.routing import Plan
+from gateway.routing import Circumstances, Plan
 from gateway.sizes import Shape, Size
 from gateway.spool import Blob
 from gateway.strictyaml import parse_yaml
@@ -22,19 +22,52 @@ KEYS = {"ANYFAST_API_KEY": "k1", "ANYFAST_C_API_KEY": "k2", "APIANY_API_KEY": "k
 
 
 def shipped(
-    *, group: str = "direct", capabilities: Mapping[str, Any] | None = None, without: str = "", **model: Any
+    *,
+    group: str = "direct",
+    capabilities: Mapping[str, Any] | None = None,
+    without: str = "",
+    rules: Sequence[Mapping[str, Any]] = (),
+    has_prices: bool = False,
+    **model: Any,
 ) -> Catalogue:
-    """The shipped catalogue with all keys but `without`; Anyfast's in `group`, other rules for the first model."""
+    """The shipped catalogue with all keys but `without`; Anyfast's in `group`, other values for the first model."""
     _, raw = parse_yaml(SHIPPED.read_text())
+    raw["rules"] = list(rules)
     raw["models"]["gpt-image-2"].update(model)
     for upstream in raw["upstreams"].values():
         upstream["credentials"][0]["capabilities"] = dict(capabilities or {})
         if upstream["kind"] == "anyfast":
             upstream["credentials"][0]["group"] = group
+        if has_prices:
+            upstream["prices"] = example_prices(upstream["kind"], upstream["model"])
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(json.dumps(raw))
         file.flush()
         return load(Path(file.name), {name: key for name, key in KEYS.items() if name != without})
+
+
+def example_prices(kind: str, model: str) -> dict[str, Any]:
+    """What the simulator charges."""
+    return EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True)
+
+
+UPSTREAMS = {"official": "anyfast", "basic": "anyfast-basic", "variant": "anyfast-c", "tasks": "apiany"}
+"""The upstreams of `four`, by their names in `tests.pages`."""
+
+
+def four() -> Catalogue:
+    """The shipped upstreams and a key outside the Direct group, with example prices; `all`, and each as a model."""
+    _, raw = parse_yaml(SHIPPED.read_text())
+    upstreams = raw["upstreams"]
+    upstreams["anyfast-basic"] = upstreams["anyfast"] | {"credentials": [{"key": "env:BASIC_API_KEY"}]}
+    for upstream in upstreams.values():
+        upstream["prices"] = example_prices(upstream["kind"], upstream["model"])
+    models = {name: {"upstreams": [upstream]} for name, upstream in UPSTREAMS.items()}
+    raw |= {"models": models | {"all": {"upstreams": list(UPSTREAMS.values())}}, "aliases": {}, "default_model": "all"}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(json.dumps(raw))
+        file.flush()
+        return load(Path(file.name), KEYS | {"BASIC_API_KEY": "k4"})
 
 
 def target(upstream: str, catalogue: Catalogue | None = None) -> Target:
@@ -46,9 +79,12 @@ def plan(
     catalogue: Catalogue | None = None,
     model: str = "gpt-image-2",
     permits: Permits | None = None,
+    around: Circumstances | None = None,
 ) -> Plan:
     catalogue = catalogue or shipped()
-    return routing.plan(job, model, catalogue.document.models[model], catalogue, permits)
+    found = catalogue.find_model(model)
+    assert found
+    return routing.plan(job, model, found[0], catalogue, permits, around)
 
 
 def picture(width: int = 1024, height: int = 1024) -> Picture:

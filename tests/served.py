@@ -219,7 +219,10 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
         "aliases": {"dall-e-3": {"model": "gpt-image-2", "response_format": "url"}},
         "limits": {"fetch_timeout": 2, "header_timeout": 2, "body_idle": 2, "answer_within": 15},
     }
-    return _merge(catalogue, changes or {})
+    merged = _merge(catalogue, changes or {})
+    # Most tests say who is asked first by the order in which they name them.
+    models = {name: {"strategy": "priority", **model} for name, model in merged["models"].items()}
+    return merged | {"models": models}
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ import csv
 import io
 import json
 import os
-import pty
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +22,9 @@ from gateway.store.changes import Changes
 from gateway.store.keys import KeyStore
 from gateway.store.records import Credit, Record
 from tests.conftest import Valkey
-from tests.running import clean_environment
 from tests.store.histories import Books, make_call, make_record, open_books
 from tests.store.ledgers import HOUR, SECOND, make_id
+from tests.terminal import show_on_terminal
 
 PEPPER = "p" * 64
 NOW = time.time_ns() // 1_000_000 * 1000
@@ -224,23 +222,3 @@ def test_other_programs_get_everything(run: Run, valkey: Valkey) -> None:
     assert len(lines(run("history", "--json"))) == 60
     assert len(lines(run("history", "--csv"))) == 61
     assert len(lines(run("history", "--csv", "--most", "3"))) == 4
-
-
-def show_on_terminal(env: dict[str, str], *words: str) -> str:
-    """What a command prints on a terminal of 80 columns, without its colours."""
-    reader, writer = pty.openpty()
-    command = [sys.executable, "-m", "gateway", *words]
-    subprocess.run(command, env=clean_environment(**env, COLUMNS="80"), stdout=writer, check=True, timeout=30)
-    os.close(writer)
-    shown = b""
-    while piece := _read(reader):
-        shown += piece
-    os.close(reader)
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
-
-
-def _read(reader: int) -> bytes:
-    try:
-        return os.read(reader, 65536)
-    except OSError:
-        return b""

@@ -1,5 +1,6 @@
 """What an image costs: each way of charging, before and after it is made."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from gateway import sizes
 from gateway.capabilities import Fit
 from gateway.job import Quality, Usage
-from gateway.pricing import Prices, bill, output_tokens, quote, tier_of
+from gateway.pricing import Prices, bill, output_tokens, quote, quote_job, tier_of
 from gateway.sizes import Size
 from tests.plans import make_job, picture
 
@@ -195,3 +196,46 @@ def test_wrong_prices_are_refused(fields: dict[str, Any], said: str) -> None:
     """Prices that cannot be read say what would be right."""
     with pytest.raises(ValidationError, match=said):
         read(**fields)
+
+
+WAYS = [OFFICIAL, {"per_image": "0.03", "per_input_image": "0.001"}, TIERED, {"per_megapixel": {"any": "0.0417"}}]
+
+
+@given(
+    prices=st.sampled_from(WAYS),
+    n=st.integers(1, 10),
+    per_call=st.integers(1, 10),
+    images=st.integers(1, 3),
+    made=st.sampled_from([Size(1024, 1024), Size(1536, 1024), Size(2048, 1152)]),
+    quality=st.sampled_from(["low", "medium", "high"]),
+    prompt=st.text(min_size=1, max_size=40),
+)
+def test_job_costs_what_its_calls_are_billed(
+    prices: dict[str, Any], n: int, per_call: int, images: int, made: Size, quality: Quality, prompt: str
+) -> None:
+    """The price of a job is the sum of the bills of its calls, to the µ$, if they make what was promised."""
+    job = make_job("edit", images=images, n=n, prompt=prompt)
+    promised = replace(fit(made, quality), per_call=per_call)
+    found = quote_job(read(**prices), job, promised)
+    bills = [
+        bill(read(**prices), job, promised, [made] * count)
+        for count in [per_call] * (n // per_call) + [n % per_call] * (n % per_call > 0)
+    ]
+    assert found
+    assert found.expected == sum(one or 0 for one in bills)
+    assert found.ceiling >= found.expected
+
+
+def test_references_cost_once_a_call() -> None:
+    """Four images in one call take the references once, in four calls four times."""
+    prices, job = read(per_image="0.03", per_input_image="0.001"), make_job("edit", images=3, n=4)
+    together, apart = quote_job(prices, job, replace(fit(), per_call=10)), quote_job(prices, job, fit())
+    assert together
+    assert apart
+    assert (together.expected, apart.expected) == (123_000, 132_000)
+
+
+def test_job_without_a_price_has_none() -> None:
+    """What one image would cost is not known, so neither is the job's price."""
+    assert quote_job(None, make_job(), fit()) is None
+    assert quote_job(read(**TIERED), make_job(n=2), fit(Size(3840, 2160))) is None

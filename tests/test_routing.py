@@ -7,10 +7,11 @@ import pytest
 
 from gateway import sizes
 from gateway.catalog import Catalogue
+from gateway.document import STRATEGIES
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
 from gateway.fanout import split
 from gateway.job import ImageJob
-from gateway.routing import Choice, Plan
+from gateway.routing import Choice, Circumstances, Medians, Plan
 from gateway.sizes import Shape, Size
 from tests.plans import COMBINATIONS, make_job, plan, shipped
 
@@ -192,3 +193,88 @@ def test_plans_stay_inside_documentation(group: str, rules: dict[str, Any]) -> N
             check(job, choice, group)
     assert planned + refused == len(COMBINATIONS) == 540
     assert planned > 300
+
+
+def test_cheapest_for_the_request_goes_first() -> None:
+    """The order follows this request's price: another quality, or another number of references, and it is another."""
+    catalogue = shipped(has_prices=True)
+    low, high = (plan(make_job(size=sizes.SQUARE, quality=quality), catalogue) for quality in ("low", "high"))
+    assert names(low) == ["anyfast", "apiany", "anyfast-c"]
+    assert names(high) == ["apiany", "anyfast-c", "anyfast"]
+    assert [choice.reason for choice in high.choices][:2] == ["cheapest", "$0.015000 dearer"]
+    assert (high.strategy, high.note) == ("cost", None)
+
+
+def test_unknown_price_leaves_catalogue_order() -> None:
+    """Where a price is not known the catalogue's order decides, and the Plan says for whom it is missing."""
+    found = plan(make_job())
+    assert names(found) == ["anyfast-c", "apiany", "anyfast"]
+    assert found.note == (
+        "the catalogue's order decides: no price is known for anyfast-c/main, apiany/main, anyfast/main"
+    )
+
+
+def test_dollar_limits_restore_cost_order() -> None:
+    """Where only priced targets may serve, they are compared after all."""
+    catalogue = shipped(has_prices=True)
+    targets = [
+        one if one.upstream != "anyfast-c" else one.model_copy(update={"prices": None}) for one in catalogue.targets
+    ]
+    found = plan(make_job(size=sizes.SQUARE), catalogue.model_copy(update={"targets": tuple(targets)}))
+    assert names(found) == ["anyfast-c", "apiany", "anyfast"]
+    kept = found.keep_priced("no price")
+    assert names(kept) == ["apiany", "anyfast"]
+    assert kept.note is None
+    assert [one.label for one in kept.rejections] == ["anyfast-c/main"]
+
+
+def test_hard_parameters_beat_any_price() -> None:
+    """A cheaper target that would drop what the caller set serves only where nobody honours it."""
+    for strategy in STRATEGIES:
+        around = Circumstances(strategy=strategy, draw=0.99)
+        found = plan(make_job("edit", quality="low"), shipped(has_prices=True), around=around)
+        assert names(found) == ["apiany"]
+
+
+def test_choice_tells_calls_and_their_price() -> None:
+    """A choice says in how many calls, for how much in all and for an image."""
+    found = plan(make_job(size=sizes.SQUARE, n=4), shipped(has_prices=True))
+    told = {choice.target.upstream: choice for choice in found.choices}
+    assert {name: choice.calls for name, choice in told.items()} == {"apiany": 1, "anyfast-c": 4, "anyfast": 1}
+    flat = told["anyfast-c"]
+    assert flat.quote
+    assert flat.total
+    assert (flat.quote.expected, flat.total.expected) == (30_000, 120_000)
+
+
+def test_fastest_goes_first_where_asked() -> None:
+    """Medians are read at the tier and the quality that each target would really make."""
+    medians: Medians = {
+        ("anyfast-c/main", "1K", "high"): 90.0,
+        ("apiany/main", "1K", "high"): 60.0,
+        ("anyfast/main", "1K", "high"): 75.0,
+        ("anyfast-c/main", "2K", "high"): 1.0,
+    }
+    around = Circumstances(strategy="latency", medians=medians)
+    found = plan(make_job(size=sizes.SQUARE, quality="high"), around=around)
+    assert names(found) == ["apiany", "anyfast", "anyfast-c"]
+    assert found.choices[0].reason == "median 60.0 s"
+    assert names(plan(make_job(quality="low"), around=around)) == ["anyfast-c", "apiany", "anyfast"]
+
+
+def test_target_that_is_down_is_left_out() -> None:
+    """What takes nothing just now is passed over with its reason; when nobody is left, a retry may find one."""
+    around = Circumstances(down={"anyfast-c/main": "its breaker is open"})
+    found = plan(make_job(), around=around)
+    assert names(found) == ["apiany", "anyfast"]
+    assert [(one.label, one.unfit.reason) for one in found.rejections] == [("anyfast-c/main", "its breaker is open")]
+    with pytest.raises(UpstreamUnavailable, match="its breaker is open") as caught:
+        plan(make_job(), model="gpt-image-2-c", around=around)
+    assert caught.value.retry_after
+
+
+def test_outage_makes_no_compromise() -> None:
+    """While the only target that honours a quality is down, no other drops it: the request is told to come back."""
+    around = Circumstances(down={"apiany/main": "it cools down"})
+    with pytest.raises(UpstreamUnavailable, match="it cools down"):
+        plan(make_job("edit", quality="high"), around=around)

@@ -6,14 +6,15 @@ only once its caller is known.
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway import errors, pipeline, quota, recording, wire
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
 from gateway.api.references import load_references
 from gateway.auth import Caller
+from gateway.document import STRATEGIES, Strategy
 from gateway.job import Operation
 from gateway.pipeline import Asked
 from gateway.recording import Note
@@ -25,18 +26,20 @@ router = APIRouter(tags=["images"])
 
 
 @router.post("/images/generations", summary="Make images from a prompt")
-async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """OpenAI's `POST /v1/images/generations`, as JSON."""
     return await _serve(request, services, caller, "generation")
 
 
 @router.post("/images/edits", summary="Make images from a prompt and images")
-async def edit(request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+async def edit(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """OpenAI's `POST /v1/images/edits`, as multipart or as JSON."""
     return await _serve(request, services, caller, "edit")
 
 
-async def _serve(request: Request, services: Services, caller: Caller, operation: Operation) -> StreamingResponse:
+async def _serve(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
+    if _is_dry(request):
+        return await _quote(request, services, caller, operation)
     spool = services.new_spool()
     note = recording.open_note(services, request.state.request_id, caller.key, operation)
     try:
@@ -63,6 +66,35 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=headers)
 
 
+async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
+    """The Plan of the same request. It leaves no record: nothing was asked for."""
+    spool = services.new_spool()
+    note = recording.open_note(services, request.state.request_id, caller.key, operation)
+    try:
+        found = await pipeline.quote(services, caller, await _read(request, services, note, spool))
+    finally:
+        await spool.close()
+    return JSONResponse(found, headers=await quota.look_at_rates(services, caller))
+
+
+def _is_dry(request: Request) -> bool:
+    """Raises InvalidValue for what might be meant so: a request that was to cost nothing must not be made."""
+    text = request.headers.get("X-Gateway-Dry-Run", "")
+    if text not in ("", "0", "1"):
+        raise errors.InvalidValue(
+            f"X-Gateway-Dry-Run must be 1, which answers what a request would cost, or 0; not {text!r:.60}."
+        )
+    return text == "1"
+
+
+def _read_strategy(request: Request) -> Strategy | None:
+    text = request.headers.get("X-Gateway-Route", "")
+    found = next((one for one in STRATEGIES if one == text), None)
+    if text and found is None:
+        raise errors.InvalidValue(f"X-Gateway-Route must be one of {', '.join(STRATEGIES)}; not {text!r:.60}.")
+    return found
+
+
 async def _check_room(services: Services) -> None:
     if await services.headroom.find_shortage() is not None:
         raise errors.StorageFull("The gateway has too little room left to keep new pictures.", retry_after=60)
@@ -87,7 +119,15 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool) 
         answer_within=_patience(request, document.limits.answer_within),
         keep_alive=_keep_alive(request, document.limits.keep_alive),
     )
-    return Asked(job, note.model, answer, spool, note, request.headers.get("x-gateway-upstream") or None)
+    return Asked(
+        job,
+        note.model,
+        answer,
+        spool,
+        note,
+        upstream=request.headers.get("x-gateway-upstream") or None,
+        strategy=_read_strategy(request),
+    )
 
 
 def _patience(request: Request, longest: float) -> float:
