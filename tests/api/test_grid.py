@@ -19,7 +19,7 @@ from tests.plans import OPENAI, UPSTREAMS
 from tests.served import EDITS, ENV, GENERATIONS, Gateway, Gateways
 from tests.store.ledgers import is_soak
 
-QUICK = ("none", "square", "small", "landscape", "3:2", "16:9", "7:5")
+QUICK = ("none", "square", "small", "3:2", "16:9")
 """Sizes that are quickly drawn."""
 
 COLUMNS: dict[str, tuple[Any, ...]] = {
