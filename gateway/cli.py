@@ -205,7 +205,10 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         ("catalogue", str(settings.config)),
         ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
         *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
-        *(("warning", f"{label} has no prices: no key with a limit in dollars can use it") for label in unpriced),
+        *(
+            ("warning", f"{label} has no prices: no key with a limit in dollars can use it, nor is it routed by cost")
+            for label in unpriced
+        ),
         *(("warning", text) for text in (warn_of_token(settings),) if text),
         ("models", ", ".join(catalogue.model_names()) or "none"),
     ]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import errors, quota, quoting, recording, routing, shaping, sharing, tasks
+from gateway import errors, narrowing, quota, quoting, recording, routing, shaping, tasks
 from gateway.auth import Caller
 from gateway.dispatch import Delivery, Outcome
 from gateway.document import Strategy
@@ -75,11 +75,10 @@ async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
         asker=Asker(key.id, key.name, key.team or ""),
         strategy=asked.strategy,
         medians=services.health.medians(),
-        down=services.health.down(),
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits, around)
-    return sharing.share_out(plan, services.health.load)
+    return narrowing.narrow(plan, services.health.down(), services.health.load)
 
 
 async def work(task: Task, patience: Patience | None = None) -> Outcome:

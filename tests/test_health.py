@@ -66,6 +66,29 @@ def test_open_breaker_is_passed_by(quick: Gateway) -> None:
     assert Counter(one["model"] for one in quick.simulator.paid()) == {"gpt-image-2": 5, "gpt-image-2-c": 6}
 
 
+def test_dry_run_tells_who_is_left_alone(gateways: Gateways) -> None:
+    """A dry run shows what a request would meet now: the upstream that is left alone, and why."""
+    gateway = gateways.open(models={"pair": {"upstreams": ["anyfast", "anyfast-c"]}})
+    gateway.simulator.fault("status", status=401, upstream="anyfast", model="gpt-image-2")
+    assert gateway.generate().status_code == 503
+    told = gateway.generate({"x-gateway-dry-run": "1"}, model="pair").json()
+    assert [one["target"] for one in told["choices"]] == ["anyfast-c/main"]
+    assert [(one["target"], one["reason"]) for one in told["rejections"]] == [
+        ("anyfast/main", "it refused the gateway's credential")
+    ]
+
+
+def test_measured_seconds_order_targets(gateways: Gateways) -> None:
+    """By the strategy `latency` the upstream that was faster goes first, once both were measured."""
+    gateway = gateways.open(models={"pair": {"upstreams": ["anyfast", "anyfast-c"], "strategy": "latency"}})
+    gateway.simulator.fault("delay", seconds=0.5, upstream="anyfast", model="gpt-image-2")
+    assert [gateway.generate(model=name).status_code for name in (OFFICIAL, VARIANT)] == [200, 200]
+    gateway.settle()
+    gateway.services.health.forget()
+    told = gateway.generate({"x-gateway-dry-run": "1"}, model="pair").json()
+    assert [one["target"] for one in told["choices"]] == ["anyfast-c/main", "anyfast/main"]
+
+
 def test_callers_faults_open_nothing(quick: Gateway) -> None:
     """Requests that a vendor refuses as wrong, or by its safety system, say nothing of its health."""
     quick.simulator.fault("status", status=400, times=6)
