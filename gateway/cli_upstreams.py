@@ -15,6 +15,7 @@ from gateway.cli_store import AsJson, Column, DataDir, OpenedStore, cli_actor, p
 from gateway.condition import Condition
 from gateway.document import Credential, Document, Upstream
 from gateway.money import show_usd
+from gateway.store.drift import Drift, DriftBook, group_drifts
 from gateway.store.targets import TargetStore, make_caps
 
 _COLUMNS = (
@@ -26,9 +27,10 @@ _COLUMNS = (
     Column("balance", is_number=True),
     Column("checked"),
     Column("median s"),
+    Column("drift", is_detail=True),
 )
 
-Found = dict[str, tuple[Upstream, Credential, Condition]]
+Found = dict[str, tuple[Upstream, Credential, Condition, list[Drift]]]
 
 
 def upstreams(
@@ -52,7 +54,9 @@ def upstreams(
                 )
             await targets.reset(reset)
             await store.changes.write(cli_actor(), "upstream.reset", reset, None, None)
-        return {label: (*known[label], one) for label, one in (await targets.look(list(known))).items()}
+        drifts = group_drifts(await DriftBook(store.redis).read())
+        found = await targets.look(list(known))
+        return {label: (*known[label], one, drifts.get(label.partition("/")[0], [])) for label, one in found.items()}
 
     found = with_store(data_dir, look)
     if as_json:
@@ -75,7 +79,9 @@ def _describe(upstream: Upstream, credential: Credential, one: Condition) -> tup
     return one.describe(has_floor=caps.has_floor, brake=caps.brake)
 
 
-def _cells(label: str, upstream: Upstream, credential: Credential, one: Condition) -> tuple[str, ...]:
+def _cells(
+    label: str, upstream: Upstream, credential: Credential, one: Condition, drifts: list[Drift]
+) -> tuple[str, ...]:
     state, seconds = _describe(upstream, credential, one)
     most = "" if credential.max_concurrent is None else f" of {credential.max_concurrent}"
     medians = ", ".join(f"{kind} {latency.median:.1f}" for kind, latency in sorted(one.latencies.items()))
@@ -89,10 +95,13 @@ def _cells(label: str, upstream: Upstream, credential: Credential, one: Conditio
         one.balance or "-",
         f"{checked}: {one.trouble}" if one.trouble else checked,
         medians or "-",
+        ", ".join(f"{drift.kind} {drift.what} {drift.count}" for drift in drifts) or "-",
     )
 
 
-def _as_json(label: str, upstream: Upstream, credential: Credential, one: Condition) -> dict[str, Any]:
+def _as_json(
+    label: str, upstream: Upstream, credential: Credential, one: Condition, drifts: list[Drift]
+) -> dict[str, Any]:
     state, seconds = _describe(upstream, credential, one)
     return {
         "label": label,
@@ -109,4 +118,5 @@ def _as_json(label: str, upstream: Upstream, credential: Credential, one: Condit
         "latencies": {
             kind: {"median": latency.median, "samples": latency.samples} for kind, latency in one.latencies.items()
         },
+        "drift": [{"kind": one.kind, "what": one.what, "count": one.count} for one in drifts],
     }

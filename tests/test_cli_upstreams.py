@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.healthrules import HealthRules
 from gateway.store.batcher import Batcher
+from gateway.store.client import connect
+from gateway.store.drift import DriftBook
 from gateway.store.targets import Caps, Report, TargetStore
 from tests.conftest import Valkey
 from tests.shell import Shell
@@ -17,6 +21,13 @@ async def refuse(url: str) -> None:
     await store.finish("apiany/main", permit, Report("none", cool=300, why="credential"), HealthRules())
     await store.note_check("apiany/main", balance="1234.5")
     await batcher.aclose()
+    redis = connect(url)
+    book = DriftBook(redis)
+    book.note("apiany", "refused", "quality")
+    async with asyncio.timeout(5):
+        while book.waiting:
+            await asyncio.sleep(0.01)
+    await redis.aclose()
 
 
 async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
@@ -26,6 +37,8 @@ async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     assert list(shown) == ["anyfast/main", "anyfast-c/main", "apiany/main"]
     assert (shown["apiany/main"]["state"], shown["apiany/main"]["balance"]) == ("refused", "1234.5")
     assert shown["anyfast/main"]["state"] == "ok"
+    assert shown["apiany/main"]["drift"] == [{"kind": "refused", "what": "quality", "count": 1}]
+    assert shown["anyfast/main"]["drift"] == []
     table = [line.split("\t") for line in shell.type("upstreams").stdout.splitlines()]
     assert table[0][:4] == ["upstream", "state", "for", "in flight"]
     assert table[3][:2] == ["apiany/main", "refused"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path
@@ -16,6 +17,7 @@ from gateway.catalog import Target
 from gateway.condition import Condition
 from gateway.health import caps_of
 from gateway.services import Services
+from gateway.store.drift import Drift
 
 router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
 
@@ -28,6 +30,15 @@ class Typical(Answer):
     kind: str = Field(description="Quality and resolution, as in `high/2K`.")
     seconds: float = Field(description="The median.")
     samples: int
+
+
+class BrokenPromise(Answer):
+    """Where the vendor is not as the catalogue says."""
+
+    kind: str = Field(description="`made` another thing than was promised, or `refused` what its abilities allow.")
+    what: str = Field(description="The parameter.")
+    count: int
+    last: Instant
 
 
 class UpstreamState(Answer):
@@ -47,9 +58,10 @@ class UpstreamState(Answer):
     checked: Instant | None = Field(description="When a free call last asked it.")
     trouble: str | None = Field(description="What that call met, if anything.")
     latencies: list[Typical]
+    drift: list[BrokenPromise] = Field(description="Of the whole upstream, in the last 90 days.")
 
     @classmethod
-    def of(cls, target: Target, condition: Condition) -> Self:
+    def of(cls, target: Target, condition: Condition, drifts: Sequence[Drift]) -> Self:
         caps = caps_of(target)
         state, seconds = condition.describe(has_floor=caps.has_floor, brake=caps.brake)
         return cls(
@@ -68,6 +80,11 @@ class UpstreamState(Answer):
                 Typical(kind=kind, seconds=one.median, samples=one.samples)
                 for kind, one in sorted(condition.latencies.items())
             ],
+            drift=[
+                BrokenPromise(kind=one.kind, what=one.what, count=one.count, last=one.last)
+                for one in drifts
+                if one.upstream == target.upstream
+            ],
         )
 
 
@@ -76,7 +93,8 @@ async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[
     """Those that are on, in the catalogue's order."""
     targets = services.health.targets
     found = await services.health.store.look(list(targets))
-    return Listing[UpstreamState](data=[UpstreamState.of(targets[label], one) for label, one in found.items()])
+    drifts = await services.drift.read()
+    return Listing[UpstreamState](data=[UpstreamState.of(targets[label], one, drifts) for label, one in found.items()])
 
 
 @router.post(
@@ -98,4 +116,4 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
 
 async def _show(services: Services, label: str) -> UpstreamState:
     found = await services.health.store.look([label])
-    return UpstreamState.of(services.health.targets[label], found[label])
+    return UpstreamState.of(services.health.targets[label], found[label], await services.drift.read())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import time_ns
 from typing import Literal, cast, get_args
@@ -57,6 +57,14 @@ class _Place:
 
     def field(self, measure: str) -> str:
         return orjson.dumps([self.upstream, self.kind, self.what, measure]).decode()
+
+
+def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
+    """Drifts by their upstream."""
+    found: dict[str, list[Drift]] = {}
+    for one in drifts:
+        found.setdefault(one.upstream, []).append(one)
+    return found
 
 
 class DriftBook:
