@@ -25,6 +25,7 @@ from gateway import (
     cli_limits,
     cli_money,
     cli_operators,
+    cli_probe,
     cli_quote,
     cli_usage,
     supervisor,
@@ -81,6 +82,7 @@ for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
 app.command()(cli_audit.audit)
 app.command()(cli_quote.quote)
 app.command()(cli_check.check)
+app.command()(cli_probe.probe)
 
 
 def _show_version(is_asked: bool) -> None:
