@@ -50,8 +50,8 @@ def banner(facts: Facts) -> str:
         parts.append(f"Real upstreams answer, and pictures cost money. On: {', '.join(facts.on)}.{off}")
         if facts.unpriced:
             parts.append(
-                f"No price is known of {', '.join(facts.unpriced)}: keys with a limit in dollars cannot use it.\n"
-                "Give it `prices` in the catalogue."
+                f"No price is known of {', '.join(facts.unpriced)}: keys with a limit in dollars cannot use it,\n"
+                "and nothing is routed by cost where it could serve. Give it `prices` in the catalogue."
             )
     if facts.demo_key is None:
         parts.append(f"Make a key for a caller:\n\n  {facts.command} keys create NAME --data-dir {facts.data_dir}")

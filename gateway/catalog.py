@@ -271,7 +271,13 @@ def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> 
     )
 
 
-SIMULATOR_KEYS = {"anyfast": "sim-direct", "anyfast-c": "sim-c", "apiany": "sim-apiany", "openai": "sim-openai"}
+SIMULATOR_KEYS = {
+    "anyfast": "sim-direct",
+    "anyfast-c": "sim-c",
+    "apiany": "sim-apiany",
+    "openai": "sim-openai",
+    "openai-compatible": "sim-compatible",
+}
 """The keys that the built-in simulator takes; see `docs/simulator.md`."""
 
 _BY_TOKENS = Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}})
@@ -287,7 +293,9 @@ EXAMPLE_PRICES = {
 
 def _simulated(name: str, upstream: Upstream, credential: Credential, simulator_url: str) -> Target:
     service = "anyfast-c" if upstream.kind == "anyfast" and upstream.model.endswith("-c") else upstream.kind
-    key = SIMULATOR_KEYS[service] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
+    # An endpoint that only resembles OpenAI's has models of its own.
+    known = service if service != "openai" or upstream.model.startswith("gpt-image-") else "openai-compatible"
+    key = SIMULATOR_KEYS[known] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
     pointed = upstream.model_copy(
         update={
             "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",

@@ -134,7 +134,7 @@ def _inspect_prices(catalogue: Catalogue) -> Iterator[Finding]:
     for target in catalogue.targets:
         place = _place_of_prices(target)
         if target.prices is None:
-            text = f"{target.label} has no prices: no key with a limit in dollars can use it"
+            text = f"{target.label} has no prices: no key with a limit in dollars can use it, nor is it routed by cost"
             yield Finding("warning", "no_price", place, text)
         elif holes := _find_holes(target):
             text = (

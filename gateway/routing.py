@@ -34,10 +34,10 @@ class Choice:
     target: Target
     fit: Fit
     quote: Quote | None = None
+    other_size: OtherSize = "tell"
     total: Quote | None = None
     calls: int = 1
     reason: str = ""
-    other_size: OtherSize = "tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,12 @@ class Plan:
 class Circumstances:
     """What a plan depends on beside the job: who asks, the strategy that the request chose, what was measured, chance.
 
-    `draw` is from 0 to just under 1. `down` tells of targets, by label, why none may be sent to them just now.
+    `draw` is from 0 to just under 1.
     """
 
     asker: Asker = field(default_factory=Asker)
     strategy: Strategy | None = None
     medians: Medians = field(default_factory=dict)
-    down: Mapping[str, str] = field(default_factory=dict)
     draw: float = 0.0
 
 
@@ -92,7 +91,7 @@ def plan(
     permits: Permits | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
-    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off or down.
+    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off.
 
     `permits` is what the caller's key allows; a key that may use none of the upstreams gets ModelNotAllowed.
     """
@@ -107,16 +106,15 @@ def plan(
         if isinstance(found, Unfit):
             rejections.append(_reject(target, found))
         else:
-            choices.append(replace(_price(job, target, found), other_size=model.other_size))
+            choices.append(_price(job, target, found, model.other_size))
     rejections += barred
     if not choices:
         raise _explain(model_name, rejections)
     if honouring := [choice for choice in choices if not choice.fit.compromises]:
         rejections += [_step_aside(choice) for choice in choices if choice.fit.compromises]
-    choices, down = _leave_down(honouring or choices, model_name, around)
     strategy = around.strategy or route.strategy
-    ranked, note = _arrange(choices, strategy, around)
-    return Plan(tuple(ranked), (*rejections, *down), strategy, route.rule, note)
+    ranked, note = _arrange(honouring or choices, strategy, around)
+    return Plan(tuple(ranked), tuple(rejections), strategy, route.rule, note)
 
 
 def _fill_in(job: ImageJob, route: Route, permits: Permits) -> ImageJob:
@@ -169,11 +167,12 @@ def _fit(job: ImageJob, target: Target, route: Route, permits: Permits) -> Fit |
     return found
 
 
-def _price(job: ImageJob, target: Target, found: Fit) -> Choice:
+def _price(job: ImageJob, target: Target, found: Fit, other_size: OtherSize) -> Choice:
     return Choice(
         target,
         found,
         quote=pricing.quote(target.prices, job, found),
+        other_size=other_size,
         total=pricing.quote_job(target.prices, job, found),
         calls=len(pricing.count_calls(job.n, found.per_call)),
     )
@@ -187,24 +186,6 @@ def _step_aside(choice: Choice) -> Rejection:
     """A target that would drop what the caller set serves only where no other can do without dropping it."""
     missing = choice.fit.compromises
     return _reject(choice.target, Unfit(f"it would not honour {', '.join(missing)}, and another does", missing[0]))
-
-
-def _leave_down(
-    choices: list[Choice], model_name: str, around: Circumstances
-) -> tuple[list[Choice], tuple[Rejection, ...]]:
-    """The choices that may be sent to now; what another would drop is not dropped because one is down for a while."""
-    up = [choice for choice in choices if choice.target.label not in around.down]
-    down = [
-        _reject(choice.target, Unfit(around.down[choice.target.label], "model"))
-        for choice in choices
-        if choice.target.label in around.down
-    ]
-    if not up:
-        reasons = "; ".join(f"{one.upstream}: {one.unfit.reason}" for one in down)
-        raise errors.UpstreamUnavailable(
-            f"No upstream of `{model_name}` that can serve this request takes any now ({reasons}).", retry_after=5
-        )
-    return up, tuple(down)
 
 
 def _arrange(

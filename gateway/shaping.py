@@ -88,7 +88,7 @@ def describe(task: Task, outcome: Outcome) -> dict[str, str]:
         "x-gateway-task": task.id,
         "x-gateway-upstream": ",".join(outcome.upstreams),
         "x-gateway-calls": str(outcome.calls),
-        "x-gateway-size": _tell_size(task, outcome.images[0]) if outcome.images else f"{_asked_size(task)}->none",
+        "x-gateway-size": _tell_sizes(task, outcome.images),
     }
     headers |= _describe_money(task)
     if len(outcome.images) < task.job.n:
@@ -190,7 +190,7 @@ def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm)
             "index": image.slot,
             "upstream": image.upstream,
             "cost_usd": None if image.usd is None else show_usd(image.usd),
-            "size": _tell_size(task, image),
+            "size": _tell_sizes(task, [image]),
             "dropped": [*(choice.fit.dropped if choice else ()), *task.job.dropped],
         },
     }
@@ -236,14 +236,10 @@ def _find_choice(plan: Plan, image: Image) -> Choice | None:
     return next((choice for choice in plan.choices if choice.target.label == image.target), None)
 
 
-def _asked_size(task: Task) -> str:
-    return str(task.job.size or "auto")
-
-
-def _tell_size(task: Task, image: Image) -> str:
-    """Asked and made; and what it was made into here, where the upstream made another size than it was to make."""
-    resized = f"->{image.size}" if image.size != image.made else ""
-    return f"{_asked_size(task)}->{image.made}{resized}"
+def _tell_sizes(task: Task, images: Sequence[Image]) -> str:
+    """Asked and made, each size once; and what one was made into here, where another had been promised."""
+    made = dict.fromkeys(f"{one.made}->{one.size}" if one.size != one.made else str(one.made) for one in images)
+    return f"{task.job.size or 'auto'}->{','.join(made) or 'none'}"
 
 
 def _background(choice: Choice | None) -> str:

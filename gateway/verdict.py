@@ -82,7 +82,19 @@ POLICY_CODES = frozenset(
 )
 """Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
 
-_CREDENTIAL_CODES = frozenset({"insufficient_credits", "insufficient_quota"})
+CREDENTIAL_CODES = frozenset(
+    {
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "insufficient_credits",
+        "insufficient_quota",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+    }
+)
+"""The operator's account is spent: OpenAI says so with a 400 or a 429, which would otherwise mean something else."""
+
 _VALIDATION_CODES = frozenset({"invalid_request", "invalid_value", "validation_error"})
 _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
 _NO_RETRY = "it is not sent again, because it may have been billed"
@@ -101,6 +113,9 @@ def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: 
         return _unsent(failure)
     if failure.phase == "read":
         return _unknown(failure, "The upstream took the request, but its answer was lost")
+    # Before the policy: a spent account was seen under the safety system's own type.
+    if _is_spent(failure):
+        return _credential()
     if _is_policy(failure):
         return _policy(failure, Executed.NO if refusal_is_unbilled else Executed.UNKNOWN)
     if failure.phase == "body":
@@ -136,6 +151,11 @@ def _is_policy(failure: Failure) -> bool:
     return bool(named) or failure.type == "image_generation_user_error"
 
 
+def _is_spent(failure: Failure) -> bool:
+    named = {failure.code, failure.type} & CREDENTIAL_CODES
+    return failure.phase == "status" and failure.status in (400, 429) and bool(named)
+
+
 def _policy(failure: Failure, executed: Executed) -> Verdict:
     # The reason is for the caller to read; other vendor texts are not passed on where they name our credential.
     error = errors.ModerationBlocked(failure.message or "The upstream's safety system refused this request.")
@@ -147,7 +167,7 @@ def _task(failure: Failure) -> Verdict:
         return _unknown(failure, "The upstream's task expired")
     if failure.code in _VALIDATION_CODES or failure.type == "invalid_request_error":
         return _refused(failure)
-    if failure.code in _CREDENTIAL_CODES:
+    if failure.code in CREDENTIAL_CODES:
         return _credential()
     error = errors.UpstreamFailed(
         f"The upstream's task failed: {failure.message or failure.code or 'no reason given'}.", should_retry=False

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-TARGETS = ("official", "basic", "variant", "tasks")
-"""Anyfast's model with a Direct key and with another, its variant, and apiany."""
+TARGETS = ("official", "basic", "variant", "tasks", "openai")
+"""Anyfast's model with a Direct key and with another, its variant, apiany, and OpenAI's own specification."""
 
 SEVEN = ("1024x1024", "1536x1024", "1024x1536", "2048x2048", "2048x1152", "3840x2160", "2160x3840")
 
@@ -83,6 +83,8 @@ class Sold:
 
 def sold(target: str, wish: Wish) -> Sold | None:
     """None where the pages do not allow it at all."""
+    if target == "openai":
+        return _openai(wish)
     return _tasks(wish) if target == "tasks" else _anyfast(target, wish)
 
 
@@ -134,6 +136,23 @@ def _tasks(wish: Wish) -> Sold | None:
     )
 
 
+def _openai(wish: Wish) -> Sold:
+    """Everything that a caller can wish is in its specification; a size that was left to it is its own choice."""
+    size = "auto" if wish.size.is_auto else wish.size.exact
+    return Sold(
+        calls=(wish.n,),
+        sent={
+            "size": size,
+            "resolution": None,
+            "quality": wish.quality or "medium",
+            "output_format": wish.output_format,
+            "response_format": None,
+        },
+        made=None if wish.size.is_auto else size,
+        quality=wish.quality or "medium",
+    )
+
+
 def price(target: str, wish: Wish, prompt: str, references: Sequence[tuple[int, int]]) -> int | None:
     """µ$ of the whole wish at the example prices; None where it is not sold. `references` are widths and heights."""
     found = sold(target, wish)
@@ -145,8 +164,9 @@ def price(target: str, wish: Wish, prompt: str, references: Sequence[tuple[int, 
         # Left to itself it makes a square or a small landscape, both of the first tier.
         return _TIERS[_tier(found.made or "1024x1024")] * wish.n
     given = 5 * max(1, -(-len(prompt) // 4)) + 8 * sum(_taken(*one) for one in references)
-    assert found.made
-    return sum(given + 30 * _tokens(found.made, found.quality) * images for images in found.calls)
+    # What is left to it is counted as the dearer of a square and a small landscape.
+    made = max(_tokens(size, found.quality) for size in ([found.made] if found.made else ["1024x1024", "1536x1024"]))
+    return sum(given + 30 * made * images for images in found.calls)
 
 
 _TIERS = {"1K": 15_000, "2K": 30_000, "4K": 60_000}

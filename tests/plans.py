@@ -51,15 +51,29 @@ def example_prices(kind: str, model: str) -> dict[str, Any]:
     return EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True)
 
 
-UPSTREAMS = {"official": "anyfast", "basic": "anyfast-basic", "variant": "anyfast-c", "tasks": "apiany"}
-"""The upstreams of `four`, by their names in `tests.pages`."""
+UPSTREAMS = {
+    "official": "anyfast",
+    "basic": "anyfast-basic",
+    "variant": "anyfast-c",
+    "tasks": "apiany",
+    "openai": "openai",
+}
+"""The upstreams of `every_kind`, by their names in `tests.pages`."""
+
+OPENAI = {
+    "kind": "openai",
+    "base_url": "https://api.openai.com",
+    "model": "gpt-image-2",
+    "credentials": [{"key": "env:OPENAI_API_KEY"}],
+}
 
 
-def four() -> Catalogue:
+def every_kind() -> Catalogue:
     """The shipped upstreams and a key outside the Direct group, with example prices; `all`, and each as a model."""
     _, raw = parse_yaml(SHIPPED.read_text())
     upstreams = raw["upstreams"]
     upstreams["anyfast-basic"] = upstreams["anyfast"] | {"credentials": [{"key": "env:BASIC_API_KEY"}]}
+    upstreams["openai"] = dict(OPENAI)
     for upstream in upstreams.values():
         upstream["prices"] = example_prices(upstream["kind"], upstream["model"])
     models = {name: {"upstreams": [upstream]} for name, upstream in UPSTREAMS.items()}
@@ -67,7 +81,7 @@ def four() -> Catalogue:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(json.dumps(raw))
         file.flush()
-        return load(Path(file.name), KEYS | {"BASIC_API_KEY": "k4"})
+        return load(Path(file.name), KEYS | {"BASIC_API_KEY": "k4", "OPENAI_API_KEY": "k5"})
 
 
 def target(upstream: str, catalogue: Catalogue | None = None) -> Target:

@@ -119,3 +119,35 @@ def test_standings_become_rates() -> None:
 def test_durations_are_written_as_openai_does(micro: int, text: str) -> None:
     """Milliseconds below a second, then seconds and minutes, rounded up."""
     assert allowance.show_duration(micro) == text
+
+
+def stand(limit: str, ceiling: int, left: int, resets: int | None = None) -> Standing:
+    return Standing(limit, "key", ceiling, ceiling - left, left, resets)
+
+
+@pytest.mark.parametrize(
+    ("limit", "just", "short"),
+    [
+        ("usd_total", 60_000, 59_999),
+        ("usd_day", 60_000, 59_999),
+        ("images_month", 2, 1),
+        ("images_minute", 2, 1),
+        ("requests_minute", 1, 0),
+        ("concurrent_requests", 1, 0),
+    ],
+)
+def test_refusal_is_foreseen(limit: str, just: int, short: int) -> None:
+    """What has just room for a request is no refusal; one less is, in the words of the real one."""
+    enough, less = (Standings(NOON, (stand(limit, 100_000, left),), ()) for left in (just, short))
+    assert allowance.foresee(enough, price=60_000, images=2) is None
+    found = allowance.foresee(less, price=60_000, images=2)
+    assert found
+    assert found.message == over(limit, 100_000, short).message
+
+
+def test_too_many_images_are_foreseen_first() -> None:
+    """More images than a minute ever allows are told so, though another limit is in the way as well."""
+    standings = Standings(NOON, (stand("usd_total", 1, 0), stand("images_minute", 1, 1)), ())
+    found = allowance.foresee(standings, price=60_000, images=2)
+    assert isinstance(found, errors.InvalidValue)
+    assert found.param == "n"

@@ -271,6 +271,14 @@ def test_simulator_takes_every_upstream(tmp_path: Path, group: str, keys: list[s
     assert [target.profile for target in catalogue.targets] == [target.profile for target in load(path, KEYS).targets]
 
 
+def test_simulator_takes_compatible_endpoints() -> None:
+    """In demo mode OpenAI's own models and an endpoint's of its own are the same stand-in, under two keys."""
+    catalogue = load(CONFIG / "examples" / "openai.yaml", {}, simulator_url="http://127.0.0.1:1")
+    assert {target.config.base_url for target in catalogue.targets} == {"http://127.0.0.1:1/openai"}
+    assert [target.key for target in catalogue.targets] == ["sim-openai", "sim-compatible"]
+    assert catalogue.unpriced() == []
+
+
 @pytest.mark.parametrize(
     ("name", "upstreams", "response_format"),
     [

@@ -27,7 +27,7 @@ def test_findings_name_their_line() -> None:
     """Each finding stands with file, line and field; warnings alone do not fail."""
     checked = imagegate("check", ANYFAST_API_KEY="x")
     line = SHIPPED.read_text().splitlines().index("  anyfast:") + 1
-    text = "anyfast/main has no prices: no key with a limit in dollars can use it"
+    text = "anyfast/main has no prices: no key with a limit in dollars can use it, nor is it routed by cost"
     assert f"warning      {SHIPPED}:{line}: upstreams.anyfast.prices: {text}" in checked.stdout
     assert checked.returncode == 0
 

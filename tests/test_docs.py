@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from gateway.datafolder import Secrets
 from gateway.settings import Settings
 from gateway.upstreams import apiany
 from tests.markdown import Page, code, read
-from tests.running import gateway
+from tests.running import clean_environment, gateway, imagegate, until
+from tests.stand_in import Simulator
 
 ROOT = Path(__file__).parent.parent
 DOCS = {str(path.relative_to(ROOT)): read(path) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
@@ -168,7 +170,8 @@ def test_every_verdict_is_told() -> None:
     known |= set(re.findall(r'kind = "\w+" if .* else "(\w+)"', text))
     rows = {code(row["verdict"])[0] for row in UPSTREAMS.table("verdict").rows}
     agree(UPSTREAMS, "verdicts", rows, known)
-    untold = {word for word in verdict.POLICY_CODES | apiany.DONE | apiany.FAILED if word not in UPSTREAMS.text}
+    words = verdict.POLICY_CODES | verdict.CREDENTIAL_CODES | apiany.DONE | apiany.FAILED
+    untold = {word for word in words if word not in UPSTREAMS.text}
     assert not untold, f"upstreams.md does not tell that these are read: {sorted(untold)}"
 
 
@@ -263,6 +266,28 @@ def test_code_is_well_formed(page: Page) -> None:
 def test_no_machine_is_named(page: Page) -> None:
     """A page fits every reader's machine."""
     assert not re.findall(r"(?<![\w.])/(?:home|root|Users|work|mnt|opt)/", page.text)
+
+
+def test_routing_can_be_tried(tmp_path: Path, simulator: Simulator) -> None:
+    """Whoever pastes the example of routing sees the cheapest upstream serve, and the next one when that is broken."""
+    text = [block for language, block in DOCS["docs/routing.md"].blocks if language == "sh"][-1]
+    with gateway(tmp_path / ".imagegate", "--demo", "--port", "0", GATEWAY_SIMULATOR_URL=simulator.url) as run:
+        text = text.replace("http://127.0.0.1:8080", run.url).replace("http://127.0.0.1:8090", simulator.url)
+        env = clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        done = subprocess.run(["bash", "-ec", text], cwd=tmp_path, env=env, check=True, timeout=60, capture_output=True)
+        lines = until(lambda: read_history(run.data), what="both records")
+    shown = done.stdout.decode()
+    assert re.findall(r"x-gateway-upstream: ([\w-]+)", shown) == ["apiany", "anyfast-c"]
+    assert re.findall(r"x-gateway-cost-usd: ([\d.]+)", shown) == ["0.015000", "0.030000"]
+    assert shown.startswith("target\tprice")
+    calls = [[(call["upstream"], call["outcome"]) for call in json.loads(line)["calls"]] for line in lines]
+    assert calls == [[("apiany", "upstream_error"), ("anyfast-c", "delivered")], [("apiany", "delivered")]]
+
+
+def read_history(data: Path) -> list[str]:
+    """The two records of a data folder, newest first; nothing while one is not written yet."""
+    lines = imagegate("history", "--json", "--data-dir", str(data)).stdout.splitlines()
+    return lines if len(lines) == 2 else []
 
 
 def test_quick_start_works(tmp_path: Path) -> None:

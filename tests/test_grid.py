@@ -15,7 +15,7 @@ from gateway.pictures import Picture
 from gateway.routing import Choice, Plan
 from gateway.sizes import Shape, Size, find_fault
 from tests.pages import SIZES, TARGETS, SizeKind, Sold, Wish, price, sold
-from tests.plans import UPSTREAMS, four, picture, plan
+from tests.plans import UPSTREAMS, every_kind, picture, plan
 
 GRID = [
     Wish(size, quality, n, references, masked, output_format)
@@ -65,8 +65,8 @@ def check(wish: Wish, choice: Choice, page: Sold) -> None:
 
 
 def test_plans_agree_with_the_pages() -> None:
-    """2,340 wishes at four targets each: sent, made, split and given up as the vendors' pages say, or refused."""
-    catalogue, seen = four(), Counter[str]()
+    """2,340 wishes at five targets each: sent, made, split and given up as the vendors' pages say, or refused."""
+    catalogue, seen = every_kind(), Counter[str]()
     for wish in GRID:
         for name in TARGETS:
             page, found = sold(name, wish), attempt(wish, catalogue, name)
@@ -75,13 +75,13 @@ def test_plans_agree_with_the_pages() -> None:
             if found and page:
                 check(wish, found.choices[0], page)
     assert len(GRID) == 2340
-    assert seen.total() == 9360
+    assert seen.total() == 11_700
     assert min(seen.values()) > 500
 
 
 def test_together_the_honouring_go_first() -> None:
-    """Of all four those serve that honour the wish, or where none does those that can; the others have a reason."""
-    catalogue = four()
+    """Of all five those serve that honour the wish, or where none does those that can; the others have a reason."""
+    catalogue = every_kind()
     for wish in GRID[::3]:
         pages = {name: page for name in TARGETS if (page := sold(name, wish))}
         honouring = {name for name, page in pages.items() if not page.breaks}
@@ -118,7 +118,7 @@ def draw_wish(dice: Random) -> Wish:
 
 def test_first_choice_is_never_dearer() -> None:
     """10,000 random requests: no target that may serve is cheaper than the first, by a formula that is not ours."""
-    catalogue, dice, firsts = four(), Random(10_000), Counter[str]()
+    catalogue, dice, firsts = every_kind(), Random(10_000), Counter[str]()
     for _ in range(10_000):
         wish, prompt = draw_wish(dice), "fox " * dice.randint(1, 200)
         # The first is square, so that `auto` has one meaning; the others are whatever is sent.
@@ -137,4 +137,4 @@ def test_first_choice_is_never_dearer() -> None:
         assert prices[first] == min(one for one in prices.values() if one is not None)
         firsts[first] += 1
     assert firsts.total() > 9_000
-    assert all(firsts[name] > 100 for name in ("official", "variant", "tasks"))
+    assert all(firsts[name] > 100 for name in ("official", "variant", "tasks", "openai"))

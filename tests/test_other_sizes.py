@@ -51,6 +51,14 @@ def test_other_size_is_told_everywhere(gateway: Gateway) -> None:
     assert gateway.spent().usd_posted == gateway.booked()
 
 
+def test_every_size_of_an_answer_is_told(gateway: Gateway) -> None:
+    """Where the pictures of one answer differ, the header names each size once."""
+    gateway.simulator.fault("wrong_size", size=OTHER)
+    answer = gateway.generate(model=VARIANT, n=3)
+    asked, _, made = answer.headers["x-gateway-size"].partition("->")
+    assert (asked, sorted(made.split(","))) == (SMALLEST, sorted([SMALLEST, OTHER]))
+
+
 @pytest.mark.parametrize("model", [OFFICIAL, VARIANT])
 def test_kept_promise_is_no_drift(gateway: Gateway, model: str) -> None:
     """A picture as it was promised leaves no note."""
@@ -115,6 +123,7 @@ def test_refusal_spares_the_pictures_that_are_right(gateways: Gateways) -> None:
     answer = gateway.generate(model=VARIANT, n=3)
     assert [decode(item).size for item in answer.json()["data"]] == [(1024, 640)] * 2
     assert answer.headers["x-gateway-delivered"] == "2/3"
+    assert answer.headers["x-gateway-size"] == f"{SMALLEST}->{SMALLEST}"
     assert gateway.spent().usd_posted == gateway.booked() == 90_000
     assert sorted(sizes_of(gateway), key=str) == [(SMALLEST, (OTHER,)), (None, ()), (None, ())]
 

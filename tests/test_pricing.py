@@ -239,3 +239,13 @@ def test_job_without_a_price_has_none() -> None:
     """What one image would cost is not known, so neither is the job's price."""
     assert quote_job(None, make_job(), fit()) is None
     assert quote_job(read(**TIERED), make_job(n=2), fit(Size(3840, 2160))) is None
+
+
+def test_most_a_job_costs_bounds_untold_quality() -> None:
+    """Where no quality is sent, each image of the job may come out as high, and the prompt as a token a byte."""
+    job = make_job("edit", n=2, prompt="ж" * 100)
+    found = quote_job(read(**OFFICIAL), job, fit(quality=None))
+    assert found
+    given = 1024 * 8
+    assert found.expected == 2 * (output_tokens(sizes.SQUARE, "medium") * 30 + given + 25 * 5)
+    assert found.ceiling == 2 * (output_tokens(sizes.SQUARE, "high") * 30 + given + 200 * 5)

@@ -197,6 +197,30 @@ def test_credential_trouble_is_the_operators(status: int) -> None:
     assert verdict.error.param is None
 
 
+@pytest.mark.parametrize(
+    ("status", "facts"),
+    [
+        (429, {"code": "insufficient_quota", "type": "insufficient_quota"}),
+        (429, {"code": "credit_balance_exhausted", "type": "insufficient_quota", "retry_after": 3}),
+        (429, {"type": "insufficient_quota"}),
+        (400, {"code": "billing_hard_limit_reached", "type": "invalid_request_error"}),
+        (400, {"code": "billing_hard_limit_reached", "type": "image_generation_user_error"}),
+    ],
+)
+def test_spent_account_is_the_operators(status: int, facts: dict[str, Any]) -> None:
+    """Neither a limit to wait for nor a fault of the caller's: another target may serve, and the words stay here."""
+    verdict = judge("status", status, message="Billing hard limit has been reached", **facts)
+    assert (verdict.kind, verdict.credential_down, verdict.drift) == ("credential", True, False)
+    assert outline(verdict) == (NO, False, True, errors.UpstreamUnavailable, 60, None)
+    assert "Billing" not in verdict.error.message
+
+
+@pytest.mark.parametrize(("phase", "status"), [("status", 500), ("body", 200), ("read", None)])
+def test_words_of_a_spent_account_prove_nothing_elsewhere(phase: Any, status: int | None) -> None:
+    """Only with a status that refuses do they prove that nothing was made."""
+    assert judge(phase, status, code="insufficient_quota").kind != "credential"
+
+
 @pytest.mark.parametrize(("status", "drift"), [(404, True), (422, True), (429, False), (500, False), (521, False)])
 def test_drift_means_our_table(status: int, drift: bool) -> None:
     """Only a refusal of what we send points at our own tables; only 401 to 403 at our key."""

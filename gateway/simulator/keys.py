@@ -19,12 +19,17 @@ class Key:
     name: str
     is_direct: bool
     models: frozenset[str]
+    knows_any_model: bool = False
+
+    def knows(self, model: str) -> bool:
+        return self.knows_any_model or model in self.models
 
 
 @dataclass(frozen=True)
 class _Group:
     is_direct: bool
     models: frozenset[str]
+    knows_any_model: bool = False
 
 
 _GROUPS: dict[str, dict[str, _Group]] = {
@@ -34,7 +39,10 @@ _GROUPS: dict[str, dict[str, _Group]] = {
         "c": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2_C})),
     },
     "apiany": {"apiany": _Group(is_direct=True, models=frozenset({GPT_IMAGE_2}))},
-    "openai": {"openai": _Group(is_direct=True, models=GPT_IMAGES)},
+    "openai": {
+        "openai": _Group(is_direct=True, models=GPT_IMAGES),
+        "compatible": _Group(is_direct=True, models=GPT_IMAGES, knows_any_model=True),
+    },
 }
 
 
@@ -48,7 +56,7 @@ def find_key(upstream: str, authorization: str | None) -> Key | None:
     group = _GROUPS[upstream].get(word)
     if group is None or (dash and not suffix):
         return None
-    return Key(name=name, is_direct=group.is_direct, models=group.models)
+    return Key(name, group.is_direct, group.models, group.knows_any_model)
 
 
 def name_key(authorization: str | None) -> str | None:

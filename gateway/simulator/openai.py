@@ -87,7 +87,7 @@ async def _edit(exchange: Exchange) -> Answer:
 def _read_model(exchange: Exchange, fields: Fields) -> str:
     model = read_text(fields, "model")
     exchange.set_model(model)
-    if model not in exchange.known_key.models:
+    if not exchange.known_key.knows(model):
         message = f"The model '{model}' does not exist."
         raise Refusal(404, "model_not_found", message, param="model", refused=("model",))
     return model

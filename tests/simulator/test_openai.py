@@ -103,6 +103,9 @@ def test_other_vendors_key_is_refused(hand):
     answer = hand.client.get("/openai/v1/models", headers=hand.headers("anyfast"))
     assert answer.status_code == 401
     assert generate(hand, model="dall-e-3").status_code == 404
+    own = {"model": "our-image-model", "prompt": "a lighthouse", "size": "1024x1024"}
+    headers = hand.headers("openai", "sim-compatible-2")
+    assert hand.client.post("/openai/v1/images/generations", headers=headers, json=own).status_code == 200
     listed = hand.read("/v1/models", "openai").json()["data"]
     assert "gpt-image-1.5" in [model["id"] for model in listed]
 
