@@ -72,9 +72,10 @@ def describe_drift(catalogue: Catalogue, drifts: Sequence[Drift]) -> list[Findin
 
 def _tell_drift(one: Drift) -> str:
     what = f"made another {one.what} than promised" if one.kind == "made" else f"refused {one.what}, which it takes"
+    often = "once" if one.count == 1 else f"{one.count} times"
     last = datetime.fromtimestamp(one.last // 1_000_000, UTC)
     example = f": {one.example}" if one.example else ""
-    return f"{what}, {one.count} times, last at {last:%Y-%m-%dT%H:%MZ}{example}"
+    return f"{what}, {often}, last at {last:%Y-%m-%dT%H:%MZ}{example}"
 
 
 def _inspect_keys(catalogue: Catalogue) -> Iterator[Finding]:

@@ -59,7 +59,7 @@ async def test_drift_is_read_from_redis(valkey: Valkey, redis: StoreClient) -> N
     told = json.loads(imagegate("check", "--json", **env, ANYFAST_API_KEY="x").stdout)
     (drift,) = [one for one in told["findings"] if one["kind"] == "drift"]
     assert drift["field"] == "upstreams.anyfast"
-    assert "made another size than promised, 1 times" in drift["message"]
+    assert "made another size than promised, once" in drift["message"]
     assert told["drift_unread"] is None
 
 
