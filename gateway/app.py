@@ -26,6 +26,7 @@ from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
 from gateway.bookkeeping import Bookkeeping, Pace
+from gateway.caretaking import Caretaker
 from gateway.datafolder import Secrets
 from gateway.services import Services, open_services
 from gateway.settings import Settings
@@ -117,6 +118,8 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         remember=lambda hold: services.recorder.note(describe_hold(hold)),
     )
     await bookkeeping.start()
+    caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
+    caretaker.start()
     keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps)]
     yield
     for keeper in keepers:
@@ -127,6 +130,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     waited = time.monotonic() - (app.state.draining_since or time.monotonic())
     if left := await tasks.drain(services, max(0.0, services.settings.drain_s - waited)):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
+    await caretaker.stop()
     await bookkeeping.stop()
     await services.close()
 

@@ -32,7 +32,7 @@ from gateway.spool import Blob, MemoryBudget, Spool
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line
 from gateway.upstreams.line import Reply
-from gateway.upstreams.reading import fail_on_error, find_images
+from gateway.upstreams.reading import fail_on_error, find_balance, find_images
 from gateway.verdict import CallFailed, Failure
 
 
@@ -140,8 +140,7 @@ class Interview:
         if self._line.target.config.kind != "apiany":
             return None
         seen = await self._ask_free("/v1/credits/balance", spool)
-        left = seen.submitted.get("credits") if isinstance(seen.submitted, dict) else None
-        return Decimal(str(left)) if isinstance(left, int | float) and not isinstance(left, bool) else None
+        return find_balance(seen.submitted)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from decimal import Decimal
 from urllib.parse import urljoin
 
 from gateway.catalog import Target
+from gateway.condition import Latency
 from gateway.fetching import Fetcher, FetchFailed, FetchRefused
 from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
 from gateway.spool import Blob, Spool, StorageFullError
@@ -21,6 +22,11 @@ from gateway.verdict import CallFailed, Failure
 
 FIRST_POLL = 0.5
 GROWTH = 1.3
+ENOUGH = 20
+"""Samples from which on a median says when an upstream is about to be done."""
+
+_SHARE = 0.6
+_PAUSE = 2.6
 _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
@@ -37,12 +43,29 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When a ticket is asked after: first, and then with pauses that grow up to the longest. In seconds."""
+
+    first: float = FIRST_POLL
+    pause: float = FIRST_POLL * GROWTH
+    growth: float = GROWTH
+
+    @classmethod
+    def of(cls, latency: Latency | None) -> Rhythm:
+        """Shortly before the task is likely to be done, and often from then on; from the start while nobody knows."""
+        if latency is None or latency.samples < ENOUGH:
+            return cls()
+        return cls(_SHARE * latency.median, _PAUSE, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Bridge:
     """One target's adapter with the clock and the fetcher it needs."""
 
     target: Target
     upstream: Upstream
     fetcher: Fetcher
+    rhythm: Rhythm = Rhythm()
     sleep: Sleep = asyncio.sleep
 
     async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
@@ -50,20 +73,23 @@ class Bridge:
         first = await self.upstream.submit(call, inputs, spool)
         if isinstance(first, Answer):
             return _make(first, await self._collect_all(first.images, spool))
-        answer = await self._follow(first, spool)
+        answer = await self._follow(first, spool, self.rhythm)
         got = await self._collect_all(answer.images, spool)
         if any(isinstance(one, Failure) for one in got):
             got = await self._collect_anew(first, got, spool)
         return _make(answer, got)
 
-    async def _follow(self, ticket: Ticket, spool: Spool) -> Answer:
+    async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm) -> Answer:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.task
-        wait, missing_since = min(FIRST_POLL, limits.poll_every), None
+        wait, pause, missing_since = rhythm.first, rhythm.pause, None
+        if rhythm.growth > 1:
+            wait = min(wait, limits.poll_every)
         while True:
-            await self.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 (jitter, not a secret)
-            wait = min(wait * GROWTH, limits.poll_every)
+            await self.sleep(min(wait * random.uniform(0.8, 1.2), limits.task))  # noqa: S311 (jitter, not a secret)
+            wait = min(pause, limits.poll_every)
+            pause *= rhythm.growth
             try:
                 if answer := await self.upstream.poll(ticket, spool):
                     return answer
@@ -82,7 +108,7 @@ class Bridge:
     async def _collect_anew(self, ticket: Ticket, got: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
         """Once more what could not be had: a link may have died since the poll, and the next answer has a new one."""
         try:
-            fresh = (await self._follow(ticket, spool)).images
+            fresh = (await self._follow(ticket, spool, Rhythm())).images
         except CallFailed:
             # What was downloaded stays; what was not is as lost as before.
             return got

@@ -45,6 +45,11 @@ class Target(BaseModel):
     def label(self) -> str:
         return f"{self.upstream}/{self.credential}"
 
+    @property
+    def credential_config(self) -> Credential:
+        """What the catalogue says of this credential."""
+        return next(one for one in self.config.credentials if one.name == self.credential)
+
 
 class Catalogue(BaseModel):
     """What is in force: the document, and the targets whose key is there. Frozen; a reload makes a new one."""

@@ -27,6 +27,7 @@ from gateway import (
     cli_operators,
     cli_probe,
     cli_quote,
+    cli_upstreams,
     cli_usage,
     supervisor,
 )
@@ -80,6 +81,7 @@ app.command()(cli_usage.changes)
 for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
     app.command()(_command)
 app.command()(cli_audit.audit)
+app.command()(cli_upstreams.upstreams)
 app.command()(cli_quote.quote)
 app.command()(cli_check.check)
 app.command()(cli_probe.probe)

@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from typing import Any
 
 import structlog
 
-from gateway import errors, fanout, pricing
+from gateway import condition, errors, fanout, health, pricing
 from gateway.artifacts.links import link
-from gateway.bridge import Bridge
+from gateway.bridge import Bridge, Rhythm
+from gateway.condition import Bar
 from gateway.errors import PublicError
+from gateway.health import Permit
 from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
 from gateway.receiving import Image, Promise, Receiver
 from gateway.routing import Choice, Plan
 from gateway.services import Services
-from gateway.sizes import Size
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.store.records import CallFact, Settled
+from gateway.store.targets import Report as CallReport
+from gateway.tally import Tally, UnderWay, choose_error, describe_sizes, kept_away
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
+from gateway.waiting import Patience
 
-MAX_CALLS = 3
-"""Paid calls for one slot over all targets."""
-
-LONGEST_WAIT = 30.0
-"""Seconds that a request waits for an upstream's Retry-After before its answer passes it on."""
+PAUSE = 0.3
+"""Seconds before a target that could not be reached is asked once more."""
 
 Report = Callable[[Image], None]
+Entry = tuple[Call, Permit]
 
 _log = structlog.get_logger(__name__)
 
@@ -59,38 +59,6 @@ class Outcome:
     facts: tuple[CallFact, ...] = ()
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What happened so far to one task's slots."""
-
-    open: list[int]
-    sent: dict[int, int] = field(default_factory=dict)
-    images: dict[int, Image] = field(default_factory=dict)
-    verdicts: list[Verdict] = field(default_factory=list)
-    usages: list[Usage | None] = field(default_factory=list)
-    dropped: dict[str, None] = field(default_factory=dict)
-    facts: list[CallFact] = field(default_factory=list)
-    calls: int = 0
-    is_over: bool = False
-
-
-@dataclass(slots=True)
-class _Call:
-    """One paid call under way: what it brought, and what went wrong."""
-
-    choice: Choice
-    call: Call
-    began: float = field(default_factory=time.monotonic)
-    images: list[Image] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    usage: Usage | None = None
-    credits: Decimal | None = None
-
-    @property
-    def is_unexecuted(self) -> bool:
-        return not self.images and all(one.executed is Executed.NO for one in self.verdicts)
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One task's way through its plan. Nothing is sent that `reservation` does not hold and mark."""
@@ -100,52 +68,152 @@ class Delivery:
     spool: Spool
     reservation: Reservation
     report: Report
+    patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def deliver(self, plan: Plan) -> Outcome:
         """Follow the plan. Answers an Outcome whatever the upstreams do."""
-        tally = _Tally(open=list(range(self.job.n)))
-        for index, choice in enumerate(plan.choices):
-            is_last = index == len(plan.choices) - 1
-            await self._try_target(choice, tally)
-            if wait := self._pause_before_again(tally, is_last):
-                await self.sleep(wait)
-                await self._try_target(choice, tally)
-            if tally.is_over or not tally.open:
-                break
+        tally = Tally(open=list(range(self.job.n)), choices=plan.choices)
+        await self._fill(list(tally.open), plan.choices, tally)
         return self._conclude(tally)
 
-    async def _try_target(self, choice: Choice, tally: _Tally) -> None:
-        slots = [slot for slot in tally.open if tally.sent.get(slot, 0) < MAX_CALLS]
-        if not slots or tally.is_over:
-            return
-        if refusal := await self.reservation.afford(choice.quote):
-            # A cheaper one further down the plan may still be within the limit.
-            tally.verdicts.append(Verdict("not_affordable", Executed.NO, again=False, elsewhere=True, error=refusal))
-            return
+    async def _fill(self, slots: list[int], choices: Sequence[Choice], tally: Tally) -> None:
+        """Offer slots to these targets in order, and what nobody had a place for to whichever has one first."""
+        for index, choice in enumerate(choices):
+            later = choices[index + 1 :]
+            slots = await self._try_target(choice, slots, tally, later)
+            if self._may_knock_again(choice, slots, tally):
+                await self.sleep(PAUSE)
+                slots = await self._try_target(choice, slots, tally, later)
+        while slots := tally.may_send(slots):
+            found = await self._wait_for_place(slots, tally)
+            if found is None:
+                return
+            choice, permit = found
+            slots = await self._try_target(choice, slots, tally, (), permit)
+
+    async def _wait_for_place(self, slots: Sequence[int], tally: Tally) -> tuple[Choice, Permit] | None:
+        """The target that first has a place again, or may be asked again; None when none will in time."""
+        passing = tally.passing(slots)
+        if not passing:
+            return None
+
+        async def has_left() -> bool:
+            return tally.is_over or await self.patience.has_left()
+
         try:
-            inputs = await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)
-        except CallFailed as failed:
-            self._judge(choice, failed.failure, tally, slots)
+            patience = replace(self.patience, has_left=has_left)
+            found = await self.services.door.wait([one.target for one in passing], patience)
+        except errors.QueueFull as full:
+            tally.verdicts.append(kept_away(full))
+            return None
+        if isinstance(found, Permit):
+            return next(one for one in passing if one.target.label == found.target.label), found
+        in_vain = errors.QueueFull("No place at an upstream became free in time; nothing was sent.", retry_after=5)
+        tally.verdicts.append(kept_away(in_vain if found is None else condition.refuse([found])))
+        return None
+
+    async def _try_target(
+        self, choice: Choice, slots: list[int], tally: Tally, later: Sequence[Choice], permit: Permit | None = None
+    ) -> list[int]:
+        """Send slots to one target, as many calls as it has places for; `permit` is the first of them.
+
+        Meanwhile the others go to the `later` ones, or wait. Answers the slots that are still the asker's business.
+        """
+        slots = tally.may_send(slots)
+        entries: list[Entry] = []
+        if slots and await self._may_afford(choice, tally):
+            entries = await self._enter(choice, fanout.split(self.job, choice.fit, slots), tally, permit)
+        elif permit:
+            self.services.door.finish(permit, CallReport("none"))
+        if not entries:
+            return slots
+        entered = [slot for call, _ in entries for slot in call.slots]
+        others = [slot for slot in slots if slot not in entered]
+        work = [self._send_all(choice, entries, tally)]
+        if others:
+            work.append(self._fill(others, later, tally))
+        # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
+        ends = await asyncio.gather(*work, return_exceptions=True)
+        raise_first(ends)
+        return entered
+
+    async def _send_all(self, choice: Choice, entries: list[Entry], tally: Tally) -> None:
+        inputs = await self._prepare(choice, tally, entries)
+        if inputs is None:
             return
+        calls = (self._make(UnderWay(choice, call, permit), inputs, tally) for call, permit in entries)
+        raise_first(await asyncio.gather(*calls, return_exceptions=True))
+
+    async def _may_afford(self, choice: Choice, tally: Tally) -> bool:
+        refusal = await self.reservation.afford(choice.quote)
+        if refusal:
+            # A cheaper one further down the plan may still be within the limit.
+            tally.bars.pop(choice.target.label, None)
+            tally.verdicts.append(Verdict("not_affordable", Executed.NO, again=False, elsewhere=True, error=refusal))
+        return refusal is None
+
+    async def _enter(self, choice: Choice, calls: list[Call], tally: Tally, permit: Permit | None) -> list[Entry]:
+        """The calls that may begin, each with its place. Which may not is told by `tally.bars`."""
+        label = choice.target.label
+        slots = [slot for call in calls for slot in call.slots]
+        if tally.was_asked(slots, label) and not self.services.retries.take():
+            tally.give_up(slots, label)
+            if permit:
+                self.services.door.finish(permit, CallReport("none"))
+            spent = errors.UpstreamUnavailable("Too many requests are being sent again just now.", retry_after=60)
+            tally.verdicts.append(kept_away(spent))
+            return []
+        entries: list[Entry] = []
+        for call in calls:
+            found = permit or await self.services.door.enter(choice.target)
+            permit = None
+            if isinstance(found, Bar):
+                tally.bars[label] = found
+                break
+            entries.append((call, found))
+        if not entries:
+            tally.verdicts.append(kept_away(condition.refuse([tally.bars[label]])))
+        return entries
+
+    async def _prepare(self, choice: Choice, tally: Tally, entries: list[Entry]) -> Inputs | None:
+        """What the calls send, or None: then their places are given back."""
+        report = CallReport("none")
+        try:
+            return await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)
+        except CallFailed as failed:
+            slots = [slot for call, _ in entries for slot in call.slots]
+            tally.ask(slots, choice.target.label)
+            report = health.report_failure(self._judge(choice, failed.failure, tally, slots), choice.target)
         except StorageFullError:
             full = errors.StorageFull("The gateway's disk takes no more bytes; nothing was sent.", retry_after=60)
             tally.verdicts.append(Verdict("no_room", Executed.NO, again=False, elsewhere=False, error=full))
             tally.is_over = True
-            return
-        calls = fanout.split(self.job, choice.fit, slots)
-        # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
-        ends = await asyncio.gather(
-            *(self._make(choice, call, inputs, tally) for call in calls), return_exceptions=True
-        )
-        for end in ends:
-            if end is not None:
-                raise end
+        except BaseException:
+            self._give_back(entries, report)
+            raise
+        self._give_back(entries, report)
+        return None
 
-    async def _make(self, choice: Choice, call: Call, inputs: Inputs, tally: _Tally) -> None:
+    def _give_back(self, entries: list[Entry], first: CallReport) -> None:
+        for index, (_, permit) in enumerate(entries):
+            self.services.door.finish(permit, CallReport("none") if index else first)
+
+    async def _make(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """One paid call, from its mark to its settlement."""
+        report = CallReport("none")
+        try:
+            if await self._mark(under_way, tally):
+                await self._send(under_way, inputs, tally)
+                report = await self._settle(under_way, tally)
+        finally:
+            self.services.door.finish(under_way.permit, report)
+
+    async def _mark(self, under_way: UnderWay, tally: Tally) -> bool:
+        """Whether the call is written down, so that it may be sent."""
         if tally.is_over:
-            return
+            return False
+        choice, call = under_way.choice, under_way.call
         for slot in call.slots:
             tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
@@ -154,15 +222,16 @@ class Delivery:
             # What cannot be written down is not sent.
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
             tally.is_over = True
-            return
-        under_way = _Call(choice, call)
-        await self._send(under_way, inputs, tally)
-        await self._settle(under_way, tally)
+            return False
+        tally.ask(call.slots, choice.target.label)
+        self.services.retries.note_call()
+        return True
 
-    async def _send(self, under_way: _Call, inputs: Inputs, tally: _Tally) -> None:
+    async def _send(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
-        bridge = Bridge(choice.target, self.services.upstreams[choice.target.label], self.services.fetcher)
+        target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
+        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm)
         try:
             made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
@@ -212,8 +281,10 @@ class Delivery:
         where = link(image.artifact.id, image.artifact.expires, self.services.signing_key)
         return Failure("body", message=f"it made {image.made} in place of {choice.fit.made}, which is kept at {where}")
 
-    async def _settle(self, under_way: _Call, tally: _Tally) -> None:
-        """Book what the call cost, then hand its images out: what a caller has is always paid for."""
+    async def _settle(self, under_way: UnderWay, tally: Tally) -> CallReport:
+        """Book what the call cost, then hand its images out: what a caller has is always paid for.
+
+        Answers what the call says of its target."""
         choice, call = under_way.choice, under_way.call
         images = [image for image in under_way.images if not image.is_withheld]
         made = [image.made for image in under_way.images]
@@ -235,23 +306,28 @@ class Delivery:
             tally.images[image.slot] = paid
             tally.open.remove(image.slot)
             self.report(paid)
+        seconds = time.monotonic() - under_way.began
         tally.facts.append(
             CallFact(
                 id=call.id,
                 upstream=choice.target.upstream,
                 target=choice.target.label,
                 outcome="delivered" if images else under_way.verdicts[-1].kind,
-                seconds=round(time.monotonic() - under_way.began, 3),
+                seconds=round(seconds, 3),
                 n=call.n,
                 images=len(images),
                 usd=usd,
                 state=state,
-                **_describe_sizes(choice, made),
+                **describe_sizes(choice, made),
             )
+        )
+        presumed = (usd or 0) if state == "presumed" else 0
+        return health.report_call(
+            choice.fit, choice.target, under_way.verdicts, images=len(made), seconds=seconds, presumed=presumed
         )
 
     def _judge(
-        self, choice: Choice, failure: Failure, tally: _Tally, slots: list[int], *, is_paid: bool = False
+        self, choice: Choice, failure: Failure, tally: Tally, slots: list[int], *, is_paid: bool = False
     ) -> Verdict:
         config = choice.target.config
         verdict = classify(
@@ -262,11 +338,12 @@ class Delivery:
         if is_paid and verdict.executed is not Executed.NO:
             tally.calls += 1
         tally.verdicts.append(verdict)
+        tally.note(slots, choice.target.label, verdict)
         if verdict.drift:
             unknown = "model" if verdict.kind == "missing" else None
             self.services.drift.note(choice.target.upstream, "refused", failure.param or unknown)
-        if not verdict.elsewhere and not verdict.again:
-            tally.open = [slot for slot in tally.open if slot not in slots]
+        ended = tally.move_on(slots, verdict)
+        tally.open = [slot for slot in tally.open if slot not in ended]
         # One refusal by a safety system speaks for the prompt, and every further call might be billed.
         if verdict.kind == "policy":
             tally.is_over = True
@@ -282,18 +359,11 @@ class Delivery:
         )
         return verdict
 
-    def _pause_before_again(self, tally: _Tally, is_last: bool) -> float:
-        """Seconds until the same target may be asked once more; 0 for not at all."""
-        if not tally.open or tally.is_over or not tally.verdicts or not tally.verdicts[-1].again:
-            return 0.0
-        verdict = tally.verdicts[-1]
-        if verdict.kind == "unreachable":
-            return 0.3
-        wait = float(verdict.error.retry_after or 5)
-        # Another target now is better than this one later.
-        return wait if is_last and wait <= LONGEST_WAIT else 0.0
+    def _may_knock_again(self, choice: Choice, slots: list[int], tally: Tally) -> bool:
+        """A target that could not be reached is asked once more at once: nothing listened for a moment, perhaps."""
+        return any((slot, choice.target.label) in tally.unreachable for slot in tally.may_send(slots))
 
-    def _conclude(self, tally: _Tally) -> Outcome:
+    def _conclude(self, tally: Tally) -> Outcome:
         images = tuple(tally.images[slot] for slot in sorted(tally.images))
         usages = [usage for usage in tally.usages if usage is not None]
         is_counted = bool(usages) and len(usages) == len(tally.usages)
@@ -304,37 +374,18 @@ class Delivery:
             calls=tally.calls,
             upstreams=tuple(dict.fromkeys(image.upstream for image in images)),
             dropped=tuple(tally.dropped),
-            error=None if len(images) == self.job.n else _choose_error(tally.verdicts),
+            error=None if len(images) == self.job.n else choose_error(tally.verdicts),
             facts=tuple(tally.facts),
         )
 
 
-def _describe_sizes(choice: Choice, made: list[Size]) -> dict[str, Any]:
-    """What the record of a call tells of sizes: nothing, unless one is not as it was to be."""
-    promised = choice.fit.made
-    if promised is None or all(one == promised for one in made):
-        return {}
-    return {"promised": str(promised), "made": tuple(map(str, made))}
+def raise_first(ends: Sequence[BaseException | None]) -> None:
+    """Raise what went wrong first, now that all has ended."""
+    for end in ends:
+        if end is not None:
+            raise end
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:
     """One image's part of a bill; the parts add up to the whole."""
     return None if usd is None else usd // count + (index < usd % count)
-
-
-def _choose_error(verdicts: list[Verdict]) -> PublicError:
-    """What the caller hears when slots stayed empty: a refusal first, then what may have cost money, then the last."""
-    for kind in ("policy", "refused"):
-        for verdict in verdicts:
-            if verdict.kind == kind:
-                return verdict.error
-    for verdict in verdicts:
-        if verdict.executed is not Executed.NO:
-            return verdict.error
-    if not verdicts:
-        return errors.UpstreamUnavailable("No upstream took the request; nothing was billed.", retry_after=5)
-    last = verdicts[-1]
-    waits = [one.error.retry_after for one in verdicts if one.kind == last.kind and one.error.retry_after is not None]
-    if waits:
-        last.error.retry_after = min(waits)
-    return last.error

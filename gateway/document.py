@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gateway import sizes
+from gateway.healthrules import HealthRules
 from gateway.job import Operation, Quality
 from gateway.pricing import Prices
 from gateway.sizes import Size
@@ -76,7 +77,10 @@ class Credential(_Part):
     group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
     capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
     prices: Prices | None = Field(None, description="Where this key is charged otherwise than its upstream's others.")
-    weight: int = Field(1, ge=1, le=1000, description="Its share of the requests where weights decide.")
+    weight: int = Field(1, ge=1, le=1000, description="Its share of the work among the upstream's credentials.")
+    max_concurrent: int | None = Field(None, ge=1, le=10_000, description="Calls at a time; without, any number.")
+    requests_per_minute: int | None = Field(None, ge=1, le=100_000, description="Calls a minute, evenly or at once.")
+    min_balance: int | None = Field(None, ge=0, description="Credits below which it is not used, where it tells them.")
 
 
 class Timeouts(_Part):
@@ -110,6 +114,7 @@ class Upstream(_Part):
         "or held until an operator decides.",
     )
     timeouts: Timeouts = Field(default_factory=lambda: Timeouts())
+    health: HealthRules = Field(default_factory=lambda: HealthRules())
 
     @field_validator("base_url")
     @classmethod
@@ -284,6 +289,8 @@ class Limits(_Part):
     )
     artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
     keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
+    queue: int = Field(1000, ge=0, description="Requests of a process that may wait for a busy upstream.")
+    queue_per_key: int = Field(200, ge=0, description="The same of one key.")
     answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")
 
 

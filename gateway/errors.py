@@ -7,11 +7,11 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
     ├── 401  InvalidApiKey
     ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
-    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound
+    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
     ├── 422  IdempotencyMismatch
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
-    ├── 429  RateLimited, InsufficientQuota                    431  HeadersTooLarge
+    ├── 429  RateLimited, QueueFull, InsufficientQuota         431  HeadersTooLarge
     └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
              TaskStillRunning
 """
@@ -162,6 +162,11 @@ class RecordNotFound(PublicError):
     meaning = "The history has no request of this id, or has it no more."
 
 
+class UpstreamNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "upstream_not_found"
+    meaning = "No upstream's credential that is on has this label."
+
+
 class MethodNotAllowed(PublicError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
     meaning = "The path exists, but not with this method."
@@ -202,6 +207,14 @@ class RateLimited(PublicError):
     meaning = (
         "A limit a minute, or of requests at a time, is reached, here or at the upstream, or too many wrong keys came "
         "from this address; Retry-After says when to come back."
+    )
+
+
+class QueueFull(PublicError):
+    status, type, code = 429, "rate_limit_error", "queue_full"
+    meaning = (
+        "All places at the upstreams that could serve are taken, and so many requests wait for one, or this one waited "
+        "so long, that no more can; nothing was sent."
     )
 
 

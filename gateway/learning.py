@@ -15,7 +15,7 @@ from gateway.catalog import Target
 from gateway.job import Usage
 from gateway.money import MICRO, parse_usd, show_usd
 from gateway.sizes import Size
-from gateway.upstreams.reading import find_credits
+from gateway.upstreams.reading import find_balance, find_credits
 from gateway.verdict import Executed, Failure, classify
 
 Verdict = Literal["yes", "no", "unclear"]
@@ -65,7 +65,7 @@ def read_models(seen: Seen, target: Target) -> Learned:
 def read_balance(seen: Seen, target: Target) -> Learned:
     if refused := _read_failure(seen):
         return refused
-    left = seen.submitted.get("credits") if isinstance(seen.submitted, dict) else None
+    left = find_balance(seen.submitted)
     if left is None:
         return Learned("unclear", ("its answer has no `credits`",))
     return Learned("yes", (f"{left} credits are left",))

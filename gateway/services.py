@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from typing import Any
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
-from gateway.document import Limits
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
+from gateway.health import Health
 from gateway.ids import new_id
 from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
+from gateway.retries import RetryBudget
 from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
 from gateway.store.backlog import Backlog
@@ -36,6 +37,7 @@ from gateway.store.operators import OperatorStore
 from gateway.store.pulse import Pulse
 from gateway.store.recorder import Recorder
 from gateway.store.refusals import Refusals
+from gateway.store.targets import TargetStore
 from gateway.store.tasks import TaskStore
 from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
@@ -43,6 +45,7 @@ from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
 from gateway.transport import AiohttpTransport, open_client
 from gateway.upstreams import ADAPTERS, Line, Upstream
+from gateway.waiting import Door
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Services:
     changes: Changes
     drift: DriftBook
     upstreams: Mapping[str, Upstream]
+    health: Health
+    door: Door
     fetcher: Fetcher
     reference_fetcher: Fetcher
     darkroom: Darkroom
@@ -81,6 +86,7 @@ class Services:
     spool_folder: Path
     witness: Witness
     backlog: Backlog = field(default_factory=Backlog)
+    retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
     clients: tuple[AsyncClient, ...] = ()
@@ -102,6 +108,7 @@ class Services:
         await self.darkroom.close()
         self.refusals.flush()
         await self.recorder.aclose()
+        await self.health.settle()
         await self.drift.aclose()
         await self.batcher.aclose()
         await self.redis.aclose()
@@ -140,6 +147,17 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
     return fetcher, reference_fetcher
 
 
+def _open_upstreams(
+    catalogue: Catalogue, paid: AsyncClient, pooled: AsyncClient, darkroom: Darkroom
+) -> dict[str, Upstream]:
+    """Every target's adapter, by label."""
+    most = catalogue.limits.image_bytes
+    return {
+        target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, most), darkroom)
+        for target in catalogue.targets
+    }
+
+
 def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]:
     """Where this instance keeps the ledger and the pictures itself."""
     own = [settings.data_dir] if settings.redis_url is None else []
@@ -168,6 +186,7 @@ def open_services(
     witness = _open_witness(settings, accounting.lease)
     history = History(batcher, redis, accounting)
     recorder = Recorder(history.write)
+    health = Health(TargetStore(batcher), catalogue.targets, lease_s=accounting.lease)
     return Services(
         settings=settings,
         catalogue=catalogue,
@@ -188,10 +207,9 @@ def open_services(
         recorder=recorder,
         refusals=Refusals(recorder.note),
         usage=Usage(redis, accounting),
-        upstreams={
-            target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, limits.image_bytes), darkroom)
-            for target in catalogue.targets
-        },
+        upstreams=_open_upstreams(catalogue, paid, pooled, darkroom),
+        health=health,
+        door=Door(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
         darkroom=darkroom,
@@ -204,32 +222,3 @@ def open_services(
         witness=witness,
         clients=(paid, pooled),
     )
-
-
-def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
-    """One for results and one for references: an address inside the network is right for a configured upstream's link
-    and wrong for a caller's."""
-    limits = catalogue.limits
-
-    def open_fetcher(origins: Iterable[str]) -> Fetcher:
-        return Fetcher(
-            FetchPolicy(
-                max_bytes=limits.image_bytes,
-                timeout_s=limits.fetch_timeout,
-                idle_s=min(10, limits.fetch_timeout),
-                allowed_origins=frozenset(origins),
-            )
-        )
-
-    configured = {target.config.base_url for target in catalogue.targets}
-    return open_fetcher(configured), open_fetcher(limits.image_url_origins)
-
-
-def _open_fetcher(limits: Limits, origins: Iterable[str]) -> Fetcher:
-    policy = FetchPolicy(
-        max_bytes=limits.image_bytes,
-        timeout_s=limits.fetch_timeout,
-        idle_s=min(10, limits.fetch_timeout),
-        allowed_origins=frozenset(origins),
-    )
-    return Fetcher(policy)

@@ -58,7 +58,10 @@ class Executed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows from a failure. `again`: the same target may be tried once more; `elsewhere`: another target may."""
+    """What follows from a failure. `again`: the same target may be tried once more; `elsewhere`: another target may.
+
+    `cool`: for so many seconds the target asks to be left alone.
+    """
 
     kind: str
     executed: Executed
@@ -67,6 +70,7 @@ class Verdict:
     error: PublicError
     credential_down: bool = False
     drift: bool = False
+    cool: float = 0.0
 
 
 POLICY_CODES = frozenset(
@@ -196,7 +200,7 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
         error: PublicError = errors.RateLimited(
             "The upstream's rate limit is reached; nothing was billed.", retry_after=wait
         )
-        return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error)
+        return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error, cool=_cool(failure))
     if status in (401, 402, 403):
         return _credential()
     if status == 404:
@@ -210,7 +214,7 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
         error = errors.UpstreamUnavailable(
             "The upstream is overloaded; nothing was billed.", retry_after=_seconds(failure.retry_after, 120)
         )
-        return Verdict("overloaded", Executed.NO, again=True, elsewhere=True, error=error)
+        return Verdict("overloaded", Executed.NO, again=True, elsewhere=True, error=error, cool=_cool(failure))
     if status in (500, 502, 503) and failure.spoke and error_is_unbilled:
         error = errors.UpstreamError("The upstream failed and says so itself; nothing was billed.")
         return Verdict("upstream_error", Executed.NO, again=False, elsewhere=True, error=error)
@@ -223,6 +227,11 @@ def _is_capacity(failure: Failure, status: int) -> bool:
     text = f"{failure.code} {failure.type} {failure.message}".lower()
     said = failure.spoke and any(word in text for word in _CAPACITY)
     return status == 503 and (failure.retry_after is not None or said)
+
+
+def _cool(failure: Failure) -> float:
+    """Seconds, as the upstream named them; a moment where it named none."""
+    return 5.0 if failure.retry_after is None else max(failure.retry_after, 0.1)
 
 
 def _seconds(wanted: float | None, most: int) -> int:

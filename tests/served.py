@@ -27,7 +27,9 @@ from fastapi import FastAPI
 
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
+from gateway.caretaking import Caretaker
 from gateway.catalog import EXAMPLE_PRICES
+from gateway.condition import Condition
 from gateway.ids import new_id
 from gateway.money import parse_usd
 from gateway.services import Services
@@ -38,7 +40,16 @@ from gateway.store.ledger import Ledger
 from gateway.store.records import Record
 from gateway.worker import Server, server_config
 from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, read_hash, read_records, read_tasks, set_epoch, with_keys, with_ledger
+from tests.stored import (
+    SECRETS,
+    read_conditions,
+    read_hash,
+    read_records,
+    read_tasks,
+    set_epoch,
+    with_keys,
+    with_ledger,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Valkey
@@ -138,6 +149,20 @@ class Gateway:
         """What the ledger answers to `work`, over a connection of its own."""
         return asyncio.run(with_ledger(self.store_url, work))
 
+    def conditions(self) -> dict[str, Condition]:
+        """How its targets are, as the store knows it now."""
+        return asyncio.run(read_conditions(self.store_url, list(self.services.health.targets)))
+
+    def check(self, label: str) -> None:
+        """Have one credential checked now, as the process would by itself in its turn."""
+
+        async def check() -> None:
+            async with self.inside() as app:
+                services: Services = app.state.services
+                await Caretaker(services, 60).check(services.health.targets[label])
+
+        asyncio.run(check())
+
     def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
         """Set a limit of this test's key, or of another scope: µ$ or a number."""
         assert self.record is not None
@@ -165,6 +190,7 @@ class Gateway:
         """Return once no work runs and every record is written."""
         wait_until(lambda: not self.services.running, "the end of the running work", 10)
         wait_until(lambda: not self.services.recorder.waiting, "the last record", 10)
+        wait_until(lambda: not self.services.health.untold, "the last report", 10)
 
     def records(self) -> list[Record]:
         """This test's key's records, oldest first."""
@@ -200,6 +226,8 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
             "model": model,
             "credentials": [credential],
             "timeouts": dict(TIMEOUTS),
+            # Nobody but the test asks the vendors for anything.
+            "health": {"check_every": None},
             "prices": EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True),
         }
 
@@ -287,6 +315,8 @@ class Gateways:
         # The store is empty again; what this gateway remembers of it would surprise the next test.
         gateway.services.key_cache.forget()
         gateway.services.wrong_keys.forget()
+        gateway.services.health.forget()
+        gateway.services.retries.forget()
         gateway.record, gateway.key = gateway.new_key()
         return gateway
 

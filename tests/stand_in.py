@@ -51,6 +51,10 @@ class Simulator:
         answer = self._client.post("/_faults", json=rule)
         assert answer.status_code == 201, answer.text
 
+    def heal(self) -> None:
+        """Take all rules back."""
+        self._client.delete("/_faults").raise_for_status()
+
     def book(self) -> list[dict[str, Any]]:
         """The accepted paid submissions."""
         return self._client.get("/_book").json()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gateway.condition import Condition
 from gateway.datafolder import Secrets
 from gateway.document import Accounting
 from gateway.store.batcher import Batcher
@@ -14,6 +15,7 @@ from gateway.store.history import History, Wanted
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.records import Record
+from gateway.store.targets import TargetStore
 from gateway.store.usage import Dimension, Report, Usage
 from gateway.store.windows import Calendar
 
@@ -89,6 +91,15 @@ async def read_usage(store_url: str, *by: Dimension) -> Report:
         return await Usage(redis, Accounting()).sum(0, 2**62, by)
     finally:
         await redis.aclose()
+
+
+async def read_conditions(store_url: str, labels: list[str]) -> dict[str, Condition]:
+    """How targets are."""
+    batcher = Batcher(store_url)
+    try:
+        return await TargetStore(batcher).look(labels)
+    finally:
+        await batcher.aclose()
 
 
 async def read_everything(store_url: str) -> str:

@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 from tests.plain_pictures import png
-from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
+from tests.served import ENV, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
 
 SYNC_FIRST, TASK_FIRST = "sync-first", "task-first"
 ALONE = {"sync": OFFICIAL, "task": TASKS}
 PAIR = {"sync": SYNC_FIRST, "task": TASK_FIRST}
 UPSTREAM = {"sync": "anyfast", "task": "apiany"}
-QUICK = {"timeouts": {"call": 1.8, "task": 1.8}}
+QUICK = {"timeouts": {"call": 1.2, "task": 1.2}}
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,41 @@ def test_next_upstream_only_on_proof(pair: Gateway, row: Row, kind: str) -> None
         assert not others
         assert len(kept(pair)) == row.accepted
     assert_accounted(pair)
+
+
+@pytest.mark.parametrize(("row", "kind"), GRID)
+def test_second_call_is_judged_alike(pair: Gateway, row: Row, kind: str) -> None:
+    """A failure of the second target, after the first one refused with proof, means what it means at the first."""
+    first, second = ("apiany", "anyfast") if kind == "sync" else ("anyfast", "apiany")
+    pair.simulator.fault("status", status=500, upstream=first)
+    pair.simulator.fault(**row.fault, upstream=second)
+    answer = ask(pair, PAIR["task" if kind == "sync" else "sync"])
+    assert (answer.status_code, error_of(answer)["code"]) == (row.status, row.code), answer.text
+    assert answer.headers.get("x-should-retry") == row.should_retry
+    assert [one["upstream"] for one in pair.simulator.paid()] == [first, second]
+    assert len(kept(pair)) == row.accepted
+    assert_accounted(pair)
+
+
+def test_failed_task_moves_on_once(gateways: Gateways) -> None:
+    """A task that failed at two vendors is not offered to a third: it is likely the request that cannot be made."""
+    gateway = gateways.open(
+        env=ENV | {"OTHER": "sim-apiany-b"},
+        upstreams={
+            "apiany": {
+                "timeouts": QUICK["timeouts"],
+                "credentials": [
+                    {"name": "one", "key": "env:APIANY_API_KEY"},
+                    {"name": "two", "key": "env:OTHER"},
+                ],
+            }
+        },
+        models={TASK_FIRST: {"upstreams": ["apiany", "anyfast"]}},
+    )
+    gateway.simulator.fault("task_failed", times=2)
+    answer = ask(gateway, TASK_FIRST)
+    assert (answer.status_code, error_of(answer)["code"]) == (424, "upstream_failed")
+    assert [one["upstream"] for one in gateway.simulator.paid()] == ["apiany", "apiany"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "task"])

@@ -91,6 +91,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", f"{API}/holds"): Row("viewers", 200),
     ("POST", f"{API}/credits"): Row("admins", 400, body={}),
     ("GET", f"{API}/audit"): Row("viewers", 200),
+    ("GET", f"{API}/upstreams"): Row("viewers", 200),
+    ("POST", f"{API}/upstreams/{{label:path}}/reset"): Row("admins", 404, {"label:path": "nobody/main"}),
     ("GET", f"{API}/changes"): Row("viewers", 200),
 }
 

@@ -125,6 +125,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool) 
         answer,
         spool,
         note,
+        request.is_disconnected,
         upstream=request.headers.get("x-gateway-upstream") or None,
         strategy=_read_strategy(request),
     )

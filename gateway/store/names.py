@@ -90,6 +90,26 @@ CHANGES = Name(
     "changes", "stream", "the last 20,000, for `accounting.usage_days`", "store.changes", "who changed what, and how"
 )
 
+TARGET = Name(
+    "target", "hash", "30 days after its last call", "store.targets", "one target: breaker, cool-down, balance, checks"
+)
+PERMITS = Name(
+    "permits",
+    "sorted set",
+    "30 days, likewise",
+    "store.targets",
+    "a target's calls under way, by the end of their lease",
+)
+LATENCY = Name(
+    "latency", "hash", "30 days, likewise", "store.targets", "quality and size → ms of a target's last good calls"
+)
+PRESUMED = Name(
+    "presumed",
+    "hash",
+    "two hours after the last",
+    "store.targets",
+    "five minutes → µ$ that a target's calls may have cost",
+)
 DRIFT = Name(
     "drift",
     "hash",
@@ -125,5 +145,9 @@ NAMES = (
     USAGE,
     CREDITS,
     CHANGES,
+    TARGET,
+    PERMITS,
+    LATENCY,
+    PRESUMED,
     DRIFT,
 )

@@ -5,6 +5,7 @@ Where its documentation pages disagree, this file takes the narrower reading; `d
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
@@ -13,7 +14,7 @@ from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
 from gateway.upstreams.line import Line
 from gateway.upstreams.preparing import edit_form, make_png
-from gateway.upstreams.reading import read_answer
+from gateway.upstreams.reading import fail_on_error, read_answer
 
 
 class Anyfast:
@@ -44,6 +45,10 @@ class Anyfast:
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
         raise NotImplementedError("Anyfast answers at once and gives no tickets")
+
+    async def check(self, spool: Spool) -> Decimal | None:
+        fail_on_error(await self._line.ask("GET", "/v1/models", None, spool))
+        return None
 
     def _fields(self, call: Call) -> dict[str, Any]:
         fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt}

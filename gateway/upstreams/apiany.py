@@ -6,6 +6,7 @@ Edits without a mask are generations with `input_images`, for the edits endpoint
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,7 +19,15 @@ from gateway.sizes import Shape, Size
 from gateway.spool import Spool
 from gateway.upstreams.line import Line, Reply
 from gateway.upstreams.preparing import make_png
-from gateway.upstreams.reading import fail_on_error, find_credits, find_error, find_images, find_usage, read_answer
+from gateway.upstreams.reading import (
+    fail_on_error,
+    find_balance,
+    find_credits,
+    find_error,
+    find_images,
+    find_usage,
+    read_answer,
+)
 from gateway.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
@@ -82,6 +91,11 @@ class Apiany:
             fail_on_error(reply)
         self._note_strange(status)
         return None
+
+    async def check(self, spool: Spool) -> Decimal | None:
+        reply = await self._line.ask("GET", "/v1/credits/balance", None, spool)
+        fail_on_error(reply)
+        return find_balance(reply.document)
 
     def _read_submission(self, reply: Reply) -> Answer | Ticket:
         document = reply.document

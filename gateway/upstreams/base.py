@@ -5,6 +5,7 @@ An adapter never sees its key, never retries a paid POST, and states every failu
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Protocol
 
 from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
@@ -24,4 +25,8 @@ class Upstream(Protocol):
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
         """The ticket's images; None while it runs."""
+        ...
+
+    async def check(self, spool: Spool) -> Decimal | None:
+        """A call that makes and costs nothing, to see whether the key works; the credits that it has left, if told."""
         ...

@@ -5,6 +5,7 @@ Synchronous, and nearly what the gateway's callers speak themselves. A lesser en
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
@@ -13,7 +14,7 @@ from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
 from gateway.upstreams.line import Line
 from gateway.upstreams.preparing import edit_form, make_png
-from gateway.upstreams.reading import read_answer
+from gateway.upstreams.reading import fail_on_error, read_answer
 
 
 class OpenAI:
@@ -42,6 +43,10 @@ class OpenAI:
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
         raise NotImplementedError("this dialect answers at once and gives no tickets")
+
+    async def check(self, spool: Spool) -> Decimal | None:
+        fail_on_error(await self._line.ask("GET", "/v1/models", None, spool))
+        return None
 
     def _fields(self, call: Call) -> dict[str, Any]:
         size = resolve(call.size) if isinstance(call.size, Shape) else call.size

@@ -6,6 +6,7 @@ vendor should send is the simulator's business, not this module's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,8 @@ _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
 
 _CREDITS = ("charged", "settled", "used", "consumed", "reserved")
 _MOST_CREDITS = 1_000_000_000
+
+_DIGITS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 
 _MAX_MESSAGE = 2000
 """Characters of a vendor's message that are kept: it may reach the caller's own error."""
@@ -138,6 +141,14 @@ def find_credits(document: Any) -> Decimal | None:
         return None
     amounts = (told.get(name) for name in _CREDITS)
     return next((amount for one in amounts if (amount := _amount(one)) is not None), None)
+
+
+def find_balance(document: Any) -> Decimal | None:
+    """The credits that are left; a text of digits is a number too."""
+    told = document.get("credits") if isinstance(document, dict) else None
+    if isinstance(told, str) and _DIGITS.fullmatch(told):
+        told = float(told)
+    return _amount(told)
 
 
 def _amount(value: Any) -> Decimal | None:

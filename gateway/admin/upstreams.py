@@ -1,0 +1,101 @@
+"""How the upstreams are: each credential's state, places, balance and latencies; and a fresh start for one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+
+from gateway import errors
+from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
+from gateway.admin.guarded import GuardedRoute
+from gateway.admin.recording import record_change
+from gateway.admin.shapes import Answer, Instant, Listing, Usd, refusals
+from gateway.catalog import Target
+from gateway.condition import Condition
+from gateway.health import caps_of
+from gateway.services import Services
+
+router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
+
+Label = Annotated[str, Path(max_length=201, description="As listed: the upstream's name, a slash, the credential's.")]
+
+
+class Typical(Answer):
+    """How long good calls of one quality and resolution took."""
+
+    kind: str = Field(description="Quality and resolution, as in `high/2K`.")
+    seconds: float = Field(description="The median.")
+    samples: int
+
+
+class UpstreamState(Answer):
+    """One credential of an upstream, as all processes know it."""
+
+    label: str
+    state: str = Field(
+        description="`ok`, `tried again`, `left alone`, `rate limit`, `refused`, `low balance` or `braked`."
+    )
+    seconds: float = Field(description="For how long it stays so; 0: it depends, or it is well.")
+    breaker: str = Field(description="`closed`, `open`, or `half`: one call at a time tries it.")
+    in_flight: int = Field(description="Calls under way.")
+    max_concurrent: int | None
+    presumed_usd: Usd = Field(description="Charged in the last hour for outcomes that nobody knows.")
+    balance: str | None = Field(description="Credits, where the vendor tells them.")
+    min_balance: int | None
+    checked: Instant | None = Field(description="When a free call last asked it.")
+    trouble: str | None = Field(description="What that call met, if anything.")
+    latencies: list[Typical]
+
+    @classmethod
+    def of(cls, target: Target, condition: Condition) -> Self:
+        caps = caps_of(target)
+        state, seconds = condition.describe(has_floor=caps.has_floor, brake=caps.brake)
+        return cls(
+            label=target.label,
+            state=state,
+            seconds=round(seconds, 3),
+            breaker=condition.breaker,
+            in_flight=condition.in_flight,
+            max_concurrent=target.credential_config.max_concurrent,
+            presumed_usd=condition.presumed,
+            balance=condition.balance,
+            min_balance=target.credential_config.min_balance,
+            checked=condition.checked,
+            trouble=condition.trouble or None,
+            latencies=[
+                Typical(kind=kind, seconds=one.median, samples=one.samples)
+                for kind, one in sorted(condition.latencies.items())
+            ],
+        )
+
+
+@router.get("/upstreams", summary="How every upstream's credentials are")
+async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[UpstreamState]:
+    """Those that are on, in the catalogue's order."""
+    targets = services.health.targets
+    found = await services.health.store.look(list(targets))
+    return Listing[UpstreamState](data=[UpstreamState.of(targets[label], one) for label, one in found.items()])
+
+
+@router.post(
+    "/upstreams/{label:path}/reset", summary="Use a credential again", responses=refusals(errors.UpstreamNotFound)
+)
+async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label) -> UpstreamState:
+    """Closes its breaker, ends its cool-down, forgets a low balance, releases the spend brake."""
+    if label not in services.health.targets:
+        raise errors.UpstreamNotFound("No upstream that is on has this label.", param="label")
+    before = await _show(services, label)
+    await services.health.store.reset(label)
+    services.health.forget()
+    after = await _show(services, label)
+    await record_change(
+        services, operator, "upstream.reset", label, before={"state": before.state}, after={"state": after.state}
+    )
+    return after
+
+
+async def _show(services: Services, label: str) -> UpstreamState:
+    found = await services.health.store.look([label])
+    return UpstreamState.of(services.health.targets[label], found[label])

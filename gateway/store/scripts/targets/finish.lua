@@ -1,0 +1,91 @@
+-- Ends one call and learns from it. A repetition changes nothing.
+-- now, label, permit, outcome (good, unknown, refusal, none), µs to be left alone, why (limit, credential or ""),
+-- field of the latency or "", ms, presumed µ$, and the rules: calls, window µs, unknown, refusals, open µs, most µs, good
+-- -> known | done, what became of the breaker (opened, closed or ""), why it is left alone since now or ""
+
+local now = clock(ARGV[1])
+local label, permit = label_of(ARGV[2]), permit_of(ARGV[3])
+local LETTERS = {good = 'g', unknown = 'u', refusal = 'r', none = 'n'}
+local letter = LETTERS[ARGV[4]] or invalid('outcome')
+local cool = integer('cool', ARGV[5], 0)
+local why = ARGV[6]
+if why ~= '' and why ~= 'limit' and why ~= 'credential' then invalid('why') end
+local field, taken, presumed = ARGV[7], integer('ms', ARGV[8], 0), integer('presumed', ARGV[9], 0)
+local rules = {}
+for index, name in ipairs({'calls', 'window', 'unknown', 'refusals', 'open', 'open_most', 'good'}) do
+  rules[name] = integer(name, ARGV[9 + index], 1)
+end
+local KEPT_SAMPLES = 40
+
+local name = key(NAME.target, label)
+local target = read(label)
+
+-- The last calls as "<letter>:<permit>:<when>", by which a repetition is known too.
+local recent, counts = {}, {g = 0, u = 0, r = 0, n = 0}
+for word in string.gmatch(target.recent or '', '[^,]+') do
+  if string.find(word, permit, 1, true) then return {'known'} end
+  recent[#recent + 1] = word
+end
+recent[#recent + 1] = letter .. ':' .. permit .. ':' .. digits(now)
+while #recent > rules.calls do table.remove(recent, 1) end
+local from = math.max(number(target, 'since'), now - rules.window)
+for _, word in ipairs(recent) do
+  local kind, at = string.match(word, '^(%a):[^:]+:(%d+)$')
+  -- Those of before the breaker's last change do not count again.
+  if tonumber(at) > from then counts[kind] = counts[kind] + 1 end
+end
+
+redis.call('ZREM', key(NAME.permits, label), permit)
+redis.call('HSET', name, 'recent', table.concat(recent, ','))
+
+local change = ''
+local function open()
+  local opens = math.min(number(target, 'opens') + 1, 30)
+  local stop = now + math.min(rules.open * 2 ^ (opens - 1), rules.open_most)
+  redis.call('HSET', name, 'until', digits(stop), 'opens', opens, 'since', digits(now))
+  redis.call('HDEL', name, 'goods', 'probe')
+  change = 'opened'
+end
+
+local state = breaker_of(target, now)
+if state == 'closed' then
+  if counts.u >= rules.unknown or counts.r >= rules.refusals then open() end
+elseif state == 'half' and target.probe == permit then
+  redis.call('HDEL', name, 'probe')
+  if letter == 'u' or letter == 'r' then
+    open()
+  elseif letter == 'g' and redis.call('HINCRBY', name, 'goods', 1) >= rules.good then
+    redis.call('HDEL', name, 'until', 'opens', 'goods')
+    redis.call('HSET', name, 'since', digits(now))
+    change = 'closed'
+  end
+end
+
+local cooled = ''
+if cool > 0 then
+  local is_cool = number(target, 'cooled') > now
+  -- A rate limit must not hide that the credential is refused.
+  if not is_cool or why == 'credential' then cooled = (is_cool and target.cooled_why == why) and '' or why end
+  local reason = (is_cool and target.cooled_why == 'credential') and 'credential' or why
+  redis.call('HSET', name, 'cooled', digits(math.max(number(target, 'cooled'), now + cool)), 'cooled_why', reason)
+end
+
+if field ~= '' then
+  local samples = {}
+  local all = (redis.call('HGET', key(NAME.latency, label), field) or '') .. ',' .. digits(taken)
+  for one in string.gmatch(all, '[^,]+') do samples[#samples + 1] = one end
+  while #samples > KEPT_SAMPLES do table.remove(samples, 1) end
+  redis.call('HSET', key(NAME.latency, label), field, table.concat(samples, ','))
+  redis.call('PEXPIRE', key(NAME.latency, label), KEPT_MS)
+end
+
+if presumed > 0 then
+  local sums = key(NAME.presumed, label)
+  redis.call('HINCRBY', sums, digits(math.floor(now / STRETCH)), digits(presumed))
+  for _, stretch in ipairs(redis.call('HKEYS', sums)) do
+    if (tonumber(stretch) + 1) * STRETCH + HOUR <= now then redis.call('HDEL', sums, stretch) end
+  end
+  redis.call('PEXPIRE', sums, 2 * 3600 * 1000)
+end
+keep(label)
+return {'done', change, cooled}

@@ -1,0 +1,7 @@
+-- Prolongs the calls that a worker has under way at a target: now, label, lease µs, permits... -> held
+
+local now, label, lease = clock(ARGV[1]), label_of(ARGV[2]), integer('lease', ARGV[3], 1)
+for index = 4, #ARGV do permit_of(ARGV[index]) end
+for index = 4, #ARGV do redis.call('ZADD', key(NAME.permits, label), digits(now + lease), ARGV[index]) end
+keep(label)
+return {'held'}

@@ -1,0 +1,76 @@
+-- What every script of the targets shares. The loader puts NAME before this text. Times are µs, amounts whole µ$.
+
+local LARGEST = 9007199254740991
+local HOUR = 3600 * 1000000
+local STRETCH = 300 * 1000000 -- presumed money is summed by five minutes
+local KEPT_MS = 30 * 24 * 3600 * 1000
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local function invalid(what)
+  error('INVALID ' .. what, 0)
+end
+
+local function integer(what, value, lowest)
+  if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
+  local number = tonumber(value)
+  if digits(number) ~= value or value == '-0' or number < lowest or number > LARGEST then invalid(what) end
+  return number
+end
+
+-- The names that the catalogue allows: upstream/credential.
+local function label_of(value)
+  if not value or #value > 201 or not string.match(value, '^%w[%w._/-]*$') then invalid('label') end
+  return value
+end
+
+local function permit_of(value)
+  if not value or not string.match(value, '^permit_[0-9a-z]+$') then invalid('permit') end
+  return value
+end
+
+local function clock(value)
+  if value ~= '' then return integer('now', value, 1) end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function key(name, label)
+  return name .. ':' .. label
+end
+
+local function read(label)
+  local flat, found = redis.call('HGETALL', key(NAME.target, label)), {}
+  for index = 1, #flat, 2 do found[flat[index]] = flat[index + 1] end
+  return found
+end
+
+local function number(target, field)
+  return tonumber(target[field] or '0')
+end
+
+-- closed, open, or half: one call at a time may pass.
+local function breaker_of(target, now)
+  if not target['until'] then return 'closed' end
+  return now < number(target, 'until') and 'open' or 'half'
+end
+
+-- µ$ of the last hour whose outcome nobody knows, and µs until there is less of it.
+local function presumed_of(label, now)
+  local flat, sum, oldest = redis.call('HGETALL', key(NAME.presumed, label)), 0, nil
+  for index = 1, #flat, 2 do
+    local stop = (tonumber(flat[index]) + 1) * STRETCH + HOUR
+    if stop > now then
+      sum = sum + tonumber(flat[index + 1])
+      oldest = math.min(oldest or stop, stop)
+    end
+  end
+  return sum, oldest and oldest - now or 0
+end
+
+local function keep(label)
+  redis.call('PEXPIRE', key(NAME.target, label), KEPT_MS)
+  redis.call('PEXPIRE', key(NAME.permits, label), KEPT_MS)
+end

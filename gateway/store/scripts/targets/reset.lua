@@ -1,0 +1,9 @@
+-- Forgets why a target is left alone, as an operator asks: now, label -> done
+
+local now, label = clock(ARGV[1]), label_of(ARGV[2])
+local name = key(NAME.target, label)
+redis.call('HDEL', name, 'until', 'opens', 'goods', 'probe', 'cooled', 'cooled_why', 'low', 'trouble', 'turn')
+redis.call('DEL', key(NAME.presumed, label))
+redis.call('HSET', name, 'since', digits(now))
+keep(label)
+return {'done'}

@@ -1,0 +1,36 @@
+-- Lets one call at a target begin, or says why not now. Asked again for the same permit it answers the same.
+-- now, label, permit, lease µs, most at a time (0: any), most a minute (0: any), presumed µ$ an hour ("": any),
+-- floor 1 or 0 -> taken | <reason>, µs until it may be worth asking again
+
+local now = clock(ARGV[1])
+local label, permit = label_of(ARGV[2]), permit_of(ARGV[3])
+local lease = integer('lease', ARGV[4], 1)
+local most, per_minute = integer('most', ARGV[5], 0), integer('per_minute', ARGV[6], 0)
+local brake = ARGV[7] ~= '' and integer('brake', ARGV[7], 0) or nil
+local has_floor = ARGV[8] == '1'
+
+local permits = key(NAME.permits, label)
+if redis.call('ZSCORE', permits, permit) then return {'taken'} end
+
+local target = read(label)
+local state = breaker_of(target, now)
+if state == 'open' then return {'open', digits(number(target, 'until') - now)} end
+if number(target, 'cooled') > now then return {target.cooled_why, digits(number(target, 'cooled') - now)} end
+if has_floor and target.low == '1' then return {'low', '0'} end
+if brake then
+  local presumed, wait = presumed_of(label, now)
+  if presumed > brake then return {'braked', digits(wait)} end
+end
+-- A worker that died gives its calls' places back by its lease.
+redis.call('ZREMRANGEBYSCORE', permits, '-inf', digits(now))
+if state == 'half' and target.probe and redis.call('ZSCORE', permits, target.probe) then return {'probing', '0'} end
+if most > 0 and redis.call('ZCARD', permits) >= most then return {'full', '0'} end
+if per_minute > 0 then
+  local arrival = math.max(number(target, 'arrival'), now) + 60000000 / per_minute
+  if arrival - now > 60000000 then return {'busy', digits(arrival - now - 60000000)} end
+  redis.call('HSET', key(NAME.target, label), 'arrival', digits(arrival))
+end
+redis.call('ZADD', permits, digits(now + lease), permit)
+if state == 'half' then redis.call('HSET', key(NAME.target, label), 'probe', permit) end
+keep(label)
+return {'taken'}

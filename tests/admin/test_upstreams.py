@@ -1,0 +1,48 @@
+"""The upstreams over the admin API: how they are, and a fresh start that is written down."""
+
+from __future__ import annotations
+
+from tests.admin.office import Office
+
+
+def test_state_is_shown(office: Office) -> None:
+    """A credential that was refused is shown so to a viewer, with the time it stays so; the others are well."""
+    office.gateway.simulator.fault("status", status=401)
+    assert office.gateway.generate().status_code == 503
+    office.gateway.settle()
+    listed = {one["label"]: one for one in office.hire("vera").get("/upstreams")["data"]}
+    assert list(listed) == ["anyfast/main", "anyfast-c/main", "apiany/main"]
+    assert {label: one["state"] for label, one in listed.items()} == {
+        "anyfast/main": "refused",
+        "anyfast-c/main": "ok",
+        "apiany/main": "ok",
+    }
+    assert 250 < listed["anyfast/main"]["seconds"] <= 300
+
+
+def test_work_is_shown(office: Office) -> None:
+    """A good call leaves its time, and an unknown one its presumed price."""
+    assert office.gateway.generate(quality="low").status_code == 200
+    office.gateway.simulator.fault("reset", when="after")
+    assert office.gateway.generate().status_code == 424
+    office.gateway.settle()
+    found = office.get("/upstreams")["data"][0]
+    assert [(one["kind"], one["samples"]) for one in found["latencies"]] == [("low/1K", 1)]
+    assert found["presumed_usd"] == f"{office.gateway.spent().usd_presumed / 1e6:.6f}" != "0.000000"
+    assert (found["breaker"], found["in_flight"], found["balance"], found["checked"]) == ("closed", 0, None, None)
+
+
+def test_reset_uses_it_again(office: Office) -> None:
+    """After a reset the credential is used at once, and the log of changes says who did it."""
+    office.gateway.simulator.fault("status", status=401)
+    assert [office.gateway.generate().status_code for _ in range(2)] == [503, 503]
+    assert office.post("/upstreams/anyfast/main/reset")["state"] == "ok"
+    assert office.gateway.generate().status_code == 200
+    change = office.get("/changes")["data"][0]
+    assert (change["action"], change["subject"]) == ("upstream.reset", "anyfast/main")
+    assert (change["before"], change["after"]) == ({"state": "refused"}, {"state": "ok"})
+
+
+def test_unknown_label_is_refused(office: Office) -> None:
+    """There is no fresh start for what is not there."""
+    assert office.refuse("POST", "/upstreams/anyfast/other/reset", json={}) == (404, "upstream_not_found", "label")

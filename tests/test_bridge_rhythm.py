@@ -1,0 +1,60 @@
+"""When a ticket is asked after: by what is known of such tasks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from gateway.bridge import ENOUGH, Rhythm
+from gateway.condition import Latency
+from gateway.health import kind_of
+from gateway.job import Quality
+from gateway.sizes import Size
+from tests.plans import make_job, plan
+from tests.served import TASKS, Gateways
+
+
+@pytest.mark.parametrize("known", [None, Latency(ENOUGH - 1, 40.0)])
+def test_unknown_tasks_are_asked_often(known: Latency | None) -> None:
+    """Before twenty samples the pauses begin at half a second and grow by 1.3."""
+    assert Rhythm.of(known) == Rhythm(0.5, 0.65, 1.3)
+
+
+def test_known_tasks_are_left_alone() -> None:
+    """From twenty on the first poll comes after 0.6 of the median, the others every 2.6 s."""
+    assert Rhythm.of(Latency(ENOUGH, 40.0)) == Rhythm(24.0, 2.6, 1.0)
+
+
+def test_learned_median_spares_polls(gateways: Gateways) -> None:
+    """After twenty tasks of 0.3 s the next one is asked after fewer times than the first one was."""
+    gateway = gateways.open(upstreams={"apiany": {"timeouts": {"poll_every": 0.04}}})
+    gateway.simulator.fault("latency", seconds=0.3, times=None)
+    polls: list[int] = []
+    for n in (1, 4, 4, 4, 4, 4, 1):
+        gateway.services.health.forget()
+        with ThreadPoolExecutor(n) as pool:
+            answers = list(pool.map(lambda _: gateway.generate(model=TASKS, size="1024x1024"), range(n)))
+        assert {answer.status_code for answer in answers} == {200}
+        gateway.settle()
+        polls.append(len(gateway.simulator.log("tasks")) - sum(polls))
+    (known,) = gateway.conditions()["apiany/main"].latencies.values()
+    assert known.samples == 22
+    assert 0.3 <= known.median < 2
+    assert polls[-1] < polls[0] * 0.8
+
+
+@pytest.mark.parametrize(
+    ("made", "quality", "kind"),
+    [
+        (None, None, "medium/1K"),
+        (Size(1536, 1024), "high", "high/1K"),
+        (Size(2048, 1152), "high", "high/2K"),
+        (Size(2160, 3840), "low", "low/4K"),
+    ],
+    ids=str,
+)
+def test_sizes_are_compared_by_tier(made: Size | None, quality: Quality | None, kind: str) -> None:
+    """Latencies are kept for a quality and a tier: one for each size would never have enough."""
+    assert kind_of(replace(plan(make_job()).choices[0].fit, made=made, quality=quality)) == kind
