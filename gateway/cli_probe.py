@@ -76,7 +76,7 @@ def probe(
     if not is_agreed and not all(one.is_free for one in questions):
         _agree(target)
     asked = asyncio.run(_ask_all(catalogue, target, questions, is_told=not as_json))
-    lines = _write_lines(target, [one.learned for one in asked])
+    lines = write_lines(target, [one.learned for one in asked])
     if as_json:
         _print_json(target, questions, asked, lines)
     else:
@@ -149,7 +149,7 @@ def _tell(one: _Asked) -> None:
         typer.echo(f"  {words}")
 
 
-def _write_lines(target: Target, learned: list[Learned]) -> str:
+def write_lines(target: Target, learned: list[Learned]) -> str:
     """The upstream's entry as it would be with what was learned; empty where the catalogue says all of it already."""
     changes = probing.find_changes(learned, target.profile)
     prices = {name: value for one in learned for name, value in one.prices.items()}

@@ -73,7 +73,7 @@ def read_balance(seen: Seen, target: Target) -> Learned:
 
 def read_plain(seen: Seen, target: Target) -> Learned:
     """What an ordinary answer tells: the form of its pictures, their size, tokens, credits."""
-    if refused := _read_failure(seen):
+    if refused := _read_loss(seen):
         return refused
     told = seen.submitted if seen.ended is None else seen.ended
     size = told.get("size") if isinstance(told, dict) else None
@@ -126,7 +126,7 @@ def _write_usd(micro: int) -> str:
 
 
 def read_n(seen: Seen, target: Target) -> Learned:
-    if refused := _read_failure(seen, {"max_n": 1}, "n"):
+    if refused := _read_loss(seen, {"max_n": 1}, "n"):
         return refused
     made = len(seen.pictures)
     if made >= 2:
@@ -136,7 +136,7 @@ def read_n(seen: Seen, target: Target) -> Learned:
 
 
 def read_mask(seen: Seen, target: Target) -> Learned:
-    if refused := _read_failure(seen, {"masks": False}, "mask"):
+    if refused := _read_loss(seen, {"masks": False}, "mask"):
         return refused
     form = "as a task" if seen.ended is not None else "at once"
     where = "in the answer itself" if seen.in_answer else "as a link"
@@ -144,7 +144,7 @@ def read_mask(seen: Seen, target: Target) -> Learned:
 
 
 def read_edit_form(seen: Seen, target: Target) -> Learned:
-    if refused := _read_failure(seen):
+    if refused := _read_loss(seen):
         return refused
     words = "in the answer itself" if seen.in_answer else "as a link"
     return Learned("yes", (f"an edit's picture comes {words}; both are read", _tell_made(seen)))
@@ -152,9 +152,9 @@ def read_edit_form(seen: Seen, target: Target) -> Learned:
 
 def read_edit_quality(seen: Seen, target: Target) -> Learned:
     """Whether `quality` on an edit is taken; where tokens are told, also whether it is heeded."""
-    if refused := _read_failure(seen, {"edit_quality": False}, "quality"):
+    if refused := _read_loss(seen, {"edit_quality": False}, "quality"):
         return refused
-    if seen.usage and seen.pictures:
+    if seen.usage:
         made = seen.pictures[0][1]
         low, medium = (pricing.output_tokens(made, quality) for quality in ("low", "medium"))
         if abs(seen.usage.output_tokens - medium) < abs(seen.usage.output_tokens - low):
@@ -168,9 +168,9 @@ def read_edit_quality(seen: Seen, target: Target) -> Learned:
 
 def read_webp(seen: Seen, target: Target) -> Learned:
     without = {"formats": ["png", "jpeg"]}
-    if refused := _read_failure(seen, without, "output_format"):
+    if refused := _read_loss(seen, without, "output_format"):
         return refused
-    form = seen.pictures[0][0] if seen.pictures else "nothing"
+    form = seen.pictures[0][0]
     if form == "webp":
         return Learned("yes", ("it makes WebP itself",), {"formats": ["png", "jpeg", "webp"]})
     return Learned("no", (f"it takes `webp` and makes {form} all the same",), without)
@@ -178,10 +178,8 @@ def read_webp(seen: Seen, target: Target) -> Learned:
 
 def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
     """Whether a size became the nearest of the seven, as the gateway promises."""
-    if refused := _read_failure(seen):
+    if refused := _read_loss(seen):
         return refused
-    if not seen.pictures:
-        return Learned("unclear", ("its picture could not be had",))
     made = seen.pictures[0][1]
     if made == sizes.snap(asked):
         return Learned("yes", (f"it made {made}, the nearest of the seven, as promised", *_tell_credits(seen)))
@@ -211,8 +209,15 @@ def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: s
     return Learned("unclear", (f"no answer that tells: {said}{billed}",))
 
 
+def _read_loss(seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None) -> Learned | None:
+    """The same of a call that should have made a picture: bytes that are none tell nothing either."""
+    if failed := _read_failure(seen, refused, param):
+        return failed
+    return None if seen.pictures else Learned("unclear", ("what came is no picture; it was probably billed",))
+
+
 def _tell_made(seen: Seen) -> str:
-    made = ", ".join(f"{size} {form}" for form, size in seen.pictures) or "nothing that could be had"
+    made = ", ".join(f"{size} {form}" for form, size in seen.pictures)
     return f"it made {made} in {seen.seconds:.1f} s"
 
 

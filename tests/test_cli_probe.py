@@ -15,10 +15,13 @@ import pytest
 import yaml
 
 from gateway.catalog import load
+from gateway.cli_probe import write_lines
+from gateway.learning import Learned
 from tests.plans import SHIPPED, example_prices
 from tests.running import clean_environment, imagegate
 from tests.stand_in import Simulator
 
+CATALOGUES = [SHIPPED, *sorted((SHIPPED.parent / "examples").glob("*.yaml"))]
 KEYS = {"ANYFAST_API_KEY": "sim-direct", "ANYFAST_C_API_KEY": "sim-c", "APIANY_API_KEY": "sim-apiany"}
 
 
@@ -108,6 +111,27 @@ def test_apiany_is_asked_all(tmp_path: Path, vendors: Simulator) -> None:
     assert prices is not None
     assert prices.by_size is not None
     assert prices.by_size["any"]["1K"] == "0.015"
+
+
+@pytest.mark.parametrize(
+    "path", [SHIPPED, *sorted((SHIPPED.parent / "examples").glob("*.yaml"))], ids=lambda path: path.name
+)
+def test_printed_entry_keeps_the_rest(tmp_path: Path, path: Path) -> None:
+    """The printed entry says all that the written one does, whatever stands there, and one thing more."""
+    raw = yaml.safe_load(path.read_text())
+    named = [one["key"].removeprefix("env:") for up in raw["upstreams"].values() for one in up["credentials"]]
+    keys = dict.fromkeys(named, "x")
+    before = load(path, keys)
+    for target in before.targets:
+        lines = write_lines(target, [Learned("yes", (), {"edit_quality": not target.profile.edit_quality})])
+        copy = tmp_path / "gateway.yaml"
+        copy.write_text(yaml.safe_dump(raw | {"upstreams": raw["upstreams"] | yaml.safe_load(lines)["upstreams"]}))
+        after = load(copy, keys)
+        changed = next(one for one in after.targets if one.label == target.label)
+        assert changed.profile.edit_quality is not target.profile.edit_quality
+        capabilities = {"capabilities": {"edit_quality"}}
+        exclude = {"config": {"credentials": {"__all__": capabilities}}, "profile": True}
+        assert changed.model_dump(exclude=exclude) == target.model_dump(exclude=exclude)
 
 
 def test_other_snapping_is_found_out(tmp_path: Path, vendors: Simulator) -> None:

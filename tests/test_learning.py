@@ -92,7 +92,6 @@ def test_snapping_is_read() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        refused("prompt"),
         Seen(failure=Failure("status", status=400, spoke=True, code="content_policy", message="no")),
         Seen(failure=Failure("status", status=429, spoke=True)),
         Seen(failure=Failure("status", status=502, message="html")),
@@ -100,13 +99,21 @@ def test_snapping_is_read() -> None:
         Seen(failure=Failure("read", message="reset")),
         Seen(failure=Failure("prepare", status=400, message="the upload failed")),
         Seen(failure=Failure("body", message="no image in it")),
+        Seen(submitted={"data": []}),
     ],
     ids=lambda seen: str(seen.failure),
 )
 def test_other_failures_are_no_answer(answer: Seen) -> None:
     """A refusal of something else, a failure and a proxy's page say nothing of what was asked."""
-    for read in (read_n, read_mask, read_edit_quality, read_webp):
+    for read in (read_plain, read_n, read_mask, read_edit_quality, read_webp):
         learned = read(answer, target())
+        assert (learned.verdict, learned.capabilities) == ("unclear", {})
+
+
+def test_refusal_of_another_field_is_no_answer() -> None:
+    """Where a refusal names another field, nothing is concluded of the one that was asked about."""
+    for read in (read_n, read_mask, read_edit_quality, read_webp):
+        learned = read(refused("prompt"), target())
         assert (learned.verdict, learned.capabilities) == ("unclear", {})
 
 
