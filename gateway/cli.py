@@ -19,22 +19,22 @@ from typing_extensions import override
 
 from gateway import (
     __version__,
-    catalog,
     cli_audit,
+    cli_check,
     cli_keys,
     cli_limits,
     cli_money,
     cli_operators,
+    cli_probe,
     cli_quote,
     cli_upstreams,
     cli_usage,
-    demo,
     supervisor,
 )
-from gateway.catalog import Catalogue, CatalogueError
+from gateway.catalog import CatalogueError
 from gateway.listening import address_for_people
-from gateway.settings import Settings, SettingsError, StartRefused, load_settings, variable, warn_of_token
-from gateway.store.client import StoreUnavailable, describe
+from gateway.settings import SettingsError, StartRefused, load_settings, variable, warn_of_token
+from gateway.store.client import StoreUnavailable
 
 EXIT_REFUSED = 1
 EXIT_SETTINGS = 2
@@ -83,6 +83,8 @@ for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
 app.command()(cli_audit.audit)
 app.command()(cli_upstreams.upstreams)
 app.command()(cli_quote.quote)
+app.command()(cli_check.check)
+app.command()(cli_probe.probe)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -153,19 +155,6 @@ def simulate(
 
 
 @app.command()
-def check(data_dir: DataDir = None) -> None:
-    """Check settings and catalogue; print what would run.
-
-    \b
-    imagegate check && imagegate serve
-    """
-    env = _environment({"data_dir": data_dir})
-    settings = load_settings(env)
-    for name, value in _facts(settings, catalog.load(settings.config, env)):
-        typer.echo(f"{name:<12} {value}")
-
-
-@app.command()
 def healthcheck() -> None:
     """Ask this machine's gateway if it is ready.
 
@@ -189,29 +178,6 @@ def healthcheck() -> None:
 def _environment(flags: dict[str, object]) -> dict[str, str]:
     """The environment with what was typed in the place of what was set, for this process and its children."""
     return dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
-
-
-def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
-    on = ", ".join(target.label for target in catalogue.targets)
-    wanted = ", ".join(demo.upstream_keys(catalogue.document))
-    redis, unpriced = settings.redis_url, catalogue.unpriced()
-    return [
-        ("address", address_for_people(settings.host, settings.port)),
-        ("workers", str(settings.workers)),
-        ("data", str(settings.data_dir)),
-        ("store", "embedded" if redis is None else describe(redis.get_secret_value())),
-        # The query may hold a secret.
-        ("pictures", (settings.storage_url or f"{settings.data_dir}/artifacts").partition("?")[0]),
-        ("catalogue", str(settings.config)),
-        ("upstreams", on or f"none: `serve` needs one of {wanted}, or --demo"),
-        *(("off", f"{name}: {reason}") for name, reason in catalogue.off.items()),
-        *(
-            ("warning", f"{label} has no prices: no key with a limit in dollars can use it, nor is it routed by cost")
-            for label in unpriced
-        ),
-        *(("warning", text) for text in (warn_of_token(settings),) if text),
-        ("models", ", ".join(catalogue.model_names()) or "none"),
-    ]
 
 
 def _show(text: str) -> None:
