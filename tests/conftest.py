@@ -63,14 +63,21 @@ class Valkey:
             self.process.send_signal(signal.SIGCONT)
 
 
-@pytest.fixture(scope="session")
-def valkey_server() -> Iterator[Valkey]:
+@contextlib.contextmanager
+def run_valkey() -> Iterator[Valkey]:
     # Not pytest's own folder: its path can be too long for a socket.
     folder = Path(tempfile.mkdtemp(prefix="igw-"))
     server = Valkey(folder)
     yield server
     stop(server.process, 5)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """The server of the tests that run gateways, which write to it as long as the session lasts."""
+    with run_valkey() as server:
+        yield server
 
 
 @pytest.fixture

@@ -250,7 +250,12 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
     merged = _merge(catalogue, changes or {})
     # Most tests say who is asked first by the order in which they name them.
     models = {name: {"strategy": "priority", **model} for name, model in merged["models"].items()}
-    return merged | {"models": models}
+    # A gateway that runs on would ask its vendors now and then, and be seen in other tests' logs.
+    upstreams = {
+        name: {**upstream, "health": {"check_every": None, **upstream.get("health", {})}}
+        for name, upstream in merged["upstreams"].items()
+    }
+    return merged | {"models": models, "upstreams": upstreams}
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

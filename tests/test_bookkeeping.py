@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.store.answers import Admitted, Hold, Policy, Retention, Verdict
-from gateway.store.client import connect
 from gateway.store.ledger import Ledger
 from gateway.store.records import describe_hold
 from gateway.store.witness import Witness
-from tests.conftest import Valkey
-from tests.served import Gateways
+from tests.conftest import Valkey, run_valkey
 from tests.store.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
 
 TASK, CALL = make_id("task", 1), make_id("call", 1)
 DEAD, HEIR = make_id("worker", 1), make_id("worker", 2)
 PACE = Pace(call_timeout_s=10, lease_s=2, grace_s=1, retention=Retention(ended_s=60))
+
+
+@pytest.fixture(scope="module")
+def valkey_server() -> Iterator[Valkey]:
+    """A server of this file's own: elsewhere gateways run on and take over what seems left."""
+    with run_valkey() as server:
+        yield server
 
 
 @pytest.fixture
@@ -239,18 +243,3 @@ async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
     records = [describe_hold(hold) for hold in told]
     assert [record.price_settled for record in records] == [0, 10]
     assert records[0].merged(records[1]).is_presumed
-
-
-def test_lease_is_a_setting(gateways: Gateways) -> None:
-    """How long a worker owns its tasks without a sign of life is what the catalogue says."""
-    long = gateways.open(accounting={"lease": 200})
-    ends = asyncio.run(_read_leases(long.store_url))
-    assert ends[long.services.worker] > (time.time() + 150) * 1_000_000
-
-
-async def _read_leases(store_url: str) -> dict[str, float]:
-    redis = connect(store_url)
-    try:
-        return dict(await redis.zrange("{igw}:leases", 0, -1, withscores=True))
-    finally:
-        await redis.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
@@ -56,3 +57,12 @@ def test_emptied_folder_closes_spending(tmp_path: Path, simulator: Simulator) ->
         assert imagegate("audit", "--accept", "--data-dir", str(data)).returncode == 0
         assert buy(run.url, run.demo_key) == 200
         run.end()
+
+
+def test_lease_is_a_setting(gateways: Gateways) -> None:
+    """How long a worker owns its tasks without a sign of life is what the catalogue says."""
+    long = gateways.open(accounting={"lease": 200})
+    store = Store(long.store_url)
+    end = float(store.command("ZSCORE", "{igw}:leases", long.services.worker))
+    store.close()
+    assert end > (time.time() + 150) * 1_000_000

@@ -7,8 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from gateway.store.ledger import Ledger
-from tests.conftest import Valkey
+from tests.conftest import Valkey, run_valkey
 from tests.store.ledgers import Clock, Store, at, make_ledger
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """A server of this folder's own: elsewhere gateways run on, keep their leases and take over what seems left."""
+    with run_valkey() as server:
+        yield server
 
 
 @pytest.fixture
