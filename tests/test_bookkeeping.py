@@ -21,10 +21,16 @@ PACE = Pace(call_timeout_s=10, lease_s=2, grace_s=1, retention=Retention(ended_s
 
 
 @pytest.fixture(scope="module")
-def valkey_server() -> Iterator[Valkey]:
-    """A server of this file's own: elsewhere gateways run on and take over what seems left."""
+def lone_valkey() -> Iterator[Valkey]:
     with run_valkey() as server:
         yield server
+
+
+@pytest.fixture
+def valkey(lone_valkey: Valkey) -> Valkey:
+    """A server of this file's own: elsewhere gateways run on and take over what seems left."""
+    lone_valkey.flush()
+    return lone_valkey
 
 
 @pytest.fixture

@@ -12,10 +12,16 @@ from tests.store.ledgers import Clock, Store, at, make_ledger
 
 
 @pytest.fixture(scope="session")
-def valkey_server() -> Iterator[Valkey]:
-    """A server of this folder's own: elsewhere gateways run on, keep their leases and take over what seems left."""
+def lone_valkey() -> Iterator[Valkey]:
     with run_valkey() as server:
         yield server
+
+
+@pytest.fixture
+def valkey(lone_valkey: Valkey) -> Valkey:
+    """A server of this folder's own: elsewhere gateways run on, keep their leases and take over what seems left."""
+    lone_valkey.flush()
+    return lone_valkey
 
 
 @pytest.fixture
