@@ -255,10 +255,10 @@ class Delivery:
             under_way.images.append(replace(taken, revised_prompt=revised_prompt, usage=usage))
             if taken.is_withheld:
                 under_way.verdicts.append(self._judge(choice, self._describe_withheld(taken, choice), tally, [slot]))
-        # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
-        for slot in call.slots[len(made.pictures) :]:
-            missing = Failure("body", message=f"{len(made.pictures)} of {call.n} images came")
-            under_way.verdicts.append(self._judge(choice, missing, tally, [slot]))
+        if missing := list(call.slots[len(made.pictures) :]):
+            # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
+            few = Failure("body", message=f"{len(made.pictures)} of {call.n} images came")
+            under_way.verdicts.append(self._judge(choice, few, tally, missing))
 
     async def _receive(self, blob: Blob, choice: Choice, slot: int) -> Image | Failure:
         """One picture's trouble must not take the others, which are paid."""

@@ -80,6 +80,13 @@ def valkey_server() -> Iterator[Valkey]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def lone_valkey() -> Iterator[Valkey]:
+    """A server that no gateway writes to behind a test's back."""
+    with run_valkey() as server:
+        yield server
+
+
 @pytest.fixture
 def valkey(valkey_server: Valkey) -> Valkey:
     """A real server without a key in it."""

@@ -12,18 +12,12 @@ from gateway.store.answers import Admitted, Hold, Policy, Retention, Verdict
 from gateway.store.ledger import Ledger
 from gateway.store.records import describe_hold
 from gateway.store.witness import Witness
-from tests.conftest import Valkey, run_valkey
+from tests.conftest import Valkey
 from tests.store.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
 
 TASK, CALL = make_id("task", 1), make_id("call", 1)
 DEAD, HEIR = make_id("worker", 1), make_id("worker", 2)
 PACE = Pace(call_timeout_s=10, lease_s=2, grace_s=1, retention=Retention(ended_s=60))
-
-
-@pytest.fixture(scope="module")
-def lone_valkey() -> Iterator[Valkey]:
-    with run_valkey() as server:
-        yield server
 
 
 @pytest.fixture

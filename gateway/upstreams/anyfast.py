@@ -5,25 +5,24 @@ Where its documentation pages disagree, this file takes the narrower reading; `d
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
-from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
+from typing_extensions import override
+
+from gateway.job import Call, ImageJob, Inputs
 from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
 from gateway.upstreams.line import Line
-from gateway.upstreams.preparing import edit_form, make_png
-from gateway.upstreams.reading import fail_on_error, read_answer
+from gateway.upstreams.preparing import make_png
+from gateway.upstreams.synchronous import Synchronous
 
 
-class Anyfast:
+class Anyfast(Synchronous):
     """One Anyfast credential and model."""
 
     def __init__(self, line: Line, darkroom: Darkroom) -> None:
-        self._line = line
-        self._darkroom = darkroom
-        self._model = line.target.config.model
+        super().__init__(line, darkroom)
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
@@ -35,21 +34,7 @@ class Anyfast:
         mask = await make_png(self._darkroom, job.mask, spool, param="mask") if job.mask else None
         return Inputs(tuple(references), mask)
 
-    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
-        fields = self._fields(call)
-        if call.operation == "generation":
-            reply = await self._line.pay("/v1/images/generations", fields, spool)
-        else:
-            reply = await self._line.pay("/v1/images/edits", edit_form(fields, inputs), spool)
-        return read_answer(reply)
-
-    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
-        raise NotImplementedError("Anyfast answers at once and gives no tickets")
-
-    async def check(self, spool: Spool) -> Decimal | None:
-        fail_on_error(await self._line.ask("GET", "/v1/models", None, spool))
-        return None
-
+    @override
     def _fields(self, call: Call) -> dict[str, Any]:
         fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt}
         if call.size is not None:

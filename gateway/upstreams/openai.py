@@ -5,25 +5,19 @@ Synchronous, and nearly what the gateway's callers speak themselves. A lesser en
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
-from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
-from gateway.pictures import Darkroom
+from typing_extensions import override
+
+from gateway.job import Call, ImageJob, Inputs
 from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
-from gateway.upstreams.line import Line
-from gateway.upstreams.preparing import edit_form, make_png
-from gateway.upstreams.reading import fail_on_error, read_answer
+from gateway.upstreams.preparing import make_png
+from gateway.upstreams.synchronous import Synchronous
 
 
-class OpenAI:
+class OpenAI(Synchronous):
     """One credential and model at one endpoint."""
-
-    def __init__(self, line: Line, darkroom: Darkroom) -> None:
-        self._line = line
-        self._darkroom = darkroom
-        self._model = line.target.config.model
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """Pictures pass as they are. A mask must be a PNG, and its image upright, so that both have one size."""
@@ -33,21 +27,7 @@ class OpenAI:
         upright = await make_png(self._darkroom, first, spool, param="image")
         return Inputs((upright, *rest), await make_png(self._darkroom, job.mask, spool, param="mask"))
 
-    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
-        fields = self._fields(call)
-        if call.operation == "generation":
-            reply = await self._line.pay("/v1/images/generations", fields, spool)
-        else:
-            reply = await self._line.pay("/v1/images/edits", edit_form(fields, inputs), spool)
-        return read_answer(reply)
-
-    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
-        raise NotImplementedError("this dialect answers at once and gives no tickets")
-
-    async def check(self, spool: Spool) -> Decimal | None:
-        fail_on_error(await self._line.ask("GET", "/v1/models", None, spool))
-        return None
-
+    @override
     def _fields(self, call: Call) -> dict[str, Any]:
         size = resolve(call.size) if isinstance(call.size, Shape) else call.size
         # Never `response_format`: these models refuse it, and always answer base64.

@@ -7,14 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from gateway.store.ledger import Ledger
-from tests.conftest import Valkey, run_valkey
+from tests.conftest import Valkey
 from tests.store.ledgers import Clock, Store, at, make_ledger
-
-
-@pytest.fixture(scope="session")
-def lone_valkey() -> Iterator[Valkey]:
-    with run_valkey() as server:
-        yield server
 
 
 @pytest.fixture

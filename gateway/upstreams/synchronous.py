@@ -1,0 +1,45 @@
+"""What vendors share that answer a paid call at once, on OpenAI's two paths: the call, the answer, the free check.
+
+A base of their adapters, which say what a call's fields are and how pictures are made ready. Never polls.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from decimal import Decimal
+from typing import Any
+
+from gateway.job import Answer, Call, Inputs, Ticket
+from gateway.pictures import Darkroom
+from gateway.spool import Spool
+from gateway.upstreams.line import Line
+from gateway.upstreams.preparing import edit_form
+from gateway.upstreams.reading import fail_on_error, read_answer
+
+
+class Synchronous(ABC):
+    """One credential and model. Its methods raise CallFailed."""
+
+    def __init__(self, line: Line, darkroom: Darkroom) -> None:
+        self._line = line
+        self._darkroom = darkroom
+        self._model = line.target.config.model
+
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+        fields = self._fields(call)
+        if call.operation == "generation":
+            reply = await self._line.pay("/v1/images/generations", fields, spool)
+        else:
+            reply = await self._line.pay("/v1/images/edits", edit_form(fields, inputs), spool)
+        return read_answer(reply)
+
+    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+        raise NotImplementedError("this dialect answers at once and gives no tickets")
+
+    async def check(self, spool: Spool) -> Decimal | None:
+        fail_on_error(await self._line.ask("GET", "/v1/models", None, spool))
+        return None
+
+    @abstractmethod
+    def _fields(self, call: Call) -> dict[str, Any]:
+        """A call in the vendor's words."""
