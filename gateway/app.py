@@ -21,6 +21,7 @@ from gateway import __version__, catalog, heap, tasks
 from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
 from gateway.api import artifacts, health, images, key, models
+from gateway.api import tasks as task_routes
 from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
@@ -49,6 +50,7 @@ EXPOSED = (
     "x-gateway-size",
     "x-gateway-delivered",
     "x-gateway-dropped-params",
+    "x-gateway-joined",
     "x-gateway-simulated",
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
@@ -58,6 +60,9 @@ EXPOSED = (
     "x-ratelimit-reset-images",
     "x-should-retry",
     "retry-after",
+    "idempotent-replayed",
+    "location",
+    "preference-applied",
 )
 """Answer headers that a browser's script may read."""
 
@@ -116,11 +121,12 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         _pace(services),
         runs=lambda task: _runs(services, task),
         remember=lambda hold: services.recorder.note(describe_hold(hold)),
+        conclude=lambda hold: tasks.conclude(services, hold),
     )
     await bookkeeping.start()
     caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
     caretaker.start()
-    keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps)]
+    keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps, _listen)]
     yield
     for keeper in keepers:
         keeper.cancel()
@@ -138,6 +144,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(health.router)
     app.include_router(images.router, prefix="/v1")
+    app.include_router(task_routes.router, prefix="/v1")
     app.include_router(models.router, prefix="/v1")
     app.include_router(key.router, prefix="/v1")
     app.include_router(artifacts.router, prefix="/v1")
@@ -168,6 +175,11 @@ def _pace(services: Services) -> Pace:
 
 def _runs(services: Services, task: str) -> bool:
     return any(each.get_name() == task for each in services.running)
+
+
+async def _listen(services: Services) -> None:
+    """Hear of tasks that other workers run."""
+    await services.board.listen()
 
 
 async def _sweep(services: Services) -> None:

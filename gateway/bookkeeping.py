@@ -7,7 +7,7 @@ sent is settled by its policy once its answer can no longer come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -48,7 +48,7 @@ class Bookkeeping:
     """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself,
     however long a vendor takes for it.
 
-    `remember` is handed what becomes of tasks that nobody else will tell of.
+    `remember` and `conclude` are handed what becomes of tasks that nobody else will tell of.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class Bookkeeping:
         pace: Pace,
         runs: Callable[[str], bool] = lambda _: False,
         remember: Callable[[Hold], None] = lambda _: None,
+        conclude: Callable[[Hold], Awaitable[None]] | None = None,
     ) -> None:
         self._ledger = ledger
+        self._conclude = conclude
         self._remember = remember
         self._worker = worker
         self._pace = pace
@@ -178,3 +180,5 @@ class Bookkeeping:
     async def _tell(self, task: str) -> None:
         if found := await self._ledger.show(task):
             self._remember(found)
+            if self._conclude is not None:
+                await self._conclude(found)

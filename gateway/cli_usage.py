@@ -309,6 +309,8 @@ def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
     status = f"{record.status} {record.error or ''}".strip()
     if record.repeats > 1:
         status = f"{status}, {record.repeats} times"
+    if record.is_joined:
+        status = f"{status}, joined"
     return (
         calendar.show_instant(record.time),
         record.task or record.id,

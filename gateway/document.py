@@ -315,6 +315,19 @@ class Accounting(_Part):
         return value
 
 
+class Join(_Part):
+    """How a repeated request finds the pictures of the first; seconds."""
+
+    orphans: float = Field(
+        600,
+        ge=0,
+        le=86_400,
+        description="For how long a request that is no retry still finds the pictures of the same request that was "
+        "left without its answer; 0: never. A retry always does.",
+    )
+    look_every: float = Field(5, gt=0, le=60, description="Between two looks at a task that another worker runs.")
+
+
 class Document(_Part):
     """A catalogue as it is written."""
 
@@ -327,4 +340,5 @@ class Document(_Part):
         (), strict=False, description="What is otherwise for some requests; the first that matches holds."
     )
     limits: Limits = Field(default_factory=lambda: Limits())
+    join: Join = Field(default_factory=lambda: Join())
     accounting: Accounting = Field(default_factory=lambda: Accounting())

@@ -9,6 +9,7 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
     │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
+    ├── 410  TaskCanceled
     ├── 422  IdempotencyMismatch
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
     ├── 429  RateLimited, QueueFull, InsufficientQuota         431  HeadersTooLarge
@@ -50,6 +51,16 @@ class PublicError(Exception):
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's shape: `{"error": {message, type, param, code}}`."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def to_facts(self) -> dict[str, Any]:
+        """What `read_error` makes the same error of."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "param": self.param,
+            "retry_after": self.retry_after,
+            "should_retry": self.should_retry,
+        }
 
     def all_headers(self) -> dict[str, str]:
         headers = dict(self.headers)
@@ -177,6 +188,11 @@ class RequestTimeout(PublicError):
     meaning = "The request's body stopped arriving."
 
 
+class TaskCanceled(PublicError):
+    status, type, code = 410, "invalid_request_error", "task_canceled"
+    meaning = "The task was canceled before anything was sent for it; nothing was billed."
+
+
 class RequestTooLarge(PublicError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
     meaning = "The body or one image is over the limit."
@@ -268,3 +284,10 @@ class TaskStillRunning(PublicError):
 def table() -> list[type[PublicError]]:
     """All public errors, by status and code."""
     return sorted(PublicError.__subclasses__(), key=lambda kind: (kind.status, kind.code or ""))
+
+
+def read_error(facts: dict[str, Any]) -> PublicError:
+    """The error whose `to_facts` these are."""
+    kinds = {kind.__name__: kind for kind in table()}
+    rest = {name: facts[name] for name in ("param", "retry_after", "should_retry")}
+    return kinds.get(facts["kind"], InternalError)(facts["message"], **rest)

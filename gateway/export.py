@@ -29,6 +29,7 @@ RECORD_COLUMNS = (
     "id",
     "request",
     "task",
+    "is_joined",
     "key",
     "key_name",
     "team",

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import errors, narrowing, quota, quoting, recording, routing, shaping, tasks
 from gateway.auth import Caller
+from gateway.awaiting import Presence, Waiting
 from gateway.dispatch import Delivery, Outcome
 from gateway.document import Strategy
+from gateway.fingerprint import Repeat
 from gateway.job import ImageJob
 from gateway.recording import Note
 from gateway.routing import Circumstances, Plan
@@ -22,7 +23,7 @@ from gateway.rules import Asker
 from gateway.services import Services
 from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
-from gateway.tasks import Task, Work
+from gateway.tasks import Ending, Refused, StillRunning, Task, Wish, Work
 from gateway.waiting import Patience
 
 
@@ -30,8 +31,8 @@ from gateway.waiting import Patience
 class Asked:
     """One checked request: the job, the model's public name, and the form its answer should have.
 
-    `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record;
-    `has_left` tells that nobody waits for the answer any more.
+    `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record.
+    `may_promise`: when the answer takes too long it is the task itself.
     """
 
     job: ImageJob
@@ -39,20 +40,43 @@ class Asked:
     form: AnswerForm
     spool: Spool
     note: Note
-    has_left: Callable[[], Awaitable[bool]]
+    presence: Presence
     upstream: str | None = None
     strategy: Strategy | None = None
+    repeat: Repeat = field(default_factory=Repeat)
+    may_promise: bool = False
 
 
 async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
-    """From a checked request to its answer. Raises PublicError. Owns `asked.spool` from the moment the task is open."""
+    """From a checked request to its answer. Raises PublicError, CallerLeft.
+
+    Owns `asked.spool` from the moment a task is open.
+    """
     plan = await make_plan(services, caller, asked)
-    work_to_do = recorded(asked.note, _patience(caller, asked))
-    task = await tasks.open_task(services, caller, asked.job, plan, asked.spool, work_to_do)
-    if asked.form.stream:
-        return await shaping.shape_stream(services, task, asked.form)
-    ending = await tasks.wait_for(task, asked.form.answer_within)
-    return shaping.shape(services, task, ending, asked.form)
+    wish = Wish(asked.job, plan, asked.repeat, asked.model, asked.form.response_format)
+    while True:
+        waiting = await tasks.open_task(
+            services, caller, wish, asked.spool, recorded(asked.note, _patience(services, caller, asked))
+        )
+        waiting.gone = asked.presence.gone
+        asked.presence.waiting = waiting
+        if asked.repeat.form == "task":
+            return await shaping.shape_promise(waiting, asked.form)
+        if asked.form.stream:
+            return await shaping.shape_stream(waiting, asked.form)
+        ending = await tasks.wait_for(waiting, asked.form.answer_within)
+        if not _is_unstarted(waiting, ending):
+            return await answer(waiting, ending, asked)
+
+
+async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:
+    """What a caller that waited gets. Raises PublicError."""
+    if isinstance(ending, StillRunning):
+        if asked.may_promise:
+            return await shaping.shape_promise(waiting, asked.form)
+        # Before the caller hears of it: its retry, which may come at once, must find the task free.
+        await waiting.leave()
+    return shaping.shape(waiting, ending, asked.form)
 
 
 async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
@@ -103,7 +127,21 @@ def recorded(note: Note, patience: Patience | None = None) -> Work:
     return work_and_record
 
 
-def _patience(caller: Caller, asked: Asked) -> Patience:
+def _is_unstarted(waiting: Waiting, ending: Ending) -> bool:
+    """Whether the task that was joined ended without a start, so that this request is to begin one itself."""
+    if not waiting.is_joined or not isinstance(ending, Refused):
+        return False
+    return ending.record.end is not None and ending.record.end.is_unstarted
+
+
+def _patience(services: Services, caller: Caller, asked: Asked) -> Patience:
     """How long the request may wait for a place, so that its refusal comes before its caller's time is up."""
-    seconds = asked.form.answer_within
-    return Patience(caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), asked.has_left)
+    seconds, presence = asked.form.answer_within, asked.presence
+
+    async def has_left() -> bool:
+        # Who asked for a task asks again by its id, and a retry may wait in its first request's place.
+        waiting = presence.waiting
+        is_promised = asked.repeat.form == "task" or waiting is None
+        return not is_promised and presence.gone.done() and not services.board.is_watched(waiting.task)
+
+    return Patience(caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), has_left)

@@ -14,17 +14,36 @@ import structlog
 from gateway import allowance, errors
 from gateway.auth import Caller, store_away
 from gateway.errors import PublicError
+from gateway.fingerprint import Repeat
 from gateway.job import Call, ImageJob
 from gateway.pricing import Quote
 from gateway.routing import Plan
 from gateway.services import Services
-from gateway.store.answers import Admitted, LedgerLost, Opening, OverLimit, Policy, Rate, TooMany, Unpriced, Verdict
+from gateway.store.answers import (
+    Admitted,
+    Closing,
+    Joined,
+    LedgerLost,
+    Opening,
+    OverLimit,
+    Policy,
+    Rate,
+    TooMany,
+    Unpriced,
+    Verdict,
+)
 from gateway.store.backlog import Step
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
+from gateway.store.windows import MICROSECONDS
 
 FIRST_FENCE = 1
 """The fence of a task that nobody adopted."""
+
+ANSWERED_AGAIN_S = 86_400
+"""Seconds for which an end is answered again, while its pictures live."""
+
+MOST_PATIENCE_S = 86_400.0
 
 _log = structlog.get_logger(__name__)
 
@@ -103,9 +122,9 @@ class Reservation:
         await self._book("presume", lambda: self._ledger.presume(self.task, call.id, self.fence))
         return usd
 
-    async def close(self) -> None:
+    async def close(self, how: Closing = "") -> None:
         """Release what will never be sent."""
-        await self._book("close", lambda: self._ledger.close(self.task, self.fence))
+        await self._book("close", lambda: self._ledger.close(self.task, self.fence, how))
 
     def _count(self, usd: int | None) -> None:
         self.spent = None if usd is None or self.spent is None else self.spent + usd
@@ -118,16 +137,25 @@ class Reservation:
         await self.services.backlog.book(f"{what} {self.task}", checked)
 
 
-async def reserve(services: Services, caller: Caller, job: ImageJob, plan: Plan, task: str) -> tuple[Reservation, Plan]:
-    """Admit a task and hold its first target's price; answers the plan without targets whose price must be known.
+async def reserve(
+    services: Services, caller: Caller, job: ImageJob, plan: Plan, task: str, repeat: Repeat
+) -> tuple[Reservation, Plan] | Joined:
+    """Join a task that makes the same, or admit this one and hold its first target's price.
 
-    Raises RateLimited, InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
+    Answers the plan without targets whose price must be known. Raises IdempotencyMismatch, RateLimited,
+    InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
     """
     while True:
         quote = plan.choices[0].quote if plan.choices else None
         price = None if quote is None else quote.ceiling
-        answer = await _open(services, caller, job, task, price)
+        answer = await _open(services, job, price, _opening(services, caller, job, task, price, repeat))
         match answer:
+            case Joined():
+                return answer
+            case Verdict.MISMATCH:
+                raise errors.IdempotencyMismatch(
+                    "This Idempotency-Key was used for another request; use a new one for each request."
+                )
             case Admitted():
                 return Reservation(services, task, job.n, price, answer.fence, answer.rates), plan
             case OverLimit():
@@ -180,32 +208,48 @@ def unpriced(answer: Unpriced) -> PublicError:
     )
 
 
-async def _open(
-    services: Services, caller: Caller, job: ImageJob, task: str, price: int | None
-) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
-    if services.backlog.is_behind:
-        raise store_away()
-    opening = Opening(
+def _opening(
+    services: Services, caller: Caller, job: ImageJob, task: str, price: int | None, repeat: Repeat
+) -> Opening:
+    document = services.catalogue.document
+    return Opening(
         task=task,
         key=caller.key.id,
         team=caller.key.team or "",
-        fingerprint=hashlib.sha256(task.encode()).hexdigest(),
+        # Work that no request can repeat is like no other.
+        fingerprint=repeat.fingerprint or hashlib.sha256(task.encode()).hexdigest(),
         price=price,
         images=job.n,
         worker=services.worker,
+        idempotency=repeat.idempotency,
+        retry=repeat.retry,
+        form=repeat.form,
+        patience=round(min(repeat.patience, MOST_PATIENCE_S) * MICROSECONDS),
+        orphans=round(document.join.orphans * MICROSECONDS),
+        # A picture that has expired cannot be answered again.
+        keep=min(ANSWERED_AGAIN_S, document.limits.artifact_ttl) * MICROSECONDS,
     )
+
+
+async def _open(
+    services: Services, job: ImageJob, price: int | None, opening: Opening
+) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
+    if services.backlog.is_behind:
+        raise store_away()
     try:
         return await services.ledger.open(opening)
     except LedgerLost as error:
         raise store_away(error) from error
     except StoreUnavailable as error:
         # It may have been opened, and its reply lost: nothing will be sent for it.
-        await Reservation(services, task, job.n, price).close()
+        await Reservation(services, opening.task, job.n, price).close()
         raise store_away(error) from error
 
 
 def _lost(answer: Verdict) -> PublicError:
     """A step was refused by somebody else's: this process slept through its lease, and another has the task now."""
+    if answer is Verdict.CLOSED:
+        return errors.TaskCanceled("The task was canceled before anything was sent for it.")
     _log.error("a task is not ours any more", answer=answer.value)
     return errors.InternalError(
         "The gateway lost hold of this request; nothing more is sent for it.", should_retry=False

@@ -70,6 +70,12 @@ def record_refusal(services: Services, note: Note) -> None:
     services.refusals.note(note.to_record(new_id(PREFIX)))
 
 
+def record_joined(services: Services, note: Note, task: str) -> None:
+    """Write down a request that was answered by a task which another one began: it cost nothing."""
+    record = note.to_record(new_id(PREFIX))
+    services.recorder.note(record.model_copy(update={"task": task, "is_joined": True}))
+
+
 def record_work(note: Note, reservation: Reservation, plan: Plan, outcome: Outcome) -> None:
     """Write down a request whose work has ended."""
     reservation.services.recorder.note(describe_work(note, reservation, plan, outcome))

@@ -26,6 +26,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.spool import MemoryBudget, Spool
 from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
+from gateway.store.board import Board
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
 from gateway.store.drift import DriftBook
@@ -66,6 +67,7 @@ class Services:
     key_cache: KeyCache
     wrong_keys: WrongKeys
     task_store: TaskStore
+    board: Board
     history: History
     recorder: Recorder
     refusals: Refusals
@@ -180,6 +182,7 @@ def open_services(
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
+    task_store = TaskStore(redis, keeps_prompts=catalogue.document.accounting.keep_prompts)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
@@ -201,8 +204,9 @@ def open_services(
         wrong_keys=WrongKeys(redis),
         operators=OperatorStore(redis, pepper),
         changes=Changes(redis, accounting),
+        task_store=task_store,
+        board=Board(store_url, task_store),
         drift=DriftBook(redis),
-        task_store=TaskStore(redis),
         history=history,
         recorder=recorder,
         refusals=Refusals(recorder.note),

@@ -1,13 +1,14 @@
-"""An Outcome becomes OpenAI's answer: `b64_json` or `url`, JSON or events, streamed from the artifacts.
+"""A task's record becomes OpenAI's answer: `b64_json` or `url`, JSON or events, streamed from the artifacts.
 
-Called by `pipeline`. Never holds a picture whole, and never answers 200 with an error inside.
+Called by `pipeline` and by the tasks' own routes. Needs nothing but the record, so that any process answers for any
+task. Never holds a picture whole, and never answers 200 with an error inside.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
@@ -15,13 +16,11 @@ import orjson
 from gateway import allowance, errors
 from gateway.artifacts import base64_chunks, base64_length
 from gateway.artifacts.links import link
-from gateway.dispatch import Outcome
-from gateway.job import Usage
+from gateway.awaiting import LOST_AFTER_S, Waiting
 from gateway.money import show_usd
-from gateway.receiving import Image
-from gateway.routing import Choice, Plan
 from gateway.services import Services
-from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, Task, name_ending
+from gateway.store.taskrecord import Made, Promise, TaskRecord
+from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, name_ending
 
 FIRST_EVENT_WITHIN = 15.0
 """Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
@@ -43,177 +42,210 @@ class AnswerForm:
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """An answer of status 200: headers, its length where it is known, and its bytes as they are sent."""
+    """An answer that is no error: headers, its length where it is known, and its bytes as they are sent."""
 
     media_type: str
     body: AsyncIterator[bytes]
     length: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class StoredPicture:
     """A picture as a JSON string that is not in memory: `length` bytes of base64."""
 
     artifact_id: str
     length: int
 
 
-_Part = bytes | _Stored
+Part = bytes | StoredPicture
 
 
-def shape(services: Services, task: Task, ending: Ending, form: AnswerForm) -> Shaped:
+def shape(waiting: Waiting, ending: Ending, form: AnswerForm) -> Shaped:
     """The JSON answer of an ended task. Raises the PublicError of any other ending, with the task's headers."""
     if isinstance(ending, Delivered | PartlyDelivered):
-        parts = list(_json_parts(services, task.plan, ending.outcome, form))
-        length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
-        headers = describe(task, ending.outcome)
-        return Shaped("application/json", _send(services, parts), length, headers)
-    raise _explain(task, ending)
+        parts = _json_parts(waiting.services, ending.record, form)
+        return shape_parts(waiting.services, parts, describe(waiting, ending.record))
+    raise _explain(waiting, ending)
 
 
-async def shape_stream(services: Services, task: Task, form: AnswerForm) -> Shaped:
+async def shape_stream(waiting: Waiting, form: AnswerForm) -> Shaped:
     """The event stream of a task. Raises PublicError when it ends without an image before the stream began."""
-    first = await _next(task, min(FIRST_EVENT_WITHIN, form.keep_alive))
-    if isinstance(first, Outcome) and not first.images:
-        raise _explain(task, name_ending(first))
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-gateway-task": task.id}
-    headers |= allowance.rate_headers(task.reservation.rates)
-    return Shaped("text/event-stream", _events(services, task, form, first), None, headers)
+    record = await waiting.news(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
+    if record is not None and not record.images:
+        raise _explain(waiting, name_ending(record))
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"} | identify(waiting)
+    headers |= allowance.rate_headers(waiting.rates)
+    return Shaped("text/event-stream", _events(waiting, form, record), None, headers)
 
 
-def describe(task: Task, outcome: Outcome) -> dict[str, str]:
-    """What the gateway did, as answer headers."""
-    headers = {
-        "x-gateway-task": task.id,
-        "x-gateway-upstream": ",".join(outcome.upstreams),
-        "x-gateway-calls": str(outcome.calls),
-        "x-gateway-size": _tell_sizes(task, outcome.images),
+async def shape_promise(waiting: Waiting, form: AnswerForm) -> Shaped:
+    """The answer 202: the task, and where to ask for it."""
+    # More than none: as soon as there is a record.
+    record = await waiting.news(-1, LOST_AFTER_S)
+    if record is None:
+        raise errors.InternalError("The gateway lost the task.", should_retry=False)
+    task = shape_task(waiting.services, record, form, record.status_at(time.time()))
+    headers = identify(waiting) | allowance.rate_headers(waiting.rates)
+    headers |= {"location": f"/v1/tasks/{record.id}", "retry-after": "1"}
+    return replace(shape_parts(waiting.services, task, headers), status=202)
+
+
+def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
+    """The task object, with the images of one that succeeded in it."""
+    end = record.end
+    head = {
+        "task_id": record.id,
+        "object": "image.task",
+        "status": status,
+        "created_at": record.promise.created,
+        "completed_at": end.completed if end else None,
+        "model": record.promise.model,
+        "poll_url": f"{form.base_url}/v1/tasks/{record.id}",
+        "cost_usd": None if end is None or end.spent is None else show_usd(end.spent),
+        "error": errors.read_error(end.error).body()["error"] if end and end.error else None,
     }
-    headers |= _describe_money(task)
-    if len(outcome.images) < task.job.n:
-        headers["x-gateway-delivered"] = f"{len(outcome.images)}/{task.job.n}"
+    parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
+    parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]
+    return [*parts, b"}"]
+
+
+def shape_parts(services: Services, parts: list[Part], headers: dict[str, str]) -> Shaped:
+    """A JSON answer of these parts."""
+    return Shaped("application/json", _send(services, parts), _count_bytes(parts), headers)
+
+
+def _count_bytes(parts: Sequence[Part]) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
+
+
+def identify(waiting: Waiting) -> dict[str, str]:
+    """Which task a request is answered by, and whether another request began it."""
+    headers = {"x-gateway-task": waiting.task}
+    if waiting.is_joined:
+        headers["x-gateway-joined"] = "1"
+    if waiting.is_replay:
+        headers["idempotent-replayed"] = "true"
+    return headers
+
+
+def describe(waiting: Waiting, record: TaskRecord) -> dict[str, str]:
+    """What the gateway did, as answer headers."""
+    end, promise, images = record.end, record.promise, record.images
+    headers = identify(waiting) | {
+        "x-gateway-upstream": ",".join(end.upstreams if end else ()),
+        "x-gateway-calls": str(end.calls if end else 0),
+        "x-gateway-size": _tell_sizes(promise, images),
+    }
+    headers |= _describe_money(waiting, record)
+    if len(images) < promise.n:
+        headers["x-gateway-delivered"] = f"{len(images)}/{promise.n}"
     # Real parameters before names that nobody knows, of which there may be too many to tell.
-    if dropped := (*outcome.dropped, *task.job.dropped):
+    if dropped := (*(end.dropped if end else ()), *promise.dropped):
         headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
 
 
-def _describe_money(task: Task) -> dict[str, str]:
-    """What the task has cost so far, and what its caller's limits a minute leave."""
-    spent = task.reservation.spent
+def _describe_money(waiting: Waiting, record: TaskRecord | None) -> dict[str, str]:
+    """What the task has cost, and what its caller's limits a minute leave."""
+    spent = record.end.spent if record and record.end else None
     cost = {} if spent is None else {"x-gateway-cost-usd": show_usd(spent)}
-    return cost | allowance.rate_headers(task.reservation.rates)
+    return cost | allowance.rate_headers(waiting.rates)
 
 
-def _explain(task: Task, ending: Ending) -> errors.PublicError:
+def _explain(waiting: Waiting, ending: Ending) -> errors.PublicError:
     """The error of an ending without images."""
     if isinstance(ending, StillRunning):
         error: errors.PublicError = errors.TaskStillRunning(
-            f"The image is still being made (task {ending.task_id}); the work goes on.", should_retry=False
+            f"The image is still being made (task {ending.task_id}); send the same request again to get it.",
+            retry_after=1,
+            should_retry=True,
         )
     elif isinstance(ending, Delivered | PartlyDelivered):
         error = errors.InternalError("The gateway lost its answer.", should_retry=False)
     else:
         error = ending.error
-    error.headers |= {"x-gateway-task": task.id} | _describe_money(task)
+    record = None if isinstance(ending, StillRunning) else ending.record
+    error.headers |= identify(waiting) | _describe_money(waiting, record)
     return error
 
 
-def _json_parts(services: Services, plan: Plan, outcome: Outcome, form: AnswerForm) -> list[_Part]:
-    first = outcome.images[0].artifact
-    choice = _find_choice(plan, outcome.images[0])
-    head: dict[str, Any] = {"created": first.created, "background": _background(choice), "output_format": first.format}
+def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> list[Part]:
+    first, end = record.images[0], record.end
+    head: dict[str, Any] = {"created": first.created, "background": first.background, "output_format": first.format}
     # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
-    if choice and choice.fit.quality:
-        head["quality"] = choice.fit.quality
-    head["size"] = f"{first.width}x{first.height}"
-    if outcome.usage:
-        head["usage"] = _usage(outcome.usage)
-    parts: list[_Part] = [orjson.dumps(head)[:-1] + b',"data":[']
-    for index, image in enumerate(outcome.images):
+    if first.quality:
+        head["quality"] = first.quality
+    head["size"] = first.size
+    if end and end.usage:
+        head["usage"] = _usage(end.usage)
+    parts: list[Part] = [orjson.dumps(head)[:-1] + b',"data":[']
+    for index, image in enumerate(record.images):
         parts.append(b"," if index else b"")
         parts += _item_parts(services, image, form, {"revised_prompt": image.revised_prompt})
     parts.append(b"]}")
     return parts
 
 
-def _item_parts(services: Services, image: Image, form: AnswerForm, rest: dict[str, Any]) -> list[_Part]:
+def _item_parts(services: Services, image: Made, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
     """One object that holds the image in the form asked for, and then `rest` without its absent values."""
     more = {name: value for name, value in rest.items() if value is not None}
-    artifact = image.artifact
     if form.response_format == "url":
-        path = link(artifact.id, artifact.expires, services.signing_key)
+        path = link(image.artifact, image.expires, services.signing_key)
         return [orjson.dumps({"url": form.base_url + path} | more)]
     tail = b'"' + (b"," + orjson.dumps(more)[1:] if more else b"}")
-    return [b'{"b64_json":"', _Stored(artifact.id, base64_length(artifact.size)), tail]
+    return [b'{"b64_json":"', StoredPicture(image.artifact, base64_length(image.bytes)), tail]
 
 
-async def _events(
-    services: Services, task: Task, form: AnswerForm, first: Image | Outcome | None
-) -> AsyncIterator[bytes]:
+async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
     """Completed events as images arrive, comments in between, at the end what is missing."""
-    sent = 0
-    event: Image | Outcome | None = first
+    sent: set[int] = set()
     while True:
-        if event is None:
+        if record is None:
             yield b": keep-alive\n\n"
-        elif isinstance(event, Outcome):
-            break
         else:
-            async for piece in _send(services, _event_parts(services, task, event, form)):
-                yield piece
-            sent += 1
-        event = await _next(task, form.keep_alive)
-    if sent == 0:
-        error = _explain(task, name_ending(event)).body()
+            for image in record.images:
+                if image.slot in sent:
+                    continue
+                async for piece in _send(waiting.services, _event_parts(waiting, record, image, form)):
+                    yield piece
+                sent.add(image.slot)
+            if record.end is not None:
+                break
+        record = await waiting.news(len(sent), form.keep_alive)
+    if not sent:
+        error = _explain(waiting, name_ending(record)).body()
         yield b"event: error\ndata: " + orjson.dumps(error) + b"\n\n"
-    elif sent < task.job.n:
-        yield f": partial {sent}/{task.job.n}\n\n".encode()
+    elif len(sent) < record.promise.n:
+        yield f": partial {len(sent)}/{record.promise.n}\n\n".encode()
 
 
-def _event_parts(services: Services, task: Task, image: Image, form: AnswerForm) -> list[_Part]:
-    artifact = image.artifact
-    choice = _find_choice(task.plan, image)
-    kind = "image_generation.completed" if task.job.operation == "generation" else "image_edit.completed"
+def _event_parts(waiting: Waiting, record: TaskRecord, image: Made, form: AnswerForm) -> list[Part]:
+    promise = record.promise
+    kind = "image_generation.completed" if promise.operation == "generation" else "image_edit.completed"
     rest = {
         "type": kind,
-        "created_at": artifact.created,
-        "output_format": artifact.format,
-        "quality": (choice.fit.quality if choice else None) or "auto",
-        "background": _background(choice),
-        "size": f"{artifact.width}x{artifact.height}",
+        "created_at": image.created,
+        "output_format": image.format,
+        "quality": image.quality or "auto",
+        "background": image.background,
+        "size": image.size,
         "revised_prompt": image.revised_prompt,
         "usage": _usage(image.usage) if image.usage else None,
         "gateway": {
-            "task": task.id,
+            "task": record.id,
             "index": image.slot,
             "upstream": image.upstream,
             "cost_usd": None if image.usd is None else show_usd(image.usd),
-            "size": _tell_sizes(task, [image]),
-            "dropped": [*(choice.fit.dropped if choice else ()), *task.job.dropped],
+            "size": _tell_sizes(promise, [image]),
+            "dropped": [*image.dropped, *promise.dropped],
         },
     }
-    return [f"event: {kind}\ndata: ".encode(), *_item_parts(services, image, form, rest), b"\n\n"]
+    return [f"event: {kind}\ndata: ".encode(), *_item_parts(waiting.services, image, form, rest), b"\n\n"]
 
 
-async def _next(task: Task, seconds: float) -> Image | Outcome | None:
-    """The next image; the Outcome once all images were handed out; None when `seconds` passed without either."""
-    if not task.arrived.empty():
-        return task.arrived.get_nowait()
-    arrival = asyncio.ensure_future(task.arrived.get())
-    try:
-        await asyncio.wait({arrival, task.done}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if arrival.done():
-            return arrival.result()
-    finally:
-        arrival.cancel()
-    if not task.done.done():
-        return None
-    return task.done.result() if task.arrived.empty() else task.arrived.get_nowait()
-
-
-async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
+async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[bytes]:
     """The parts as bytes; pictures are read, encoded and handed on a piece at a time."""
     waiting = b""
     for part in parts:
@@ -231,31 +263,18 @@ async def _send(services: Services, parts: list[_Part]) -> AsyncIterator[bytes]:
         yield waiting
 
 
-def _find_choice(plan: Plan, image: Image) -> Choice | None:
-    """How the credential that made the image was asked."""
-    return next((choice for choice in plan.choices if choice.target.label == image.target), None)
-
-
-def _tell_sizes(task: Task, images: Sequence[Image]) -> str:
+def _tell_sizes(promise: Promise, images: Sequence[Made]) -> str:
     """Asked and made, each size once; and what one was made into here, where another had been promised."""
-    made = dict.fromkeys(f"{one.made}->{one.size}" if one.size != one.made else str(one.made) for one in images)
-    return f"{task.job.size or 'auto'}->{','.join(made) or 'none'}"
+    made = dict.fromkeys(f"{one.made}->{one.size}" if one.made else one.size for one in images)
+    return f"{promise.size}->{','.join(made) or 'none'}"
 
 
-def _background(choice: Choice | None) -> str:
-    """Upstreams make opaque pictures unless they were told otherwise."""
-    return "transparent" if choice and choice.fit.background == "transparent" else "opaque"
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    counts: dict[str, Any] = {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
+def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+    counts: dict[str, Any] = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")}
     # A zero that nobody counted would pass for a count.
-    if usage.text_tokens is not None and usage.image_tokens is not None:
-        counts["input_tokens_details"] = {"text_tokens": usage.text_tokens, "image_tokens": usage.image_tokens}
+    text, image = usage["text_tokens"], usage["image_tokens"]
+    if text is not None and image is not None:
+        counts["input_tokens_details"] = {"text_tokens": text, "image_tokens": image}
     return counts
 
 

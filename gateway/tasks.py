@@ -1,29 +1,35 @@
-"""Work that outlives its HTTP request: a task is written down, runs to its end, and is waited for.
+"""Work that outlives its HTTP request: a task is written down, runs to its end, and is told to whoever waits.
 
-Handed its work as a function by `pipeline`. A caller that hangs up ends the wait, never the work.
+Handed its work as a function by `pipeline`. A caller that hangs up ends its wait, never the work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import structlog
 
 from gateway import errors, quota
 from gateway.auth import Caller, store_away
+from gateway.awaiting import Waiting
 from gateway.dispatch import Outcome
 from gateway.errors import PublicError
+from gateway.fingerprint import Repeat
 from gateway.ids import new_id
-from gateway.job import ImageJob
+from gateway.job import ImageJob, Usage
 from gateway.quota import Reservation
 from gateway.receiving import Image
 from gateway.routing import Plan
 from gateway.services import Services
 from gateway.spool import Spool
+from gateway.store.answers import Hold, Joined, Verdict
 from gateway.store.client import StoreUnavailable
+from gateway.store.taskrecord import End, Made, Promise, ResponseFormat, TaskRecord
 
 _log = structlog.get_logger(__name__)
 
@@ -32,20 +38,21 @@ _log = structlog.get_logger(__name__)
 class Delivered:
     """Every image came."""
 
-    outcome: Outcome
+    record: TaskRecord
 
 
 @dataclass(frozen=True, slots=True)
 class PartlyDelivered:
-    """Some images came; `outcome.error` says why not all."""
+    """Some images came."""
 
-    outcome: Outcome
+    record: TaskRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """No image, and nothing that an upstream may have billed."""
 
+    record: TaskRecord
     error: PublicError
 
 
@@ -53,6 +60,7 @@ class Refused:
 class Failed:
     """No image, though an upstream may have billed one."""
 
+    record: TaskRecord
     error: PublicError
 
 
@@ -66,9 +74,20 @@ class StillRunning:
 Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a task is to make, as what it may be a repetition, and how its own address tells of it."""
+
+    job: ImageJob
+    plan: Plan
+    repeat: Repeat = field(default_factory=Repeat)
+    model: str = ""
+    response_format: ResponseFormat = "b64_json"
+
+
 @dataclass(slots=True)
 class Task:
-    """Our promise to a caller. `arrived` fills as images are stored; `done` ends with the Outcome."""
+    """Our promise to a caller, while it runs here. `record` is what anybody may know of it."""
 
     id: str
     caller: Caller
@@ -77,50 +96,125 @@ class Task:
     spool: Spool
     services: Services
     reservation: Reservation
-    arrived: asyncio.Queue[Image] = field(default_factory=asyncio.Queue)
-    done: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    record: TaskRecord
+    writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def report(self, image: Image) -> None:
-        self.arrived.put_nowait(image)
+        """An image is stored and paid for."""
+        made = describe_image(self.plan, image)
+        self.record = self.record.with_image(made)
+        self.services.board.post(self.record)
+        writing = asyncio.create_task(self._write(made))
+        self.writing.add(writing)
+        writing.add_done_callback(self.writing.discard)
+
+    async def _write(self, made: Made) -> None:
+        # The end is written with all images once more.
+        with suppress(StoreUnavailable):
+            await self.services.task_store.add(self.id, [made])
 
 
 Work = Callable[[Task], Awaitable[Outcome]]
 
 
-async def open_task(services: Services, caller: Caller, job: ImageJob, plan: Plan, spool: Spool, work: Work) -> Task:
-    """Admit a task, hold its price, write it down and start its work. Raises PublicError: nothing was started."""
-    task_id = new_id("task")
-    reservation, plan = await quota.reserve(services, caller, job, plan, task_id)
-    task = Task(task_id, caller, job, plan, spool, services, reservation)
-    facts = {"operation": job.operation, "n": job.n, "end_user": job.end_user or ""}
+async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool, work: Work) -> Waiting:
+    """Join a task that makes the same, or admit one, write it down and start its work.
+
+    Raises PublicError: nothing was started.
+    """
+    task_id, job = new_id("task"), wish.job
+    found = await quota.reserve(services, caller, job, wish.plan, task_id, wish.repeat)
+    if isinstance(found, Joined):
+        return Waiting(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+    reservation, plan = found
+    promise = Promise(
+        key=caller.key.id,
+        operation=job.operation,
+        model=wish.model,
+        n=job.n,
+        size=str(job.size or "auto"),
+        dropped=job.dropped,
+        end_user=job.end_user,
+        created=int(time.time()),
+        response_format=wish.response_format,
+    )
+    record = TaskRecord(id=task_id, promise=promise)
+    task = Task(task_id, caller, job, plan, spool, services, reservation, record)
     try:
-        await services.task_store.open(task.id, caller.key.id, facts)
+        await services.task_store.open(record)
     except StoreUnavailable as error:
         await reservation.close()
         raise store_away() from error
+    services.board.post(record)
     # The set holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
     running = asyncio.create_task(_run(task, work), name=task.id)
     services.running.add(running)
     running.add_done_callback(services.running.discard)
-    return task
+    return Waiting(services, task_id, task_id, rates=reservation.rates)
 
 
-async def wait_for(task: Task, seconds: float) -> Ending:
-    """How the task ended, or StillRunning after `seconds`."""
-    try:
-        outcome = await asyncio.wait_for(asyncio.shield(task.done), seconds)
-    except TimeoutError:
-        return StillRunning(task.id)
-    return name_ending(outcome)
+async def wait_for(waiting: Waiting, seconds: float) -> Ending:
+    """How the task ended, or StillRunning after `seconds`. Raises CallerLeft."""
+    record = await waiting.end(seconds)
+    return StillRunning(waiting.task) if record is None else name_ending(record)
 
 
-def name_ending(outcome: Outcome) -> Ending:
-    if outcome.error is None:
-        return Delivered(outcome)
-    if outcome.images:
-        return PartlyDelivered(outcome)
-    return Failed(outcome.error) if outcome.calls else Refused(outcome.error)
+def name_ending(record: TaskRecord) -> Ending:
+    """The ending of a task that has one."""
+    end = record.end
+    if end is None:
+        return StillRunning(record.id)
+    if end.error is None:
+        return Delivered(record)
+    if record.images:
+        return PartlyDelivered(record)
+    error = errors.read_error(end.error)
+    return Failed(record, error) if end.calls else Refused(record, error)
+
+
+async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
+    """Cancel a task for which nothing was sent yet; others go on. Answers the task as it stands then.
+
+    Raises StoreUnavailable.
+    """
+    hold = await services.ledger.show(record.id)
+    if record.end is not None or hold is None or not hold.is_open:
+        return record
+    if await services.ledger.close(record.id, hold.fence, "cancel") is not Verdict.CLOSED:
+        return record
+    error = errors.TaskCanceled("The task was canceled before anything was sent for it.")
+    ended = record.with_end(End(status="canceled", completed=int(time.time()), error=error.to_facts()))
+    return ended.with_end(await services.task_store.end(ended))
+
+
+async def conclude(services: Services, hold: Hold) -> None:
+    """End the record of a task whose worker is gone, once the ledger waits for nothing. Raises StoreUnavailable."""
+    if not hold.is_over:
+        return
+    promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // 1_000_000)
+    record = await services.task_store.read(hold.task) or TaskRecord(id=hold.task, promise=promise)
+    if record.end is not None:
+        return
+    sent = [call for call in hold.calls if call.state is not Verdict.VOID]
+    error: PublicError = errors.UpstreamUnavailable(
+        "The gateway's process ended before anything was sent; nothing was billed.", retry_after=1
+    )
+    if sent:
+        error = errors.UpstreamOutcomeUnknown(
+            "The gateway's process ended while the request was out: it may have been billed, so it is not sent again.",
+            should_retry=False,
+        )
+    end = End(
+        status="succeeded" if record.images else "failed",
+        completed=int(time.time()),
+        calls=len(sent),
+        upstreams=tuple(dict.fromkeys(made.upstream for made in record.images)),
+        spent=sum(call.usd for call in sent),
+        error=None if record.images else error.to_facts(),
+        is_unstarted=not sent,
+    )
+    await services.task_store.end(record.with_end(end))
 
 
 async def drain(services: Services, seconds: float) -> int:
@@ -135,6 +229,31 @@ async def drain(services: Services, seconds: float) -> int:
     return len(services.running) + services.backlog.is_behind
 
 
+def describe_image(plan: Plan, image: Image) -> Made:
+    """What is remembered of an image, and of how its credential was asked for it."""
+    choice = next((each for each in plan.choices if each.target.label == image.target), None)
+    artifact = image.artifact
+    return Made(
+        slot=image.slot,
+        artifact=artifact.id,
+        format=artifact.format,
+        width=artifact.width,
+        height=artifact.height,
+        made=str(image.made) if image.made != image.size else None,
+        bytes=artifact.size,
+        created=artifact.created,
+        expires=artifact.expires,
+        upstream=image.upstream,
+        revised_prompt=image.revised_prompt,
+        usage=_describe_usage(image.usage),
+        usd=image.usd,
+        quality=choice.fit.quality if choice else None,
+        # Upstreams make opaque pictures unless they were told otherwise.
+        background="transparent" if choice and choice.fit.background == "transparent" else "opaque",
+        dropped=tuple(choice.fit.dropped) if choice else (),
+    )
+
+
 async def _run(task: Task, work: Work) -> None:
     """The work from start to end, whatever becomes of the request that asked for it."""
     try:
@@ -146,21 +265,38 @@ async def _run(task: Task, work: Work) -> None:
     finally:
         await task.spool.close()
     # Before anybody hears of the end: the next request must find this one's place free.
-    await task.reservation.close()
-    await _write_end(task, outcome)
-    if not task.done.done():
-        task.done.set_result(outcome)
+    is_policy = isinstance(outcome.error, errors.ModerationBlocked)
+    await task.reservation.close("policy" if is_policy else "")
+    if task.writing:
+        await asyncio.wait(set(task.writing))
+    await _end(task, outcome)
 
 
-async def _write_end(task: Task, outcome: Outcome) -> None:
-    status = "succeeded" if outcome.images else "failed"
-    facts = {
-        "images": [image.artifact.id for image in outcome.images],
-        "upstreams": outcome.upstreams,
-        "error": outcome.error.body()["error"] if outcome.error else "",
-    }
-    try:
-        await task.services.task_store.end(task.id, status, facts)
-    except StoreUnavailable as error:
-        # The images are stored and the caller gets them; only the record's last line is missing.
-        _log.error("a task's end could not be written down", task=task.id, reason=str(error))
+async def _end(task: Task, outcome: Outcome) -> None:
+    """Write the end down and tell it; who waits here hears of it though Redis is away."""
+    for image in outcome.images:
+        task.record = task.record.with_image(describe_image(task.plan, image))
+    ended = task.record.with_end(
+        End(
+            status="succeeded" if outcome.images else "failed",
+            completed=int(time.time()),
+            calls=outcome.calls,
+            upstreams=outcome.upstreams,
+            dropped=outcome.dropped,
+            usage=_describe_usage(outcome.usage),
+            spent=task.reservation.spent,
+            error=outcome.error.to_facts() if outcome.error else None,
+        )
+    )
+    stands: list[End] = []
+
+    async def write() -> None:
+        # One who canceled the task was first.
+        stands.append(await task.services.task_store.end(ended))
+
+    await task.services.backlog.book(f"end {task.id}", write)
+    task.services.board.post(ended.with_end(stands[0]) if stands else ended)
+
+
+def _describe_usage(usage: Usage | None) -> dict[str, Any] | None:
+    return None if usage is None else asdict(usage)

@@ -43,8 +43,8 @@ from tests.stand_in import Simulator, wait_until
 from tests.stored import (
     SECRETS,
     read_conditions,
-    read_hash,
     read_records,
+    read_task,
     read_tasks,
     set_epoch,
     with_keys,
@@ -138,11 +138,11 @@ class Gateway:
         _, secret = asyncio.run(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))
         return secret
 
-    def read_task(self, task_id: str) -> dict[str, str]:
+    def read_task(self, task_id: str) -> dict[str, Any]:
         """A task's record in the store."""
-        return asyncio.run(read_hash(self.store_url, f"{{igw}}:task:{task_id}"))
+        return asyncio.run(read_task(self.store_url, task_id))
 
-    def task_records(self) -> list[dict[str, str]]:
+    def task_records(self) -> list[dict[str, Any]]:
         return asyncio.run(read_tasks(self.store_url))
 
     def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:

@@ -16,6 +16,7 @@ from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
 from gateway.store.records import Record
 from gateway.store.targets import TargetStore
+from gateway.store.tasks import TaskStore
 from gateway.store.usage import Dimension, Report, Usage
 from gateway.store.windows import Calendar
 
@@ -53,24 +54,26 @@ async def set_epoch(store_url: str, epoch: str, workers: Sequence[str]) -> None:
         await redis.aclose()
 
 
-async def read_hash(store_url: str, name: str) -> dict[str, str]:
+async def read_task(store_url: str, task_id: str) -> dict[str, Any]:
+    """What is remembered of a task, in few words."""
     redis = connect(store_url)
     try:
-        return dict(await redis.hgetall(name))  # type: ignore[misc]
+        record = await TaskStore(redis).read(task_id)
     finally:
         await redis.aclose()
+    assert record is not None, f"no record of {task_id}"
+    end = record.end.model_dump() if record.end else {}
+    images = [each.artifact for each in record.images]
+    return {"status": "processing", **record.promise.model_dump(), **end, "id": task_id, "images": images}
 
 
-async def read_tasks(store_url: str) -> list[dict[str, str]]:
+async def read_tasks(store_url: str) -> list[dict[str, Any]]:
     redis = connect(store_url)
     try:
         names = [name async for name in redis.scan_iter("{igw}:task:*", _type="hash")]
-        return [
-            {"id": name.rpartition(":")[2]} | dict(await redis.hgetall(name))  # type: ignore[misc]
-            for name in sorted(names)
-        ]
     finally:
         await redis.aclose()
+    return [await read_task(store_url, name.rpartition(":")[2]) for name in sorted(names)]
 
 
 async def read_records(store_url: str, **wanted: Any) -> list[Record]:

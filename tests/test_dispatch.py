@@ -5,7 +5,6 @@ Every row of the table in the design's chapter on retries, at an upstream that a
 
 from __future__ import annotations
 
-import json
 import socket
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.errors import read_error
 from tests.plain_pictures import png
 from tests.served import ENV, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
 
@@ -161,7 +161,7 @@ def test_failure_alone_is_told(pair: Gateway, row: Row, kind: str) -> None:
     assert len(pair.simulator.paid()) == 1
     assert len(kept(pair)) == row.accepted
     record = pair.read_task(answer.headers["x-gateway-task"])
-    assert (record["status"], json.loads(record["error"])["code"]) == ("failed", row.code)
+    assert (record["status"], read_error(record["error"]).code) == ("failed", row.code)
     assert_accounted(pair)
 
 

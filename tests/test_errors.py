@@ -32,6 +32,7 @@ TABLE = {
     errors.UpstreamNotFound: (404, INVALID, "upstream_not_found"),
     errors.MethodNotAllowed: (405, INVALID, "method_not_allowed"),
     errors.RequestTimeout: (408, INVALID, "request_timeout"),
+    errors.TaskCanceled: (410, INVALID, "task_canceled"),
     errors.RequestTooLarge: (413, INVALID, "request_too_large"),
     errors.IdempotencyMismatch: (422, INVALID, "idempotency_mismatch"),
     errors.UpstreamOutcomeUnknown: (424, UPSTREAM, "upstream_outcome_unknown"),

@@ -23,7 +23,7 @@ from gateway.store.answers import Scope
 from gateway.store.ledger import Ledger
 from gateway.store.records import Sums
 from gateway.store.windows import Calendar
-from gateway.tasks import Delivered, open_task, wait_for
+from gateway.tasks import Delivered, Wish, open_task, wait_for
 from tests.plain_pictures import png
 from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator, error_of, small, wait_until
 from tests.stored import read_usage
@@ -280,9 +280,9 @@ async def test_window_rolls_over_in_flight(
     assert found is not None
     wanted = plan(job, VARIANT, found[0], services.catalogue)
     caller = Caller(gateway.record)
-    before = await open_task(services, caller, job, wanted, services.new_spool(), work)
+    before = await open_task(services, caller, Wish(job, wanted), services.new_spool(), work)
     now[0] = MIDNIGHT
-    after = await open_task(services, caller, job, wanted, services.new_spool(), work)
+    after = await open_task(services, caller, Wish(job, wanted), services.new_spool(), work)
     for task in (before, after):
         assert isinstance(await wait_for(task, 5), Delivered)
     days = [one for one in (await services.ledger.look(key)).spent if one.scope == "key"]

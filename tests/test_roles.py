@@ -56,6 +56,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/v1/models"): Row("callers", 200),
     ("GET", "/v1/key"): Row("callers", 200),
     ("GET", "/v1/models/{model:path}"): Row("callers", 404, {"model:path": "of-another-key"}),
+    ("GET", "/v1/tasks"): Row("callers", 200),
+    ("GET", "/v1/tasks/{task_id}"): Row("callers", 404, {"task_id": "task_of_another_key"}),
+    ("DELETE", "/v1/tasks/{task_id}"): Row("callers", 404, {"task_id": "task_of_another_key"}),
     # The link is the credential: signed, and no key reads what another one's link opens.
     ("GET", "/v1/artifacts/{artifact_id}"): Row("anybody", 404, {"artifact_id": "art_of_another_key"}),
     **{

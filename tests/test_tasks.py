@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,8 @@ from gateway.routing import Plan, plan
 from gateway.services import Services
 from gateway.sizes import Size
 from gateway.spool import StorageFullError
-from gateway.tasks import Delivered, Failed, PartlyDelivered, Refused, StillRunning, Task, open_task, wait_for
+from gateway.store.taskrecord import End, Made, Promise, TaskRecord
+from gateway.tasks import Delivered, Failed, PartlyDelivered, Refused, StillRunning, Task, Wish, open_task, wait_for
 from tests.conftest import Valkey
 from tests.served import OFFICIAL, VARIANT, Gateway, Simulator, serve, wait_until
 
@@ -81,14 +81,18 @@ async def test_fault_of_ours_ends_the_wait(services: Services, gateway: Gateway)
         raise RuntimeError("nobody foresaw this")
 
     spool = services.new_spool()
-    task = await open_task(services, caller_of(gateway), JOB, NOTHING, spool, break_off)
+    task = await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), spool, break_off)
     ending = await wait_for(task, 5)
     assert isinstance(ending, Refused)
     assert ending.error.status == 500
     assert ending.error.should_retry is False
     assert spool.is_closed
-    record = await services.redis.hgetall(f"{{igw}}:task:{task.id}")  # type: ignore[misc]
-    assert (record["status"], json.loads(record["error"])["code"]) == ("failed", "internal_error")
+    record = await services.task_store.read(task.task)
+    assert record is not None
+    assert record.end is not None
+    assert record.end.status == "failed"
+    assert record.end.error is not None
+    assert record.end.error["kind"] == "InternalError"
 
 
 async def test_waiter_may_leave(services: Services, gateway: Gateway) -> None:
@@ -99,8 +103,8 @@ async def test_waiter_may_leave(services: Services, gateway: Gateway) -> None:
         await may_end.wait()
         return Outcome()
 
-    task = await open_task(services, caller_of(gateway), JOB, NOTHING, services.new_spool(), linger)
-    assert await wait_for(task, 0.01) == StillRunning(task.id)
+    task = await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), services.new_spool(), linger)
+    assert await wait_for(task, 0.01) == StillRunning(task.task)
     waiter = asyncio.create_task(wait_for(task, 5))
     await asyncio.sleep(0)
     waiter.cancel()
@@ -118,7 +122,7 @@ async def test_lost_store_at_end_delivers(services: Services, gateway: Gateway, 
         await may_end.wait()
         return Outcome()
 
-    task = await open_task(services, caller_of(gateway), JOB, NOTHING, services.new_spool(), linger)
+    task = await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), services.new_spool(), linger)
     with valkey.paused():
         may_end.set()
         assert isinstance(await wait_for(task, 4), Delivered)
@@ -132,7 +136,7 @@ async def test_lost_store_starts_nothing(services: Services, gateway: Gateway, v
 
     spool = services.new_spool()
     with valkey.paused(), pytest.raises(errors.QuotaStoreUnavailable):
-        await open_task(services, caller_of(gateway), JOB, NOTHING, spool, never)
+        await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), spool, never)
     assert not spool.is_kept
     assert not services.running
     await services.backlog.wait()
@@ -150,7 +154,7 @@ async def test_unmarked_call_is_not_sent(services: Services, gateway: Gateway, v
         await may_go.wait()
         return await work(task)
 
-    task = await open_task(services, caller_of(gateway), job, wanted, services.new_spool(), wait_and_work)
+    task = await open_task(services, caller_of(gateway), Wish(job, wanted), services.new_spool(), wait_and_work)
     with valkey.paused():
         may_go.set()
         ending = await wait_for(task, 8)
@@ -164,11 +168,11 @@ async def test_one_lost_picture_spares_the_rest(services: Services, gateway: Gat
     breaking = replace(services, artifacts=BreakingStore(services.artifacts))  # type: ignore[arg-type]
     job = replace(JOB, n=3)
     wanted = plan_of(job, OFFICIAL, services.catalogue)
-    task = await open_task(breaking, caller_of(gateway), job, wanted, services.new_spool(), work)
+    task = await open_task(breaking, caller_of(gateway), Wish(job, wanted), services.new_spool(), work)
     await asyncio.wait(set(breaking.running))
     ending = await wait_for(task, 5)
     assert isinstance(ending, PartlyDelivered)
-    assert [image.slot for image in ending.outcome.images] == [0, 2]
+    assert [image.slot for image in ending.record.images] == [0, 2]
     assert len(gateway.simulator.book()) == 1
 
 
@@ -176,7 +180,7 @@ async def test_full_disk_sends_nothing(services: Services, gateway: Gateway) -> 
     """When the disk is full before the paid call, nothing is sent to anybody and the caller may come back."""
     full = replace(services, upstreams={label: FullUpstream() for label in services.upstreams})  # type: ignore[arg-type,misc]
     wanted = plan_of(JOB, "gpt-image-2", services.catalogue)
-    task = await open_task(full, caller_of(gateway), JOB, wanted, services.new_spool(), work)
+    task = await open_task(full, caller_of(gateway), Wish(JOB, wanted), services.new_spool(), work)
     ending = await wait_for(task, 5)
     assert isinstance(ending, Refused)
     assert isinstance(ending.error, errors.StorageFull)
@@ -184,16 +188,21 @@ async def test_full_disk_sends_nothing(services: Services, gateway: Gateway) -> 
 
 
 @pytest.mark.parametrize(
-    ("outcome", "name"),
-    [
-        (Outcome(), Delivered),
-        (Outcome(error=PublicError("no")), Refused),
-        (Outcome(error=PublicError("no"), calls=1), Failed),
-    ],
+    ("images", "calls", "is_whole", "name"),
+    [(1, 1, True, Delivered), (1, 1, False, PartlyDelivered), (0, 0, False, Refused), (0, 1, False, Failed)],
 )
-def test_endings_have_names(outcome: Outcome, name: type) -> None:
+def test_endings_have_names(images: int, calls: int, is_whole: bool, name: type) -> None:
     """How a task ended is told by whether images came, and whether any may have been billed."""
-    assert isinstance(tasks.name_ending(outcome), name)
+    made = tuple(make_image(slot) for slot in range(images))
+    error = None if is_whole else PublicError("no").to_facts()
+    end = End(status="succeeded", completed=1, calls=calls, error=error)
+    promise = Promise(key="key", operation="generation", n=2, created=1)
+    assert isinstance(tasks.name_ending(TaskRecord(id="task", promise=promise, images=made, end=end)), name)
+
+
+def make_image(slot: int) -> Made:
+    size = {"width": 1, "height": 1, "bytes": 1}
+    return Made(slot=slot, artifact="img", format="png", created=1, expires=2, upstream="anyfast", **size)
 
 
 def test_shutdown_waits_for_paid_work(simulator: Simulator, valkey: Valkey) -> None:

@@ -116,6 +116,7 @@ class RequestRecord(Answer):
     time: str
     request: str
     task: str | None
+    is_joined: bool = Field(description="Another request began the task; its record tells what it made and cost.")
     key: str
     key_name: str
     team: str | None

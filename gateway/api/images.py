@@ -6,14 +6,19 @@ only once its caller is known.
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway import errors, pipeline, quota, recording, wire
+from gateway.api import repeats
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
 from gateway.api.references import load_references
 from gateway.auth import Caller
+from gateway.awaiting import CallerLeft, Presence
 from gateway.document import STRATEGIES, Strategy
 from gateway.job import Operation
 from gateway.pipeline import Asked
@@ -21,6 +26,9 @@ from gateway.recording import Note
 from gateway.services import Services
 from gateway.shaping import AnswerForm
 from gateway.spool import Spool
+
+CLIENT_CLOSED_REQUEST = 499
+"""Stands in the log where an answer would have been, as nginx writes it; nobody hears it."""
 
 router = APIRouter(tags=["images"])
 
@@ -42,28 +50,51 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         return await _quote(request, services, caller, operation)
     spool = services.new_spool()
     note = recording.open_note(services, request.state.request_id, caller.key, operation)
+    # The outermost layer sees the last byte go, and ends the wait by it.
+    request.state.presence = presence = Presence()
+    watch: asyncio.Task[None] | None = None
     try:
         await _check_room(services)
-        asked = await _read(request, services, note, spool)
+        asked = await _read(request, services, note, spool, presence)
+        watch = asyncio.create_task(_watch(request, presence))
         shaped = await pipeline.serve(services, caller, asked)
     except errors.PublicError as error:
         note.answer = error
         if not any(name.startswith("x-ratelimit-") for name in error.headers):
             error.headers |= await quota.look_at_rates(services, caller)
         raise
+    except CallerLeft:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     except BaseException:
         # Also when the process ends before the body does.
         note.answer = errors.InternalError("The gateway failed.")
         raise
     finally:
+        if watch is not None:
+            watch.cancel()
         # Once a task is open, its work owns the spool and the record, and outlives this request.
         if not spool.is_kept:
-            recording.record_refusal(services, note)
+            _record(services, note, presence)
             await spool.close()
     headers = dict(shaped.headers)
     if shaped.length is not None:
         headers["content-length"] = str(shaped.length)
-    return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=headers)
+    return StreamingResponse(shaped.body, shaped.status, media_type=shaped.media_type, headers=headers)
+
+
+def _record(services: Services, note: Note, presence: Presence) -> None:
+    if presence.waiting is None:
+        recording.record_refusal(services, note)
+    else:
+        recording.record_joined(services, note, presence.waiting.task)
+
+
+async def _watch(request: Request, presence: Presence) -> None:
+    """Notice a hang-up while the answer is made; the answer's own sending notices it by itself."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+    if not presence.gone.done():
+        presence.gone.set_result(None)
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
@@ -71,7 +102,7 @@ async def _quote(request: Request, services: Services, caller: Caller, operation
     spool = services.new_spool()
     note = recording.open_note(services, request.state.request_id, caller.key, operation)
     try:
-        found = await pipeline.quote(services, caller, await _read(request, services, note, spool))
+        found = await pipeline.quote(services, caller, await _read(request, services, note, spool, Presence()))
     finally:
         await spool.close()
     return JSONResponse(found, headers=await quota.look_at_rates(services, caller))
@@ -100,7 +131,7 @@ async def _check_room(services: Services) -> None:
         raise errors.StorageFull("The gateway has too little room left to keep new pictures.", retry_after=60)
 
 
-async def _read(request: Request, services: Services, note: Note, spool: Spool) -> Asked:
+async def _read(request: Request, services: Services, note: Note, spool: Spool, presence: Presence) -> Asked:
     document = services.catalogue.document
     form = await read_form(request, spool, document.limits, services.in_flight)
     params = wire.read_params(
@@ -116,41 +147,26 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool) 
         response_format=params.response_format or default_form,
         stream=params.stream,
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
-        answer_within=_patience(request, document.limits.answer_within),
-        keep_alive=_keep_alive(request, document.limits.keep_alive),
+        answer_within=repeats.patience(request, document.limits.answer_within),
+        keep_alive=repeats.keep_alive(request, document.limits.keep_alive),
     )
+    # A stream tells of itself from the first second.
+    prefer, seconds = ("answer", None) if params.stream else repeats.read_preference(request)
+    if seconds is not None:
+        answer = replace(answer, answer_within=min(answer.answer_within, seconds))
+    repeat = repeats.read_repeat(request, job, note.model, prefer)
     return Asked(
         job,
         note.model,
         answer,
         spool,
         note,
-        request.is_disconnected,
+        presence,
         upstream=request.headers.get("x-gateway-upstream") or None,
         strategy=_read_strategy(request),
+        repeat=repeat,
+        may_promise=seconds is not None,
     )
-
-
-def _patience(request: Request, longest: float) -> float:
-    """Seconds until the answer must be there: a little less than the SDK itself says it will wait."""
-    seconds = _sdk_timeout(request)
-    return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
-
-
-def _keep_alive(request: Request, usual: float) -> float:
-    """Seconds between a stream's comments: an SDK's time-out counts from byte to byte."""
-    seconds = _sdk_timeout(request)
-    return usual if seconds is None else min(usual, seconds / 3)
-
-
-def _sdk_timeout(request: Request) -> float | None:
-    """The time-out an OpenAI SDK announces, in seconds (openai-python always, openai-node where it was set)."""
-    text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
-    try:
-        seconds = float(text) if text else 0.0
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < float("inf") else None
 
 
 @router.post("/images/variations", summary="Not served: retired by OpenAI")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.api.error_handlers import render
+from gateway.awaiting import Presence
 from gateway.ids import new_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -37,9 +38,10 @@ class Edge:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 0
+        is_whole = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -47,6 +49,7 @@ class Edge:
                 if self._is_simulated:
                     headers["x-gateway-simulated"] = "1"
             await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
@@ -61,6 +64,9 @@ class Edge:
                     # The answer has begun: only a broken connection tells the caller that it is not whole.
                     raise
             finally:
+                presence: Presence | None = scope["state"].get("presence")
+                if presence is not None:
+                    await presence.finish(is_whole=is_whole)
                 _log_request(scope, status, started)
 
 

@@ -17,6 +17,11 @@ from gateway.store.client import StoreUnavailable
 Policy = Literal["presume", "release", "hold"]
 """What becomes of a call whose outcome nobody knows: charged and flagged, given back, or held for an operator."""
 
+Form = Literal["answer", "task"]
+
+Closing = Literal["", "policy", "cancel"]
+"""How a task is closed: as it is, after a refusal that is answered again, or only if nothing was sent."""
+
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
 
@@ -59,6 +64,12 @@ class Verdict(StrEnum):
     """A slot holds less than this target costs: `raise_price` first."""
     CONFLICT = "conflict"
     """The same id was used for something else."""
+    MISMATCH = "mismatch"
+    """The Idempotency-Key was used for another request."""
+    SENT = "sent"
+    """Something was sent: it cannot be canceled any more."""
+    GONE = "gone"
+    """Another request waits in this one's place."""
     LIVING = "living"
     """The owner's lease has not ended."""
     FENCED = "fenced"
@@ -72,7 +83,9 @@ class Verdict(StrEnum):
 class Opening:
     """A task that asks to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex.
 
-    A price of None is unknown: such a task holds nothing, and is admitted only where nobody limits dollars.
+    `form` task: its caller is answered with the task. In µs: `patience` until the caller's own time-out, 0 where it is
+    not known; `orphans`, for which a request that is no retry finds a task that was left; `keep`, for which an end is
+    answered again. A price of None is unknown: it holds nothing, and is admitted only where nobody limits dollars.
     """
 
     task: str
@@ -84,6 +97,10 @@ class Opening:
     team: str = ""
     idempotency: str = ""
     retry: int = 0
+    form: Form = "answer"
+    patience: int = 0
+    orphans: int = 0
+    keep: int = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +120,14 @@ class Admitted:
 
     fence: int
     rates: tuple[Rate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Nothing is held: `task` makes the same, or has made it. `is_replay`: it ended, under an Idempotency-Key."""
+
+    task: str
+    is_replay: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +300,17 @@ def say_opening(opening: Opening) -> tuple[str, ...]:
         say_price(opening.price),
         str(opening.images),
         opening.worker,
+        opening.form,
+        str(opening.patience),
+        str(opening.orphans),
+        str(opening.keep),
     )
 
 
-def read_opening(answer: list[str]) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
+def read_opening(answer: list[str]) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
     match answer:
+        case ["joined" | "replay" as how, task]:
+            return Joined(task, how == "replay")
         case ["new", fence, *rates]:
             return Admitted(int(fence), _read_rates(rates))
         case ["refused" | "unpriced", *_]:

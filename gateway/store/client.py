@@ -30,7 +30,8 @@ CONNECTIONS = 64
 # What a server answers while it starts, fails over or can no longer write; no other error means that Redis is away.
 _AWAY = (
     *("MISCONF", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "OOM", "NOAUTH"),
-    *("MOVED", "ASK "),
+    # A master that becomes a replica tells so whoever waits in a blocking read.
+    *("MOVED", "ASK ", "UNBLOCKED"),
 )
 _AWAY_ERRORS = (
     redis.exceptions.ConnectionError,

@@ -18,8 +18,10 @@ from redis.exceptions import ResponseError
 from gateway.ids import new_id
 from gateway.store.answers import (
     Admitted,
+    Closing,
     Hold,
     InvalidArgument,
+    Joined,
     Lease,
     LedgerConfused,
     LedgerLost,
@@ -75,8 +77,11 @@ class Ledger:
         self._witness = witness
         self._windows: Windows | None = None
 
-    async def open(self, opening: Opening) -> Admitted | OverLimit | TooMany | Unpriced | Verdict:
-        """Admit a task and hold its price in every limit, or in none; the Verdict is CLOSED or CONFLICT."""
+    async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
+        """Join a task that makes the same, or admit a new one and hold its price in every limit, or in none.
+
+        The Verdict is MISMATCH, CLOSED or CONFLICT. Whoever joined or was admitted waits under the opening's task id.
+        """
         return read_opening(await self._run_now("open", *say_opening(opening), spends=True))
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
@@ -110,9 +115,16 @@ class Ledger:
         answer = await self._run("presume", task, call, str(fence))
         return read_settled(answer) or Verdict(answer[0])
 
-    async def close(self, task: str, fence: int) -> Verdict:
-        """Release what will never be sent; also of a task whose opening may still be on its way. CLOSED or FENCED."""
-        return Verdict((await self._run("close", task, str(fence)))[0])
+    async def close(self, task: str, fence: int, how: Closing = "") -> Verdict:
+        """Release what will never be sent; also of a task whose opening may still be on its way. CLOSED or FENCED.
+
+        `cancel` closes only what was never sent, and answers SENT otherwise.
+        """
+        return Verdict((await self._run("close", task, str(fence), how))[0])
+
+    async def leave(self, task: str, waiter: str, *, is_handed: bool) -> Verdict:
+        """End a request's wait for a task, without its answer or with all of it: DONE, GONE or UNKNOWN."""
+        return Verdict((await self._run("leave", task, waiter, "handed" if is_handed else "left"))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | Verdict:
         """The new fence, when the owner's lease has ended and nobody was faster; else LIVING, FENCED, UNKNOWN."""

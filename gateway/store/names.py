@@ -42,7 +42,17 @@ OPERATOR = Name(
 )
 
 TASK = Name(
-    "task", "hash", "a day after the task's last change", "store.tasks", "one task: what, for whom, its calls, its end"
+    "task",
+    "hash",
+    "a day after the task's last change",
+    "store.tasks",
+    "one task: what was promised to whom, its images by slot, its end",
+)
+TASKS_OF = Name(
+    "tasks-of", "sorted set", "a day after the key's last task", "store.tasks", "task ids of one key, by their opening"
+)
+CHANGED = Name(
+    "changed", "stream", "the last 10,000", "store.tasks", "ids of tasks that got an image or ended, for who waits"
 )
 
 LIMITS = Name("limits", "hash", "until the last limit is taken away", "store.ledger", "one scope's limits, by name")
@@ -64,6 +74,16 @@ HOLD = Name(
     "until folded",
     "store.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
+)
+CLAIMS = Name(
+    "claims",
+    "sorted set",
+    "two days after its last task's opening",
+    "store.ledger",
+    "tasks of one key and fingerprint whose answer nobody has got, by their opening, µs",
+)
+IDEMPOTENCY = Name(
+    "idempotency", "string", "two days", "store.ledger", "task id, by key id and digest of route and Idempotency-Key"
 )
 EPOCH = Name("epoch", "string", "for ever", "store.ledger", "by what processes know that the store forgot nothing")
 OPEN = Name("open", "sorted set", "until over", "store.ledger", "tasks that may still hold money, by their opening, µs")
@@ -128,6 +148,8 @@ NAMES = (
     OPERATOR,
     WRONG_KEYS,
     TASK,
+    TASKS_OF,
+    CHANGED,
     EPOCH,
     LIMITS,
     WINDOW,
@@ -135,6 +157,8 @@ NAMES = (
     RUNNING,
     LEASES,
     HOLD,
+    CLAIMS,
+    IDEMPOTENCY,
     OPEN,
     ENDED,
     DOUBTFUL,

@@ -107,6 +107,8 @@ class Record(_Fact):
     key: str
     key_name: str
     task: str | None = None
+    is_joined: bool = False
+    """Another request began the task, whose record tells what it made and cost."""
     team: str | None = None
     end_user: str | None = None
     operation: str = "generation"

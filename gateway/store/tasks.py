@@ -1,51 +1,110 @@
-"""Task records: what was promised to whom, and how it ended; what was sent for it is in the ledger.
+"""Task records in Redis: opened before anything is sent, grown as images are stored, ended once.
 
-Written by `gateway.tasks` when a task is opened and when it ends. Never holds a prompt, a picture or a key.
+Written by `gateway.tasks`, read by whoever waits or asks. What was sent and what it cost is in the ledger.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import orjson
+from collections.abc import Sequence
+from typing import Any, cast
 
 from gateway.store import names
 from gateway.store.client import StoreClient
+from gateway.store.taskrecord import End, Made, Promise, TaskRecord
 
-TTL_S = 86_400
-"""Seconds that a record outlives its last change."""
+TTL_S = 86_400 + 3600
+"""Seconds that a record outlives its last change: a day, and the time in which an answer that began may end."""
+
+_STREAM = 10_000
+_LISTED = 10_000
 
 
 class TaskStore:
-    """The task records in one store."""
+    """The task records in one store. Every method may raise StoreUnavailable.
 
-    def __init__(self, redis: StoreClient) -> None:
+    A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
+    """
+
+    def __init__(self, redis: StoreClient, *, keeps_prompts: bool = False) -> None:
         self._redis = redis
+        self._hidden = set() if keeps_prompts else {"revised_prompt"}
 
-    async def open(self, task_id: str, key_id: str, facts: dict[str, Any]) -> None:
-        """Promise a task. Raises StoreUnavailable, and then nothing may be sent for it."""
-        await self._set(
-            task_id,
-            {"key_id": key_id, "status": "processing", "created_at": str(int(time.time()))}
-            | {name: _text(value) for name, value in facts.items()},
-        )
-
-    async def end(self, task_id: str, status: str, facts: dict[str, Any]) -> None:
-        """Write down how a task ended. Raises StoreUnavailable."""
-        await self._set(
-            task_id,
-            {"status": status, "completed_at": str(int(time.time()))}
-            | {name: _text(value) for name, value in facts.items()},
-        )
-
-    async def _set(self, task_id: str, fields: dict[str, str]) -> None:
-        name = names.TASK(task_id)
+    async def open(self, record: TaskRecord) -> None:
+        """Promise a task. When it raises, nothing may be sent for it."""
+        name, own = names.TASK(record.id), names.TASKS_OF(record.promise.key)
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(name, items=[item for pair in fields.items() for item in pair])
+            pipe.hset(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
             pipe.expire(name, TTL_S)
+            pipe.zadd(own, {record.id: time.time()})
+            pipe.zremrangebyscore(own, "-inf", time.time() - TTL_S)
+            pipe.zremrangebyrank(own, 0, -_LISTED - 1)
+            pipe.expire(own, TTL_S)
             await pipe.execute()
 
+    async def add(self, task_id: str, images: Sequence[Made]) -> None:
+        """Write down images that are stored, and tell who waits."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            self._put(pipe, task_id, images)
+            self._announce(pipe, task_id)
+            await pipe.execute()
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    async def end(self, record: TaskRecord) -> End:
+        """Write down how a task ended, and tell who waits; answers the end that stands, which is the first."""
+        if record.end is None:
+            raise ValueError("a task that has no end yet")
+        name = names.TASK(record.id)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            # A task whose worker died before its promise was written is known by its end all the same.
+            pipe.hsetnx(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
+            pipe.hsetnx(name, "end", record.end.model_dump_json(exclude_defaults=True))
+            self._put(pipe, record.id, record.images)
+            pipe.hget(name, "end")
+            self._announce(pipe, record.id)
+            answers = await pipe.execute()
+        return End.model_validate_json(answers[-2])
+
+    async def read(self, task_id: str) -> TaskRecord | None:
+        return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
+
+    async def list(self, key_id: str, after: str | None, most: int) -> tuple[list[TaskRecord], bool]:
+        """A key's tasks, the newest first, from the one after `after`; and whether there are more."""
+        name, start = names.TASKS_OF(key_id), 0
+        if after is not None:
+            rank = await cast(Any, self._redis.zrevrank(name, after))
+            if rank is None:
+                return [], False
+            start = rank + 1
+        ids = await cast(Any, self._redis.zrevrange(name, start, start + most))
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in ids[:most]:
+                pipe.hgetall(names.TASK(task_id))
+            rows = await pipe.execute()
+        found = (_read(task_id, row) for task_id, row in zip(ids, rows, strict=False))
+        return [record for record in found if record is not None], len(ids) > most
+
+    async def last_change(self) -> str:
+        """Where the announcements stand now."""
+        entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
+        return entries[0][0] if entries else "0-0"
+
+    def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
+        name = names.TASK(task_id)
+        for made in images:
+            pipe.hset(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
+        pipe.expire(name, TTL_S)
+
+    def _announce(self, pipe: Any, task_id: str) -> None:
+        pipe.xadd(names.CHANGED(), {"task": task_id}, maxlen=_STREAM, approximate=True)
+
+
+def _read(task_id: str, row: dict[str, str]) -> TaskRecord | None:
+    if "promise" not in row:
+        return None
+    images = [Made.model_validate_json(text) for field, text in row.items() if field.startswith("image:")]
+    return TaskRecord(
+        id=task_id,
+        promise=Promise.model_validate_json(row["promise"]),
+        images=tuple(sorted(images, key=lambda each: each.slot)),
+        end=End.model_validate_json(row["end"]) if "end" in row else None,
+    )

@@ -197,7 +197,7 @@ def test_every_call_is_recorded_first(gateway: Gateway) -> None:
     assert [(call.state, call.usd, call.images) for call in calls] == [("posted", 30_000, 1)] * 2
     assert answer.headers["x-gateway-cost-usd"] == "0.060000"
     assert gateway.record is not None
-    assert record["key_id"] == gateway.record.id
+    assert record["key"] == gateway.record.id
     assert "a cat" not in str(record)
 
 

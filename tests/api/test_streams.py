@@ -235,7 +235,7 @@ def test_hang_up_keeps_streamed_images(lively: Gateway) -> None:
         task_id = answer.headers["x-gateway-task"]
         next(answer.iter_bytes())
     wait_until(lambda: lively.read_task(task_id)["status"] == "succeeded", "the end of the task")
-    assert len(json.loads(lively.read_task(task_id)["images"])) == 2
+    assert len(lively.read_task(task_id)["images"]) == 2
     assert len(lively.simulator.book()) == 1
     assert not lively.leftovers()
 

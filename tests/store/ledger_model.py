@@ -6,60 +6,16 @@ Knows nothing of Redis. Each step answers what the ledger must answer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.store.answers import Opening
 from gateway.store.windows import Windows
+from tests.store.joining_model import Call, JoiningModel, Task
 from tests.store.ledgers import MINUTE
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 ORDER = ("usd_total", "usd_month", "usd_week", "usd_day", "images_month", "images_day")
-
-
-@dataclass
-class Call:
-    slots: tuple[int, ...]
-    price: int
-    state: str = "held"
-    usd: int = 0
-    images: int = 0
-
-
-@dataclass
-class Task:
-    opening: Opening
-    windows: Windows
-    worker: str
-    held: list[int]
-    by: list[str]
-    fence: int = 1
-    unpriced: bool = False
-    closed: bool = False
-    folded: bool = False
-    rested: int = 0
-    calls: dict[str, Call] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        return self.closed and all(call.state != "held" for call in self.calls.values())
-
-    @property
-    def is_doubtful(self) -> bool:
-        return any(call.state == "presumed" for call in self.calls.values())
-
-    def free(self) -> list[int]:
-        return [slot for slot, by in enumerate(self.by) if by == "free"]
-
-    def amount(self, name: str) -> int:
-        unit, kind = name.split("_")
-        if kind == "held":
-            waiting = [slot for slot, by in enumerate(self.by) if by == "free" or self._is_out(by)]
-            return sum(self.held[slot] for slot in waiting) if unit == "usd" else len(waiting)
-        return sum(call.usd if unit == "usd" else call.images for call in self.calls.values() if call.state == kind)
-
-    def _is_out(self, by: str) -> bool:
-        return by in self.calls and self.calls[by].state == "held"
 
 
 @dataclass
@@ -80,15 +36,14 @@ def names(windows: Windows) -> list[str]:
     return [windows.day.name, windows.week.name, windows.month.name, "total"]
 
 
-class Model:
+class Model(JoiningModel):
     """The whole ledger."""
 
     def __init__(self) -> None:
-        self.tasks: dict[str, Task] = {}
+        super().__init__()
         self.corrections: list[Correction] = []
         self.limits: dict[tuple[str, str], int] = {}
         self.levels: dict[tuple[str, str], tuple[int, int]] = {}
-        self.leases: dict[str, int] = {}
 
     # Sums.
 
@@ -153,6 +108,11 @@ class Model:
                 known.opening.images,
             )
             return ("new", known.fence) if same else ("conflict",)
+        if same := self.repeat(now, asked):
+            return same
+        return self._admit(now, asked, windows)
+
+    def _admit(self, now: int, asked: Opening, windows: Windows) -> tuple[Any, ...]:
         found = scopes(asked.key, asked.team)
         needs = {"requests_minute": 1, "images_minute": asked.images}
         for kind, scope in found:
@@ -179,6 +139,7 @@ class Model:
             ["free" for _ in images],
             unpriced=asked.price is None,
         )
+        self.be_found(now, asked)
         return ("new", 1)
 
     def raise_price(self, task_id: str, price: int | None, fence: int) -> tuple[Any, ...]:
@@ -232,12 +193,14 @@ class Model:
             self._rest(now, task_id)
         return (call.state, call.usd, call.images)
 
-    def close(self, now: int, task_id: str, fence: int) -> str:
+    def close(self, now: int, task_id: str, fence: int, how: str = "") -> str:
         if refusal := self._not_owned(task_id, fence):
             return str(refusal[0])
         task = self.tasks[task_id]
         if not task.closed:
-            task.closed = True
+            if how == "cancel" and task.outcome != "nothing":
+                return "sent"
+            task.closed, task.ended, task.is_policy = True, now, how == "policy"
             self._release(task)
             self._rest(now, task_id)
         return "closed"

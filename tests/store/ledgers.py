@@ -63,6 +63,16 @@ MUTANTS = {
         "entry[#entry + 1], entry[#entry + 2] = field, digits(value)",
         "entry = {'x', 'y'}",
     ),
+    "no fingerprint": (
+        "lib",
+        "return NAME.claims .. ':' .. key .. ':' .. fingerprint",
+        "return NAME.claims .. ':' .. key",
+    ),
+    "two claimants": ("open", "if waiter == '' or not is_living", "if waiter ~= task or not is_living"),
+    "other request replayed": ("open", "if record.fingerprint ~= fingerprint then return {'mismatch'} end", ""),
+    "picture given twice": ("leave", "if how == 'handed' then", "if false then"),
+    "keyed and unkeyed meet": ("open", "elseif form == 'answer' then", "end if form == 'answer' then"),
+    "nobody ever leaves": ("leave", "'waiter', '', 'left'", "'left'"),
     "base forgotten": ("fold", "add_base('folded:', record, amounts)", ""),
 }
 
@@ -155,7 +165,7 @@ def _ask(pipe: Any, name: str) -> None:
         pipe.hgetall(name)
     elif kind == "journal":
         pipe.xrange(name)
-    elif kind in {"open", "ended", "doubtful", "leases"}:
+    elif kind in {"open", "ended", "doubtful", "leases", "claims"}:
         pipe.zrange(name, 0, -1, withscores=True)
     else:
         pipe.get(name)

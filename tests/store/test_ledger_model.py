@@ -13,20 +13,31 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from gateway.store.answers import Admitted, Lease, OverLimit, Retention, Scope, Settled, TooMany, Unpriced, Verdict
+from gateway.store.answers import (
+    Admitted,
+    Closing,
+    Joined,
+    Lease,
+    OverLimit,
+    Retention,
+    Scope,
+    Settled,
+    TooMany,
+    Unpriced,
+    Verdict,
+)
 from gateway.store.audit import Audit
 from gateway.store.client import connect
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model
 from tests.store.ledger_model import AMOUNTS, Correction, Model, Task, scopes
+from tests.store.ledger_sums import KEYS, Checked
 from tests.store.ledgers import (
     DAY,
     HOUR,
@@ -45,9 +56,7 @@ from tests.store.ledgers import (
 
 # An odd number of µ$, so that money which is rounded anywhere shows.
 UNIT = 1_000_003
-KEYS = {1: "", 2: "design", 3: "design"}
 LIMITS = (*ledger_model.ORDER, "concurrent_requests", "requests_minute", "images_minute")
-RISES = ("held", "void", "presumed", "posted")
 KEPT = Retention(ended_s=60, doubtful_s=3600, journal_s=60)
 
 prices = st.sampled_from([0, 3 * UNIT, 7 * UNIT, 10 * UNIT, None])
@@ -55,10 +64,22 @@ which = st.integers(0, 3)
 strangers = st.sampled_from([0, 0, 0, 0, 0, 0, 0, -1, 1])
 voices = st.sampled_from(["post", "nack", "presume", "post"])
 workers = st.sampled_from([make_id("worker", 1), make_id("worker", 2)])
+repeats = st.fixed_dictionaries(
+    {
+        "fingerprint": st.sampled_from(["a" * 64, "b" * 64]),
+        "idempotency": st.sampled_from(["", "", "", "c" * 64]),
+        "retry": st.sampled_from([0, 1]),
+        "form": st.sampled_from(["answer", "answer", "task"]),
+        "patience": st.sampled_from([0, 20 * SECOND]),
+        "orphans": st.sampled_from([0, HOUR]),
+    }
+)
+decisions = st.sampled_from(["raise", "close", "adopt", "presume"])
+closings = st.sampled_from(["", "", "policy", "cancel"])
 places = st.sampled_from([Scope(), Scope(team="design"), *(Scope(key=make_id("key", number)) for number in KEYS)])
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(Checked):
     """Does to the ledger and to the model the same."""
 
     valkey: Valkey
@@ -74,7 +95,6 @@ class Machine(RuleBasedStateMachine):
         self.ledger, self.batcher = make_ledger(self.valkey.url, self.clock)
         self.model = Model()
         self.calls: list[tuple[str, str]] = []
-        self.seen: dict[str, str] = {}
         self.last: tuple[Callable[[], Awaitable[Any]], Any] | None = None
         self.made = 0
 
@@ -95,11 +115,16 @@ class Machine(RuleBasedStateMachine):
     # Steps. Few rules with many turns each, so that the chance that picks among them gets deep into a task's life.
 
     @rule(
-        key=st.sampled_from(list(KEYS)), price=prices, images=st.integers(1, 4), worker=workers, sent=st.integers(0, 3)
+        key=st.sampled_from(list(KEYS)),
+        price=prices,
+        images=st.integers(1, 4),
+        worker=workers,
+        sent=st.integers(0, 3),
+        repeat=repeats,
     )
-    def open(self, key: int, price: int | None, images: int, worker: str, sent: int) -> None:
+    def open(self, key: int, price: int | None, images: int, worker: str, sent: int, repeat: dict[str, Any]) -> None:
         opening = make_opening(
-            self._next(), key=make_id("key", key), team=KEYS[key], price=price, images=images, worker=worker
+            self._next(), key=make_id("key", key), team=KEYS[key], price=price, images=images, worker=worker, **repeat
         )
         windows = self.calendar.name_windows(self.clock.now)
         answer = self._do(lambda: self.ledger.open(opening), self.model.open(self.clock.now, opening, windows))
@@ -107,6 +132,30 @@ class Machine(RuleBasedStateMachine):
             self._keeps_limits(self.model.tasks[opening.task])
             if sent:
                 self._mark(opening.task, tuple(range(min(sent, images))), price, 1)
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(which=which, is_handed=st.booleans(), is_stranger=st.sampled_from([False, False, False, True]))
+    def leave(self, which: int, is_handed: bool, is_stranger: bool) -> None:
+        """Somebody who waited goes, with the answer or without."""
+        task = self._task(which)
+        name, waiter = task.opening.task, task.waiter
+        waiter = make_id("task", self._next()) if is_stranger or not waiter else waiter
+        expected = self.model.leave(self.clock.now, name, waiter, is_handed)
+        self._do(lambda: self.ledger.leave(name, waiter, is_handed=is_handed), (expected,))
+        # Who says it twice is gone already.
+        self.last = None
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(which=which, retry=st.integers(0, 1), worker=workers)
+    def repeat(self, which: int, retry: int, worker: str) -> None:
+        """The same request once more: it costs nothing where it is answered by the first."""
+        opening = self._task(which).opening
+        again = replace(opening, task=make_id("task", self._next()), retry=retry, worker=worker)
+        windows = self.calendar.name_windows(self.clock.now)
+        before = self.model.totals()
+        answer = self._do(lambda: self.ledger.open(again), self.model.open(self.clock.now, again, windows))
+        if answer[0] in ("joined", "replay"):
+            assert self.model.totals() == before
 
     @precondition(lambda self: self.model.tasks)
     @rule(which=which, other=st.booleans())
@@ -158,8 +207,14 @@ class Machine(RuleBasedStateMachine):
             self._do(lambda: self.ledger.post(name, call, units * UNIT, images), expected)
 
     @precondition(lambda self: self.model.tasks)
-    @rule(which=which, how=st.sampled_from(["raise", "close", "adopt", "presume"]), price=prices, stranger=strangers)
-    def decide(self, which: int, how: str, price: int | None, stranger: int) -> None:
+    @rule(
+        which=which,
+        how=st.sampled_from(["raise", "close", "adopt", "presume"]),
+        closing=st.sampled_from(["", "", "policy", "cancel"]),
+        price=prices,
+        stranger=strangers,
+    )
+    def decide(self, which: int, how: str, closing: Closing, price: int | None, stranger: int) -> None:
         task, fence = self._task_and_fence(which, stranger)
         name = task.opening.task
         if how == "raise":
@@ -173,7 +228,8 @@ class Machine(RuleBasedStateMachine):
             expected = self.model.presume(self.clock.now, name, call, fence)
             self._do(lambda: self.ledger.presume(name, call, fence), expected)
         elif not task.folded:
-            self._do(lambda: self.ledger.close(name, fence), (self.model.close(self.clock.now, name, fence),))
+            expected = (self.model.close(self.clock.now, name, fence, closing),)
+            self._do(lambda: self.ledger.close(name, fence, closing), expected)
 
     @precondition(lambda self: self.calls)
     @rule(
@@ -243,61 +299,6 @@ class Machine(RuleBasedStateMachine):
         assert _plain(self.loop.run_until_complete(step())) == expected
         assert self.store.read() == before
 
-    # What is always true.
-
-    @invariant()
-    def sums_agree(self) -> None:
-        rows = self.store.read()
-        assert all(name.startswith("{igw}:") for name in rows)  # L12
-        windows = {
-            (name.removeprefix("{igw}:window:").rsplit(":", 1)[0], name.rsplit(":", 1)[1]): _ints(row)
-            for name, row in rows.items()
-            if name.startswith("{igw}:window:")
-        }
-        for place, sums in self.model.totals().items():
-            held = windows.get(place, {})
-            assert {name: held.get(name, 0) for name in AMOUNTS} == sums, place  # L2, L3, L8
-            assert held.get("usd_held", 0) >= 0 <= held.get("images_held", 0)  # L5
-        folded = self.model.totals(folded_only=True)
-        for place, row in windows.items():
-            base = folded.get(place, {})
-            assert {name: row.get(f"folded:{name}", 0) for name in AMOUNTS} == {
-                name: base.get(name, 0) for name in AMOUNTS
-            }, place
-        self._journal_agrees(rows, windows)
-        self._tasks_agree(rows)
-
-    def _journal_agrees(self, rows: dict[str, Any], windows: dict[tuple[str, str], dict[str, int]]) -> None:
-        """L6: what is in the journal and what was trimmed from it is what there is."""
-        told = {place: {name: row.get(f"trimmed:{name}", 0) for name in AMOUNTS} for place, row in windows.items()}
-        for entry in rows.get("{igw}:journal", []):
-            for _, scope in scopes(entry["key"], entry["team"]):
-                for window in (entry["day"], entry["week"], entry["month"], "total"):
-                    for name in AMOUNTS:
-                        told[scope, window][name] += int(entry.get(name, 0))
-        for place, row in windows.items():
-            assert told[place] == {name: row.get(name, 0) for name in AMOUNTS}, place
-
-    def _tasks_agree(self, rows: dict[str, Any]) -> None:
-        for scope in ("everyone", "team:design", *(f"key:{make_id('key', number)}" for number in KEYS)):
-            assert _ints(rows.get(f"{{igw}}:running:{scope}", {})) == self.model.running(scope)
-        holds = {name.rsplit(":", 1)[1] for name in rows if name.startswith("{igw}:hold:")}
-        assert holds == {name for name, task in self.model.tasks.items() if not task.folded}
-        over = {name for name, task in self.model.tasks.items() if task.is_over}
-        doubtful = {name for name in over if self.model.tasks[name].is_doubtful}
-        for index, members in {"open": holds - over, "ended": over - doubtful, "doubtful": doubtful}.items():
-            assert {name for name, _ in rows.get(f"{{igw}}:{index}", [])} == members & holds, index
-        for task in holds:
-            row = rows[f"{{igw}}:hold:{task}"]
-            outstanding: list[str] = []
-            for field, value in row.items():
-                if field.startswith("call:"):
-                    state, slots = value.split()[0], value.split()[4]
-                    assert RISES.index(state) >= RISES.index(self.seen.get(field, "held"))  # L4
-                    self.seen[field] = state
-                    outstanding += slots.split(",") if state == "held" else []
-            assert len(outstanding) == len(set(outstanding))  # L9
-
     # Parts.
 
     def _do(self, step: Callable[[], Awaitable[Any]], expected: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -352,15 +353,13 @@ class Machine(RuleBasedStateMachine):
         return known is not None and known.state == "held"
 
 
-def _ints(row: dict[str, str]) -> dict[str, int]:
-    return {field: int(value) for field, value in row.items()}
-
-
 def _plain(answer: Any) -> tuple[Any, ...]:
     """An answer as the model gives it."""
     match answer:
         case Admitted():
             return ("new", answer.fence)
+        case Joined():
+            return ("replay" if answer.is_replay else "joined", answer.task)
         case OverLimit():
             return ("refused", answer.limit, answer.scope, answer.ceiling, answer.left, answer.resets)
         case Unpriced():

@@ -12,6 +12,17 @@ from tests.store.ledgers import MUTANT, MUTANTS, is_soak
 SUITE = ("test_ledger.py", "test_ledger_model.py")
 SPECIAL = {
     "hold listed for ever": ("test_ledger_looks.py", "test_ledger_model.py"),
+    **dict.fromkeys(
+        (
+            "no fingerprint",
+            "two claimants",
+            "other request replayed",
+            "picture given twice",
+            "keyed and unkeyed meet",
+            "nobody ever leaves",
+        ),
+        ("test_joining.py", "test_ledger_model.py"),
+    ),
     "any store believed": ("test_witness.py",),
     "loss covered up": ("test_witness.py",),
     "lease moves back": ("test_witness.py",),

@@ -1,10 +1,13 @@
 -- Releases what will never be sent. Calls that are out stay held until evidence or the resolver settles them, and the task
 -- no longer counts as running.
--- now, task, fence -> closed | fenced, fence
+-- now, task, fence, how: "", policy (a refusal that is answered again), cancel (only what was never sent)
+-- -> closed | sent | fenced, fence
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
 local fence = integer('fence', ARGV[3], 1, LARGEST)
+local how = ARGV[4]
+if how ~= '' and how ~= 'policy' and how ~= 'cancel' then invalid('how') end
 
 local record = read_task(task)
 if not record then
@@ -17,8 +20,14 @@ end
 local stranger = not_owned(record, fence)
 if stranger then return stranger end
 if record.state == 'closed' then return {'closed'} end
+if how == 'cancel' then
+  for _, call in pairs(record.calls) do
+    if call.state ~= 'void' then return {'sent'} end
+  end
+end
 
 record.state = 'closed'
+if how == 'policy' then redis.call('HSET', NAME.hold .. ':' .. task, 'answer', how) end
 redis.call('HSET', NAME.hold .. ':' .. task, 'state', 'closed', 'ended', digits(now))
 local usd, images = release_free(record)
 count_running(record, record.worker, -1)

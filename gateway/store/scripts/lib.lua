@@ -189,14 +189,23 @@ local function look_at_rate(now, scope, name, ceiling, needs)
     ceiling = ceiling, needs = needs}
 end
 
+-- Whoever asks lives; everybody else by their lease.
+local function is_living(now, worker, asking)
+  return worker == asking or tonumber(redis.call('ZSCORE', NAME.leases, worker) or '0') > now
+end
+
 -- A worker whose lease has ended runs nothing: its tasks are the resolver's, or are about to be adopted.
 local function count_living(now, scope, worker)
   local running, flat = 0, redis.call('HGETALL', NAME.running .. ':' .. scope.name)
   for index = 1, #flat, 2 do
-    local lease = tonumber(redis.call('ZSCORE', NAME.leases, flat[index]) or '0')
-    if flat[index] == worker or lease > now then running = running + tonumber(flat[index + 1]) end
+    if is_living(now, flat[index], worker) then running = running + tonumber(flat[index + 1]) end
   end
   return running
+end
+
+-- The tasks of one key and fingerprint whose answer nobody has got yet.
+local function claims_of(key, fingerprint)
+  return NAME.claims .. ':' .. key .. ':' .. fingerprint
 end
 
 -- Books. The only place where amounts change: in every window of every scope, and in the journal, at once.

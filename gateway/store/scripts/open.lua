@@ -1,7 +1,8 @@
--- Admits a new task and holds its price in every limit, or in none.
+-- Joins a task that makes the same already, or admits a new one and holds its price in every limit, or in none.
 -- now, task, key, team or "", idempotency digest or "", fingerprint, retry count, µ$ an image or "", images, worker,
--- memory (3), windows (9)
--- -> new, fence, rates | refused, limit, scope, ceiling, left, when it resets (µs) or "", now, rates
+-- form (answer, task), µs until the caller's own time-out or 0, µs for which a task that was left is claimed, µs for which
+-- an end is answered again, memory (3), windows (9)
+-- -> new, fence, rates | joined, task | replay, task | mismatch | refused, limit, scope, ceiling, left, when it resets (µs) or "", now, rates
 --  | too_many, limit, scope, ceiling | unpriced, limit, scope | window_moved, now | lost, epoch, now | closed
 --  | conflict
 -- where of each rate: name, scope, limit, left, µs until it is full again
@@ -15,8 +16,13 @@ local retry = integer('retry', ARGV[7], 0, 1000)
 local price = price_of(ARGV[8])
 local images = integer('images', ARGV[9], 1, MOST_IMAGES)
 local worker = id('worker', ARGV[10])
-local memory = read_memory(11)
-local windows = read_windows(14)
+local form = ARGV[11]
+if form ~= 'answer' and form ~= 'task' then invalid('form') end
+local patience = integer('patience', ARGV[12], 0, 7 * DAY_MS * 1000)
+local orphans = integer('orphans', ARGV[13], 0, DAY_MS * 1000)
+local keep = integer('keep', ARGV[14], 0, 7 * DAY_MS * 1000)
+local memory = read_memory(15)
+local windows = read_windows(18)
 local ends = {}
 for _, span in ipairs(SPANS) do
   owner[span] = windows[span].name
@@ -76,6 +82,78 @@ local function admit(rates)
   return nil
 end
 
+-- Joining. Nothing here costs a rate, a place or money.
+
+-- Whether somebody waits for a task. One whose own time-out has passed is gone, though nobody may have noticed: a retry
+-- says so. One whose joining was never heard of was told so, and left a tombstone.
+local function is_waited_for(record)
+  local waiter = record.waiter or ''
+  if waiter == '' or not is_living(now, record.waits_on, worker) then return false end
+  if waiter ~= record.id and redis.call('HGET', NAME.hold .. ':' .. waiter, 'state') == 'closed' then return false end
+  local patient_until = tonumber(record.waits_until)
+  return retry == 0 or patient_until == 0 or patient_until > now
+end
+
+-- When its last waiter went: when it said so, or when its worker's lease ended.
+local function left_at(record)
+  if (record.waiter or '') == '' then return tonumber(record.left or '0') end
+  return tonumber(redis.call('ZSCORE', NAME.leases, record.waits_on) or '0')
+end
+
+-- What a task has come to, as far as money tells: `nothing` was accepted, it is `running`, has `succeeded` or `failed`.
+local function outcome_of(record)
+  local found = 'nothing'
+  for _, call in pairs(record.calls) do
+    if call.state == 'posted' and call.images > 0 then found = 'succeeded' end
+    if call.state ~= 'void' and found == 'nothing' then found = 'failed' end
+  end
+  if record.state ~= 'open' then return found end
+  -- What a dead worker did not send is never sent.
+  if found == 'nothing' and not is_living(now, record.worker, worker) then return 'nothing' end
+  return 'running'
+end
+
+local function is_stale(record)
+  return record.state == 'closed' and tonumber(record.ended or '0') + keep <= now
+end
+
+local function idempotency_key()
+  return NAME.idempotency .. ':' .. owner.key .. ':' .. idempotency
+end
+
+-- Any number of copies with one Idempotency-Key wait for one task, and are answered again after its end.
+local function find_keyed()
+  local known = redis.call('GET', idempotency_key())
+  local record = known and read_task(known)
+  if not record or not record.fingerprint or is_stale(record) then return nil end
+  local outcome = outcome_of(record)
+  if outcome == 'nothing' and record.answer ~= 'policy' then return nil end
+  if record.fingerprint ~= fingerprint then return {'mismatch'} end
+  return {outcome == 'running' and 'joined' or 'replay', known}
+end
+
+local function is_claimable(record)
+  if is_stale(record) or is_waited_for(record) then return false end
+  local outcome = outcome_of(record)
+  if outcome == 'nothing' then return false end
+  if retry > 0 then return true end
+  return outcome ~= 'failed' and left_at(record) > now - orphans
+end
+
+-- The oldest task of the same key and fingerprint whose answer nobody got; one claimant has it at a time.
+local function claim()
+  local index = claims_of(owner.key, fingerprint)
+  for _, known in ipairs(redis.call('ZRANGE', index, '0', '99')) do
+    local record = read_task(known)
+    if record and record.fingerprint and (record.waiter == task or is_claimable(record)) then
+      redis.call('HSET', NAME.hold .. ':' .. known, 'waiter', task, 'waits_on', worker, 'waits_until',
+        digits(patience > 0 and now + patience or 0))
+      return {'joined', known}
+    end
+  end
+  return nil
+end
+
 local lost = forgotten(now, memory)
 if lost then return lost end
 
@@ -86,6 +164,10 @@ if known then
   if known.key ~= owner.key or known.fingerprint ~= fingerprint or known.images ~= images then return {'conflict'} end
   return add_rates({'new', known.fence}, look_at_rates() or {})
 end
+
+local same
+if idempotency ~= '' then same = find_keyed() else same = claim() end
+if same then return same end
 
 for _, span in ipairs(SPANS) do
   if now < windows[span].start or now >= windows[span].stop then return {'window_moved', digits(now)} end
@@ -105,6 +187,7 @@ end
 local fields = {
   'key', owner.key, 'team', owner.team, 'idempotency', idempotency, 'fingerprint', fingerprint, 'retry', digits(retry),
   'images', digits(images), 'worker', worker, 'fence', '1', 'state', 'open', 'opened', digits(now),
+  'waiter', task, 'waits_on', worker, 'waits_until', digits(patience > 0 and now + patience or 0),
 }
 for _, span in ipairs(SPANS) do
   fields[#fields + 1], fields[#fields + 2] = span, owner[span]
@@ -116,6 +199,14 @@ end
 if not price then fields[#fields + 1], fields[#fields + 2] = 'unpriced', '1' end
 redis.call('HSET', NAME.hold .. ':' .. task, unpack(fields))
 redis.call('ZADD', NAME.open, digits(now), task)
+if idempotency ~= '' then
+  redis.call('SET', idempotency_key(), task, 'PX', digits(math.floor(keep / 1000) + DAY_MS))
+elseif form == 'answer' then
+  local index = claims_of(owner.key, fingerprint)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', digits(now - keep - DAY_MS * 1000))
+  redis.call('ZADD', index, digits(now), task)
+  redis.call('PEXPIRE', index, digits(math.floor(keep / 1000) + DAY_MS))
+end
 count_running(owner, worker, 1)
 book(now, 'open', owner, {usd_held = (price or 0) * images, images_held = images}, {task = task})
 keep_windows(now, owner, windows)

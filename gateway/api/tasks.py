@@ -1,0 +1,106 @@
+"""A caller's own tasks: looked at one by one or as a list, canceled as long as nothing was sent.
+
+They answer from the task's record, whichever process runs it. Another key's task does not exist.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from gateway import errors, shaping, tasks
+from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.auth import Caller, store_away
+from gateway.services import Services
+from gateway.shaping import AnswerForm, Part
+from gateway.store.answers import Verdict
+from gateway.store.client import StoreUnavailable
+from gateway.store.taskrecord import Status, TaskRecord
+
+MOST_LISTED = 100
+RETRY_AFTER_S = 2
+
+router = APIRouter(tags=["tasks"])
+
+
+@router.get("/tasks/{task_id}", summary="One task of this key")
+async def read_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+    """How it stands; with its images once it has succeeded."""
+    return await _answer(request, services, await _find(services, caller, task_id))
+
+
+@router.delete("/tasks/{task_id}", summary="Cancel a task for which nothing was sent yet")
+async def cancel_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+    """The task as it stands then: `canceled` at no cost, or unchanged when something was sent for it."""
+    record = await _find(services, caller, task_id)
+    try:
+        record = await tasks.cancel(services, record)
+    except StoreUnavailable as error:
+        raise store_away(error) from error
+    return await _answer(request, services, record)
+
+
+@router.get("/tasks", summary="This key's tasks")
+async def list_tasks(
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
+) -> StreamingResponse:
+    """The newest first, their images as links; `after` is the last id of the page before."""
+    try:
+        records, has_more = await services.task_store.list(caller.key.id, after, limit)
+    except StoreUnavailable as error:
+        raise store_away(error) from error
+    form = replace(_form(request, services), response_format="url")
+    parts: list[Part] = [b'{"object":"list","data":[']
+    for index, record in enumerate(records):
+        parts.append(b"," if index else b"")
+        parts += shaping.shape_task(services, record, form, await _status(services, record))
+    parts.append(b'],"has_more":' + (b"true" if has_more else b"false") + b"}")
+    return _send(services, parts, {})
+
+
+async def _find(services: Services, caller: Caller, task_id: str) -> TaskRecord:
+    try:
+        record = await services.board.look(task_id)
+    except StoreUnavailable as error:
+        raise store_away(error) from error
+    if record is None or record.promise.key != caller.key.id:
+        raise errors.TaskNotFound("No task of this id belongs to this key, or it is more than a day old.")
+    return record
+
+
+async def _answer(request: Request, services: Services, record: TaskRecord) -> StreamingResponse:
+    form = replace(_form(request, services), response_format=record.promise.response_format)
+    headers = {} if record.end else {"retry-after": str(RETRY_AFTER_S)}
+    status = await _status(services, record)
+    return _send(services, shaping.shape_task(services, record, form, status), headers)
+
+
+async def _status(services: Services, record: TaskRecord) -> Status:
+    """The record's; of a task that runs, the ledger knows whether anything was sent for it."""
+    if record.end is None:
+        try:
+            hold = await services.ledger.show(record.id)
+        except StoreUnavailable:
+            return "processing"
+        is_sent = hold is None or any(call.state is not Verdict.VOID for call in hold.calls)
+        return "processing" if is_sent else "pending"
+    return record.status_at(time.time())
+
+
+def _form(request: Request, services: Services) -> AnswerForm:
+    base_url = services.settings.public_url or str(request.base_url).rstrip("/")
+    return AnswerForm("b64_json", stream=False, base_url=base_url, answer_within=0, keep_alive=0)
+
+
+def _send(services: Services, parts: list[Part], headers: dict[str, str]) -> StreamingResponse:
+    shaped = shaping.shape_parts(services, parts, headers)
+    sent = dict(shaped.headers) | {"content-length": str(shaped.length)}
+    return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=sent)

@@ -1,0 +1,130 @@
+"""One request's wait for a task, wherever that runs: until its end, its next image, its time or its caller is up.
+
+Made by `pipeline`, ended by `api`: by an answer that was handed over entirely, or by leaving, after which a retry may
+claim the task. Never ends the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from gateway import errors
+from gateway.services import Services
+from gateway.store.answers import Rate
+from gateway.store.client import StoreUnavailable
+from gateway.store.taskrecord import TaskRecord
+
+UNWRITTEN_S = 0.05
+"""Seconds between two looks at a task that was opened a moment ago, and whose record is about to be written."""
+
+LOST_AFTER_S = 10.0
+"""Seconds after which a task that has no record is given up."""
+
+
+class CallerLeft(Exception):
+    """The caller hung up: nobody will read an answer."""
+
+
+def _never() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A wait under the name `waiter`. `gone` ends when the caller hangs up.
+
+    `is_joined`: another request began the task; `is_replay`: it had ended then, under an Idempotency-Key. `rates` are
+    those of a request that began one.
+    """
+
+    services: Services
+    task: str
+    waiter: str
+    is_joined: bool = False
+    is_replay: bool = False
+    rates: tuple[Rate, ...] = ()
+    gone: asyncio.Future[None] = field(default_factory=_never)
+    is_over: bool = False
+
+    async def end(self, seconds: float) -> TaskRecord | None:
+        """The ended task, or None after `seconds`. Raises CallerLeft."""
+        async for record in self._looks(seconds):
+            if record is not None and record.end is not None:
+                return record
+        return None
+
+    async def news(self, known: int, seconds: float) -> TaskRecord | None:
+        """The task once it has more than `known` images or has ended, or None after `seconds`. Raises CallerLeft."""
+        async for record in self._looks(seconds):
+            if record is not None and (record.end is not None or len(record.images) > known):
+                return record
+        return None
+
+    async def leave(self) -> None:
+        """The caller goes without its answer, or is told to come back: its retry may claim the task."""
+        await self._finish(is_handed=False)
+
+    async def hand_over(self) -> None:
+        """The whole answer is with the caller's socket."""
+        await self._finish(is_handed=True)
+
+    async def _finish(self, *, is_handed: bool) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        ledger = self.services.ledger
+        step = lambda: ledger.leave(self.task, self.waiter, is_handed=is_handed)  # noqa: E731 (a step of the backlog)
+        await self.services.backlog.book(f"leave {self.task}", step)
+
+    async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
+        """The task as it stands, now and after each change, for so long."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pause = self.services.catalogue.document.join.look_every
+        with self.services.board.watch(self.task) as changed:
+            while True:
+                changed.clear()
+                record = await self._look()
+                if self.gone.done():
+                    raise CallerLeft
+                yield record
+                left = began + seconds - loop.time()
+                if left <= 0:
+                    return
+                if record is None and loop.time() - began > LOST_AFTER_S:
+                    raise errors.InternalError("The gateway lost the task.", should_retry=False)
+                await self._sleep(changed, min(left, pause if record else UNWRITTEN_S))
+
+    async def _sleep(self, changed: asyncio.Event, seconds: float) -> None:
+        hearing = asyncio.ensure_future(changed.wait())
+        try:
+            await asyncio.wait({hearing, self.gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hearing.cancel()
+
+    async def _look(self) -> TaskRecord | None:
+        with suppress(StoreUnavailable):
+            return await self.services.board.look(self.task)
+        return None
+
+
+@dataclass(slots=True)
+class Presence:
+    """Whether a request's caller is still there, and for what it waits, once it does."""
+
+    gone: asyncio.Future[None] = field(default_factory=_never)
+    waiting: Waiting | None = None
+
+    async def finish(self, *, is_whole: bool) -> None:
+        """The request is over; `is_whole`: its answer's last byte was handed to the socket."""
+        if self.waiting is None:
+            return
+        if is_whole and not self.gone.done():
+            await self.waiting.hand_over()
+        else:
+            if not self.gone.done():
+                self.gone.set_result(None)
+            await self.waiting.leave()

@@ -1,0 +1,113 @@
+"""Where requests wait for tasks: told at once of those that run here, by one blocking reader of all others.
+
+One a process, in `Services`; posted to by `gateway.tasks`, watched by `gateway.awaiting`. Never decides anything, and
+never keeps a record longer than its task runs or somebody watches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import structlog
+from redis.exceptions import RedisError
+
+from gateway.store import names
+from gateway.store.client import DEADLINE_S, StoreUnavailable, connect
+from gateway.store.taskrecord import TaskRecord
+from gateway.store.tasks import TaskStore
+
+BLOCK_S = 5.0
+"""Seconds that one blocking read waits for news."""
+
+PAUSE_S = 0.5
+"""Seconds before a reader that found Redis away asks again."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """One task that runs here or is watched here. `record` is its newest, where it runs here."""
+
+    record: TaskRecord | None = None
+    is_running: bool = False
+    watchers: set[asyncio.Event] = field(default_factory=set)
+
+
+class Board:
+    """`url` is the store's, for the reader's own connection."""
+
+    def __init__(self, url: str, store: TaskStore) -> None:
+        self._url = url
+        self._store = store
+        self._places: dict[str, _Place] = {}
+
+    def post(self, record: TaskRecord) -> None:
+        """A task that runs here has changed; without an end it runs on."""
+        place = self._places.setdefault(record.id, _Place())
+        place.record, place.is_running = record, record.end is None
+        self._wake(record.id)
+        self._tidy(record.id)
+
+    @contextmanager
+    def watch(self, task_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the task may have changed."""
+        event = asyncio.Event()
+        self._places.setdefault(task_id, _Place()).watchers.add(event)
+        try:
+            yield event
+        finally:
+            self._places[task_id].watchers.discard(event)
+            self._tidy(task_id)
+
+    def is_watched(self, task_id: str) -> bool:
+        """Whether anybody here waits for the task."""
+        place = self._places.get(task_id)
+        return place is not None and bool(place.watchers)
+
+    async def look(self, task_id: str) -> TaskRecord | None:
+        """The task as it stands. Raises StoreUnavailable where it does not run here and Redis is away."""
+        place = self._places.get(task_id)
+        if place is not None and place.record is not None:
+            return place.record
+        return await self._store.read(task_id)
+
+    async def listen(self) -> None:
+        """Wake whoever watches a task that changed anywhere, until cancelled."""
+        client = connect(self._url, deadline_s=BLOCK_S + DEADLINE_S, connections=1)
+        last = ""
+        try:
+            while True:
+                try:
+                    last = last or await self._store.last_change()
+                    stream = names.CHANGED()
+                    news = await cast(Any, client.xread({stream: last}, block=round(BLOCK_S * 1000), count=1000))
+                    for entry, fields in news[0][1] if news else ():
+                        last = entry
+                        self._wake(fields["task"])
+                except (StoreUnavailable, RedisError) as error:
+                    # Whatever it was, who waits here still looks from time to time.
+                    _log.debug("the announcements are away", reason=str(error))
+                    last = ""
+                    self._wake_all()
+                    await asyncio.sleep(PAUSE_S)
+        finally:
+            await client.aclose()
+
+    def _wake(self, task_id: str) -> None:
+        place = self._places.get(task_id)
+        for event in place.watchers if place else ():
+            event.set()
+
+    def _wake_all(self) -> None:
+        for task_id in self._places:
+            self._wake(task_id)
+
+    def _tidy(self, task_id: str) -> None:
+        place = self._places[task_id]
+        if not place.watchers and not place.is_running:
+            del self._places[task_id]

@@ -1,0 +1,102 @@
+"""A retry whose first request was at a worker that died: it gets what that worker came to, at any replica."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from gateway.fingerprint import take_fingerprint
+from gateway.ids import new_id
+from gateway.job import ImageJob
+from gateway.sizes import Size
+from gateway.store.answers import Admitted, Opening, Settled, Verdict
+from gateway.store.client import connect
+from gateway.store.ledger import Ledger
+from gateway.store.taskrecord import Made, Promise, TaskRecord
+from gateway.store.tasks import TaskStore
+from tests.api.test_joining import RETRY, pictures_of
+from tests.served import OFFICIAL, Gateway, Gateways, error_of
+from tests.stored import with_ledger
+
+DEAD_IN_US = 300_000
+TIMES = {"timeouts": {"connect": 0.2, "call": 0.3}}
+FINGERPRINT = take_fingerprint(ImageJob("generation", "a cat", size=Size(1024, 640)), OFFICIAL, None)
+
+
+@pytest.fixture
+def heir(gateways: Gateways) -> Gateway:
+    """A gateway that soon takes over what a dead worker left."""
+    upstreams = dict.fromkeys(("anyfast", "anyfast-c", "apiany"), TIMES)
+    return gateways.open(accounting={"lease": 0.6}, upstreams=upstreams, join={"look_every": 0.1})
+
+
+def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None) -> str:
+    """A task of a worker that lives a moment longer: opened, perhaps sent, perhaps with its image stored and paid."""
+    assert heir.record is not None
+    key, task, call, worker = heir.record.id, new_id("task"), new_id("call"), new_id("worker")
+
+    async def write(ledger: Ledger) -> None:
+        await ledger.renew(worker, DEAD_IN_US)
+        assert isinstance(await ledger.open(Opening(task, key, FINGERPRINT, 30_000, 1, worker)), Admitted)
+        if is_sent:
+            assert await ledger.mark_sent(task, call, (0,), 30_000, 1) is Verdict.HELD
+        if made:
+            assert isinstance(await ledger.post(task, call, 30_000, 1), Settled)
+        await ledger.leave(task, task, is_handed=False)
+
+    async def promise() -> None:
+        redis = connect(heir.store_url)
+        store = TaskStore(redis)
+        await store.open(TaskRecord(id=task, promise=Promise(key=key, operation="generation", n=1, created=1)))
+        if made:
+            await store.add(task, [made])
+        await redis.aclose()
+
+    asyncio.run(promise())
+    asyncio.run(with_ledger(heir.store_url, write))
+    return task
+
+
+def retry(heir: Gateway, task: str) -> httpx.Response:
+    answer = heir.generate(headers=RETRY)
+    if answer.status_code != 200 or "x-gateway-joined" in answer.headers:
+        assert answer.headers["x-gateway-task"] == task
+    return answer
+
+
+def test_unsent_work_is_begun_anew(heir: Gateway) -> None:
+    """A retry that joined a task whose worker died before it sent anything begins it anew, once."""
+    task = bequeath(heir, is_sent=False)
+    answer = retry(heir, task)
+    assert pictures_of(answer)
+    assert "x-gateway-joined" not in answer.headers
+    assert len(heir.simulator.book()) == 1
+    lost = heir.get(f"/v1/tasks/{task}").json()
+    assert (lost["status"], lost["cost_usd"], lost["error"]["code"]) == ("failed", "0.000000", "upstream_unavailable")
+
+
+def test_sent_work_is_never_sent_again(heir: Gateway) -> None:
+    """A retry of what a dead worker had sent hears that its outcome is unknown, and nothing is sent."""
+    answer = retry(heir, bequeath(heir, is_sent=True))
+    assert (answer.status_code, error_of(answer)["code"]) == (424, "upstream_outcome_unknown")
+    assert not heir.simulator.paid()
+    assert heir.spent().usd_presumed == 30_000
+
+
+def test_stored_picture_is_delivered(heir: Gateway) -> None:
+    """A retry of what a dead worker had stored and paid gets that picture."""
+    first = heir.generate(prompt="another cat")
+    made = asyncio.run(_read_made(heir, first.headers["x-gateway-task"]))
+    answer = retry(heir, bequeath(heir, is_sent=True, made=made))
+    assert pictures_of(answer) == pictures_of(first)
+    assert len(heir.simulator.book()) == 1
+
+
+async def _read_made(gateway: Gateway, task: str) -> Made:
+    redis = connect(gateway.store_url)
+    found = await TaskStore(redis).read(task)
+    await redis.aclose()
+    assert found is not None
+    return found.images[0]

@@ -1,0 +1,126 @@
+"""Where requests wait: woken by what changes anywhere, and holding nothing that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.store.board import Board
+from gateway.store.client import StoreUnavailable, connect
+from gateway.store.taskrecord import End, Made, Promise, TaskRecord
+from gateway.store.tasks import TaskStore
+from tests.conftest import Valkey
+from tests.store.ledgers import Store, make_id
+
+TASK = make_id("task", 1)
+RECORD = TaskRecord(id=TASK, promise=Promise(key="key", operation="generation", n=1, created=1))
+ENDED = RECORD.with_end(End(status="failed", completed=2))
+MADE = Made(
+    slot=0,
+    artifact="img",
+    format="png",
+    width=1,
+    height=1,
+    bytes=1,
+    created=1,
+    expires=2,
+    upstream="anyfast",
+    revised_prompt="a cat",
+)
+
+
+@pytest.fixture
+async def tasks(valkey: Valkey) -> AsyncIterator[TaskStore]:
+    redis = connect(valkey.url)
+    yield TaskStore(redis)
+    await redis.aclose()
+
+
+@pytest.fixture
+async def board(valkey: Valkey, tasks: TaskStore) -> AsyncIterator[Board]:
+    """A board that listens."""
+    made = Board(valkey.url, tasks)
+    listening = asyncio.create_task(made.listen())
+    yield made
+    listening.cancel()
+    await asyncio.wait({listening})
+    assert listening.cancelled()
+
+
+async def wait(event: asyncio.Event) -> None:
+    async with asyncio.timeout(5):
+        await event.wait()
+    event.clear()
+
+
+async def be_heard(board: Board, tasks: TaskStore) -> None:
+    """Announce until the board listens: what was announced before is not told."""
+    with board.watch(make_id("task", 9)) as event:
+        async with asyncio.timeout(10):
+            while not event.is_set():
+                await tasks.add(make_id("task", 9), [])
+                await asyncio.sleep(0)
+
+
+async def test_change_elsewhere_wakes(board: Board, tasks: TaskStore) -> None:
+    """Whoever watches a task hears of its images and its end, wherever it runs."""
+    await tasks.open(RECORD)
+    await be_heard(board, tasks)
+    with board.watch(TASK) as event:
+        await tasks.add(TASK, [MADE])
+        await wait(event)
+        found = await board.look(TASK)
+        assert found is not None
+        assert [made.slot for made in found.images] == [0]
+        await tasks.end(ENDED)
+        await wait(event)
+        assert (await board.look(TASK)) == found.with_end(ENDED.end)
+
+
+async def test_change_here_needs_no_store(board: Board, valkey: Valkey) -> None:
+    """A task that runs here is told of, end and all, while Redis is away; nothing of it stays when its watcher goes."""
+    with valkey.paused():
+        with board.watch(TASK) as event:
+            board.post(RECORD)
+            await wait(event)
+            board.post(ENDED)
+            await wait(event)
+            assert await board.look(TASK) == ENDED
+        with pytest.raises(StoreUnavailable):
+            await board.look(TASK)
+
+
+async def test_listener_outlives_its_connection(board: Board, tasks: TaskStore, valkey: Valkey) -> None:
+    """A reader whose connection was cut, or refused, listens again, and whoever waits looks meanwhile."""
+    await be_heard(board, tasks)
+    store = Store(valkey.url)
+    with board.watch(TASK) as event:
+        store.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await wait(event)
+    store.close()
+    await be_heard(board, tasks)
+
+
+async def test_first_end_stands(tasks: TaskStore) -> None:
+    """A task ends once: who comes later is told the end that stands."""
+    canceled = RECORD.with_end(End(status="canceled", completed=3))
+    assert await tasks.end(canceled) == canceled.end
+    assert await tasks.end(ENDED) == canceled.end
+    found = await tasks.read(TASK)
+    assert found is not None
+    assert found.end == canceled.end
+
+
+@pytest.mark.parametrize("keeps_prompts", [False, True])
+async def test_revised_prompt_is_a_prompt(tasks: TaskStore, valkey: Valkey, keeps_prompts: bool) -> None:
+    """What a vendor made of the prompt is kept only where prompts are."""
+    redis = connect(valkey.url)
+    store = TaskStore(redis, keeps_prompts=keeps_prompts)
+    await store.open(RECORD)
+    await store.add(TASK, [MADE])
+    found = await tasks.read(TASK)
+    assert found is not None
+    assert found.images[0].revised_prompt == ("a cat" if keeps_prompts else None)
+    await redis.aclose()

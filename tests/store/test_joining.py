@@ -1,0 +1,223 @@
+"""Who joins which task: one rule for retries and one for an Idempotency-Key, at no cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.store.answers import Admitted, Joined, Opening, Scope, Settled, Verdict
+from gateway.store.ledger import Ledger
+from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, make_id, make_opening
+
+KEY = "a" * 64
+OTHER_WORKER = make_id("worker", 2)
+ORPHANS = 10 * MINUTE
+TASK = make_id("task", 1)
+
+
+def asking(number: int, **more: Any) -> Opening:
+    """The same request as every other here, by a script that is run again unless told otherwise."""
+    return make_opening(number, **({"orphans": ORPHANS} | more))
+
+
+def retrying(number: int, **more: Any) -> Opening:
+    return asking(number, **({"retry": 1} | more))
+
+
+async def begin(ledger: Ledger, number: int = 1, **more: Any) -> str:
+    """A task that was sent, and its id; its request waits for it."""
+    opening = asking(number, **more)
+    assert isinstance(await ledger.open(opening), Admitted)
+    assert await ledger.mark_sent(opening.task, make_id("call", number), (0,), 10, 1) is Verdict.HELD
+    return opening.task
+
+
+async def finish(ledger: Ledger, number: int = 1, images: int = 1) -> None:
+    """The task's image came, or was refused by the vendor."""
+    task, call = make_id("task", number), make_id("call", number)
+    if images:
+        assert isinstance(await ledger.post(task, call, 10, images), Settled)
+    else:
+        assert await ledger.nack(task, call) is Verdict.VOID
+    assert await ledger.close(task, 1) is Verdict.CLOSED
+
+
+async def test_waited_for_is_not_joined(ledger: Ledger) -> None:
+    """As long as its own request waits, a task is nobody else's, however often the other says that it retries."""
+    await begin(ledger)
+    assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+@pytest.mark.parametrize("retry", [0, 1])
+async def test_left_task_is_joined(ledger: Ledger, retry: int) -> None:
+    """A running task whose request left is joined, without any room, rate or money being left."""
+    for limit in ("requests_minute", "concurrent_requests", "images_day"):
+        await ledger.set_limit(make_id("change", len(limit)), Scope(), limit, 1)
+    await ledger.set_limit(make_id("change", 1), Scope(), "usd_total", 10)
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    assert await ledger.open(asking(2, retry=retry)) == Joined(task, is_replay=False)
+
+
+async def test_one_claimant_at_a_time(ledger: Ledger) -> None:
+    """A task that a retry has claimed is not claimed by a second one, until the first leaves too."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    assert await ledger.open(retrying(2)) == Joined(task, is_replay=False)
+    assert isinstance(await ledger.open(retrying(3)), Admitted)
+    assert await ledger.leave(task, task, is_handed=False) is Verdict.GONE
+    assert await ledger.leave(task, make_id("task", 2), is_handed=False) is Verdict.DONE
+    assert await ledger.open(retrying(4)) == Joined(task, is_replay=False)
+
+
+async def test_claim_is_asked_again(ledger: Ledger) -> None:
+    """A claim whose reply was lost is answered the same when it is asked again."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    for _ in range(2):
+        assert await ledger.open(retrying(2)) == Joined(task, is_replay=False)
+
+
+async def test_unheard_claim_is_no_claim(ledger: Ledger) -> None:
+    """A claimant that was told that Redis is away, and closed what it might have opened, does not block the next."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    assert isinstance(await ledger.open(retrying(2)), Joined)
+    await ledger.close(make_id("task", 2), 1)
+    assert await ledger.open(retrying(3)) == Joined(task, is_replay=False)
+
+
+async def test_handed_over_is_nobodys(ledger: Ledger) -> None:
+    """An answer that was handed over entirely is not given to another request."""
+    task = await begin(ledger)
+    await finish(ledger)
+    await ledger.leave(task, task, is_handed=True)
+    assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+async def test_dead_workers_waiter_is_gone(ledger: Ledger, clock: Clock) -> None:
+    """When the worker at which a request waited has died, its task may be joined at another one."""
+    await ledger.renew(make_id("worker", 1), 15 * SECOND)
+    task = await begin(ledger)
+    assert isinstance(await ledger.open(retrying(2, worker=OTHER_WORKER)), Admitted)
+    await ledger.leave(make_id("task", 2), make_id("task", 2), is_handed=True)
+    clock.now += 15 * SECOND
+    assert await ledger.open(retrying(3, worker=OTHER_WORKER)) == Joined(task, is_replay=False)
+
+
+async def test_dead_workers_unsent_task_is_not_joined(ledger: Ledger, clock: Clock) -> None:
+    """What a dead worker had not sent will never be made: its retry begins anew."""
+    await ledger.renew(make_id("worker", 1), 15 * SECOND)
+    await ledger.open(asking(1))
+    clock.now += 15 * SECOND
+    assert isinstance(await ledger.open(retrying(2, worker=OTHER_WORKER)), Admitted)
+
+
+@pytest.mark.parametrize(("retry", "joins"), [(0, False), (1, True)])
+async def test_own_timeout_passed(ledger: Ledger, clock: Clock, retry: int, joins: bool) -> None:
+    """A retry takes the place of a request whose own time-out has passed, though nobody noticed that it went."""
+    await begin(ledger, patience=30 * SECOND)
+    clock.now += 30 * SECOND - 1
+    assert isinstance(await ledger.open(retrying(2, patience=30 * SECOND)), Admitted)
+    clock.now += 1
+    assert isinstance(await ledger.open(asking(3, retry=retry)), Joined) == joins
+
+
+@pytest.mark.parametrize(("images", "retry", "joins"), [(1, 0, True), (1, 1, True), (0, 0, False), (0, 1, False)])
+async def test_end_is_joined_where_something_came(ledger: Ledger, images: int, retry: int, joins: bool) -> None:
+    """What succeeded is joined after its end; where nothing was accepted the request begins anew."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    await finish(ledger, images=images)
+    assert isinstance(await ledger.open(asking(2, retry=retry)), Joined) == joins
+
+
+@pytest.mark.parametrize(("retry", "joins"), [(0, False), (1, True)])
+async def test_failure_is_a_retrys(ledger: Ledger, retry: int, joins: bool) -> None:
+    """A task that failed after it was sent is joined, and its failure told, by a retry alone."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    await ledger.presume(task, make_id("call", 1), 1)
+    await ledger.close(task, 1)
+    assert isinstance(await ledger.open(asking(2, retry=retry)), Joined) == joins
+
+
+@pytest.mark.parametrize(("after", "retry", "joins"), [(0, 0, True), (1, 0, False), (1, 1, True)])
+async def test_orphans_are_found_for_a_while(ledger: Ledger, clock: Clock, after: int, retry: int, joins: bool) -> None:
+    """A request that is no retry finds what was left for as long as the operator lets it; a retry finds it later."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    clock.now += ORPHANS - 1 + after
+    assert isinstance(await ledger.open(asking(2, retry=retry)), Joined) == joins
+
+
+async def test_old_end_is_not_joined(ledger: Ledger, clock: Clock) -> None:
+    """An end is answered again for a day."""
+    for number, more in ((1, {}), (2, {"idempotency": KEY})):
+        task = await begin(ledger, number, **more)
+        await ledger.leave(task, task, is_handed=False)
+        await finish(ledger, number)
+    clock.now += DAY
+    assert isinstance(await ledger.open(retrying(3)), Admitted)
+    assert isinstance(await ledger.open(retrying(4, idempotency=KEY)), Admitted)
+
+
+@pytest.mark.parametrize("other", [{"fingerprint": "e" * 64}, {"key": make_id("key", 2)}, {"idempotency": KEY}])
+async def test_other_request_joins_nothing(ledger: Ledger, other: dict[str, str]) -> None:
+    """Another request, another key's, or one with an Idempotency-Key never joins an unkeyed task."""
+    task = await begin(ledger)
+    await ledger.leave(task, task, is_handed=False)
+    assert isinstance(await ledger.open(retrying(2, **other)), Admitted)
+
+
+async def test_task_form_is_not_claimed(ledger: Ledger) -> None:
+    """A request that was answered with its task is not claimed: it asks by the task's id."""
+    task = await begin(ledger, form="task")
+    await ledger.leave(task, task, is_handed=False)
+    assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+async def test_keyed_copies_join(ledger: Ledger, clock: Clock) -> None:
+    """Any number of copies with one Idempotency-Key join the running task, and are answered again after its end."""
+    task = await begin(ledger, idempotency=KEY)
+    for number in (2, 3):
+        assert await ledger.open(asking(number, idempotency=KEY)) == Joined(task, is_replay=False)
+    await finish(ledger)
+    await ledger.leave(task, task, is_handed=True)
+    clock.now += DAY - 1
+    assert await ledger.open(asking(4, idempotency=KEY)) == Joined(task, is_replay=True)
+
+
+async def test_keyed_task_is_not_claimed(ledger: Ledger) -> None:
+    """A retry without the key does not claim a keyed task."""
+    task = await begin(ledger, idempotency=KEY)
+    await ledger.leave(task, task, is_handed=False)
+    assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+async def test_key_is_of_one_request(ledger: Ledger) -> None:
+    """An Idempotency-Key with another request is a mismatch, while the first runs and after its end."""
+    await begin(ledger, idempotency=KEY)
+    other = asking(2, idempotency=KEY, fingerprint="e" * 64)
+    assert await ledger.open(other) is Verdict.MISMATCH
+    await finish(ledger)
+    assert await ledger.open(other) is Verdict.MISMATCH
+
+
+async def test_key_is_free_after_nothing(ledger: Ledger) -> None:
+    """When nothing was accepted the key is free for any request; a policy's refusal is answered again."""
+    await begin(ledger, idempotency=KEY)
+    await finish(ledger, images=0)
+    assert isinstance(await ledger.open(asking(2, idempotency=KEY, fingerprint="e" * 64)), Admitted)
+    await ledger.close(make_id("task", 2), 1, "policy")
+    assert isinstance(await ledger.open(asking(3, idempotency=KEY, fingerprint="e" * 64)), Joined)
+
+
+async def test_only_unsent_is_canceled(ledger: Ledger) -> None:
+    """A cancellation closes what was never sent, and nothing else."""
+    task = await begin(ledger)
+    assert await ledger.close(task, 1, "cancel") is Verdict.SENT
+    await ledger.open(asking(2, fingerprint="e" * 64))
+    assert await ledger.close(make_id("task", 2), 1, "cancel") is Verdict.CLOSED
+    assert (await ledger.look()).spent[0].images_held == 1

@@ -1,0 +1,74 @@
+"""What makes two requests the same, and what does not."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.fingerprint import digest_key, take_fingerprint
+from gateway.job import ImageJob
+from gateway.pictures import Picture
+from gateway.sizes import Shape, Size
+from gateway.spool import Blob
+
+
+def picture(digest: str, **place: Any) -> Picture:
+    return Picture(Blob(1, digest * 64, **(place or {"data": b"x"})), "png", 1, 1, 1, has_alpha=False)
+
+
+JOB = ImageJob("edit", "a cat", references=(picture("a"), picture("b")), mask=picture("c"), end_user="me")
+
+OTHERS: dict[str, Any] = {
+    "operation": "generation",
+    "prompt": "a cat ",
+    "n": 2,
+    "size": Size(1024, 1024),
+    "quality": "low",
+    "background": "opaque",
+    "output_format": "jpeg",
+    "output_compression": 50,
+    "moderation": "low",
+    "references": (picture("b"), picture("a")),
+    "mask": picture("d"),
+    "end_user": None,
+    "dropped": ("style",),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_part_counts(name: str) -> None:
+    """A job that differs in one part is another one."""
+    other = replace(JOB, **{name: OTHERS[name]})
+    assert take_fingerprint(other, "m", None) != take_fingerprint(JOB, "m", None)
+
+
+def test_no_part_is_forgotten() -> None:
+    """Each field of a job is a part, but for the list of those that were set, which says nothing more."""
+    assert {field.name for field in fields(ImageJob)} == {*OTHERS, "explicit"}
+
+
+def test_model_and_upstream_count() -> None:
+    """Another model, or an upstream that was chosen, is another request."""
+    asked = [("m", None), ("other", None), ("m", "anyfast")]
+    assert len({take_fingerprint(JOB, model, upstream) for model, upstream in asked}) == 3
+
+
+def test_bytes_count_wherever_they_are() -> None:
+    """A picture is known by its bytes, be they in memory or in a file."""
+    stored = replace(JOB, references=(picture("a", path=Path("/spool/1")), picture("b", path=Path("/spool/2"))))
+    assert take_fingerprint(stored, "m", None) == take_fingerprint(JOB, "m", None)
+
+
+def test_sizes_of_other_kinds_differ() -> None:
+    """A ratio is not the size in pixels that it may come to."""
+    shape, size = Shape(1, 1, "1K"), Size(1024, 1024)
+    one, other = (take_fingerprint(replace(JOB, size=each), "m", None) for each in (shape, size))
+    assert one != other
+
+
+def test_keys_are_of_their_route() -> None:
+    """One Idempotency-Key on two routes is two keys."""
+    assert digest_key("edit", "k") != digest_key("generation", "k") != digest_key("generation", "l")
