@@ -32,7 +32,7 @@ LOOK_S = 1.0
 _LONGEST_COOL = 3600.0
 """Seconds; a vendor that names more is asked again all the same."""
 
-_UNCOUNTED = frozenset({"refused", "policy", "credential"})
+_UNCOUNTED = frozenset({"refused", "policy", "credential", "unfit"})
 """Failures that say nothing of an upstream's health: the caller's, and those that cool the credential down."""
 
 _log = structlog.get_logger(__name__)
