@@ -29,6 +29,13 @@ def mask(width: int = 64, height: int = 64) -> bytes:
     return png(width, height, "RGBA", (0, 0, 0, 0))
 
 
+def encode_noise(form: str, width: int, height: int, **options: Any) -> bytes:
+    """A picture that no format makes small."""
+    file = io.BytesIO()
+    Image.frombytes("RGB", (width, height), random.Random(1).randbytes(3 * width * height)).save(file, form, **options)
+    return file.getvalue()
+
+
 def noisy_mask(width: int, height: int) -> bytes:
     """A WebP mask that is some ten times larger as a PNG: noise costs a lossy format little, and the other all."""
     noise = Image.frombytes("RGBA", (width, height), random.Random(1).randbytes(4 * width * height))
