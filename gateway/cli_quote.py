@@ -11,6 +11,7 @@ import os
 import random
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import orjson
@@ -65,6 +66,15 @@ class _Typed:
     around: Circumstances
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The catalogue, and how its targets are; `unread` says why that is not known."""
+
+    catalogue: Catalogue
+    health: Health | None
+    unread: str
+
+
 def quote(  # noqa: PLR0913 (each option is a parameter)
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, a ratio such as 16:9, or auto.")] = "auto",
     quality: Annotated[str, typer.Option(help="low, medium, high or auto.")] = "auto",
@@ -99,10 +109,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     imagegate quote --size 2048x2048 --quality high --n 4
     imagegate quote --operation edit --references 2 --mask --json
     """
-    env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
-    settings = load_settings(env)
-    catalogue = _load(settings, env, is_demo=is_demo)
-    health, unread = _read_health(settings, catalogue)
+    known = _read_known(data_dir, is_demo=is_demo)
     fields = {"prompt": prompt, "size": size, "quality": quality, "n": n, "output_format": output_format}
     fields |= {"resolution": resolution} if resolution else {}
     if references or mask:
@@ -110,24 +117,29 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     try:
         typed = _Typed(
             job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
-            model=model or catalogue.document.default_model,
+            model=model or known.catalogue.document.default_model,
             around=Circumstances(
                 Asker(key or "", key or "", team or ""),
                 _read_strategy(strategy),
-                medians=health.medians() if health else {},
+                medians=known.health.medians() if known.health else {},
                 draw=random.random(),  # noqa: S311 (it keeps no secret)
             ),
         )
-        plan, kept_away = _narrow(_plan(catalogue, typed, upstream), health)
+        plan = _plan(known, typed, upstream)
     except PublicError as error:
         raise NothingToQuote(error.message) from error
-    example = _EXAMPLE if catalogue.is_simulated else ""
-    plan = replace(plan, note=_join(plan.note or "", kept_away, unread, example) or None)
     found = quoting.describe_plan(plan, typed.job, typed.model)
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:
         _print(found)
+
+
+def _read_known(data_dir: Path | None, *, is_demo: bool) -> _Known:
+    env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
+    settings = load_settings(env)
+    catalogue = _load(settings, env, is_demo=is_demo)
+    return _Known(catalogue, *_read_health(settings, catalogue))
 
 
 def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogue:
@@ -165,17 +177,13 @@ async def _ask_health(url: str, catalogue: Catalogue) -> Health:
 
 
 def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
-    """The plan as it can be followed now. When nobody can be asked, prices are told all the same, and why."""
+    """Without those that are left alone now; when nobody can be asked, prices are told all the same, and why."""
     if health is None:
         return plan, ""
     try:
         return narrowing.narrow(plan, health.down(), health.load), ""
     except PublicError as error:
         return plan, error.message
-
-
-def _join(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
 
 
 def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool) -> ImageJob:
@@ -207,13 +215,17 @@ def _read_strategy(text: str | None) -> Strategy | None:
     return found
 
 
-def _plan(catalogue: Catalogue, typed: _Typed, upstream: str | None) -> Plan:
-    found = catalogue.find_model(typed.model)
+def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
+    """The plan as it can be followed now, its note with all that there is to say of it. Raises PublicError."""
+    found = known.catalogue.find_model(typed.model)
     if found is None:
-        names = ", ".join(catalogue.model_names())
+        names = ", ".join(known.catalogue.model_names())
         raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
     permits = Permits(pinned=upstream)
-    return routing.plan(typed.job, typed.model, found[0], catalogue, permits, typed.around)
+    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, permits, typed.around)
+    plan, kept_away = _narrow(whole, known.health)
+    notes = (plan.note, kept_away, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
+    return replace(plan, note="; ".join(note for note in notes if note) or None)
 
 
 def _print(found: dict[str, Any]) -> None:
