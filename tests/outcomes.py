@@ -198,13 +198,13 @@ def kept(gateway: Gateway) -> list[dict[str, Any]]:
     return [purchase for purchase in gateway.simulator.book() if not purchase["refunded"]]
 
 
-def assert_accounted(gateway: Gateway, before: Spent | None = None) -> None:
+def assert_accounted(gateway: Gateway, before: Spent | None = None, task: str | None = None) -> None:
     """No paid POST without its mark, no task without an end, nothing held or left behind, every µ$ explained.
 
-    `before` is what was spent when the simulator's book was empty.
+    `before` is what was spent when the simulator's book was empty, and `task` the only one since.
     """
     assert not gateway.leftovers()
-    records = gateway.task_records()
+    records = gateway.task_records() if task is None else [gateway.read_task(task)]
     assert all(record["status"] in ("succeeded", "failed") for record in records)
     marks = sum(len(gateway.calls(record["id"])) for record in records)
     assert len(gateway.simulator.paid()) <= marks

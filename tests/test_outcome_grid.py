@@ -64,7 +64,7 @@ def test_failure_alone_is_told(gateways: Gateways, row: Row, kind: str) -> None:
         assert len(kept(gateway)) == row.accepted
         record = gateway.read_task(answer.headers["x-gateway-task"])
         assert (record["status"], read_error(record["error"]).code) == ("failed", row.code)
-        assert_accounted(gateway, before)
+        assert_accounted(gateway, before, answer.headers["x-gateway-task"])
 
 
 @pytest.mark.parametrize(("row", "kind"), GRID)
@@ -83,7 +83,7 @@ def test_next_upstream_only_on_proof(gateways: Gateways, row: Row, kind: str) ->
             assert_told(answer, row)
             assert seen(gateway) == [first]
             assert len(kept(gateway)) == row.accepted
-        assert_accounted(gateway, before)
+        assert_accounted(gateway, before, answer.headers["x-gateway-task"])
 
 
 @pytest.mark.parametrize(("row", "kind"), GRID)
@@ -93,10 +93,11 @@ def test_second_upstream_is_judged_alike(gateways: Gateways, row: Row, kind: str
     for gateway, before in rounds(gateways, row):
         gateway.simulator.fault("status", status=500, upstream=first)
         row.lay(gateway.simulator, second)
-        assert_told(play(gateway, row, kind, "second"), row)
+        answer = play(gateway, row, kind, "second")
+        assert_told(answer, row)
         assert seen(gateway) == [first, *[second] * row.arrivals]
         assert len(kept(gateway)) == row.accepted
-        assert_accounted(gateway, before)
+        assert_accounted(gateway, before, answer.headers["x-gateway-task"])
 
 
 @pytest.mark.parametrize(("row", "kind"), AGAIN)
@@ -106,7 +107,8 @@ def test_same_upstream_again_is_judged_alike(gateways: Gateways, row: Row, kind:
     for gateway, before in rounds(gateways, row):
         gateway.simulator.fault("status", status=429, retry_after=0, upstream=name)
         row.lay(gateway.simulator, name, is_second=True)
-        assert_told(play(gateway, row, kind, "alone"), row)
+        answer = play(gateway, row, kind, "alone")
+        assert_told(answer, row)
         assert seen(gateway) == [name, name]
         assert len(kept(gateway)) == row.accepted
-        assert_accounted(gateway, before)
+        assert_accounted(gateway, before, answer.headers["x-gateway-task"])
