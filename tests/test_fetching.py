@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway import outbound
-from gateway.fetching import Fetcher, FetchFailed, FetchPolicy, FetchRefused, is_public
+from gateway.fetching import Fetcher, FetchFailed, FetchPolicy, FetchRefused, Posted, is_public
 from gateway.spool import MemoryBudget, Spool
 from gateway.transport import AiohttpTransport
 from tests.faultserver import Connection, FaultServer
@@ -311,11 +311,11 @@ async def test_webhook_is_sent_once() -> None:
 
     async def receive(connection: Connection) -> None:
         await connection.read_request()
-        await connection.answer(b"", "307 Temporary Redirect", "Location: /other")
+        await connection.answer(b"", "307 Temporary Redirect", "Location: /other", "Retry-After: 7")
 
     async with FaultServer(receive) as server:
         fetcher = Fetcher(policy(server.url))
-        assert await fetcher.post(server.url, b'{"a":1}', {"webhook-id": "m1"}) == 307
+        assert await fetcher.post(server.url, b'{"a":1}', {"webhook-id": "m1"}) == Posted(307, "7")
         assert server.bodies == [b'{"a":1}']
         assert b"webhook-id: m1" in server.heads[0]
         with pytest.raises(FetchRefused):
