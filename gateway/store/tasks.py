@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-import orjson
-
 from gateway.store import names
 from gateway.store.client import StoreClient
 from gateway.store.deliveries import ROOM, SUBSCRIBE, TELL
@@ -46,7 +44,8 @@ class TaskStore:
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
             if hook is not None:
-                pipe.hsetnx(name, "hooks", orjson.dumps([hook.model_dump()]).decode())
+                # Whoever joined in the moment before this may have added one already.
+                pipe.eval(SUBSCRIBE.text, 1, name, *self._subscription(record.id, hook))
             pipe.expire(name, TTL_S)
             pipe.zadd(own, {record.id: time.time()})
             pipe.zremrangebyscore(own, "-inf", time.time() - TTL_S)
@@ -63,8 +62,8 @@ class TaskStore:
 
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
         """Tell one more address of a task's end, at once if it has ended; False if there are too many already."""
-        words = (task_id, hook.model_dump_json(), str(MOST_HOOKS), self._room, str(TTL_S))
-        answer = await cast(Any, self._redis.eval(SUBSCRIBE.text, 1, names.TASK(task_id), *("", *words)))
+        words = self._subscription(task_id, hook)
+        answer = await cast(Any, self._redis.eval(SUBSCRIBE.text, 1, names.TASK(task_id), *words))
         if answer[0] == "done" and answer[1] != "0":
             self.told.set()
         return answer[0] == "done"
@@ -113,6 +112,9 @@ class TaskStore:
         """Where the announcements stand now."""
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
+
+    def _subscription(self, task_id: str, hook: Hook) -> tuple[str, ...]:
+        return ("", task_id, hook.model_dump_json(), str(MOST_HOOKS), self._room, str(TTL_S))
 
     def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
         name = names.TASK(task_id)
