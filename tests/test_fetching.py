@@ -81,6 +81,55 @@ async def test_no_private_address_is_opened(spool: Spool) -> None:
     assert tried >= 60 * 30
 
 
+async def test_no_private_address_is_told() -> None:
+    """A webhook meets the same judgement when it is accepted and when it is sent, whatever form its address takes."""
+    for address in NOT_PUBLIC:
+        recorder = Recorder()
+        fetcher = Fetcher(policy(), transport=recorder, resolve=answering(address))
+        for url in forms(address):
+            with pytest.raises(FetchRefused):
+                await fetcher.check(url)
+            with pytest.raises(FetchRefused):
+                await fetcher.post(url, b"{}", {})
+        assert recorder.requests == [], address
+
+
+async def test_accepted_address_is_judged_anew() -> None:
+    """A name that was public when it was accepted and is private when it is told is not opened."""
+    answers = iter([["8.8.8.8"], ["10.0.0.1"], ["8.8.8.8"]])
+
+    async def rebind(host: str, port: int) -> Sequence[str]:
+        return next(answers)
+
+    recorder = Recorder()
+    fetcher = Fetcher(policy(), transport=recorder, resolve=rebind)
+    await fetcher.check("https://a.test/hook")
+    with pytest.raises(FetchRefused):
+        await fetcher.post("https://a.test/hook", b"{}", {})
+    assert recorder.requests == []
+    assert (await fetcher.post("https://a.test/hook", b"{}", {})).status == 200
+    assert [request.extensions["addresses"] for request in recorder.requests] == [("8.8.8.8",)]
+
+
+async def test_check_is_no_request() -> None:
+    """An address is accepted without being opened; a host that is not found, or not in time, is told apart."""
+
+    async def nowhere(host: str, port: int) -> Sequence[str]:
+        raise OSError
+
+    async def never(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    recorder = Recorder()
+    await Fetcher(policy(), transport=recorder, resolve=answering("8.8.8.8")).check("https://a.test/")
+    for resolve, kind in ((nowhere, "network"), (never, "timeout")):
+        with pytest.raises(FetchFailed) as caught:
+            await Fetcher(policy(idle_s=0.05), transport=recorder, resolve=resolve).check("https://a.test/")
+        assert caught.value.kind == kind
+    assert recorder.requests == []
+
+
 async def test_one_bad_answer_refuses_all(spool: Spool) -> None:
     """A name with a public and a private address is refused, in either order."""
     for address in NOT_PUBLIC:

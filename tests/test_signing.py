@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from gateway.signing import make_secret, sign
+from tests.markdown import read
+from tests.stand_in import wait_until
 
 KEY = b"s" * 32
 BODY = '{"type":"image.task.succeeded","data":{"model":"gpt-image-2 — ü"}}'.encode()
+
+
+PAGE = read(Path(__file__).parents[1] / "docs" / "webhooks.md")
+RECEIVER, BY_HAND = (block for language, block in PAGE.blocks if language == "python")
 
 
 def headers(*secrets: str, body: bytes = BODY, message_id: str = "msg_1", moment: int | None = None) -> dict[str, str]:
@@ -58,3 +71,46 @@ def test_secrets_are_apart() -> None:
     """Keys and numbers that look alike when they are put together have secrets of their own."""
     pairs = [("key_1", 11), ("key_11", 1), ("key_1", 1), ("key_1\n1", 1)]
     assert len({make_secret(KEY, key, number) for key, number in pairs}) == len(pairs)
+
+
+def test_example_by_hand_verifies() -> None:
+    """Whoever verifies by the page's few lines believes us, also among several signatures, and nobody else."""
+    names: dict[str, Any] = {}
+    exec(BY_HAND, names)
+    first, second = make_secret(KEY, "key_1", 1), make_secret(KEY, "key_1", 2)
+    for secret in (first, second):
+        assert names["is_ours"](secret, headers(second, first), BODY)
+    assert not names["is_ours"](first, headers(second), BODY)
+    assert not names["is_ours"](first, headers(first), BODY + b" ")
+    assert not names["is_ours"](first, headers(first, moment=int(time.time()) - 600), BODY)
+
+
+def test_example_receiver_works(tmp_path: Path) -> None:
+    """Whoever pastes the page's receiver has one that takes our messages and refuses others."""
+    secret = make_secret(KEY, "key_1", 1)
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    script = tmp_path / "receiver.py"
+    script.write_text(RECEIVER.replace("8000", str(port)))
+    env = dict(os.environ) | {"WEBHOOK_SECRET": secret}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    body = b'{"type":"image.task.failed","data":{"task_id":"task_1"}}'
+
+    def post(*secrets: str) -> int | None:
+        try:
+            return httpx.post(
+                f"http://127.0.0.1:{port}/", content=body, headers=headers(*secrets, body=body)
+            ).status_code
+        except httpx.ConnectError:
+            return None
+
+    try:
+        assert wait_until(lambda: post(make_secret(KEY, "key_1", 2)), "the receiver") == 401
+        assert post(secret) == 204
+        assert process.stdout is not None
+        assert process.stdout.readline() == "image.task.failed task_1\n"
+    finally:
+        process.kill()
+        process.communicate()
