@@ -34,6 +34,7 @@ from gateway.settings import Settings
 from gateway.store.client import StoreUnavailable as RedisAway
 from gateway.store.gaps import Gaps
 from gateway.store.records import describe_hold
+from gateway.webhooks import Messenger
 
 SWEEP_EVERY_S = 300.0
 
@@ -126,6 +127,8 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     await bookkeeping.start()
     caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
     caretaker.start()
+    messenger = Messenger(services)
+    messenger.start()
     keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps, _listen)]
     yield
     for keeper in keepers:
@@ -136,6 +139,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     waited = time.monotonic() - (app.state.draining_since or time.monotonic())
     if left := await tasks.drain(services, max(0.0, services.settings.drain_s - waited)):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
+    await messenger.stop()
     await caretaker.stop()
     await bookkeeping.stop()
     await services.close()

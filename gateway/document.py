@@ -329,6 +329,26 @@ class Join(_Part):
     look_every: float = Field(5, gt=0, le=60, description="Between two looks at a task that another worker runs.")
 
 
+class Webhooks(_Part):
+    """How callers' addresses are told of the end of tasks; seconds."""
+
+    retries: tuple[Annotated[float, Field(gt=0, le=86_400)], ...] = Field(
+        (5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600),
+        max_length=20,
+        strict=False,
+        description="Pauses after the first, second, ... try that failed; after the last one a delivery is given up.",
+    )
+    give_up: float = Field(86_400, gt=0, le=604_800, description="No try is made so long after the task's end.")
+    timeout: float = Field(15, gt=0, le=60, description="One try, from the look-up of the host to the answer's head.")
+    look_every: float = Field(5, gt=0, le=60, description="Between two looks for what another worker left.")
+    per_key: int = Field(1000, ge=1, le=100_000, description="Deliveries that may wait for one key.")
+    origins: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Origins beside the public internet that may be told, as in http://receiver.corp:8000.",
+    )
+
+
 class Document(_Part):
     """A catalogue as it is written."""
 
@@ -342,4 +362,5 @@ class Document(_Part):
     )
     limits: Limits = Field(default_factory=lambda: Limits())
     join: Join = Field(default_factory=lambda: Join())
+    webhooks: Webhooks = Field(default_factory=lambda: Webhooks())
     accounting: Accounting = Field(default_factory=lambda: Accounting())

@@ -7,7 +7,7 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
     ├── 401  InvalidApiKey
     ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
-    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound
+    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound, WebhookNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
     ├── 410  TaskCanceled
     ├── 422  IdempotencyMismatch
@@ -171,6 +171,11 @@ class OperatorNotFound(PublicError):
 class RecordNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "record_not_found"
     meaning = "The history has no request of this id, or has it no more."
+
+
+class WebhookNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "webhook_not_found"
+    meaning = "No message of this id waits or was given up."
 
 
 class UpstreamNotFound(PublicError):

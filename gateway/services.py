@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway import receivers
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
@@ -29,6 +30,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.board import Board
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
+from gateway.store.deliveries import Deliveries
 from gateway.store.drift import DriftBook
 from gateway.store.history import History
 from gateway.store.keycache import KeyCache
@@ -79,6 +81,7 @@ class Services:
     door: Door
     fetcher: Fetcher
     reference_fetcher: Fetcher
+    webhook_fetcher: Fetcher
     darkroom: Darkroom
     artifacts: ArtifactStore
     headroom: Headroom
@@ -98,6 +101,10 @@ class Services:
         """This process's name in the ledger."""
         return self.witness.worker
 
+    @property
+    def deliveries(self) -> Deliveries:
+        return Deliveries(self.batcher)
+
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
 
@@ -106,6 +113,7 @@ class Services:
             await client.aclose()
         await self.fetcher.aclose()
         await self.reference_fetcher.aclose()
+        await self.webhook_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
         self.refusals.flush()
@@ -130,6 +138,11 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
 def _open_witness(settings: Settings, lease_s: float) -> Witness:
     """This worker's name and memory. Only a store that is the data folder's own can be remembered by the folder."""
     return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
+
+
+def _open_task_store(redis: StoreClient, catalogue: Catalogue) -> TaskStore:
+    document = catalogue.document
+    return TaskStore(redis, keeps_prompts=document.accounting.keep_prompts, room=document.webhooks.per_key)
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
@@ -176,17 +189,16 @@ def open_services(
     spool_folder: Path,
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
-    limits = catalogue.limits
+    limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
-    task_store = TaskStore(redis, keeps_prompts=catalogue.document.accounting.keep_prompts)
+    task_store = _open_task_store(redis, catalogue)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
-    witness = _open_witness(settings, accounting.lease)
+    keys, witness = KeyStore(redis, pepper), _open_witness(settings, accounting.lease)
     history = History(batcher, redis, accounting)
     recorder = Recorder(history.write)
     health = Health(TargetStore(batcher), catalogue.targets, lease_s=accounting.lease)
@@ -216,6 +228,7 @@ def open_services(
         door=Door(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
+        webhook_fetcher=receivers.open_fetcher(catalogue.document.webhooks),
         darkroom=darkroom,
         artifacts=artifacts,
         headroom=Headroom(_watched_folders(settings, artifacts), limits.min_free),

@@ -92,20 +92,25 @@ async def shape_promise(waiting: Waiting, form: AnswerForm) -> Shaped:
     return replace(shape_parts(waiting.services, task, headers), status=202)
 
 
-def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
-    """The task object, with the images of one that succeeded in it."""
+def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, Any]:
+    """The task object without its result."""
     end = record.end
-    head = {
+    return {
         "task_id": record.id,
         "object": "image.task",
         "status": status,
         "created_at": record.promise.created,
         "completed_at": end.completed if end else None,
         "model": record.promise.model,
-        "poll_url": f"{form.base_url}/v1/tasks/{record.id}",
+        "poll_url": f"{base_url}/v1/tasks/{record.id}",
         "cost_usd": None if end is None or end.spent is None else show_usd(end.spent),
         "error": errors.read_error(end.error).body()["error"] if end and end.error else None,
     }
+
+
+def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
+    """The task object, with the images of one that succeeded in it."""
+    head = describe_task(record, form.base_url, status)
     parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
     parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]
     return [*parts, b"}"]

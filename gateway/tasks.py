@@ -29,7 +29,8 @@ from gateway.services import Services
 from gateway.spool import Spool
 from gateway.store.answers import Hold, Joined, Verdict
 from gateway.store.client import StoreUnavailable
-from gateway.store.taskrecord import End, Made, Promise, ResponseFormat, TaskRecord
+from gateway.store.taskrecord import End, Hook, Made, Promise, ResponseFormat, TaskRecord
+from gateway.store.tasks import MOST_HOOKS
 
 _log = structlog.get_logger(__name__)
 
@@ -76,13 +77,18 @@ Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a task is to make, as what it may be a repetition, and how its own address tells of it."""
+    """What a task is to make, as what it may be a repetition, and how its own address tells of it.
+
+    `webhook` is told of its end, with links that begin by `base_url`.
+    """
 
     job: ImageJob
     plan: Plan
     repeat: Repeat = field(default_factory=Repeat)
     model: str = ""
     response_format: ResponseFormat = "b64_json"
+    webhook: str | None = None
+    base_url: str = ""
 
 
 @dataclass(slots=True)
@@ -124,8 +130,11 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
     """
     task_id, job = new_id("task"), wish.job
     found = await quota.reserve(services, caller, job, wish.plan, task_id, wish.repeat)
+    hook = _make_hook(caller, wish)
     if isinstance(found, Joined):
-        return Waiting(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        waiting = Waiting(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        await _add_hook(waiting, hook)
+        return waiting
     reservation, plan = found
     promise = Promise(
         key=caller.key.id,
@@ -141,7 +150,7 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
     record = TaskRecord(id=task_id, promise=promise)
     task = Task(task_id, caller, job, plan, spool, services, reservation, record)
     try:
-        await services.task_store.open(record)
+        await services.task_store.open(record, hook)
     except StoreUnavailable as error:
         await reservation.close()
         raise store_away() from error
@@ -252,6 +261,28 @@ def describe_image(plan: Plan, image: Image) -> Made:
         background="transparent" if choice and choice.fit.background == "transparent" else "opaque",
         dropped=tuple(choice.fit.dropped) if choice else (),
     )
+
+
+def _make_hook(caller: Caller, wish: Wish) -> Hook | None:
+    if wish.webhook is None:
+        return None
+    return Hook(id=new_id("msg"), key=caller.key.id, url=wish.webhook, base_url=wish.base_url)
+
+
+async def _add_hook(waiting: Waiting, hook: Hook | None) -> None:
+    """Have one more address told of the task that was joined. Raises PublicError, and then it is not waited for."""
+    if hook is None:
+        return
+    try:
+        if await waiting.services.task_store.subscribe(waiting.task, hook):
+            return
+        refusal: PublicError = errors.InvalidValue(
+            f"X-Gateway-Webhook: this task is told to {MOST_HOOKS} addresses already; name one of them, or none."
+        )
+    except StoreUnavailable as error:
+        refusal = store_away(error)
+    await waiting.leave()
+    raise refusal
 
 
 async def _run(task: Task, work: Work) -> None:

@@ -11,6 +11,7 @@ from gateway.datafolder import Secrets
 from gateway.document import Accounting
 from gateway.store.batcher import Batcher
 from gateway.store.client import connect
+from gateway.store.deliveries import Deliveries
 from gateway.store.history import History, Wanted
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
@@ -35,6 +36,14 @@ async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
     batcher = Batcher(store_url)
     try:
         return await work(Ledger(batcher, Calendar()))
+    finally:
+        await batcher.aclose()
+
+
+async def with_deliveries(store_url: str, work: Callable[[Deliveries], Any]) -> Any:
+    batcher = Batcher(store_url)
+    try:
+        return await work(Deliveries(batcher))
     finally:
         await batcher.aclose()
 

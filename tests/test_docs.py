@@ -214,7 +214,7 @@ def test_named_things_exist(page: Page) -> None:
     absent = {path for path in paths if not (ROOT / path).exists()}
     assert not absent, f"no such files: {sorted(absent)}"
     known = {name for name, _ in commands("imagegate", typer.main.get_command(cli.app))}
-    pattern = r"\bimagegate (?!imagegate\b)(?:(?:keys|limits|operators) )?[a-z]+\b(?!:)"
+    pattern = r"\bimagegate (?!imagegate\b)(?:(?:keys|limits|operators) )?[a-z]+(?:-[a-z]+)*\b(?!:)"
     typed = {match for line in lines for match in re.findall(pattern, line)}
     assert typed <= known, f"no such commands: {sorted(typed - known)}"
     variables = set(re.findall(r"\bGATEWAY_[A-Z_]*[A-Z]\b", page.text)) - {"GATEWAY_SERVICE", "GATEWAY_PORT"}

@@ -155,6 +155,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
     repeat = repeats.read_repeat(request, job, note.model, prefer)
+    webhook = await repeats.read_webhook(request, services)
     return Asked(
         job,
         note.model,
@@ -166,6 +167,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
         strategy=_read_strategy(request),
         repeat=repeat,
         may_promise=seconds is not None,
+        webhook=webhook,
     )
 
 

@@ -5,16 +5,21 @@ Written by `gateway.tasks`, read by whoever waits or asks. What was sent and wha
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 from gateway.store import names
 from gateway.store.client import StoreClient
-from gateway.store.taskrecord import End, Made, Promise, TaskRecord
+from gateway.store.deliveries import ROOM, SUBSCRIBE, TELL
+from gateway.store.taskrecord import End, Hook, Made, Promise, TaskRecord
 
 TTL_S = 86_400 + 3600
 """Seconds that a record outlives its last change: a day, and the time in which an answer that began may end."""
+
+MOST_HOOKS = 10
+"""Addresses that are told of one task."""
 
 _STREAM = 10_000
 _LISTED = 10_000
@@ -24,17 +29,23 @@ class TaskStore:
     """The task records in one store. Every method may raise StoreUnavailable.
 
     A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
+    `told` is set when something was queued for callers' addresses, of which `room` may wait for one key.
     """
 
-    def __init__(self, redis: StoreClient, *, keeps_prompts: bool = False) -> None:
+    def __init__(self, redis: StoreClient, *, keeps_prompts: bool = False, room: int = ROOM) -> None:
         self._redis = redis
+        self._room = str(room)
+        self.told = asyncio.Event()
         self._hidden = set() if keeps_prompts else {"revised_prompt"}
 
-    async def open(self, record: TaskRecord) -> None:
-        """Promise a task. When it raises, nothing may be sent for it."""
+    async def open(self, record: TaskRecord, hook: Hook | None = None) -> None:
+        """Promise a task, and to tell its caller's address of its end. When it raises, nothing may be sent for it."""
         name, own = names.TASK(record.id), names.TASKS_OF(record.promise.key)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
+            if hook is not None:
+                # Whoever joined in the moment before this may have added one already.
+                pipe.eval(SUBSCRIBE.text, 1, name, *self._subscription(record.id, hook))
             pipe.expire(name, TTL_S)
             pipe.zadd(own, {record.id: time.time()})
             pipe.zremrangebyscore(own, "-inf", time.time() - TTL_S)
@@ -49,8 +60,19 @@ class TaskStore:
             self._announce(pipe, task_id)
             await pipe.execute()
 
+    async def subscribe(self, task_id: str, hook: Hook) -> bool:
+        """Tell one more address of a task's end, at once if it has ended; False if there are too many already."""
+        words = self._subscription(task_id, hook)
+        answer = await cast(Any, self._redis.eval(SUBSCRIBE.text, 1, names.TASK(task_id), *words))
+        if answer[0] == "done" and answer[1] != "0":
+            self.told.set()
+        return answer[0] == "done"
+
     async def end(self, record: TaskRecord) -> End:
-        """Write down how a task ended, and tell who waits; answers the end that stands, which is the first."""
+        """Write down how a task ended, and tell who waits; answers the end that stands, which is the first.
+
+        What its caller's addresses are to be told is queued in the same step.
+        """
         if record.end is None:
             raise ValueError("a task that has no end yet")
         name = names.TASK(record.id)
@@ -59,10 +81,13 @@ class TaskStore:
             pipe.hsetnx(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
             pipe.hsetnx(name, "end", record.end.model_dump_json(exclude_defaults=True))
             self._put(pipe, record.id, record.images)
-            pipe.hget(name, "end")
             self._announce(pipe, record.id)
+            pipe.eval(TELL.text, 1, name, *("", record.id, self._room))
+            pipe.hget(name, "end")
             answers = await pipe.execute()
-        return End.model_validate_json(answers[-2])
+        if answers[-2]:
+            self.told.set()
+        return End.model_validate_json(answers[-1])
 
     async def read(self, task_id: str) -> TaskRecord | None:
         return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
@@ -87,6 +112,9 @@ class TaskStore:
         """Where the announcements stand now."""
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
+
+    def _subscription(self, task_id: str, hook: Hook) -> tuple[str, ...]:
+        return ("", task_id, hook.model_dump_json(), str(MOST_HOOKS), self._room, str(TTL_S))
 
     def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
         name = names.TASK(task_id)
