@@ -31,6 +31,11 @@ _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
 Sleep = Callable[[float], Awaitable[None]]
+Keep = Callable[[Ticket], Awaitable[None]]
+
+
+async def forget(ticket: Ticket) -> None:
+    """What becomes of a ticket that nobody else is to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +65,21 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the clock and the fetcher it needs."""
+    """One target's adapter with the clock and the fetcher it needs. `keep` hears of a ticket before it is followed."""
 
     target: Target
     upstream: Upstream
     fetcher: Fetcher
     rhythm: Rhythm = Rhythm()
     sleep: Sleep = asyncio.sleep
+    keep: Keep = forget
 
     async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
         first = await self.upstream.submit(call, inputs, spool)
         if isinstance(first, Answer):
             return _make(first, await self._collect_all(first.images, spool))
+        await self.keep(first)
         answer = await self._follow(first, spool, self.rhythm)
         got = await self._collect_all(answer.images, spool)
         if any(isinstance(one, Failure) for one in got):

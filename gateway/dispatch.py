@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from gateway.bridge import Bridge, Rhythm
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
+from gateway.intake import make_note
 from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
 from gateway.receiving import Image, Promise, Receiver
@@ -142,7 +144,10 @@ class Delivery:
         inputs = await self._prepare(choice, tally, entries)
         if inputs is None:
             return
-        calls = (self._make(UnderWay(choice, call, permit), inputs, tally) for call, permit in entries)
+        calls = (
+            self._make(UnderWay(choice, call, permit, make_note(self.job, choice, call)), inputs, tally)
+            for call, permit in entries
+        )
         raise_first(await asyncio.gather(*calls, return_exceptions=True))
 
     async def _may_afford(self, choice: Choice, tally: Tally) -> bool:
@@ -217,7 +222,7 @@ class Delivery:
         for slot in call.slots:
             tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
-            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome)
+            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome, under_way.note)
         except PublicError as error:
             # What cannot be written down is not sent.
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
@@ -231,7 +236,8 @@ class Delivery:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
         target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
-        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm)
+        keep = partial(self.reservation.keep_ticket, call, under_way.note)
+        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm, keep=keep)
         try:
             made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
@@ -291,9 +297,7 @@ class Delivery:
         usd: int | None = 0
         state: Settled = "void"
         if made:
-            usd = pricing.bill(
-                choice.target.prices, self.job, choice.fit, made, usage=under_way.usage, charged=under_way.credits
-            )
+            usd = pricing.bill(under_way.note.terms, made, usage=under_way.usage, charged=under_way.credits)
             state = "posted"
             await self.reservation.post(call, usd, len(images))
         elif under_way.is_unexecuted:
