@@ -23,7 +23,6 @@ from gateway.fingerprint import Repeat
 from gateway.ids import new_id
 from gateway.job import ImageJob, Usage
 from gateway.quota import Reservation
-from gateway.receiving import Image
 from gateway.routing import Plan
 from gateway.services import Services
 from gateway.spool import Spool
@@ -99,11 +98,13 @@ class Task:
     record: TaskRecord
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def report(self, image: Image) -> None:
+    def report(self, made: Made) -> None:
         """An image is stored and paid for."""
-        made = describe_image(self.plan, image)
         self.record = self.record.with_image(made)
         self.services.board.post(self.record)
+        if len(self.record.images) == self.record.promise.n:
+            # The end, which is written with all images, is next.
+            return
         writing = asyncio.create_task(self._write(made))
         self.writing.add(writing)
         writing.add_done_callback(self.writing.discard)
@@ -229,31 +230,6 @@ async def drain(services: Services, seconds: float) -> int:
     return len(services.running) + services.backlog.is_behind
 
 
-def describe_image(plan: Plan, image: Image) -> Made:
-    """What is remembered of an image, and of how its credential was asked for it."""
-    choice = next((each for each in plan.choices if each.target.label == image.target), None)
-    artifact = image.artifact
-    return Made(
-        slot=image.slot,
-        artifact=artifact.id,
-        format=artifact.format,
-        width=artifact.width,
-        height=artifact.height,
-        made=str(image.made) if image.made != image.size else None,
-        bytes=artifact.size,
-        created=artifact.created,
-        expires=artifact.expires,
-        upstream=image.upstream,
-        revised_prompt=image.revised_prompt,
-        usage=_describe_usage(image.usage),
-        usd=image.usd,
-        quality=choice.fit.quality if choice else None,
-        # Upstreams make opaque pictures unless they were told otherwise.
-        background="transparent" if choice and choice.fit.background == "transparent" else "opaque",
-        dropped=tuple(choice.fit.dropped) if choice else (),
-    )
-
-
 async def _run(task: Task, work: Work) -> None:
     """The work from start to end, whatever becomes of the request that asked for it."""
     try:
@@ -274,8 +250,8 @@ async def _run(task: Task, work: Work) -> None:
 
 async def _end(task: Task, outcome: Outcome) -> None:
     """Write the end down and tell it; who waits here hears of it though Redis is away."""
-    for image in outcome.images:
-        task.record = task.record.with_image(describe_image(task.plan, image))
+    for made in outcome.images:
+        task.record = task.record.with_image(made)
     ended = task.record.with_end(
         End(
             status="succeeded" if outcome.images else "failed",
