@@ -100,18 +100,13 @@ class Intake:
             return Taken(None, tuple(troubles))
         return await self._store(arrived, troubles, made)
 
-    async def stands(self, receipt: Receipt) -> Receipt | None:
-        """What of a receipt is really there; None where nothing is."""
-        lost = [each.artifact for each in receipt.pictures if not await self._is_stored(each.artifact)]
-        return receipt.without(lost) if lost else receipt
-
     async def _store(self, arrived: list[_Arrived], troubles: list[Trouble], made: bridge.Made) -> Taken:
         receipt = self._receipt(arrived, made)
         # The receipt is on its way while the pictures are written: whoever finds it looks whether they are there.
         former, ends = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
         if former is not None:
             # Another process has brought the same pictures, and may have handed them out.
-            if await self.stands(former) == former:
+            if await find_stored(self.services, former) == former:
                 await self._drop(arrived)
                 return Taken(former, tuple(troubles))
             await self._keep(receipt, former)
@@ -205,15 +200,18 @@ class Intake:
             return None
         return None if stands == receipt else stands
 
-    async def _is_stored(self, artifact_id: str) -> bool:
-        return await self.services.artifacts.open(artifact_id) is not None
-
     async def _drop(self, arrived: Sequence[_Arrived]) -> None:
         for one in arrived:
             try:
                 await self.services.artifacts.delete(one.artifact.id)
             except StorageFullError:
                 _log.warning("a picture that was brought twice could not be removed", artifact=one.artifact.id)
+
+
+async def find_stored(services: Services, receipt: Receipt) -> Receipt | None:
+    """What of a receipt is really there; None where nothing is. Raises artifacts.StoreUnavailable."""
+    lost = [each.artifact for each in receipt.pictures if await services.artifacts.open(each.artifact) is None]
+    return receipt.without(lost) if lost else receipt
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:

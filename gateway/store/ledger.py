@@ -185,6 +185,10 @@ class Ledger:
         """Those of them whose owner's lease has ended."""
         return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
 
+    async def left(self, since: int, most: int = 1000) -> list[Hold]:
+        """What workers whose lease ended after `since` had closed shortly before: they may not have told of it."""
+        return read_holds(await self._run("holds", "left", "", str(since), str(most)))
+
     async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
         """Those of them that this worker owns and that were opened no later than `before`."""
         return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
