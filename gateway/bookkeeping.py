@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
 
+from gateway.lifelines import Lifelines
 from gateway.store.answers import HeldCall, Hold, LedgerLost, Retention, Verdict
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
@@ -76,7 +78,10 @@ class Bookkeeping:
         pace: Pace,
         runs: Callable[[str], bool] = lambda _: False,
         heirs: Heirs | None = None,
+        lifelines: Lifelines | None = None,
     ) -> None:
+        self._lifelines = lifelines
+        self._dead: set[str] = set()
         self._ledger = ledger
         self._heirs = heirs or Heirs()
         self._inherited: set[str] = set()
@@ -93,7 +98,10 @@ class Bookkeeping:
 
     async def start(self) -> None:
         """Take the lease, without which nothing can be opened, and keep it. Redis may be away."""
-        await self._renew()
+        if await self._renew() is not None:
+            # Before the first request, which may be for a picture that one of them has paid for.
+            with suppress(StoreUnavailable):
+                await self._bury()
         self._running = asyncio.create_task(self._run(), name="bookkeeping")
 
     async def stop(self) -> None:
@@ -109,8 +117,10 @@ class Bookkeeping:
             return
         try:
             await self._fold(now)
-            if self._adopts_from is not None and now >= self._adopts_from:
-                await self._adopt()
+            await self._bury()
+            may_adopt = self._adopts_from is not None and now >= self._adopts_from
+            if may_adopt or self._dead:
+                await self._adopt(None if may_adopt else self._dead)
                 await self._tell_ended(now)
             await self._tend(now)
             await self._settle(now)
@@ -161,9 +171,21 @@ class Bookkeeping:
         await self._ledger.fold(self._pace.retention)
         self._folds_from = now + round(self._pace.fold_every_s * MICROSECONDS)
 
-    async def _adopt(self) -> None:
+    async def _bury(self) -> None:
+        """End the leases of this instance's own dead: there is proof, so nobody waits for a lease to end."""
+        dead = self._lifelines.find_dead() if self._lifelines else []
+        if self._lifelines is None or not dead:
+            return
+        await self._ledger.retire(dead)
+        self._lifelines.forget(dead)
+        self._dead.update(dead)
+        _log.warning("workers of this instance are gone", workers=dead)
+
+    async def _adopt(self, only: Collection[str] | None = None) -> None:
         """What an owner that is gone has not sent is released; what it has sent is ours to bring, or to wait for."""
         for hold in await self._ledger.orphans():
+            if only is not None and hold.worker not in only:
+                continue
             fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
             # Somebody else was faster, or the owner has come back.
             if isinstance(fence, Verdict):

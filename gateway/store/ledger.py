@@ -154,6 +154,10 @@ class Ledger:
                 break
         raise LedgerLost
 
+    async def retire(self, workers: Sequence[str]) -> None:
+        """End the leases of workers that are certainly gone: their tasks are orphans now."""
+        await self._run("retire", ",".join(workers))
+
     async def accept(self, epoch: str) -> str:
         """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
         return (await self._run("accept", epoch))[1]
