@@ -28,6 +28,7 @@ from gateway.spool import MemoryBudget, Spool
 from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.board import Board
+from gateway.store.calls import CallStore
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
 from gateway.store.deliveries import Deliveries
@@ -64,6 +65,7 @@ class Services:
     pulse_client: StoreClient
     batcher: Batcher
     ledger: Ledger
+    calls: CallStore
     keys: KeyStore
     operators: OperatorStore
     key_cache: KeyCache
@@ -179,6 +181,10 @@ def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]
     return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
 
+def _open_health(batcher: Batcher, catalogue: Catalogue) -> Health:
+    return Health(TargetStore(batcher), catalogue.targets, lease_s=catalogue.document.accounting.lease)
+
+
 def open_services(
     settings: Settings,
     catalogue: Catalogue,
@@ -198,10 +204,9 @@ def open_services(
     task_store = _open_task_store(redis, catalogue)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    keys, witness = KeyStore(redis, pepper), _open_witness(settings, accounting.lease)
-    history = History(batcher, redis, accounting)
-    recorder = Recorder(history.write)
-    health = Health(TargetStore(batcher), catalogue.targets, lease_s=accounting.lease)
+    keys = KeyStore(redis, pepper)
+    witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
+    recorder, health = Recorder(history.write), _open_health(batcher, catalogue)
     return Services(
         settings=settings,
         catalogue=catalogue,
@@ -211,6 +216,7 @@ def open_services(
         pulse_client=pulse_client,
         batcher=batcher,
         ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
+        calls=CallStore(batcher, keeps_prompts=accounting.keep_prompts),
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),

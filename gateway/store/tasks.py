@@ -68,10 +68,11 @@ class TaskStore:
             self.told.set()
         return answer[0] == "done"
 
-    async def end(self, record: TaskRecord) -> End:
-        """Write down how a task ended, and tell who waits; answers the end that stands, which is the first.
+    async def end(self, record: TaskRecord) -> TaskRecord:
+        """Write down how a task ended, and tell who waits; answers the task as it stands then.
 
-        What its caller's addresses are to be told is queued in the same step.
+        The first end stands, and a guess only until somebody knows. What its caller's addresses are to be told is
+        queued in the same step.
         """
         if record.end is None:
             raise ValueError("a task that has no end yet")
@@ -79,15 +80,24 @@ class TaskStore:
         async with self._redis.pipeline(transaction=True) as pipe:
             # A task whose worker died before its promise was written is known by its end all the same.
             pipe.hsetnx(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
-            pipe.hsetnx(name, "end", record.end.model_dump_json(exclude_defaults=True))
+            field = "guess" if record.end.is_guess else "end"
+            pipe.hsetnx(name, field, record.end.model_dump_json(exclude_defaults=True))
             self._put(pipe, record.id, record.images)
             self._announce(pipe, record.id)
             pipe.eval(TELL.text, 1, name, *("", record.id, self._room))
-            pipe.hget(name, "end")
+            pipe.hgetall(name)
             answers = await pipe.execute()
         if answers[-2]:
             self.told.set()
-        return End.model_validate_json(answers[-1])
+        return _read(record.id, answers[-1]) or record
+
+    async def find_unended(self, tasks: Sequence[str]) -> set[str]:
+        """Those of these tasks whose end was not written down."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in tasks:
+                pipe.hmget(names.TASK(task_id), "end", "guess")
+            rows = await pipe.execute()
+        return {task_id for task_id, row in zip(tasks, rows, strict=True) if not any(row)}
 
     async def read(self, task_id: str) -> TaskRecord | None:
         return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
@@ -119,7 +129,8 @@ class TaskStore:
     def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
         name = names.TASK(task_id)
         for made in images:
-            pipe.hset(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
+            # Whoever brought a picture first may have handed it out.
+            pipe.hsetnx(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
         pipe.expire(name, TTL_S)
 
     def _announce(self, pipe: Any, task_id: str) -> None:
@@ -129,10 +140,11 @@ class TaskStore:
 def _read(task_id: str, row: dict[str, str]) -> TaskRecord | None:
     if "promise" not in row:
         return None
+    end = row.get("end") or row.get("guess")
     images = [Made.model_validate_json(text) for field, text in row.items() if field.startswith("image:")]
     return TaskRecord(
         id=task_id,
         promise=Promise.model_validate_json(row["promise"]),
         images=tuple(sorted(images, key=lambda each: each.slot)),
-        end=End.model_validate_json(row["end"]) if "end" in row else None,
+        end=End.model_validate_json(end) if end else None,
     )

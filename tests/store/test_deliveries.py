@@ -42,8 +42,11 @@ class Rig:
             assert await self.tasks.subscribe(record.id, make_hook(key, url))
         return record
 
-    async def end(self, record: TaskRecord, status: str = "succeeded") -> End:
-        return await self.tasks.end(record.with_end(End.model_validate({"status": status, "completed": 2})))
+    async def end(self, record: TaskRecord, status: str = "succeeded", *, is_guess: bool = False) -> End:
+        end = End.model_validate({"status": status, "completed": 2, "is_guess": is_guess})
+        stands = await self.tasks.end(record.with_end(end))
+        assert stands.end is not None
+        return stands.end
 
     async def tell(self, key: str = "key_1") -> str:
         """An ended task that has one address to tell; the message's id."""
@@ -78,6 +81,30 @@ async def test_first_end_queues_once(rig: Rig) -> None:
     assert {one.url for one in (*found, *more)} == {"https://a.test/", "https://b.test/"}
     assert {one.task for one in (*found, *more)} == {record.id}
     assert await rig.claim() == []
+
+
+async def test_wrong_guess_is_corrected_once(rig: Rig) -> None:
+    """Who was told that a task failed hears once more when its picture came after all, under an id of its own."""
+    record = await rig.open("key_1", "https://a.test/")
+    await rig.end(record, "failed", is_guess=True)
+    (guess,) = await rig.claim()
+    await rig.queue.finish(guess)
+    for _ in range(3):
+        assert (await rig.end(record, "succeeded")).status == "succeeded"
+    (correction,) = await rig.claim()
+    assert correction != guess
+    # An address that is added now hears of the end alone.
+    assert await rig.tasks.subscribe(record.id, make_hook("key_1", "https://b.test/"))
+    assert len(await rig.claim()) == 1
+    assert await rig.claim() == []
+
+
+async def test_right_guess_is_told_once(rig: Rig) -> None:
+    """An end that says what the guess said is no news."""
+    record = await rig.open("key_1", "https://a.test/")
+    await rig.end(record, "failed", is_guess=True)
+    await rig.end(record, "failed")
+    assert len(await rig.claim()) == 1
 
 
 async def test_nothing_is_queued_before_the_end(rig: Rig) -> None:

@@ -66,22 +66,33 @@ local function lose(id, key, now, why)
   end
 end
 
--- Queues a delivery for each address of an ended task that has not been told yet; answers how many.
+local function queue(hook, id, task, room, now)
+  redis.call('HSET', delivery(id), 'id', id, 'task', task, 'key', hook.key, 'url', hook.url, 'base_url', hook.base_url,
+    'created', digits(now), 'tries', '0', 'state', 'waiting', 'why', '')
+  if redis.call('ZCARD', waiting_of(hook.key)) >= room then
+    lose(id, hook.key, now, 'too many wait for this key')
+  else
+    wait(id, hook.key, now)
+  end
+end
+
+-- Queues a delivery for each address of an ended task that has not been told yet, and another, with an id of its own, for
+-- those that were told of a guess which was wrong; answers how many.
 local function tell(task, room, now)
   local name = NAME.task .. ':' .. task
-  local facts = redis.call('HMGET', name, 'hooks', 'end', 'told')
-  if not facts[1] or not facts[2] then return 0 end
-  local hooks, told = cjson.decode(facts[1]), tonumber(facts[3] or '0')
-  for index = told + 1, #hooks do
-    local hook = hooks[index]
-    redis.call('HSET', delivery(hook.id), 'id', hook.id, 'task', task, 'key', hook.key, 'url', hook.url, 'base_url',
-      hook.base_url, 'created', digits(now), 'tries', '0', 'state', 'waiting', 'why', '')
-    if redis.call('ZCARD', waiting_of(hook.key)) >= room then
-      lose(hook.id, hook.key, now, 'too many wait for this key')
-    else
-      wait(hook.id, hook.key, now)
-    end
+  local facts = redis.call('HMGET', name, 'hooks', 'end', 'guess', 'told', 'corrected')
+  if not facts[1] or not (facts[2] or facts[3]) then return 0 end
+  local hooks, told, corrected = cjson.decode(facts[1]), tonumber(facts[4] or '0'), tonumber(facts[5] or '0')
+  local is_corrected = facts[2] and facts[3] and cjson.decode(facts[2]).status ~= cjson.decode(facts[3]).status
+  local queued = 0
+  for index = corrected + 1, is_corrected and told or 0 do
+    queue(hooks[index], hooks[index].id .. '_corrected', task, room, now)
+    queued = queued + 1
   end
-  if #hooks > told then redis.call('HSET', name, 'told', #hooks) end
-  return #hooks - told
+  for index = told + 1, #hooks do
+    queue(hooks[index], hooks[index].id, task, room, now)
+    queued = queued + 1
+  end
+  if queued > 0 then redis.call('HSET', name, 'told', #hooks, 'corrected', is_corrected and #hooks or corrected) end
+  return queued
 end
