@@ -304,7 +304,7 @@ def test_quick_start_works(tmp_path: Path) -> None:
 
 
 def test_breaking_an_upstream_can_be_watched(tmp_path: Path, simulator: Simulator) -> None:
-    """Whoever pastes the README's walk, in its order, sees the cheapest upstream serve, then the next, and the history."""
+    """Whoever pastes the README's walk in its order sees the cheapest upstream serve, the next, and the history."""
     walk = DOCS["README.md"].text.partition("## Cheapest first")[2].partition("\n## ")[0]
     quote, ask, break_it, look = (text for _, text in Page(Path("README.md"), walk).blocks)
     env = clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
