@@ -80,7 +80,8 @@ class Ledger:
     async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
         """Join a task that makes the same, or admit a new one and hold its price in every limit, or in none.
 
-        The Verdict is MISMATCH, CLOSED or CONFLICT. Whoever joined or was admitted waits under the opening's task id.
+        The Verdict is MISMATCH, CLOSED, CONFLICT or, of a form `join`, NOTHING. Whoever joined or was admitted waits
+        under the opening's task id.
         """
         return read_opening(await self._run_now("open", *say_opening(opening), spends=True))
 

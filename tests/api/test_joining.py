@@ -133,6 +133,24 @@ def test_answered_request_is_never_joined(gateway: Gateway) -> None:
     assert len(gateway.simulator.book()) == 3
 
 
+def test_retry_joins_whatever_is_down(gateway: Gateway) -> None:
+    """With its upstream down a retry still gets the picture that was begun, also by its key; other work hears a 503."""
+    gateway.simulator.fault("latency", seconds=1.5, times=2)
+    forms = (RETRY, keyed("mine"))
+    assert [gateway.generate(headers=HURRIED | form).status_code for form in forms] == [504, 504]
+    gateway.simulator.fault("status", status=401)
+    for _ in range(2):
+        refused = gateway.generate(prompt="a dog")
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "upstream_unavailable")
+    for form in forms:
+        answer = gateway.generate(headers=RETRY | form)
+        assert answer.headers["x-gateway-joined"] == "1"
+        assert pictures_of(answer)
+    assert gateway.generate(headers=RETRY, prompt="a dog").status_code == 503
+    assert len(gateway.simulator.book()) == 2
+    assert gateway.spent().usd_posted == gateway.booked()
+
+
 def test_script_run_again_finds_its_picture(gateway: Gateway) -> None:
     """A client that hung up and asks again, though not as a retry, gets what it began; a third gets a new one."""
     gateway.simulator.fault("latency", seconds=0.4)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.store.answers import Admitted, Joined, Opening, Scope, Settled, Verdict
 from gateway.store.ledger import Ledger
-from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, make_id, make_opening
+from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 KEY = "a" * 64
 OTHER_WORKER = make_id("worker", 2)
@@ -176,6 +176,17 @@ async def test_task_form_is_not_claimed(ledger: Ledger) -> None:
     task = await begin(ledger, form="task")
     await ledger.leave(task, task, is_handed=False)
     assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+@pytest.mark.parametrize("more", [{}, {"idempotency": KEY}])
+async def test_joining_alone_opens_nothing(ledger: Ledger, store: Store, more: dict[str, Any]) -> None:
+    """A request that may only join finds what was left, and otherwise writes nothing."""
+    before = store.read()
+    assert await ledger.open(retrying(2, form="join", price=None, **more)) is Verdict.NOTHING
+    assert store.read() == before
+    task = await begin(ledger, **more)
+    await ledger.leave(task, task, is_handed=False)
+    assert await ledger.open(retrying(3, form="join", price=None, **more)) == Joined(task, is_replay=False)
 
 
 async def test_keyed_copies_join(ledger: Ledger, clock: Clock) -> None:
