@@ -162,6 +162,7 @@ def wire_limits(app: FastAPI) -> WireLimits:
         header_bytes=limits.header_bytes,
         header_count=limits.header_count,
         body_idle_s=limits.body_idle,
+        answer_idle_s=limits.answer_idle,
     )
 
 

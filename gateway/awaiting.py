@@ -15,6 +15,7 @@ from gateway import errors
 from gateway.services import Services
 from gateway.store.answers import Rate
 from gateway.store.client import StoreUnavailable
+from gateway.store.ledger import Leaving
 from gateway.store.taskrecord import TaskRecord
 
 UNWRITTEN_S = 0.05
@@ -65,18 +66,25 @@ class Waiting:
 
     async def leave(self) -> None:
         """The caller goes without its answer, or is told to come back: its retry may claim the task."""
-        await self._finish(is_handed=False)
+        await self._finish("left")
 
     async def hand_over(self) -> None:
         """The whole answer is with the caller's socket."""
-        await self._finish(is_handed=True)
+        await self._finish("handed")
 
-    async def _finish(self, *, is_handed: bool) -> None:
+    async def take_back(self) -> None:
+        """The caller did not read the answer that was with its socket: its retry may claim the task."""
+        await self._book("unread")
+
+    async def _finish(self, how: Leaving) -> None:
         if self.is_over:
             return
         self.is_over = True
+        await self._book(how)
+
+    async def _book(self, how: Leaving) -> None:
         ledger = self.services.ledger
-        step = lambda: ledger.leave(self.task, self.waiter, is_handed=is_handed)  # noqa: E731 (a step of the backlog)
+        step = lambda: ledger.leave(self.task, self.waiter, how)  # noqa: E731 (a step of the backlog)
         await self.services.backlog.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
@@ -117,6 +125,12 @@ class Presence:
 
     gone: asyncio.Future[None] = field(default_factory=_never)
     waiting: Waiting | None = None
+    _refusing: asyncio.Task[None] | None = None
+
+    def refuse(self) -> None:
+        """The caller did not read the answer that was handed to its socket."""
+        if self.waiting is not None:
+            self._refusing = asyncio.create_task(self.waiting.take_back())
 
     async def finish(self, *, is_whole: bool) -> None:
         """The request is over; `is_whole`: its answer's last byte was handed to the socket."""

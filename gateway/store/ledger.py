@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from redis.exceptions import ResponseError
 
@@ -49,6 +50,9 @@ from gateway.store.batcher import Batcher
 from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 from gateway.store.witness import NO_MEMORY, Witness
+
+Leaving = Literal["left", "handed", "unread"]
+"""How a wait ends: without the answer; with all of it; or, after that, with the news that nobody read it."""
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
@@ -123,9 +127,9 @@ class Ledger:
         """
         return Verdict((await self._run("close", task, str(fence), how))[0])
 
-    async def leave(self, task: str, waiter: str, *, is_handed: bool) -> Verdict:
-        """End a request's wait for a task, without its answer or with all of it: DONE, GONE or UNKNOWN."""
-        return Verdict((await self._run("leave", task, waiter, "handed" if is_handed else "left"))[0])
+    async def leave(self, task: str, waiter: str, how: Leaving) -> Verdict:
+        """End a request's wait for a task: DONE, GONE or UNKNOWN."""
+        return Verdict((await self._run("leave", task, waiter, how))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | Verdict:
         """The new fence, when the owner's lease has ended and nobody was faster; else LIVING, FENCED, UNKNOWN."""
