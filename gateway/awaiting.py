@@ -29,6 +29,11 @@ class CallerLeft(Exception):
     """The caller hung up: nobody will read an answer."""
 
 
+def runs_here(services: Services, task: str) -> bool:
+    """Whether this process works on a task."""
+    return any(each.get_name() == task for each in services.running)
+
+
 def _never() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()
 
@@ -50,15 +55,21 @@ class Waiting:
     gone: asyncio.Future[None] = field(default_factory=_never)
     is_over: bool = False
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether this process ends before the task does, and leaves it to others."""
+        closing = self.services.closing
+        return closing.is_begun and (closing.may_leave(self.task) or not runs_here(self.services, self.task))
+
     async def end(self, seconds: float) -> TaskRecord | None:
-        """The ended task, or None after `seconds`. Raises CallerLeft."""
+        """The ended task, or None after `seconds` or as this process ends. Raises CallerLeft."""
         async for record in self._looks(seconds):
             if record is not None and record.end is not None:
                 return record
         return None
 
     async def news(self, known: int, seconds: float) -> TaskRecord | None:
-        """The task once it has more than `known` images or has ended, or None after `seconds`. Raises CallerLeft."""
+        """The task once it has more than `known` images or has ended, or None likewise. Raises CallerLeft."""
         async for record in self._looks(seconds):
             if record is not None and (record.end is not None or len(record.images) > known):
                 return record
@@ -100,7 +111,7 @@ class Waiting:
                     raise CallerLeft
                 yield record
                 left = began + seconds - loop.time()
-                if left <= 0:
+                if left <= 0 or self.is_cut:
                     return
                 if record is None and loop.time() - began > LOST_AFTER_S:
                     raise errors.InternalError("The gateway lost the task.", should_retry=False)

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
@@ -37,7 +38,6 @@ Report = Callable[[Image], None]
 Entry = tuple[Call, Permit]
 
 _log = structlog.get_logger(__name__)
-
 
 _GIVEN_UP: Mapping[str, Settled] = {"presume": "presumed", "release": "void", "hold": "held"}
 """The ledger's state of a call whose outcome nobody knows, by its upstream's policy."""
@@ -99,7 +99,7 @@ class Delivery:
             return None
 
         async def has_left() -> bool:
-            return tally.is_over or await self.patience.has_left()
+            return self._stops(tally) or await self.patience.has_left()
 
         try:
             patience = replace(self.patience, has_left=has_left)
@@ -109,6 +109,8 @@ class Delivery:
             return None
         if isinstance(found, Permit):
             return next(one for one in passing if one.target.label == found.target.label), found
+        if tally.is_over:
+            return None
         in_vain = errors.QueueFull("No place at an upstream became free in time; nothing was sent.", retry_after=5)
         tally.verdicts.append(kept_away(in_vain if found is None else condition.refuse([found])))
         return None
@@ -204,14 +206,15 @@ class Delivery:
         report = CallReport("none")
         try:
             if await self._mark(under_way, tally):
-                await self._send(under_way, inputs, tally)
-                report = await self._settle(under_way, tally)
+                with self.services.closing.holding(self.reservation.task):
+                    await self._send(under_way, inputs, tally)
+                    report = await self._settle(under_way, tally)
         finally:
             self.services.door.finish(under_way.permit, report)
 
     async def _mark(self, under_way: UnderWay, tally: Tally) -> bool:
         """Whether the call is written down, so that it may be sent."""
-        if tally.is_over:
+        if self._stops(tally):
             return False
         choice, call = under_way.choice, under_way.call
         for slot in call.slots:
@@ -231,7 +234,8 @@ class Delivery:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
         target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
-        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm)
+        rest = partial(self.services.closing.rest, self.reservation.task)
+        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm, rest)
         try:
             made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
@@ -260,6 +264,13 @@ class Delivery:
             few = Failure("body", message=f"{len(made.pictures)} of {call.n} images came")
             under_way.verdicts.append(self._judge(choice, few, tally, missing))
 
+    def _stops(self, tally: Tally) -> bool:
+        """Whether nothing more is sent; so where the process ends, and nothing came of the task or is out for it."""
+        if self.services.closing.forbids(self.reservation.task) and not tally.images and not tally.is_over:
+            tally.verdicts.append(kept_away(errors.shutting_down()))
+            tally.is_over = True
+        return tally.is_over
+
     async def _receive(self, blob: Blob, choice: Choice, slot: int) -> Image | Failure:
         """One picture's trouble must not take the others, which are paid."""
         promise = Promise(choice.fit.made, choice.other_size)
@@ -282,9 +293,7 @@ class Delivery:
         return Failure("body", message=f"it made {image.made} in place of {choice.fit.made}, which is kept at {where}")
 
     async def _settle(self, under_way: UnderWay, tally: Tally) -> CallReport:
-        """Book what the call cost, then hand its images out: what a caller has is always paid for.
-
-        Answers what the call says of its target."""
+        """Book what the call cost, then hand its images out, so paid for; answers what it says of its target."""
         choice, call = under_way.choice, under_way.call
         images = [image for image in under_way.images if not image.is_withheld]
         made = [image.made for image in under_way.images]

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
+from gateway.closing import Closing
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
@@ -87,6 +88,7 @@ class Services:
     in_flight: MemoryBudget
     spool_folder: Path
     witness: Witness
+    closing: Closing = field(default_factory=Closing)
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -20,7 +20,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.handover import Handover
-from gateway.errors import HeadersTooLarge, InvalidValue, Overloaded, PublicError, RequestTimeout
+from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 from gateway.ids import new_id
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Cuts an unfinished upload: nothing was spent on it, and another replica can take the retry."""
         if self._is_uploading() and not self.cycle.response_started:
-            self._refuse(Overloaded("The gateway is shutting down; send the request again.", retry_after=1))
+            self._refuse(shutting_down())
         else:
             super().shutdown()
 

@@ -151,6 +151,10 @@ class Ledger:
                 break
         raise LedgerLost
 
+    async def resign(self, worker: str) -> None:
+        """End a lease before its time: what its worker left may be taken over at once."""
+        await self._run("resign", worker)
+
     async def accept(self, epoch: str) -> str:
         """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
         return (await self._run("accept", epoch))[1]
