@@ -59,7 +59,8 @@ class Waiting:
     def is_cut(self) -> bool:
         """Whether this process ends before the task does, and leaves it to others."""
         closing = self.services.closing
-        return closing.is_begun and (closing.may_leave(self.task) or not runs_here(self.services, self.task))
+        is_left = closing.is_over or closing.may_leave(self.task) or not runs_here(self.services, self.task)
+        return closing.is_begun and is_left
 
     async def end(self, seconds: float) -> TaskRecord | None:
         """The ended task, or None after `seconds` or as this process ends. Raises CallerLeft."""

@@ -31,6 +31,11 @@ _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
 Sleep = Callable[[float], Awaitable[None]]
+Keep = Callable[[Ticket | Answer], Awaitable[None]]
+
+
+async def forget(told: Ticket | Answer) -> None:
+    """What becomes of a ticket, or of links, that nobody else is to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +65,46 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the clock and the fetcher it needs."""
+    """One target's adapter with the clock and the fetcher it needs.
+
+    `keep` hears of a ticket before it is followed, and of an answer while its links are.
+    """
 
     target: Target
     upstream: Upstream
     fetcher: Fetcher
     rhythm: Rhythm = Rhythm()
     sleep: Sleep = asyncio.sleep
+    keep: Keep = forget
 
     async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
         first = await self.upstream.submit(call, inputs, spool)
         if isinstance(first, Answer):
-            return _make(first, await self._collect_all(first.images, spool))
-        answer = await self._follow(first, spool, self.rhythm)
+            made, _ = await asyncio.gather(self.collect(first, spool), self.keep(first))
+            return made
+        await self.keep(first)
+        return await self.resume(first, spool, self.rhythm)
+
+    async def resume(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Made:
+        """Bring what a ticket promises, whoever got it; `within` is in place of the upstream's seconds.
+
+        Raises CallFailed.
+        """
+        answer = await self._follow(ticket, spool, rhythm, within)
         got = await self._collect_all(answer.images, spool)
         if any(isinstance(one, Failure) for one in got):
-            got = await self._collect_anew(first, got, spool)
+            got = await self._collect_anew(ticket, got, spool)
         return _make(answer, got)
 
-    async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm) -> Answer:
+    async def collect(self, answer: Answer, spool: Spool) -> Made:
+        """Bring the pictures of an answer, whoever got it."""
+        return _make(answer, await self._collect_all(answer.images, spool))
+
+    async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Answer:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limits.task
+        deadline = loop.time() + (limits.task if within is None else within)
         wait, pause, missing_since = rhythm.first, rhythm.pause, None
         if rhythm.growth > 1:
             wait = min(wait, limits.poll_every)

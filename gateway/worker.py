@@ -77,7 +77,8 @@ def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol]
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=add_mapped(settings.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        # When the time is up, whoever waits is still answered.
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
     )
 
 
@@ -101,8 +102,10 @@ class Server(uvicorn.Server):
         services: Services = self._app.state.services
         services.closing.begin()
         cutting = asyncio.create_task(self._cut(services))
+        ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.closing.give_up)
         await super().shutdown(sockets)
         cutting.cancel()
+        ending.cancel()
 
     async def _cut(self, services: Services) -> None:
         """End the connections that are left when nothing is out that must be taken in, however slowly they read."""

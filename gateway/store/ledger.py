@@ -97,14 +97,22 @@ class Ledger:
         answer = await self._spend("raise", task, say_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
 
-    async def mark_sent(
-        self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int, policy: Policy = "presume"
+    async def mark_sent(  # noqa: PLR0913 (one script's arguments)
+        self,
+        task: str,
+        call: str,
+        slots: Sequence[int],
+        price: int | None,
+        fence: int,
+        policy: Policy = "presume",
+        note: str = "",
     ) -> Verdict:
         """Give free slots to a call, before its first byte. Only HELD allows it to be sent.
 
-        `policy` is what becomes of it if its worker dies before anybody knows how it ended.
+        `policy` is what becomes of it if its worker dies before anybody knows how it ended; `note` is what another
+        process needs to finish it, for `store.calls` to read.
         """
-        words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy)
+        words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy, note)
         return Verdict((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> Verdict:
@@ -151,9 +159,9 @@ class Ledger:
                 break
         raise LedgerLost
 
-    async def resign(self, worker: str) -> None:
-        """End a lease before its time: what its worker left may be taken over at once."""
-        await self._run("resign", worker)
+    async def retire(self, workers: Sequence[str]) -> None:
+        """End the leases of workers that are certainly gone: their tasks are orphans now."""
+        await self._run("retire", ",".join(workers))
 
     async def accept(self, epoch: str) -> str:
         """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
@@ -185,6 +193,10 @@ class Ledger:
     async def orphans(self, most: int = 100) -> list[Hold]:
         """Those of them whose owner's lease has ended."""
         return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
+
+    async def left(self, since: int, most: int = 1000) -> list[Hold]:
+        """What workers whose lease ended after `since` had closed shortly before: they may not have told of it."""
+        return read_holds(await self._run("holds", "left", "", str(since), str(most)))
 
     async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
         """Those of them that this worker owns and that were opened no later than `before`."""
