@@ -26,6 +26,7 @@ from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
+from gateway.awaiting import runs_here
 from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.caretaking import Caretaker
 from gateway.collecting import Collector
@@ -99,7 +100,6 @@ def create_app(
         title="imagegate", version=__version__, lifespan=_live, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
-    app.state.draining_since = None
     add_error_handlers(app)
     _include_routes(app, settings)
     if settings.cors_origins:
@@ -126,10 +126,11 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         services.ledger,
         services.worker,
         _pace(services),
-        runs=lambda task: _runs(services, task),
+        runs=lambda task: runs_here(services, task),
         heirs=collector,
         lifelines=lifelines,
     )
+    services.closing.on_change = services.board.wake_all
     await bookkeeping.start()
     caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
     caretaker.start()
@@ -140,8 +141,8 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     for keeper in keepers:
         await _stop(keeper)
     # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
-    waited = time.monotonic() - (app.state.draining_since or time.monotonic())
-    if left := await tasks.drain(services, max(0.0, services.settings.drain_s - waited)):
+    services.closing.begin()
+    if left := await tasks.drain(services):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
     await messenger.stop()
     await caretaker.stop()
@@ -181,6 +182,7 @@ def wire_limits(app: FastAPI) -> WireLimits:
         header_bytes=limits.header_bytes,
         header_count=limits.header_count,
         body_idle_s=limits.body_idle,
+        answer_idle_s=limits.answer_idle,
     )
 
 
@@ -190,10 +192,6 @@ def _pace(services: Services) -> Pace:
         call_timeout_s=max((each.connect + each.call for each in times), default=0),
         lease_s=services.catalogue.document.accounting.lease,
     )
-
-
-def _runs(services: Services, task: str) -> bool:
-    return any(each.get_name() == task for each in services.running)
 
 
 async def _listen(services: Services) -> None:

@@ -39,7 +39,6 @@ Entry = tuple[Call, Permit]
 
 _log = structlog.get_logger(__name__)
 
-
 _GIVEN_UP: Mapping[str, Settled] = {"presume": "presumed", "release": "void", "hold": "held"}
 """The ledger's state of a call whose outcome nobody knows, by its upstream's policy."""
 
@@ -101,7 +100,7 @@ class Delivery:
             return None
 
         async def has_left() -> bool:
-            return tally.is_over or await self.patience.has_left()
+            return self._stops(tally) or await self.patience.has_left()
 
         try:
             patience = replace(self.patience, has_left=has_left)
@@ -111,6 +110,8 @@ class Delivery:
             return None
         if isinstance(found, Permit):
             return next(one for one in passing if one.target.label == found.target.label), found
+        if tally.is_over:
+            return None
         in_vain = errors.QueueFull("No place at an upstream became free in time; nothing was sent.", retry_after=5)
         tally.verdicts.append(kept_away(in_vain if found is None else condition.refuse([found])))
         return None
@@ -211,14 +212,15 @@ class Delivery:
         report = CallReport("none")
         try:
             if await self._mark(under_way, tally):
-                await self._send(under_way, inputs, tally)
-                report = await self._settle(under_way, tally)
+                with self.services.closing.holding(self.reservation.task, under_way.call.id):
+                    await self._send(under_way, inputs, tally)
+                    report = await self._settle(under_way, tally)
         finally:
             self.services.door.finish(under_way.permit, report)
 
     async def _mark(self, under_way: UnderWay, tally: Tally) -> bool:
         """Whether the call is written down, so that it may be sent."""
-        if tally.is_over:
+        if self._stops(tally):
             return False
         choice, call = under_way.choice, under_way.call
         for slot in call.slots:
@@ -239,7 +241,8 @@ class Delivery:
         choice, call = under_way.choice, under_way.call
         target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
         keep = partial(self.reservation.keep, call, under_way.note)
-        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm, keep=keep)
+        rest = partial(self.services.closing.rest, self.reservation.task, call.id)
+        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm, rest, keep)
         try:
             made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
@@ -258,6 +261,13 @@ class Delivery:
         under_way.receipt = taken.receipt
         for slots, failure in taken.troubles:
             under_way.verdicts.append(self._judge(choice, failure, tally, list(slots)))
+
+    def _stops(self, tally: Tally) -> bool:
+        """Whether nothing more is sent; so where the process ends, and nothing came of the task or is out for it."""
+        if self.services.closing.forbids(self.reservation.task) and not tally.images and not tally.is_over:
+            tally.verdicts.append(kept_away(errors.shutting_down()))
+            tally.is_over = True
+        return tally.is_over
 
     async def _settle(self, under_way: UnderWay, tally: Tally) -> CallReport:
         """Book what the call cost, then hand its images out: what a caller has is always paid for.

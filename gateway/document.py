@@ -279,6 +279,7 @@ class Limits(_Part):
     header_count: int = Field(100, ge=10)
     header_timeout: float = Field(10, gt=0)
     body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    answer_idle: float = Field(120, gt=0, description="Seconds that a part of an answer waits for its reader.")
     image_url_origins: tuple[str, ...] = Field(
         (),
         strict=False,

@@ -281,6 +281,11 @@ class Overloaded(PublicError):
     meaning = "The gateway holds as many bytes or requests as it may, or is shutting down."
 
 
+def shutting_down() -> Overloaded:
+    """The answer of a process that begins nothing any more; another one, or the next, takes the request."""
+    return Overloaded("The gateway is shutting down; send the request again.", retry_after=1)
+
+
 class TaskStillRunning(PublicError):
     status, type, code = 504, "server_error", "task_still_running"
     meaning = "The answer is not there before the caller's time-out; the work goes on."

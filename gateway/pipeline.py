@@ -101,7 +101,10 @@ async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, A
 
 
 async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
-    """Who may serve this request of this caller, in which order. Raises PublicError."""
+    """Who may serve this request of this caller, in which order; nobody for the moment, where the plan has a refusal.
+
+    Raises PublicError.
+    """
     found = services.catalogue.find_model(asked.model)
     if found is None:
         names = ", ".join(services.catalogue.model_names())

@@ -16,6 +16,7 @@ from gateway import receivers
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
+from gateway.closing import Closing
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
@@ -92,6 +93,7 @@ class Services:
     in_flight: MemoryBudget
     spool_folder: Path
     witness: Witness
+    closing: Closing = field(default_factory=Closing)
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -196,6 +196,9 @@ class Settings(BaseSettings):
     signing_key: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(
         default=None, description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints"
     )
+    stop_s: float = Field(
+        default=30, ge=0, le=3600, description="seconds from 0 to 3600 that a stop takes while no paid call is out"
+    )
     drain_s: float = Field(
         default=330, ge=0, le=3600, description="seconds from 0 to 3600 that a stop waits for paid pictures"
     )

@@ -17,6 +17,7 @@ import structlog
 from gateway import errors, quota
 from gateway.auth import Caller, store_away
 from gateway.awaiting import Waiting
+from gateway.closing import PAUSE_S
 from gateway.dispatch import Outcome
 from gateway.errors import PublicError
 from gateway.fingerprint import Repeat
@@ -129,6 +130,8 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
 
     Raises PublicError: nothing was started.
     """
+    if services.closing.is_begun:
+        raise errors.shutting_down()
     task_id, job = new_id("task"), wish.job
     found = await quota.reserve(services, caller, job, wish.plan, task_id, wish.repeat)
     hook = _make_hook(caller, wish)
@@ -199,16 +202,26 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
     return await services.task_store.end(ended)
 
 
-async def drain(services: Services, seconds: float) -> int:
-    """Wait for the running work, its booking and its records; answers how much work was left when the time was up."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    if services.running:
-        await asyncio.wait(set(services.running), timeout=seconds)
+async def drain(services: Services) -> int:
+    """Wait for the running work, its booking and its records, and leave what others can finish.
+
+    Answers how much was cut off when the time was up.
+    """
+    closing, settings = services.closing, services.settings
+    while services.running and closing.seconds < (settings.drain_s if closing.is_holding else settings.stop_s):
+        for each in services.running:
+            if closing.may_leave(each.get_name()):
+                each.cancel()
+        await asyncio.wait(set(services.running), timeout=PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
+    cut_off = set(services.running)
+    for each in cut_off:
+        each.cancel()
+    await asyncio.gather(*cut_off, return_exceptions=True)
     with suppress(TimeoutError):
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(max(0.0, settings.drain_s - closing.seconds)):
             await services.backlog.wait()
-            await services.recorder.flush(seconds)
-    return len(services.running) + services.backlog.is_behind
+            await services.recorder.flush(settings.drain_s)
+    return len(cut_off) + services.backlog.is_behind
 
 
 def _make_hook(caller: Caller, wish: Wish) -> Hook | None:

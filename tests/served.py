@@ -285,8 +285,8 @@ def serve(
     server = Server(server_config(app, loaded, protocol(wire_limits(app))), app, None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway")
     thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    gateway = Gateway(url, app, simulator, loaded, env, store_url)
+    app.state.serving = (server, thread)
+    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", app, simulator, loaded, env, store_url)
     try:
         wait_until(lambda: server.started, "the gateway's start")
         yield gateway

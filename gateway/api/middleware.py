@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.api.error_handlers import render
+from gateway.api.handover import Handover
 from gateway.awaiting import Presence
 from gateway.ids import new_id
 
@@ -64,10 +65,17 @@ class Edge:
                     # The answer has begun: only a broken connection tells the caller that it is not whole.
                     raise
             finally:
-                presence: Presence | None = scope["state"].get("presence")
-                if presence is not None:
-                    await presence.finish(is_whole=is_whole)
+                if (presence := scope["state"].get("presence")) is not None:
+                    await _finish(presence, scope["state"].get("handover"), is_whole=is_whole)
                 _log_request(scope, status, started)
+
+
+async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bool) -> None:
+    """End a request's wait by what became of its answer."""
+    if handover is not None and is_whole and presence.waiting is not None:
+        is_whole = await handover.arrive()
+        handover.on_refusal = presence.refuse
+    await presence.finish(is_whole=is_whole)
 
 
 def _read_request_id(scope: Scope) -> str | None:

@@ -93,19 +93,20 @@ class Board:
                     # Whatever it was, who waits here still looks from time to time.
                     _log.debug("the announcements are away", reason=str(error))
                     last = ""
-                    self._wake_all()
+                    self.wake_all()
                     await asyncio.sleep(PAUSE_S)
         finally:
             await client.aclose()
+
+    def wake_all(self) -> None:
+        """Have everybody who watches look again."""
+        for task_id in self._places:
+            self._wake(task_id)
 
     def _wake(self, task_id: str) -> None:
         place = self._places.get(task_id)
         for event in place.watchers if place else ():
             event.set()
-
-    def _wake_all(self) -> None:
-        for task_id in self._places:
-            self._wake(task_id)
 
     def _tidy(self, task_id: str) -> None:
         place = self._places[task_id]

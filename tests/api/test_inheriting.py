@@ -45,7 +45,7 @@ def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None) -> str:
             assert await ledger.mark_sent(task, call, (0,), 30_000, 1) is Verdict.HELD
         if made:
             assert isinstance(await ledger.post(task, call, 30_000, 1), Settled)
-        await ledger.leave(task, task, is_handed=False)
+        await ledger.leave(task, task, "left")
 
     async def promise() -> None:
         redis = connect(heir.store_url)
