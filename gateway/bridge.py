@@ -6,27 +6,26 @@ Called by `dispatch` once a call. Never sends a paid POST twice; polls and downl
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from urllib.parse import urljoin
 
+from gateway.callbacks import Ear
 from gateway.catalog import Target
 from gateway.condition import Latency
 from gateway.fetching import Fetcher, FetchFailed, FetchRefused
 from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
+from gateway.rhythm import Rhythm
+from gateway.services import Services
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.upstreams import Upstream
 from gateway.verdict import CallFailed, Failure
 
-FIRST_POLL = 0.5
-GROWTH = 1.3
-ENOUGH = 20
-"""Samples from which on a median says when an upstream is about to be done."""
+LEAST_PAUSE = 0.3
+"""Seconds between two polls of a ticket at least, however many callbacks come for it."""
 
-_SHARE = 0.6
-_PAUSE = 2.6
 _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
@@ -43,29 +42,14 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """When a ticket is asked after: first, and then with pauses that grow up to the longest. In seconds."""
-
-    first: float = FIRST_POLL
-    pause: float = FIRST_POLL * GROWTH
-    growth: float = GROWTH
-
-    @classmethod
-    def of(cls, latency: Latency | None) -> Rhythm:
-        """Shortly before the task is likely to be done, and often from then on; from the start while nobody knows."""
-        if latency is None or latency.samples < ENOUGH:
-            return cls()
-        return cls(_SHARE * latency.median, _PAUSE, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the clock and the fetcher it needs."""
+    """One target's adapter with the clock, the fetcher and the ear for callbacks that one call needs."""
 
     target: Target
     upstream: Upstream
     fetcher: Fetcher
-    rhythm: Rhythm = Rhythm()
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    ear: Ear = field(default_factory=Ear)
     sleep: Sleep = asyncio.sleep
 
     async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
@@ -83,27 +67,34 @@ class Bridge:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.task
-        wait, pause, missing_since = rhythm.first, rhythm.pause, None
-        if rhythm.growth > 1:
-            wait = min(wait, limits.poll_every)
-        while True:
-            await self.sleep(min(wait * random.uniform(0.8, 1.2), limits.task))  # noqa: S311 (jitter, not a secret)
-            wait = min(pause, limits.poll_every)
-            pause *= rhythm.growth
+        missing_since = None
+        least, was_told = 0.0, False
+        for wait in rhythm.waits(limits.poll_every):
+            was_told = await self._rest(least, min(wait, limits.task)) or was_told
+            least = min(LEAST_PAUSE, limits.poll_every)
             try:
                 if answer := await self.upstream.poll(ticket, spool):
+                    self.ear.trust.note(was_told=was_told)
                     return answer
-                missing_since = None
+                missing_since, was_told = None, False
             except CallFailed as failed:
                 if failed.failure.phase in ("task", "body", "collect"):
+                    self.ear.trust.note(was_told=was_told)
                     raise
-                wait = max(wait, min(failed.failure.retry_after or 0, 30))
+                least = max(least, min(failed.failure.retry_after or 0, 30))
                 if failed.failure.status == 404:
                     missing_since = missing_since or loop.time()
             if missing_since and loop.time() - missing_since > min(_MISSING_FOR, limits.task):
                 raise CallFailed(Failure("task", code="expired", message="the upstream no longer knows the task"))
             if loop.time() > deadline:
-                raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
+                break
+        raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
+
+    async def _rest(self, least: float, seconds: float) -> bool:
+        """Wait so long, or until a callback comes, but not shorter than `least`; whether one came."""
+        if least:
+            await self.sleep(least)
+        return await self.ear.wait(max(0.0, seconds - least))
 
     async def _collect_anew(self, ticket: Ticket, got: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
         """Once more what could not be had: a link may have died since the poll, and the next answer has a new one."""
@@ -148,6 +139,23 @@ class Bridge:
                     raise CallFailed(Failure("collect", status=failed.status, message=str(failed))) from failed
             await self.sleep(wait)
             wait = min(wait * 2, 5)
+
+
+@contextmanager
+def reach(
+    services: Services, target: Target, latency: Latency | None, task: str, call: Call
+) -> Iterator[tuple[Bridge, Call]]:
+    """The bridge for one call of a task, and the call as it is to be sent. Hears callbacks for it meanwhile."""
+    upstream, callbacks = services.upstreams[target.label], services.callbacks
+    if callbacks is None:
+        yield Bridge(target, upstream, services.fetcher, Rhythm.of(latency)), call
+        return
+    trust = callbacks.trust_of(target.label)
+    # From before it is sent: a callback may be faster than the answer to the submission.
+    with services.board.heed(call.id) as told:
+        rhythm = Rhythm.of(latency, is_told=trust.is_earned)
+        address = callbacks.address(target.config.kind, task, call.id)
+        yield Bridge(target, upstream, services.fetcher, rhythm, Ear(told, trust)), replace(call, callback_url=address)
 
 
 def _make(answer: Answer, got: list[Blob | Failure]) -> Made:

@@ -14,7 +14,7 @@ import structlog
 
 from gateway import condition, errors, fanout, health, pricing
 from gateway.artifacts.links import link
-from gateway.bridge import Bridge, Rhythm
+from gateway.bridge import reach
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
@@ -230,10 +230,10 @@ class Delivery:
     async def _send(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
-        target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
-        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm)
+        latency = self.services.health.latency(choice.fit, choice.target)
         try:
-            made = await bridge.complete(call, inputs, self.spool)
+            with reach(self.services, choice.target, latency, self.reservation.task, call) as (bridge, sent):
+                made = await bridge.complete(sent, inputs, self.spool)
         except CallFailed as failed:
             under_way.verdicts.append(self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True))
             return

@@ -88,6 +88,10 @@ class TaskStore:
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
 
+    async def hint(self, call_id: str) -> None:
+        """Tell whoever follows a paid call that its vendor called back."""
+        await cast(Any, self._redis.xadd(names.CHANGED(), {"call": call_id}, maxlen=_STREAM, approximate=True))
+
     def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
         name = names.TASK(task_id)
         for made in images:

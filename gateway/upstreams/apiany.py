@@ -72,6 +72,8 @@ class Apiany:
             fields["n"] = call.n
         if inputs.urls:
             fields["input_images"] = list(inputs.urls)
+        if call.callback_url:
+            fields["callback_url"] = call.callback_url
         return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
