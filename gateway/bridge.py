@@ -6,22 +6,19 @@ Called by `dispatch` once a call. Never sends a paid POST twice; polls and downl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import urljoin
 
-from gateway.callbacks import Ear
 from gateway.catalog import Target
-from gateway.condition import Latency
 from gateway.fetching import Fetcher, FetchFailed, FetchRefused
+from gateway.hearing import Ear
 from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
 from gateway.rhythm import Rhythm
-from gateway.services import Services
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.upstreams import Upstream
-from gateway.verdict import CallFailed, Failure
+from gateway.verdict import CallFailed, Failure, Verdict, classify
 
 LEAST_PAUSE = 0.3
 """Seconds between two polls of a ticket at least, however many callbacks come for it."""
@@ -30,6 +27,16 @@ _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
 Sleep = Callable[[float], Awaitable[None]]
+Keep = Callable[[Ticket], Awaitable[None]]
+Doubt = Callable[[Verdict], None]
+
+
+async def forget(ticket: Ticket) -> None:
+    """What becomes of a ticket that nobody else is to follow."""
+
+
+def accept(verdict: Verdict) -> None:
+    """What becomes of a doubt that nobody else is to share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,10 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the clock, the fetcher and the ear for callbacks that one call needs."""
+    """One target's adapter with the clock, the fetcher and the ear for callbacks that one call needs.
+
+    `keep` hears of a ticket before it is followed, `doubt` of an answer that was lost while a callback may still come.
+    """
 
     target: Target
     upstream: Upstream
@@ -51,17 +61,34 @@ class Bridge:
     rhythm: Rhythm = field(default_factory=Rhythm)
     ear: Ear = field(default_factory=Ear)
     sleep: Sleep = asyncio.sleep
+    keep: Keep = forget
+    doubt: Doubt = accept
 
     async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
-        first = await self.upstream.submit(call, inputs, spool)
+        first = await self._submit(call, inputs, spool)
         if isinstance(first, Answer):
             return _make(first, await self._collect_all(first.images, spool))
+        await self.keep(first)
         answer = await self._follow(first, spool, self.rhythm)
         got = await self._collect_all(answer.images, spool)
         if any(isinstance(one, Failure) for one in got):
             got = await self._collect_anew(first, got, spool)
         return _make(answer, got)
+
+    async def _submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+        """The paid POST, once; if its answer is lost, the ticket may come by a callback."""
+        try:
+            return await self.upstream.submit(call, inputs, spool)
+        except CallFailed as failed:
+            verdict = classify(failed.failure, error_is_unbilled=self.target.config.error_is_unbilled)
+            if call.callback_url is None or verdict.kind != "unknown":
+                raise
+            self.doubt(verdict)
+            ticket = await self.ear.hear_ticket(self.target.config.timeouts.callback)
+            if ticket is None:
+                raise
+            return ticket
 
     async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm) -> Answer:
         limits = self.target.config.timeouts
@@ -139,23 +166,6 @@ class Bridge:
                     raise CallFailed(Failure("collect", status=failed.status, message=str(failed))) from failed
             await self.sleep(wait)
             wait = min(wait * 2, 5)
-
-
-@contextmanager
-def reach(
-    services: Services, target: Target, latency: Latency | None, task: str, call: Call
-) -> Iterator[tuple[Bridge, Call]]:
-    """The bridge for one call of a task, and the call as it is to be sent. Hears callbacks for it meanwhile."""
-    upstream, callbacks = services.upstreams[target.label], services.callbacks
-    if callbacks is None:
-        yield Bridge(target, upstream, services.fetcher, Rhythm.of(latency)), call
-        return
-    trust = callbacks.trust_of(target.label)
-    # From before it is sent: a callback may be faster than the answer to the submission.
-    with services.board.heed(call.id) as told:
-        rhythm = Rhythm.of(latency, is_told=trust.is_earned)
-        address = callbacks.address(target.config.kind, task, call.id)
-        yield Bridge(target, upstream, services.fetcher, rhythm, Ear(told, trust)), replace(call, callback_url=address)
 
 
 def _make(answer: Answer, got: list[Blob | Failure]) -> Made:

@@ -1,12 +1,11 @@
 """The addresses at which a vendor may tell that a paid call has ended: made for its submission, checked when called.
 
-Used by `dispatch`, `bridge` and the callback route. A callback is a hint and never evidence: whoever knows its address
+Used by `sending`, `hearing` and the callback route. A callback is a hint and never evidence: whoever knows its address
 can have one ticket asked after, and nothing else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -33,24 +32,6 @@ class Trust:
     def note(self, *, was_told: bool) -> None:
         """A task has ended: a callback told of it, or it was found by asking."""
         self.tasks = min(self.tasks + 1, TRUSTED_AFTER) if was_told else 0
-
-
-@dataclass(slots=True)
-class Ear:
-    """One call's ear. `told` is set by each callback for it; `trust` is that in its target's callbacks."""
-
-    told: asyncio.Event = field(default_factory=asyncio.Event)
-    trust: Trust = field(default_factory=Trust)
-
-    async def wait(self, seconds: float) -> bool:
-        """Whether a callback came within so many seconds; one that came before counts, once."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.told.wait()
-        except TimeoutError:
-            return False
-        self.told.clear()
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import structlog
 
 from gateway import condition, errors, fanout, health, pricing
 from gateway.artifacts.links import link
-from gateway.bridge import reach
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
@@ -22,6 +21,7 @@ from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
 from gateway.receiving import Image, Promise, Receiver
 from gateway.routing import Choice, Plan
+from gateway.sending import Sender
 from gateway.services import Services
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.store.records import CallFact, Settled
@@ -70,6 +70,10 @@ class Delivery:
     report: Report
     patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    @property
+    def _sender(self) -> Sender:
+        return Sender(self.services, self.reservation, self.job)
 
     async def deliver(self, plan: Plan) -> Outcome:
         """Follow the plan. Answers an Outcome whatever the upstreams do."""
@@ -142,7 +146,9 @@ class Delivery:
         inputs = await self._prepare(choice, tally, entries)
         if inputs is None:
             return
-        calls = (self._make(UnderWay(choice, call, permit), inputs, tally) for call, permit in entries)
+        calls = (
+            self._make(self._sender.begin(choice, call, permit, inputs), inputs, tally) for call, permit in entries
+        )
         raise_first(await asyncio.gather(*calls, return_exceptions=True))
 
     async def _may_afford(self, choice: Choice, tally: Tally) -> bool:
@@ -217,7 +223,7 @@ class Delivery:
         for slot in call.slots:
             tally.sent[slot] = tally.sent.get(slot, 0) + 1
         try:
-            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome)
+            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome, under_way.note)
         except PublicError as error:
             # What cannot be written down is not sent.
             tally.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
@@ -230,10 +236,9 @@ class Delivery:
     async def _send(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
-        latency = self.services.health.latency(choice.fit, choice.target)
         try:
-            with reach(self.services, choice.target, latency, self.reservation.task, call) as (bridge, sent):
-                made = await bridge.complete(sent, inputs, self.spool)
+            with self._sender.reach(under_way) as bridge:
+                made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
             under_way.verdicts.append(self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True))
             return
@@ -291,9 +296,7 @@ class Delivery:
         usd: int | None = 0
         state: Settled = "void"
         if made:
-            usd = pricing.bill(
-                choice.target.prices, self.job, choice.fit, made, usage=under_way.usage, charged=under_way.credits
-            )
+            usd = pricing.bill(under_way.note.terms, made, usage=under_way.usage, charged=under_way.credits)
             state = "posted"
             await self.reservation.post(call, usd, len(images))
         elif under_way.is_unexecuted:

@@ -75,11 +75,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls."""
+    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls.
+
+    `takes_callback`: its submission has a parameter for an address to call back at.
+    """
 
     references: tuple[Picture, ...] = ()
     mask: Picture | None = None
     urls: tuple[str, ...] = ()
+    takes_callback: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,30 +135,40 @@ def _most_text(job: ImageJob) -> int:
     return len(job.prompt.encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By what a call is billed once it has brought something. `given` is µ$ of what it is given; nothing of the job."""
+
+    prices: Prices | None
+    quality: Quality | None
+    given: Decimal = Decimal(0)
+
+
+def terms(prices: Prices | None, job: ImageJob, fit: Fit) -> Terms:
+    """The terms of each call of this job."""
+    given = Decimal(0) if prices is None else _take(prices, job, text_tokens(job.prompt))
+    return Terms(prices, fit.quality, given)
+
+
 def bill(
-    prices: Prices | None,
-    job: ImageJob,
-    fit: Fit,
-    made: Sequence[Size],
-    *,
-    usage: Usage | None = None,
-    charged: Decimal | None = None,
+    terms: Terms, made: Sequence[Size], *, usage: Usage | None = None, charged: Decimal | None = None
 ) -> int | None:
     """What one call cost that brought images of the sizes `made`: by the upstream's own count where it gave one.
 
     `charged` is in the upstream's credits. None where the prices do not tell.
     """
+    prices = terms.prices
     if prices is None:
         return None
     if charged is not None and prices.per_thousand_credits is not None:
         return _round(charged * parse_usd(prices.per_thousand_credits) / 1000)
     if usage is not None and prices.per_million_tokens is not None:
         return _round(_count_tokens(prices.per_million_tokens, usage))
-    parts = [_make(prices, size, fit.quality or "medium") for size in made]
+    parts = [_make(prices, size, terms.quality or "medium") for size in made]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
-    return _round(sum(known, _take(prices, job, text_tokens(job.prompt))))
+    return _round(sum(known, terms.given))
 
 
 def tier_of(size: Size) -> Tier:

@@ -15,7 +15,7 @@ from gateway import allowance, errors
 from gateway.auth import Caller, store_away
 from gateway.errors import PublicError
 from gateway.fingerprint import Repeat
-from gateway.job import Call, ImageJob
+from gateway.job import Call, ImageJob, Ticket
 from gateway.pricing import Quote
 from gateway.routing import Plan
 from gateway.services import Services
@@ -33,6 +33,8 @@ from gateway.store.answers import (
     Verdict,
 )
 from gateway.store.backlog import Step
+from gateway.store.callrecord import CallNote
+from gateway.store.calls import Binding, say_note
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
 from gateway.store.windows import MICROSECONDS
@@ -88,17 +90,33 @@ class Reservation:
         self.price = price if price is None or self.price is None else max(price, self.price)
         return None
 
-    async def mark_sent(self, call: Call, quote: Quote | None, policy: Policy) -> None:
-        """Write a paid call down before its first byte. Raises PublicError: do not send."""
+    async def mark_sent(self, call: Call, quote: Quote | None, policy: Policy, note: CallNote) -> None:
+        """Write a paid call down before its first byte, with what finishes it elsewhere.
+
+        Raises PublicError: do not send.
+        """
         price = None if quote is None else quote.expected
+        words = (self.task, call.id, call.slots, price, self.fence, policy, say_note(note))
         try:
-            answer = await self._ledger.mark_sent(self.task, call.id, call.slots, price, self.fence, policy)
+            answer = await self._ledger.mark_sent(*words)
         except StoreUnavailable as error:
             # The mark may have been made: that it was not sent is the evidence which frees its slots again.
             await self.nack(call)
             raise store_away(error) from error
         if answer is not Verdict.HELD:
             raise _lost(answer)
+
+    async def keep_ticket(self, call: Call, note: CallNote, ticket: Ticket) -> None:
+        """Book the vendor's ticket: from here on any process can bring the call's pictures."""
+
+        async def bind() -> None:
+            bound = await self.services.calls.bind(self.task, call.id, note.upstream, note.credential, ticket)
+            if bound.binding is not Binding.BOUND:
+                _log.error(
+                    "a ticket is not this call's alone", call=call.id, ticket=ticket.id, found=bound.binding.value
+                )
+
+        await self.services.backlog.book(f"ticket {call.id}", bind)
 
     async def nack(self, call: Call) -> None:
         """Book the proof that a call was not accepted."""

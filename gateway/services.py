@@ -29,6 +29,7 @@ from gateway.spool import MemoryBudget, Spool
 from gateway.store.backlog import Backlog
 from gateway.store.batcher import Batcher
 from gateway.store.board import Board
+from gateway.store.calls import CallStore
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
 from gateway.store.drift import DriftBook
@@ -64,6 +65,7 @@ class Services:
     pulse_client: StoreClient
     batcher: Batcher
     ledger: Ledger
+    calls: CallStore
     keys: KeyStore
     operators: OperatorStore
     key_cache: KeyCache
@@ -193,8 +195,7 @@ def open_services(
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
-    witness = _open_witness(settings, accounting.lease)
-    history = History(batcher, redis, accounting)
+    witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
     recorder = Recorder(history.write)
     health = Health(TargetStore(batcher), catalogue.targets, lease_s=accounting.lease)
     return Services(
@@ -206,6 +207,7 @@ def open_services(
         pulse_client=pulse_client,
         batcher=batcher,
         ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
+        calls=CallStore(batcher, keeps_prompts=accounting.keep_prompts),
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),

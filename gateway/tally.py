@@ -19,6 +19,7 @@ from gateway.job import Call, Usage
 from gateway.receiving import Image
 from gateway.routing import Choice
 from gateway.sizes import Size
+from gateway.store.callrecord import CallNote
 from gateway.store.records import CallFact
 from gateway.verdict import Executed, Verdict
 
@@ -104,6 +105,7 @@ class UnderWay:
     choice: Choice
     call: Call
     permit: Permit
+    note: CallNote
     began: float = field(default_factory=time.monotonic)
     images: list[Image] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)

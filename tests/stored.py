@@ -10,6 +10,8 @@ from gateway.condition import Condition
 from gateway.datafolder import Secrets
 from gateway.document import Accounting
 from gateway.store.batcher import Batcher
+from gateway.store.callrecord import CallRecord
+from gateway.store.calls import CallStore
 from gateway.store.client import connect
 from gateway.store.history import History, Wanted
 from gateway.store.keys import KeyStore
@@ -120,3 +122,12 @@ async def read_everything(store_url: str) -> str:
         return "\n".join(found)
     finally:
         await redis.aclose()
+
+
+async def read_calls(store_url: str, calls: Sequence[str]) -> list[CallRecord]:
+    """What other processes know of some calls."""
+    batcher = Batcher(store_url)
+    try:
+        return list((await CallStore(batcher).read(calls)).values())
+    finally:
+        await batcher.aclose()

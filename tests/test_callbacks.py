@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.callbacks import TRUSTED_AFTER, Callbacks, Ear, Trust, open_callbacks
+from gateway.callbacks import TRUSTED_AFTER, Callbacks, Trust, open_callbacks
 from gateway.settings import Settings
 
 OURS = Callbacks("https://images.example.com/gw", b"s" * 32)
@@ -64,11 +64,3 @@ def test_trust_is_earned_and_lost() -> None:
     assert trust.is_earned
     trust.note(was_told=False)
     assert not trust.is_earned
-
-
-async def test_early_callback_is_kept() -> None:
-    """What comes before anybody waits for it is heard by who waits next, once."""
-    ear = Ear()
-    ear.told.set()
-    assert await ear.wait(5)
-    assert not await ear.wait(0)

@@ -92,14 +92,22 @@ class Ledger:
         answer = await self._spend("raise", task, say_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
 
-    async def mark_sent(
-        self, task: str, call: str, slots: Sequence[int], price: int | None, fence: int, policy: Policy = "presume"
+    async def mark_sent(  # noqa: PLR0913 (one script's arguments)
+        self,
+        task: str,
+        call: str,
+        slots: Sequence[int],
+        price: int | None,
+        fence: int,
+        policy: Policy = "presume",
+        note: str = "",
     ) -> Verdict:
         """Give free slots to a call, before its first byte. Only HELD allows it to be sent.
 
-        `policy` is what becomes of it if its worker dies before anybody knows how it ended.
+        `policy` is what becomes of it if its worker dies before anybody knows how it ended; `note` is what another
+        process needs to finish it, for `store.calls` to read.
         """
-        words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy)
+        words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy, note)
         return Verdict((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> Verdict:

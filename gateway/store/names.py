@@ -79,6 +79,16 @@ HOLD = Name(
     "store.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
 )
+CALL = Name(
+    "call",
+    "hash",
+    "two days after its last change",
+    "store.ledger",
+    "what another process needs to finish one paid call: its note, and the ticket, links, receipt or error that it got",
+)
+TICKET = Name(
+    "ticket", "string", "as long", "store.ledger", "task and call, by upstream, credential and the vendor's own id"
+)
 CLAIMS = Name(
     "claims",
     "sorted set",
@@ -161,6 +171,8 @@ NAMES = (
     RUNNING,
     LEASES,
     HOLD,
+    CALL,
+    TICKET,
     CLAIMS,
     IDEMPOTENCY,
     OPEN,

@@ -56,7 +56,7 @@ class Apiany:
         for url in urls:
             if isinstance(url, BaseException):
                 raise url
-        return Inputs(urls=tuple(url for url in urls if isinstance(url, str)))
+        return Inputs(urls=tuple(url for url in urls if isinstance(url, str)), takes_callback=True)
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
         if inputs.mask:

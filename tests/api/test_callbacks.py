@@ -160,6 +160,69 @@ def test_storm_does_not_become_polls(patient: Gateway) -> None:
     assert 2 <= len(patient.simulator.log("tasks")) <= 6
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset", "when": "after"},
+        {"kind": "reset", "when": "body"},
+        {"kind": "status", "status": 504, "html": True, "accepted": True},
+    ],
+    ids=lambda fault: fault["kind"] + str(fault.get("when", "")),
+)
+def test_callback_names_a_lost_ticket(told: Gateway, fault: dict[str, Any]) -> None:
+    """When the answer to a submission is lost, the callback says which task it became: the image is delivered."""
+    told.simulator.fault("latency", seconds=0.3)
+    told.simulator.fault(**fault, endpoint="generations")
+    answer = ask(told)
+    assert_bought_once(told, answer)
+    assert len(told.simulator.paid()) == 1
+
+
+def test_lost_ticket_that_nobody_names(gateways: Gateways) -> None:
+    """When no callback names it in time, the outcome is unknown, and nothing is bought again."""
+    gateway = gateways.open(settings=ON, upstreams={"apiany": {"timeouts": {"callback": 0.2}}})
+    gateway.simulator.fault("callback", count=0)
+    gateway.simulator.fault("reset", when="after", endpoint="generations")
+    answer = ask(gateway)
+    assert (answer.status_code, error_of(answer)["code"]) == (424, "upstream_outcome_unknown")
+    gateway.settle()
+    assert len(gateway.simulator.paid()) == 1
+    assert gateway.spent().usd_presumed > 0
+
+
+def test_doubt_is_told_at_once(told: Gateway) -> None:
+    """While callbacks are waited for, the breaker knows already that answers were lost, and opens after three."""
+    told.simulator.fault("callback", count=0, times=None)
+    told.simulator.fault("reset", when="after", endpoint="generations", times=3)
+    with ThreadPoolExecutor(3) as pool:
+        lost = [pool.submit(ask, told, prompt=f"cat {number}") for number in range(3)]
+        wait_until(lambda: told.conditions()[LABEL].breaker != "closed", "the breaker's opening")
+        assert not any(one.done() for one in lost)
+        tickets = {one["prompt"]: one["task_id"] for one in told.simulator.book()}
+        for one in told.simulator.log("generations"):
+            ticket = tickets[one["fields"]["prompt"]]
+            assert call_back(one["fields"]["callback_url"], f'{{"task_id": "{ticket}"}}'.encode()) == 200
+        assert {one.result().status_code for one in lost} == {200}
+
+
+def test_ticket_of_another_call_is_ignored(told: Gateway) -> None:
+    """A callback that names another call's ticket changes neither of the two."""
+    told.simulator.fault("latency", seconds=0.8, times=2)
+    told.simulator.fault("delay", seconds=0.5, when="after", endpoint="generations", skip=1)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, told, prompt="a cat")
+        (ticket,) = wait_until(lambda: [one["task_id"] for one in told.simulator.book()], "the first task")
+        second = pool.submit(ask, told, prompt="a dog")
+        (address,) = wait_until(lambda: addresses(told)[1:], "the second submission")
+        for body in (f'{{"task_id": "{ticket}"}}', '{"task_id": "a b"}', '{"task_id": ["x"]}', "[]"):
+            assert call_back(address, body.encode()) == 200
+        answers = [first.result(), second.result()]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["data"][0]["b64_json"] != answers[1].json()["data"][0]["b64_json"]
+    told.settle()
+    assert told.spent().usd_posted == told.booked()
+
+
 def test_forged_callback_is_not_read(told: Gateway) -> None:
     """An address that this gateway did not make is answered 404 before any of the body is there."""
     host, port = urlsplit(told.url).netloc.split(":")

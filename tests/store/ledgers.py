@@ -161,7 +161,7 @@ class Store:
 
 def _ask(pipe: Any, name: str) -> None:
     kind = name.split(":")[1]
-    if kind in {"window", "limits", "running", "hold"}:
+    if kind in {"window", "limits", "running", "hold", "call"}:
         pipe.hgetall(name)
     elif kind == "journal":
         pipe.xrange(name)

@@ -50,8 +50,25 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
         ("price", "10", {"0", ""}),
         ("fence", "1", set()),
         ("policy", "hold", set()),
+        ("note", "{}", {""}),
         *MEMORY,
     ],
+    "ticket": [
+        ("task", TASK, set()),
+        ("call", CALL, set()),
+        ("upstream", "apiany", LABELS - {""}),
+        ("credential", "main", LABELS - {""}),
+        ("ticket", "task-1", LABELS - {""} | {"9" * 400}),
+        ("path", "/v1/tasks/1", {""}),
+    ],
+    "keep": [
+        ("task", TASK, set()),
+        ("call", CALL, set()),
+        ("what", "receipt", set()),
+        ("text", "{}", set()),
+        ("former", "", {""}),
+    ],
+    "calls": [("calls", CALL, set())],
     "nack": [("task", TASK, set()), ("call", CALL, set())],
     "post": [("task", TASK, set()), ("call", CALL, set()), ("usd", "10", {"0"}), ("images", "1", {"0"})],
     "presume": [("task", TASK, set()), ("call", CALL, set()), ("fence", "1", set())],
@@ -146,7 +163,7 @@ async def test_odd_slots_are_refused(slots: str, ledger: Ledger, batcher: Batche
     await ledger.open(make_opening(1, images=2))
     before = store.read()
     with pytest.raises(ResponseError, match="INVALID slots"):
-        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "presume", "", "", "")
+        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "presume", "", "", "", "")
     assert store.read() == before
 
 

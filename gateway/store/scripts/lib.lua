@@ -8,6 +8,7 @@ local MOST_IMAGES = 1000
 local MINUTE = 60000000
 local WINDOW_KEPT_MS = 400 * 24 * 3600 * 1000
 local DAY_MS = 24 * 3600 * 1000
+local CALL_KEPT_MS = 2 * DAY_MS
 
 local function digits(number)
   return string.format('%.0f', number)
@@ -54,6 +55,12 @@ end
 local function optional(read, what, value, longest)
   if value == '' then return '' end
   return read(what, value, longest)
+end
+
+-- An object as JSON, which is kept as it is and read by Python alone.
+local function object(what, value)
+  if not value or #value > 65536 or not string.match(value, '^{.*}$') then invalid(what) end
+  return value
 end
 
 local function beat_of(what, value)
@@ -292,6 +299,12 @@ local function write_call(record, call)
   redis.call('HSET', NAME.hold .. ':' .. record.id, 'call:' .. call.id, table.concat({
     call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at, call.policy,
   }, ' '))
+end
+
+-- What another process needs to finish a call. Written as evidence comes, whoever owns the task.
+local function note_call(call, fields)
+  redis.call('HSET', NAME.call .. ':' .. call, unpack(fields))
+  redis.call('PEXPIRE', NAME.call .. ':' .. call, digits(CALL_KEPT_MS))
 end
 
 -- Takes what the call's slots hold; slots that went to another call meanwhile are not its own any more.

@@ -1,5 +1,6 @@
--- Gives free slots to one paid call, before its first byte. Only the answer `held` allows it to be sent.
--- now, task, call, slots, µ$ an image at this target or "", fence, policy, memory (3)
+-- Gives free slots to one paid call, before its first byte, and writes down what another process needs to finish it. Only
+-- the answer `held` allows it to be sent.
+-- now, task, call, slots, µ$ an image at this target or "", fence, policy, a note as JSON or "", memory (3)
 -- -> held | taken | underheld | conflict | void | presumed | posted | fenced, fence | closed | unknown
 --  | lost, epoch, now
 
@@ -11,7 +12,8 @@ local price = price_of(ARGV[5])
 local fence = integer('fence', ARGV[6], 1, LARGEST)
 local policy = ARGV[7]
 if policy ~= 'presume' and policy ~= 'release' and policy ~= 'hold' then invalid('policy') end
-local memory = read_memory(8)
+local note = optional(object, 'note', ARGV[8])
+local memory = read_memory(9)
 
 local lost = forgotten(now, memory)
 if lost then return lost end
@@ -40,4 +42,5 @@ write_call(record, {
   id = call, state = 'held', price = (price or 0) * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4],
   at = digits(now), policy = policy,
 })
+if note ~= '' then note_call(call, {'task', task, 'note', note}) end
 return {'held'}

@@ -1,0 +1,18 @@
+-- Evidence of what a call brought. What was kept first stands, unless whoever has something else names what it replaces.
+-- now, task, call, what (links, receipt, error), JSON, the JSON that it replaces or "" -> kept | other, JSON | unknown
+
+clock(ARGV[1])
+local task = id('task', ARGV[2])
+local call = id('call', ARGV[3])
+local what = ARGV[4]
+if what ~= 'links' and what ~= 'receipt' and what ~= 'error' then invalid('what') end
+local text = object('text', ARGV[5])
+local former = optional(object, 'former', ARGV[6])
+
+if redis.call('HEXISTS', NAME.hold .. ':' .. task, 'call:' .. call) == 0 then return {'unknown'} end
+local known = redis.call('HGET', NAME.call .. ':' .. call, what)
+-- Asked before: the reply was lost.
+if known == text then return {'kept'} end
+if known and known ~= former then return {'other', known} end
+note_call(call, {'task', task, what, text})
+return {'kept'}

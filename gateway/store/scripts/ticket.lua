@@ -1,0 +1,29 @@
+-- Evidence of the ticket that a vendor gave for a call, from whoever heard of it. A call has one ticket, and a ticket is one
+-- call's.
+-- now, task, call, upstream, credential, ticket, the path to ask at or ""
+-- -> bound | other, ticket (the call has that one) | taken, task, call (it is that one's) | unknown
+
+clock(ARGV[1])
+local task = id('task', ARGV[2])
+local call = id('call', ARGV[3])
+local place = NAME.ticket .. ':' .. label('upstream', ARGV[4], 100) .. ':' .. label('credential', ARGV[5], 100)
+local ticket = label('ticket', ARGV[6], 512)
+local path = ARGV[7]
+if not path or #path > 1000 or not (path == '' or string.match(path, '^/%C*$')) then invalid('path') end
+
+if redis.call('HEXISTS', NAME.hold .. ':' .. task, 'call:' .. call) == 0 then return {'unknown'} end
+local known = redis.call('HGET', NAME.call .. ':' .. call, 'ticket')
+if known then
+  -- Asked before, or heard by another way.
+  if known == ticket then return {'bound'} end
+  return {'other', known}
+end
+local holder = redis.call('GET', place .. ':' .. ticket)
+if holder and holder ~= task .. ' ' .. call then
+  local other_task, other_call = string.match(holder, '^(%S+) (%S+)$')
+  return {'taken', other_task, other_call}
+end
+
+redis.call('SET', place .. ':' .. ticket, task .. ' ' .. call, 'PX', digits(CALL_KEPT_MS))
+note_call(call, {'task', task, 'ticket', ticket, 'path', path})
+return {'bound'}
