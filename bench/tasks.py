@@ -38,7 +38,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", type=int, default=2000, help="tasks open at once (2000)")
     parser.add_argument("--seconds", type=float, default=40, help="seconds that each picture takes (40)")
-    parser.add_argument("--over", type=float, default=20, help="seconds over which the requests arrive (20)")
+    parser.add_argument("--over", type=float, default=30, help="seconds over which the requests arrive (30)")
     parser.add_argument("--only", default="", help="only the way of this name: " + ", ".join(WAYS))
     parser.add_argument("--no-write", action="store_true", help="leave bench/results as it is")
 

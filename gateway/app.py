@@ -11,13 +11,14 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import __version__, catalog, heap, tasks
+from gateway import __version__, catalog, heap, hearing, tasks
 from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
 from gateway.api import artifacts, callbacks, health, images, key, models
@@ -171,6 +172,7 @@ def _pace(services: Services) -> Pace:
     return Pace(
         call_timeout_s=max((each.connect + each.call for each in times), default=0),
         lease_s=services.catalogue.document.accounting.lease,
+        hopes=partial(hearing.hopes, services),
     )
 
 

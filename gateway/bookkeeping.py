@@ -7,7 +7,7 @@ sent is settled by its policy once its answer can no longer come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,7 +20,15 @@ from gateway.store.windows import MICROSECONDS
 _MOST = 1000
 """Tasks that a step looks at. Those that are held for an operator come first, and must not hide the others."""
 
+Hopes = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
+"""The calls among these that may still be told of, with the seconds from their mark until when."""
+
 _log = structlog.get_logger(__name__)
+
+
+async def no_hope(calls: Sequence[str]) -> Mapping[str, float]:
+    """Where nobody calls back."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class Pace:
     """Above a lease, for which nobody adopts anything after the store was away: its owners could not renew either."""
     fold_every_s: float = 60.0
     retention: Retention = field(default_factory=Retention)
+    hopes: Hopes = no_hope
 
     @property
     def lease_us(self) -> int:
@@ -163,8 +172,10 @@ class Bookkeeping:
             await self._settle_calls(hold, now)
 
     async def _settle_calls(self, hold: Hold, now: int) -> None:
-        for call in hold.calls:
-            if call.state is Verdict.HELD and call.marked + self._pace.answer_us <= now:
+        due = [one for one in hold.calls if one.state is Verdict.HELD and one.marked + self._pace.answer_us <= now]
+        hopes = await self._pace.hopes([call.call for call in due]) if due else {}
+        for call in due:
+            if call.marked + round(hopes.get(call.call, 0) * MICROSECONDS) <= now:
                 await self._decide(hold, call)
 
     async def _decide(self, hold: Hold, call: HeldCall) -> None:

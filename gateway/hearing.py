@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +80,22 @@ def hear(services: Services, target: Target, call: Call) -> Iterator[Ear]:
 
     with services.board.heed(call.id) as told:
         yield Ear(told, services.callbacks.trust_of(target.label), look)
+
+
+async def hopes(services: Services, calls: Sequence[str]) -> dict[str, float]:
+    """The calls among these whose ticket a callback may still name, with the seconds from their mark until when.
+
+    Raises StoreUnavailable.
+    """
+    if services.callbacks is None:
+        return {}
+    limits = {target.label: target.config.timeouts.callback for target in services.catalogue.targets}
+    found = await services.calls.read(calls)
+    return {
+        one.id: limits.get(one.note.target, 0.0)
+        for one in found.values()
+        if one.note is not None and one.note.is_called_back and one.ticket is None
+    }
 
 
 async def record(services: Services, kind: str, task: str, call: str, document: Any) -> None:

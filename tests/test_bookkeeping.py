@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -89,6 +90,21 @@ async def test_heir_presumes_after_timeout(ledger: Ledger, clock: Clock, store: 
     assert (await show(ledger)).calls[0].state is Verdict.PRESUMED
     await live(heir, clock, 2)
     assert store.window("everyone", "total") == {"usd_presumed": 10, "images_presumed": 1}
+
+
+async def test_heir_waits_for_a_callback(ledger: Ledger, clock: Clock) -> None:
+    """A call that a callback may still tell of is presumed paid only when that can no longer come."""
+
+    async def hopes(calls: Sequence[str]) -> dict[str, float]:
+        return dict.fromkeys(calls, 20.0)
+
+    await bequeath(ledger)
+    heir = Bookkeeping(ledger, HEIR, replace(PACE, hopes=hopes))
+    await heir.step()
+    await live(heir, clock, 19)
+    assert (await show(ledger)).calls[0].state is Verdict.HELD
+    await live(heir, clock, 1)
+    assert (await show(ledger)).calls[0].state is Verdict.PRESUMED
 
 
 @pytest.mark.parametrize(("policy", "usd_held", "state"), [("release", 0, "void"), ("hold", 10, "held")])
