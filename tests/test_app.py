@@ -16,7 +16,7 @@ def test_stop_right_after_a_start(gateway: Gateway) -> None:
 
     async def live_shortly() -> None:
         async with asyncio.timeout(60):
-            for step in range(20):
+            for step in range(8):
                 await live_for(step * 0.0005)
 
     asyncio.run(live_shortly())
