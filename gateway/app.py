@@ -11,14 +11,13 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import __version__, catalog, heap, hearing, tasks
+from gateway import __version__, catalog, concluding, heap, tasks
 from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
 from gateway.api import artifacts, callbacks, health, images, key, models
@@ -29,12 +28,13 @@ from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
 from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.caretaking import Caretaker
+from gateway.collecting import Collector
 from gateway.datafolder import Secrets
+from gateway.lifelines import Lifelines
 from gateway.services import Services, open_services
 from gateway.settings import Settings
 from gateway.store.client import StoreUnavailable as RedisAway
 from gateway.store.gaps import Gaps
-from gateway.store.records import describe_hold
 
 SWEEP_EVERY_S = 300.0
 
@@ -116,13 +116,16 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     """From the first step to the last: what runs beside the requests, and what must end before the process does."""
     services: Services = app.state.services
     await asyncio.to_thread(_clear_spools, services.spool_folder)
+    collector = Collector(services)
+    lifelines = Lifelines(services.settings.data_dir / "workers", services.worker)
+    await asyncio.to_thread(lifelines.tie)
     bookkeeping = Bookkeeping(
         services.ledger,
         services.worker,
         _pace(services),
         runs=lambda task: _runs(services, task),
-        remember=lambda hold: services.recorder.note(describe_hold(hold)),
-        conclude=lambda hold: tasks.conclude(services, hold),
+        heirs=collector,
+        lifelines=lifelines,
     )
     await bookkeeping.start()
     caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
@@ -139,7 +142,9 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         _log.error("tasks were cut off at the end of the drain", tasks=left)
     await caretaker.stop()
     await bookkeeping.stop()
+    await collector.stop()
     await services.close()
+    lifelines.cut()
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:
@@ -172,7 +177,6 @@ def _pace(services: Services) -> Pace:
     return Pace(
         call_timeout_s=max((each.connect + each.call for each in times), default=0),
         lease_s=services.catalogue.document.accounting.lease,
-        hopes=partial(hearing.hopes, services),
     )
 
 
@@ -208,7 +212,13 @@ async def _trim(services: Services) -> None:
 
 async def _fill_gaps(services: Services) -> None:
     """Tell the history of paid work whose process died before it could."""
-    gaps = Gaps(services.redis, services.ledger, services.history, services.recorder.note)
+    gaps = Gaps(
+        services.redis,
+        services.ledger,
+        services.history,
+        services.recorder.note,
+        describe=lambda hold: concluding.describe(services, hold),
+    )
     while True:
         await asyncio.sleep(GAPS_EVERY_S)
         try:

@@ -7,11 +7,13 @@ sent is settled by its policy once its answer can no longer come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import structlog
 
+from gateway.lifelines import Lifelines
 from gateway.store.answers import HeldCall, Hold, LedgerLost, Retention, Verdict
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
@@ -20,15 +22,10 @@ from gateway.store.windows import MICROSECONDS
 _MOST = 1000
 """Tasks that a step looks at. Those that are held for an operator come first, and must not hide the others."""
 
-Hopes = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
-"""The calls among these that may still be told of, with the seconds from their mark until when."""
+_REMEMBERED_US = 86_400 * MICROSECONDS
+"""For how long a worker's end is known after it."""
 
 _log = structlog.get_logger(__name__)
-
-
-async def no_hope(calls: Sequence[str]) -> Mapping[str, float]:
-    """Where nobody calls back."""
-    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,6 @@ class Pace:
     """Above a lease, for which nobody adopts anything after the store was away: its owners could not renew either."""
     fold_every_s: float = 60.0
     retention: Retention = field(default_factory=Retention)
-    hopes: Hopes = no_hope
 
     @property
     def lease_us(self) -> int:
@@ -53,11 +49,26 @@ class Pace:
         return round((self.call_timeout_s + self.lease_s) * MICROSECONDS)
 
 
+class Heirs:
+    """What becomes of tasks whose worker is gone. These leave all to time; those of `collecting` do not."""
+
+    async def collect(self, hold: Hold) -> Collection[str]:
+        """Begin to bring what its calls made, where that is not under way; the calls that will settle by that."""
+        return ()
+
+    async def give_up(self, hold: Hold, call: HeldCall) -> None:
+        """Nobody will know what became of a call."""
+
+    async def tell(self, hold: Hold) -> None:
+        """It was taken over, or one of its calls was settled."""
+
+    async def tell_ended(self, holds: Sequence[Hold]) -> None:
+        """Their workers settled them, and may have died before they could say how."""
+
+
 class Bookkeeping:
     """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself,
     however long a vendor takes for it.
-
-    `remember` and `conclude` are handed what becomes of tasks that nobody else will tell of.
     """
 
     def __init__(
@@ -66,12 +77,14 @@ class Bookkeeping:
         worker: str,
         pace: Pace,
         runs: Callable[[str], bool] = lambda _: False,
-        remember: Callable[[Hold], None] = lambda _: None,
-        conclude: Callable[[Hold], Awaitable[None]] | None = None,
+        heirs: Heirs | None = None,
+        lifelines: Lifelines | None = None,
     ) -> None:
+        self._lifelines = lifelines
+        self._dead: set[str] = set()
         self._ledger = ledger
-        self._conclude = conclude
-        self._remember = remember
+        self._heirs = heirs or Heirs()
+        self._inherited: set[str] = set()
         self._worker = worker
         self._pace = pace
         self._runs = runs
@@ -80,11 +93,15 @@ class Bookkeeping:
         self._is_away = False
         self._adopts_from: int | None = None
         self._folds_from = 0
+        self._told_to = 0
         self._epoch = ""
 
     async def start(self) -> None:
         """Take the lease, without which nothing can be opened, and keep it. Redis may be away."""
-        await self._renew()
+        if await self._renew() is not None:
+            # Before the first request, which may be for a picture that one of them has paid for.
+            with suppress(StoreUnavailable):
+                await self._bury()
         self._running = asyncio.create_task(self._run(), name="bookkeeping")
 
     async def stop(self) -> None:
@@ -100,8 +117,12 @@ class Bookkeeping:
             return
         try:
             await self._fold(now)
-            if self._adopts_from is not None and now >= self._adopts_from:
-                await self._adopt()
+            await self._bury()
+            may_adopt = self._adopts_from is not None and now >= self._adopts_from
+            if may_adopt or self._dead:
+                await self._adopt(None if may_adopt else self._dead)
+                await self._tell_ended(now)
+            await self._tend(now)
             await self._settle(now)
         except StoreUnavailable as error:
             self._lose(error)
@@ -150,37 +171,69 @@ class Bookkeeping:
         await self._ledger.fold(self._pace.retention)
         self._folds_from = now + round(self._pace.fold_every_s * MICROSECONDS)
 
-    async def _adopt(self) -> None:
-        """What an owner that is gone has not sent is released; what it has sent is ours to wait for."""
+    async def _bury(self) -> None:
+        """End the leases of this instance's own dead: there is proof, so nobody waits for a lease to end."""
+        dead = self._lifelines.find_dead() if self._lifelines else []
+        if self._lifelines is None or not dead:
+            return
+        await self._ledger.retire(dead)
+        self._lifelines.forget(dead)
+        self._dead.update(dead)
+        _log.warning("workers of this instance are gone", workers=dead)
+
+    async def _adopt(self, only: Collection[str] | None = None) -> None:
+        """What an owner that is gone has not sent is released; what it has sent is ours to bring, or to wait for."""
         for hold in await self._ledger.orphans():
+            if only is not None and hold.worker not in only:
+                continue
             fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
             # Somebody else was faster, or the owner has come back.
             if isinstance(fence, Verdict):
                 continue
-            await self._ledger.close(hold.task, fence)
+            self._inherited.add(hold.task)
+            in_hand = await self._heirs.collect(replace(hold, worker=self._worker, fence=fence))
+            await self._ledger.close(hold.task, fence, "collect" if in_hand else "")
             sent = [call.call for call in hold.calls if call.state is Verdict.HELD]
             _log.warning("took over a task whose worker is gone", task=hold.task, worker=hold.worker, calls=sent)
             await self._tell(hold.task)
 
+    async def _tell_ended(self, now: int) -> None:
+        """Once for each worker that died: what it had closed, and perhaps not told of."""
+        left = await self._ledger.left(self._told_to or max(1, now - _REMEMBERED_US), _MOST)
+        if left:
+            await self._heirs.tell_ended(left)
+        self._told_to = now
+
+    async def _tend(self, now: int) -> None:
+        """See that what was taken over goes on, and settle what it waits for in vain."""
+        for hold in await self._ledger.show_all(sorted(self._inherited)):
+            if hold.worker != self._worker or hold.is_over:
+                # Whoever settled its last call may have been kept from telling it.
+                await self._heirs.tell(hold)
+                self._inherited.discard(hold.task)
+                continue
+            in_hand = await self._heirs.collect(hold)
+            await self._settle_calls(hold, now, in_hand)
+
     async def _settle(self, now: int) -> None:
         for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us, _MOST):
-            if self._runs(hold.task):
+            if self._runs(hold.task) or hold.task in self._inherited:
                 continue
             if hold.is_open:
                 # Its end could not be written down, for Redis was away.
                 await self._ledger.close(hold.task, hold.fence)
             await self._settle_calls(hold, now)
 
-    async def _settle_calls(self, hold: Hold, now: int) -> None:
-        due = [one for one in hold.calls if one.state is Verdict.HELD and one.marked + self._pace.answer_us <= now]
-        hopes = await self._pace.hopes([call.call for call in due]) if due else {}
-        for call in due:
-            if call.marked + round(hopes.get(call.call, 0) * MICROSECONDS) <= now:
+    async def _settle_calls(self, hold: Hold, now: int, in_hand: Collection[str] = ()) -> None:
+        for call in hold.calls:
+            is_overdue = call.marked + self._pace.answer_us <= now and call.call not in in_hand
+            if call.state is Verdict.HELD and is_overdue:
                 await self._decide(hold, call)
 
     async def _decide(self, hold: Hold, call: HeldCall) -> None:
         if call.policy == "hold":
             return
+        await self._heirs.give_up(hold, call)
         if call.policy == "release":
             await self._ledger.nack(hold.task, call.call)
         else:
@@ -190,6 +243,4 @@ class Bookkeeping:
 
     async def _tell(self, task: str) -> None:
         if found := await self._ledger.show(task):
-            self._remember(found)
-            if self._conclude is not None:
-                await self._conclude(found)
+            await self._heirs.tell(found)

@@ -27,12 +27,12 @@ _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
 Sleep = Callable[[float], Awaitable[None]]
-Keep = Callable[[Ticket], Awaitable[None]]
+Keep = Callable[[Ticket | Answer], Awaitable[None]]
 Doubt = Callable[[Verdict], None]
 
 
-async def forget(ticket: Ticket) -> None:
-    """What becomes of a ticket that nobody else is to follow."""
+async def forget(told: Ticket | Answer) -> None:
+    """What becomes of a ticket, or of links, that nobody else is to follow."""
 
 
 def accept(verdict: Verdict) -> None:
@@ -52,7 +52,8 @@ class Made:
 class Bridge:
     """One target's adapter with the clock, the fetcher and the ear for callbacks that one call needs.
 
-    `keep` hears of a ticket before it is followed, `doubt` of an answer that was lost while a callback may still come.
+    `keep` hears of a ticket before it is followed, and of an answer while its links are; `doubt` of an answer that was
+    lost while a callback may still come.
     """
 
     target: Target
@@ -68,13 +69,25 @@ class Bridge:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
         first = await self._submit(call, inputs, spool)
         if isinstance(first, Answer):
-            return _make(first, await self._collect_all(first.images, spool))
+            made, _ = await asyncio.gather(self.collect(first, spool), self.keep(first))
+            return made
         await self.keep(first)
-        answer = await self._follow(first, spool, self.rhythm)
+        return await self.resume(first, spool, self.rhythm)
+
+    async def resume(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Made:
+        """Bring what a ticket promises, whoever got it; `within` is in place of the upstream's seconds.
+
+        Raises CallFailed.
+        """
+        answer = await self._follow(ticket, spool, rhythm, within)
         got = await self._collect_all(answer.images, spool)
         if any(isinstance(one, Failure) for one in got):
-            got = await self._collect_anew(first, got, spool)
+            got = await self._collect_anew(ticket, got, spool)
         return _make(answer, got)
+
+    async def collect(self, answer: Answer, spool: Spool) -> Made:
+        """Bring the pictures of an answer, whoever got it."""
+        return _make(answer, await self._collect_all(answer.images, spool))
 
     async def _submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
         """The paid POST, once; if its answer is lost, the ticket may come by a callback."""
@@ -90,10 +103,10 @@ class Bridge:
                 raise
             return ticket
 
-    async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm) -> Answer:
+    async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Answer:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limits.task
+        deadline = loop.time() + (limits.task if within is None else within)
         missing_since = None
         least, was_told = 0.0, False
         for wait in rhythm.waits(limits.poll_every):

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from gateway import condition, errors, fanout, health, pricing
-from gateway.artifacts.links import link
+from gateway import condition, errors, fanout, health
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
+from gateway.intake import Intake
 from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
-from gateway.receiving import Image, Promise, Receiver
 from gateway.routing import Choice, Plan
 from gateway.sending import Sender
 from gateway.services import Services
-from gateway.spool import Blob, Spool, StorageFullError
+from gateway.spool import Spool, StorageFullError
 from gateway.store.records import CallFact, PassedBy, Settled
 from gateway.store.targets import Report as CallReport
+from gateway.store.taskrecord import Made
 from gateway.tally import Tally, UnderWay, choose_error, describe_sizes, kept_away
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
 from gateway.waiting import Patience
@@ -33,7 +33,7 @@ from gateway.waiting import Patience
 PAUSE = 0.3
 """Seconds before a target that could not be reached is asked once more."""
 
-Report = Callable[[Image], None]
+Report = Callable[[Made], None]
 Entry = tuple[Call, Permit]
 
 _log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class Outcome:
     `calls` counts those that an upstream may have executed; `facts` tells of every one, `passed_by` of who had none.
     """
 
-    images: tuple[Image, ...] = ()
+    images: tuple[Made, ...] = ()
     usage: Usage | None = None
     calls: int = 0
     upstreams: tuple[str, ...] = ()
@@ -253,65 +253,34 @@ class Delivery:
         tally.calls += 1
         tally.usages.append(made.usage)
         tally.dropped.update(dict.fromkeys(choice.fit.dropped))
-        under_way.usage, under_way.credits = made.usage, made.credits
-        for slot, (got, revised_prompt) in zip(call.slots, made.pictures, strict=False):
-            taken = got if isinstance(got, Failure) else await self._receive(got, choice, slot)
-            if isinstance(taken, Failure):
-                under_way.verdicts.append(self._judge(choice, taken, tally, [slot]))
-                continue
-            usage = made.usage if slot == call.slots[-1] else None
-            under_way.images.append(replace(taken, revised_prompt=revised_prompt, usage=usage))
-            if taken.is_withheld:
-                under_way.verdicts.append(self._judge(choice, self._describe_withheld(taken, choice), tally, [slot]))
-        if missing := list(call.slots[len(made.pictures) :]):
-            # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
-            few = Failure("body", message=f"{len(made.pictures)} of {call.n} images came")
-            under_way.verdicts.append(self._judge(choice, few, tally, missing))
-
-    async def _receive(self, blob: Blob, choice: Choice, slot: int) -> Image | Failure:
-        """One picture's trouble must not take the others, which are paid."""
-        promise = Promise(choice.fit.made, choice.other_size)
-        receiver = Receiver(self.services.darkroom, self.services.artifacts)
-        try:
-            artifact, made = await receiver.receive(blob, self.job, self.spool, promise)
-        except CallFailed as failed:
-            return failed.failure
-        except Exception as error:  # noqa: BLE001 (the same)
-            _log.exception("a picture could not be taken in")
-            return Failure("collect", message=type(error).__name__)
-        image = Image(slot, artifact, made, choice.target.upstream, choice.target.label)
-        if not promise.is_broken_by(made):
-            return image
-        self.services.drift.note(choice.target.upstream, "made", "size", f"{promise.size} became {made}")
-        return replace(image, is_withheld=promise.other_size == "refuse")
-
-    def _describe_withheld(self, image: Image, choice: Choice) -> Failure:
-        where = link(image.artifact.id, image.artifact.expires, self.services.signing_key)
-        return Failure("body", message=f"it made {image.made} in place of {choice.fit.made}, which is kept at {where}")
+        intake = Intake(self.services, self.reservation.task, call.id, under_way.note, self.spool)
+        taken = await intake.take(made)
+        under_way.receipt = taken.receipt
+        for slots, failure in taken.troubles:
+            under_way.verdicts.append(self._judge(choice, failure, tally, list(slots)))
 
     async def _settle(self, under_way: UnderWay, tally: Tally) -> CallReport:
         """Book what the call cost, then hand its images out: what a caller has is always paid for.
 
         Answers what the call says of its target."""
-        choice, call = under_way.choice, under_way.call
-        images = [image for image in under_way.images if not image.is_withheld]
-        made = [image.made for image in under_way.images]
+        choice, call, receipt = under_way.choice, under_way.call, under_way.receipt
+        policy = choice.target.config.unknown_outcome
+        images: tuple[Made, ...] = ()
         usd: int | None = 0
         state: Settled = "void"
-        if made:
-            usd = pricing.bill(under_way.note.terms, made, usage=under_way.usage, charged=under_way.credits)
-            state = "posted"
+        if receipt:
+            images, usd, state = receipt.images, receipt.usd, "posted"
             await self.reservation.post(call, usd, len(images))
         elif under_way.is_unexecuted:
             await self.reservation.nack(call)
         else:
-            state = _GIVEN_UP[choice.target.config.unknown_outcome]
-            usd = await self.reservation.give_up(call, choice.quote, choice.target.config.unknown_outcome)
-        for index, image in enumerate(images):
-            paid = replace(image, usd=share(usd, index, len(images)))
-            tally.images[image.slot] = paid
-            tally.open.remove(image.slot)
-            self.report(paid)
+            state = _GIVEN_UP[policy]
+            usd = await self.reservation.give_up(call, choice.quote, policy)
+        for made in images:
+            tally.images[made.slot] = made
+            tally.open.remove(made.slot)
+            self.report(made)
+        sizes = receipt.sizes if receipt else []
         seconds = time.monotonic() - under_way.began
         tally.facts.append(
             CallFact(
@@ -324,12 +293,12 @@ class Delivery:
                 images=len(images),
                 usd=usd,
                 state=state,
-                **describe_sizes(choice, made),
+                **describe_sizes(choice, sizes),
             )
         )
         presumed = (usd or 0) if state == "presumed" else 0
         return health.report_call(
-            choice.fit, choice.target, under_way.verdicts, images=len(made), seconds=seconds, presumed=presumed
+            choice.fit, choice.target, under_way.verdicts, images=len(sizes), seconds=seconds, presumed=presumed
         )
 
     def _judge(
@@ -391,8 +360,3 @@ def raise_first(ends: Sequence[BaseException | None]) -> None:
     for end in ends:
         if end is not None:
             raise end
-
-
-def share(usd: int | None, index: int, count: int) -> int | None:
-    """One image's part of a bill; the parts add up to the whole."""
-    return None if usd is None else usd // count + (index < usd % count)

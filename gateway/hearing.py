@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ import structlog
 
 from gateway.callbacks import Trust
 from gateway.catalog import Target
-from gateway.job import Call, Ticket
+from gateway.job import Ticket
 from gateway.services import Services
 from gateway.store.calls import Binding
 from gateway.store.client import StoreUnavailable
@@ -66,36 +66,20 @@ class Ear:
 
 
 @contextmanager
-def hear(services: Services, target: Target, call: Call) -> Iterator[Ear]:
+def hear(services: Services, target: Target, call: str, *, is_called_back: bool) -> Iterator[Ear]:
     """An ear for a call, from before it is sent: a callback may be faster than the answer to the submission."""
-    if services.callbacks is None or call.callback_url is None:
+    if services.callbacks is None or not is_called_back:
         yield Ear()
         return
 
     async def look() -> Ticket | None:
         with suppress(StoreUnavailable):
-            found = (await services.calls.read([call.id])).get(call.id)
+            found = (await services.calls.read([call])).get(call)
             return found.ticket if found else None
         return None
 
-    with services.board.heed(call.id) as told:
+    with services.board.heed(call) as told:
         yield Ear(told, services.callbacks.trust_of(target.label), look)
-
-
-async def hopes(services: Services, calls: Sequence[str]) -> dict[str, float]:
-    """The calls among these whose ticket a callback may still name, with the seconds from their mark until when.
-
-    Raises StoreUnavailable.
-    """
-    if services.callbacks is None:
-        return {}
-    limits = {target.label: target.config.timeouts.callback for target in services.catalogue.targets}
-    found = await services.calls.read(calls)
-    return {
-        one.id: limits.get(one.note.target, 0.0)
-        for one in found.values()
-        if one.note is not None and one.note.is_called_back and one.ticket is None
-    }
 
 
 async def record(services: Services, kind: str, task: str, call: str, document: Any) -> None:

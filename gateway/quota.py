@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -15,7 +16,7 @@ from gateway import allowance, errors
 from gateway.auth import Caller, store_away
 from gateway.errors import PublicError
 from gateway.fingerprint import Repeat
-from gateway.job import Call, ImageJob, Ticket
+from gateway.job import Answer, Call, ImageJob, Ticket
 from gateway.pricing import Quote
 from gateway.routing import Plan
 from gateway.services import Services
@@ -33,7 +34,7 @@ from gateway.store.answers import (
     Verdict,
 )
 from gateway.store.backlog import Step
-from gateway.store.callrecord import CallNote
+from gateway.store.callrecord import CallNote, Links
 from gateway.store.calls import Binding, say_note
 from gateway.store.client import StoreUnavailable
 from gateway.store.ledger import Ledger
@@ -106,17 +107,19 @@ class Reservation:
         if answer is not Verdict.HELD:
             raise _lost(answer)
 
-    async def keep_ticket(self, call: Call, note: CallNote, ticket: Ticket) -> None:
-        """Book the vendor's ticket: from here on any process can bring the call's pictures."""
+    async def keep(self, call: Call, note: CallNote, told: Ticket | Answer) -> None:
+        """Book the vendor's ticket, or its links: from here on any process can bring the call's pictures."""
+        calls = self.services.calls
 
-        async def bind() -> None:
-            bound = await self.services.calls.bind(self.task, call.id, note.upstream, note.credential, ticket)
+        async def bind(ticket: Ticket) -> None:
+            bound = await calls.bind(self.task, call.id, note.upstream, note.credential, ticket)
             if bound.binding is not Binding.BOUND:
-                _log.error(
-                    "a ticket is not this call's alone", call=call.id, ticket=ticket.id, found=bound.binding.value
-                )
+                _log.error("a ticket is not this call's alone", call=call.id, ticket=ticket.id, found=bound.stands)
 
-        await self.services.backlog.book(f"ticket {call.id}", bind)
+        if isinstance(told, Ticket):
+            await self.services.backlog.book(f"ticket {call.id}", partial(bind, told))
+        elif links := Links.of(told):
+            await self.services.backlog.book(f"links {call.id}", partial(calls.keep_links, self.task, call.id, links))
 
     async def nack(self, call: Call) -> None:
         """Book the proof that a call was not accepted."""

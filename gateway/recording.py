@@ -89,12 +89,12 @@ def describe_work(note: Note, reservation: Reservation, plan: Plan, outcome: Out
     record = note.to_record(record_id(reservation.task))
     if record.error is None and outcome.error is not None:
         record = record.model_copy(update={"error": outcome.error.code})
-    price, made = reservation.price, [image.artifact for image in outcome.images]
+    price, made = reservation.price, outcome.images
     return record.model_copy(
         update={
             "task": reservation.task,
             "calls": outcome.facts,
-            "sizes_made": tuple(f"{one.width}x{one.height}" for one in made),
+            "sizes_made": tuple(one.size for one in made),
             "quality_sent": _find_quality(plan, outcome),
             "n_delivered": len(made),
             "price_held": None if price is None else price * reservation.images,

@@ -50,13 +50,13 @@ class Sender:
             # The breaker must hear of it now, and those calls need the place that are answered.
             services.door.finish(under_way.permit, health.report_failure(verdict, target))
 
-        with hear(services, target, call) as ear:
+        with hear(services, target, call.id, is_called_back=call.callback_url is not None) as ear:
             yield Bridge(
                 target,
                 services.upstreams[target.label],
                 services.fetcher,
                 Rhythm.of(services.health.latency(choice.fit, target), is_told=ear.trust.is_earned),
                 ear,
-                keep=partial(self.reservation.keep_ticket, call, under_way.note),
+                keep=partial(self.reservation.keep, call, under_way.note),
                 doubt=doubt,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from gateway import errors
@@ -16,11 +15,11 @@ from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
 from gateway.job import Call, Usage
-from gateway.receiving import Image
 from gateway.routing import Choice
 from gateway.sizes import Size
-from gateway.store.callrecord import CallNote
+from gateway.store.callrecord import CallNote, Receipt
 from gateway.store.records import CallFact, PassedBy
+from gateway.store.taskrecord import Made
 from gateway.verdict import Executed, Verdict
 
 _ONCE = frozenset({"unsent", "task_failed"})
@@ -37,7 +36,7 @@ class Tally:
     open: list[int]
     choices: tuple[Choice, ...] = ()
     sent: dict[int, int] = field(default_factory=dict)
-    images: dict[int, Image] = field(default_factory=dict)
+    images: dict[int, Made] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     usages: list[Usage | None] = field(default_factory=list)
     dropped: dict[str, None] = field(default_factory=dict)
@@ -117,14 +116,12 @@ class UnderWay:
     permit: Permit
     note: CallNote
     began: float = field(default_factory=time.monotonic)
-    images: list[Image] = field(default_factory=list)
+    receipt: Receipt | None = None
     verdicts: list[Verdict] = field(default_factory=list)
-    usage: Usage | None = None
-    credits: Decimal | None = None
 
     @property
     def is_unexecuted(self) -> bool:
-        return not self.images and all(one.executed is Executed.NO for one in self.verdicts)
+        return self.receipt is None and all(one.executed is Executed.NO for one in self.verdicts)
 
 
 def kept_away(error: PublicError) -> Verdict:

@@ -23,11 +23,10 @@ from gateway.fingerprint import Repeat
 from gateway.ids import new_id
 from gateway.job import ImageJob, Usage
 from gateway.quota import Reservation
-from gateway.receiving import Image
 from gateway.routing import Plan
 from gateway.services import Services
 from gateway.spool import Spool
-from gateway.store.answers import Hold, Joined, Verdict
+from gateway.store.answers import Joined, Verdict
 from gateway.store.client import StoreUnavailable
 from gateway.store.taskrecord import End, Made, Promise, ResponseFormat, TaskRecord
 
@@ -99,11 +98,13 @@ class Task:
     record: TaskRecord
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def report(self, image: Image) -> None:
+    def report(self, made: Made) -> None:
         """An image is stored and paid for."""
-        made = describe_image(self.plan, image)
         self.record = self.record.with_image(made)
         self.services.board.post(self.record)
+        if len(self.record.images) == self.record.promise.n:
+            # The end, which is written with all images, is next.
+            return
         writing = asyncio.create_task(self._write(made))
         self.writing.add(writing)
         writing.add_done_callback(self.writing.discard)
@@ -129,6 +130,7 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
     reservation, plan = found
     promise = Promise(
         key=caller.key.id,
+        key_name=caller.key.name,
         operation=job.operation,
         model=wish.model,
         n=job.n,
@@ -185,36 +187,7 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
         return record
     error = errors.TaskCanceled("The task was canceled before anything was sent for it.")
     ended = record.with_end(End(status="canceled", completed=int(time.time()), error=error.to_facts()))
-    return ended.with_end(await services.task_store.end(ended))
-
-
-async def conclude(services: Services, hold: Hold) -> None:
-    """End the record of a task whose worker is gone, once the ledger waits for nothing. Raises StoreUnavailable."""
-    if not hold.is_over:
-        return
-    promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // 1_000_000)
-    record = await services.task_store.read(hold.task) or TaskRecord(id=hold.task, promise=promise)
-    if record.end is not None:
-        return
-    sent = [call for call in hold.calls if call.state is not Verdict.VOID]
-    error: PublicError = errors.UpstreamUnavailable(
-        "The gateway's process ended before anything was sent; nothing was billed.", retry_after=1
-    )
-    if sent:
-        error = errors.UpstreamOutcomeUnknown(
-            "The gateway's process ended while the request was out: it may have been billed, so it is not sent again.",
-            should_retry=False,
-        )
-    end = End(
-        status="succeeded" if record.images else "failed",
-        completed=int(time.time()),
-        calls=len(sent),
-        upstreams=tuple(dict.fromkeys(made.upstream for made in record.images)),
-        spent=sum(call.usd for call in sent),
-        error=None if record.images else error.to_facts(),
-        is_unstarted=not sent,
-    )
-    await services.task_store.end(record.with_end(end))
+    return await services.task_store.end(ended)
 
 
 async def drain(services: Services, seconds: float) -> int:
@@ -227,31 +200,6 @@ async def drain(services: Services, seconds: float) -> int:
             await services.backlog.wait()
             await services.recorder.flush(seconds)
     return len(services.running) + services.backlog.is_behind
-
-
-def describe_image(plan: Plan, image: Image) -> Made:
-    """What is remembered of an image, and of how its credential was asked for it."""
-    choice = next((each for each in plan.choices if each.target.label == image.target), None)
-    artifact = image.artifact
-    return Made(
-        slot=image.slot,
-        artifact=artifact.id,
-        format=artifact.format,
-        width=artifact.width,
-        height=artifact.height,
-        made=str(image.made) if image.made != image.size else None,
-        bytes=artifact.size,
-        created=artifact.created,
-        expires=artifact.expires,
-        upstream=image.upstream,
-        revised_prompt=image.revised_prompt,
-        usage=_describe_usage(image.usage),
-        usd=image.usd,
-        quality=choice.fit.quality if choice else None,
-        # Upstreams make opaque pictures unless they were told otherwise.
-        background="transparent" if choice and choice.fit.background == "transparent" else "opaque",
-        dropped=tuple(choice.fit.dropped) if choice else (),
-    )
 
 
 async def _run(task: Task, work: Work) -> None:
@@ -274,8 +222,8 @@ async def _run(task: Task, work: Work) -> None:
 
 async def _end(task: Task, outcome: Outcome) -> None:
     """Write the end down and tell it; who waits here hears of it though Redis is away."""
-    for image in outcome.images:
-        task.record = task.record.with_image(describe_image(task.plan, image))
+    for made in outcome.images:
+        task.record = task.record.with_image(made)
     ended = task.record.with_end(
         End(
             status="succeeded" if outcome.images else "failed",
@@ -286,16 +234,23 @@ async def _end(task: Task, outcome: Outcome) -> None:
             usage=_describe_usage(outcome.usage),
             spent=task.reservation.spent,
             error=outcome.error.to_facts() if outcome.error else None,
+            is_guess=task.reservation.is_doubtful,
         )
     )
-    stands: list[End] = []
+    stands: list[TaskRecord] = []
 
     async def write() -> None:
-        # One who canceled the task was first.
         stands.append(await task.services.task_store.end(ended))
 
     await task.services.backlog.book(f"end {task.id}", write)
-    task.services.board.post(ended.with_end(stands[0]) if stands else ended)
+    # One who canceled the task was first, or one who took it over while this process slept. Its own words are more
+    # than what is written down where they are the same: a prompt is not.
+    is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
+    task.services.board.post(ended if is_own else stands[0])
+
+
+def _artifacts_of(record: TaskRecord) -> list[str]:
+    return [each.artifact for each in record.images]
 
 
 def _describe_usage(usage: Usage | None) -> dict[str, Any] | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
-from gateway.bookkeeping import Bookkeeping, Pace
+from gateway.bookkeeping import Bookkeeping, Heirs, Pace
+from gateway.lifelines import Lifelines
 from gateway.store.answers import Admitted, Hold, Policy, Retention, Verdict
 from gateway.store.ledger import Ledger
 from gateway.store.records import describe_hold
@@ -90,21 +91,6 @@ async def test_heir_presumes_after_timeout(ledger: Ledger, clock: Clock, store: 
     assert (await show(ledger)).calls[0].state is Verdict.PRESUMED
     await live(heir, clock, 2)
     assert store.window("everyone", "total") == {"usd_presumed": 10, "images_presumed": 1}
-
-
-async def test_heir_waits_for_a_callback(ledger: Ledger, clock: Clock) -> None:
-    """A call that a callback may still tell of is presumed paid only when that can no longer come."""
-
-    async def hopes(calls: Sequence[str]) -> dict[str, float]:
-        return dict.fromkeys(calls, 20.0)
-
-    await bequeath(ledger)
-    heir = Bookkeeping(ledger, HEIR, replace(PACE, hopes=hopes))
-    await heir.step()
-    await live(heir, clock, 19)
-    assert (await show(ledger)).calls[0].state is Verdict.HELD
-    await live(heir, clock, 1)
-    assert (await show(ledger)).calls[0].state is Verdict.PRESUMED
 
 
 @pytest.mark.parametrize(("policy", "usd_held", "state"), [("release", 0, "void"), ("hold", 10, "held")])
@@ -252,10 +238,38 @@ async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
     """The history hears of a dead worker's task when it is taken over, and again when its call is settled."""
     await bequeath(ledger)
     told: list[Hold] = []
-    heir = Bookkeeping(ledger, HEIR, PACE, remember=told.append)
+
+    class Listener(Heirs):
+        async def tell(self, hold: Hold) -> None:
+            told.append(hold)
+
+    heir = Bookkeeping(ledger, HEIR, PACE, heirs=Listener())
     await heir.step()
     await live(heir, clock, 30)
-    assert [[call.state for call in hold.calls] for hold in told] == [[Verdict.HELD], [Verdict.PRESUMED]]
-    records = [describe_hold(hold) for hold in told]
+    # Once more when it is let go of: whoever settled it may have been kept from telling.
+    states = [[call.state for call in hold.calls] for hold in told]
+    assert states == [[Verdict.HELD], [Verdict.PRESUMED], [Verdict.PRESUMED]]
+    records = [describe_hold(hold) for hold in told[:2]]
     assert [record.price_settled for record in records] == [0, 10]
     assert records[0].merged(records[1]).is_presumed
+
+
+async def test_proven_death_needs_no_lease(ledger: Ledger, clock: Clock, tmp_path: Path) -> None:
+    """A worker of the same instance whose lock is free is inherited from at the first step, and nobody else is."""
+    await bequeath(ledger)
+    other = make_id("worker", 3)
+    await ledger.renew(other, SECOND // 2)
+    await ledger.open(make_opening(2, worker=other))
+    former, lifelines = (Lifelines(tmp_path, worker) for worker in (DEAD, HEIR))
+    former.tie()
+    lifelines.tie()
+    heir = Bookkeeping(ledger, HEIR, PACE, lifelines=lifelines)
+    await live(heir, clock, 1)
+    assert (await show(ledger)).worker == DEAD
+    former.cut()
+    await heir.step()
+    assert (await show(ledger)).worker == HEIR
+    left = await ledger.show(make_id("task", 2))
+    assert left
+    assert left.worker == other
+    lifelines.cut()

@@ -57,11 +57,14 @@ class BreakingStore:
         self._inner = inner
         self._puts = 0
 
-    async def put(self, picture: Any) -> Any:
+    def describe(self, picture: Any) -> Any:
+        return self._inner.describe(picture)
+
+    async def put(self, picture: Any, artifact: Any) -> Any:
         self._puts += 1
         if self._puts == 2:
             raise RuntimeError("nobody foresaw this")
-        return await self._inner.put(picture)
+        return await self._inner.put(picture, artifact)
 
     async def close(self) -> None:
         await self._inner.close()

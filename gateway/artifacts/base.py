@@ -55,8 +55,12 @@ class Readiness:
 class ArtifactStore(Protocol):
     """Every method may raise StoreUnavailable, except `check`."""
 
-    async def put(self, picture: Picture) -> Artifact:
-        """Store it whole or not at all. Raises StorageFullError."""
+    def describe(self, picture: Picture) -> Artifact:
+        """A new artifact for the picture, not stored yet."""
+        ...
+
+    async def put(self, picture: Picture, artifact: Artifact | None = None) -> Artifact:
+        """Store it whole or not at all, as that artifact or as a new one. Raises StorageFullError."""
         ...
 
     async def open(self, artifact_id: str) -> Stored | None:

@@ -42,8 +42,11 @@ class LocalArtifacts:
         self._incoming = folder / "incoming"
         self._ttl_s = ttl_s
 
-    async def put(self, picture: Picture) -> Artifact:
-        artifact = describe(picture, self._ttl_s)
+    def describe(self, picture: Picture) -> Artifact:
+        return describe(picture, self._ttl_s)
+
+    async def put(self, picture: Picture, artifact: Artifact | None = None) -> Artifact:
+        artifact = artifact or self.describe(picture)
         try:
             await asyncio.to_thread(self._store, picture.blob, artifact.id)
         except OSError as error:

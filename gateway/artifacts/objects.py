@@ -47,8 +47,11 @@ class ObjectArtifacts:
         self._store = store
         self._ttl_s = ttl_s
 
-    async def put(self, picture: Picture) -> Artifact:
-        artifact = describe(picture, self._ttl_s)
+    def describe(self, picture: Picture) -> Artifact:
+        return describe(picture, self._ttl_s)
+
+    async def put(self, picture: Picture, artifact: Artifact | None = None) -> Artifact:
+        artifact = artifact or self.describe(picture)
         blob = picture.blob
         try:
             await obstore.put_async(

@@ -19,8 +19,8 @@ Policy = Literal["presume", "release", "hold"]
 
 Form = Literal["answer", "task"]
 
-Closing = Literal["", "policy", "cancel"]
-"""How a task is closed: as it is, after a refusal that is answered again, or only if nothing was sent."""
+Closing = Literal["", "policy", "cancel", "collect"]
+"""How a task is closed: as it is, after a refusal, only if nothing was sent, or by an heir that brings pictures."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 

@@ -5,6 +5,7 @@ Made by `intake`, kept by `store.calls`, read by `collecting`. Never holds a pro
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -56,6 +57,10 @@ class CallNote(_Part):
     def promised(self) -> Size | None:
         return parse_size(self.size) if self.size else None
 
+    def is_broken_by(self, made: Size) -> bool:
+        """Whether a picture of that size is another than was promised."""
+        return self.size is not None and str(made) != self.size
+
 
 class Link(_Part):
     url: str
@@ -85,13 +90,33 @@ class Links(_Part):
 class Receipt(_Part):
     """What a call brought, and what it is posted at; written while its pictures are stored, before the call is posted.
 
-    `usd` is µ$, None where no price is known. `withheld` counts pictures that are paid for and not handed out.
+    `usd` is µ$, None where no price is known. Withheld pictures are of a size that nobody wants: they are paid for and
+    kept, but not handed out.
     """
 
     usd: int | None
     images: tuple[Made, ...]
-    withheld: int = 0
-    usage: dict[str, Any] | None = None
+    withheld: tuple[Made, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Made, ...]:
+        """All that is paid for, by slot."""
+        return tuple(sorted((*self.images, *self.withheld), key=lambda each: each.slot))
+
+    @property
+    def sizes(self) -> list[Size]:
+        """In which the upstream made them."""
+        return [size for each in self.pictures if (size := parse_size(each.made or each.size))]
+
+    def without(self, lost: Collection[str]) -> Receipt | None:
+        """The receipt without those artifacts, charged for what is left; None where nothing is."""
+        images = tuple(each for each in self.images if each.artifact not in lost)
+        withheld = tuple(each for each in self.withheld if each.artifact not in lost)
+        if not images and not withheld:
+            return None
+        gone = sum(each.usd or 0 for each in self.images if each.artifact in lost)
+        usd = None if self.usd is None else self.usd - gone
+        return Receipt(usd=usd, images=images, withheld=withheld)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +134,4 @@ class CallRecord:
     @property
     def is_collectable(self) -> bool:
         """Whether a process that never sent it can bring its pictures."""
-        return self.note is not None and bool(self.ticket or self.links or self.receipt)
+        return self.note is not None and self.error is None and bool(self.ticket or self.links or self.receipt)

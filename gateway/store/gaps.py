@@ -10,10 +10,11 @@ from time import time_ns
 from typing import cast
 
 from gateway.store import names
+from gateway.store.answers import Hold
 from gateway.store.client import StoreClient
 from gateway.store.history import DAY, History
 from gateway.store.ledger import Ledger
-from gateway.store.records import Record, describe_hold, instant_of
+from gateway.store.records import Record, instant_of
 from gateway.store.windows import MICROSECONDS
 
 ON_ITS_WAY = 120 * MICROSECONDS
@@ -23,7 +24,10 @@ _MOST = 500
 
 
 class Gaps:
-    """One worker's look at the last day. `note` is handed the missing records; `now` replaces the clock in tests."""
+    """One worker's look at the last day. `note` is handed the missing records, as `describe` makes them.
+
+    `now` replaces the clock in tests.
+    """
 
     def __init__(
         self,
@@ -32,8 +36,10 @@ class Gaps:
         history: History,
         note: Callable[[Record], None],
         *,
+        describe: Callable[[Hold], Awaitable[Record]],
         now: Callable[[], int] = lambda: time_ns() // 1000,
     ) -> None:
+        self._describe = describe
         self._redis = redis
         self._ledger = ledger
         self._history = history
@@ -53,7 +59,7 @@ class Gaps:
             for task in await self._history.find_missing(recent):
                 hold = await self._ledger.show(task)
                 if hold is not None and hold.calls:
-                    self._note(describe_hold(hold))
+                    self._note(await self._describe(hold))
                     told += 1
         self._looked_to = until
         return told

@@ -154,6 +154,10 @@ class Ledger:
                 break
         raise LedgerLost
 
+    async def retire(self, workers: Sequence[str]) -> None:
+        """End the leases of workers that are certainly gone: their tasks are orphans now."""
+        await self._run("retire", ",".join(workers))
+
     async def accept(self, epoch: str) -> str:
         """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
         return (await self._run("accept", epoch))[1]
@@ -184,6 +188,10 @@ class Ledger:
     async def orphans(self, most: int = 100) -> list[Hold]:
         """Those of them whose owner's lease has ended."""
         return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
+
+    async def left(self, since: int, most: int = 1000) -> list[Hold]:
+        """What workers whose lease ended after `since` had closed shortly before: they may not have told of it."""
+        return read_holds(await self._run("holds", "left", "", str(since), str(most)))
 
     async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
         """Those of them that this worker owns and that were opened no later than `before`."""

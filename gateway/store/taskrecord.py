@@ -26,6 +26,7 @@ class Promise(_Part):
     """
 
     key: str
+    key_name: str = ""
     operation: str
     model: str = ""
     n: int
@@ -69,7 +70,8 @@ class Made(_Part):
 class End(_Part):
     """How a task ended. `spent` is µ$, None where a price was not known; `error` is a PublicError's facts.
 
-    `is_unstarted`: its worker died before anything was sent, so that whoever waits may begin anew.
+    `is_unstarted`: its worker died before anything was sent, so that whoever waits may begin anew. `is_guess`: nobody
+    knows what became of a call; what it really brought, should that be heard of, takes this end's place.
     """
 
     status: Literal["succeeded", "failed", "canceled"]
@@ -81,6 +83,7 @@ class End(_Part):
     spent: int | None = 0
     error: dict[str, Any] | None = None
     is_unstarted: bool = False
+    is_guess: bool = False
 
 
 class TaskRecord(_Part):

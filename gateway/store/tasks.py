@@ -49,20 +49,32 @@ class TaskStore:
             self._announce(pipe, task_id)
             await pipe.execute()
 
-    async def end(self, record: TaskRecord) -> End:
-        """Write down how a task ended, and tell who waits; answers the end that stands, which is the first."""
+    async def end(self, record: TaskRecord) -> TaskRecord:
+        """Write down how a task ended, and tell who waits; answers the task as it stands then.
+
+        The first end stands, and a guess only until somebody knows.
+        """
         if record.end is None:
             raise ValueError("a task that has no end yet")
         name = names.TASK(record.id)
         async with self._redis.pipeline(transaction=True) as pipe:
             # A task whose worker died before its promise was written is known by its end all the same.
             pipe.hsetnx(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
-            pipe.hsetnx(name, "end", record.end.model_dump_json(exclude_defaults=True))
+            field = "guess" if record.end.is_guess else "end"
+            pipe.hsetnx(name, field, record.end.model_dump_json(exclude_defaults=True))
             self._put(pipe, record.id, record.images)
-            pipe.hget(name, "end")
+            pipe.hgetall(name)
             self._announce(pipe, record.id)
             answers = await pipe.execute()
-        return End.model_validate_json(answers[-2])
+        return _read(record.id, answers[-2]) or record
+
+    async def find_unended(self, tasks: Sequence[str]) -> set[str]:
+        """Those of these tasks whose end was not written down."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in tasks:
+                pipe.hmget(names.TASK(task_id), "end", "guess")
+            rows = await pipe.execute()
+        return {task_id for task_id, row in zip(tasks, rows, strict=True) if not any(row)}
 
     async def read(self, task_id: str) -> TaskRecord | None:
         return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
@@ -95,7 +107,8 @@ class TaskStore:
     def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
         name = names.TASK(task_id)
         for made in images:
-            pipe.hset(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
+            # Whoever brought a picture first may have handed it out.
+            pipe.hsetnx(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
         pipe.expire(name, TTL_S)
 
     def _announce(self, pipe: Any, task_id: str) -> None:
@@ -105,10 +118,11 @@ class TaskStore:
 def _read(task_id: str, row: dict[str, str]) -> TaskRecord | None:
     if "promise" not in row:
         return None
+    end = row.get("end") or row.get("guess")
     images = [Made.model_validate_json(text) for field, text in row.items() if field.startswith("image:")]
     return TaskRecord(
         id=task_id,
         promise=Promise.model_validate_json(row["promise"]),
         images=tuple(sorted(images, key=lambda each: each.slot)),
-        end=End.model_validate_json(row["end"]) if "end" in row else None,
+        end=End.model_validate_json(end) if end else None,
     )

@@ -77,7 +77,9 @@ class Apiany:
         return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
-        reply = await self._line.ask("GET", ticket.poll_path, None, spool)
+        # A ticket that was heard of by another way than the submission's answer comes without its path.
+        path = ticket.poll_path or _poll_path(ticket.id, None)
+        reply = await self._line.ask("GET", path, None, spool)
         if not reply.is_ok or not isinstance(reply.document, dict):
             fail_on_error(reply)
             raise CallFailed(Failure("status", status=reply.status, message=reply.problem or "not a task"))

@@ -18,6 +18,7 @@ from gateway.store.taskrecord import Made, Promise, TaskRecord
 from gateway.store.tasks import TaskStore
 from tests.api.test_joining import RETRY, pictures_of
 from tests.served import OFFICIAL, Gateway, Gateways, error_of
+from tests.stand_in import wait_until
 from tests.stored import with_ledger
 
 DEAD_IN_US = 300_000
@@ -78,11 +79,15 @@ def test_unsent_work_is_begun_anew(heir: Gateway) -> None:
 
 
 def test_sent_work_is_never_sent_again(heir: Gateway) -> None:
-    """A retry of what a dead worker had sent hears that its outcome is unknown, and nothing is sent."""
+    """A retry of what a dead worker had sent hears that its outcome is unknown, and nothing is sent.
+
+    It hears so at once, though its price is held until an answer can no longer come.
+    """
     answer = retry(heir, bequeath(heir, is_sent=True))
     assert (answer.status_code, error_of(answer)["code"]) == (424, "upstream_outcome_unknown")
     assert not heir.simulator.paid()
-    assert heir.spent().usd_presumed == 30_000
+    wait_until(lambda: heir.spent().usd_presumed == 30_000, "the resolver")
+    assert heir.spent().usd_held == 0
 
 
 def test_stored_picture_is_delivered(heir: Gateway) -> None:

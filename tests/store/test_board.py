@@ -106,11 +106,27 @@ async def test_listener_outlives_its_connection(board: Board, tasks: TaskStore, 
 async def test_first_end_stands(tasks: TaskStore) -> None:
     """A task ends once: who comes later is told the end that stands."""
     canceled = RECORD.with_end(End(status="canceled", completed=3))
-    assert await tasks.end(canceled) == canceled.end
-    assert await tasks.end(ENDED) == canceled.end
-    found = await tasks.read(TASK)
-    assert found is not None
-    assert found.end == canceled.end
+    assert await tasks.end(canceled) == canceled
+    assert await tasks.end(ENDED) == canceled
+    assert await tasks.read(TASK) == canceled
+
+
+async def test_first_picture_stands(tasks: TaskStore) -> None:
+    """Of two pictures for one slot the first is the task's, whoever ends it."""
+    await tasks.open(RECORD)
+    await tasks.add(TASK, [MADE])
+    other = MADE.model_copy(update={"artifact": "img_other.png"})
+    stands = await tasks.end(ENDED.with_image(other))
+    assert [made.artifact for made in stands.images] == [MADE.artifact]
+
+
+async def test_guess_gives_way(tasks: TaskStore) -> None:
+    """An end that nobody was sure of is replaced by the real one, and never replaces it."""
+    guess = RECORD.with_end(End(status="failed", completed=2, is_guess=True))
+    known = RECORD.with_end(End(status="succeeded", completed=3))
+    assert await tasks.end(guess) == guess
+    assert await tasks.end(known) == known
+    assert await tasks.end(guess) == known
 
 
 @pytest.mark.parametrize("keeps_prompts", [False, True])

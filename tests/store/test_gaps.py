@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gateway.ids import new_id
-from gateway.store.answers import Admitted
+from gateway.store.answers import Admitted, Hold
 from gateway.store.gaps import ON_ITS_WAY, Gaps
 from gateway.store.ledger import Ledger
-from gateway.store.records import Record, Sums, record_id
+from gateway.store.records import Record, Sums, describe_hold, record_id
 from tests.conftest import Valkey
 from tests.store.histories import NOON, Books, make_call, make_record, open_books
 from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, make_id, make_ledger, make_opening
@@ -40,6 +40,10 @@ class Scene:
         return task
 
 
+async def describe(hold: Hold) -> Record:
+    return describe_hold(hold)
+
+
 @pytest.fixture
 async def scene(valkey: Valkey) -> AsyncIterator[Scene]:
     clock = Clock(NOON)
@@ -48,7 +52,8 @@ async def scene(valkey: Valkey) -> AsyncIterator[Scene]:
         await ledger.renew(make_id("worker", 1), MINUTE)
         async with open_books(valkey.url) as books:
             told: list[Record] = []
-            yield Scene(clock, ledger, books, Gaps(books.redis, ledger, books.history, told.append, now=clock), told)
+            gaps = Gaps(books.redis, ledger, books.history, told.append, describe=describe, now=clock)
+            yield Scene(clock, ledger, books, gaps, told)
     finally:
         await batcher.aclose()
 

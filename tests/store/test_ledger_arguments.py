@@ -76,6 +76,7 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
     "leave": [("task", TASK, set()), ("waiter", TASK, set()), ("how", "handed", set())],
     "adopt": [("task", TASK, set()), ("worker", make_id("worker", 2), set()), ("fence", "1", set())],
     "renew": [("worker", WORKER, set()), ("lease", "15000000", set()), *MEMORY, ("first", EPOCH, {""})],
+    "retire": [("workers", WORKER, set())],
     "accept": [("epoch", make_id("epoch", 2), set())],
     "adjust": [
         ("change", CHANGE, set()),

@@ -1,13 +1,14 @@
 -- Releases what will never be sent. Calls that are out stay held until evidence or the resolver settles them, and the task
 -- no longer counts as running.
--- now, task, fence, how: "", policy (a refusal that is answered again), cancel (only what was never sent)
+-- now, task, fence, how: "", policy (a refusal that is answered again), cancel (only what was never sent), collect (an heir
+-- brings what its calls made, and whoever asks for the same waits for that)
 -- -> closed | sent | fenced, fence
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
 local fence = integer('fence', ARGV[3], 1, LARGEST)
 local how = ARGV[4]
-if how ~= '' and how ~= 'policy' and how ~= 'cancel' then invalid('how') end
+if how ~= '' and how ~= 'policy' and how ~= 'cancel' and how ~= 'collect' then invalid('how') end
 
 local record = read_task(task)
 if not record then
@@ -19,6 +20,7 @@ if not record then
 end
 local stranger = not_owned(record, fence)
 if stranger then return stranger end
+if how == 'collect' then redis.call('HSET', NAME.hold .. ':' .. task, 'heir', '1') end
 if record.state == 'closed' then return {'closed'} end
 if how == 'cancel' then
   for _, call in pairs(record.calls) do

@@ -1,19 +1,24 @@
 -- The tasks that still hold something, oldest first. Writes nothing.
 -- now, which, worker or "", instant (µs) or "", at most how many -> holds, a JSON object of each
 -- which: all | orphaned, whose owner's lease has ended | overdue, which this worker owns and which were opened no later than
--- that instant
+-- that instant | left, which are over, and were closed shortly before the end of their worker's lease, after that instant
 
 local now = clock(ARGV[1])
 local which = ARGV[2]
-if which ~= 'all' and which ~= 'orphaned' and which ~= 'overdue' then invalid('which') end
+if which ~= 'all' and which ~= 'orphaned' and which ~= 'overdue' and which ~= 'left' then invalid('which') end
 local worker, before = ARGV[3], ARGV[4]
 if which == 'overdue' then
   id('worker', worker)
+  integer('before', before, 1, LARGEST / 2)
+elseif which == 'left' then
+  if worker ~= '' then invalid('worker') end
   integer('before', before, 1, LARGEST / 2)
 elseif worker ~= '' or before ~= '' then
   invalid('worker')
 end
 local most = integer('most', ARGV[5], 1, 10000)
+
+local LEFT = 5 * MINUTE
 
 local function is_wanted(task)
   if which == 'all' then return true end
@@ -23,6 +28,24 @@ local function is_wanted(task)
 end
 
 local answer = {'holds'}
+
+-- What a worker closed is over, and in no list of open tasks; only those that died lately are looked for there.
+local function add_left(dead, lease_end)
+  for _, index in ipairs({NAME.ended, NAME.doubtful}) do
+    for _, task in ipairs(redis.call('ZRANGEBYSCORE', index, digits(lease_end - LEFT), digits(lease_end))) do
+      if #answer > most then return end
+      local record = redis.call('HGET', NAME.hold .. ':' .. task, 'worker') == dead and read_task(task)
+      if record then answer[#answer + 1] = describe(record) end
+    end
+  end
+end
+
+if which == 'left' then
+  local dead = redis.call('ZRANGEBYSCORE', NAME.leases, '(' .. before, digits(now), 'WITHSCORES')
+  for index = 1, #dead, 2 do add_left(dead[index], tonumber(dead[index + 1])) end
+  return answer
+end
+
 for _, task in ipairs(redis.call('ZRANGEBYSCORE', NAME.open, '-inf', before == '' and '+inf' or before)) do
   local record = is_wanted(task) and read_task(task)
   if record then answer[#answer + 1] = describe(record) end

@@ -1,0 +1,57 @@
+"""Which workers of this data folder are dead: each holds a lock on a file of its own name for as long as it lives.
+
+Tied by `app`, asked by `bookkeeping`, which need not wait for the lease of a worker that is certainly gone. One that
+sleeps, or is stopped, keeps its lock and is none of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Lifelines:
+    """One process's. `folder` belongs to one instance, as the data folder does."""
+
+    def __init__(self, folder: Path, worker: str) -> None:
+        self._folder = folder
+        self._own = folder / worker
+        self._descriptor: int | None = None
+
+    def tie(self) -> None:
+        """Be known to live, until `cut` or the process's end."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = self._folder / f".{self._own.name}"
+        self._descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        # It has its name only once it is locked: nobody finds it free before.
+        aside.rename(self._own)
+
+    def cut(self) -> None:
+        """Be known to be gone."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def find_dead(self) -> list[str]:
+        """The workers that were tied here, are gone, and were not forgotten."""
+        try:
+            names = [entry.name for entry in self._folder.iterdir() if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        return [name for name in names if name != self._own.name and self._is_free(self._folder / name)]
+
+    def forget(self, workers: Iterable[str]) -> None:
+        """Their leases are ended."""
+        for worker in workers:
+            (self._folder / worker).unlink(missing_ok=True)
+
+    def _is_free(self, path: Path) -> bool:
+        try:
+            with path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            return False
+        return True

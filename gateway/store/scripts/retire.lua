@@ -1,0 +1,12 @@
+-- Ends the leases of workers that are certainly gone. The end stays known: it tells since when nobody waits for their tasks.
+-- now, workers with commas between them -> retired
+
+local now = clock(ARGV[1])
+local workers = {}
+for word in string.gmatch((ARGV[2] or '') .. ',', '([^,]*),') do workers[#workers + 1] = id('worker', word) end
+
+for _, worker in ipairs(workers) do
+  local stop = redis.call('ZSCORE', NAME.leases, worker)
+  if stop and tonumber(stop) > now then redis.call('ZADD', NAME.leases, digits(now), worker) end
+end
+return {'retired'}
