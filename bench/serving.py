@@ -53,11 +53,19 @@ class Simulator:
         seen = [one for one in self._ask("GET", "/_log") if one["endpoint"] in ("edits", "upload")]
         return [int(one["headers"].get("content-length", 0)) for one in seen]
 
+    def polls(self) -> int:
+        """How often a task was asked after."""
+        return sum(one["endpoint"] == "tasks" for one in self._ask("GET", "/_log"))
+
+    def book(self) -> list[dict[str, Any]]:
+        """The accepted paid submissions."""
+        return self._ask("GET", "/_book")
+
     def _post(self, path: str, document: Any) -> None:
         self._ask("POST", path, document)
 
     def _ask(self, method: str, path: str, document: Any = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, json.dumps(document), {"content-type": "application/json"})
             answer = connection.getresponse()
@@ -90,12 +98,13 @@ def simulator(*, latency: float = 0.05) -> Iterator[Simulator]:
 
 
 @contextmanager
-def gateway(simulator_url: str, extra: Mapping[str, str] | None = None) -> Iterator[Gateway]:
-    """A gateway in demo mode over the simulator. `extra` is added to its environment."""
+def gateway(simulator_url: str, extra: Mapping[str, str] | None = None, port: int = 0) -> Iterator[Gateway]:
+    """A gateway in demo mode over the simulator, by default on any free port. `extra` is added to its environment."""
     with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as folder:
         log = Path(folder, "log")
         env = _environment({"GATEWAY_SIMULATOR_URL": simulator_url, "GATEWAY_LOG_LEVEL": "warning", **(extra or {})})
-        words = [sys.executable, "-m", "gateway", "serve", "--demo", "--port", "0", "--data-dir", f"{folder}/data"]
+        words = [sys.executable, "-m", "gateway", "serve", "--demo", "--port", str(port)]
+        words += ["--data-dir", f"{folder}/data"]
         with log.open("wb") as errors:
             process = spawn(words, dies_by=9, env=env, stdout=subprocess.PIPE, stderr=errors)
         try:

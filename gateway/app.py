@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__, catalog, concluding, heap, tasks
 from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
-from gateway.api import artifacts, health, images, key, models
+from gateway.api import artifacts, callbacks, health, images, key, models
 from gateway.api import tasks as task_routes
 from gateway.api.error_handlers import add_error_handlers
 from gateway.api.middleware import Edge
@@ -168,6 +168,7 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(models.router, prefix="/v1")
     app.include_router(key.router, prefix="/v1")
     app.include_router(artifacts.router, prefix="/v1")
+    app.include_router(callbacks.router)
     # A base URL pasted without /v1 is the commonest mistake.
     app.include_router(images.router, include_in_schema=False)
     if settings.admin_token is not None:

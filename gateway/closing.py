@@ -70,14 +70,15 @@ class Closing:
             if not calls:
                 del self._out[task]
 
-    async def rest(self, task: str, call: str, seconds: float) -> None:
-        """Sleep between two questions for what a call has made: it can be left meanwhile."""
+    @contextmanager
+    def resting(self, task: str, call: str) -> Iterator[None]:
+        """While a call only waits to ask again for what it has made: it can be left meanwhile."""
         calls = self._out[task]
         calls[call] += 1
         try:
             if self.is_begun:
                 self.on_change()
-            await asyncio.sleep(seconds)
+            yield
         finally:
             calls[call] -= 1
 

@@ -9,19 +9,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import structlog
 
 from gateway import condition, errors, fanout, health
-from gateway.bridge import Bridge, Rhythm
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
-from gateway.intake import Intake, make_note
+from gateway.intake import Intake
 from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
 from gateway.routing import Choice, Plan
+from gateway.sending import Sender
 from gateway.services import Services
 from gateway.spool import Spool, StorageFullError
 from gateway.store.records import CallFact, PassedBy, Settled
@@ -71,6 +70,10 @@ class Delivery:
     report: Report
     patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    @property
+    def _sender(self) -> Sender:
+        return Sender(self.services, self.reservation, self.job)
 
     async def deliver(self, plan: Plan) -> Outcome:
         """Follow the plan. Answers an Outcome whatever the upstreams do."""
@@ -146,8 +149,7 @@ class Delivery:
         if inputs is None:
             return
         calls = (
-            self._make(UnderWay(choice, call, permit, make_note(self.job, choice, call)), inputs, tally)
-            for call, permit in entries
+            self._make(self._sender.begin(choice, call, permit, inputs), inputs, tally) for call, permit in entries
         )
         raise_first(await asyncio.gather(*calls, return_exceptions=True))
 
@@ -239,12 +241,9 @@ class Delivery:
     async def _send(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
-        target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
-        keep = partial(self.reservation.keep, call, under_way.note)
-        rest = partial(self.services.closing.rest, self.reservation.task, call.id)
-        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm, rest, keep)
         try:
-            made = await bridge.complete(call, inputs, self.spool)
+            with self._sender.reach(under_way) as bridge:
+                made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
             under_way.verdicts.append(self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True))
             return

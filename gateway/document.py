@@ -93,6 +93,9 @@ class Timeouts(_Part):
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
     poll: float = Field(20, gt=0, le=120, description="One status query.")
     poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
+    callback: float = Field(
+        1800, gt=0, le=86_400, description="For a callback that names a task whose ticket was lost, where they are on."
+    )
     collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
 
 

@@ -9,12 +9,14 @@ import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gateway import receivers
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
+from gateway.callbacks import Callbacks, open_callbacks
 from gateway.catalog import Catalogue
 from gateway.closing import Closing
 from gateway.fetching import Fetcher, FetchPolicy
@@ -108,6 +110,11 @@ class Services:
     @property
     def deliveries(self) -> Deliveries:
         return Deliveries(self.batcher)
+
+    @cached_property
+    def callbacks(self) -> Callbacks | None:
+        """Where vendors may call back; None where they are not asked to."""
+        return open_callbacks(self.settings)
 
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)

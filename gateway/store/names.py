@@ -52,7 +52,11 @@ TASKS_OF = Name(
     "tasks-of", "sorted set", "a day after the key's last task", "store.tasks", "task ids of one key, by their opening"
 )
 CHANGED = Name(
-    "changed", "stream", "the last 10,000", "store.tasks", "ids of tasks that got an image or ended, for who waits"
+    "changed",
+    "stream",
+    "the last 10,000",
+    "store.tasks",
+    "tasks that changed, and calls whose vendor called back",
 )
 
 WEBHOOK = Name(

@@ -123,6 +123,10 @@ class TaskStore:
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
 
+    async def hint(self, call_id: str) -> None:
+        """Tell whoever follows a paid call that its vendor called back."""
+        await cast(Any, self._redis.xadd(names.CHANGED(), {"call": call_id}, maxlen=_STREAM, approximate=True))
+
     def _subscription(self, task_id: str, hook: Hook) -> tuple[str, ...]:
         return ("", task_id, hook.model_dump_json(), str(MOST_HOOKS), self._room, str(TTL_S))
 

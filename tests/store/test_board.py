@@ -140,3 +140,16 @@ async def test_revised_prompt_is_a_prompt(tasks: TaskStore, valkey: Valkey, keep
     assert found is not None
     assert found.images[0].revised_prompt == ("a cat" if keeps_prompts else None)
     await redis.aclose()
+
+
+async def test_hint_reaches_its_call(board: Board, tasks: TaskStore) -> None:
+    """Whoever follows a paid call hears that its vendor called back, and nobody else does."""
+    await be_heard(board, tasks)
+    first, second = make_id("call", 1), make_id("call", 2)
+    with board.heed(first) as mine, board.heed(second) as other, board.watch(TASK) as watched:
+        await tasks.hint(first)
+        await wait(mine)
+        assert not other.is_set()
+        assert not watched.is_set()
+    await tasks.hint(first)
+    await be_heard(board, tasks)
