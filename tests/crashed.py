@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import pytest
 import yaml
 
 from gateway.money import parse_usd
@@ -24,6 +27,9 @@ from tests.served import EDITS, ENV, GENERATIONS, OFFICIAL, SMALLEST, TASKS, TIM
 from tests.stand_in import Simulator, wait_until
 from tests.store.ledgers import Store
 from tests.stored import read_records, with_keys, with_ledger
+
+if TYPE_CHECKING:
+    from tests.conftest import Valkey
 
 LEASE_S = 0.5
 CALL_S = 4.0
@@ -46,11 +52,19 @@ class Stage:
     def close(self) -> None:
         self._client.close()
 
-    def start(self, point: str = "none", *, data: str = "data", lease_s: float = LEASE_S, keys: str = "") -> Crasher:
+    def start(
+        self,
+        point: str = "none",
+        *,
+        data: str = "data",
+        lease_s: float = LEASE_S,
+        call_s: float = CALL_S,
+        keys: str = "",
+    ) -> Crasher:
         """A gateway that dies at the point. `keys` is put behind the vendors' keys, so that faults can choose it."""
         self._started += 1
         config = self.folder / f"{self._started}.yaml"
-        timeouts = {"timeouts": TIMEOUTS | {"connect": 0.5, "call": CALL_S}}
+        timeouts = {"timeouts": TIMEOUTS | {"connect": 0.5, "call": call_s}}
         changes = {
             "accounting": {"lease": lease_s},
             "join": {"look_every": 0.2},
@@ -145,6 +159,23 @@ class Stage:
 
     def pictures(self) -> list[Path]:
         return [path for path in (self.folder / "pictures").rglob("img_*") if path.parent.name != "incoming"]
+
+
+@pytest.fixture(scope="session")
+def crashes() -> Iterator[Crashes]:
+    made = Crashes()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stage(crashes: Crashes, simulator: Simulator, lone_valkey: Valkey) -> Iterator[Stage]:
+    lone_valkey.flush()
+    folder = Path(tempfile.mkdtemp(prefix="igw-crashes-"))
+    made = Stage(crashes, simulator, lone_valkey.url, folder)
+    yield made
+    made.close()
+    shutil.rmtree(folder)
 
 
 def gone(gateway: Crasher) -> None:

@@ -6,24 +6,19 @@ Judged by the vendors' book, the ledger and the pictures, over a second real pro
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.conftest import Valkey
 from tests.crashed import RETRY, Stage, gone
-from tests.crashing import Crasher, Crashes
+from tests.crashing import Crasher
 from tests.served import OFFICIAL, TASKS, VARIANT
-from tests.stand_in import Simulator, wait_until
+from tests.stand_in import wait_until
 from tests.store.ledgers import is_soak
 
 AT_ONCE = 4
@@ -74,23 +69,6 @@ TABLE = [
     ),
     *(Row(point, OFFICIAL, 1, "image") for point in ("posted", "closed, not told")),
 ]
-
-
-@pytest.fixture(scope="module")
-def crashes() -> Iterator[Crashes]:
-    made = Crashes()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def stage(crashes: Crashes, simulator: Simulator, lone_valkey: Valkey) -> Iterator[Stage]:
-    lone_valkey.flush()
-    folder = Path(tempfile.mkdtemp(prefix="igw-crashes-"))
-    made = Stage(crashes, simulator, lone_valkey.url, folder)
-    yield made
-    made.close()
-    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
