@@ -23,6 +23,7 @@ from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
 from gateway.ids import new_id
+from gateway.lifelines import Lifelines
 from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
 from gateway.retries import RetryBudget
@@ -95,6 +96,7 @@ class Services:
     in_flight: MemoryBudget
     spool_folder: Path
     witness: Witness
+    lifelines: Lifelines
     closing: Closing = field(default_factory=Closing)
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
@@ -210,10 +212,9 @@ def open_services(
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
-    task_store = _open_task_store(redis, catalogue)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
+    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, catalogue)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    keys = KeyStore(redis, pepper)
     witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
     recorder, health = Recorder(history.write), _open_health(batcher, catalogue)
     return Services(
@@ -252,5 +253,6 @@ def open_services(
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
         witness=witness,
+        lifelines=Lifelines(settings.data_dir / "workers", witness.worker),
         clients=(paid, pooled),
     )
