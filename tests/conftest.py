@@ -11,11 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gateway.processes import stop
 from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
 from tests.running import until
+
+# As the gateway writes to a terminal: a traceback with every variable would take seconds, and the loop with it.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S"),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 pytest_plugins = ("tests.receiver", "tests.served", "tests.shell", "tests.crashed")
 
