@@ -182,8 +182,8 @@ def open_services(
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
-    task_store = TaskStore(redis, keeps_prompts=catalogue.document.accounting.keep_prompts)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
+    task_store = TaskStore(redis, batcher, keeps_prompts=catalogue.document.accounting.keep_prompts)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     witness = _open_witness(settings, accounting.lease)

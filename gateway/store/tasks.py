@@ -6,11 +6,13 @@ Written by `gateway.tasks`, read by whoever waits or asks. What was sent and wha
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from gateway.store import names
+from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient
+from gateway.store.scripts import join_scripts, read_sources
 from gateway.store.taskrecord import End, Made, Promise, TaskRecord
 
 TTL_S = 86_400 + 3600
@@ -19,6 +21,8 @@ TTL_S = 86_400 + 3600
 _STREAM = 10_000
 _LISTED = 10_000
 
+_SCRIPTS = join_scripts(read_sources("tasks"), "store.tasks")
+
 
 class TaskStore:
     """The task records in one store. Every method may raise StoreUnavailable.
@@ -26,43 +30,30 @@ class TaskStore:
     A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
     """
 
-    def __init__(self, redis: StoreClient, *, keeps_prompts: bool = False) -> None:
+    def __init__(self, redis: StoreClient, batcher: Batcher, *, keeps_prompts: bool = False) -> None:
         self._redis = redis
+        self._batcher = batcher
         self._hidden = set() if keeps_prompts else {"revised_prompt"}
 
     async def open(self, record: TaskRecord) -> None:
         """Promise a task. When it raises, nothing may be sent for it."""
-        name, own = names.TASK(record.id), names.TASKS_OF(record.promise.key)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
-            pipe.expire(name, TTL_S)
-            pipe.zadd(own, {record.id: time.time()})
-            pipe.zremrangebyscore(own, "-inf", time.time() - TTL_S)
-            pipe.zremrangebyrank(own, 0, -_LISTED - 1)
-            pipe.expire(own, TTL_S)
-            await pipe.execute()
+        promise = record.promise.model_dump_json(exclude_defaults=True)
+        words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
+        await self._batcher.run(_SCRIPTS["open"], record.id, str(TTL_S), *words)
 
     async def add(self, task_id: str, images: Sequence[Made]) -> None:
         """Write down images that are stored, and tell who waits."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            self._put(pipe, task_id, images)
-            self._announce(pipe, task_id)
-            await pipe.execute()
+        await self._batcher.run(_SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
 
     async def end(self, record: TaskRecord) -> End:
         """Write down how a task ended, and tell who waits; answers the end that stands, which is the first."""
         if record.end is None:
             raise ValueError("a task that has no end yet")
-        name = names.TASK(record.id)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            # A task whose worker died before its promise was written is known by its end all the same.
-            pipe.hsetnx(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
-            pipe.hsetnx(name, "end", record.end.model_dump_json(exclude_defaults=True))
-            self._put(pipe, record.id, record.images)
-            pipe.hget(name, "end")
-            self._announce(pipe, record.id)
-            answers = await pipe.execute()
-        return End.model_validate_json(answers[-2])
+        promise = record.promise.model_dump_json(exclude_defaults=True)
+        ended = record.end.model_dump_json(exclude_defaults=True)
+        words = (promise, ended, *self._say(record.images))
+        answer = await self._batcher.run(_SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words)
+        return record.end if answer[1] == ended else End.model_validate_json(answer[1])
 
     async def read(self, task_id: str) -> TaskRecord | None:
         return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
@@ -88,14 +79,11 @@ class TaskStore:
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
 
-    def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
-        name = names.TASK(task_id)
+    def _say(self, images: Sequence[Made]) -> Iterator[str]:
+        """Images as the scripts take them: slot, text."""
         for made in images:
-            pipe.hset(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
-        pipe.expire(name, TTL_S)
-
-    def _announce(self, pipe: Any, task_id: str) -> None:
-        pipe.xadd(names.CHANGED(), {"task": task_id}, maxlen=_STREAM, approximate=True)
+            yield str(made.slot)
+            yield made.model_dump_json(exclude_defaults=True, exclude=self._hidden)
 
 
 def _read(task_id: str, row: dict[str, str]) -> TaskRecord | None:
