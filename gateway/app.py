@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -40,6 +40,8 @@ from gateway.webhooks import Messenger
 SWEEP_EVERY_S = 300.0
 
 TRIM_EVERY_S = 30.0
+
+CANCEL_EVERY_S = 0.5
 
 GAPS_EVERY_S = 60.0
 
@@ -134,9 +136,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps, _listen)]
     yield
     for keeper in keepers:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
+        await _stop(keeper)
     # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
     waited = time.monotonic() - (app.state.draining_since or time.monotonic())
     if left := await tasks.drain(services, max(0.0, services.settings.drain_s - waited)):
@@ -145,6 +145,15 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     await caretaker.stop()
     await bookkeeping.stop()
     await services.close()
+
+
+async def _stop(keeper: asyncio.Task[None]) -> None:
+    """End what would run for ever, though a library on the way loses a cancellation, as happens while it connects."""
+    while not keeper.done():
+        keeper.cancel()
+        await asyncio.wait({keeper}, timeout=CANCEL_EVERY_S)
+    if not keeper.cancelled() and (fault := keeper.exception()):
+        _log.error("what runs beside the requests had broken off", exc_info=fault)
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:

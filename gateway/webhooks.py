@@ -61,12 +61,13 @@ class Messenger:
         """Begin nothing more, and wait a little for what is under way."""
         if self._running is not None:
             self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            await asyncio.wait({self._running}, timeout=STOP_S)
         if self._tries:
-            await asyncio.wait(self._tries, timeout=STOP_S)
-        for one in self._tries:
+            await asyncio.wait(set(self._tries), timeout=STOP_S)
+        for one in (cut := set(self._tries)):
             one.cancel()
-        await asyncio.gather(*self._tries, return_exceptions=True)
+        if cut:
+            await asyncio.wait(cut, timeout=STOP_S)
 
     async def _run(self) -> None:
         while True:
