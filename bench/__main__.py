@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import ledger, memory, tasks
+from bench import ledger, memory, proxy, tasks
 from bench.serving import BenchError
 
-BENCHMARKS = (memory, ledger, tasks)
+BENCHMARKS = (memory, ledger, tasks, proxy)
 
 
 def main(arguments: list[str]) -> int:

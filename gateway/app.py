@@ -23,6 +23,7 @@ from gateway.admin.router import admin_router
 from gateway.api import artifacts, callbacks, health, images, key, models
 from gateway.api import tasks as task_routes
 from gateway.api.error_handlers import add_error_handlers
+from gateway.api.front import Front
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
@@ -101,6 +102,7 @@ def create_app(
     app.state.services = services
     add_error_handlers(app)
     _include_routes(app, settings)
+    app.add_middleware(Front, routes=images.FRONT)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

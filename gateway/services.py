@@ -153,9 +153,9 @@ def _open_witness(settings: Settings, lease_s: float) -> Witness:
     return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
-def _open_task_store(redis: StoreClient, catalogue: Catalogue) -> TaskStore:
+def _open_task_store(redis: StoreClient, batcher: Batcher, catalogue: Catalogue) -> TaskStore:
     document = catalogue.document
-    return TaskStore(redis, keeps_prompts=document.accounting.keep_prompts, room=document.webhooks.per_key)
+    return TaskStore(redis, batcher, keeps_prompts=document.accounting.keep_prompts, room=document.webhooks.per_key)
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
@@ -213,7 +213,7 @@ def open_services(
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
-    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, catalogue)
+    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, batcher, catalogue)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
     recorder, health = Recorder(history.write), _open_health(batcher, catalogue)

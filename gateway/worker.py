@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
+from gateway import heap
 from gateway.addresses import add_mapped
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
@@ -93,6 +94,7 @@ class Server(uvicorn.Server):
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        heap.settle()
         if self.started and self._ready_fd is not None:
             os.write(self._ready_fd, b"ready\n")
             os.close(self._ready_fd)

@@ -31,7 +31,7 @@ async def queue(url: str, *, lost: bool) -> str:
     redis, batcher = connect(url), Batcher(url)
     task, hook = new_id("task"), Hook(id=new_id("msg"), key="key_1", url=URL, base_url="https://gateway.test")
     record = TaskRecord(id=task, promise=Promise(key="key_1", operation="generation", n=1, created=1))
-    store, deliveries = TaskStore(redis), Deliveries(batcher)
+    store, deliveries = TaskStore(redis, batcher), Deliveries(batcher)
     await store.open(record, hook)
     await store.end(record.with_end(End(status="succeeded", completed=2)))
     if lost:

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
@@ -29,7 +28,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
         self._app = app
-        self._is_simulated = is_simulated
+        self._own = [(b"x-gateway-simulated", b"1")] if is_simulated else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,10 +44,7 @@ class Edge:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                if self._is_simulated:
-                    headers["x-gateway-simulated"] = "1"
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *self._own]
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 

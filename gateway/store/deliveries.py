@@ -20,9 +20,6 @@ ROOM = 1000
 
 _SCRIPTS = join_scripts(read_sources("webhooks"), "store.deliveries", "store.tasks")
 
-TELL, SUBSCRIBE = _SCRIPTS["tell"], _SCRIPTS["subscribe"]
-"""Run by `store.tasks`, in its own transactions."""
-
 State = Literal["waiting", "lost"]
 
 

@@ -15,6 +15,7 @@ import yaml
 from gateway.ids import new_id
 from gateway.signing import make_secret
 from gateway.store.answers import Admitted, Opening
+from gateway.store.batcher import Batcher
 from gateway.store.client import connect
 from gateway.store.ledger import Ledger
 from gateway.store.taskrecord import Hook, Promise, TaskRecord
@@ -79,10 +80,11 @@ async def bequeath(heir: Gateway, key: str, url: str) -> str:
         await ledger.renew(worker, DEAD_IN_US)
         assert isinstance(await ledger.open(Opening(task, key, "f" * 64, 30_000, 1, worker)), Admitted)
 
-    redis = connect(heir.store_url)
+    redis, batcher = connect(heir.store_url), Batcher(heir.store_url)
     promise = Promise(key=key, operation="generation", model=TASKS, n=1, created=1)
     hook = Hook(id=new_id("msg"), key=key, url=url, base_url=heir.url)
-    await TaskStore(redis).open(TaskRecord(id=task, promise=promise), hook)
+    await TaskStore(redis, batcher).open(TaskRecord(id=task, promise=promise), hook)
+    await batcher.aclose()
     await redis.aclose()
     await with_ledger(heir.store_url, open_hold)
     return task

@@ -58,7 +58,10 @@ async def test_whole_life_is_in_one_slot(cluster: Cluster) -> None:
     await ledger.post(task, call, 12, 1)
     assert await ledger.close(task, 1) == Verdict.CLOSED
     ended = TaskRecord(id=task, promise=Promise(key=record.id, operation="generation", n=2, created=1))
-    tasks, hook = TaskStore(client), Hook(id="msg_1", key=record.id, url="https://a.test/", base_url="https://b.test")
+    tasks, hook = (
+        TaskStore(client, batcher),
+        Hook(id="msg_1", key=record.id, url="https://a.test/", base_url="https://b.test"),
+    )
     await tasks.open(ended, hook)
     await tasks.end(ended.with_end(End(status="succeeded", completed=2)))
     found, _ = await Deliveries(batcher).claim(10, 10, ())

@@ -27,7 +27,7 @@ class Rig:
     def __init__(self, redis: StoreClient, batcher: Batcher, start: int) -> None:
         self.redis = redis
         self.now = start
-        self.tasks = TaskStore(redis, room=5)
+        self.tasks = TaskStore(redis, batcher, room=5)
         self.queue = Deliveries(batcher, now=lambda: self.now)
 
     def wait(self, seconds: float) -> None:

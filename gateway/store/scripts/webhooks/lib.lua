@@ -96,3 +96,17 @@ local function tell(task, room, now)
   if queued > 0 then redis.call('HSET', name, 'told', #hooks, 'corrected', is_corrected and #hooks or corrected) end
   return queued
 end
+
+-- One more address for a task, which is told at once if it has ended; the same address is told once, however many ask.
+-- How many were queued; nil where the task has the most addresses already.
+local function subscribe(task, text, most, room)
+  local name, hook = NAME.task .. ':' .. task, cjson.decode(text)
+  local hooks = cjson.decode(redis.call('HGET', name, 'hooks') or '[]')
+  for _, known in ipairs(hooks) do
+    if known.url == hook.url then return 0 end
+  end
+  if #hooks >= integer('most', most, 1) then return nil end
+  hooks[#hooks + 1] = hook
+  redis.call('HSET', name, 'hooks', cjson.encode(hooks))
+  return tell(task, integer('room', room, 1), clock(''))
+end
