@@ -16,14 +16,12 @@ import typer
 
 from gateway import catalog, demo, inspection
 from gateway.catalog import Catalogue
-from gateway.cli_store import AsJson, DataDir
-from gateway.datafolder import DataFolder
+from gateway.cli_store import AsJson, DataDir, running_store
 from gateway.inspection import Finding
 from gateway.listening import address_for_people
 from gateway.settings import Settings, StartRefused, load_settings, variable, warn_of_token
 from gateway.store.client import StoreUnavailable, connect, describe
 from gateway.store.drift import Drift, DriftBook
-from gateway.store.embedded import running_url
 from gateway.strictyaml import line_of, parse_yaml
 
 
@@ -92,13 +90,9 @@ def _place(one: dict[str, Any]) -> str:
 
 def _read_drift(settings: Settings) -> tuple[list[Drift], str]:
     """What was counted of the upstreams, or why that is not known: a store is asked where it runs, never started."""
-    if settings.redis_url is not None:
-        url = settings.redis_url.get_secret_value()
-    else:
-        found = running_url(DataFolder(settings.data_dir))
-        if found is None:
-            return [], "not known: the counts are in the embedded store, and no gateway runs in this data folder"
-        url = found
+    url = running_store(settings)
+    if url is None:
+        return [], "not known: the counts are in the embedded store, and no gateway runs in this data folder"
     try:
         return asyncio.run(_ask_drift(url)), ""
     except StoreUnavailable as refusal:

@@ -1,14 +1,17 @@
 """`imagegate quote`: what a request would cost at each upstream, what would be made, and why in this order.
 
-Reads the catalogue alone; registered by `cli`. Asks nobody, sends nothing, and knows no limit of any key.
+Reads the catalogue and, where it answers already, the store; registered by `cli`. Sends nothing, starts nothing, and
+knows no limit of any key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import orjson
@@ -17,20 +20,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway import catalog, demo, quoting, routing, sizes, wire
+from gateway import catalog, demo, narrowing, quoting, routing, sizes, wire
 from gateway.catalog import Catalogue
-from gateway.cli_store import AsJson, Column, print_rows
+from gateway.cli_store import AsJson, Column, DataDir, print_rows, running_store
 from gateway.document import STRATEGIES, Strategy
 from gateway.errors import PublicError
+from gateway.health import Health
 from gateway.job import ImageJob, Operation
 from gateway.permits import Permits
 from gateway.pictures import Picture
-from gateway.routing import Circumstances
+from gateway.routing import Circumstances, Plan
 from gateway.rules import Asker
-from gateway.settings import StartRefused, load_settings
+from gateway.settings import Settings, StartRefused, load_settings, variable
 from gateway.sizes import Size
 from gateway.spool import Blob
+from gateway.store.batcher import Batcher
+from gateway.store.client import StoreUnavailable
+from gateway.store.targets import TargetStore
 
+_EXAMPLE = "these are the simulator's example prices, which no vendor stands behind"
+_UNREAD = "how the upstreams are just now is not known"
 _NOWHERE = "http://127.0.0.1"
 _COLUMNS = (
     Column("target"),
@@ -55,6 +64,15 @@ class _Typed:
     job: ImageJob
     model: str
     around: Circumstances
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The catalogue, and how its targets are; `unread` says why that is not known."""
+
+    catalogue: Catalogue
+    health: Health | None
+    unread: str
 
 
 def quote(  # noqa: PLR0913 (each option is a parameter)
@@ -82,15 +100,16 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     is_demo: Annotated[
         bool, typer.Option("--demo", help="With no upstream key set, quote the simulator's example prices.")
     ] = False,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a request would cost and who would make it. Nothing is sent.
+    """Show what a request would cost and who would make it now. Nothing is sent.
 
     \b
     imagegate quote --size 2048x2048 --quality high --n 4
     imagegate quote --operation edit --references 2 --mask --json
     """
-    catalogue = _load(is_demo=is_demo)
+    known = _read_known(data_dir, is_demo=is_demo)
     fields = {"prompt": prompt, "size": size, "quality": quality, "n": n, "output_format": output_format}
     fields |= {"resolution": resolution} if resolution else {}
     if references or mask:
@@ -98,28 +117,32 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     try:
         typed = _Typed(
             job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
-            model=model or catalogue.document.default_model,
+            model=model or known.catalogue.document.default_model,
             around=Circumstances(
                 Asker(key or "", key or "", team or ""),
                 _read_strategy(strategy),
+                medians=known.health.medians() if known.health else {},
                 draw=random.random(),  # noqa: S311 (it keeps no secret)
             ),
         )
-        found = _plan(catalogue, typed, upstream)
+        plan = _plan(known, typed, upstream)
     except PublicError as error:
         raise NothingToQuote(error.message) from error
-    if catalogue.is_simulated:
-        note = "these are the simulator's example prices, which no vendor stands behind"
-        found["note"] = "; ".join(text for text in (found["note"], note) if text)
+    found = quoting.describe_plan(plan, typed.job, typed.model)
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:
         _print(found)
 
 
-def _load(*, is_demo: bool) -> Catalogue:
-    env = dict(os.environ)
+def _read_known(data_dir: Path | None, *, is_demo: bool) -> _Known:
+    env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
+    catalogue = _load(settings, env, is_demo=is_demo)
+    return _Known(catalogue, *_read_health(settings, catalogue))
+
+
+def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogue:
     catalogue = catalog.load(settings.config, env)
     if catalogue.targets:
         return catalogue
@@ -130,6 +153,37 @@ def _load(*, is_demo: bool) -> Catalogue:
             "imagegate quote --demo"
         )
     return catalog.load(settings.config, env, simulator_url=_NOWHERE)
+
+
+def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | None, str]:
+    """How the upstreams are now, as all gateways over the store know it; or why that is not known."""
+    url = running_store(settings)
+    if url is None:
+        return None, f"{_UNREAD}: no gateway runs in {settings.data_dir}"
+    try:
+        return asyncio.run(_ask_health(url, catalogue)), ""
+    except StoreUnavailable as refusal:
+        return None, f"{_UNREAD}: Redis is away: {refusal}"
+
+
+async def _ask_health(url: str, catalogue: Catalogue) -> Health:
+    batcher = Batcher(url)
+    try:
+        health = Health(TargetStore(batcher), catalogue.targets, lease_s=catalogue.document.accounting.lease)
+        await health.read()
+    finally:
+        await batcher.aclose()
+    return health
+
+
+def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
+    """Without those that are left alone now; when nobody can be asked, prices are told all the same, and why."""
+    if health is None:
+        return plan, ""
+    try:
+        return narrowing.narrow(plan, health.down(), health.load), ""
+    except PublicError as error:
+        return plan, error.message
 
 
 def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool) -> ImageJob:
@@ -161,14 +215,17 @@ def _read_strategy(text: str | None) -> Strategy | None:
     return found
 
 
-def _plan(catalogue: Catalogue, typed: _Typed, upstream: str | None) -> dict[str, Any]:
-    found = catalogue.find_model(typed.model)
+def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
+    """The plan as it can be followed now, its note with all that there is to say of it. Raises PublicError."""
+    found = known.catalogue.find_model(typed.model)
     if found is None:
-        names = ", ".join(catalogue.model_names())
+        names = ", ".join(known.catalogue.model_names())
         raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
     permits = Permits(pinned=upstream)
-    plan = routing.plan(typed.job, typed.model, found[0], catalogue, permits, typed.around)
-    return quoting.describe_plan(plan, typed.job, typed.model)
+    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, permits, typed.around)
+    plan, kept_away = _narrow(whole, known.health)
+    notes = (plan.note, kept_away, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
+    return replace(plan, note="; ".join(note for note in notes if note) or None)
 
 
 def _print(found: dict[str, Any]) -> None:

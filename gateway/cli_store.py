@@ -86,6 +86,13 @@ class OpenedStore:
         return Changes(self.redis, self.document.accounting)
 
 
+def running_store(settings: Settings) -> str | None:
+    """The URL of the store that the settings name, if it may be asked without starting anything."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    return running_url(DataFolder(settings.data_dir))
+
+
 def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
     """Do something to the store that the environment, or the data folder, names."""
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})

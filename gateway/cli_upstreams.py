@@ -6,6 +6,7 @@ Reads the store itself; sends nothing to any vendor.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from gateway.cli_store import AsJson, Column, DataDir, OpenedStore, cli_actor, p
 from gateway.condition import Condition
 from gateway.document import Credential, Document, Upstream
 from gateway.money import show_usd
-from gateway.store.drift import Drift, DriftBook, group_drifts
+from gateway.store.drift import Drift, DriftBook, count_drifts, group_drifts
 from gateway.store.targets import TargetStore, make_caps
 
 _COLUMNS = (
@@ -35,6 +36,9 @@ Found = dict[str, tuple[Upstream, Credential, Condition, list[Drift]]]
 
 def upstreams(
     reset: Annotated[str | None, typer.Option(help="Use this one again, named as in the table.")] = None,
+    clear: Annotated[
+        str | None, typer.Option("--clear-drift", help="Forget where this upstream was not as the catalogue says.")
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,20 +47,23 @@ def upstreams(
     \b
     imagegate upstreams
     imagegate upstreams --reset apiany/main
+    imagegate upstreams --clear-drift apiany
     """
 
     async def look(store: OpenedStore) -> Found:
-        targets, known = TargetStore(store.batcher), _list_credentials(store.document)
+        targets, known, book = TargetStore(store.batcher), _list_credentials(store.document), DriftBook(store.redis)
         if reset is not None:
-            if reset not in known:
-                raise typer.BadParameter(
-                    f"there is none of this name; there are {', '.join(known)}", param_hint="--reset"
-                )
+            _check_name(reset, known, "--reset")
             await targets.reset(reset)
             await store.changes.write(cli_actor(), "upstream.reset", reset, None, None)
-        drifts = group_drifts(await DriftBook(store.redis).read())
+        if clear is not None:
+            _check_name(clear, store.document.upstreams, "--clear-drift")
+            before = group_drifts(await book.read()).get(clear, [])
+            await book.clear(clear)
+            await store.changes.write(cli_actor(), "upstream.clear_drift", clear, count_drifts(before), None)
+        drifts = group_drifts(await book.read())
         found = await targets.look(list(known))
-        return {label: (*known[label], one, drifts.get(label.partition("/")[0], [])) for label, one in found.items()}
+        return {label: (*known[label][1:], one, drifts.get(known[label][0], [])) for label, one in found.items()}
 
     found = with_store(data_dir, look)
     if as_json:
@@ -66,9 +73,14 @@ def upstreams(
     print_rows(_COLUMNS, [_cells(label, *one) for label, one in found.items()])
 
 
-def _list_credentials(document: Document) -> dict[str, tuple[Upstream, Credential]]:
+def _check_name(name: str, known: Collection[str], option: str) -> None:
+    if name not in known:
+        raise typer.BadParameter(f"there is none of this name; there are {', '.join(known)}", param_hint=option)
+
+
+def _list_credentials(document: Document) -> dict[str, tuple[str, Upstream, Credential]]:
     return {
-        f"{name}/{credential.name}": (upstream, credential)
+        f"{name}/{credential.name}": (name, upstream, credential)
         for name, upstream in document.upstreams.items()
         for credential in upstream.credentials
     }

@@ -39,6 +39,9 @@ from gateway.store.windows import Calendar
 
 _HISTORY = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
 _DETAILS = {"team", "model", "upstreams", "size", "seconds"}
+_IN_TABLES = {"calls", "passed_by"}
+"""What of one record is shown in tables of its own."""
+
 _TABLE = 50
 _ALL = 2**62
 _NUMBERS = {*SUM_COLUMNS, "seconds", "images"}
@@ -215,7 +218,7 @@ def _print_record(identifier: str, data_dir: Path | None, *, as_json: bool, as_c
     if as_json:
         typer.echo(json_line(record_json(record)), nl=False)
         return
-    cells = {name: value for name, value in record_cells(record).items() if name != "calls"}
+    cells = {name: value for name, value in record_cells(record).items() if name not in _IN_TABLES}
     print_rows((Column("field"), Column("value")), [(name, _show_cell(value)) for name, value in cells.items()])
     columns = ("upstream", "outcome", "seconds", "images", "usd", "state", "id")
     calls = [
@@ -231,6 +234,8 @@ def _print_record(identifier: str, data_dir: Path | None, *, as_json: bool, as_c
         for call in record.calls
     ]
     print_rows([Column(name, name in _NUMBERS) for name in columns], calls)
+    if record.passed_by:
+        print_rows((Column("not asked"), Column("why")), [(one.target, one.reason) for one in record.passed_by])
 
 
 def _how_many(most: int | None, *, is_table: bool) -> int:

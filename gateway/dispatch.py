@@ -24,7 +24,7 @@ from gateway.receiving import Image, Promise, Receiver
 from gateway.routing import Choice, Plan
 from gateway.services import Services
 from gateway.spool import Blob, Spool, StorageFullError
-from gateway.store.records import CallFact, Settled
+from gateway.store.records import CallFact, PassedBy, Settled
 from gateway.store.targets import Report as CallReport
 from gateway.tally import Tally, UnderWay, choose_error, describe_sizes, kept_away
 from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
@@ -47,7 +47,7 @@ _GIVEN_UP: Mapping[str, Settled] = {"presume": "presumed", "release": "void", "h
 class Outcome:
     """What a task came to: the images by slot, what was sent, and why a slot stayed empty.
 
-    `calls` counts those that an upstream may have executed; `facts` tells of every one.
+    `calls` counts those that an upstream may have executed; `facts` tells of every one, `passed_by` of who had none.
     """
 
     images: tuple[Image, ...] = ()
@@ -57,6 +57,7 @@ class Outcome:
     dropped: tuple[str, ...] = ()
     error: PublicError | None = None
     facts: tuple[CallFact, ...] = ()
+    passed_by: tuple[PassedBy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class Delivery:
         if refusal:
             # A cheaper one further down the plan may still be within the limit.
             tally.bars.pop(choice.target.label, None)
+            tally.pass_by(choice.target.label, refusal.message)
             tally.verdicts.append(Verdict("not_affordable", Executed.NO, again=False, elsewhere=True, error=refusal))
         return refusal is None
 
@@ -170,6 +172,7 @@ class Delivery:
             permit = None
             if isinstance(found, Bar):
                 tally.bars[label] = found
+                tally.pass_by(label, found.words)
                 break
             entries.append((call, found))
         if not entries:
@@ -376,6 +379,7 @@ class Delivery:
             dropped=tuple(tally.dropped),
             error=None if len(images) == self.job.n else choose_error(tally.verdicts),
             facts=tuple(tally.facts),
+            passed_by=tally.list_passed(),
         )
 
 

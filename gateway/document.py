@@ -238,11 +238,12 @@ class Rule(_Part):
     defaults: Defaults = Field(default_factory=lambda: Defaults())
     sizes: Literal["exact", "nearest"] | None = Field(None, description="In place of the model's.")
     compromises: Literal["tell", "refuse"] | None = Field(None, description="In place of the model's.")
+    other_size: OtherSize | None = Field(None, description="In place of the model's.")
 
     @model_validator(mode="after")
     def _does_something(self) -> Rule:
         if not self.model_dump(exclude={"name", "when"}, exclude_none=True, exclude_defaults=True):
-            raise ValueError("changes nothing; give upstreams, strategy, defaults, sizes or compromises")
+            raise ValueError("changes nothing; give upstreams, strategy, defaults, sizes, compromises or other_size")
         return self
 
 

@@ -175,7 +175,7 @@ class RecordNotFound(PublicError):
 
 class UpstreamNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "upstream_not_found"
-    meaning = "No upstream's credential that is on has this label."
+    meaning = "No upstream of the catalogue has this name, or none that is on this label."
 
 
 class MethodNotAllowed(PublicError):

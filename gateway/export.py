@@ -52,6 +52,9 @@ RECORD_COLUMNS = (
     "repeats",
     "seconds",
     "prompt",
+    "strategy",
+    "rule",
+    "passed_by",
 )
 SUM_COLUMNS = ("requests", "images", "errors", "usd")
 
@@ -93,6 +96,7 @@ def record_cells(record: Record) -> Cells:
         "usd_held": _dollars(record.price_held),
         "usd_settled": _dollars(record.price_settled),
         "is_presumed": record.is_presumed,
+        "passed_by": "; ".join(f"{one.target}: {one.reason}" for one in record.passed_by),
     }
     return {name: values[name] for name in RECORD_COLUMNS}
 
@@ -103,7 +107,12 @@ def record_json(record: Record) -> dict[str, Any]:
         call.model_dump(mode="json") | {"usd": None if call.usd is None else show_usd(call.usd)}
         for call in record.calls
     ]
-    more = {"upstreams": list(record.upstreams), "calls": calls, "sizes_made": list(record.sizes_made)}
+    more = {
+        "upstreams": list(record.upstreams),
+        "calls": calls,
+        "sizes_made": list(record.sizes_made),
+        "passed_by": [one.model_dump() for one in record.passed_by],
+    }
     return to_json(record_cells(record)) | more
 
 

@@ -1,7 +1,7 @@
 """One process's view of the targets' health: places for calls, what these taught, and a picture of all, a second old.
 
-Asked by `pipeline`, `dispatch` and `waiting`. While Redis is away the last picture stays, and nothing here stands in a
-call's way: what cannot be written down is not sent in any case.
+Asked by `pipeline`, `dispatch`, `waiting` and `cli_quote`. While Redis is away the last picture stays, and nothing here
+stands in a call's way: what cannot be written down is not sent in any case.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOOK_S = 1.0
 _LONGEST_COOL = 3600.0
 """Seconds; a vendor that names more is asked again all the same."""
 
-_UNCOUNTED = frozenset({"refused", "policy", "credential"})
+_UNCOUNTED = frozenset({"refused", "policy", "credential", "unfit"})
 """Failures that say nothing of an upstream's health: the caller's, and those that cool the credential down."""
 
 _log = structlog.get_logger(__name__)
@@ -160,10 +160,14 @@ class Health:
     def _own(self, label: str) -> int:
         return sum(permit.target.label == label for permit in self._held.values())
 
+    async def read(self) -> None:
+        """Ask the store now how every target is. Raises StoreUnavailable."""
+        self._seen = await self.store.look(list(self._targets))
+        self._others = {label: max(0, seen.in_flight - self._own(label)) for label, seen in self._seen.items()}
+
     async def _refresh(self) -> None:
         with suppress(StoreUnavailable):
-            self._seen = await self.store.look(list(self._targets))
-            self._others = {label: max(0, seen.in_flight - self._own(label)) for label, seen in self._seen.items()}
+            await self.read()
         # Not asked again at once while Redis is away, either.
         self._seen_at = time.monotonic()
 

@@ -113,7 +113,8 @@ class FirstLine:
     async def wait(self, wait_s: float) -> str:
         """The line, or nothing if the child ended or was silent for too long."""
         with suppress(TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(self._line), wait_s)
+            async with asyncio.timeout(wait_s):
+                return await asyncio.shield(self._line)
         return ""
 
     def close_writer(self) -> None:

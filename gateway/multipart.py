@@ -6,7 +6,8 @@ Made by the adapters whose upstream takes uploads. Never holds a file's bytes: t
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.spool import Blob
@@ -64,7 +65,7 @@ class MultipartBody:
         """The two headers the request needs: with the length given, the transport never chunks the body."""
         return {"content-type": self.content_type, "content-length": str(self.content_length)}
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body from its first byte; small neighbours together, files in the spool's pieces."""
         waiting = bytearray()
         for head, content in self._parts:
@@ -72,8 +73,9 @@ class MultipartBody:
             if isinstance(content, Blob):
                 yield bytes(waiting)
                 waiting.clear()
-                async for piece in content.chunks():
-                    yield piece
+                async with aclosing(content.chunks()) as pieces:
+                    async for piece in pieces:
+                        yield piece
             else:
                 waiting += content
             waiting += b"\r\n"

@@ -17,7 +17,7 @@ from gateway.quota import Reservation
 from gateway.routing import Plan
 from gateway.services import Services
 from gateway.store.keyrecord import KeyRecord
-from gateway.store.records import PREFIX, Record, record_id
+from gateway.store.records import PREFIX, PassedBy, Record, record_id
 
 _LONGEST = 200
 """Letters of a text that a caller chose."""
@@ -98,6 +98,12 @@ def describe_work(note: Note, reservation: Reservation, plan: Plan, outcome: Out
             "quality_sent": _find_quality(plan, outcome),
             "n_delivered": len(made),
             "price_held": None if price is None else price * reservation.images,
+            "strategy": plan.strategy,
+            "rule": plan.rule,
+            "passed_by": (
+                *(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
+                *outcome.passed_by,
+            ),
         }
     )
 

@@ -106,7 +106,7 @@ def plan(
         if isinstance(found, Unfit):
             rejections.append(_reject(target, found))
         else:
-            choices.append(_price(job, target, found, model.other_size))
+            choices.append(_price(job, target, found, route.other_size))
     rejections += barred
     if not choices:
         raise _explain(model_name, rejections)

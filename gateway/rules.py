@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway import sizes
 from gateway.capabilities import size_wanted
-from gateway.document import Document, Model, Rule, Strategy, When
+from gateway.document import Document, Model, OtherSize, Rule, Strategy, When
 from gateway.job import ImageJob, Quality
 from gateway.sizes import Shape, Size
 
@@ -33,6 +33,7 @@ class Route:
     strategy: Strategy
     allows_nearest: bool = False
     refuses_compromises: bool = False
+    other_size: OtherSize = "tell"
     upstreams: tuple[str, ...] | None = None
     size: Size | None = None
     quality: Quality | None = None
@@ -104,11 +105,12 @@ def _find_wrong_upstreams(document: Document, rule: Rule, here: Place) -> list[t
 
 def _apply(rule: Rule | None, model: Model, number: int) -> Route:
     if rule is None:
-        return Route(model.strategy, model.sizes == "nearest", model.compromises == "refuse")
+        return Route(model.strategy, model.sizes == "nearest", model.compromises == "refuse", model.other_size)
     return Route(
         strategy=rule.strategy or model.strategy,
         allows_nearest=(rule.sizes or model.sizes) == "nearest",
         refuses_compromises=(rule.compromises or model.compromises) == "refuse",
+        other_size=rule.other_size or model.other_size,
         upstreams=rule.upstreams,
         size=sizes.parse_size(rule.defaults.size) if rule.defaults.size else None,
         quality=rule.defaults.quality,

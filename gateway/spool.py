@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -67,15 +67,16 @@ class Blob:
             return self.path.open("rb")
         return io.BytesIO(self.data or b"")
 
-    async def chunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
+    async def chunks(self, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
         """The bytes in order, `size` at a time."""
         if self.path is None:
             view = self.data or b""
             for start in range(0, len(view), size):
                 yield view[start : start + size]
             return
-        async for piece in file_chunks(self.path, size):
-            yield piece
+        async with contextlib.aclosing(file_chunks(self.path, size)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def read(self) -> bytes:
         """All bytes at once: for small blobs only."""
@@ -84,7 +85,7 @@ class Blob:
         return await asyncio.to_thread(self.path.read_bytes)
 
 
-async def file_chunks(path: Path, size: int = CHUNK) -> AsyncIterator[bytes]:
+async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
     """A file's bytes in order, opened when the first are asked for and closed whatever becomes of the reader."""
     opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size))
     try:

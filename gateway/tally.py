@@ -19,7 +19,7 @@ from gateway.job import Call, Usage
 from gateway.receiving import Image
 from gateway.routing import Choice
 from gateway.sizes import Size
-from gateway.store.records import CallFact
+from gateway.store.records import CallFact, PassedBy
 from gateway.verdict import Executed, Verdict
 
 _ONCE = frozenset({"unsent", "task_failed"})
@@ -42,6 +42,7 @@ class Tally:
     dropped: dict[str, None] = field(default_factory=dict)
     facts: list[CallFact] = field(default_factory=list)
     bars: dict[str, Bar] = field(default_factory=dict)
+    passed: dict[str, str] = field(default_factory=dict)
     asked: set[tuple[int, str]] = field(default_factory=set)
     again: set[tuple[int, str]] = field(default_factory=set)
     unreachable: set[tuple[int, str]] = field(default_factory=set)
@@ -66,6 +67,15 @@ class Tally:
     def ask(self, slots: Iterable[int], label: str) -> None:
         """Remember that a target was asked for these slots."""
         self.asked.update((slot, label) for slot in slots)
+
+    def pass_by(self, label: str, why: str) -> None:
+        """Remember why a target was not asked when its turn came."""
+        self.passed[label] = why
+
+    def list_passed(self) -> tuple[PassedBy, ...]:
+        """Who had a turn and was never asked, with the last reason."""
+        asked = {label for _, label in self.asked}
+        return tuple(PassedBy(target=label, reason=why) for label, why in self.passed.items() if label not in asked)
 
     def was_asked(self, slots: Iterable[int], label: str) -> bool:
         """Whether to send these there would be to send something again."""

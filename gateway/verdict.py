@@ -99,6 +99,9 @@ CREDENTIAL_CODES = frozenset(
 )
 """The operator's account is spent: OpenAI says so with a 400 or a 429, which would otherwise mean something else."""
 
+UNFIT = "unfit_for_this_upstream"
+"""Our own code of what one upstream cannot take, as its preparation found, and another may."""
+
 _VALIDATION_CODES = frozenset({"invalid_request", "invalid_value", "validation_error"})
 _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
 _NO_RETRY = "it is not sent again, because it may have been billed"
@@ -110,9 +113,7 @@ def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: 
     `refusal_is_unbilled`: so does a refusal by its safety system.
     """
     if failure.phase == "prepare" and failure.param is not None:
-        # Our own preparation names the caller's field; a vendor's answer to an upload never does.
-        wrong = errors.InvalidValue(failure.message, param=failure.param)
-        return Verdict("refused", Executed.NO, again=False, elsewhere=False, error=wrong)
+        return _unprepared(failure)
     if failure.phase in ("prepare", "connect", "write"):
         return _unsent(failure)
     if failure.phase == "read":
@@ -135,6 +136,15 @@ def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: 
     if failure.phase == "task":
         return _task(failure)
     return _status(failure, error_is_unbilled)
+
+
+def _unprepared(failure: Failure) -> Verdict:
+    """Our own preparation names the caller's field; a vendor's answer to an upload never does."""
+    if failure.code == UNFIT:
+        unfit = errors.UnsupportedValue(failure.message, param=failure.param)
+        return Verdict("unfit", Executed.NO, again=False, elsewhere=True, error=unfit)
+    wrong = errors.InvalidValue(failure.message, param=failure.param)
+    return Verdict("refused", Executed.NO, again=False, elsewhere=False, error=wrong)
 
 
 def _unsent(failure: Failure) -> Verdict:

@@ -114,6 +114,16 @@ async def read_conditions(store_url: str, labels: list[str]) -> dict[str, Condit
         await batcher.aclose()
 
 
+async def reset_conditions(store_url: str, labels: list[str]) -> None:
+    """Use targets again, whatever was known of them."""
+    batcher = Batcher(store_url)
+    try:
+        for label in labels:
+            await TargetStore(batcher).reset(label)
+    finally:
+        await batcher.aclose()
+
+
 async def read_everything(store_url: str) -> str:
     """All that the store holds, as one text in which to look for what must not be there."""
     redis = connect(store_url)

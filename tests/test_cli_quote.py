@@ -1,4 +1,4 @@
-"""`imagegate quote`: an operator reads what a request would cost, from the catalogue alone."""
+"""`imagegate quote`: an operator reads what a request would cost now, by the catalogue and what the gateways know."""
 
 from __future__ import annotations
 
@@ -11,19 +11,29 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.healthrules import HealthRules
+from gateway.store.batcher import Batcher
+from gateway.store.targets import Caps, Report, TargetStore
+from tests.conftest import Valkey
 from tests.plans import KEYS, SHIPPED, example_prices
-from tests.shell import Typed, Typist
+from tests.shell import SECRET, Typed, Typist
 from tests.terminal import show_on_terminal
 
 Quote = Callable[..., Typed]
 
 
+def store_of(valkey: Valkey) -> dict[str, str]:
+    return {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
+
+
 @pytest.fixture
-def quote(typist: Typist) -> Quote:
+def quote(typist: Typist, tmp_path: Path) -> Quote:
     """Types the command over the shipped catalogue, with no key set but those that are given."""
 
     def type_command(*words: str, **env: str) -> Typed:
-        return typist.type(("quote", *words), {"GATEWAY_CONFIG": str(SHIPPED), **env})
+        return typist.type(
+            ("quote", *words), {"GATEWAY_CONFIG": str(SHIPPED), "GATEWAY_DATA_DIR": str(tmp_path), **env}
+        )
 
     return type_command
 
@@ -58,7 +68,57 @@ def test_cheapest_stands_first(quote: Quote, tmp_path: Path) -> None:
     assert lines[0] == ["target", "price", "an image", "size made", "how", "why"]
     assert lines[1] == ["anyfast-c/main", "$0.120000", "$0.030000", "2048x2048", "4 calls", "cheapest"]
     assert [line[0] for line in lines[1:]] == ["anyfast-c/main", "apiany/main", "anyfast/main"]
-    assert not found.stderr
+    assert found.stderr.startswith("imagegate: how the upstreams are just now is not known: no gateway runs in ")
+    assert not list(tmp_path.glob("*.json"))
+
+
+async def teach(url: str, *labels: str, seconds: float = 0, refused: bool = False) -> None:
+    """Have the store know how a call went at each of these."""
+    batcher = Batcher(url)
+    store = TargetStore(batcher)
+    report = (
+        Report("none", cool=300, why="credential") if refused else Report("good", kind="medium/1K", seconds=seconds)
+    )
+    for label in labels:
+        assert await store.take(label, "permit_1", 15, Caps()) is None
+        await store.finish(label, "permit_1", report, HealthRules())
+    await batcher.aclose()
+
+
+def targets_of(found: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Who would be asked, and who would not and why."""
+    rejected = {one["target"]: one["reason"] for one in found["rejections"]}
+    return [one["target"] for one in found["choices"]], rejected
+
+
+async def test_quote_knows_health(quoted: Callable[..., dict[str, Any]], valkey: Valkey, tmp_path: Path) -> None:
+    """Who is left alone is not quoted as the first, and `latency` goes by what all gateways measured."""
+    env = {"GATEWAY_CONFIG": config(tmp_path), **KEYS, **store_of(valkey)}
+    assert targets_of(quoted(**env))[0][0] == "apiany/main"
+    await teach(valkey.url, "anyfast-c/main", seconds=9)
+    await teach(valkey.url, "apiany/main", seconds=30)
+    await teach(valkey.url, "anyfast/main", seconds=4)
+    found = quoted("--strategy", "latency", "--size", "1024x1024", "--quality", "medium", **env)
+    assert targets_of(found)[0] == ["anyfast/main", "anyfast-c/main", "apiany/main"]
+    assert found["note"] is None
+    valkey.flush()
+    await teach(valkey.url, "apiany/main", refused=True)
+    choices, rejected = targets_of(quoted("--size", "1024x1024", **env))
+    assert choices == ["anyfast-c/main", "anyfast/main"]
+    assert rejected == {"apiany/main": "it refused the gateway's credential"}
+
+
+async def test_quote_tells_prices_all_the_same(quote: Quote, valkey: Valkey, tmp_path: Path) -> None:
+    """Where nobody can be asked just now, or Redis is away, prices are shown and the reason stands beside them."""
+    env = {"GATEWAY_CONFIG": config(tmp_path), **KEYS, **store_of(valkey)}
+    await teach(valkey.url, "anyfast-c/main", "anyfast/main", "apiany/main", refused=True)
+    found = quote(**env)
+    assert len(found.stdout.splitlines()) == 4
+    assert "No upstream can take this request now (it refused the gateway's credential)" in found.stderr
+    away = quote(**(env | {"GATEWAY_REDIS_URL": "redis://:hunter2@127.0.0.1:9"}))
+    assert len(away.stdout.splitlines()) == 4
+    assert "not known: Redis is away" in away.stderr
+    assert "hunter2" not in away.output
 
 
 def test_terminal_has_a_headline(tmp_path: Path) -> None:

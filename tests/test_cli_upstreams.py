@@ -48,6 +48,20 @@ async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     assert (change["action"], change["subject"]) == ("upstream.reset", "apiany/main")
 
 
+async def test_drift_is_cleared(shell: Shell, valkey: Valkey) -> None:
+    """Once the catalogue is right, what was counted of an upstream is forgotten, and who did it is written down."""
+    await refuse(valkey.url)
+    after = {one["label"]: one for one in shell.ask("upstreams", "--clear-drift", "apiany")}
+    assert after["apiany/main"]["drift"] == []
+    assert after["apiany/main"]["state"] == "refused"
+    (change,) = shell.ask("changes")
+    assert (change["action"], change["subject"]) == ("upstream.clear_drift", "apiany")
+    assert change["before"] == {"refused quality": 1}
+    wrong = shell.type("upstreams", "--clear-drift", "apiany/main")
+    assert wrong.exit_code == 2
+    assert "anyfast, anyfast-c, apiany" in wrong.output
+
+
 def test_unknown_label_is_refused(shell: Shell) -> None:
     """A name that is not in the catalogue is refused with those that are."""
     done = shell.type("upstreams", "--reset", "apiany")

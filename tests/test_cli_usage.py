@@ -20,7 +20,7 @@ from gateway import cli
 from gateway.document import Accounting
 from gateway.store.changes import Changes
 from gateway.store.keys import KeyStore
-from gateway.store.records import Credit, Record
+from gateway.store.records import Credit, PassedBy, Record
 from tests.conftest import Valkey
 from tests.store.histories import Books, make_call, make_record, open_books
 from tests.store.ledgers import HOUR, SECOND, make_id
@@ -75,6 +75,9 @@ async def _fill(url: str) -> tuple[Record, ...]:
                 n_delivered=1,
                 sizes_made=("1024x640",),
                 end_user="=cmd()",
+                strategy="cost",
+                rule="thrift",
+                passed_by=(PassedBy(target="apiany/main", reason="its balance is below the floor"),),
             ),
             make_record(BEFORE + SECOND, key=bot.id, key_name="bot", status=429, error="insufficient_quota"),
         )
@@ -143,6 +146,8 @@ def test_one_record_is_whole(run: Run, made: tuple[Record, ...]) -> None:
     shown = run("history", made[0].id).stdout
     assert "usd_settled\t1.500000" in shown
     assert "anyfast/main\tdelivered\t1.500\t1/1\t1.500000\tpresumed" in shown
+    assert "strategy\tcost\nrule\tthrift\n" in shown
+    assert "apiany/main\tits balance is below the floor" in shown
     assert json.loads(run("history", made[0].id, "--json").stdout)["id"] == made[0].id
     unknown = run("history", "rec_nothing")
     assert (unknown.exit_code, unknown.stdout) == (1, "")

@@ -116,6 +116,25 @@ def test_refused_picture_is_paid_for_and_kept(gateways: Gateways) -> None:
     assert len(gateway.simulator.paid()) == 1
 
 
+def test_withheld_picture_is_no_failure_of_health(gateways: Gateways) -> None:
+    """A vendor that keeps making another size is drifting, not failing: its breaker stays closed."""
+    gateway = opened(gateways, "refuse")
+    gateway.simulator.fault("wrong_size", size=OTHER, times=4)
+    assert [gateway.generate().status_code for _ in range(5)] == [424, 424, 424, 424, 200]
+    gateway.settle()
+    condition = gateway.conditions()["anyfast/main"]
+    assert (condition.breaker, condition.presumed) == ("closed", 0)
+
+
+def test_rule_decides_for_its_requests(gateways: Gateways) -> None:
+    """What becomes of another size may be otherwise for some requests only."""
+    gateway = gateways.open(rules=[{"when": {"operation": "edit"}, "other_size": "resize"}])
+    gateway.simulator.fault("wrong_size", size=OTHER, times=2)
+    told, mended = gateway.generate(), gateway.edit({"image": png()}, model=OFFICIAL, size=SMALLEST)
+    assert decode(told.json()["data"][0]).size == (512, 320)
+    assert decode(mended.json()["data"][0]).size == (1024, 640)
+
+
 def test_refusal_spares_the_pictures_that_are_right(gateways: Gateways) -> None:
     """Of several calls only the one that broke its promise is withheld; the whole is charged."""
     gateway = opened(gateways, "refuse", VARIANT)

@@ -96,6 +96,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", f"{API}/audit"): Row("viewers", 200),
     ("GET", f"{API}/upstreams"): Row("viewers", 200),
     ("POST", f"{API}/upstreams/{{label:path}}/reset"): Row("admins", 404, {"label:path": "nobody/main"}),
+    ("DELETE", f"{API}/upstreams/{{name:path}}/drift"): Row("admins", 404, {"name:path": "nobody"}),
     ("GET", f"{API}/changes"): Row("viewers", 200),
 }
 

@@ -131,6 +131,14 @@ def test_rule_changes_what_is_compromised() -> None:
         plan(make_job("edit", quality="high"), strict, "anyfast/gpt-image-2")
 
 
+def test_rule_changes_what_becomes_of_other_sizes() -> None:
+    """A rule may keep back or mend a picture of another size, whatever the model says."""
+    rules = [{"when": {"min_n": 2}, "other_size": "refuse"}, SECOND]
+    catalogue = shipped(other_size="resize", rules=rules)
+    assert {choice.other_size for choice in plan(make_job(n=2), catalogue).choices} == {"refuse"}
+    assert {choice.other_size for choice in plan(make_job(), catalogue).choices} == {"resize"}
+
+
 def test_request_chooses_over_the_rule() -> None:
     """A strategy that the request chose beats the rule's, which beats the model's."""
     catalogue = shipped(strategy="priority", rules=[{"when": {"min_n": 2}, "strategy": "weighted"}])

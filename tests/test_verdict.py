@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.verdict import CallFailed, Executed, Failure, Verdict, classify
+from gateway.verdict import UNFIT, CallFailed, Executed, Failure, Verdict, classify
 
 NO, UNKNOWN, YES = Executed.NO, Executed.UNKNOWN, Executed.YES
 POLICIES = {
@@ -40,6 +40,15 @@ SPOKE = {"spoke": True, "message": "boom"}
         # Reached it, but not whole: another target, never the same.
         ("write", None, {}, "unsent", (NO, False, True, errors.UpstreamUnavailable, 5, None)),
         ("prepare", None, {}, "unsent", (NO, False, True, errors.UpstreamUnavailable, 5, None)),
+        # What it cannot take, another may; what nobody can, nobody is asked.
+        (
+            "prepare",
+            None,
+            {"code": UNFIT, "param": "mask"},
+            "unfit",
+            (NO, False, True, errors.UnsupportedValue, None, None),
+        ),
+        ("prepare", None, {"param": "mask"}, "refused", (NO, False, False, errors.InvalidValue, None, None)),
         # Sent whole, answer lost: nobody may send it again.
         ("read", None, {}, "unknown", (UNKNOWN, False, False, errors.UpstreamOutcomeUnknown, None, False)),
         ("read", 200, {}, "unknown", (UNKNOWN, False, False, errors.UpstreamOutcomeUnknown, None, False)),

@@ -109,6 +109,13 @@ class RecordedCall(Answer):
     made: list[str] = Field(default_factory=list, description="The sizes that were made, where one was another.")
 
 
+class PassedBy(Answer):
+    """A target of the model that was not asked."""
+
+    target: str
+    reason: str = Field(description="What it cannot do, or what kept calls away from it at that moment.")
+
+
 class RequestRecord(Answer):
     """One request, without its pictures."""
 
@@ -139,6 +146,9 @@ class RequestRecord(Answer):
     repeats: int = Field(description="Requests that it tells of: refusals that come too fast are told together.")
     seconds: float
     prompt: str | None = Field(description="Only where the catalogue says `keep_prompts`.")
+    strategy: str | None = Field(description="What ordered the targets; null where the request came to no plan.")
+    rule: str | None = Field(description="The catalogue's rule that held.")
+    passed_by: list[PassedBy] = Field(description="The model's targets that were not asked, and why.")
 
 
 @router.get(

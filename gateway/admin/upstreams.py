@@ -12,16 +12,18 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import Answer, Instant, Listing, Usd, refusals
+from gateway.admin.shapes import Answer, Gone, Instant, Listing, Usd, refusals
 from gateway.catalog import Target
 from gateway.condition import Condition
 from gateway.health import caps_of
 from gateway.services import Services
-from gateway.store.drift import Drift
+from gateway.store.drift import Drift, count_drifts, group_drifts
 
 router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
 
 Label = Annotated[str, Path(max_length=201, description="As listed: the upstream's name, a slash, the credential's.")]
+
+Name = Annotated[str, Path(max_length=100, description="The upstream's name in the catalogue.")]
 
 
 class Typical(Answer):
@@ -112,6 +114,17 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
         services, operator, "upstream.reset", label, before={"state": before.state}, after={"state": after.state}
     )
     return after
+
+
+@router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
+async def clear_drift(services: ServicesDep, operator: AdminDep, name: Name) -> Gone:
+    """What was counted of the whole upstream is gone: its entry in the catalogue was put right."""
+    if name not in services.catalogue.document.upstreams:
+        raise errors.UpstreamNotFound("The catalogue has no upstream of this name.", param="name")
+    before = group_drifts(await services.drift.read()).get(name, [])
+    await services.drift.clear(name)
+    await record_change(services, operator, "upstream.clear_drift", name, before=count_drifts(before))
+    return Gone(id=name)
 
 
 async def _show(services: Services, label: str) -> UpstreamState:

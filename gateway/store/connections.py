@@ -44,6 +44,17 @@ class _Dropping(AbstractConnection):
     """A connection that is closed, not kept, once its server has said that it owns the store no longer."""
 
     @override
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        await super().send_packed_command(*args, **options)
+        # redis-py writes under `wait_for`, which before Python 3.12 forgets a cancellation that comes as it ends: a
+        # reader that was told to stop would read for ever.
+        if task and task.cancelling() > before:
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
+
+    @override
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return await super().read_response(*args, **options)

@@ -59,6 +59,11 @@ class _Place:
         return orjson.dumps([self.upstream, self.kind, self.what, measure]).decode()
 
 
+def count_drifts(drifts: Iterable[Drift]) -> dict[str, int]:
+    """Drifts of one upstream as the log of changes tells of them."""
+    return {f"{one.kind} {one.what}": one.count for one in drifts}
+
+
 def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
     """Drifts by their upstream."""
     found: dict[str, list[Drift]] = {}

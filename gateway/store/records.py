@@ -58,6 +58,13 @@ class CallFact(_Fact):
         return self.model_copy(update={"state": news.state, "usd": news.usd, "images": news.images})
 
 
+class PassedBy(_Fact):
+    """A target of the model that was not asked, and why: the plan had rejected it, or it had no place just then."""
+
+    target: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """What the sums of a day are kept by. Empty text: no team, no such model, nothing was sent anywhere."""
@@ -98,7 +105,7 @@ class Record(_Fact):
     """One request. Prices are µ$, times seconds; None is what was not said or is not known.
 
     `status` is what the caller was answered, or would have been had it stayed. `quality_asked` and `size_asked` None
-    mean `auto`.
+    mean `auto`. `strategy` is what ordered the targets, and None where the request came to no plan.
     """
 
     id: str
@@ -129,6 +136,9 @@ class Record(_Fact):
     """How many requests this record tells of: refusals that come too fast are told together."""
     seconds: float = 0.0
     prompt: str | None = None
+    strategy: str | None = None
+    rule: str | None = None
+    passed_by: tuple[PassedBy, ...] = ()
 
     @property
     def time(self) -> int:

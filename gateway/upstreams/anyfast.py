@@ -14,7 +14,7 @@ from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
 from gateway.upstreams.line import Line
-from gateway.upstreams.preparing import make_png
+from gateway.upstreams.preparing import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
 
 
@@ -31,7 +31,7 @@ class Anyfast(Synchronous):
         for index, picture in enumerate(job.references):
             wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
             references.append(await make_png(self._darkroom, picture, spool, param="image") if wants_png else picture)
-        mask = await make_png(self._darkroom, job.mask, spool, param="mask") if job.mask else None
+        mask = await make_mask(self._darkroom, job.mask, self._line.target, spool) if job.mask else None
         return Inputs(tuple(references), mask)
 
     @override

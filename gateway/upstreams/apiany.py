@@ -18,7 +18,7 @@ from gateway.pictures import Darkroom, Picture
 from gateway.sizes import Shape, Size
 from gateway.spool import Spool
 from gateway.upstreams.line import Line, Reply
-from gateway.upstreams.preparing import make_png
+from gateway.upstreams.preparing import make_mask, make_png
 from gateway.upstreams.reading import (
     fail_on_error,
     find_balance,
@@ -50,7 +50,7 @@ class Apiany:
         """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
         if job.mask:
             picture = await make_png(self._darkroom, job.references[0], spool, param="image")
-            return Inputs((picture,), await make_png(self._darkroom, job.mask, spool, param="mask"))
+            return Inputs((picture,), await make_mask(self._darkroom, job.mask, self._line.target, spool))
         uploads = (self._upload_twice(picture, spool) for picture in job.references)
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:

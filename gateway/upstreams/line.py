@@ -7,7 +7,8 @@ nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -87,7 +88,7 @@ class Line:
     ) -> Reply:
         url = URL(self.target.config.base_url + path)
         headers = dict(self._headers)
-        content: bytes | AsyncIterator[bytes] | None = None
+        content: bytes | AsyncGenerator[bytes, None] | None = None
         if isinstance(body, MultipartBody):
             headers |= {"content-type": body.content_type, "content-length": str(body.content_length)}
             content = body.chunks()
@@ -105,6 +106,9 @@ class Line:
             raise CallFailed(_failure(error)) from error
         except StorageFullError as error:
             raise CallFailed(Failure("collect", message=f"the gateway's disk takes no more: {error}")) from error
+        finally:
+            if isinstance(content, AsyncGenerator):
+                await _close(content)
 
     async def _read(self, response: Response, spool: Spool) -> Reply:
         retry_after = parse_retry_after(response.headers.get("retry-after"))
@@ -119,6 +123,13 @@ class Line:
         finally:
             await reader.abort()
         return Reply(response.status_code, document, retry_after=retry_after)
+
+
+async def _close(body: AsyncGenerator[bytes, None]) -> None:
+    """Close the file of an upload that was broken off; its writer has nobody who would."""
+    # While a piece is being read, the generator cannot be closed: then its writer is being cancelled, which closes it.
+    with suppress(RuntimeError):
+        await body.aclose()
 
 
 def parse_retry_after(text: str | None) -> float | None:

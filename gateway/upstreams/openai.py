@@ -12,7 +12,7 @@ from typing_extensions import override
 from gateway.job import Call, ImageJob, Inputs
 from gateway.sizes import Shape, resolve
 from gateway.spool import Spool
-from gateway.upstreams.preparing import make_png
+from gateway.upstreams.preparing import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
 
 
@@ -25,7 +25,7 @@ class OpenAI(Synchronous):
             return Inputs(job.references)
         first, *rest = job.references
         upright = await make_png(self._darkroom, first, spool, param="image")
-        return Inputs((upright, *rest), await make_png(self._darkroom, job.mask, spool, param="mask"))
+        return Inputs((upright, *rest), await make_mask(self._darkroom, job.mask, self._line.target, spool))
 
     @override
     def _fields(self, call: Call) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.catalog import Target
 from gateway.job import Inputs
 from gateway.multipart import FilePart, MultipartBody
 from gateway.pictures import Darkroom, NotAPicture, Picture
 from gateway.spool import Spool
-from gateway.verdict import CallFailed, Failure
+from gateway.verdict import UNFIT, CallFailed, Failure
 
 
 async def make_png(darkroom: Darkroom, picture: Picture, spool: Spool, *, param: str) -> Picture:
@@ -23,6 +24,19 @@ async def make_png(darkroom: Darkroom, picture: Picture, spool: Spool, *, param:
         return await darkroom.to_png_upright(picture, spool)
     except NotAPicture as error:
         raise CallFailed(Failure("prepare", message=str(error), param=param)) from error
+
+
+async def make_mask(darkroom: Darkroom, mask: Picture, target: Target, spool: Spool) -> Picture:
+    """The mask as a PNG that the target takes. Raises CallFailed, which sends the job elsewhere when it is too large.
+
+    The plan knew the size of what the caller sent; a WebP may be ten times larger as a PNG.
+    """
+    made = await make_png(darkroom, mask, spool, param="mask")
+    most = target.profile.mask_bytes
+    if made.blob.size >= most:
+        message = f"The mask is {made.blob.size:,} bytes as a PNG, and this upstream takes less than {most:,}."
+        raise CallFailed(Failure("prepare", code=UNFIT, message=message, param="mask"))
+    return made
 
 
 def edit_form(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.admin.office import Office
+from tests.stand_in import wait_until
 
 
 def test_state_is_shown(office: Office) -> None:
@@ -41,6 +42,21 @@ def test_reset_uses_it_again(office: Office) -> None:
     change = office.get("/changes")["data"][0]
     assert (change["action"], change["subject"]) == ("upstream.reset", "anyfast/main")
     assert (change["before"], change["after"]) == ({"state": "refused"}, {"state": "ok"})
+
+
+def test_drift_is_cleared(office: Office) -> None:
+    """Where an upstream was not as the catalogue says is shown, and forgotten once that was put right."""
+    gateway = office.gateway
+    gateway.simulator.fault("wrong_size", size="512x320")
+    assert gateway.generate().status_code == 200
+    wait_until(lambda: not gateway.services.drift.waiting, "the last note of drift")
+    assert [(one["kind"], one["what"]) for one in office.get("/upstreams")["data"][0]["drift"]] == [("made", "size")]
+    assert office.delete("/upstreams/anyfast/drift") == {"id": "anyfast", "deleted": True}
+    assert office.get("/upstreams")["data"][0]["drift"] == []
+    change = office.get("/changes")["data"][0]
+    assert (change["action"], change["subject"]) == ("upstream.clear_drift", "anyfast")
+    assert change["before"] == {"made size": 1}
+    assert office.refuse("DELETE", "/upstreams/other/drift") == (404, "upstream_not_found", "name")
 
 
 def test_unknown_label_is_refused(office: Office) -> None:

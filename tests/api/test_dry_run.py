@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.plain_pictures import data_url, png
 from tests.served import EDITS, GENERATIONS, OFFICIAL, VARIANT, Gateway, Gateways, error_of, small
 
 DRY = {"X-Gateway-Dry-Run": "1"}
+WAYS = ("generation", "json edit", "multipart edit")
 
 
 def plan_of(gateway: Gateway, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
@@ -200,15 +202,44 @@ def test_rules_know_the_caller(gateways: Gateways) -> None:
     assert [one["upstream"] for one in plan_of(gateway, **asked)["choices"]] == ["apiany"]
 
 
-@pytest.mark.parametrize("way", ["generation", "json edit", "multipart edit"])
+def ask_by(way: str, gateway: Gateway, **fields: Any) -> httpx.Response:
+    """One request for a picture in one of the three dialects."""
+    if way == "generation":
+        return gateway.post(GENERATIONS, json={"prompt": "a cat", **fields})
+    if way == "json edit":
+        return gateway.post(EDITS, json={"prompt": "a cat", "images": [{"image_url": data_url(png())}], **fields})
+    return gateway.edit([("image", ("a.png", png(), "image/png"))], **fields)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("said", [{}, {"size": "auto", "quality": "auto"}], ids=["nothing", "auto"])
+def test_rules_fill_in_everywhere(gateways: Gateways, way: str, said: dict[str, str]) -> None:
+    """A rule's size and quality stand where a caller said nothing, or `auto`, in each dialect alike."""
+    rules = [{"name": "thrift", "when": {"teams": ["film"]}, "defaults": {"size": "1024x640", "quality": "low"}}]
+    gateway = gateways.open(rules=rules)
+    assert gateway.record
+    gateway.change_key(gateway.record.id, team="film")
+    answer = ask_by(way, gateway, model="anyfast/gpt-image-2", **said)
+    assert answer.status_code == 200, answer.text
+    (sent,) = gateway.simulator.paid()
+    told = {"size": "1024x640"} | ({"quality": "low"} if way == "generation" else {})
+    assert {name: sent["fields"].get(name) for name in ("size", "quality")} == {"quality": None} | told
+    assert answer.json()["size"] == "1024x640"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_callers_words_beat_the_rule(gateways: Gateways, way: str) -> None:
+    """What a caller said stands, whatever a rule would fill in."""
+    gateway = gateways.open(rules=[{"defaults": {"size": "2048x2048", "quality": "low"}}])
+    assert ask_by(way, gateway, model="apiany/gpt-image-2", size="1024x1024", quality="high").status_code == 200
+    (sent,) = gateway.simulator.paid()
+    assert (sent["fields"]["size"], sent["fields"]["quality"]) == ("1024x1024", "high")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_aliases_work_everywhere(gateway: Gateway, way: str) -> None:
     """An alias is served on generations, on JSON and on multipart edits alike, with the form of its answers."""
-    if way == "generation":
-        answer = gateway.generate(model="dall-e-3")
-    elif way == "json edit":
-        answer = gateway.post(EDITS, json=small(model="dall-e-3", images=[{"image_url": data_url(png())}]))
-    else:
-        answer = gateway.edit([("image", ("a.png", png(), "image/png"))], model="dall-e-3", size="1024x640")
+    answer = ask_by(way, gateway, model="dall-e-3", size="1024x640")
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-gateway-upstream"] == "anyfast-c"
     assert answer.json()["data"][0]["url"].startswith(gateway.url)

@@ -74,6 +74,45 @@ def test_edit_and_fallback_are_told(gateway: Gateway) -> None:
     assert record.price_settled == gateway.booked()
 
 
+def passed_by(record: Record) -> dict[str, str]:
+    return {one.target: one.reason for one in record.passed_by}
+
+
+def test_plan_is_told(gateways: Gateways) -> None:
+    """The record says what ordered the upstreams, which rule held, and why the others were not asked."""
+    rules = [{"name": "pairs", "when": {"min_n": 2}, "upstreams": ["apiany", "anyfast-c"], "strategy": "cost"}]
+    gateway = gateways.open(rules=rules)
+    assert gateway.generate(model="gpt-image-2", size="1024x1024", n=2).headers["x-gateway-upstream"] == "apiany"
+    assert gateway.generate(model="gpt-image-2", size="1920x1088", headers={"X-Gateway-Route": "latency"}).is_success
+    pair, other = gateway.records()
+    assert (pair.strategy, pair.rule) == ("cost", "pairs")
+    assert passed_by(pair) == {"anyfast/main": "the rule `pairs` leaves it out"}
+    assert (other.strategy, other.rule) == ("latency", None)
+    assert passed_by(other)["apiany/main"].startswith("it makes only 1024x1024")
+
+
+def test_reason_of_the_moment_is_told(gateway: Gateway) -> None:
+    """An upstream that was left alone at that moment stands in the record with the reason."""
+    gateway.simulator.fault("status", status=401, model="gpt-image-2-c")
+    assert [gateway.generate(model="gpt-image-2").status_code for _ in range(2)] == [200, 200]
+    refused, later = gateway.records()
+    assert [call.outcome for call in refused.calls] == ["credential", "delivered"]
+    # Whether the plan knew it already or the door did, nobody is told twice.
+    assert passed_by(later)["anyfast-c/main"] == "it refused the gateway's credential"
+    assert len(passed_by(later)) == len(later.passed_by)
+
+
+def test_dearer_target_is_told(gateway: Gateway) -> None:
+    """A target that a limit in dollars had no room for stands in the record with the limit."""
+    gateway.set_limit("usd_total", 35_000)
+    gateway.simulator.fault("status", status=500, model="gpt-image-2-c")
+    gateway.simulator.fault("status", status=500, upstream="apiany")
+    assert gateway.generate(model="gpt-image-2", size="1024x1024", quality="high").status_code == 429
+    (record,) = gateway.records()
+    assert [call.target for call in record.calls] == ["anyfast-c/main", "apiany/main"]
+    assert "usd_total" in passed_by(record)["anyfast/main"]
+
+
 REFUSALS = [
     ({"size": "7x7"}, 400, "invalid_value", ""),
     ({"n": 99}, 400, "invalid_value", ""),

@@ -98,3 +98,18 @@ async def test_missing_server_is_away() -> None:
 def test_description_hides_credentials(url: str, shown: str) -> None:
     """A message about a server never shows its password."""
     assert describe(url) == shown
+
+
+async def test_cancellation_is_never_forgotten(valkey: Valkey) -> None:
+    """A command that is cancelled at any step of its way ends as cancelled, and its reply reaches nobody else."""
+    client = connect(valkey.url, deadline_s=5, connections=1)
+    await client.set("mine", "right")
+    for steps in range(12):
+        asking = asyncio.create_task(client.blpop(["nothing"], timeout=20))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking}, timeout=2)
+        assert asking.cancelled()
+        assert await client.get("mine") == "right"
+    await client.aclose()

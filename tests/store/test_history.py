@@ -17,7 +17,7 @@ from gateway.document import Accounting
 from gateway.store import names
 from gateway.store.batcher import Batcher
 from gateway.store.history import _NOTE, History, Wanted
-from gateway.store.records import CREDIT, CallFact, Credit, Line, Record, Sums, record_id
+from gateway.store.records import CREDIT, CallFact, Credit, Line, PassedBy, Record, Sums, record_id
 from gateway.store.usage import DIMENSIONS
 from tests.conftest import Valkey
 from tests.store.histories import (
@@ -85,6 +85,9 @@ async def test_record_comes_back_whole(books: Books) -> None:
         error="upstream_failed",
         seconds=12.25,
         prompt="a cat",
+        strategy="cost",
+        rule="batches",
+        passed_by=(PassedBy(target="apiany/main", reason="its rate limit is reached"),),
     )
     await books.history.write(record)
     assert await books.history.show(record.id) == record

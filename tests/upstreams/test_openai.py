@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.made_pictures import SECRETS, loaded
-from tests.plain_pictures import decode, encode, mask, png
+from tests.plain_pictures import decode, encode, mask, noisy_mask, png
 from tests.served import ENV, SMALLEST, TIMEOUTS, Gateway, Gateways, error_of
 
 MODEL = "openai/gpt-image-2"
@@ -29,7 +29,12 @@ EDIT = PLAIN | {"size": "auto"}
 TRANSPARENT = {"transparent": True, "pass_user": True}
 
 
-def opened(gateways: Gateways, capabilities: dict[str, Any] | None = None, **upstream: Any) -> Gateway:
+def opened(
+    gateways: Gateways,
+    capabilities: dict[str, Any] | None = None,
+    models: dict[str, Any] | None = None,
+    **upstream: Any,
+) -> Gateway:
     """A gateway with a fourth upstream, which is all of a model and stands last for `gpt-image-2`."""
     described = {
         "kind": "openai",
@@ -39,9 +44,9 @@ def opened(gateways: Gateways, capabilities: dict[str, Any] | None = None, **ups
         "timeouts": dict(TIMEOUTS),
         "prices": {"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}},
     }
-    models = {MODEL: {"upstreams": ["openai"]}, "gpt-image-2": {"upstreams": ["anyfast-c", "openai"]}}
+    named = {MODEL: {"upstreams": ["openai"]}, "gpt-image-2": {"upstreams": ["anyfast-c", "openai"]}}
     env = ENV | {"OPENAI_API_KEY": "sim-openai"}
-    return gateways.open(env=env, upstreams={"openai": described | upstream}, models=models)
+    return gateways.open(env=env, upstreams={"openai": described | upstream}, models=named | (models or {}))
 
 
 @pytest.fixture
@@ -188,6 +193,23 @@ def test_large_mask_is_refused_here(gateway: Gateway) -> None:
     answer = gateway.edit({"image": png(1024, 1024), "mask": large}, model=MODEL)
     assert "smaller than 4,000,000 bytes" in error_of(answer)["message"]
     assert not gateway.simulator.paid()
+
+
+def test_mask_that_grows_goes_elsewhere(gateways: Gateways) -> None:
+    """A WebP mask that is too large as the PNG that is sent costs nothing there; who takes it serves, else a 400."""
+    masking = ("m", noisy_mask(1200, 1024))
+    assert len(masking[1]) < 4_000_000
+    alone = opened(gateways)
+    pictures = {"image": png(1200, 1024), "mask": masking}
+    answer = alone.edit(pictures, model=MODEL)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_value", "mask")
+    assert "as a PNG" in error["message"]
+    gateway = opened(gateways, models={"both": {"upstreams": ["openai", "anyfast"]}})
+    answer = gateway.edit(pictures, model="both")
+    assert (answer.status_code, answer.headers["x-gateway-upstream"]) == (200, "anyfast")
+    assert [one["upstream"] for one in gateway.simulator.paid()] == ["anyfast"]
+    assert gateway.conditions()["openai/main"].breaker == "closed"
 
 
 @pytest.mark.parametrize(
