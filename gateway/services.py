@@ -19,7 +19,7 @@ from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
 from gateway.ids import new_id
-from gateway.outbound import AsyncClient
+from gateway.outbound import AsyncBaseTransport
 from gateway.pictures import Darkroom
 from gateway.retries import RetryBudget
 from gateway.settings import Settings, SettingsError
@@ -44,7 +44,7 @@ from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
 from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
-from gateway.transport import AiohttpTransport, open_client
+from gateway.transport import AiohttpTransport
 from gateway.upstreams import ADAPTERS, Line, Upstream
 from gateway.waiting import Door
 
@@ -91,7 +91,7 @@ class Services:
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    clients: tuple[AsyncClient, ...] = ()
+    transports: tuple[AsyncBaseTransport, ...] = ()
 
     @property
     def worker(self) -> str:
@@ -102,8 +102,8 @@ class Services:
         return Spool(self.spool_folder, self.memory)
 
     async def close(self) -> None:
-        for client in self.clients:
-            await client.aclose()
+        for transport in self.transports:
+            await transport.aclose()
         await self.fetcher.aclose()
         await self.reference_fetcher.aclose()
         await self.artifacts.close()
@@ -150,7 +150,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
 
 def _open_upstreams(
-    catalogue: Catalogue, paid: AsyncClient, pooled: AsyncClient, darkroom: Darkroom
+    catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, darkroom: Darkroom
 ) -> dict[str, Upstream]:
     """Every target's adapter, by label."""
     most = catalogue.limits.image_bytes
@@ -177,7 +177,7 @@ def open_services(
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
     limits = catalogue.limits
-    paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
+    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
@@ -224,5 +224,5 @@ def open_services(
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
         witness=witness,
-        clients=(paid, pooled),
+        transports=(paid, pooled),
     )

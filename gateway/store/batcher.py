@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -124,7 +125,7 @@ class Batcher:
         async with translated(self._try_s, None):
             connection = await pool.get_connection()
             try:
-                packed = [piece for words in self._say(batch, command) for piece in connection.pack_command(*words)]
+                packed = b"".join(map(pack_command, self._say(batch, command)))
                 await connection.send_packed_command(packed, check_health=False)
                 replies = [await _read(connection) for _ in range(len(batch) + bool(self._wait_replicas))]
             except BaseException:
@@ -137,7 +138,8 @@ class Batcher:
             raise StoreUnavailable("too few replicas have the change")
         return replies
 
-    def _say(self, batch: list[_Asked], command: str) -> Iterator[tuple[str | int, ...]]:
+    def _say(self, batch: list[_Asked], command: str) -> Iterator[Any]:
+        """Each command's words."""
         # The one key tells a Cluster's client which server to ask.
         key = names.JOURNAL()
         for asked in batch:
