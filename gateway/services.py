@@ -15,6 +15,7 @@ from typing import Any
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
 from gateway.catalog import Catalogue
+from gateway.crowd import Crowd
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
@@ -76,6 +77,7 @@ class Services:
     drift: DriftBook
     upstreams: Mapping[str, Upstream]
     health: Health
+    crowd: Crowd
     door: Door
     fetcher: Fetcher
     reference_fetcher: Fetcher
@@ -176,16 +178,15 @@ def open_services(
     spool_folder: Path,
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
-    limits = catalogue.limits
+    limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
-    darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
     task_store = TaskStore(redis, batcher, keeps_prompts=catalogue.document.accounting.keep_prompts)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
+    keys, darkroom = KeyStore(redis, pepper), Darkroom(max_pixels=limits.pixels)
     witness = _open_witness(settings, accounting.lease)
     history = History(batcher, redis, accounting)
     recorder = Recorder(history.write)
@@ -213,6 +214,7 @@ def open_services(
         usage=Usage(redis, accounting),
         upstreams=_open_upstreams(catalogue, paid, pooled, darkroom),
         health=health,
+        crowd=Crowd(limits.requests, limits.requests_per_key),
         door=Door(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
