@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import ledger, memory, proxy
+from bench import crowd, ledger, memory, proxy
 from bench.serving import BenchError
 
-BENCHMARKS = (memory, ledger, proxy)
+BENCHMARKS = (memory, ledger, proxy, crowd)
 
 
 def main(arguments: list[str]) -> int:
