@@ -52,12 +52,10 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 
     Owns `asked.spool` from the moment a task is open.
     """
-    plan = await make_plan(services, caller, asked)
-    wish = Wish(asked.job, plan, asked.repeat, asked.model, asked.form.response_format)
     while True:
-        waiting = await tasks.open_task(
-            services, caller, wish, asked.spool, recorded(asked.note, _patience(services, caller, asked))
-        )
+        # Of thousands that arrive at one instant the first are under way before the last are looked at.
+        async with services.openings:
+            waiting = await _open(services, caller, asked)
         waiting.gone = asked.presence.gone
         asked.presence.waiting = waiting
         if asked.repeat.form == "task":
@@ -67,6 +65,14 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
         ending = await tasks.wait_for(waiting, asked.form.answer_within)
         if not _is_unstarted(waiting, ending):
             return await answer(waiting, ending, asked)
+
+
+async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
+    """Plan, and join a task or begin one."""
+    plan = await make_plan(services, caller, asked)
+    wish = Wish(asked.job, plan, asked.repeat, asked.model, asked.form.response_format)
+    work = recorded(asked.note, _patience(services, caller, asked))
+    return await tasks.open_task(services, caller, wish, asked.spool, work)
 
 
 async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:

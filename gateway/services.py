@@ -49,6 +49,9 @@ from gateway.transport import AiohttpTransport
 from gateway.upstreams import ADAPTERS, Line, Upstream
 from gateway.waiting import Door
 
+OPENINGS = 32
+"""Requests whose tasks are opened at a time in one process; more would only make the loop's turns longer."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -92,6 +95,7 @@ class Services:
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
     transports: tuple[AsyncBaseTransport, ...] = ()
 
