@@ -48,7 +48,7 @@ class Rows:
 
 def make(folder: Path) -> Rows:
     """All cases, with their bodies and answers as files in the folder."""
-    answers = tuple(_write_answer(folder, name, size) for name, size in _ANSWERS.items())
+    answers = tuple(_write_answer(folder, name, size, count) for name, (size, count) in _ANSWERS.items())
     plain = folder / "plain.json"
     # The place is filled with each request's number: no two are alike.
     plain.write_text(json.dumps({"model": MODEL, "prompt": "a red fox @@@@@@@@", "size": "1024x1024"}))
@@ -68,8 +68,16 @@ def make(folder: Path) -> Rows:
     )
 
 
-_ANSWERS = {"small": 1400, "middle": 1_500_000, "large": 15_000_000}
-"""Bytes of the pictures; their base64 is a third longer."""
+_ANSWERS = {
+    "small": (1400, 1),
+    "middle": (1_500_000, 1),
+    "large": (15_000_000, 1),
+    "quarter": (3_750_000, 1),
+    "half": (7_500_000, 1),
+    "two": (1_500_000, 2),
+    "four": (1_500_000, 4),
+}
+"""Bytes of each picture, whose base64 is a third longer, and how many pictures there are."""
 
 
 def _is_light(count: int, each_mib: float) -> Callable[[Result], bool]:
@@ -128,11 +136,11 @@ def _ratio(other: Result, own: Result) -> str:
     return "" if other is own or not own["cpu_ms"] else f" ({other['cpu_ms'] / own['cpu_ms']:.1f}×)"
 
 
-def _write_answer(folder: Path, name: str, size: int) -> Path:
+def _write_answer(folder: Path, name: str, size: int, count: int) -> Path:
     path = folder / f"{name}.answer"
     with path.open("wb") as file:
         file.write(b'{"created":1780000000,"data":[{"b64_json":"')
-        file.write(base64.b64encode(picture(size)))
+        file.write(b'"},{"b64_json":"'.join([base64.b64encode(picture(size))] * count))
         file.write(b'"}]}')
     return path
 

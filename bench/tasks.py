@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import crowd, report, serving
-from bench.crowd import Answer, Crowd
+from bench import callers, report, serving
+from bench.callers import Answer, Crowd
 from bench.pinging import Pings, quantile
 from bench.serving import BenchError, Simulator
 from bench.watching import MIB, PeakWatch, resident
@@ -91,10 +91,10 @@ def _measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
     ):
         # One picture, drawn once: what drawing costs is the vendor's business.
         simulator.fault("pad", bytes=_PICTURE_BYTES)
-        _check(crowd.run(Crowd(gateway.port, gateway.key, MODEL, "warm", _WARMING, 1)))
+        _check(callers.run(Crowd(gateway.port, gateway.key, MODEL, "warm", _WARMING, 1)))
         asked, base, spent = simulator.polls(), resident(gateway.pid), _cpu(gateway.pid)
         with Pings(gateway.port) as pings, PeakWatch(gateway.pid) as watch:
-            answers = crowd.run(Crowd(gateway.port, gateway.key, MODEL, "task", options.tasks, options.over))
+            answers = callers.run(Crowd(gateway.port, gateway.key, MODEL, "task", options.tasks, options.over))
         spent = _cpu(gateway.pid) - spent
         _check(answers)
         delays = _delays(simulator, answers, options.seconds)

@@ -294,6 +294,8 @@ class Limits(_Part):
     )
     artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
     keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
+    requests: int = Field(4000, ge=1, description="Requests that a process serves at a time.")
+    requests_per_key: int = Field(4000, ge=1, description="The same of one key.")
     queue: int = Field(1000, ge=0, description="Requests of a process that may wait for a busy upstream.")
     queue_per_key: int = Field(200, ge=0, description="The same of one key.")
     answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")

@@ -59,6 +59,23 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 
     Owns `asked.spool` from the moment a task is open.
     """
+    while True:
+        # Of thousands that arrive at one instant the first are under way before the last are looked at.
+        async with services.openings:
+            waiting = await _open(services, caller, asked)
+        waiting.gone = asked.presence.gone
+        asked.presence.waiting = waiting
+        if asked.repeat.form == "task":
+            return await shaping.shape_promise(waiting, asked.form)
+        if asked.form.stream:
+            return await shaping.shape_stream(waiting, asked.form)
+        ending = await tasks.wait_for(waiting, asked.form.answer_within)
+        if not _is_unstarted(waiting, ending):
+            return await answer(waiting, ending, asked)
+
+
+async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
+    """Plan, and join a task or begin one."""
     plan = await make_plan(services, caller, asked)
     wish = Wish(
         asked.job,
@@ -69,19 +86,8 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
         webhook=asked.whom_to_tell(caller.key),
         base_url=asked.form.base_url,
     )
-    while True:
-        waiting = await tasks.open_task(
-            services, caller, wish, asked.spool, recorded(asked.note, _patience(services, caller, asked))
-        )
-        waiting.gone = asked.presence.gone
-        asked.presence.waiting = waiting
-        if asked.repeat.form == "task":
-            return await shaping.shape_promise(waiting, asked.form)
-        if asked.form.stream:
-            return await shaping.shape_stream(waiting, asked.form)
-        ending = await tasks.wait_for(waiting, asked.form.answer_within)
-        if not _is_unstarted(waiting, ending):
-            return await answer(waiting, ending, asked)
+    work = recorded(asked.note, _patience(services, caller, asked))
+    return await tasks.open_task(services, caller, wish, asked.spool, work)
 
 
 async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:

@@ -19,12 +19,13 @@ from gateway.artifacts.local import LocalArtifacts
 from gateway.callbacks import Callbacks, open_callbacks
 from gateway.catalog import Catalogue
 from gateway.closing import Closing
+from gateway.crowd import Crowd
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
 from gateway.ids import new_id
 from gateway.lifelines import Lifelines
-from gateway.outbound import AsyncClient
+from gateway.outbound import AsyncBaseTransport
 from gateway.pictures import Darkroom
 from gateway.retries import RetryBudget
 from gateway.settings import Settings, SettingsError
@@ -51,9 +52,12 @@ from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
 from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
-from gateway.transport import AiohttpTransport, open_client
+from gateway.transport import AiohttpTransport
 from gateway.upstreams import ADAPTERS, Line, Upstream
 from gateway.waiting import Door
+
+OPENINGS = 32
+"""Requests whose tasks are opened at a time in one process; more would only make the loop's turns longer."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,11 @@ class Services:
     history: History
     recorder: Recorder
     refusals: Refusals
-    usage: Usage
     changes: Changes
     drift: DriftBook
     upstreams: Mapping[str, Upstream]
     health: Health
+    crowd: Crowd
     door: Door
     fetcher: Fetcher
     reference_fetcher: Fetcher
@@ -101,13 +105,18 @@ class Services:
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    clients: tuple[AsyncClient, ...] = ()
+    transports: tuple[AsyncBaseTransport, ...] = ()
 
     @property
     def worker(self) -> str:
         """This process's name in the ledger."""
         return self.witness.worker
+
+    @cached_property
+    def usage(self) -> Usage:
+        return Usage(self.redis, self.catalogue.document.accounting)
 
     @property
     def deliveries(self) -> Deliveries:
@@ -122,8 +131,8 @@ class Services:
         return Spool(self.spool_folder, self.memory)
 
     async def close(self) -> None:
-        for client in self.clients:
-            await client.aclose()
+        for transport in self.transports:
+            await transport.aclose()
         await self.fetcher.aclose()
         await self.reference_fetcher.aclose()
         await self.webhook_fetcher.aclose()
@@ -176,7 +185,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
 
 def _open_upstreams(
-    catalogue: Catalogue, paid: AsyncClient, pooled: AsyncClient, darkroom: Darkroom
+    catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, darkroom: Darkroom
 ) -> dict[str, Upstream]:
     """Every target's adapter, by label."""
     most = catalogue.limits.image_bytes
@@ -207,7 +216,7 @@ def open_services(
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
-    paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
+    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
@@ -238,9 +247,9 @@ def open_services(
         history=history,
         recorder=recorder,
         refusals=Refusals(recorder.note),
-        usage=Usage(redis, accounting),
         upstreams=_open_upstreams(catalogue, paid, pooled, darkroom),
         health=health,
+        crowd=Crowd(limits.requests, limits.requests_per_key),
         door=Door(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
@@ -254,5 +263,5 @@ def open_services(
         spool_folder=spool_folder,
         witness=witness,
         lifelines=Lifelines(settings.data_dir / "workers", witness.worker),
-        clients=(paid, pooled),
+        transports=(paid, pooled),
     )

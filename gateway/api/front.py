@@ -1,12 +1,13 @@
 """The image routes in front of the framework's router: the same functions, found by one look-up and called at once.
 
-Added by `app` inside the outermost layer. The router knows the routes too, for its lists; it serves whatever is not
-taken here. Never decides what a route does.
+Added by `app` inside the outermost layer. They are refused here while too many requests are under way, before a body is
+read. The router knows the routes too, for its lists, and serves whatever is not taken here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,9 +34,12 @@ class Front:
             return
         request = Request(scope, receive, send)
         services = get_services(request)
-        try:
-            caller = await get_caller(request, services)
-            response = await self._routes[scope["path"]](request, services, caller)
-        except PublicError as error:
-            response = render(error)
-        await response(scope, receive, send)
+        with ExitStack() as places:
+            try:
+                places.enter_context(services.crowd.enter(len(services.running)))
+                caller = await get_caller(request, services)
+                places.enter_context(services.crowd.enter_key(caller.key.id))
+                response = await self._routes[scope["path"]](request, services, caller)
+            except PublicError as error:
+                response = render(error)
+            await response(scope, receive, send)

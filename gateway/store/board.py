@@ -23,6 +23,9 @@ from gateway.store.tasks import TaskStore
 BLOCK_S = 5.0
 """Seconds that one blocking read waits for news."""
 
+GATHER_S = 0.02
+"""Seconds in which more news may come, to be read with those that came: each request brings two, to every process."""
+
 PAUSE_S = 0.5
 """Seconds before a reader that found Redis away asks again."""
 
@@ -99,6 +102,7 @@ class Board:
                     for entry, fields in news[0][1] if news else ():
                         last = entry
                         self._hear(fields)
+                    await asyncio.sleep(GATHER_S)
                 except (StoreUnavailable, RedisError) as error:
                     # Whatever it was, who waits here still looks from time to time.
                     _log.debug("the announcements are away", reason=str(error))
