@@ -25,6 +25,9 @@ _MOST = 1000
 _REMEMBERED_US = 86_400 * MICROSECONDS
 """For how long a worker's end is known after it."""
 
+_LOOK_S = 0.5
+"""Seconds between two looks whether a worker of this instance has died."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -135,11 +138,19 @@ class Bookkeeping:
                 await self.step()
             except Exception:  # noqa: BLE001 (a fault in one step must not end the lease of a worker that works)
                 _log.exception("the ledger's housekeeping failed; it goes on")
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until the next step is due, or a worker of this instance has died."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._pace.lease_s / 3
+        while (left := until - loop.time()) > 0 and not (self._lifelines and self._lifelines.find_dead()):
             try:
-                async with asyncio.timeout(self._pace.lease_s / 3):
+                async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._stopping.wait()
             except TimeoutError:
                 continue
+            return
 
     async def _renew(self) -> int | None:
         """The server's time, or None while the store is away or lost."""
