@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +15,8 @@ import pytest
 
 from tests.api.test_clients import PICTURE, ask, connect, left
 from tests.api.test_joining import RETRY, keyed, pictures_of
-from tests.served import GENERATIONS, OFFICIAL, TASKS, Gateway, Gateways, error_of, serve, small, wait_until
+from tests.conftest import run_valkey
+from tests.served import GENERATIONS, OFFICIAL, TASKS, Gateway, error_of, serve, small, wait_until
 from tests.stand_in import Simulator
 
 SIZE = "1024x1024"
@@ -22,25 +24,21 @@ LEASE = {"accounting": {"lease": 0.6}, "join": {"look_every": 0.1}}
 
 
 @pytest.fixture
-def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of pictures that every replica of these tests shares."""
-    folder = tmp_path_factory.getbasetemp() / "stopping"
-    folder.mkdir(exist_ok=True)
-    return folder.as_uri()
-
-
-@pytest.fixture
-def other(gateways: Gateways, storage: str) -> Gateway:
-    """The replica that stays."""
-    return gateways.open(settings={"storage_url": storage}, **LEASE)
+def other(simulator: Simulator, tmp_path: Path) -> Iterator[Gateway]:
+    """The replica that stays. Its store is this test's own: others, with pictures elsewhere, would inherit too."""
+    settings = {"storage_url": tmp_path.as_uri()}
+    with run_valkey() as store, serve(simulator, store.url, LEASE, settings) as gateway:
+        gateway.record, gateway.key = gateway.new_key()
+        yield gateway
 
 
 @contextlib.contextmanager
-def replica(beside: Gateway, simulator: Simulator, **settings: Any) -> Iterator[Gateway]:
+def replica(
+    beside: Gateway, simulator: Simulator, upstreams: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[Gateway]:
     """One that a test may stop: of the same store, pictures and key."""
     shared = {"storage_url": beside.settings.storage_url, "drain_s": 10} | settings
-    changes = LEASE | {"limits": {"answer_idle": 30}}
-    with serve(simulator, beside.store_url, changes, shared) as gateway:
+    with serve(simulator, beside.store_url, LEASE | {"upstreams": upstreams or {}}, shared) as gateway:
         gateway.key, gateway.record = beside.key, beside.record
         yield gateway
 
@@ -107,12 +105,10 @@ def test_paid_call_is_waited_for(one: Gateway, other: Gateway, threads: ThreadPo
     assert (other.spent().usd_posted, other.spent().usd_held) == (other.booked(), 0)
 
 
-def test_unsent_work_goes_elsewhere(gateways: Gateways, simulator: Simulator, threads: ThreadPoolExecutor) -> None:
+def test_unsent_work_goes_elsewhere(other: Gateway, simulator: Simulator, threads: ThreadPoolExecutor) -> None:
     """A request that waits for a place is refused at a stop, as nothing was sent for it; its retry may go elsewhere."""
-    stays = gateways.open()
     narrow = {"credentials": [{"key": "env:ANYFAST_API_KEY", "group": "direct", "max_concurrent": 1}]}
-    with serve(simulator, stays.store_url, {"upstreams": {"anyfast": narrow}}) as one:
-        one.key, one.record = stays.key, stays.record
+    with replica(other, simulator, upstreams={"anyfast": narrow}) as one:
         one.simulator.fault("latency", seconds=1.5)
         asked = begin(one, threads, model=OFFICIAL)
         waits = threads.submit(one.generate, prompt="another cat")
