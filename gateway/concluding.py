@@ -15,6 +15,7 @@ from gateway.errors import PublicError
 from gateway.intake import find_stored
 from gateway.job import Usage
 from gateway.services import Services
+from gateway.spool import StorageFullError
 from gateway.store.answers import HeldCall, Hold, Verdict
 from gateway.store.callrecord import CallRecord, Receipt
 from gateway.store.records import CallFact, Record, describe_hold
@@ -95,9 +96,14 @@ async def _find_images(services: Services, accepted: Sequence[HeldCall], calls: 
     found: list[Made] = []
     for call in accepted:
         known = calls.get(call.call)
-        if call.state is Verdict.POSTED and known and known.receipt:
+        if call.state is not Verdict.POSTED or not known or not known.receipt:
+            continue
+        try:
             stands = await find_stored(services, known.receipt)
-            found += stands.images if stands else ()
+        except StorageFullError:
+            # The storage is away: a picture that is not there would be the rarer case.
+            stands = known.receipt
+        found += stands.images if stands else ()
     return found
 
 
