@@ -20,6 +20,7 @@ from gateway.store.answers import HeldCall, Hold, Verdict
 from gateway.store.callrecord import CallRecord, Receipt
 from gateway.store.records import CallFact, Record, describe_hold
 from gateway.store.taskrecord import End, Made, Promise, TaskRecord
+from gateway.store.windows import MICROSECONDS
 
 Calls = Mapping[str, CallRecord]
 
@@ -29,7 +30,7 @@ async def conclude(services: Services, hold: Hold) -> None:
     calls = await services.calls.read([call.call for call in hold.calls])
     if hold.is_open or any(is_awaited(call, calls.get(call.call)) for call in hold.calls):
         return
-    promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // 1_000_000)
+    promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // MICROSECONDS)
     record = await services.task_store.read(hold.task) or TaskRecord(id=hold.task, promise=promise)
     accepted = [call for call in hold.calls if call.state is not Verdict.VOID]
     # A guess is not taken back because its money was.
@@ -74,6 +75,7 @@ def describe_task(hold: Hold, record: TaskRecord | None, calls: Calls) -> Record
             "sizes_made": tuple(each.size for each in record.images),
             "quality_sent": next((each.quality for each in record.images), None),
             "n_delivered": len(record.images),
+            "seconds": max(0.0, round(end.completed - hold.opened / MICROSECONDS, 3)) if end else 0.0,
             "status": 200 if is_served else error.status if error else told.status,
             "error": error.code if error else None if is_served else told.error,
         }
