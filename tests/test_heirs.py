@@ -73,7 +73,7 @@ def test_heir_may_die_before_it_presumes(stage: Stage) -> None:
 
 
 def test_calls_of_one_task_end_each_in_its_way(stage: Stage) -> None:
-    """Of three calls the first was paid when the process died: its picture is delivered, the others are explained."""
+    """Of three calls at least one was paid when the process died: what came is delivered, the others are explained."""
     record, secret = stage.new_key()
     victim = stage.start("posted", lease_s=60)
     assert stage.ask(victim, secret, VARIANT, record.id, n=3) is None
@@ -85,11 +85,11 @@ def test_calls_of_one_task_end_each_in_its_way(stage: Stage) -> None:
         delivered = len(pictures_of(answer))
         spent = stage.settled(record.id)
         (told,) = stage.settled_records(record.id)
-    assert 1 <= delivered < 3
+    assert 1 <= delivered <= 3
     assert (spent["images_posted"], spent.get("images_presumed", 0)) == (delivered, 3 - delivered)
     assert len(stage.bought(record.id)) <= 3
     assert (told.n_delivered, sum(call.images for call in told.calls)) == (delivered, delivered)
-    assert told.price_settled == spent["usd_posted"] + spent["usd_presumed"]
+    assert told.price_settled == spent["usd_posted"] + spent.get("usd_presumed", 0)
     assert stage.audit().differences == ()
 
 
