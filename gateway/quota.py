@@ -153,7 +153,10 @@ class Reservation:
 
     async def _book(self, what: str, step: Step) -> None:
         async def checked() -> None:
-            if await step() in (None, Verdict.UNKNOWN, Verdict.FENCED):
+            answer = await step()
+            if answer is Verdict.FENCED:
+                _log.warning("another worker has taken this task over", task=self.task, what=what)
+            elif answer in (None, Verdict.UNKNOWN):
                 _log.error("the ledger does not know what was booked", task=self.task, what=what)
 
         await self.services.backlog.book(f"{what} {self.task}", checked)

@@ -7,6 +7,7 @@ import base64
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -90,6 +91,26 @@ def test_calls_of_one_task_end_each_in_its_way(stage: Stage) -> None:
     assert (told.n_delivered, sum(call.images for call in told.calls)) == (delivered, delivered)
     assert told.price_settled == spent["usd_posted"] + spent.get("usd_presumed", 0)
     assert stage.audit().differences == ()
+
+
+def test_promised_task_ends(stage: Stage) -> None:
+    """A task whose caller was answered with it ends with its picture, though nobody waits and its worker is dead."""
+    record, secret = stage.new_key()
+    victim = stage.start("success seen", lease_s=60)
+    stage.ask(victim, secret, TASKS, record.id, headers={"prefer": "respond-async"})
+    gone(victim)
+    with stage.living() as heir:
+        client = httpx.Client(base_url=heir.url, headers={"authorization": f"Bearer {secret}"}, trust_env=False)
+        (task,) = client.get("/v1/tasks").json()["data"]
+        found = until(lambda: _ended(client, task["task_id"]), within=30, what="the task's end")
+        client.close()
+    assert (found["status"], len(found["result"]["data"])) == ("succeeded", 1)
+    assert stage.settled(record.id) == {"usd_posted": stage.paid(record.id), "images_posted": 1}
+
+
+def _ended(client: httpx.Client, task_id: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = client.get(f"/v1/tasks/{task_id}").json()
+    return found if found["completed_at"] else None
 
 
 def test_sleeper_delivers_what_its_heir_brought(stage: Stage) -> None:
