@@ -28,7 +28,7 @@ structlog.configure(
     ]
 )
 
-MEMORY = "/dev/shm"  # noqa: S108 (a folder of a random name in it)
+MEMORY = "/dev/shm"
 
 pytest_plugins = ("tests.receiver", "tests.served", "tests.shell", "tests.crashed")
 
