@@ -52,6 +52,7 @@ lock: ## pin every dependency anew, with hashes
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
-bench: venv-dev ## measure large pictures' memory and stalls, and the ledger (four minutes); fails over a limit
+bench: venv-dev ## measure large pictures' memory and stalls, the ledger and open tasks (eight minutes); fails over a limit
 	$(PY) -m bench ledger
 	$(PY) -m bench memory
+	$(PY) -m bench tasks
