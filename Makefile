@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help run test check lint types imports fast soak bench schema lock image-test venv venv-dev
+.PHONY: help run test check lint types imports fast soak bench bench-peers schema lock image-test venv venv-dev
 
 help: ## show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,13 @@ lock: ## pin every dependency anew, with hashes
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
-bench: venv-dev ## measure large pictures' memory and stalls, the ledger and open tasks (eight minutes); fails over a limit
+bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, crowds (twenty minutes); fails over a limit
 	$(PY) -m bench ledger
 	$(PY) -m bench memory
 	$(PY) -m bench tasks
+	$(PY) -m bench proxy --no-write
+	$(PY) -m bench crowd
+
+bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (half an hour)
+	scripts/peers.sh
+	$(PY) -m bench proxy --against nginx,litellm,portkey

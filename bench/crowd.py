@@ -18,13 +18,13 @@ from bench import contestants, native, report, rows, tree
 from bench.contestants import Contestant
 from bench.native import Shot, Upstream
 from bench.pinging import Pings, quantile
-from bench.watching import MIB
+from bench.watching import MIB, resident
 
 NAME = "crowd"
 HELP = "thousands of waiting requests, three times more than can be served, and how the cost grows"
 
 _SETTLE_S = 0.5
-_PLACES, _DELAY_S = 400, 2.0
+_PLACES, _DELAY_S = 200, 2.0
 _CAPACITY = _PLACES / _DELAY_S
 """Requests a second that a worker with so many places can serve."""
 
@@ -79,11 +79,14 @@ def run(options: argparse.Namespace) -> bool:
     return all(one.get("is_kept", True) for part in parts for one in document.get(part, []))
 
 
-def _fire(who: Contestant, upstream: Upstream, shot: Shot, *, answer: int = 0, delay_s: float = 0.0) -> Seen:
+def _fire(
+    who: Contestant, upstream: Upstream, shot: Shot, *, answer: int = 0, delay_s: float = 0.0, base: int = 0
+) -> Seen:
+    """Memory is counted from `base`, or from what is resident now."""
     upstream.choose(answer, delay_s)
     before = tree.cpu_seconds(who.pids)
     with tree.Growth(who.pids) as growth, Pings(who.port) as pings:
-        base = growth.most
+        base = base or growth.most
         answers = native.fire(shot)
         time.sleep(_SETTLE_S)
     return Seen(tree.cpu_seconds(who.pids) - before, growth.most - base, answers, pings.waits, upstream.count())
@@ -100,7 +103,7 @@ def _warm(who: Contestant, upstream: Upstream, body: Path) -> None:
 def _measure_waiting(upstream: Upstream, body: Path) -> tuple[str, list[dict[str, Any]]]:
     """Requests that each wait five seconds for their upstream."""
     found: list[dict[str, Any]] = []
-    for workers, count, over_s in ((1, 2000, 5.0), (1, 2000, 0.0)):
+    for workers, count, over_s in ((1, 2000, 5.0), (1, 2000, 0.0), (2, 5000, 5.0), (2, 5000, 0.0)):
         with contestants.imagegate(upstream.url, workers=workers) as who:
             _warm(who, upstream, body)
             shot = _shot(who, body, count, at_once=count, over_s=over_s, timeout_s=120)
@@ -146,19 +149,21 @@ def _measure_growth(upstream: Upstream, body: Path) -> tuple[str, list[dict[str,
     found: list[dict[str, Any]] = []
     with contestants.imagegate(upstream.url) as who:
         _warm(who, upstream, body)
+        base = resident(who.pids[0])
         for count in (500, 1000, 2000):
             shot = _shot(who, body, count, at_once=count, over_s=count / 400, timeout_s=120)
-            found.append(_grow("waiting requests", count, _fire(who, upstream, shot, delay_s=5)))
+            found.append(_grow("waiting requests", count, _fire(who, upstream, shot, delay_s=5, base=base)))
         for answer, size in ((3, "5 MB"), (4, "10 MB"), (2, "20 MB")):
             shot = _shot(who, body, 32, at_once=8)
-            found.append(_grow("an answer's bytes", size, _fire(who, upstream, shot, answer=answer)))
+            found.append(_grow("an answer's bytes", size, _fire(who, upstream, shot, answer=answer, base=base)))
     with contestants.imagegate(upstream.url) as who:
         _warm(who, upstream, body)
+        base = resident(who.pids[0])
         for count in (1, 2, 4):
             several = body.with_name(f"n{count}.json")
             several.write_text(body.read_text()[:-1] + f', "n": {count}}}')
             shot = _shot(who, several, 200, at_once=8)
-            found.append(_grow("n", count, _fire(who, upstream, shot, answer={1: 1, 2: 5, 4: 6}[count])))
+            found.append(_grow("n", count, _fire(who, upstream, shot, answer={1: 1, 2: 5, 4: 6}[count], base=base)))
     head = ("what is doubled", "", "CPU s", "MiB", "failed")
     lines = [[row["what"], row["size"], row["cpu_s"], row["growth_mib"], row["failed"]] for row in found]
     return report.table(head, lines), found

@@ -59,7 +59,7 @@ class Standing:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, whose median counts (5)")
     parser.add_argument("--against", default="", help="others, with commas: nginx,litellm,portkey")
-    parser.add_argument("--without", default="", help="cases to leave out: those whose name holds one of these words")
+    parser.add_argument("--without", action="append", default=[], help="leave out cases whose name holds this text")
     parser.add_argument("--only", default="", help="only cases whose name holds this text")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results.json as it is")
 
@@ -93,8 +93,8 @@ def run(options: argparse.Namespace) -> bool:
     return all(result["is_kept"] for result in results if result["who"] == "imagegate")
 
 
-def _is_left_out(case: Case, words: str) -> bool:
-    return any(word and word in case.name for word in words.split(","))
+def _is_left_out(case: Case, words: Sequence[str]) -> bool:
+    return any(word in case.name for word in words)
 
 
 def _warm(standing: Standing, upstream: Upstream, case: Case) -> None:
