@@ -34,8 +34,8 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
 	$(PY) -m pytest -q -n 2
 
-soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests (half an hour)
-	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py tests/test_brownout.py tests/test_outcome_grid.py tests/api/test_grid.py
+soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests, killed gateways (half an hour)
+	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py tests/test_brownout.py tests/test_outcome_grid.py tests/api/test_grid.py tests/test_crashes.py tests/test_heirs.py
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 

@@ -30,7 +30,6 @@ from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.caretaking import Caretaker
 from gateway.collecting import Collector
 from gateway.datafolder import Secrets
-from gateway.lifelines import Lifelines
 from gateway.services import Services, open_services
 from gateway.settings import Settings
 from gateway.store.client import StoreUnavailable as RedisAway
@@ -117,15 +116,14 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     await asyncio.to_thread(_clear_spools, services.spool_folder)
     collector = Collector(services)
-    lifelines = Lifelines(services.settings.data_dir / "workers", services.worker)
-    await asyncio.to_thread(lifelines.tie)
+    await asyncio.to_thread(services.lifelines.tie)
     bookkeeping = Bookkeeping(
         services.ledger,
         services.worker,
         _pace(services),
         runs=lambda task: _runs(services, task),
         heirs=collector,
-        lifelines=lifelines,
+        lifelines=services.lifelines,
     )
     await bookkeeping.start()
     caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
@@ -144,7 +142,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     await bookkeeping.stop()
     await collector.stop()
     await services.close()
-    lifelines.cut()
+    services.lifelines.cut()
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:

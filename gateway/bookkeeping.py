@@ -22,8 +22,14 @@ from gateway.store.windows import MICROSECONDS
 _MOST = 1000
 """Tasks that a step looks at. Those that are held for an operator come first, and must not hide the others."""
 
+_AT_ONCE = 100
+"""Tasks that are taken over in one breath."""
+
 _REMEMBERED_US = 86_400 * MICROSECONDS
 """For how long a worker's end is known after it."""
+
+_LOOK_S = 0.5
+"""Seconds between two looks whether a worker of this instance has died."""
 
 _log = structlog.get_logger(__name__)
 
@@ -133,11 +139,19 @@ class Bookkeeping:
                 await self.step()
             except Exception:  # noqa: BLE001 (a fault in one step must not end the lease of a worker that works)
                 _log.exception("the ledger's housekeeping failed; it goes on")
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until the next step is due, or a worker of this instance has died."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._pace.lease_s / 3
+        while (left := until - loop.time()) > 0 and not (self._lifelines and self._lifelines.find_dead()):
             try:
-                async with asyncio.timeout(self._pace.lease_s / 3):
+                async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._stopping.wait()
             except TimeoutError:
                 continue
+            return
 
     async def _renew(self) -> int | None:
         """The server's time, or None while the store is away or lost."""
@@ -183,19 +197,27 @@ class Bookkeeping:
 
     async def _adopt(self, only: Collection[str] | None = None) -> None:
         """What an owner that is gone has not sent is released; what it has sent is ours to bring, or to wait for."""
-        for hold in await self._ledger.orphans():
-            if only is not None and hold.worker not in only:
-                continue
-            fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
-            # Somebody else was faster, or the owner has come back.
-            if isinstance(fence, Verdict):
-                continue
-            self._inherited.add(hold.task)
-            in_hand = await self._heirs.collect(replace(hold, worker=self._worker, fence=fence))
-            await self._ledger.close(hold.task, fence, "collect" if in_hand else "")
-            sent = [call.call for call in hold.calls if call.state is Verdict.HELD]
-            _log.warning("took over a task whose worker is gone", task=hold.task, worker=hold.worker, calls=sent)
-            await self._tell(hold.task)
+        is_more = True
+        while is_more:
+            orphans = await self._ledger.orphans(_AT_ONCE if only is None else _MOST)
+            mine = [hold for hold in orphans if only is None or hold.worker in only]
+            is_more = any(await asyncio.gather(*(self._inherit(hold) for hold in mine)))
+            if is_more:
+                # There may be thousands, and our own lease must not end over them.
+                await self._renew()
+
+    async def _inherit(self, hold: Hold) -> bool:
+        """Whether the task is ours now: somebody else may be faster, or the owner come back."""
+        fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
+        if isinstance(fence, Verdict):
+            return False
+        self._inherited.add(hold.task)
+        in_hand = await self._heirs.collect(replace(hold, worker=self._worker, fence=fence))
+        await self._ledger.close(hold.task, fence, "collect" if in_hand else "")
+        sent = [call.call for call in hold.calls if call.state is Verdict.HELD]
+        _log.warning("took over a task whose worker is gone", task=hold.task, worker=hold.worker, calls=sent)
+        await self._tell(hold.task)
+        return True
 
     async def _tell_ended(self, now: int) -> None:
         """Once for each worker that died: what it had closed, and perhaps not told of."""

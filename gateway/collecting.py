@@ -23,14 +23,15 @@ from gateway.hearing import hear
 from gateway.intake import Intake, find_stored
 from gateway.rhythm import Rhythm
 from gateway.services import Services
+from gateway.spool import StorageFullError
 from gateway.store.answers import HeldCall, Hold, Verdict
 from gateway.store.callrecord import CallNote, CallRecord, Receipt
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 from gateway.verdict import CallFailed, Executed, Failure, classify
 
-MOST = 16
-"""Calls that one process brings at a time."""
+MOST = 500
+"""Calls that one process brings at a time: nearly all of that is waiting."""
 
 TRIES = 3
 """Faults of ours after which a call is left to the resolver."""
@@ -105,8 +106,8 @@ class Collector(Heirs):
                 await self._settle(hold, call, known)
             if found := await self._services.ledger.show(hold.task):
                 await self.tell(found)
-        except StoreUnavailable as error:
-            _log.warning("a dead worker's call waits for Redis", call=call.call, reason=str(error))
+        except (StoreUnavailable, StorageFullError) as error:
+            _log.warning("a dead worker's call waits for a store", call=call.call, reason=str(error))
         except Exception:  # noqa: BLE001 (the next step tries again, and after some tries the resolver has it)
             self._faults[call.call] += 1
             _log.exception("a dead worker's call could not be brought", call=call.call)

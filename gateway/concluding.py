@@ -15,10 +15,12 @@ from gateway.errors import PublicError
 from gateway.intake import find_stored
 from gateway.job import Usage
 from gateway.services import Services
+from gateway.spool import StorageFullError
 from gateway.store.answers import HeldCall, Hold, Verdict
 from gateway.store.callrecord import CallRecord, Receipt
 from gateway.store.records import CallFact, Record, describe_hold
 from gateway.store.taskrecord import End, Made, Promise, TaskRecord
+from gateway.store.windows import MICROSECONDS
 
 Calls = Mapping[str, CallRecord]
 
@@ -28,7 +30,7 @@ async def conclude(services: Services, hold: Hold) -> None:
     calls = await services.calls.read([call.call for call in hold.calls])
     if hold.is_open or any(is_awaited(call, calls.get(call.call)) for call in hold.calls):
         return
-    promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // 1_000_000)
+    promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // MICROSECONDS)
     record = await services.task_store.read(hold.task) or TaskRecord(id=hold.task, promise=promise)
     accepted = [call for call in hold.calls if call.state is not Verdict.VOID]
     # A guess is not taken back because its money was.
@@ -73,6 +75,7 @@ def describe_task(hold: Hold, record: TaskRecord | None, calls: Calls) -> Record
             "sizes_made": tuple(each.size for each in record.images),
             "quality_sent": next((each.quality for each in record.images), None),
             "n_delivered": len(record.images),
+            "seconds": max(0.0, round(end.completed - hold.opened / MICROSECONDS, 3)) if end else 0.0,
             "status": 200 if is_served else error.status if error else told.status,
             "error": error.code if error else None if is_served else told.error,
         }
@@ -95,9 +98,14 @@ async def _find_images(services: Services, accepted: Sequence[HeldCall], calls: 
     found: list[Made] = []
     for call in accepted:
         known = calls.get(call.call)
-        if call.state is Verdict.POSTED and known and known.receipt:
+        if call.state is not Verdict.POSTED or not known or not known.receipt:
+            continue
+        try:
             stands = await find_stored(services, known.receipt)
-            found += stands.images if stands else ()
+        except StorageFullError:
+            # The storage is away: a picture that is not there would be the rarer case.
+            stands = known.receipt
+        found += stands.images if stands else ()
     return found
 
 

@@ -107,7 +107,7 @@ class Intake:
         former, ends = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
         if former is not None:
             # Another process has brought the same pictures, and may have handed them out.
-            if await find_stored(self.services, former) == former:
+            if await self._is_stored(former):
                 await self._drop(arrived)
                 return Taken(former, tuple(troubles))
             await self._keep(receipt, former)
@@ -200,6 +200,13 @@ class Intake:
             _log.exception("a receipt was refused", call=self.call)
             return None
         return None if stands == receipt else stands
+
+    async def _is_stored(self, receipt: Receipt) -> bool:
+        try:
+            return await find_stored(self.services, receipt) == receipt
+        except StorageFullError:
+            # Who cannot look goes by what it has itself.
+            return False
 
     async def _drop(self, arrived: Sequence[_Arrived]) -> None:
         for one in arrived:

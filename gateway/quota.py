@@ -7,6 +7,7 @@ take now waits in the backlog.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -152,7 +153,10 @@ class Reservation:
 
     async def _book(self, what: str, step: Step) -> None:
         async def checked() -> None:
-            if await step() in (None, Verdict.UNKNOWN, Verdict.FENCED):
+            answer = await step()
+            if answer is Verdict.FENCED:
+                _log.warning("another worker has taken this task over", task=self.task, what=what)
+            elif answer in (None, Verdict.UNKNOWN):
                 _log.error("the ledger does not know what was booked", task=self.task, what=what)
 
         await self.services.backlog.book(f"{what} {self.task}", checked)
@@ -166,6 +170,8 @@ async def reserve(
     Answers the plan without targets whose price must be known. Raises IdempotencyMismatch, RateLimited,
     InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
     """
+    if repeat.retry:
+        await _bury(services)
     while True:
         quote = plan.choices[0].quote if plan.choices else None
         price = None if quote is None else quote.ceiling
@@ -212,6 +218,13 @@ async def look_at_rates(services: Services, caller: Caller) -> dict[str, str]:
     except StoreUnavailable:
         return {}
     return allowance.rate_headers(allowance.rates_of(standings))
+
+
+async def _bury(services: Services) -> None:
+    """A retry may be of a request whose worker died a moment ago, and faster than the bookkeeping's next step."""
+    if dead := services.lifelines.find_dead():
+        with suppress(StoreUnavailable):
+            await services.ledger.retire(dead)
 
 
 def _keep_priced(plan: Plan, answer: Unpriced) -> Plan:

@@ -21,6 +21,7 @@ from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
 from gateway.ids import new_id
+from gateway.lifelines import Lifelines
 from gateway.outbound import AsyncClient
 from gateway.pictures import Darkroom
 from gateway.retries import RetryBudget
@@ -91,6 +92,7 @@ class Services:
     in_flight: MemoryBudget
     spool_folder: Path
     witness: Witness
+    lifelines: Lifelines
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -185,16 +187,15 @@ def open_services(
     spool_folder: Path,
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
-    limits = catalogue.limits
+    limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
-    task_store = TaskStore(redis, keeps_prompts=catalogue.document.accounting.keep_prompts)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
+    keys, task_store = KeyStore(redis, pepper), TaskStore(redis, keeps_prompts=accounting.keep_prompts)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    keys, accounting = KeyStore(redis, pepper), catalogue.document.accounting
     witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
     recorder = Recorder(history.write)
     health = Health(TargetStore(batcher), catalogue.targets, lease_s=accounting.lease)
@@ -233,5 +234,6 @@ def open_services(
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
         witness=witness,
+        lifelines=Lifelines(settings.data_dir / "workers", witness.worker),
         clients=(paid, pooled),
     )

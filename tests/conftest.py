@@ -17,7 +17,7 @@ from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
 from tests.running import until
 
-pytest_plugins = ("tests.served", "tests.shell")
+pytest_plugins = ("tests.served", "tests.shell", "tests.crashed")
 
 
 @dataclass

@@ -127,6 +127,17 @@ async def test_two_heirs_take_once(ledger: Ledger, clock: Clock, store: Store) -
     assert store.window("everyone", "total") == {"usd_held": 10, "images_held": 1}
 
 
+async def test_any_number_is_inherited(ledger: Ledger, clock: Clock, store: Store) -> None:
+    """All that a worker left is taken over in one step, however much that is."""
+    await ledger.renew(DEAD, PACE.lease_us)
+    await asyncio.gather(*(ledger.open(make_opening(number, worker=DEAD)) for number in range(250)))
+    heir = Bookkeeping(ledger, HEIR, PACE)
+    await heir.step()
+    await live(heir, clock, 2)
+    assert await ledger.holds() == []
+    assert store.window("everyone", "total") == {}
+
+
 async def test_living_worker_keeps_its_task(ledger: Ledger, clock: Clock) -> None:
     """A task whose worker renews stays its own, and what the process still works on is left alone."""
     await ledger.open(make_opening(1, worker=HEIR))

@@ -20,7 +20,7 @@ Policy = Literal["presume", "release", "hold"]
 Form = Literal["answer", "task"]
 
 Closing = Literal["", "policy", "cancel", "collect"]
-"""How a task is closed: as it is, after a refusal, only if nothing was sent, or by an heir that brings pictures."""
+"""How a task is closed: as it is, after a refusal, only if nothing was sent, by an heir that brings what was made."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
