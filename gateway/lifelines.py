@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+_TICK_NS = 1_000_000_000
 
 
 class Lifelines:
@@ -19,6 +22,8 @@ class Lifelines:
         self._folder = folder
         self._own = folder / worker
         self._descriptor: int | None = None
+        self._others: list[str] = []
+        self._listed_at = 0
 
     def tie(self) -> None:
         """Be known to live, until `cut` or the process's end."""
@@ -37,16 +42,25 @@ class Lifelines:
 
     def find_dead(self) -> list[str]:
         """The workers that were tied here, are gone, and were not forgotten."""
-        try:
-            names = [entry.name for entry in self._folder.iterdir() if not entry.name.startswith(".")]
-        except FileNotFoundError:
-            return []
-        return [name for name in names if name != self._own.name and self._is_free(self._folder / name)]
+        return [name for name in self._list_others() if self._is_free(self._folder / name)]
 
     def forget(self, workers: Iterable[str]) -> None:
         """Their leases are ended."""
         for worker in workers:
             (self._folder / worker).unlink(missing_ok=True)
+
+    def _list_others(self) -> list[str]:
+        """Asked several times a second, and nearly always answered by one look at the folder's time."""
+        try:
+            changed = self._folder.stat().st_mtime_ns
+            if changed != self._listed_at:
+                found = (entry.name for entry in self._folder.iterdir())
+                self._others = [name for name in found if not name.startswith(".") and name != self._own.name]
+                # A change right after this one may bear the same time.
+                self._listed_at = changed if time.time_ns() - changed > _TICK_NS else 0
+        except FileNotFoundError:
+            return []
+        return self._others
 
     def _is_free(self, path: Path) -> bool:
         try:

@@ -31,7 +31,8 @@ from tests.stored import read_records, with_keys, with_ledger
 if TYPE_CHECKING:
     from tests.conftest import Valkey
 
-LEASE_S = 0.5
+LEASE_S = 3.0
+"""Longer than a busy machine keeps a process waiting."""
 CALL_S = 4.0
 UPSTREAMS = ("anyfast", "anyfast-c", "apiany")
 SIZES = {OFFICIAL: SMALLEST, VARIANT: SMALLEST, TASKS: "1024x1024"}
@@ -52,6 +53,10 @@ class Stage:
     def close(self) -> None:
         self._client.close()
 
+    def log(self) -> str:
+        """What the gateways have logged, those of earlier tests too."""
+        return self._crashes.log_path.read_text()
+
     def start(
         self,
         point: str = "none",
@@ -60,11 +65,12 @@ class Stage:
         lease_s: float = LEASE_S,
         call_s: float = CALL_S,
         keys: str = "",
+        inherits: bool = True,
     ) -> Crasher:
         """A gateway that dies at the point. `keys` is put behind the vendors' keys, so that faults can choose it."""
         self._started += 1
         config = self.folder / f"{self._started}.yaml"
-        timeouts = {"timeouts": TIMEOUTS | {"connect": 0.5, "call": call_s}}
+        timeouts = {"timeouts": TIMEOUTS | {"connect": 1.5, "call": call_s}}
         changes = {
             "accounting": {"lease": lease_s},
             "join": {"look_every": 0.2},
@@ -78,7 +84,7 @@ class Stage:
             "drain_s": 2,
         }
         env = {name: value + keys for name, value in ENV.items()}
-        return self._crashes.start(point, settings, env, self.store_url)
+        return self._crashes.start(point, settings, env, self.store_url, inherits=inherits)
 
     @contextmanager
     def living(self, **options: Any) -> Iterator[Crasher]:

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -153,6 +154,19 @@ class HalfRead:
         return stored._replace(chunks=chunks())
 
 
+class Childless:
+    """The lifelines of a worker that looks for nobody's death: it is to die of its own request."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def find_dead(self) -> list[str]:
+        return []
+
+
 def _around(part: str, **moments: str) -> Callable[[Services], dict[str, Any]]:
     return lambda services: {part: Fatal(getattr(services, part), **moments)}
 
@@ -208,43 +222,53 @@ class Crashes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="igw-crashing-")
+        self.log_path = Path(self._folder.name, "log")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crashing"],
             cwd=ROOT,
-            env=clean_environment(),
+            env=clean_environment(CRASH_LOG=str(self.log_path)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def start(self, point: str, settings: Mapping[str, Any], env: Mapping[str, str], store_url: str) -> Crasher:
+    def start(
+        self, point: str, settings: Mapping[str, Any], env: Mapping[str, str], store_url: str, *, inherits: bool
+    ) -> Crasher:
         """A gateway that listens, and dies at that point."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"point": point, "settings": dict(settings), "env": dict(env), "store_url": store_url}
+        parts = {"point": point, "settings": dict(settings), "env": dict(env), "store_url": store_url}
+        order = parts | {"inherits": inherits}
         # What is answered is of whoever was asked for last.
         with self._lock:
             self._process.stdin.write(json.dumps(order, default=str) + "\n")
             self._process.stdin.flush()
             pid, port = self._process.stdout.readline().split()
+        assert int(port), self.log_path.read_text()[-5000:]
         return Crasher(f"http://127.0.0.1:{port}", int(pid))
 
     def close(self) -> None:
         self._process.communicate(timeout=10)
+        self._folder.cleanup()
 
 
-def live(point: str, settings: Mapping[str, Any], env: Mapping[str, str], store_url: str) -> None:
+def live(
+    point: str, settings: Mapping[str, Any], env: Mapping[str, str], store_url: str, *, inherits: bool = True
+) -> None:
     """Serve until the end, which comes at the point."""
     loaded = Settings(**settings)
     app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=env)
     services: Services = app.state.services
-    app.state.services = replace(services, **POINTS[point](services))
+    lifelines: Any = services.lifelines if inherits else Childless(services.lifelines)
+    app.state.services = replace(services, lifelines=lifelines, **POINTS[point](services))
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
 
     class Told(Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            sys.stdout.write(f"{os.getpid()} {listener.getsockname()[1]}\n")
+            sys.stdout.write(f"{os.getpid()} {listener.getsockname()[1] if self.started else 0}\n")
             sys.stdout.flush()
 
     server = Told(server_config(app, loaded, protocol(wire_limits(app))), app, None)
@@ -258,8 +282,7 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            # What it would log is of no use: it dies on purpose.
-            os.dup2(os.open(os.environ.get("CRASH_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
+            os.dup2(os.open(os.environ["CRASH_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
             live(**json.loads(line))
             os._exit(0)
         children.append(pid)

@@ -87,8 +87,8 @@ def play(stage: Stage, heir: Crasher, row: Row, name: str, *, is_replica: bool =
     record, secret = stage.new_key()
     fault_key = name if row.fault else ""
     # Its death is proven by the folder that it shares with its heir; a replica's is known by its lease.
-    data, lease_s = (name, 1.5) if is_replica else ("data", 20.0)
-    victim = stage.start(row.point, data=data, lease_s=lease_s, keys=fault_key)
+    data, lease_s = (name, 2.0) if is_replica else ("data", 20.0)
+    victim = stage.start(row.point, data=data, lease_s=lease_s, keys=fault_key, inherits=False)
     if row.fault:
         stage.simulator.fault(**row.fault, key=f"{'apiany' if row.model == TASKS else 'direct'}{fault_key}")
     with ThreadPoolExecutor(1) as thread:
@@ -136,7 +136,7 @@ def play_all(stage: Stage, rows: Sequence[tuple[Row, bool]]) -> None:
         try:
             return step()
         except Exception:  # noqa: BLE001 (each row is told of)
-            wrong.append(f"{row}\n{traceback.format_exc()}")
+            wrong.append(f"{row}\n{traceback.format_exc()}\n{stage.log()[-3000:]}")
 
     with stage.living() as heir, stage.living(data="replica") as replica, ThreadPoolExecutor(AT_ONCE) as threads:
         plays = [
