@@ -29,7 +29,7 @@ _LISTED = 10_000
 _OWN = read_sources("tasks")
 # A task's end queues what its caller's addresses are to be told, in the same step.
 _BOTH = {SHARED: f"{read_sources('webhooks')[SHARED]}\n{_OWN[SHARED]}"}
-_SCRIPTS = join_scripts(_OWN | _BOTH, "store.tasks", "store.deliveries")
+SCRIPTS = join_scripts(_OWN | _BOTH, "store.tasks", "store.deliveries")
 
 
 class TaskStore:
@@ -51,15 +51,15 @@ class TaskStore:
         promise = record.promise.model_dump_json(exclude_defaults=True)
         words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
         told = () if hook is None else self._name(hook)
-        await self._batcher.run(_SCRIPTS["open"], record.id, str(TTL_S), *words, *told)
+        await self._batcher.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *told)
 
     async def add(self, task_id: str, images: Sequence[Made]) -> None:
         """Write down images that are stored, and tell who waits."""
-        await self._batcher.run(_SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
+        await self._batcher.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
 
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
         """Tell one more address of a task's end, at once if it has ended; False if there are too many already."""
-        answer = await self._batcher.run(_SCRIPTS["subscribe"], task_id, str(TTL_S), *self._name(hook))
+        answer = await self._batcher.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._name(hook))
         if answer[0] == "done" and answer[1] != "0":
             self.told.set()
         return answer[0] == "done"
@@ -76,7 +76,7 @@ class TaskStore:
         ended = record.end.model_dump_json(exclude_defaults=True)
         field = "guess" if record.end.is_guess else "end"
         words = (promise, field, ended, self._room, *self._say(record.images))
-        _, queued, *stands = await self._batcher.run(_SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words)
+        _, queued, *stands = await self._batcher.run(SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words)
         if queued != "0":
             self.told.set()
         return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record

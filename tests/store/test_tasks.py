@@ -6,16 +6,15 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.store.batcher import Batcher
-from gateway.store.scripts import join_scripts, read_sources
+from gateway.store.tasks import SCRIPTS
 from tests.conftest import Valkey
 from tests.store.ledgers import Store, make_id
 
-SCRIPTS = join_scripts(read_sources("tasks"), "store.tasks")
 TASK = make_id("task", 1)
 GOOD = {
     "open": (TASK, "60", "{}", "key", "1", "10"),
     "add": (TASK, "60", "10", "0", "{}"),
-    "finish": (TASK, "60", "10", "{}", "{}", "0", "{}"),
+    "finish": (TASK, "60", "10", "{}", "guess", "{}", "5", "0", "{}"),
 }
 
 
@@ -25,7 +24,7 @@ async def test_bad_words_write_nothing(valkey: Valkey, store: Store, name: str) 
     batcher = Batcher(valkey.url)
     for place in range(len(GOOD[name])):
         for words in ([*GOOD[name][:place], "", *GOOD[name][place + 1 :]], GOOD[name][:place]):
-            if name != "open" and len(words) == 3 + (name == "finish") * 2:
+            if name != "open" and len(words) == 3 + (name == "finish") * 4:
                 # No image is none too few.
                 continue
             with pytest.raises(ResponseError, match="INVALID"):
