@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help run test check lint types imports fast soak bench schema lock image-test venv venv-dev
+.PHONY: help run test check lint types imports fast soak bench bench-peers schema lock image-test venv venv-dev
 
 help: ## show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,9 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
 	$(PY) -m pytest -q -n 2
 
-soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests, killed gateways (half an hour)
-	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py tests/test_brownout.py tests/test_outcome_grid.py tests/api/test_grid.py tests/test_crashes.py tests/test_heirs.py
+soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests, SDKs' retries, bad clients, rolling restarts, killed gateways (fifty minutes)
+	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py tests/test_brownout.py tests/test_outcome_grid.py tests/api/test_grid.py \
+	  tests/api/test_sdk_retries.py tests/api/test_clients.py tests/test_rolling.py tests/test_crashes.py tests/test_heirs.py
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 
@@ -51,6 +52,13 @@ lock: ## pin every dependency anew, with hashes
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
-bench: venv-dev ## measure large pictures' memory and stalls, and the ledger (four minutes); fails over a limit
+bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, crowds (twenty minutes); fails over a limit
 	$(PY) -m bench ledger
 	$(PY) -m bench memory
+	$(PY) -m bench tasks
+	$(PY) -m bench proxy --no-write
+	$(PY) -m bench crowd
+
+bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (half an hour)
+	scripts/peers.sh
+	$(PY) -m bench proxy --against nginx,litellm,portkey

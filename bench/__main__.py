@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import ledger, memory
+from bench import crowd, ledger, memory, proxy, tasks
 from bench.serving import BenchError
 
-BENCHMARKS = (memory, ledger)
+BENCHMARKS = (memory, ledger, tasks, proxy, crowd)
 
 
 def main(arguments: list[str]) -> int:

@@ -63,12 +63,12 @@ def data_url(folder: Path, name: str, model: str, image: Path) -> Body:
     return Body(path, "application/json")
 
 
-def pixel_heavy(folder: Path) -> Path:
-    """A PNG that is all pixels: noise, which does not compress."""
+def pixel_heavy(folder: Path, megabytes: int = 0) -> Path:
+    """A PNG that is all pixels: noise, which does not compress. Just under the limit, or of so many megabytes."""
+    height = megabytes * 1_000_000 // _WIDTH if megabytes else _HEIGHT
     noise = b"".join(b"\0" + os.urandom(_WIDTH) for _ in range(_ROWS))
-    return _write_png(
-        folder / "pixels.png", _WIDTH, _HEIGHT, _deflate(noise[: (_WIDTH + 1) * n] for n in _row_counts())
-    )
+    pieces = _deflate(noise[: (_WIDTH + 1) * n] for n in _row_counts(height))
+    return _write_png(folder / f"pixels{height}.png", _WIDTH, height, pieces)
 
 
 def metadata_heavy(folder: Path) -> Path:
@@ -79,8 +79,8 @@ def metadata_heavy(folder: Path) -> Path:
     return path
 
 
-def _row_counts() -> Iterator[int]:
-    whole, rest = divmod(_HEIGHT, _ROWS)
+def _row_counts(height: int) -> Iterator[int]:
+    whole, rest = divmod(height, _ROWS)
     yield from [_ROWS] * whole
     if rest:
         yield rest
@@ -97,17 +97,18 @@ def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _write_png(path: Path, width: int, height: int, data: Iterable[bytes], comment: int = 0) -> Path:
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
-        file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)))
+        file.write(chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)))
         if comment:
-            file.write(_chunk(b"tEXt", b"Comment\0" + b"words " * (comment // 6)))
-        file.writelines(_chunk(b"IDAT", piece) for piece in data if piece)
-        file.write(_chunk(b"IEND", b""))
+            file.write(chunk(b"tEXt", b"Comment\0" + b"words " * (comment // 6)))
+        file.writelines(chunk(b"IDAT", piece) for piece in data if piece)
+        file.write(chunk(b"IEND", b""))
     if path.stat().st_size > IMAGE_LIMIT:
         raise ValueError(f"{path.name} passes the limit by {path.stat().st_size - IMAGE_LIMIT} bytes")
     return path
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 

@@ -53,11 +53,19 @@ class Simulator:
         seen = [one for one in self._ask("GET", "/_log") if one["endpoint"] in ("edits", "upload")]
         return [int(one["headers"].get("content-length", 0)) for one in seen]
 
+    def polls(self) -> int:
+        """How often a task was asked after."""
+        return sum(one["endpoint"] == "tasks" for one in self._ask("GET", "/_log"))
+
+    def book(self) -> list[dict[str, Any]]:
+        """The accepted paid submissions."""
+        return self._ask("GET", "/_book")
+
     def _post(self, path: str, document: Any) -> None:
         self._ask("POST", path, document)
 
     def _ask(self, method: str, path: str, document: Any = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, json.dumps(document), {"content-type": "application/json"})
             answer = connection.getresponse()
@@ -82,25 +90,26 @@ class Gateway:
 @contextmanager
 def simulator(*, latency: float = 0.05) -> Iterator[Simulator]:
     words = [sys.executable, "-m", "gateway.simulator", "--port", "0", "--latency", str(latency)]
-    process = spawn(words, dies_by=9, env=_environment({}), stdout=subprocess.PIPE)
+    process = spawn(words, dies_by=9, env=environment({}), stdout=subprocess.PIPE)
     try:
-        yield Simulator(_port_in(_read_until(process, "http://")))
+        yield Simulator(port_in(read_until(process, "http://")))
     finally:
         stop(process, STOP_S)
 
 
 @contextmanager
-def gateway(simulator_url: str, extra: Mapping[str, str] | None = None) -> Iterator[Gateway]:
-    """A gateway in demo mode over the simulator. `extra` is added to its environment."""
+def gateway(simulator_url: str, extra: Mapping[str, str] | None = None, port: int = 0) -> Iterator[Gateway]:
+    """A gateway in demo mode over the simulator, by default on any free port. `extra` is added to its environment."""
     with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as folder:
         log = Path(folder, "log")
-        env = _environment({"GATEWAY_SIMULATOR_URL": simulator_url, "GATEWAY_LOG_LEVEL": "warning", **(extra or {})})
-        words = [sys.executable, "-m", "gateway", "serve", "--demo", "--port", "0", "--data-dir", f"{folder}/data"]
+        env = environment({"GATEWAY_SIMULATOR_URL": simulator_url, "GATEWAY_LOG_LEVEL": "warning", **(extra or {})})
+        words = [sys.executable, "-m", "gateway", "serve", "--demo", "--port", str(port)]
+        words += ["--data-dir", f"{folder}/data"]
         with log.open("wb") as errors:
             process = spawn(words, dies_by=9, env=env, stdout=subprocess.PIPE, stderr=errors)
         try:
             try:
-                port = _port_in(_read_until(process, "answers on http://"))
+                port = port_in(read_until(process, "answers on http://"))
             except BenchError as error:
                 raise BenchError(f"{error}\n{log.read_text(errors='replace')[-4000:]}") from None
             key = Path(folder, "data", "demo.key").read_text(encoding="ascii").strip()
@@ -115,12 +124,12 @@ def gateway(simulator_url: str, extra: Mapping[str, str] | None = None) -> Itera
             sys.stderr.write(log.read_text(errors="replace")[-4000:])
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_TAKEN_AWAY)}
     return kept | {"PYTHONPATH": str(ROOT)} | dict(extra)
 
 
-def _read_until(process: subprocess.Popen[bytes], mark: str) -> str:
+def read_until(process: subprocess.Popen[bytes], mark: str) -> str:
     """The first line on the process's output that holds the mark."""
     assert process.stdout is not None
     for line in process.stdout:
@@ -129,7 +138,7 @@ def _read_until(process: subprocess.Popen[bytes], mark: str) -> str:
     raise BenchError("a process ended before it said where it listens")
 
 
-def _port_in(line: str) -> int:
+def port_in(line: str) -> int:
     return int(line.partition("http://")[2].partition(":")[2].split("/")[0].strip())
 
 

@@ -25,6 +25,7 @@ def read_network(text: str) -> str:
     return str(network)
 
 
+@lru_cache(maxsize=1024)
 def read_address(host: str | None) -> Address | None:
     """The address of a peer; None where it has none, as on a Unix socket."""
     try:

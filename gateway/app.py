@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -20,12 +20,14 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import __version__, catalog, concluding, heap, tasks
 from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
-from gateway.api import artifacts, health, images, key, models
+from gateway.api import artifacts, callbacks, health, images, key, models
 from gateway.api import tasks as task_routes
 from gateway.api.error_handlers import add_error_handlers
+from gateway.api.front import Front
 from gateway.api.middleware import Edge
 from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
+from gateway.awaiting import runs_here
 from gateway.bookkeeping import Bookkeeping, Pace
 from gateway.caretaking import Caretaker
 from gateway.collecting import Collector
@@ -34,10 +36,13 @@ from gateway.services import Services, open_services
 from gateway.settings import Settings
 from gateway.store.client import StoreUnavailable as RedisAway
 from gateway.store.gaps import Gaps
+from gateway.webhooks import Messenger
 
 SWEEP_EVERY_S = 300.0
 
 TRIM_EVERY_S = 30.0
+
+CANCEL_EVERY_S = 0.5
 
 GAPS_EVERY_S = 60.0
 
@@ -95,9 +100,9 @@ def create_app(
         title="imagegate", version=__version__, lifespan=_live, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
-    app.state.draining_since = None
     add_error_handlers(app)
     _include_routes(app, settings)
+    app.add_middleware(Front, routes=images.FRONT)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -121,28 +126,39 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         services.ledger,
         services.worker,
         _pace(services),
-        runs=lambda task: _runs(services, task),
+        runs=lambda task: runs_here(services, task),
         heirs=collector,
         lifelines=services.lifelines,
     )
+    services.closing.on_change = services.board.wake_all
     await bookkeeping.start()
     caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
     caretaker.start()
+    messenger = Messenger(services)
+    messenger.start()
     keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps, _listen)]
     yield
     for keeper in keepers:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
+        await _stop(keeper)
     # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
-    waited = time.monotonic() - (app.state.draining_since or time.monotonic())
-    if left := await tasks.drain(services, max(0.0, services.settings.drain_s - waited)):
+    services.closing.begin()
+    if left := await tasks.drain(services):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
+    await messenger.stop()
     await caretaker.stop()
     await bookkeeping.stop()
     await collector.stop()
     await services.close()
     services.lifelines.cut()
+
+
+async def _stop(keeper: asyncio.Task[None]) -> None:
+    """End what would run for ever, though a library on the way loses a cancellation, as happens while it connects."""
+    while not keeper.done():
+        keeper.cancel()
+        await asyncio.wait({keeper}, timeout=CANCEL_EVERY_S)
+    if not keeper.cancelled() and (fault := keeper.exception()):
+        _log.error("what runs beside the requests had broken off", exc_info=fault)
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:
@@ -152,6 +168,7 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(models.router, prefix="/v1")
     app.include_router(key.router, prefix="/v1")
     app.include_router(artifacts.router, prefix="/v1")
+    app.include_router(callbacks.router)
     # A base URL pasted without /v1 is the commonest mistake.
     app.include_router(images.router, include_in_schema=False)
     if settings.admin_token is not None:
@@ -166,6 +183,7 @@ def wire_limits(app: FastAPI) -> WireLimits:
         header_bytes=limits.header_bytes,
         header_count=limits.header_count,
         body_idle_s=limits.body_idle,
+        answer_idle_s=limits.answer_idle,
     )
 
 
@@ -175,10 +193,6 @@ def _pace(services: Services) -> Pace:
         call_timeout_s=max((each.connect + each.call for each in times), default=0),
         lease_s=services.catalogue.document.accounting.lease,
     )
-
-
-def _runs(services: Services, task: str) -> bool:
-    return any(each.get_name() == task for each in services.running)
 
 
 async def _listen(services: Services) -> None:

@@ -23,13 +23,13 @@ from gateway.fetching import Fetcher, FetchPolicy
 from gateway.job import Call, ImageJob
 from gateway.learning import Seen
 from gateway.multipart import MultipartBody
-from gateway.outbound import AsyncClient
+from gateway.outbound import AsyncBaseTransport
 from gateway.pictures import Darkroom, NotAPicture, Picture
 from gateway.probing import Question
 from gateway.samples import draw_plain
 from gateway.sizes import Size
 from gateway.spool import Blob, MemoryBudget, Spool
-from gateway.transport import AiohttpTransport, open_client
+from gateway.transport import AiohttpTransport
 from gateway.upstreams import ADAPTERS, Line
 from gateway.upstreams.line import Reply
 from gateway.upstreams.reading import fail_on_error, find_balance, find_images
@@ -39,7 +39,7 @@ from gateway.verdict import CallFailed, Failure
 class _OverheardLine(Line):
     """A line that keeps what it heard, for an adapter hands on only what a caller needs."""
 
-    def __init__(self, target: Target, paid: AsyncClient, pooled: AsyncClient, max_picture: int) -> None:
+    def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:
         super().__init__(target, paid, pooled, max_picture)
         self.submitted: Reply | None = None
         self.asked: Reply | None = None
@@ -146,7 +146,7 @@ class Interview:
 @asynccontextmanager
 async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncIterator[Interview]:
     """An interview with a credential; `folder` is for pictures on their way."""
-    paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
+    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher = Fetcher(
         FetchPolicy(
@@ -159,8 +159,8 @@ async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncI
     try:
         yield Interview(_OverheardLine(target, paid, pooled, limits.image_bytes), darkroom, fetcher, folder)
     finally:
-        for client in (paid, pooled):
-            await client.aclose()
+        for transport in (paid, pooled):
+            await transport.aclose()
         await fetcher.aclose()
         await darkroom.close()
 

@@ -15,6 +15,7 @@ from gateway import errors
 from gateway.services import Services
 from gateway.store.answers import Rate
 from gateway.store.client import StoreUnavailable
+from gateway.store.ledger import Leaving
 from gateway.store.taskrecord import TaskRecord
 
 UNWRITTEN_S = 0.05
@@ -26,6 +27,11 @@ LOST_AFTER_S = 10.0
 
 class CallerLeft(Exception):
     """The caller hung up: nobody will read an answer."""
+
+
+def runs_here(services: Services, task: str) -> bool:
+    """Whether this process works on a task."""
+    return any(each.get_name() == task for each in services.running)
 
 
 def _never() -> asyncio.Future[None]:
@@ -49,15 +55,22 @@ class Waiting:
     gone: asyncio.Future[None] = field(default_factory=_never)
     is_over: bool = False
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether this process ends before the task does, and leaves it to others."""
+        closing = self.services.closing
+        is_left = closing.is_over or closing.may_leave(self.task) or not runs_here(self.services, self.task)
+        return closing.is_begun and is_left
+
     async def end(self, seconds: float) -> TaskRecord | None:
-        """The ended task, or None after `seconds`. Raises CallerLeft."""
+        """The ended task, or None after `seconds` or as this process ends. Raises CallerLeft."""
         async for record in self._looks(seconds):
             if record is not None and record.end is not None:
                 return record
         return None
 
     async def news(self, known: int, seconds: float) -> TaskRecord | None:
-        """The task once it has more than `known` images or has ended, or None after `seconds`. Raises CallerLeft."""
+        """The task once it has more than `known` images or has ended, or None likewise. Raises CallerLeft."""
         async for record in self._looks(seconds):
             if record is not None and (record.end is not None or len(record.images) > known):
                 return record
@@ -65,18 +78,25 @@ class Waiting:
 
     async def leave(self) -> None:
         """The caller goes without its answer, or is told to come back: its retry may claim the task."""
-        await self._finish(is_handed=False)
+        await self._finish("left")
 
     async def hand_over(self) -> None:
         """The whole answer is with the caller's socket."""
-        await self._finish(is_handed=True)
+        await self._finish("handed")
 
-    async def _finish(self, *, is_handed: bool) -> None:
+    async def take_back(self) -> None:
+        """The caller did not read the answer that was with its socket: its retry may claim the task."""
+        await self._book("unread")
+
+    async def _finish(self, how: Leaving) -> None:
         if self.is_over:
             return
         self.is_over = True
+        await self._book(how)
+
+    async def _book(self, how: Leaving) -> None:
         ledger = self.services.ledger
-        step = lambda: ledger.leave(self.task, self.waiter, is_handed=is_handed)  # noqa: E731 (a step of the backlog)
+        step = lambda: ledger.leave(self.task, self.waiter, how)  # noqa: E731 (a step of the backlog)
         await self.services.backlog.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
@@ -92,7 +112,7 @@ class Waiting:
                     raise CallerLeft
                 yield record
                 left = began + seconds - loop.time()
-                if left <= 0:
+                if left <= 0 or self.is_cut:
                     return
                 if record is None and loop.time() - began > LOST_AFTER_S:
                     raise errors.InternalError("The gateway lost the task.", should_retry=False)
@@ -117,6 +137,12 @@ class Presence:
 
     gone: asyncio.Future[None] = field(default_factory=_never)
     waiting: Waiting | None = None
+    _refusing: asyncio.Task[None] | None = None
+
+    def refuse(self) -> None:
+        """The caller did not read the answer that was handed to its socket."""
+        if self.waiting is not None:
+            self._refusing = asyncio.create_task(self.waiting.take_back())
 
     async def finish(self, *, is_whole: bool) -> None:
         """The request is over; `is_whole`: its answer's last byte was handed to the socket."""

@@ -60,6 +60,10 @@ def banner(facts: Facts) -> str:
             f"In a second terminal, save a picture as picture.png with curl:\n\n{_curl(facts.url, facts.demo_key)}"
         )
         parts.append(f"The same with OpenAI's own SDK (pip install openai):\n\n{_python(facts.url, facts.demo_key)}")
+    if facts.simulator is not None:
+        parts.append(
+            f"Break a vendor and see another one serve, or `-X DELETE` to mend it:\n\n{_break(facts.simulator)}"
+        )
     parts.append(f"Data is kept in {facts.data_dir} (store: {facts.store}). Ctrl-C stops everything.")
     return "\n" + "\n\n".join(parts) + "\n"
 
@@ -73,6 +77,11 @@ def _curl(url: str, key: str) -> str:
             f'  | python3 -c "{_SAVE}"',
         )
     )
+
+
+def _break(simulator: str) -> str:
+    rule = '{"upstream": "apiany", "times": null, "fault": {"kind": "status", "status": 503}}'
+    return f"curl -sS {simulator}/_faults -d '{rule}'"
 
 
 def _python(url: str, key: str) -> str:

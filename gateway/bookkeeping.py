@@ -111,10 +111,12 @@ class Bookkeeping:
         self._running = asyncio.create_task(self._run(), name="bookkeeping")
 
     async def stop(self) -> None:
-        """Finish the step that is under way. The lease ends by itself."""
+        """Finish the step that is under way, and give the lease up: others need not wait for its end."""
         self._stopping.set()
         if self._running is not None:
             await self._running
+        with suppress(StoreUnavailable):
+            await self._ledger.retire([self._worker])
 
     async def step(self) -> None:
         """Renew the lease, fold what is old, take over what was left behind, and settle what nobody else will."""

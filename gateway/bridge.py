@@ -6,36 +6,39 @@ Called by `dispatch` once a call. Never sends a paid POST twice; polls and downl
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import urljoin
 
 from gateway.catalog import Target
-from gateway.condition import Latency
 from gateway.fetching import Fetcher, FetchFailed, FetchRefused
+from gateway.hearing import Ear
 from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
+from gateway.rhythm import Rhythm
 from gateway.spool import Blob, Spool, StorageFullError
 from gateway.upstreams import Upstream
-from gateway.verdict import CallFailed, Failure
+from gateway.verdict import CallFailed, Failure, Verdict, classify
 
-FIRST_POLL = 0.5
-GROWTH = 1.3
-ENOUGH = 20
-"""Samples from which on a median says when an upstream is about to be done."""
+LEAST_PAUSE = 0.3
+"""Seconds between two polls of a ticket at least, however many callbacks come for it."""
 
-_SHARE = 0.6
-_PAUSE = 2.6
 _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Keep = Callable[[Ticket | Answer], Awaitable[None]]
+Doubt = Callable[[Verdict], None]
+Resting = Callable[[], AbstractContextManager[None]]
 
 
 async def forget(told: Ticket | Answer) -> None:
     """What becomes of a ticket, or of links, that nobody else is to follow."""
+
+
+def accept(verdict: Verdict) -> None:
+    """What becomes of a doubt that nobody else is to share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +51,27 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """When a ticket is asked after: first, and then with pauses that grow up to the longest. In seconds."""
-
-    first: float = FIRST_POLL
-    pause: float = FIRST_POLL * GROWTH
-    growth: float = GROWTH
-
-    @classmethod
-    def of(cls, latency: Latency | None) -> Rhythm:
-        """Shortly before the task is likely to be done, and often from then on; from the start while nobody knows."""
-        if latency is None or latency.samples < ENOUGH:
-            return cls()
-        return cls(_SHARE * latency.median, _PAUSE, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the clock and the fetcher it needs.
+    """One target's adapter with the clock, the fetcher and the ear for callbacks that one call needs.
 
-    `keep` hears of a ticket before it is followed, and of an answer while its links are.
+    `keep` hears of a ticket before it is followed, and of an answer while its links are; `doubt` of an answer that was
+    lost while a callback may still come. `resting` is entered while nothing but time is waited for, so that any other
+    process could go on.
     """
 
     target: Target
     upstream: Upstream
     fetcher: Fetcher
-    rhythm: Rhythm = Rhythm()
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    ear: Ear = field(default_factory=Ear)
     sleep: Sleep = asyncio.sleep
+    resting: Resting = nullcontext
     keep: Keep = forget
+    doubt: Doubt = accept
 
     async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
-        first = await self.upstream.submit(call, inputs, spool)
+        first = await self._submit(call, inputs, spool)
         if isinstance(first, Answer):
             made, _ = await asyncio.gather(self.collect(first, spool), self.keep(first))
             return made
@@ -101,31 +93,54 @@ class Bridge:
         """Bring the pictures of an answer, whoever got it."""
         return _make(answer, await self._collect_all(answer.images, spool))
 
+    async def _submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+        """The paid POST, once; if its answer is lost, the ticket may come by a callback."""
+        try:
+            return await self.upstream.submit(call, inputs, spool)
+        except CallFailed as failed:
+            verdict = classify(failed.failure, error_is_unbilled=self.target.config.error_is_unbilled)
+            if call.callback_url is None or verdict.kind != "unknown":
+                raise
+            self.doubt(verdict)
+            with self.resting():
+                ticket = await self.ear.hear_ticket(self.target.config.timeouts.callback)
+            if ticket is None:
+                raise
+            return ticket
+
     async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Answer:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (limits.task if within is None else within)
-        wait, pause, missing_since = rhythm.first, rhythm.pause, None
-        if rhythm.growth > 1:
-            wait = min(wait, limits.poll_every)
-        while True:
-            await self.sleep(min(wait * random.uniform(0.8, 1.2), limits.task))  # noqa: S311 (jitter, not a secret)
-            wait = min(pause, limits.poll_every)
-            pause *= rhythm.growth
+        missing_since = None
+        least, was_told = 0.0, False
+        for wait in rhythm.waits(limits.poll_every):
+            was_told = await self._rest(least, min(wait, limits.task)) or was_told
+            least = min(LEAST_PAUSE, limits.poll_every)
             try:
                 if answer := await self.upstream.poll(ticket, spool):
+                    self.ear.trust.note(was_told=was_told)
                     return answer
-                missing_since = None
+                missing_since, was_told = None, False
             except CallFailed as failed:
                 if failed.failure.phase in ("task", "body", "collect"):
+                    self.ear.trust.note(was_told=was_told)
                     raise
-                wait = max(wait, min(failed.failure.retry_after or 0, 30))
+                least = max(least, min(failed.failure.retry_after or 0, 30))
                 if failed.failure.status == 404:
                     missing_since = missing_since or loop.time()
             if missing_since and loop.time() - missing_since > min(_MISSING_FOR, limits.task):
                 raise CallFailed(Failure("task", code="expired", message="the upstream no longer knows the task"))
             if loop.time() > deadline:
-                raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
+                break
+        raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
+
+    async def _rest(self, least: float, seconds: float) -> bool:
+        """Wait so long, or until a callback comes, but not shorter than `least`; whether one came."""
+        with self.resting():
+            if least:
+                await self.sleep(least)
+            return await self.ear.wait(max(0.0, seconds - least))
 
     async def _collect_anew(self, ticket: Ticket, got: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
         """Once more what could not be had: a link may have died since the poll, and the next answer has a new one."""
@@ -168,7 +183,8 @@ class Bridge:
                 is_dead = failed.status in (403, 404, 410)
                 if is_dead or failed.kind == "too_large" or loop.time() + wait > deadline:
                     raise CallFailed(Failure("collect", status=failed.status, message=str(failed))) from failed
-            await self.sleep(wait)
+            with self.resting():
+                await self.sleep(wait)
             wait = min(wait * 2, 5)
 
 

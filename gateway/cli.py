@@ -29,6 +29,7 @@ from gateway import (
     cli_quote,
     cli_upstreams,
     cli_usage,
+    cli_webhooks,
     supervisor,
 )
 from gateway.catalog import CatalogueError
@@ -82,6 +83,7 @@ for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
     app.command()(_command)
 app.command()(cli_audit.audit)
 app.command()(cli_upstreams.upstreams)
+app.command()(cli_webhooks.webhooks)
 app.command()(cli_quote.quote)
 app.command()(cli_check.check)
 app.command()(cli_probe.probe)

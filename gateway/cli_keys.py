@@ -16,14 +16,28 @@ from pydantic import TypeAdapter
 from gateway import cli_options as options
 from gateway.cli_store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
 from gateway.ids import new_id
+from gateway.receivers import find_fault, open_fetcher
+from gateway.signing import make_secret
 from gateway.store.answers import InvalidArgument, Scope, Standing
+from gateway.store.checks import check_signing_key
 from gateway.store.keyrecord import KeyChange, KeyRecord, NewKey
 from gateway.store.limits import describe_limits, drop_limits, set_limits, show_limit
 
 Result = TypeVar("Result")
 
 _COLUMNS = ("id", "name", "team", "key", "models", "created", "expires", "state")
-_CLEARABLE = ("team", "models", "upstreams", "max_quality", "max_pixels", "max_n", "expires", "addresses", "metadata")
+_CLEARABLE = (
+    "team",
+    "models",
+    "upstreams",
+    "max_quality",
+    "max_pixels",
+    "max_n",
+    "expires",
+    "addresses",
+    "webhook",
+    "metadata",
+)
 
 app = typer.Typer(help="Make and manage callers' API keys.", no_args_is_help=True)
 
@@ -44,6 +58,7 @@ def create(  # noqa: PLR0913 (each option is a parameter, read from the context)
     may_pin_upstream: options.MayPin = None,
     expires: options.Expires = None,
     address: options.Address = None,
+    webhook: options.Webhook = None,
     meta: options.Meta = None,
     usd_total: options.UsdTotal = None,
     usd_month: options.UsdMonth = None,
@@ -120,6 +135,7 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     may_pin_upstream: options.MayPin = None,
     expires: options.Expires = None,
     address: options.Address = None,
+    webhook: options.Webhook = None,
     meta: options.Meta = None,
     clear: Annotated[
         list[str] | None,
@@ -168,6 +184,37 @@ def rotate(
 
 
 @app.command()
+def webhook_secret(
+    key_id: KeyId,
+    is_rotated: Annotated[bool, typer.Option("--rotate", help="Make a new one.")] = False,
+    grace: Annotated[
+        str, typer.Option(metavar="SPAN", help="How long messages are signed with the old one too; 0: not at all.")
+    ] = "24h",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the secret by which the receiver of a key's webhooks verifies them.
+
+    \b
+    SECRET=$(imagegate keys webhook-secret key_01k…)
+    """
+    grace_s = round(options.read_span(grace, "grace").total_seconds())
+
+    async def act(store: OpenedStore) -> tuple[KeyRecord, str]:
+        await check_signing_key(store.redis, store.url, store.signing_key)
+        before = record = await store.keys.show(key_id)
+        if is_rotated:
+            record = await store.keys.rotate_webhook(key_id, grace_s)
+            await _note(store, "key.rotate_webhook", key_id, before.model_dump(), record.model_dump())
+        return record, make_secret(store.signing_key, record.id, record.webhook_secret)
+
+    record, secret = _with_keys(data_dir, act)
+    typer.echo(
+        _dump({"id": record.id, "secret": secret, "former_until": record.webhook_overlap}) if as_json else secret
+    )
+
+
+@app.command()
 def disable(key_id: KeyId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Refuse a key, within a second; `enable` undoes it."""
     _print_record(_with_keys(data_dir, lambda store: _change(store, key_id, KeyChange(enabled=False))), as_json=as_json)
@@ -203,7 +250,7 @@ def _with_keys(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
 
 async def create_key(store: OpenedStore, new: NewKey, limits: dict[str, int]) -> tuple[KeyRecord, str]:
     """A key with its limits, or none. They are set before it exists: at no moment can it spend without bound."""
-    _check(new, store)
+    await _check(new, store)
     key_id = new_id("key")
     try:
         await set_limits(store.ledger, Scope(key=key_id), limits)
@@ -216,17 +263,23 @@ async def create_key(store: OpenedStore, new: NewKey, limits: dict[str, int]) ->
 
 
 async def _change(store: OpenedStore, key_id: str, change: KeyChange) -> KeyRecord:
-    _check(change, store)
+    await _check(change, store)
     before = await store.keys.show(key_id)
     record = await store.keys.apply(key_id, change)
     await _note(store, "key.change", key_id, before.model_dump(), record.model_dump())
     return record
 
 
-def _check(change: KeyChange, store: OpenedStore) -> None:
+async def _check(change: KeyChange, store: OpenedStore) -> None:
     options.check_names(change, store.document)
     if change.expires is not None and change.expires <= datetime.now(UTC):
         raise options.bad_option("expires", "that is past; disable a key that is to stop at once")
+    if change.webhook is not None:
+        fetcher = open_fetcher(store.document.webhooks)
+        fault = await find_fault(fetcher, change.webhook)
+        await fetcher.aclose()
+        if fault:
+            raise options.bad_option("webhook", fault)
 
 
 async def _note(
@@ -281,6 +334,7 @@ def _facts(record: KeyRecord) -> list[tuple[str, str]]:
         ("models", _listed(record.models)),
         ("upstreams", _listed(record.upstreams)),
         ("addresses", _listed(record.addresses)),
+        ("webhook", record.webhook or "-"),
         ("max_quality", record.max_quality or "-"),
         ("max_pixels", str(record.max_pixels or "-")),
         ("max_n", str(record.max_n or "-")),

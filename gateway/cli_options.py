@@ -44,6 +44,10 @@ Expires = Annotated[
     str | None, typer.Option(metavar="WHEN", help="When it ends: in 30d, 12h or 45m, or at 2027-01-31T18:00Z.")
 ]
 Address = Annotated[list[str] | None, typer.Option(help="An address or network it may be used from; repeatable.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The address that is told of the end of its tasks.", show_default=False),
+]
 Meta = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A note of your own; repeatable.")]
 
 UsdTotal = Annotated[str | None, typer.Option(metavar="USD", help="Dollars in total, such as 1.50.")]
@@ -96,6 +100,7 @@ def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tu
         "may_pin_upstream": typed["may_pin_upstream"],
         "expires": _read_expiry(typed["expires"]),
         "addresses": typed["address"] or None,
+        "webhook": typed["webhook"],
         "metadata": _read_pairs(typed["meta"]),
     }
     values = {name: value for name, value in given.items() if value is not None}

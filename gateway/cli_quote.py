@@ -180,10 +180,8 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
     """Without those that are left alone now; when nobody can be asked, prices are told all the same, and why."""
     if health is None:
         return plan, ""
-    try:
-        return narrowing.narrow(plan, health.down(), health.load), ""
-    except PublicError as error:
-        return plan, error.message
+    found = narrowing.narrow(plan, health.down(), health.load)
+    return (plan, found.refusal.message) if found.refusal else (found, "")
 
 
 def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool) -> ImageJob:

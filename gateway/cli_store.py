@@ -65,6 +65,10 @@ class OpenedStore:
         """The keys; whoever makes or reads secrets calls `check_pepper` first."""
         return KeyStore(self.redis, load_secrets(self.settings).pepper)
 
+    @property
+    def signing_key(self) -> bytes:
+        return load_secrets(self.settings).signing_key
+
     @cached_property
     def ledger(self) -> Ledger:
         return Ledger(self.batcher, self.calendar)

@@ -24,9 +24,9 @@ _COLUMNS = (
     Column("state"),
     Column("for", is_number=True),
     Column("in flight", is_number=True),
-    Column("presumed/h", is_number=True),
+    Column("presumed/h", is_number=True, is_detail=True),
     Column("balance", is_number=True),
-    Column("checked"),
+    Column("checked", is_detail=True),
     Column("median s"),
     Column("drift", is_detail=True),
 )

@@ -38,7 +38,7 @@ from gateway.store.usage import DIMENSIONS, Dimension, Only, Report
 from gateway.store.windows import Calendar
 
 _HISTORY = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
-_DETAILS = {"team", "model", "upstreams", "size", "seconds"}
+_DETAILS = {"key", "team", "model", "size", "seconds"}
 _IN_TABLES = {"calls", "passed_by"}
 """What of one record is shown in tables of its own."""
 
@@ -233,7 +233,7 @@ def _print_record(identifier: str, data_dir: Path | None, *, as_json: bool, as_c
         )
         for call in record.calls
     ]
-    print_rows([Column(name, name in _NUMBERS) for name in columns], calls)
+    print_rows([Column(name, name in _NUMBERS, name == "id") for name in columns], calls)
     if record.passed_by:
         print_rows((Column("not asked"), Column("why")), [(one.target, one.reason) for one in record.passed_by])
 

@@ -16,10 +16,12 @@ import structlog
 from typing_extensions import override
 
 from gateway.bookkeeping import Heirs
-from gateway.bridge import Bridge, Made, Rhythm
+from gateway.bridge import Bridge, Made
 from gateway.concluding import conclude, find_unknown, is_awaited
 from gateway.errors import PublicError
+from gateway.hearing import hear
 from gateway.intake import Intake, find_stored
+from gateway.rhythm import Rhythm
 from gateway.services import Services
 from gateway.spool import StorageFullError
 from gateway.store.answers import HeldCall, Hold, Verdict
@@ -53,10 +55,10 @@ class Collector(Heirs):
         in_hand: list[str] = []
         for call in held:
             known = calls.get(call.call)
-            if known is None or not self._may_bring(call, known):
+            if known is None or not (self._may_bring(call, known) or self._may_be_named(call, known)):
                 continue
             in_hand.append(call.call)
-            if call.call not in self._running:
+            if known.is_collectable and call.call not in self._running:
                 bringing = asyncio.create_task(self._bring(hold, call, known), name=f"collect {call.call}")
                 self._running[call.call] = bringing
                 bringing.add_done_callback(lambda _, name=call.call: self._running.pop(name, None))
@@ -90,6 +92,13 @@ class Collector(Heirs):
             return False
         # An upstream that the catalogue has no more cannot be asked; what is stored already can be posted.
         return known.receipt is not None or self._target(known) in self._services.health.targets
+
+    def _may_be_named(self, call: HeldCall, known: CallRecord) -> bool:
+        """Whether a callback may still say which ticket the call got."""
+        target = self._services.health.targets.get(self._target(known))
+        if target is None or known.is_collectable or not is_awaited(call, known):
+            return False
+        return time.time() < call.marked / MICROSECONDS + target.config.timeouts.callback
 
     async def _bring(self, hold: Hold, call: HeldCall, known: CallRecord) -> None:
         try:
@@ -140,13 +149,14 @@ class Collector(Heirs):
     async def _fetch(self, call: HeldCall, known: CallRecord, note: CallNote, intake: Intake) -> Made:
         services = self._services
         target = services.health.targets[note.target]
-        bridge = Bridge(target, services.upstreams[note.target], services.fetcher)
-        if known.ticket is None:
-            assert known.links is not None
-            return await bridge.collect(known.links.to_answer(), intake.spool)
-        # It is asked once in any case: it may have ended long ago.
-        left = target.config.timeouts.task - (time.time() - call.marked / MICROSECONDS)
-        return await bridge.resume(known.ticket, intake.spool, Rhythm(first=0), max(0, left))
+        with hear(services, target, call.call, is_called_back=note.is_called_back) as ear:
+            bridge = Bridge(target, services.upstreams[note.target], services.fetcher, ear=ear)
+            if known.ticket is None:
+                assert known.links is not None
+                return await bridge.collect(known.links.to_answer(), intake.spool)
+            # It is asked once in any case: it may have ended long ago.
+            left = target.config.timeouts.task - (time.time() - call.marked / MICROSECONDS)
+            return await bridge.resume(known.ticket, intake.spool, Rhythm(first=0), max(0, left))
 
     async def _fail(self, hold: Hold, call: HeldCall, known: CallRecord, failure: Failure) -> None:
         """Settle a call that brought nothing, by what that proves."""

@@ -59,6 +59,7 @@ class DataFolder:
         self.server_path = path / "server.json"
         self.secrets_path = path / "secrets.json"
         self.demo_key_path = path / "demo.key"
+        self.simulator_path = path / "simulator.url"
 
     def make(self) -> None:
         """Make the folder. Raises SettingsError when it cannot be made or written."""
@@ -182,6 +183,14 @@ def make_once(path: Path, text: str) -> str:
     finally:
         aside.unlink()
     return path.read_text()
+
+
+def tell_simulator(folder: DataFolder, url: str | None) -> None:
+    """Keep the simulator's address for people who want to break a vendor, or none where real ones answer."""
+    if url is None:
+        folder.simulator_path.unlink(missing_ok=True)
+    else:
+        replace(folder.simulator_path, f"{url}\n")
 
 
 def replace(path: Path, text: str) -> None:

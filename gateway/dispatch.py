@@ -9,19 +9,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import structlog
 
 from gateway import condition, errors, fanout, health
-from gateway.bridge import Bridge, Rhythm
 from gateway.condition import Bar
 from gateway.errors import PublicError
 from gateway.health import Permit
-from gateway.intake import Intake, make_note
+from gateway.intake import Intake
 from gateway.job import Call, ImageJob, Inputs, Usage
 from gateway.quota import Reservation
 from gateway.routing import Choice, Plan
+from gateway.sending import Sender
 from gateway.services import Services
 from gateway.spool import Spool, StorageFullError
 from gateway.store.records import CallFact, PassedBy, Settled
@@ -38,7 +37,6 @@ Report = Callable[[Made], None]
 Entry = tuple[Call, Permit]
 
 _log = structlog.get_logger(__name__)
-
 
 _GIVEN_UP: Mapping[str, Settled] = {"presume": "presumed", "release": "void", "hold": "held"}
 """The ledger's state of a call whose outcome nobody knows, by its upstream's policy."""
@@ -73,6 +71,10 @@ class Delivery:
     patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
+    @property
+    def _sender(self) -> Sender:
+        return Sender(self.services, self.reservation, self.job)
+
     async def deliver(self, plan: Plan) -> Outcome:
         """Follow the plan. Answers an Outcome whatever the upstreams do."""
         tally = Tally(open=list(range(self.job.n)), choices=plan.choices)
@@ -101,7 +103,7 @@ class Delivery:
             return None
 
         async def has_left() -> bool:
-            return tally.is_over or await self.patience.has_left()
+            return self._stops(tally) or await self.patience.has_left()
 
         try:
             patience = replace(self.patience, has_left=has_left)
@@ -111,6 +113,8 @@ class Delivery:
             return None
         if isinstance(found, Permit):
             return next(one for one in passing if one.target.label == found.target.label), found
+        if tally.is_over:
+            return None
         in_vain = errors.QueueFull("No place at an upstream became free in time; nothing was sent.", retry_after=5)
         tally.verdicts.append(kept_away(in_vain if found is None else condition.refuse([found])))
         return None
@@ -145,8 +149,7 @@ class Delivery:
         if inputs is None:
             return
         calls = (
-            self._make(UnderWay(choice, call, permit, make_note(self.job, choice, call)), inputs, tally)
-            for call, permit in entries
+            self._make(self._sender.begin(choice, call, permit, inputs), inputs, tally) for call, permit in entries
         )
         raise_first(await asyncio.gather(*calls, return_exceptions=True))
 
@@ -211,14 +214,15 @@ class Delivery:
         report = CallReport("none")
         try:
             if await self._mark(under_way, tally):
-                await self._send(under_way, inputs, tally)
-                report = await self._settle(under_way, tally)
+                with self.services.closing.holding(self.reservation.task, under_way.call.id):
+                    await self._send(under_way, inputs, tally)
+                    report = await self._settle(under_way, tally)
         finally:
             self.services.door.finish(under_way.permit, report)
 
     async def _mark(self, under_way: UnderWay, tally: Tally) -> bool:
         """Whether the call is written down, so that it may be sent."""
-        if tally.is_over:
+        if self._stops(tally):
             return False
         choice, call = under_way.choice, under_way.call
         for slot in call.slots:
@@ -237,11 +241,9 @@ class Delivery:
     async def _send(self, under_way: UnderWay, inputs: Inputs, tally: Tally) -> None:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
-        target, rhythm = choice.target, Rhythm.of(self.services.health.latency(choice.fit, choice.target))
-        keep = partial(self.reservation.keep, call, under_way.note)
-        bridge = Bridge(target, self.services.upstreams[target.label], self.services.fetcher, rhythm, keep=keep)
         try:
-            made = await bridge.complete(call, inputs, self.spool)
+            with self._sender.reach(under_way) as bridge:
+                made = await bridge.complete(call, inputs, self.spool)
         except CallFailed as failed:
             under_way.verdicts.append(self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True))
             return
@@ -258,6 +260,13 @@ class Delivery:
         under_way.receipt = taken.receipt
         for slots, failure in taken.troubles:
             under_way.verdicts.append(self._judge(choice, failure, tally, list(slots)))
+
+    def _stops(self, tally: Tally) -> bool:
+        """Whether nothing more is sent; so where the process ends, and nothing came of the task or is out for it."""
+        if self.services.closing.forbids(self.reservation.task) and not tally.images and not tally.is_over:
+            tally.verdicts.append(kept_away(errors.shutting_down()))
+            tally.is_over = True
+        return tally.is_over
 
     async def _settle(self, under_way: UnderWay, tally: Tally) -> CallReport:
         """Book what the call cost, then hand its images out: what a caller has is always paid for.

@@ -93,6 +93,9 @@ class Timeouts(_Part):
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
     poll: float = Field(20, gt=0, le=120, description="One status query.")
     poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
+    callback: float = Field(
+        1800, gt=0, le=86_400, description="For a callback that names a task whose ticket was lost, where they are on."
+    )
     collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
 
 
@@ -279,6 +282,7 @@ class Limits(_Part):
     header_count: int = Field(100, ge=10)
     header_timeout: float = Field(10, gt=0)
     body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    answer_idle: float = Field(120, gt=0, description="Seconds that a part of an answer waits for its reader.")
     image_url_origins: tuple[str, ...] = Field(
         (),
         strict=False,
@@ -290,6 +294,8 @@ class Limits(_Part):
     )
     artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
     keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
+    requests: int = Field(4000, ge=1, description="Requests that a process serves at a time.")
+    requests_per_key: int = Field(4000, ge=1, description="The same of one key.")
     queue: int = Field(1000, ge=0, description="Requests of a process that may wait for a busy upstream.")
     queue_per_key: int = Field(200, ge=0, description="The same of one key.")
     answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")
@@ -329,6 +335,26 @@ class Join(_Part):
     look_every: float = Field(5, gt=0, le=60, description="Between two looks at a task that another worker runs.")
 
 
+class Webhooks(_Part):
+    """How callers' addresses are told of the end of tasks; seconds."""
+
+    retries: tuple[Annotated[float, Field(gt=0, le=86_400)], ...] = Field(
+        (5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600),
+        max_length=20,
+        strict=False,
+        description="Pauses after the first, second, ... try that failed; after the last one a delivery is given up.",
+    )
+    give_up: float = Field(86_400, gt=0, le=604_800, description="No try is made so long after the task's end.")
+    timeout: float = Field(15, gt=0, le=60, description="One try, from the look-up of the host to the answer's head.")
+    look_every: float = Field(5, gt=0, le=60, description="Between two looks for what another worker left.")
+    per_key: int = Field(1000, ge=1, le=100_000, description="Deliveries that may wait for one key.")
+    origins: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Origins beside the public internet that may be told, as in http://receiver.corp:8000.",
+    )
+
+
 class Document(_Part):
     """A catalogue as it is written."""
 
@@ -342,4 +368,5 @@ class Document(_Part):
     )
     limits: Limits = Field(default_factory=lambda: Limits())
     join: Join = Field(default_factory=lambda: Join())
+    webhooks: Webhooks = Field(default_factory=lambda: Webhooks())
     accounting: Accounting = Field(default_factory=lambda: Accounting())

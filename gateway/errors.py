@@ -7,7 +7,7 @@ Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/ap
     ├── 401  InvalidApiKey
     ├── 403  ModelNotAllowed, UpstreamNotAllowed, KeyDisabled, AddressNotAllowed, RoleNotAllowed
     ├── 404  ModelNotFound, UnsupportedEndpoint, UnknownRoute, TaskNotFound, ArtifactNotFound
-    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound
+    │        KeyNotFound, TeamNotFound, OperatorNotFound, RecordNotFound, UpstreamNotFound, WebhookNotFound
     ├── 405  MethodNotAllowed       408  RequestTimeout        413  RequestTooLarge
     ├── 410  TaskCanceled
     ├── 422  IdempotencyMismatch
@@ -173,6 +173,11 @@ class RecordNotFound(PublicError):
     meaning = "The history has no request of this id, or has it no more."
 
 
+class WebhookNotFound(PublicError):
+    status, type, code = 404, "invalid_request_error", "webhook_not_found"
+    meaning = "No message of this id waits or was given up."
+
+
 class UpstreamNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "upstream_not_found"
     meaning = "No upstream of the catalogue has this name, or none that is on this label."
@@ -274,6 +279,11 @@ class StorageFull(PublicError):
 class Overloaded(PublicError):
     status, type, code = 503, "server_error", "overloaded"
     meaning = "The gateway holds as many bytes or requests as it may, or is shutting down."
+
+
+def shutting_down() -> Overloaded:
+    """The answer of a process that begins nothing any more; another one, or the next, takes the request."""
+    return Overloaded("The gateway is shutting down; send the request again.", retry_after=1)
 
 
 class TaskStillRunning(PublicError):

@@ -1,6 +1,6 @@
 """The only code that opens an address someone else chose: result links, picture references, webhooks.
 
-Used by the adapters, the request reader and the task's end. Never sends a credential of ours, never connects to an
+Used by the adapters, the request reader and `webhooks`. Never sends a credential of ours, never connects to an
 address it has not judged, never trusts a length.
 """
 
@@ -99,6 +99,14 @@ class FetchPolicy:
     https_port: int = 443
 
 
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The head of an answer to a POST; `retry_after` is that header as it came."""
+
+    status: int
+    retry_after: str | None
+
+
 @dataclass(frozen=True)
 class _Target:
     url: outbound.URL
@@ -142,8 +150,19 @@ class Fetcher:
         except outbound.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status of one POST, sent once, no redirect followed, its answer unread. Raises as `fetch` does."""
+    async def check(self, url: str) -> None:
+        """Raises FetchRefused for an address that would not be opened now, FetchFailed where its host is not found.
+
+        What is opened later is judged again then.
+        """
+        try:
+            async with asyncio.timeout(self._policy.idle_s):
+                await self._addresses(self._judge_text(_parse(url), may_be_configured=True))
+        except TimeoutError as error:
+            raise FetchFailed("timeout", "the host's name took too long to look up") from error
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        """One POST, sent once, no redirect followed, its answer's body unread. Raises as `fetch` does."""
         try:
             async with asyncio.timeout(self._policy.timeout_s):
                 target = self._judge_text(_parse(url), may_be_configured=True)
@@ -153,7 +172,7 @@ class Fetcher:
             raise FetchFailed("timeout", "the receiver took too long") from error
         except outbound.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
-        return answer.status_code
+        return Posted(answer.status_code, answer.headers.get("retry-after"))
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -14,6 +14,9 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = 2**48 - 1
+_LOW = 2**62 - 1
+_SHIFTS = range(120, -1, -10)
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 BODY = f"[0-7][{_ALPHABET}]{{25}}"
 """A regular expression for what follows the prefix: 128 bits in 26 letters, so the first holds only three."""
@@ -22,7 +25,8 @@ BODY = f"[0-7][{_ALPHABET}]{{25}}"
 def new_id(prefix: str, *, at: float | None = None) -> str:
     """`<prefix>_<26 letters>`, made now or `at` a unix time."""
     milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
-    value = milliseconds << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    chance = secrets.randbits(74)
+    value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & _LOW
     return _spell(prefix, value)
 
 
@@ -46,5 +50,4 @@ def time_of(identifier: str) -> datetime:
 
 
 def _spell(prefix: str, value: int) -> str:
-    letters = (_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
-    return f"{prefix}_{''.join(letters)}"
+    return f"{prefix}_{''.join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])}"

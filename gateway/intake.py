@@ -68,6 +68,7 @@ def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
         dropped=fit.dropped,
         prices=target.prices,
         given=terms.given,
+        is_called_back=call.callback_url is not None,
     )
 
 

@@ -51,7 +51,8 @@ class ImageJob:
 class Call:
     """One paid POST at a target, for the slots it names. None means: not sent.
 
-    `slots` are indexes into the task's n images; `compression` is 0-100 and never for png.
+    `slots` are indexes into the task's n images; `compression` is 0-100 and never for png; `callback_url` is where the
+    vendor may tell of its end.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Call:
     moderation: Literal["low"] | None
     background: Background | None = None
     end_user: str | None = field(default=None, repr=False)
+    callback_url: str | None = field(default=None, repr=False)
 
     @property
     def n(self) -> int:
@@ -73,11 +75,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls."""
+    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls.
+
+    `takes_callback`: its submission has a parameter for an address to call back at.
+    """
 
     references: tuple[Picture, ...] = ()
     mask: Picture | None = None
     urls: tuple[str, ...] = ()
+    takes_callback: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import closing
 
 from gateway.settings import StartRefused
 
-_BACKLOG = 2048
+_BACKLOG = 4096
 
 
 class PortTaken(StartRefused):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 
 MICRO = 1_000_000
 """µ$ in a dollar."""
@@ -17,6 +18,7 @@ MOST_USD = 1_000_000_000
 _WRITTEN = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,6})?")
 
 
+@lru_cache(maxsize=1024)
 def parse_usd(text: str) -> int:
     """The µ$ of an amount in dollars such as `1.50` or `-0.000001`. Raises ValueError that says what would be right."""
     if not _WRITTEN.fullmatch(text) or abs(Decimal(text)) > MOST_USD:

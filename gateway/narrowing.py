@@ -24,15 +24,14 @@ _BY_LOAD = frozenset({"cost", "priority"})
 def narrow(plan: Plan, down: Mapping[str, Bar], load: Load) -> Plan:
     """The plan without the targets that are down, by label; what they honour is dropped by no other meanwhile.
 
-    Raises UpstreamUnavailable, or RateLimited, when none is left.
+    When none is left its refusal is UpstreamUnavailable or RateLimited.
     """
     kept = [choice for choice in plan.choices if choice.target.label not in down]
     out = [(choice.target, down[choice.target.label]) for choice in plan.choices if choice.target.label in down]
-    if not kept:
-        raise refuse([bar for _, bar in out])
     told = (Rejection(target.upstream, Unfit(bar.words, "model"), target.label) for target, bar in out)
     ordered = _share_out(kept, load) if plan.strategy in _BY_LOAD else kept
-    return replace(plan, choices=tuple(ordered), rejections=(*plan.rejections, *told))
+    refusal = None if kept else refuse([bar for _, bar in out])
+    return replace(plan, choices=tuple(ordered), rejections=(*plan.rejections, *told), refusal=refusal)
 
 
 def _share_out(choices: Sequence[Choice], load: Load) -> list[Choice]:

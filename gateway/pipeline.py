@@ -23,6 +23,7 @@ from gateway.rules import Asker
 from gateway.services import Services
 from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
+from gateway.store.keyrecord import KeyRecord
 from gateway.tasks import Ending, Refused, StillRunning, Task, Wish, Work
 from gateway.waiting import Patience
 
@@ -32,7 +33,7 @@ class Asked:
     """One checked request: the job, the model's public name, and the form its answer should have.
 
     `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record.
-    `may_promise`: when the answer takes too long it is the task itself.
+    `may_promise`: when the answer takes too long it is the task itself. `webhook` is the address that it named.
     """
 
     job: ImageJob
@@ -45,6 +46,12 @@ class Asked:
     strategy: Strategy | None = None
     repeat: Repeat = field(default_factory=Repeat)
     may_promise: bool = False
+    webhook: str | None = None
+
+    def whom_to_tell(self, key: KeyRecord) -> str | None:
+        """The address that is told of the task's end: its own, or the key's where the answer may be a task."""
+        is_promise = self.repeat.form == "task" or self.may_promise
+        return self.webhook or (key.webhook if is_promise else None)
 
 
 async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
@@ -52,12 +59,10 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 
     Owns `asked.spool` from the moment a task is open.
     """
-    plan = await make_plan(services, caller, asked)
-    wish = Wish(asked.job, plan, asked.repeat, asked.model, asked.form.response_format)
     while True:
-        waiting = await tasks.open_task(
-            services, caller, wish, asked.spool, recorded(asked.note, _patience(services, caller, asked))
-        )
+        # Of thousands that arrive at one instant the first are under way before the last are looked at.
+        async with services.openings:
+            waiting = await _open(services, caller, asked)
         waiting.gone = asked.presence.gone
         asked.presence.waiting = waiting
         if asked.repeat.form == "task":
@@ -67,6 +72,22 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
         ending = await tasks.wait_for(waiting, asked.form.answer_within)
         if not _is_unstarted(waiting, ending):
             return await answer(waiting, ending, asked)
+
+
+async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
+    """Plan, and join a task or begin one."""
+    plan = await make_plan(services, caller, asked)
+    wish = Wish(
+        asked.job,
+        plan,
+        asked.repeat,
+        asked.model,
+        asked.form.response_format,
+        webhook=asked.whom_to_tell(caller.key),
+        base_url=asked.form.base_url,
+    )
+    work = recorded(asked.note, _patience(services, caller, asked))
+    return await tasks.open_task(services, caller, wish, asked.spool, work)
 
 
 async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:
@@ -86,7 +107,10 @@ async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, A
 
 
 async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
-    """Who may serve this request of this caller, in which order. Raises PublicError."""
+    """Who may serve this request of this caller, in which order; nobody for the moment, where the plan has a refusal.
+
+    Raises PublicError.
+    """
     found = services.catalogue.find_model(asked.model)
     if found is None:
         names = ", ".join(services.catalogue.model_names())

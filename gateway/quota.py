@@ -167,15 +167,16 @@ async def reserve(
 ) -> tuple[Reservation, Plan] | Joined:
     """Join a task that makes the same, or admit this one and hold its first target's price.
 
-    Answers the plan without targets whose price must be known. Raises IdempotencyMismatch, RateLimited,
+    Answers the plan without targets whose price must be known. A plan with a refusal can only be joined: the caller's
+    earlier request may have begun what could not be begun now. Raises that refusal, IdempotencyMismatch, RateLimited,
     InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
     """
     if repeat.retry:
         await _bury(services)
     while True:
-        quote = plan.choices[0].quote if plan.choices else None
-        price = None if quote is None else quote.ceiling
-        answer = await _open(services, job, price, _opening(services, caller, job, task, price, repeat))
+        opening = _opening(services, caller, job, task, plan, repeat)
+        price = opening.price
+        answer = await _open(services, job, opening)
         match answer:
             case Joined():
                 return answer
@@ -183,6 +184,8 @@ async def reserve(
                 raise errors.IdempotencyMismatch(
                     "This Idempotency-Key was used for another request; use a new one for each request."
                 )
+            case Verdict.NOTHING if plan.refusal:
+                raise plan.refusal
             case Admitted():
                 return Reservation(services, task, job.n, price, answer.fence, answer.rates), plan
             case OverLimit():
@@ -198,8 +201,10 @@ async def reserve(
 async def look_ahead(services: Services, caller: Caller, job: ImageJob, plan: Plan) -> tuple[Plan, PublicError | None]:
     """The plan as `reserve` would leave it, and the refusal it would meet at this instant. Holds nothing.
 
-    Raises QuotaStoreUnavailable, and UpstreamUnavailable where a limit in dollars leaves no target.
+    Raises the plan's refusal, QuotaStoreUnavailable, and UpstreamUnavailable where a limit in dollars leaves no target.
     """
+    if plan.refusal:
+        raise plan.refusal
     try:
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")
     except StoreUnavailable as error:
@@ -242,22 +247,21 @@ def unpriced(answer: Unpriced) -> PublicError:
     )
 
 
-def _opening(
-    services: Services, caller: Caller, job: ImageJob, task: str, price: int | None, repeat: Repeat
-) -> Opening:
+def _opening(services: Services, caller: Caller, job: ImageJob, task: str, plan: Plan, repeat: Repeat) -> Opening:
     document = services.catalogue.document
+    quote = plan.choices[0].quote if plan.choices else None
     return Opening(
         task=task,
         key=caller.key.id,
         team=caller.key.team or "",
         # Work that no request can repeat is like no other.
         fingerprint=repeat.fingerprint or hashlib.sha256(task.encode()).hexdigest(),
-        price=price,
+        price=None if quote is None else quote.ceiling,
         images=job.n,
         worker=services.worker,
         idempotency=repeat.idempotency,
         retry=repeat.retry,
-        form=repeat.form,
+        form="join" if plan.refusal else repeat.form,
         patience=round(min(repeat.patience, MOST_PATIENCE_S) * MICROSECONDS),
         orphans=round(document.join.orphans * MICROSECONDS),
         # A picture that has expired cannot be answered again.
@@ -266,7 +270,7 @@ def _opening(
 
 
 async def _open(
-    services: Services, job: ImageJob, price: int | None, opening: Opening
+    services: Services, job: ImageJob, opening: Opening
 ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
     if services.backlog.is_behind:
         raise store_away()
@@ -276,7 +280,7 @@ async def _open(
         raise store_away(error) from error
     except StoreUnavailable as error:
         # It may have been opened, and its reply lost: nothing will be sent for it.
-        await Reservation(services, opening.task, job.n, price).close()
+        await Reservation(services, opening.task, job.n, opening.price).close()
         raise store_away(error) from error
 
 

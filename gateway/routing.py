@@ -13,6 +13,7 @@ from gateway import errors, pricing, rules, sizes, strategies
 from gateway.capabilities import Fit, Unfit, fit
 from gateway.catalog import Catalogue, Target
 from gateway.document import Model, OtherSize, Strategy
+from gateway.errors import PublicError
 from gateway.job import ImageJob, Quality
 from gateway.permits import Permits
 from gateway.pricing import Quote, Tier
@@ -53,7 +54,8 @@ class Rejection:
 class Plan:
     """Targets in the order in which they are tried, and the rejected ones.
 
-    `rule` is the catalogue's rule that held; `note` what an operator should know of the order.
+    `rule` is the catalogue's rule that held; `note` what an operator should know of the order. `refusal`: why there is
+    no choice at this moment, though work that was begun earlier may be joined.
     """
 
     choices: tuple[Choice, ...]
@@ -61,6 +63,7 @@ class Plan:
     strategy: Strategy = "priority"
     rule: str | None = None
     note: str | None = None
+    refusal: PublicError | None = None
 
     def keep_priced(self, reason: str) -> Plan:
         """This plan without the targets whose price is not known; by cost, if that was wanted, now that it can be."""

@@ -9,18 +9,23 @@ import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gateway import receivers
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
+from gateway.callbacks import Callbacks, open_callbacks
 from gateway.catalog import Catalogue
+from gateway.closing import Closing
+from gateway.crowd import Crowd
 from gateway.fetching import Fetcher, FetchPolicy
 from gateway.headroom import Headroom
 from gateway.health import Health
 from gateway.ids import new_id
 from gateway.lifelines import Lifelines
-from gateway.outbound import AsyncClient
+from gateway.outbound import AsyncBaseTransport
 from gateway.pictures import Darkroom
 from gateway.retries import RetryBudget
 from gateway.settings import Settings, SettingsError
@@ -31,6 +36,7 @@ from gateway.store.board import Board
 from gateway.store.calls import CallStore
 from gateway.store.changes import Changes
 from gateway.store.client import StoreClient, connect, open_pulse
+from gateway.store.deliveries import Deliveries
 from gateway.store.drift import DriftBook
 from gateway.store.history import History
 from gateway.store.keycache import KeyCache
@@ -46,9 +52,12 @@ from gateway.store.usage import Usage
 from gateway.store.windows import Calendar
 from gateway.store.witness import LEDGER_ID, Witness
 from gateway.store.wrongkeys import WrongKeys
-from gateway.transport import AiohttpTransport, open_client
+from gateway.transport import AiohttpTransport
 from gateway.upstreams import ADAPTERS, Line, Upstream
 from gateway.waiting import Door
+
+OPENINGS = 32
+"""Requests whose tasks are opened at a time in one process; more would only make the loop's turns longer."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,15 @@ class Services:
     history: History
     recorder: Recorder
     refusals: Refusals
-    usage: Usage
     changes: Changes
     drift: DriftBook
     upstreams: Mapping[str, Upstream]
     health: Health
+    crowd: Crowd
     door: Door
     fetcher: Fetcher
     reference_fetcher: Fetcher
+    webhook_fetcher: Fetcher
     darkroom: Darkroom
     artifacts: ArtifactStore
     headroom: Headroom
@@ -91,25 +101,41 @@ class Services:
     spool_folder: Path
     witness: Witness
     lifelines: Lifelines
+    closing: Closing = field(default_factory=Closing)
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    clients: tuple[AsyncClient, ...] = ()
+    transports: tuple[AsyncBaseTransport, ...] = ()
 
     @property
     def worker(self) -> str:
         """This process's name in the ledger."""
         return self.witness.worker
 
+    @cached_property
+    def usage(self) -> Usage:
+        return Usage(self.redis, self.catalogue.document.accounting)
+
+    @property
+    def deliveries(self) -> Deliveries:
+        return Deliveries(self.batcher)
+
+    @cached_property
+    def callbacks(self) -> Callbacks | None:
+        """Where vendors may call back; None where they are not asked to."""
+        return open_callbacks(self.settings)
+
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
 
     async def close(self) -> None:
-        for client in self.clients:
-            await client.aclose()
+        for transport in self.transports:
+            await transport.aclose()
         await self.fetcher.aclose()
         await self.reference_fetcher.aclose()
+        await self.webhook_fetcher.aclose()
         await self.artifacts.close()
         await self.darkroom.close()
         self.refusals.flush()
@@ -136,6 +162,11 @@ def _open_witness(settings: Settings, lease_s: float) -> Witness:
     return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
+def _open_task_store(redis: StoreClient, batcher: Batcher, catalogue: Catalogue) -> TaskStore:
+    document = catalogue.document
+    return TaskStore(redis, batcher, keeps_prompts=document.accounting.keep_prompts, room=document.webhooks.per_key)
+
+
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
     """For result links and for callers' links: an address inside the network is right for the former alone."""
     limits = catalogue.limits
@@ -154,7 +185,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
 
 def _open_upstreams(
-    catalogue: Catalogue, paid: AsyncClient, pooled: AsyncClient, darkroom: Darkroom
+    catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, darkroom: Darkroom
 ) -> dict[str, Upstream]:
     """Every target's adapter, by label."""
     most = catalogue.limits.image_bytes
@@ -170,6 +201,10 @@ def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]
     return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
 
+def _open_health(batcher: Batcher, catalogue: Catalogue) -> Health:
+    return Health(TargetStore(batcher), catalogue.targets, lease_s=catalogue.document.accounting.lease)
+
+
 def open_services(
     settings: Settings,
     catalogue: Catalogue,
@@ -181,17 +216,16 @@ def open_services(
 ) -> Services:
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
-    paid, pooled = (open_client(AiohttpTransport(fresh=fresh)) for fresh in (True, False))
+    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     darkroom = Darkroom(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     pulse, pulse_client = open_pulse(store_url)
     redis = connect(store_url, pulse=pulse)
     batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
-    keys, task_store = KeyStore(redis, pepper), TaskStore(redis, keeps_prompts=accounting.keep_prompts)
+    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, batcher, catalogue)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
-    recorder = Recorder(history.write)
-    health = Health(TargetStore(batcher), catalogue.targets, lease_s=accounting.lease)
+    recorder, health = Recorder(history.write), _open_health(batcher, catalogue)
     return Services(
         settings=settings,
         catalogue=catalogue,
@@ -213,12 +247,13 @@ def open_services(
         history=history,
         recorder=recorder,
         refusals=Refusals(recorder.note),
-        usage=Usage(redis, accounting),
         upstreams=_open_upstreams(catalogue, paid, pooled, darkroom),
         health=health,
+        crowd=Crowd(limits.requests, limits.requests_per_key),
         door=Door(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
+        webhook_fetcher=receivers.open_fetcher(catalogue.document.webhooks),
         darkroom=darkroom,
         artifacts=artifacts,
         headroom=Headroom(_watched_folders(settings, artifacts), limits.min_free),
@@ -228,5 +263,5 @@ def open_services(
         spool_folder=spool_folder,
         witness=witness,
         lifelines=Lifelines(settings.data_dir / "workers", witness.worker),
-        clients=(paid, pooled),
+        transports=(paid, pooled),
     )

@@ -29,7 +29,7 @@ from gateway.redisurl import FORMS, read_redis_url
 
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
-"""The least length of the pepper and of the signing key."""
+"""The least length of the pepper, of the signing key and of the callback secret."""
 
 TOKEN_LENGTH = 32
 """The least length of an admin token, in characters."""
@@ -196,6 +196,13 @@ class Settings(BaseSettings):
     signing_key: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(
         default=None, description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints"
     )
+    callback_secret: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(
+        default=None,
+        description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints; unset, no callbacks",
+    )
+    stop_s: float = Field(
+        default=30, ge=0, le=3600, description="seconds from 0 to 3600 that a stop takes while no paid call is out"
+    )
     drain_s: float = Field(
         default=330, ge=0, le=3600, description="seconds from 0 to 3600 that a stop waits for paid pictures"
     )
@@ -229,6 +236,10 @@ def load_settings(env: Mapping[str, str]) -> Settings:
     elif settings is not None and settings.redis_wait_replicas:
         problems.append(
             f"{variable('redis_wait_replicas')}: the embedded server has no replicas; set GATEWAY_REDIS_URL too"
+        )
+    if settings is not None and settings.callback_secret is not None and settings.public_url is None:
+        problems.append(
+            f"{variable('callback_secret')}: no vendor could call back without an address; set GATEWAY_PUBLIC_URL too"
         )
     if settings is not None and not is_loopback(settings.host) and (warning := warn_of_token(settings)):
         problems.append(warning)

@@ -73,6 +73,8 @@ def shape(waiting: Waiting, ending: Ending, form: AnswerForm) -> Shaped:
 async def shape_stream(waiting: Waiting, form: AnswerForm) -> Shaped:
     """The event stream of a task. Raises PublicError when it ends without an image before the stream began."""
     record = await waiting.news(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
+    if record is None and waiting.is_cut:
+        raise _explain(waiting, StillRunning(waiting.task))
     if record is not None and not record.images:
         raise _explain(waiting, name_ending(record))
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"} | identify(waiting)
@@ -92,20 +94,25 @@ async def shape_promise(waiting: Waiting, form: AnswerForm) -> Shaped:
     return replace(shape_parts(waiting.services, task, headers), status=202)
 
 
-def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
-    """The task object, with the images of one that succeeded in it."""
+def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, Any]:
+    """The task object without its result."""
     end = record.end
-    head = {
+    return {
         "task_id": record.id,
         "object": "image.task",
         "status": status,
         "created_at": record.promise.created,
         "completed_at": end.completed if end else None,
         "model": record.promise.model,
-        "poll_url": f"{form.base_url}/v1/tasks/{record.id}",
+        "poll_url": f"{base_url}/v1/tasks/{record.id}",
         "cost_usd": None if end is None or end.spent is None else show_usd(end.spent),
         "error": errors.read_error(end.error).body()["error"] if end and end.error else None,
     }
+
+
+def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
+    """The task object, with the images of one that succeeded in it."""
+    head = describe_task(record, form.base_url, status)
     parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
     parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]
     return [*parts, b"}"]
@@ -214,11 +221,16 @@ async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None)
             if record.end is not None:
                 break
         record = await waiting.news(len(sent), form.keep_alive)
+        if record is None and waiting.is_cut:
+            # The retry gets all of them, these too.
+            await waiting.leave()
+            break
     if not sent:
-        error = _explain(waiting, name_ending(record)).body()
-        yield b"event: error\ndata: " + orjson.dumps(error) + b"\n\n"
-    elif len(sent) < record.promise.n:
-        yield f": partial {len(sent)}/{record.promise.n}\n\n".encode()
+        ending = name_ending(record) if record else StillRunning(waiting.task)
+        yield b"event: error\ndata: " + orjson.dumps(_explain(waiting, ending).body()) + b"\n\n"
+    elif record is None or len(sent) < record.promise.n:
+        wanted = record.promise.n if record else "more"
+        yield f": partial {len(sent)}/{wanted}\n\n".encode()
 
 
 def _event_parts(waiting: Waiting, record: TaskRecord, image: Made, form: AnswerForm) -> list[Part]:

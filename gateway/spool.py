@@ -87,21 +87,33 @@ class Blob:
 
 async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
     """A file's bytes in order, opened when the first are asked for and closed whatever becomes of the reader."""
-    opening = asyncio.ensure_future(asyncio.to_thread(path.open, "rb"))
+    opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size))
     try:
-        file = await asyncio.shield(opening)
+        file, piece = await asyncio.shield(opening)
     except asyncio.CancelledError:
         # The thread goes on, and opens a file that nobody would close.
         opening.add_done_callback(_close_opened)
         raise
     with file:
-        while piece := await asyncio.to_thread(file.read, size):
+        while piece:
             yield piece
+            # A file gives less than was asked for at its end alone, so its end need not be read.
+            piece = await asyncio.to_thread(file.read, size) if len(piece) == size else b""
 
 
-def _close_opened(opening: asyncio.Future[io.BufferedReader]) -> None:
+def _open_and_read(path: Path, size: int) -> tuple[BinaryIO, bytes]:
+    # One hand-over to a thread costs as much as reading a hundred kilobytes.
+    file = path.open("rb")
+    try:
+        return file, file.read(size)
+    except OSError:
+        file.close()
+        raise
+
+
+def _close_opened(opening: asyncio.Future[tuple[BinaryIO, bytes]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        opening.result()[0].close()
 
 
 class Spool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway import catalog, demo
 from gateway.banner import Facts, banner
 from gateway.catalog import Catalogue
-from gateway.datafolder import DataFolder, load_secrets
+from gateway.datafolder import DataFolder, load_secrets, tell_simulator
 from gateway.keeping import ChildFailed, FirstLine, Keeper
 from gateway.listening import address_for_people, listen, port_of
 from gateway.processes import ChildWatch, spawn, stop
@@ -127,6 +127,7 @@ class Supervisor:
         simulator = await self._start_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator
+        tell_simulator(self._folder, simulator)
         key = await self._demo_key(url, secrets.pepper) if is_demo else None
         await self._start_workers()
         facts = Facts(

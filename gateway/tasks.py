@@ -17,6 +17,7 @@ import structlog
 from gateway import errors, quota
 from gateway.auth import Caller, store_away
 from gateway.awaiting import Waiting
+from gateway.closing import PAUSE_S
 from gateway.dispatch import Outcome
 from gateway.errors import PublicError
 from gateway.fingerprint import Repeat
@@ -28,7 +29,8 @@ from gateway.services import Services
 from gateway.spool import Spool
 from gateway.store.answers import Joined, Verdict
 from gateway.store.client import StoreUnavailable
-from gateway.store.taskrecord import End, Made, Promise, ResponseFormat, TaskRecord
+from gateway.store.taskrecord import End, Hook, Made, Promise, ResponseFormat, TaskRecord
+from gateway.store.tasks import MOST_HOOKS
 
 _log = structlog.get_logger(__name__)
 
@@ -75,13 +77,18 @@ Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a task is to make, as what it may be a repetition, and how its own address tells of it."""
+    """What a task is to make, as what it may be a repetition, and how its own address tells of it.
+
+    `webhook` is told of its end, with links that begin by `base_url`.
+    """
 
     job: ImageJob
     plan: Plan
     repeat: Repeat = field(default_factory=Repeat)
     model: str = ""
     response_format: ResponseFormat = "b64_json"
+    webhook: str | None = None
+    base_url: str = ""
 
 
 @dataclass(slots=True)
@@ -123,10 +130,15 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
 
     Raises PublicError: nothing was started.
     """
+    if services.closing.is_begun:
+        raise errors.shutting_down()
     task_id, job = new_id("task"), wish.job
     found = await quota.reserve(services, caller, job, wish.plan, task_id, wish.repeat)
+    hook = _make_hook(caller, wish)
     if isinstance(found, Joined):
-        return Waiting(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        waiting = Waiting(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        await _add_hook(waiting, hook)
+        return waiting
     reservation, plan = found
     promise = Promise(
         key=caller.key.id,
@@ -143,7 +155,7 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
     record = TaskRecord(id=task_id, promise=promise)
     task = Task(task_id, caller, job, plan, spool, services, reservation, record)
     try:
-        await services.task_store.open(record)
+        await services.task_store.open(record, hook)
     except StoreUnavailable as error:
         await reservation.close()
         raise store_away() from error
@@ -190,16 +202,48 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
     return await services.task_store.end(ended)
 
 
-async def drain(services: Services, seconds: float) -> int:
-    """Wait for the running work, its booking and its records; answers how much work was left when the time was up."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    if services.running:
-        await asyncio.wait(set(services.running), timeout=seconds)
+async def drain(services: Services) -> int:
+    """Wait for the running work, its booking and its records, and leave what others can finish.
+
+    Answers how much was cut off when the time was up.
+    """
+    closing, settings = services.closing, services.settings
+    while services.running and closing.seconds < (settings.drain_s if closing.is_holding else settings.stop_s):
+        for each in services.running:
+            if closing.may_leave(each.get_name()):
+                each.cancel()
+        await asyncio.wait(set(services.running), timeout=PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
+    cut_off = set(services.running)
+    for each in cut_off:
+        each.cancel()
+    await asyncio.gather(*cut_off, return_exceptions=True)
     with suppress(TimeoutError):
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(max(0.0, settings.drain_s - closing.seconds)):
             await services.backlog.wait()
-            await services.recorder.flush(seconds)
-    return len(services.running) + services.backlog.is_behind
+            await services.recorder.flush(settings.drain_s)
+    return len(cut_off) + services.backlog.is_behind
+
+
+def _make_hook(caller: Caller, wish: Wish) -> Hook | None:
+    if wish.webhook is None:
+        return None
+    return Hook(id=new_id("msg"), key=caller.key.id, url=wish.webhook, base_url=wish.base_url)
+
+
+async def _add_hook(waiting: Waiting, hook: Hook | None) -> None:
+    """Have one more address told of the task that was joined. Raises PublicError, and then it is not waited for."""
+    if hook is None:
+        return
+    try:
+        if await waiting.services.task_store.subscribe(waiting.task, hook):
+            return
+        refusal: PublicError = errors.InvalidValue(
+            f"X-Gateway-Webhook: this task is told to {MOST_HOOKS} addresses already; name one of them, or none."
+        )
+    except StoreUnavailable as error:
+        refusal = store_away(error)
+    await waiting.leave()
+    raise refusal
 
 
 async def _run(task: Task, work: Work) -> None:

@@ -1,7 +1,7 @@
 """The one way HTTP leaves the gateway: an httpx transport over aiohttp, and the verdict "was it sent".
 
-Used by the adapters' clients (`open_client`) and by `fetching.py`. Never retries a request with a body, never follows a
-redirect, never keeps a cookie, and calls nothing "not sent" without proof.
+Used by the adapters' lines and by `fetching.py`, without a client of httpx above it. Never retries a request with a
+body, never follows a redirect, never keeps a cookie, and calls nothing "not sent" without proof.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextvars import ContextVar
-from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import cache, lru_cache
 from typing import Any
 
 import aiohttp
@@ -40,17 +39,6 @@ def was_sent(error: BaseException) -> bool:
     The proof is `sent_whole`, which only this transport sets; every other exception, known or not, answers True.
     """
     return getattr(error, "sent_whole", True) is not False
-
-
-def open_client(transport: outbound.AsyncBaseTransport, **options: Any) -> outbound.AsyncClient:
-    """A client that takes nothing from the environment, follows no redirect and stores no cookie.
-
-    httpx keeps cookies on the client, above the transport: one caller's would otherwise travel with another's call.
-    """
-    cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
-    return outbound.AsyncClient(
-        transport=transport, cookies=cookies, trust_env=False, follow_redirects=False, **options
-    )
 
 
 @cache
@@ -290,13 +278,21 @@ def _proof(error: outbound.RequestError) -> outbound.RequestError:
 
 
 def _target(request: outbound.Request) -> yarl.URL:
-    url = request.url
+    target = _read_target(request.url)
+    if isinstance(target, str):
+        raise _proof(outbound.UnsupportedProtocol(target, request=request))
+    return target
+
+
+@lru_cache(maxsize=256)
+def _read_target(url: outbound.URL) -> yarl.URL | str:
+    """The address in aiohttp's form, or why it is none."""
     if url.scheme not in ("http", "https") or not url.host:
-        raise _proof(outbound.UnsupportedProtocol(f"not an http(s) address: {url!r}", request=request))
+        return f"not an http(s) address: {url!r}"
     target = yarl.URL(str(url.copy_with(username="", password="", fragment="")), encoded=True)
     # Whoever checked this address read it with httpx: aiohttp must not read another host from the same text.
     if target.raw_host != url.raw_host.decode("ascii") or target.explicit_port != url.port:
-        raise _proof(outbound.UnsupportedProtocol(f"an ambiguous address: {url!r}", request=request))
+        return f"an ambiguous address: {url!r}"
     return target
 
 

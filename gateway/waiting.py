@@ -35,7 +35,7 @@ class FairQueue(Generic[T]):
         self._lines: dict[str, deque[T]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self._lines.values())) if self._lines else 0
 
     def __iter__(self) -> Iterator[T]:
         lines = list(self._lines.values())
@@ -101,7 +101,7 @@ class Door:
 
     async def enter(self, target: Target) -> Permit | Bar:
         """A place for one call, unless others wait for one there."""
-        if any(target.label == one.label for waiter in self._queue for one in waiter.targets):
+        if len(self._queue) and any(target.label == one.label for waiter in self._queue for one in waiter.targets):
             return Bar("full")
         return await self._health.take(target)
 

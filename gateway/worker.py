@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from types import FrameType
 
@@ -20,11 +19,13 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
+from gateway import heap
 from gateway.addresses import add_mapped
 from gateway.api.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.datafolder import load_secrets
 from gateway.demo import SIMULATED_BY
+from gateway.services import Services
 from gateway.settings import Settings, StartRefused, load_settings
 from gateway.store.embedded import store_url
 from gateway.telemetry.logs import logging_to
@@ -77,12 +78,13 @@ def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol]
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=add_mapped(settings.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        # When the time is up, whoever waits is still answered.
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
     )
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says when it is ready and marks the application as draining at the first signal."""
+    """uvicorn, which says when it is ready, and ends as `closing` has it from the first signal on."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, ready_fd: int | None) -> None:
         super().__init__(config)
@@ -92,9 +94,27 @@ class Server(uvicorn.Server):
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        heap.settle()
         if self.started and self._ready_fd is not None:
             os.write(self._ready_fd, b"ready\n")
             os.close(self._ready_fd)
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        services: Services = self._app.state.services
+        services.closing.begin()
+        cutting = asyncio.create_task(self._cut(services))
+        ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.closing.give_up)
+        await super().shutdown(sockets)
+        cutting.cancel()
+        ending.cancel()
+
+    async def _cut(self, services: Services) -> None:
+        """End the connections that are left when nothing is out that must be taken in, however slowly they read."""
+        await services.closing.idle(services.settings.stop_s)
+        for connection in list(self.server_state.connections):
+            if (transport := getattr(connection, "transport", None)) is not None:
+                transport.abort()
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -102,8 +122,6 @@ class Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
-        if self._app.state.draining_since is None:
-            self._app.state.draining_since = time.monotonic()
 
 
 if __name__ == "__main__":

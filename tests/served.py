@@ -39,6 +39,7 @@ from gateway.store.keys import KeyRecord
 from gateway.store.ledger import Ledger
 from gateway.store.records import Record
 from gateway.worker import Server, server_config
+from tests.changes import at_home, merge
 from tests.stand_in import Simulator, wait_until
 from tests.stored import (
     SECRETS,
@@ -247,7 +248,7 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
         "aliases": {"dall-e-3": {"model": "gpt-image-2", "response_format": "url"}},
         "limits": {"fetch_timeout": 2, "header_timeout": 2, "body_idle": 2, "answer_within": 15},
     }
-    merged = _merge(catalogue, changes or {})
+    merged = merge(catalogue, changes or {})
     # Most tests say who is asked first by the order in which they name them.
     models = {name: {"strategy": "priority", **model} for name, model in merged["models"].items()}
     # A gateway that runs on would ask its vendors now and then, and be seen in other tests' logs.
@@ -256,14 +257,6 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
         for name, upstream in merged["upstreams"].items()
     }
     return merged | {"models": models, "upstreams": upstreams}
-
-
-def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in changes.items():
-        is_nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
-        merged[name] = _merge(merged[name], value) if is_nested else value
-    return merged
 
 
 @contextlib.contextmanager
@@ -278,14 +271,15 @@ def serve(
     folder = Path(tempfile.mkdtemp(prefix="igw-served-"))
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(catalogue_of(simulator.url, changes), sort_keys=False))
-    loaded = Settings(**({"config": config, "data_dir": folder / "data", "drain_s": 5} | dict(settings or {})))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    loaded = Settings(**({"config": config, "data_dir": folder / "data", "drain_s": 5} | at_home(settings, url)))
     env = ENV if env is None else env
     app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=env)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = Server(server_config(app, loaded, protocol(wire_limits(app))), app, None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway")
     thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app.state.serving = (server, thread)
     gateway = Gateway(url, app, simulator, loaded, env, store_url)
     try:
         wait_until(lambda: server.started, "the gateway's start")

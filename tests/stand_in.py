@@ -64,6 +64,10 @@ class Simulator:
         seen = self._client.get("/_log").json()
         return [one for one in seen if not endpoints or one["endpoint"] in endpoints]
 
+    def told(self) -> list[dict[str, Any]]:
+        """The callbacks that were sent, each with the status of its answer."""
+        return self._client.get("/_callbacks").json()
+
     def paid(self) -> list[dict[str, Any]]:
         """The paid POSTs that were seen, accepted or not."""
         return [one for one in self.log("generations", "edits") if one["method"] == "POST"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.condition import Condition
@@ -13,6 +14,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.callrecord import CallRecord
 from gateway.store.calls import CallStore
 from gateway.store.client import connect
+from gateway.store.deliveries import Deliveries
 from gateway.store.history import History, Wanted
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger
@@ -41,6 +43,14 @@ async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
         await batcher.aclose()
 
 
+async def with_deliveries(store_url: str, work: Callable[[Deliveries], Any]) -> Any:
+    batcher = Batcher(store_url)
+    try:
+        return await work(Deliveries(batcher))
+    finally:
+        await batcher.aclose()
+
+
 async def set_epoch(store_url: str, epoch: str, workers: Sequence[str]) -> None:
     """Make a store that was emptied one that an operator has accepted, and in which these workers live.
 
@@ -56,13 +66,21 @@ async def set_epoch(store_url: str, epoch: str, workers: Sequence[str]) -> None:
         await redis.aclose()
 
 
+@asynccontextmanager
+async def open_tasks(store_url: str, *, keeps_prompts: bool = False) -> AsyncIterator[TaskStore]:
+    """The task records of a store."""
+    redis, batcher = connect(store_url), Batcher(store_url)
+    try:
+        yield TaskStore(redis, batcher, keeps_prompts=keeps_prompts)
+    finally:
+        await batcher.aclose()
+        await redis.aclose()
+
+
 async def read_task(store_url: str, task_id: str) -> dict[str, Any]:
     """What is remembered of a task, in few words."""
-    redis = connect(store_url)
-    try:
-        record = await TaskStore(redis).read(task_id)
-    finally:
-        await redis.aclose()
+    async with open_tasks(store_url) as store:
+        record = await store.read(task_id)
     assert record is not None, f"no record of {task_id}"
     end = record.end.model_dump() if record.end else {}
     images = [each.artifact for each in record.images]

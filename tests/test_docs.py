@@ -214,7 +214,7 @@ def test_named_things_exist(page: Page) -> None:
     absent = {path for path in paths if not (ROOT / path).exists()}
     assert not absent, f"no such files: {sorted(absent)}"
     known = {name for name, _ in commands("imagegate", typer.main.get_command(cli.app))}
-    pattern = r"\bimagegate (?!imagegate\b)(?:(?:keys|limits|operators) )?[a-z]+\b(?!:)"
+    pattern = r"\bimagegate (?!imagegate\b)(?:(?:keys|limits|operators) )?[a-z]+(?:-[a-z]+)*\b(?!:)"
     typed = {match for line in lines for match in re.findall(pattern, line)}
     assert typed <= known, f"no such commands: {sorted(typed - known)}"
     variables = set(re.findall(r"\bGATEWAY_[A-Z_]*[A-Z]\b", page.text)) - {"GATEWAY_SERVICE", "GATEWAY_PORT"}
@@ -272,7 +272,7 @@ def test_routing_can_be_tried(tmp_path: Path, simulator: Simulator) -> None:
     """Whoever pastes the example of routing sees the cheapest upstream serve, and the next one when that is broken."""
     text = [block for language, block in DOCS["docs/routing.md"].blocks if language == "sh"][-1]
     with gateway(tmp_path / ".imagegate", "--demo", "--port", "0", GATEWAY_SIMULATOR_URL=simulator.url) as run:
-        text = text.replace("http://127.0.0.1:8080", run.url).replace("http://127.0.0.1:8090", simulator.url)
+        text = text.replace("http://127.0.0.1:8080", run.url)
         env = clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         done = subprocess.run(["bash", "-ec", text], cwd=tmp_path, env=env, check=True, timeout=60, capture_output=True)
         lines = until(lambda: read_history(run.data), what="both records")
@@ -301,3 +301,28 @@ def test_quick_start_works(tmp_path: Path) -> None:
         assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
         answer = subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True, timeout=60, capture_output=True).stdout
         assert json.loads(answer)["data"][0]["url"].startswith(run.url)
+
+
+def test_breaking_an_upstream_can_be_watched(tmp_path: Path, simulator: Simulator) -> None:
+    """Whoever pastes the README's walk in its order sees the cheapest upstream serve, the next, and the history."""
+    walk = DOCS["README.md"].text.partition("## Cheapest first")[2].partition("\n## ")[0]
+    quote, ask, break_it, look = (text for _, text in Page(Path("README.md"), walk).blocks)
+    env = clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+    def paste(program: str, text: str) -> str:
+        text = text.replace("http://127.0.0.1:8080", run.url).replace(".venv/bin/", "")
+        return subprocess.run(
+            [program, "-c", text], cwd=tmp_path, env=env, check=True, timeout=60, capture_output=True, text=True
+        ).stdout
+
+    with gateway(tmp_path / ".imagegate", "--demo", "--port", "0", GATEWAY_SIMULATOR_URL=simulator.url) as run:
+        assert paste("bash", quote).splitlines()[1].startswith("apiany/main\t$0.015000")
+        assert "x-gateway-upstream apiany\n" in paste(sys.executable, ask)
+        paste("bash", break_it)
+        assert "x-gateway-upstream anyfast-c\n" in paste(sys.executable, ask)
+        until(lambda: read_history(run.data), what="both records")
+        told = paste("bash", look)
+    (record,) = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    assert [call["outcome"] for call in record["calls"]] == ["upstream_error", "delivered"]
+    assert record["strategy"] == "cost"
+    assert "apiany/main\tok" in told

@@ -30,6 +30,7 @@ TABLE = {
     errors.OperatorNotFound: (404, INVALID, "operator_not_found"),
     errors.RecordNotFound: (404, INVALID, "record_not_found"),
     errors.UpstreamNotFound: (404, INVALID, "upstream_not_found"),
+    errors.WebhookNotFound: (404, INVALID, "webhook_not_found"),
     errors.MethodNotAllowed: (405, INVALID, "method_not_allowed"),
     errors.RequestTimeout: (408, INVALID, "request_timeout"),
     errors.TaskCanceled: (410, INVALID, "task_canceled"),

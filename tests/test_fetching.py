@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway import outbound
-from gateway.fetching import Fetcher, FetchFailed, FetchPolicy, FetchRefused, is_public
+from gateway.fetching import Fetcher, FetchFailed, FetchPolicy, FetchRefused, Posted, is_public
 from gateway.spool import MemoryBudget, Spool
 from gateway.transport import AiohttpTransport
 from tests.faultserver import Connection, FaultServer
@@ -79,6 +79,55 @@ async def test_no_private_address_is_opened(spool: Spool) -> None:
         assert recorder.requests == [], address
     assert len(NOT_PUBLIC) >= 60
     assert tried >= 60 * 30
+
+
+async def test_no_private_address_is_told() -> None:
+    """A webhook meets the same judgement when it is accepted and when it is sent, whatever form its address takes."""
+    for address in NOT_PUBLIC:
+        recorder = Recorder()
+        fetcher = Fetcher(policy(), transport=recorder, resolve=answering(address))
+        for url in forms(address):
+            with pytest.raises(FetchRefused):
+                await fetcher.check(url)
+            with pytest.raises(FetchRefused):
+                await fetcher.post(url, b"{}", {})
+        assert recorder.requests == [], address
+
+
+async def test_accepted_address_is_judged_anew() -> None:
+    """A name that was public when it was accepted and is private when it is told is not opened."""
+    answers = iter([["8.8.8.8"], ["10.0.0.1"], ["8.8.8.8"]])
+
+    async def rebind(host: str, port: int) -> Sequence[str]:
+        return next(answers)
+
+    recorder = Recorder()
+    fetcher = Fetcher(policy(), transport=recorder, resolve=rebind)
+    await fetcher.check("https://a.test/hook")
+    with pytest.raises(FetchRefused):
+        await fetcher.post("https://a.test/hook", b"{}", {})
+    assert recorder.requests == []
+    assert (await fetcher.post("https://a.test/hook", b"{}", {})).status == 200
+    assert [request.extensions["addresses"] for request in recorder.requests] == [("8.8.8.8",)]
+
+
+async def test_check_is_no_request() -> None:
+    """An address is accepted without being opened; a host that is not found, or not in time, is told apart."""
+
+    async def nowhere(host: str, port: int) -> Sequence[str]:
+        raise OSError
+
+    async def never(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    recorder = Recorder()
+    await Fetcher(policy(), transport=recorder, resolve=answering("8.8.8.8")).check("https://a.test/")
+    for resolve, kind in ((nowhere, "network"), (never, "timeout")):
+        with pytest.raises(FetchFailed) as caught:
+            await Fetcher(policy(idle_s=0.05), transport=recorder, resolve=resolve).check("https://a.test/")
+        assert caught.value.kind == kind
+    assert recorder.requests == []
 
 
 async def test_one_bad_answer_refuses_all(spool: Spool) -> None:
@@ -311,11 +360,11 @@ async def test_webhook_is_sent_once() -> None:
 
     async def receive(connection: Connection) -> None:
         await connection.read_request()
-        await connection.answer(b"", "307 Temporary Redirect", "Location: /other")
+        await connection.answer(b"", "307 Temporary Redirect", "Location: /other", "Retry-After: 7")
 
     async with FaultServer(receive) as server:
         fetcher = Fetcher(policy(server.url))
-        assert await fetcher.post(server.url, b'{"a":1}', {"webhook-id": "m1"}) == 307
+        assert await fetcher.post(server.url, b'{"a":1}', {"webhook-id": "m1"}) == Posted(307, "7")
         assert server.bodies == [b'{"a":1}']
         assert b"webhook-id: m1" in server.heads[0]
         with pytest.raises(FetchRefused):

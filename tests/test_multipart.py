@@ -13,8 +13,9 @@ from starlette.formparsers import MultiPartParser
 
 from gateway.multipart import FilePart, MultipartBody
 from gateway.spool import CHUNK, MemoryBudget, Spool
-from gateway.transport import AiohttpTransport, open_client
+from gateway.transport import AiohttpTransport
 from tests.faultserver import Connection, FaultServer
+from tests.transporting import open_client
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('"\r\n;=\\'), min_size=1, max_size=20)

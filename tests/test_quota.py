@@ -264,7 +264,7 @@ async def at_midnight(gateway: Gateway) -> AsyncIterator[tuple[Services, list[in
         made = app.state.services
         ledger = Ledger(made.batcher, Calendar(), now=lambda: now[0])
         yield replace(made, ledger=ledger), now
-        assert await tasks.drain(made, 5) == 0
+        assert await tasks.drain(made) == 0
 
 
 async def test_window_rolls_over_in_flight(

@@ -61,6 +61,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ("DELETE", "/v1/tasks/{task_id}"): Row("callers", 404, {"task_id": "task_of_another_key"}),
     # The link is the credential: signed, and no key reads what another one's link opens.
     ("GET", "/v1/artifacts/{artifact_id}"): Row("anybody", 404, {"artifact_id": "art_of_another_key"}),
+    # So is a callback's address, which only this gateway can make.
+    ("POST", "/callbacks/{kind}/{task_id}/{call_id}"): Row(
+        "anybody", 404, {"kind": "apiany", "task_id": "task_of_another_key", "call_id": "call_of_another_key"}
+    ),
     **{
         ("POST", prefix + path): Row("anybody", 404, body={})
         for prefix in ("/v1", "")
@@ -77,6 +81,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("PATCH", f"{API}/keys/{{key_id}}"): Row("admins", 404, NO_KEY, {}),
     ("DELETE", f"{API}/keys/{{key_id}}"): Row("admins", 404, NO_KEY),
     ("POST", f"{API}/keys/{{key_id}}/rotate"): Row("admins", 404, NO_KEY, {}),
+    ("POST", f"{API}/keys/{{key_id}}/webhook-secret"): Row("admins", 404, NO_KEY, {}),
+    ("GET", f"{API}/webhooks"): Row("viewers", 200),
+    ("POST", f"{API}/webhooks/{{message_id}}/retry"): Row("admins", 404, {"message_id": "msg_nothing"}),
     ("GET", f"{API}/teams"): Row("viewers", 200),
     ("GET", f"{API}/teams/{{team:path}}"): Row("viewers", 404, TEAM),
     ("GET", f"{API}/limits/everyone"): Row("viewers", 200),

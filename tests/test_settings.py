@@ -117,6 +117,15 @@ def test_outside_redis_needs_secrets() -> None:
     load_settings({"GATEWAY_REDIS_URL": "redis://cache", "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET})
 
 
+def test_callback_secret_needs_an_address() -> None:
+    """A secret for callbacks is refused where no vendor could know where to call, and where it could be guessed."""
+    (problem,) = problems({"GATEWAY_CALLBACK_SECRET": SECRET})
+    assert "GATEWAY_PUBLIC_URL" in problem
+    (problem,) = problems({"GATEWAY_CALLBACK_SECRET": "short", "GATEWAY_PUBLIC_URL": "https://images.example.com"})
+    assert "shorter than 32 bytes" in problem
+    load_settings({"GATEWAY_CALLBACK_SECRET": SECRET, "GATEWAY_PUBLIC_URL": "https://images.example.com"})
+
+
 def test_made_secrets_last(tmp_path: Path) -> None:
     """A folder's secrets are made once, are private, and give way to the environment's."""
     settings = Settings(data_dir=tmp_path / "data")

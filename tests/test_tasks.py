@@ -35,7 +35,7 @@ async def services(gateway: Gateway) -> AsyncIterator[Services]:
     async with gateway.inside() as app:
         made = app.state.services
         yield made
-        assert await tasks.drain(made, 5) == 0
+        assert await tasks.drain(made) == 0
         assert made.in_flight.used == made.memory.used == 0
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gateway import outbound
-from gateway.transport import AiohttpTransport, open_client, was_sent
+from gateway.transport import AiohttpTransport, was_sent
 from tests.faultserver import LARGE, SMALL, Connection, FaultServer, Script, on_both_loops, run_on
+from tests.transporting import open_client
 
 BRIEF = outbound.Timeout(0.25)
 PEM = Path(__file__).with_name("pictures.test.pem")

@@ -8,8 +8,9 @@ import os
 import pytest
 
 from gateway import outbound
-from gateway.transport import AiohttpTransport, open_client, was_sent
+from gateway.transport import AiohttpTransport, was_sent
 from tests.faultserver import LARGE, SMALL, Connection, FaultServer, on_both_loops, run_on
+from tests.transporting import open_client
 
 
 async def cancel_fifty(fresh: bool) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictBool, StrictInt
 
 from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.limits import KeyId, Limits, NewLimits, replace_limits
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import After, Gone, Listing, Most, Question, Text, page, refusals
+from gateway.admin.shapes import After, Answer, Gone, Listing, Most, Question, Text, page, refusals
 from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_standings
 from gateway.ids import new_id
+from gateway.receivers import find_fault
 from gateway.services import Services
+from gateway.signing import make_secret
 from gateway.store.answers import Scope
 from gateway.store.client import StoreUnavailable
 from gateway.store.keyrecord import KeyChange, KeyRecord, NewKey
@@ -66,6 +68,36 @@ class KeyWithSecret(KeyWithLimits):
     key: str = Field(description="What the caller sends. Shown this once.")
 
 
+class WantedSecret(Question):
+    """Whether the secret of a key's webhooks is to be a new one."""
+
+    rotate: StrictBool = False
+    grace_s: Annotated[StrictInt, Field(ge=0, le=_LONGEST_GRACE_S)] = Field(
+        DAY_S, description="Seconds that messages are signed with the former secret too, after a rotation."
+    )
+
+
+class WebhookSecret(Answer):
+    """By what the receiver of a key's webhooks knows that they are ours."""
+
+    id: str
+    secret: str = Field(description="`whsec_…`, as libraries of Standard Webhooks take it.")
+    former: str | None = Field(None, description="The one before, which signs too for a while after a rotation.")
+    former_until: datetime | None = None
+
+    @classmethod
+    def of(cls, services: Services, record: KeyRecord) -> Self:
+        now = datetime.now(UTC)
+        secrets = [make_secret(services.signing_key, record.id, number) for number in record.webhook_secrets(now)]
+        is_former = len(secrets) > 1
+        return cls(
+            id=record.id,
+            secret=secrets[0],
+            former=secrets[1] if is_former else None,
+            former_until=record.webhook_overlap if is_former else None,
+        )
+
+
 def _check(services: Services, change: KeyChange) -> None:
     """Raises InvalidValue for a model or an upstream that the catalogue does not have, or a time that is past."""
     document = services.catalogue.document
@@ -78,6 +110,13 @@ def _check(services: Services, change: KeyChange) -> None:
         raise errors.InvalidValue(
             "`expires` is past; a key that is to stop at once is disabled by `enabled: false`.", param="expires"
         )
+
+
+async def _check_all(services: Services, change: KeyChange) -> None:
+    """Raises InvalidValue, as `_check` does, and for a webhook's address that would not be opened."""
+    _check(services, change)
+    if change.webhook is not None and (fault := await find_fault(services.webhook_fetcher, change.webhook)):
+        raise errors.InvalidValue(f"`webhook`: {fault}.", param="webhook")
 
 
 async def _complete(services: Services, record: KeyRecord) -> KeyWithLimits:
@@ -103,7 +142,7 @@ async def list_keys(
 @router.post("/keys", summary="Make a key", status_code=201)
 async def create_key(services: ServicesDep, operator: AdminDep, new: LimitedKey) -> KeyWithSecret:
     """The secret is in this answer and nowhere else. Its limits are set before it exists: it never spends without."""
-    _check(services, new)
+    await _check_all(services, new)
     key_id = new_id("key")
     wanted = NewKey(**new.model_dump(exclude={"limits"}, exclude_unset=True))
     try:
@@ -127,7 +166,7 @@ async def show_key(services: ServicesDep, operator: ViewerDep, key_id: KeyId) ->
 @router.patch("/keys/{key_id}", summary="Change a key", responses=refusals(errors.KeyNotFound))
 async def change_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, change: KeyChange) -> KeyRecord:
     """Fields that are not named stay; null lifts a restriction."""
-    _check(services, change)
+    await _check_all(services, change)
     before = await services.keys.show(key_id)
     record = await services.keys.apply(key_id, change)
     services.key_cache.forget()
@@ -149,6 +188,20 @@ async def rotate_key(
     after = record.model_dump() | {"grace_s": rotation.grace_s}
     await record_change(services, operator, "key.rotate", key_id, before=before, after=after)
     return KeyWithSecret(key=secret, **dict(await _complete(services, record)))
+
+
+@router.post(
+    "/keys/{key_id}/webhook-secret", summary="The secret of a key's webhooks", responses=refusals(errors.KeyNotFound)
+)
+async def tell_webhook_secret(
+    services: ServicesDep, operator: AdminDep, key_id: KeyId, wanted: WantedSecret
+) -> WebhookSecret:
+    """The key's, whether or not it has a webhook, for a request may name an address; `rotate` makes a new one."""
+    record = await services.keys.show(key_id)
+    if wanted.rotate:
+        before, record = record, await services.keys.rotate_webhook(key_id, wanted.grace_s)
+        await record_change(services, operator, "key.rotate_webhook", key_id, before=before, after=record)
+    return WebhookSecret.of(services, record)
 
 
 @router.delete("/keys/{key_id}", summary="Delete a key", responses=refusals(errors.KeyNotFound))

@@ -9,14 +9,14 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from gateway.admin import audit, changes, keys, limits, money, operators, reports, teams, upstreams
+from gateway.admin import audit, changes, keys, limits, money, operators, reports, teams, upstreams, webhooks
 from gateway.admin.access import ViewerDep
 from gateway.admin.document import describe_routes
 from gateway.admin.guarded import GuardedRoute
 
 PREFIX = "/admin/api/v1"
 
-_PARTS = (keys, teams, limits, reports, money, audit, changes, operators, upstreams)
+_PARTS = (keys, teams, limits, reports, money, audit, changes, operators, upstreams, webhooks)
 
 
 def admin_router() -> APIRouter:

@@ -49,4 +49,7 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    return render(errors.InvalidValue("The request cannot be read: a path or query value has the wrong form."))
+    """Of what stands beside the body. Names and words are ours; what was sent is in neither."""
+    fault = cast(RequestValidationError, error).errors()[0]
+    name, reason = str(fault["loc"][-1]), str(fault["msg"])
+    return render(errors.InvalidValue(f"`{name}` is not as it must be: {reason}.", param=name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from gateway.api.dependencies import ServicesDep
@@ -19,7 +19,7 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="New work is welcome")
-async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
+async def readyz(services: ServicesDep) -> JSONResponse:
     """503 while Redis or the storage is away or full, or while the process is ending."""
     problems: dict[str, Any] = {}
     try:
@@ -31,7 +31,7 @@ async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
         problems["storage"] = storage.reason
     elif await services.headroom.find_shortage() is not None:
         problems["storage"] = "has too little room"
-    if request.app.state.draining_since is not None:
+    if services.closing.is_begun:
         problems["process"] = "is shutting down"
     return JSONResponse(
         {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200

@@ -10,10 +10,11 @@ import asyncio
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from gateway import errors, pipeline, quota, recording, wire
 from gateway.api import repeats
+from gateway.api.answer import Answer
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
 from gateway.api.references import load_references
@@ -24,7 +25,7 @@ from gateway.job import Operation
 from gateway.pipeline import Asked
 from gateway.recording import Note
 from gateway.services import Services
-from gateway.shaping import AnswerForm
+from gateway.shaping import AnswerForm, Shaped
 from gateway.spool import Spool
 
 CLIENT_CLOSED_REQUEST = 499
@@ -53,6 +54,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     # The outermost layer sees the last byte go, and ends the wait by it.
     request.state.presence = presence = Presence()
     watch: asyncio.Task[None] | None = None
+    shaped: Shaped | None = None
     try:
         await _check_room(services)
         asked = await _read(request, services, note, spool, presence)
@@ -70,16 +72,13 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         note.answer = errors.InternalError("The gateway failed.")
         raise
     finally:
-        if watch is not None:
+        if watch is not None and shaped is None:
             watch.cancel()
         # Once a task is open, its work owns the spool and the record, and outlives this request.
         if not spool.is_kept:
             _record(services, note, presence)
             await spool.close()
-    headers = dict(shaped.headers)
-    if shaped.length is not None:
-        headers["content-length"] = str(shaped.length)
-    return StreamingResponse(shaped.body, shaped.status, media_type=shaped.media_type, headers=headers)
+    return Answer(shaped, presence, watch)
 
 
 def _record(services: Services, note: Note, presence: Presence) -> None:
@@ -155,6 +154,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
     repeat = repeats.read_repeat(request, job, note.model, prefer)
+    webhook = await repeats.read_webhook(request, services)
     return Asked(
         job,
         note.model,
@@ -166,6 +166,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
         strategy=_read_strategy(request),
         repeat=repeat,
         may_promise=seconds is not None,
+        webhook=webhook,
     )
 
 
@@ -183,3 +184,11 @@ async def refuse_text() -> None:
         "This gateway serves images only: POST /v1/images/generations or /v1/images/edits. "
         "Point your SDK for chat and responses at another base_url."
     )
+
+
+FRONT = {
+    f"{prefix}/images/{name}": endpoint
+    for prefix in ("/v1", "")
+    for name, endpoint in (("generations", generate), ("edits", edit))
+}
+"""The routes that are answered in front of the framework's router."""

@@ -13,6 +13,8 @@ from gateway.money import show_usd
 from gateway.store.answers import Spent, Standing
 from gateway.store.client import StoreUnavailable
 
+_HIDDEN = {"demo", "hint", "metadata", "webhook_secret", "webhook_overlap"}
+
 router = APIRouter(tags=["key"])
 
 
@@ -24,7 +26,7 @@ async def show_key(services: ServicesDep, caller: CallerDep, response: Response)
     except StoreUnavailable as error:
         raise store_away() from error
     response.headers.update(allowance.rate_headers(allowance.rates_of(standings)))
-    record = caller.key.model_dump(mode="json", exclude={"demo", "hint", "metadata"})
+    record = caller.key.model_dump(mode="json", exclude=_HIDDEN)
     return {
         "object": "key",
         **record,

@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.api.error_handlers import render
+from gateway.api.handover import Handover
 from gateway.awaiting import Presence
 from gateway.ids import new_id
 
@@ -28,7 +28,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
         self._app = app
-        self._is_simulated = is_simulated
+        self._own = [(b"x-gateway-simulated", b"1")] if is_simulated else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,10 +44,7 @@ class Edge:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                if self._is_simulated:
-                    headers["x-gateway-simulated"] = "1"
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *self._own]
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
@@ -64,10 +61,17 @@ class Edge:
                     # The answer has begun: only a broken connection tells the caller that it is not whole.
                     raise
             finally:
-                presence: Presence | None = scope["state"].get("presence")
-                if presence is not None:
-                    await presence.finish(is_whole=is_whole)
+                if (presence := scope["state"].get("presence")) is not None:
+                    await _finish(presence, scope["state"].get("handover"), is_whole=is_whole)
                 _log_request(scope, status, started)
+
+
+async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bool) -> None:
+    """End a request's wait by what became of its answer."""
+    if handover is not None and is_whole and presence.waiting is not None:
+        is_whole = await handover.arrive()
+        handover.on_refusal = presence.refuse
+    await presence.finish(is_whole=is_whole)
 
 
 def _read_request_id(scope: Scope) -> str | None:

@@ -19,7 +19,8 @@ import orjson
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.errors import HeadersTooLarge, InvalidValue, Overloaded, PublicError, RequestTimeout
+from gateway.api.handover import Handover
+from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 from gateway.ids import new_id
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ class WireLimits:
     """Times in seconds, sizes in bytes.
 
     `header_timeout_s` counts from connecting, or from a later request's first byte, to the end of its headers.
-    `body_idle_s` is how long the application waits for the body's next byte. When an answer is finished before its
-    request's body, at most `linger_bytes` of that body are read, for at most `linger_s`.
+    `body_idle_s` is how long the application waits for the body's next byte, `answer_idle_s` how long what was written
+    of an answer waits for its reader. When an answer is finished before its request's body, at most `linger_bytes` of
+    that body are read, for at most `linger_s`.
     """
 
     header_timeout_s: float = 10
@@ -55,6 +57,7 @@ class WireLimits:
     header_count: int = 100
     url_bytes: int = 8 * 1024
     body_idle_s: float = 30
+    answer_idle_s: float = 120
     linger_bytes: int = 1024 * 1024
     linger_s: float = 2
 
@@ -79,6 +82,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._head_timer: TimerHandle | None = None
         self._linger_timer: TimerHandle | None = None
+        self._reader_timer: TimerHandle | None = None
+        self._handover: Handover | None = None
         self._is_deaf = False
         self._unread = 0
         self._fruitless = 0
@@ -95,8 +100,11 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
+        self._forget_reader()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
+        if self._handover is not None:
+            self._handover.lose(exc)
         # uvicorn tells only the newest request of the hang-up, so one with another pipelined behind it would wait on.
         if self._running is not None:
             self._disconnect(self._running)
@@ -106,7 +114,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Cuts an unfinished upload: nothing was spent on it, and another replica can take the retry."""
         if self._is_uploading() and not self.cycle.response_started:
-            self._refuse(Overloaded("The gateway is shutting down; send the request again.", retry_after=1))
+            self._refuse(shutting_down())
         else:
             super().shutdown()
 
@@ -143,6 +151,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._phase = Phase.HEAD
         self._head_bytes = self._head_count = 0
+        if self._running is None:
+            # Who asks on has its answer.
+            self._handover = None
+            self._forget_reader()
         super().on_message_begin()
 
     @override
@@ -205,11 +217,40 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    # The time a reader may take
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    @override
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_reader()
+
+    def _watch_reader(self) -> None:
+        if self._reader_timer is None:
+            self._reader_timer = self.loop.call_later(self.limits.answer_idle_s, self._end_slow_reader)
+
+    def _forget_reader(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _end_slow_reader(self) -> None:
+        self._reader_timer = None
+        if self.transport.get_write_buffer_size():
+            log.info("cut an answer that was not read for %g s (from %s)", self.limits.answer_idle_s, self.client)
+            self.transport.abort()
+
     # The application's side
 
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        self._handover = Handover(self.transport, self.flow)
+        cycle.scope["state"]["handover"] = self._handover
 
         async def guarded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
             await app(scope, partial(self._receive, cycle, receive), partial(self._send, cycle, send))
@@ -240,6 +281,8 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         cycle, self._running = self._running, None
+        # What is left of it is flushed without anybody's waiting.
+        self._watch_reader()
         if cycle is not None and cycle.more_body and not self.transport.is_closing():
             self.server_state.total_requests += 1
             self._linger()

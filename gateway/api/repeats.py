@@ -1,4 +1,5 @@
-"""What a request's headers say of itself: how long its caller waits, whether it was asked before, what answer it takes.
+"""What a request's headers say of itself: how long its caller waits, whether it was asked before, what answer it takes,
+and who is told of its end.
 
 Read by the image routes. OpenAI's SDKs send the `x-stainless-*` headers by themselves.
 """
@@ -13,6 +14,9 @@ from fastapi import Request
 from gateway import errors
 from gateway.fingerprint import Repeat, digest_key, take_fingerprint
 from gateway.job import ImageJob
+from gateway.receivers import find_fault
+from gateway.services import Services
+from gateway.store.keyrecord import LONGEST_URL
 
 LONGEST_KEY = 255
 MOST_RETRIES = 1000
@@ -43,6 +47,20 @@ def read_preference(request: Request) -> tuple[Literal["answer", "task"], float 
     if waits:
         return "answer", waits[0]
     return ("task", None) if "respond-async" in wishes else ("answer", None)
+
+
+async def read_webhook(request: Request, services: Services) -> str | None:
+    """The address that the request has told of its end. Raises InvalidValue for one that would not be opened."""
+    given = request.headers.getlist("X-Gateway-Webhook")
+    if not given:
+        return None
+    if len(given) > 1:
+        raise errors.InvalidValue("X-Gateway-Webhook may be sent once; a task has one address for each request.")
+    if len(given[0]) > LONGEST_URL:
+        raise errors.InvalidValue(f"X-Gateway-Webhook must have at most {LONGEST_URL} characters.")
+    if fault := await find_fault(services.webhook_fetcher, given[0]):
+        raise errors.InvalidValue(f"X-Gateway-Webhook: {fault}.")
+    return given[0]
 
 
 def patience(request: Request, longest: float) -> float:

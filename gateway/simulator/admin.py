@@ -1,5 +1,7 @@
 """The test's own side: rules, book, log, reset. No key is asked for; these paths are meant for loopback."""
 
+from dataclasses import asdict
+
 import orjson
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -20,6 +22,7 @@ def routes(world: World) -> list[Route]:
         Route("/_faults/{rule_id}", desk.remove_rule, methods=["DELETE"]),
         Route("/_book", desk.list_book, methods=["GET"]),
         Route("/_log", desk.list_log, methods=["GET"]),
+        Route("/_callbacks", desk.list_callbacks, methods=["GET"]),
         Route("/_reset", desk.reset, methods=["POST"]),
         Route("/_health", desk.tell_health, methods=["GET"]),
     ]
@@ -54,6 +57,9 @@ class _Desk:
     async def list_book(self, request: Request) -> Response:
         self._world.refund_ended_tasks()
         return _json([purchase.show() for purchase in self._world.book.purchases()])
+
+    async def list_callbacks(self, request: Request) -> Response:
+        return _json([asdict(told) for told in self._world.told])
 
     async def list_log(self, request: Request) -> Response:
         return _json([seen.show() for seen in self._world.log.entries()])

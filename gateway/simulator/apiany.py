@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from gateway.simulator import faults
 from gateway.simulator.answers import Answer, Refusal, answer_json
-from gateway.simulator.callbacks import send_later
+from gateway.simulator.callbacks import call_back
 from gateway.simulator.exchange import Exchange, Handler, VendorEndpoint
 from gateway.simulator.fields import (
     Fields,
@@ -130,7 +130,7 @@ async def _generate(exchange: Exchange) -> Answer:
     order, struck = await _accept(exchange, order)
     task = begin_task(exchange, order, struck)
     if callback is not None:
-        send_later(exchange.world, task, callback)
+        await call_back(exchange.world, task, callback, struck)
     await exchange.meet("after")
     early = struck.get(faults.TaskAnswer)
     return answer_json(show_submission(exchange, task, struck), status=early.status if early else 202)

@@ -1,26 +1,38 @@
-"""Tells a `callback_url` how a task ended: unsigned, up to three times, to this machine only."""
+"""Tells a `callback_url` how a task ended: unsigned, up to three times, to this machine only.
+
+A `callback` fault makes it come early, late, often, elsewhere, never, or with another body. What was sent is listed.
+"""
 
 import asyncio
 import ipaddress
-from urllib.parse import urlsplit
+import ssl
+from urllib.parse import SplitResult, urlsplit
 
-import httpx
-
+from gateway.simulator import faults
 from gateway.simulator.answers import answer_json
+from gateway.simulator.journal import Told
 from gateway.simulator.results import show_task
+from gateway.simulator.rules import Struck
 from gateway.simulator.tasks import Task
 from gateway.simulator.world import World
 
 _TRIES = 3
 _PAUSE_S = 0.2
 _TIMEOUT_S = 5.0
+_HUGE = 8 * 2**20
+_ORDINARY = faults.Callback(kind="callback")
 
 
-def send_later(world: World, task: Task, url: str) -> None:
-    """Call the URL when the task has ended; anything beyond loopback is never called."""
-    if task.ending is None or not is_loopback(url):
+async def call_back(world: World, task: Task, url: str, struck: Struck) -> None:
+    """Call the URL when the task has ended, or at once; anything beyond loopback is never called."""
+    fault = struck.get(faults.Callback) or _ORDINARY
+    if not is_loopback(url) or (task.ending is None and not fault.early):
         return
-    sending = asyncio.create_task(_send(world, task, url))
+    if fault.early:
+        # The vendor's own answer to the submission waits for it.
+        await _send(world, task, url, fault)
+        return
+    sending = asyncio.create_task(_send_later(world, task, url, fault))
     world.callbacks.add(sending)
     sending.add_done_callback(world.callbacks.discard)
 
@@ -34,17 +46,61 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-async def _send(world: World, task: Task, url: str) -> None:
+async def _send_later(world: World, task: Task, url: str, fault: faults.Callback) -> None:
     # A loop counts in whole milliseconds and may wake a little early, while the task still runs.
-    await asyncio.sleep(task.time_left() + 0.005)
-    body = b"".join(answer_json(await show_task(world, task, task.state())).pieces)
-    # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=False) as client:  # noqa: S501 - as above
+    await asyncio.sleep(task.time_left() + 0.005 + fault.delay)
+    await _send(world, task, url, fault)
+
+
+async def _send(world: World, task: Task, url: str, fault: faults.Callback) -> None:
+    body = await _write(world, task, fault)
+    if fault.forged:
+        url = url[:-1] + ("A" if url[-1] != "A" else "B")
+    for _ in range(fault.count):
         for attempt in range(_TRIES):
-            try:
-                answer = await client.post(url, content=body, headers={"content-type": "application/json"})
-            except (httpx.HTTPError, httpx.InvalidURL):
-                answer = None
-            if answer is not None and answer.is_success:
-                return
+            status = await _post(urlsplit(url), body)
+            world.told.append(Told(task.id, url, status))
+            if status is not None and (status < 300 or fault.forged):
+                break
             await asyncio.sleep(_PAUSE_S * 2**attempt)
+
+
+async def _write(world: World, task: Task, fault: faults.Callback) -> bytes:
+    match fault.body:
+        case "garbage":
+            return b'{"task_id": '
+        case "huge":
+            return b"x" * _HUGE
+        case "claims_success":
+            made = {"data": [{"url": f"{task.base_url}/files/made-up.png"}]}
+            return b"".join(answer_json({"task_id": task.id, "status": task.word("done"), "result": made}).pieces)
+        case _:
+            return b"".join(answer_json(await show_task(world, task, task.state())).pieces)
+
+
+async def _post(url: SplitResult, body: bytes) -> int | None:
+    """The status of the answer; None when there was none."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            return await _exchange(url, body)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+async def _exchange(url: SplitResult, body: bytes) -> int:
+    # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.scheme == "https" else None
+    if tls:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    port = url.port or (443 if tls else 80)
+    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=tls)
+    try:
+        path = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: {url.hostname}:{port}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        return int((await reader.readline()).split()[1])
+    finally:
+        writer.close()

@@ -228,6 +228,18 @@ class TaskAnswer(_Fault):
     status: Literal[200, 201, 202] = 200
 
 
+class Callback(_Fault):
+    """How the task's `callback_url` is called: so often (0: never), so late, or `early`, before the submission is
+    answered; `forged`: at an address that was not given; with another body than the task."""
+
+    kind: Literal["callback"]
+    count: int = Field(default=1, ge=0, le=10_000)
+    delay: Seconds = 0
+    early: bool = False
+    forged: bool = False
+    body: Literal["task", "claims_success", "garbage", "huge"] = "task"
+
+
 class DeadLink(_Fault):
     """A picture's link is dead."""
 
@@ -272,6 +284,7 @@ Fault = Annotated[
     | StatusWords
     | NoPollUrl
     | TaskAnswer
+    | Callback
     | DeadLink
     | Shape,
     Field(discriminator="kind"),

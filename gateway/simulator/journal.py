@@ -64,6 +64,16 @@ class Seen:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Told:
+    """One callback that was sent. `status` is None when nothing was answered."""
+
+    task_id: str
+    url: str
+    status: int | None
+    time: float = field(default_factory=time.time)
+
+
 class Book:
     """The paid submissions in the order in which they were accepted."""
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.simulator.faults import (
+    Callback,
     DeadLink,
     Fault,
     Moment,
@@ -27,7 +28,7 @@ Upstream = Literal["anyfast", "apiany", "openai"]
 Endpoint = Literal["generations", "edits", "tasks", "upload", "files", "models", "balance"]
 PAID: tuple[Endpoint, ...] = ("generations", "edits")
 
-_APIANY_ONLY = (TaskFailed, TaskExpired, TaskNever, StatusWords, NoPollUrl, TaskAnswer)
+_APIANY_ONLY = (TaskFailed, TaskExpired, TaskNever, StatusWords, NoPollUrl, TaskAnswer, Callback)
 
 F = TypeVar("F", bound=BaseModel)
 

@@ -1,12 +1,13 @@
 """Everything that changes while a simulator runs, in one object that the endpoints share."""
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
 
 from gateway.simulator.config import SimulatorConfig
 from gateway.simulator.drawing import Studio
-from gateway.simulator.journal import Book, Log, Purchase
+from gateway.simulator.journal import Book, Log, Purchase, Told
 from gateway.simulator.links import LinkTable
 from gateway.simulator.rules import FaultTable
 from gateway.simulator.tasks import TaskTable
@@ -24,6 +25,7 @@ class World:
     links: LinkTable
     studio: Studio
     callbacks: set[asyncio.Task[None]]
+    told: deque[Told]
     spent: Decimal = Decimal(0)
 
     @classmethod
@@ -37,6 +39,7 @@ class World:
             links=LinkTable(config.link_entries, config.upload_space),
             studio=Studio(config.drawing_threads),
             callbacks=set(),
+            told=deque(maxlen=config.log_entries),
         )
 
     def buy(self, purchase: Purchase) -> None:
@@ -71,6 +74,7 @@ class World:
         """Forget rules, book, log, tasks and files; pending callbacks are not sent."""
         for callback in self.callbacks:
             callback.cancel()
+        self.told.clear()
         self.faults.clear()
         self.book.clear()
         self.log.clear()

@@ -17,7 +17,7 @@ from gateway.store.client import StoreUnavailable
 Policy = Literal["presume", "release", "hold"]
 """What becomes of a call whose outcome nobody knows: charged and flagged, given back, or held for an operator."""
 
-Form = Literal["answer", "task"]
+Form = Literal["answer", "task", "join"]
 
 Closing = Literal["", "policy", "cancel", "collect"]
 """How a task is closed: as it is, after a refusal, only if nothing was sent, by an heir that brings what was made."""
@@ -75,17 +75,19 @@ class Verdict(StrEnum):
     FENCED = "fenced"
     """Another worker owns the task now."""
     CLOSED = "closed"
+    NOTHING = "nothing"
     UNKNOWN = "unknown"
-    """There is no such task or call."""
+    """There is no such task or call; or, NOTHING, none to join."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
     """A task that asks to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex.
 
-    `form` task: its caller is answered with the task. In µs: `patience` until the caller's own time-out, 0 where it is
-    not known; `orphans`, for which a request that is no retry finds a task that was left; `keep`, for which an end is
-    answered again. A price of None is unknown: it holds nothing, and is admitted only where nobody limits dollars.
+    `form` task: its caller is answered with the task; join: nothing new is admitted. In µs: `patience` until the
+    caller's own time-out, 0 where it is not known; `orphans`, for which a request that is no retry finds a task that
+    was left; `keep`, for which an end is answered again. A price of None is unknown: it holds nothing, and is admitted
+    only where nobody limits dollars.
     """
 
     task: str
@@ -332,9 +334,7 @@ def read_refusal(answer: list[str]) -> OverLimit | Unpriced:
 
 
 def read_settled(answer: list[str]) -> Settled | None:
-    if len(answer) != 3:
-        return None
-    return Settled(Verdict(answer[0]), int(answer[1]), int(answer[2]))
+    return Settled(Verdict(answer[0]), int(answer[1]), int(answer[2])) if len(answer) == 3 else None
 
 
 def read_change(answer: list[str]) -> Verdict:

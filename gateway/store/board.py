@@ -23,6 +23,9 @@ from gateway.store.tasks import TaskStore
 BLOCK_S = 5.0
 """Seconds that one blocking read waits for news."""
 
+GATHER_S = 0.02
+"""Seconds in which more news may come, to be read with those that came: each request brings two, to every process."""
+
 PAUSE_S = 0.5
 """Seconds before a reader that found Redis away asks again."""
 
@@ -45,6 +48,7 @@ class Board:
         self._url = url
         self._store = store
         self._places: dict[str, _Place] = {}
+        self._heeded: dict[str, asyncio.Event] = {}
 
     def post(self, record: TaskRecord) -> None:
         """A task that runs here has changed; without an end it runs on."""
@@ -63,6 +67,15 @@ class Board:
         finally:
             self._places[task_id].watchers.discard(event)
             self._tidy(task_id)
+
+    @contextmanager
+    def heed(self, call_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set by each callback for a paid call that is followed here."""
+        event = self._heeded[call_id] = asyncio.Event()
+        try:
+            yield event
+        finally:
+            del self._heeded[call_id]
 
     def is_watched(self, task_id: str) -> bool:
         """Whether anybody here waits for the task."""
@@ -88,24 +101,32 @@ class Board:
                     news = await cast(Any, client.xread({stream: last}, block=round(BLOCK_S * 1000), count=1000))
                     for entry, fields in news[0][1] if news else ():
                         last = entry
-                        self._wake(fields["task"])
+                        self._hear(fields)
+                    await asyncio.sleep(GATHER_S)
                 except (StoreUnavailable, RedisError) as error:
                     # Whatever it was, who waits here still looks from time to time.
                     _log.debug("the announcements are away", reason=str(error))
                     last = ""
-                    self._wake_all()
+                    self.wake_all()
                     await asyncio.sleep(PAUSE_S)
         finally:
             await client.aclose()
+
+    def wake_all(self) -> None:
+        """Have everybody who watches look again."""
+        for task_id in self._places:
+            self._wake(task_id)
+
+    def _hear(self, fields: dict[str, str]) -> None:
+        if "call" not in fields:
+            self._wake(fields["task"])
+        elif event := self._heeded.get(fields["call"]):
+            event.set()
 
     def _wake(self, task_id: str) -> None:
         place = self._places.get(task_id)
         for event in place.watchers if place else ():
             event.set()
-
-    def _wake_all(self) -> None:
-        for task_id in self._places:
-            self._wake(task_id)
 
     def _tidy(self, task_id: str) -> None:
         place = self._places[task_id]

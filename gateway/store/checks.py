@@ -43,7 +43,7 @@ async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
         # A Cluster's node answers before its Cluster does.
         await _wait_for(client, url, deadline, "GET", names.SIGNING_CHECK())
         await KeyStore(client, secrets.pepper).check_pepper()
-        await _knows_signing_key(client, url, secrets.signing_key)
+        await check_signing_key(client, url, secrets.signing_key)
     finally:
         await client.aclose()
 
@@ -88,8 +88,11 @@ async def _wait_for(client: StoreClient, url: str, deadline: float, *command: st
             return
 
 
-async def _knows_signing_key(client: StoreClient, url: str, signing_key: bytes) -> None:
-    """The first key becomes the store's own: replicas with different ones would refuse each other's links."""
+async def check_signing_key(client: StoreClient, url: str, signing_key: bytes) -> None:
+    """Raise StoreRefused unless this signing key is the store's; the first one becomes its own.
+
+    Replicas with different ones would refuse each other's links, and sign webhooks that no receiver believes.
+    """
     mine = hmac.new(signing_key, b"signing-check", "sha256").hexdigest()
     if await client.set(names.SIGNING_CHECK(), mine, nx=True):
         return

@@ -6,7 +6,6 @@ may have run.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -20,6 +19,7 @@ from typing_extensions import override
 
 from gateway.redisurl import read_redis_url
 from gateway.store.connections import StorePool, connection_options
+from gateway.store.deadline import deadline
 from gateway.store.pulse import Pulse
 
 DEADLINE_S = 1.2
@@ -62,7 +62,7 @@ class StorePipeline(Pipeline):
 
     @override
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        async with _translated(self.deadline_s, self.pulse):
+        async with translated(self.deadline_s, self.pulse):
             return await super().execute(raise_on_error)
 
 
@@ -74,7 +74,7 @@ class StoreClient(Redis):
 
     @override
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with _translated(self.deadline_s, self.pulse):
+        async with translated(self.deadline_s, self.pulse):
             return await super().execute_command(*args, **options)
 
     @override
@@ -94,9 +94,9 @@ def connect(
     With a `pulse` commands fail at once while Redis is silent.
     """
     common: dict[str, Any] = {
-        # Above the deadline, so that one clock decides; below it a lost reply would be reported by either of two.
-        "socket_timeout": None if deadline_s is None else deadline_s + 1,
-        "socket_connect_timeout": DEADLINE_S if deadline_s is None else deadline_s + 1,
+        # One clock decides, ours: redis-py's own counts what a busy loop left lying as Redis's silence.
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
         # redis-py's default re-sends a command whose reply was lost, ten times.
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
@@ -137,11 +137,12 @@ def is_away(error: Exception) -> bool:
 
 
 @asynccontextmanager
-async def _translated(deadline_s: float | None, pulse: Pulse | None) -> AsyncIterator[None]:
+async def translated(deadline_s: float | None, pulse: Pulse | None) -> AsyncIterator[None]:
+    """Bounds what is asked of Redis within it, and raises StoreUnavailable in place of redis-py's own errors."""
     if pulse is not None and pulse.is_lost:
         raise StoreSilent("Redis does not answer")
     try:
-        async with asyncio.timeout(deadline_s):
+        async with deadline(deadline_s):
             yield
     except (TimeoutError, redis.exceptions.TimeoutError) as error:
         if pulse is not None:

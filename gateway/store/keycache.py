@@ -6,6 +6,7 @@ closed by the ledger, not here. Holds digests and records, never a key, and neve
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class KeyCache:
         self._most = most
         self._now = now
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._asking: dict[str, tuple[float, asyncio.Task[KeyRecord | None]]] = {}
 
     async def lookup(self, secret: str) -> KeyRecord | None:
         """The record of a key that a caller sent, as it was at most a second ago. Raises StoreUnavailable."""
@@ -60,8 +62,10 @@ class KeyCache:
         now = self._now()
         if entry is not None and now - entry.tried < self._fresh_s:
             return entry.record
+        began, asking = self._ask(digest, now)
         try:
-            record = await self._keys.find(digest)
+            # Shielded: whoever leaves takes nobody else's answer along.
+            record = await asyncio.shield(asking)
         except StoreUnavailable:
             if entry is None or now - entry.read > self._stale_s:
                 raise
@@ -71,12 +75,28 @@ class KeyCache:
         if record is None:
             self._entries.pop(digest, None)
         else:
-            self._keep(digest, _Entry(record, now, now))
+            self._keep(digest, _Entry(record, began, began))
         return record
+
+    def _ask(self, digest: str, now: float) -> tuple[float, asyncio.Task[KeyRecord | None]]:
+        """One look-up, and when it began, however many ask for the same key meanwhile."""
+        if digest not in self._asking:
+            asking = asyncio.create_task(self._keys.find(digest))
+            self._asking[digest] = now, asking
+            asking.add_done_callback(lambda _: self._answered(digest, asking))
+        return self._asking[digest]
+
+    def _answered(self, digest: str, asked: asyncio.Task[KeyRecord | None]) -> None:
+        if digest in self._asking and self._asking[digest][1] is asked:
+            del self._asking[digest]
+        if not asked.cancelled():
+            # Heard, though everybody may have left.
+            asked.exception()
 
     def forget(self) -> None:
         """Ask Redis at each key's next request: after a change that is to count at once in this process."""
         self._entries.clear()
+        self._asking.clear()
 
     def _keep(self, digest: str, entry: _Entry) -> None:
         self._entries[digest] = entry

@@ -16,6 +16,9 @@ from gateway.sizes import MIN_PIXELS
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
+LONGEST_URL = 2048
+"""Characters of an address that is told of tasks."""
+
 _LABEL_BYTES = 128
 _METADATA_PAIRS = 16
 
@@ -43,12 +46,22 @@ def _utc(moment: datetime) -> datetime:
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).replace(microsecond=0)
 
 
+def _web_address(text: str) -> str:
+    """What can be no address at all; whether it may be told is the catalogue's and the network's to say."""
+    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"must be a web address of at most {LONGEST_URL} plain characters")
+    if not text.startswith(("https://", "http://")):
+        raise ValueError("must be a web address, such as https://app.example.com/hooks/images")
+    return text
+
+
 Label = Annotated[str, AfterValidator(_label)]
 Network = Annotated[str, AfterValidator(read_network)]
 Moment = Annotated[datetime, BeforeValidator(_written), AfterValidator(_utc)]
 Quality = Literal["low", "medium", "high"]
 Names = Annotated[tuple[Label, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]
 Networks = Annotated[tuple[Network, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=_METADATA_PAIRS),
@@ -76,6 +89,9 @@ class KeyChange(BaseModel):
     may_pin_upstream: StrictBool = Field(False, description="Whether it may choose the upstream by a header.")
     expires: Moment | None = Field(None, description="When it stops working; a time without a zone is UTC.")
     addresses: Networks | None = Field(None, description="Addresses or networks it may be used from; null: all.")
+    webhook: WebAddress | None = Field(
+        None, description="The address that is told of the end of its tasks; null: none but those its requests name."
+    )
     metadata: Metadata = Field(default_factory=dict, description="Up to 16 texts of the operator's own.")
 
     def changes(self) -> dict[str, Any]:
@@ -90,7 +106,10 @@ class NewKey(KeyChange):
 
 
 class KeyRecord(BaseModel):
-    """What is known of a key; `hint` is the key's beginning, for people, `rotated` when it got its present secret."""
+    """What is known of a key; `hint` is the key's beginning, for people, `rotated` when it got its present secret.
+
+    `webhook_secret` counts the secrets that signed its webhooks; the one before signs too until `webhook_overlap`.
+    """
 
     # A replica of an older version must read a record that a newer one wrote.
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -109,12 +128,20 @@ class KeyRecord(BaseModel):
     may_pin_upstream: bool = False
     expires: datetime | None = None
     addresses: tuple[str, ...] | None = None
+    webhook: str | None = None
+    webhook_secret: int = 1
+    webhook_overlap: datetime | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     rotated: datetime | None = None
     hint: str = ""
 
     def has_expired(self, now: datetime) -> bool:
         return self.expires is not None and self.expires <= now
+
+    def webhook_secrets(self, now: datetime) -> tuple[int, ...]:
+        """The numbers of the secrets that sign its webhooks, the present one first."""
+        is_former = self.webhook_overlap is not None and now < self.webhook_overlap
+        return (self.webhook_secret, self.webhook_secret - 1) if is_former else (self.webhook_secret,)
 
     def to_hash(self) -> dict[str, str]:
         """The record as a Redis hash: each field by itself, as JSON, so that one can change without the others."""

@@ -10,7 +10,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Awaitable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from gateway.ids import new_id
@@ -175,12 +175,7 @@ class KeyStore:
         values = change.changes()
         if not values:
             return await self.show(key_id)
-        record = await self.show(key_id)
-        changed = record.model_copy(update=values).to_hash()
-        pairs = _pairs({field: changed[field] for field in values})
-        if not await _reply(self._redis.eval(_CHANGE, 1, names.KEY_INDEX(), key_id, names.KEY(""), *pairs)):
-            raise KeyNotFound(key_id)
-        return await self.show(key_id)
+        return await self._set(await self.show(key_id), values)
 
     async def change(self, key_id: str, **values: Any) -> KeyRecord:
         """`apply` in one breath; `values` are fields of KeyChange. Raises KeyNotFound, pydantic's ValidationError."""
@@ -201,11 +196,25 @@ class KeyStore:
             raise KeyNotFound(key_id)
         return await self.show(key_id), secret
 
+    async def rotate_webhook(self, key_id: str, grace_s: int = DAY_S) -> KeyRecord:
+        """A new secret for the key's webhooks; the old one signs too for `grace_s` more seconds. Raises KeyNotFound."""
+        record = await self.show(key_id)
+        until = datetime.now(UTC) + timedelta(seconds=grace_s)
+        values = {"webhook_secret": record.webhook_secret + 1, "webhook_overlap": until if grace_s else None}
+        return await self._set(record, values)
+
     async def delete(self, key_id: str) -> None:
         """Forget a key and its former secrets for ever. Raises KeyNotFound."""
         stems = (names.KEY(""), names.FORMER_KEY(""))
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
             raise KeyNotFound(key_id)
+
+    async def _set(self, record: KeyRecord, values: Mapping[str, Any]) -> KeyRecord:
+        changed = record.model_copy(update=values).to_hash()
+        pairs = _pairs({field: changed[field] for field in values})
+        if not await _reply(self._redis.eval(_CHANGE, 1, names.KEY_INDEX(), record.id, names.KEY(""), *pairs)):
+            raise KeyNotFound(record.id)
+        return await self.show(record.id)
 
     async def _look(self, key_id: str) -> KeyRecord | None:
         digest = await _reply(self._redis.hget(names.KEY_INDEX(), key_id))

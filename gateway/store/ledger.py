@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from redis.exceptions import ResponseError
 
@@ -50,6 +51,9 @@ from gateway.store.scripts import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 from gateway.store.witness import NO_MEMORY, Witness
 
+Leaving = Literal["left", "handed", "unread"]
+"""How a wait ends: without the answer; with all of it; or, after that, with the news that nobody read it."""
+
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
 
@@ -80,7 +84,8 @@ class Ledger:
     async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
         """Join a task that makes the same, or admit a new one and hold its price in every limit, or in none.
 
-        The Verdict is MISMATCH, CLOSED or CONFLICT. Whoever joined or was admitted waits under the opening's task id.
+        The Verdict is MISMATCH, CLOSED, CONFLICT or, of a form `join`, NOTHING. Whoever joined or was admitted waits
+        under the opening's task id.
         """
         return read_opening(await self._run_now("open", *say_opening(opening), spends=True))
 
@@ -130,9 +135,9 @@ class Ledger:
         """
         return Verdict((await self._run("close", task, str(fence), how))[0])
 
-    async def leave(self, task: str, waiter: str, *, is_handed: bool) -> Verdict:
-        """End a request's wait for a task, without its answer or with all of it: DONE, GONE or UNKNOWN."""
-        return Verdict((await self._run("leave", task, waiter, "handed" if is_handed else "left"))[0])
+    async def leave(self, task: str, waiter: str, how: Leaving) -> Verdict:
+        """End a request's wait for a task: DONE, GONE or UNKNOWN."""
+        return Verdict((await self._run("leave", task, waiter, how))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | Verdict:
         """The new fence, when the owner's lease has ended and nobody was faster; else LIVING, FENCED, UNKNOWN."""

@@ -52,7 +52,28 @@ TASKS_OF = Name(
     "tasks-of", "sorted set", "a day after the key's last task", "store.tasks", "task ids of one key, by their opening"
 )
 CHANGED = Name(
-    "changed", "stream", "the last 10,000", "store.tasks", "ids of tasks that got an image or ended, for who waits"
+    "changed",
+    "stream",
+    "the last 10,000",
+    "store.tasks",
+    "tasks that changed, and calls whose vendor called back",
+)
+
+WEBHOOK = Name(
+    "webhook",
+    "hash",
+    "until it was delivered, or a week after it was given up",
+    "store.deliveries",
+    "one delivery to a caller's address: task, key, address, tries, and what to send again",
+)
+WEBHOOKS = Name(
+    "webhooks", "sorted set", "while deliveries wait", "store.deliveries", "key id, by its next delivery, ms"
+)
+WEBHOOKS_OF = Name(
+    "webhooks-of", "sorted set", "while deliveries wait", "store.deliveries", "one key's deliveries, by their time, ms"
+)
+WEBHOOKS_LOST = Name(
+    "webhooks-lost", "sorted set", "a week each", "store.deliveries", "deliveries that were given up, by when, ms"
 )
 
 LIMITS = Name("limits", "hash", "until the last limit is taken away", "store.ledger", "one scope's limits, by name")
@@ -160,6 +181,10 @@ NAMES = (
     TASK,
     TASKS_OF,
     CHANGED,
+    WEBHOOK,
+    WEBHOOKS,
+    WEBHOOKS_OF,
+    WEBHOOKS_LOST,
     EPOCH,
     LIMITS,
     WINDOW,

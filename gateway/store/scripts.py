@@ -1,13 +1,13 @@
 """Lua scripts: read from `scripts/`, joined with what they share and with their owner's names in Redis.
 
-Used by `store.ledger`, `store.history` and `store.batcher`. A script's text begins with its version, so that two
+Used by the stores whose steps are scripts, and by `store.batcher`. A script's text begins with its version, so that two
 releases side by side each run their own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -39,9 +39,9 @@ def read_sources(*inner: str) -> dict[str, str]:
     }
 
 
-def join_scripts(sources: Mapping[str, str], owner: str = LEDGER) -> dict[str, Script]:
-    """Scripts that are ready to be sent, by name."""
-    shared = f"{_list_names(owner)}\n{sources.get(SHARED, '')}"
+def join_scripts(sources: Mapping[str, str], *owners: str) -> dict[str, Script]:
+    """Scripts that are ready to be sent, by name. They know the names of these owners, or the ledger's."""
+    shared = f"{_list_names(owners or (LEDGER,))}\n{sources.get(SHARED, '')}"
     return {name: _join(name, shared, body) for name, body in sources.items() if name != SHARED}
 
 
@@ -51,6 +51,6 @@ def _join(name: str, shared: str, body: str) -> Script:
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def _list_names(owner: str) -> str:
-    pairs = (f"{name.stem.replace('-', '_')} = '{name()}'" for name in names.NAMES if name.owner == owner)
+def _list_names(owners: Collection[str]) -> str:
+    pairs = (f"{name.stem.replace('-', '_')} = '{name()}'" for name in names.NAMES if name.owner in owners)
     return f"local NAME = {{{', '.join(pairs)}}}"

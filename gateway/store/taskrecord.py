@@ -67,6 +67,15 @@ class Made(_Part):
         return f"{self.width}x{self.height}"
 
 
+class Hook(_Part):
+    """A caller's address that is told of a task's end. `id` is its message's, `base_url` is where links begin."""
+
+    id: str
+    key: str
+    url: str
+    base_url: str
+
+
 class End(_Part):
     """How a task ended. `spent` is µ$, None where a price was not known; `error` is a PublicError's facts.
 

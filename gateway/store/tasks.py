@@ -5,68 +5,81 @@ Written by `gateway.tasks`, read by whoever waits or asks. What was sent and wha
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from gateway.store import names
+from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient
-from gateway.store.taskrecord import End, Made, Promise, TaskRecord
+from gateway.store.deliveries import ROOM
+from gateway.store.scripts import SHARED, join_scripts, read_sources
+from gateway.store.taskrecord import End, Hook, Made, Promise, TaskRecord
 
 TTL_S = 86_400 + 3600
 """Seconds that a record outlives its last change: a day, and the time in which an answer that began may end."""
 
+MOST_HOOKS = 10
+"""Addresses that are told of one task."""
+
 _STREAM = 10_000
 _LISTED = 10_000
+
+_OWN = read_sources("tasks")
+# A task's end queues what its caller's addresses are to be told, in the same step.
+_BOTH = {SHARED: f"{read_sources('webhooks')[SHARED]}\n{_OWN[SHARED]}"}
+SCRIPTS = join_scripts(_OWN | _BOTH, "store.tasks", "store.deliveries")
 
 
 class TaskStore:
     """The task records in one store. Every method may raise StoreUnavailable.
 
     A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
+    `told` is set when something was queued for callers' addresses, of which `room` may wait for one key.
     """
 
-    def __init__(self, redis: StoreClient, *, keeps_prompts: bool = False) -> None:
+    def __init__(self, redis: StoreClient, batcher: Batcher, *, keeps_prompts: bool = False, room: int = ROOM) -> None:
         self._redis = redis
+        self._batcher = batcher
+        self._room = str(room)
+        self.told = asyncio.Event()
         self._hidden = set() if keeps_prompts else {"revised_prompt"}
 
-    async def open(self, record: TaskRecord) -> None:
-        """Promise a task. When it raises, nothing may be sent for it."""
-        name, own = names.TASK(record.id), names.TASKS_OF(record.promise.key)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
-            pipe.expire(name, TTL_S)
-            pipe.zadd(own, {record.id: time.time()})
-            pipe.zremrangebyscore(own, "-inf", time.time() - TTL_S)
-            pipe.zremrangebyrank(own, 0, -_LISTED - 1)
-            pipe.expire(own, TTL_S)
-            await pipe.execute()
+    async def open(self, record: TaskRecord, hook: Hook | None = None) -> None:
+        """Promise a task, and to tell its caller's address of its end. When it raises, nothing may be sent for it."""
+        promise = record.promise.model_dump_json(exclude_defaults=True)
+        words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
+        told = () if hook is None else self._name(hook)
+        await self._batcher.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *told)
 
     async def add(self, task_id: str, images: Sequence[Made]) -> None:
         """Write down images that are stored, and tell who waits."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            self._put(pipe, task_id, images)
-            self._announce(pipe, task_id)
-            await pipe.execute()
+        await self._batcher.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
+
+    async def subscribe(self, task_id: str, hook: Hook) -> bool:
+        """Tell one more address of a task's end, at once if it has ended; False if there are too many already."""
+        answer = await self._batcher.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._name(hook))
+        if answer[0] == "done" and answer[1] != "0":
+            self.told.set()
+        return answer[0] == "done"
 
     async def end(self, record: TaskRecord) -> TaskRecord:
         """Write down how a task ended, and tell who waits; answers the task as it stands then.
 
-        The first end stands, and a guess only until somebody knows.
+        The first end stands, and a guess only until somebody knows. What its caller's addresses are to be told is
+        queued in the same step.
         """
         if record.end is None:
             raise ValueError("a task that has no end yet")
-        name = names.TASK(record.id)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            # A task whose worker died before its promise was written is known by its end all the same.
-            pipe.hsetnx(name, "promise", record.promise.model_dump_json(exclude_defaults=True))
-            field = "guess" if record.end.is_guess else "end"
-            pipe.hsetnx(name, field, record.end.model_dump_json(exclude_defaults=True))
-            self._put(pipe, record.id, record.images)
-            pipe.hgetall(name)
-            self._announce(pipe, record.id)
-            answers = await pipe.execute()
-        return _read(record.id, answers[-2]) or record
+        promise = record.promise.model_dump_json(exclude_defaults=True)
+        ended = record.end.model_dump_json(exclude_defaults=True)
+        field = "guess" if record.end.is_guess else "end"
+        words = (promise, field, ended, self._room, *self._say(record.images))
+        _, queued, *stands = await self._batcher.run(SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words)
+        if queued != "0":
+            self.told.set()
+        return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
 
     async def find_unended(self, tasks: Sequence[str]) -> set[str]:
         """Those of these tasks whose end was not written down."""
@@ -100,15 +113,19 @@ class TaskStore:
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
 
-    def _put(self, pipe: Any, task_id: str, images: Sequence[Made]) -> None:
-        name = names.TASK(task_id)
-        for made in images:
-            # Whoever brought a picture first may have handed it out.
-            pipe.hsetnx(name, f"image:{made.slot}", made.model_dump_json(exclude_defaults=True, exclude=self._hidden))
-        pipe.expire(name, TTL_S)
+    async def hint(self, call_id: str) -> None:
+        """Tell whoever follows a paid call that its vendor called back."""
+        await cast(Any, self._redis.xadd(names.CHANGED(), {"call": call_id}, maxlen=_STREAM, approximate=True))
 
-    def _announce(self, pipe: Any, task_id: str) -> None:
-        pipe.xadd(names.CHANGED(), {"task": task_id}, maxlen=_STREAM, approximate=True)
+    def _name(self, hook: Hook) -> tuple[str, ...]:
+        """An address as the scripts take it."""
+        return hook.model_dump_json(), str(MOST_HOOKS), self._room
+
+    def _say(self, images: Sequence[Made]) -> Iterator[str]:
+        """Images as the scripts take them: slot, text."""
+        for made in images:
+            yield str(made.slot)
+            yield made.model_dump_json(exclude_defaults=True, exclude=self._hidden)
 
 
 def _read(task_id: str, row: dict[str, str]) -> TaskRecord | None:

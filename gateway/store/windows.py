@@ -48,9 +48,17 @@ class Calendar:
 
     def __init__(self, zone: str = "UTC") -> None:
         self._zone = ZoneInfo(zone)
+        self._last: Windows | None = None
 
     def name_windows(self, at: int) -> Windows:
         """The windows of an instant in µs. Weeks are ISO 8601's: they begin on Monday."""
+        # Nearly every instant lies in the day of the one before.
+        last = self._last
+        if last is None or not last.day.start <= at < last.day.end:
+            last = self._last = self._name_windows(at)
+        return last
+
+    def _name_windows(self, at: int) -> Windows:
         # Whole seconds and the rest apart: a float of µs would round.
         seconds, rest = divmod(at, MICROSECONDS)
         today = (datetime.fromtimestamp(seconds, self._zone) + timedelta(microseconds=rest)).date()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 _SECRET = re.compile(r"(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|((?i:bearer)\s+)[^\s\"',]{6,}|\b(sk-[\w-]{2})[\w-]{10,}")
 
@@ -53,12 +54,9 @@ def logging_to(stream: TextIO = sys.stderr, level: str = "info") -> Iterator[Non
         root.handlers.clear()
 
 
-def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Cut keys and bearer tokens out of every text of an event."""
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = _SECRET.sub(lambda match: f"{match[1] or match[2] or match[3]}***", value)
-    return event
+def redact(_: Any, __: str, line: Any) -> str:
+    """Cut keys and bearer tokens out of a line, its exceptions included."""
+    return _SECRET.sub(lambda match: f"{match[1] or match[2] or match[3]}***", line)
 
 
 def _hold_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -78,12 +76,11 @@ def _shared() -> list[Any]:
 
 
 def _formatter(*, is_terminal: bool) -> logging.Formatter:
-    render: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
-        if is_terminal
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    )
+    # Without the values of variables: among them are prompts and keys.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    described = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+    render: list[Any] = [plain] if is_terminal else [described, structlog.processors.JSONRenderer()]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, *render],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, redact],
     )

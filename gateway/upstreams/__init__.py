@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.job import Ticket
+from gateway.upstreams import apiany
 from gateway.upstreams.anyfast import Anyfast
 from gateway.upstreams.apiany import Apiany
 from gateway.upstreams.base import Upstream
@@ -14,4 +19,7 @@ ADAPTERS: dict[str, type[Anyfast] | type[Apiany] | type[OpenAI]] = {
     "openai": OpenAI,
 }
 
-__all__ = ["ADAPTERS", "Line", "Upstream"]
+CALLED_BACK: Mapping[str, Callable[[Any], Ticket | None]] = {"apiany": apiany.read_ticket}
+"""The vendors that can be asked to call back, each with what finds the ticket in a callback's body."""
+
+__all__ = ["ADAPTERS", "CALLED_BACK", "Line", "Upstream"]

@@ -56,7 +56,7 @@ class Apiany:
         for url in urls:
             if isinstance(url, BaseException):
                 raise url
-        return Inputs(urls=tuple(url for url in urls if isinstance(url, str)))
+        return Inputs(urls=tuple(url for url in urls if isinstance(url, str)), takes_callback=True)
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
         if inputs.mask:
@@ -72,6 +72,8 @@ class Apiany:
             fields["n"] = call.n
         if inputs.urls:
             fields["input_images"] = list(inputs.urls)
+        if call.callback_url:
+            fields["callback_url"] = call.callback_url
         return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
 
     async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
@@ -100,12 +102,9 @@ class Apiany:
         return find_balance(reply.document)
 
     def _read_submission(self, reply: Reply) -> Answer | Ticket:
-        document = reply.document
-        given = document.get("task_id") if isinstance(document, dict) else None
-        # A number is a ticket too: the task is paid for, so it must not be lost over a type.
-        ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
-        if reply.is_ok and ticket_id and not find_images(document):
-            return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url")))
+        ticket = read_ticket(reply.document)
+        if reply.is_ok and ticket and not find_images(reply.document):
+            return ticket
         return read_answer(reply)
 
     async def _upload_twice(self, picture: Picture, spool: Spool) -> str:
@@ -137,6 +136,14 @@ class Apiany:
             _log.warning(
                 "unknown task status, read as still running", upstream=self._line.target.upstream, status=status
             )
+
+
+def read_ticket(document: Any) -> Ticket | None:
+    """The ticket that a submission's answer or a callback names."""
+    given = document.get("task_id") if isinstance(document, dict) else None
+    # A number is a ticket too: the task is paid for, so it must not be lost over a type.
+    ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
+    return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url"))) if ticket_id else None
 
 
 def _size_fields(size: Size | Shape | None) -> dict[str, str]:

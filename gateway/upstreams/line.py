@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -21,10 +22,11 @@ from gateway.jsonstream import BadJson, JsonReader, TooLarge
 from gateway.multipart import MultipartBody
 from gateway.outbound import (
     URL,
-    AsyncClient,
+    AsyncBaseTransport,
     ConnectError,
     ConnectTimeout,
     PoolTimeout,
+    Request,
     RequestError,
     Response,
     Timeout,
@@ -58,12 +60,12 @@ class Reply:
 class Line:
     """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them."""
 
-    def __init__(self, target: Target, paid: AsyncClient, pooled: AsyncClient, max_picture: int) -> None:
+    def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:
         self.target = target
         self._paid = paid
         self._pooled = pooled
         self._max_picture = max_picture
-        self._headers = {"authorization": f"Bearer {target.key}", "user-agent": "imagegate"}
+        self._headers = {"accept": "*/*", "authorization": f"Bearer {target.key}", "user-agent": "imagegate"}
 
     async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
         """The paid POST, once, over a fresh connection. Raises CallFailed with the phase that proves what was sent."""
@@ -79,14 +81,13 @@ class Line:
 
     async def _send(
         self,
-        client: AsyncClient,
+        transport: AsyncBaseTransport,
         method: str,
         path: str,
         body: dict[str, Any] | MultipartBody | None,
         spool: Spool,
         timeout: Timeout,
     ) -> Reply:
-        url = URL(self.target.config.base_url + path)
         headers = dict(self._headers)
         content: bytes | AsyncGenerator[bytes, None] | None = None
         if isinstance(body, MultipartBody):
@@ -95,9 +96,12 @@ class Line:
         elif body is not None:
             headers["content-type"] = "application/json"
             content = orjson.dumps(body)
-        request = client.build_request(method, url, headers=headers, content=content, timeout=timeout)
+        # Straight to the transport: httpx's client would add redirects, cookies and defaults, none of which is wanted
+        # here, for as much time as the sending takes.
+        url, limits = _read_url(self.target.config.base_url + path), {"timeout": timeout.as_dict()}
+        request = Request(method, url, headers=headers, content=content, extensions=limits)
         try:
-            response = await client.send(request, stream=True)
+            response = await transport.handle_async_request(request)
             try:
                 return await self._read(response, spool)
             finally:
@@ -130,6 +134,11 @@ async def _close(body: AsyncGenerator[bytes, None]) -> None:
     # While a piece is being read, the generator cannot be closed: then its writer is being cancelled, which closes it.
     with suppress(RuntimeError):
         await body.aclose()
+
+
+@lru_cache(maxsize=256)
+def _read_url(text: str) -> URL:
+    return URL(text)
 
 
 def parse_retry_after(text: str | None) -> float | None:

@@ -12,14 +12,12 @@ from gateway.ids import new_id
 from gateway.job import ImageJob
 from gateway.sizes import Size
 from gateway.store.answers import Admitted, Opening, Settled, Verdict
-from gateway.store.client import connect
 from gateway.store.ledger import Ledger
 from gateway.store.taskrecord import Made, Promise, TaskRecord
-from gateway.store.tasks import TaskStore
 from tests.api.test_joining import RETRY, pictures_of
 from tests.served import OFFICIAL, Gateway, Gateways, error_of
 from tests.stand_in import wait_until
-from tests.stored import with_ledger
+from tests.stored import open_tasks, with_ledger
 
 DEAD_IN_US = 300_000
 TIMES = {"timeouts": {"connect": 0.2, "call": 0.3}}
@@ -45,15 +43,13 @@ def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None) -> str:
             assert await ledger.mark_sent(task, call, (0,), 30_000, 1) is Verdict.HELD
         if made:
             assert isinstance(await ledger.post(task, call, 30_000, 1), Settled)
-        await ledger.leave(task, task, is_handed=False)
+        await ledger.leave(task, task, "left")
 
     async def promise() -> None:
-        redis = connect(heir.store_url)
-        store = TaskStore(redis)
-        await store.open(TaskRecord(id=task, promise=Promise(key=key, operation="generation", n=1, created=1)))
-        if made:
-            await store.add(task, [made])
-        await redis.aclose()
+        async with open_tasks(heir.store_url) as store:
+            await store.open(TaskRecord(id=task, promise=Promise(key=key, operation="generation", n=1, created=1)))
+            if made:
+                await store.add(task, [made])
 
     asyncio.run(promise())
     asyncio.run(with_ledger(heir.store_url, write))
@@ -100,8 +96,7 @@ def test_stored_picture_is_delivered(heir: Gateway) -> None:
 
 
 async def _read_made(gateway: Gateway, task: str) -> Made:
-    redis = connect(gateway.store_url)
-    found = await TaskStore(redis).read(task)
-    await redis.aclose()
+    async with open_tasks(gateway.store_url) as store:
+        found = await store.read(task)
     assert found is not None
     return found.images[0]

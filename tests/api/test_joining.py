@@ -133,6 +133,24 @@ def test_answered_request_is_never_joined(gateway: Gateway) -> None:
     assert len(gateway.simulator.book()) == 3
 
 
+def test_retry_joins_whatever_is_down(gateway: Gateway) -> None:
+    """With its upstream down a retry still gets the picture that was begun, also by its key; other work hears a 503."""
+    gateway.simulator.fault("latency", seconds=1.5, times=2)
+    forms = (RETRY, keyed("mine"))
+    assert [gateway.generate(headers=HURRIED | form).status_code for form in forms] == [504, 504]
+    gateway.simulator.fault("status", status=401)
+    for _ in range(2):
+        refused = gateway.generate(prompt="a dog")
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "upstream_unavailable")
+    for form in forms:
+        answer = gateway.generate(headers=RETRY | form)
+        assert answer.headers["x-gateway-joined"] == "1"
+        assert pictures_of(answer)
+    assert gateway.generate(headers=RETRY, prompt="a dog").status_code == 503
+    assert len(gateway.simulator.book()) == 2
+    assert gateway.spent().usd_posted == gateway.booked()
+
+
 def test_script_run_again_finds_its_picture(gateway: Gateway) -> None:
     """A client that hung up and asks again, though not as a retry, gets what it began; a third gets a new one."""
     gateway.simulator.fault("latency", seconds=0.4)
@@ -304,37 +322,3 @@ def test_unknown_outcome_is_told_again(gateway: Gateway) -> None:
 def test_strange_key_is_refused(gateway: Gateway, key: str) -> None:
     """An Idempotency-Key without a letter, or with too many, is a 400."""
     assert gateway.generate(headers=keyed(key)).status_code == 400
-
-
-def test_bad_upstream_is_never_paid_twice(gateways: Gateways) -> None:
-    """Forty calls by the SDK, with its retries, to an upstream that is slow, refuses and cuts: no duplicate."""
-    # Its breaker would soon spare it, and this test the point.
-    spared = {"calls": 100, "unknown": 100, "refusals": 100, "presumed_per_hour": None}
-    gateway = gateways.open(upstreams={"anyfast": {"timeouts": {"call": 2}, "health": spared}})
-    faults: list[dict[str, Any]] = [
-        {"kind": "latency", "seconds": 1.2},
-        {"kind": "reset", "when": "after"},
-        {"kind": "reset", "when": "before"},
-        {"kind": "truncate", "share": 0.5},
-        {"kind": "status", "status": 429, "retry_after": 1},
-        {"kind": "status", "status": 502, "html": True, "accepted": True},
-        {"kind": "status", "status": 503},
-    ]
-    for number in range(28):
-        gateway.simulator.fault(**faults[number % len(faults)], skip=number % 3)
-
-    def call(number: int) -> int:
-        with open_sdk(gateway, timeout=1) as sdk:
-            try:
-                sdk.images.generate(model=OFFICIAL, prompt=f"cat {number}", size=SMALLEST)
-            except openai.APIStatusError as error:
-                return error.status_code
-        return 200
-
-    with ThreadPoolExecutor(20) as threads:
-        ends = list(threads.map(call, range(40)))
-    assert set(ends) <= {200, 424, 429, 502, 503, 504}
-    assert ends.count(200) >= 20
-    gateway.settle()
-    bought = [purchase["prompt"] for purchase in gateway.simulator.book() if not purchase["refunded"]]
-    assert len(bought) == len(set(bought))

@@ -50,7 +50,7 @@ async def inside(gateway: Gateway) -> AsyncIterator[Callable[..., Any]]:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield send
         services = app.state.services
-        assert await tasks.drain(services, 5) == 0
+        assert await tasks.drain(services) == 0
         assert services.in_flight.used == 0
         assert services.memory.used == 0
         assert not [path for path in services.spool_folder.rglob("*") if path.is_file()]

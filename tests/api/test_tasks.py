@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import OFFICIAL, Gateway, Gateways, error_of, wait_until
+from tests.served import OFFICIAL, Gateway, Gateways, error_of, small, wait_until
 
 ASYNC = {"prefer": "respond-async"}
 
@@ -137,3 +137,65 @@ def test_unsent_task_is_canceled(gateways: Gateways) -> None:
     assert gateway.get(promise.headers["location"]).json() == canceled
     assert len(gateway.simulator.paid()) == 1
     assert gateway.spent().usd_held == 0
+
+
+STRANGE = ("task_x", "x" * 4000, "*", "{igw}", "%00", "..%2F..", "%F0%9F%90%B1", "%ff", "task_%0A", "1e9", "-1")
+
+
+@pytest.mark.parametrize("name", STRANGE, ids=lambda name: name[:12])
+def test_strange_ids_are_unknown(gateway: Gateway, name: str) -> None:
+    """Whatever stands for an id is a 404 in OpenAI's shape, and as the last of a page the end of the list."""
+    gateway.generate()
+    for method in ("GET", "DELETE"):
+        answer = gateway.request(method, f"/v1/tasks/{name}")
+        assert answer.status_code == 404
+        assert error_of(answer)["code"] in ("task_not_found", "unknown_url")
+    assert gateway.get(f"/v1/tasks?after={name}").json()["data"] == []
+
+
+def test_page_of_another_key_tells_nothing(gateway: Gateway) -> None:
+    """Another key's task as the place to go on from is the end of the list, as an unknown one is."""
+    mine = gateway.generate().headers["x-gateway-task"]
+    _, other = gateway.new_key()
+    stranger = {"authorization": f"Bearer {other}"}
+    gateway.generate(headers=stranger)
+    pages = [gateway.get("/v1/tasks", headers=stranger, params={"after": name}).json() for name in (mine, "task_x")]
+    assert pages == [{"object": "list", "data": [], "has_more": False}] * 2
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "101", "1e9", "9" * 400, "x", ""])
+def test_strange_page_sizes_are_refused(gateway: Gateway, limit: str) -> None:
+    """A page has 1 to 100 tasks."""
+    answer = gateway.get("/v1/tasks", params={"limit": limit})
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "limit")
+
+
+@pytest.mark.parametrize(
+    "preference",
+    ["wait=-1", "wait=1e9", "wait=9999999999", "wait=", "wait=x", "wait", "respond-sync", ";;,,=", "wait=999999", "é"],
+)
+def test_strange_preferences_change_nothing(gateway: Gateway, preference: str) -> None:
+    """A preference that cannot be understood is no preference, and one for a very long wait waits as long as usual."""
+    answer = gateway.post("/v1/images/generations", headers={"prefer": preference.encode()}, json=small())
+    assert answer.status_code == 200
+    assert answer.json()["data"][0]["b64_json"]
+
+
+def test_ended_task_is_not_canceled(gateway: Gateway) -> None:
+    """A task that has ended stays as it is, however often it is to be canceled."""
+    gateway.simulator.fault("policy", skip=1)
+    for prompt in ("a cat", "a dog"):
+        promise = gateway.generate(headers=ASYNC, prompt=prompt)
+        ended = poll(gateway, promise)
+        for _ in range(2):
+            assert gateway.request("DELETE", promise.headers["location"]).json() == ended
+    assert gateway.spent().usd_posted == gateway.booked()
+
+
+def test_rotated_key_keeps_its_tasks(gateway: Gateway) -> None:
+    """A key's tasks are its own under its new secret too."""
+    assert gateway.record is not None
+    task = gateway.generate().headers["x-gateway-task"]
+    renewed = {"authorization": f"Bearer {gateway.rotate_key(gateway.record.id)}"}
+    assert gateway.get(f"/v1/tasks/{task}", headers=renewed).json()["result"]["data"][0]["b64_json"]
+    assert [each["task_id"] for each in gateway.get("/v1/tasks", headers=renewed).json()["data"]] == [task]

@@ -52,3 +52,27 @@ def test_only_loopback_is_called():
     assert not is_loopback("http://10.0.0.1/")
     assert not is_loopback("http://example.com/")
     assert not is_loopback("http://127.0.0.1.example.com/")
+
+
+def told(hand):
+    return hand.client.get("/_callbacks").json()
+
+
+def test_faults_change_callbacks(hand):
+    """A callback may come early, often, elsewhere or never, and what was sent is listed."""
+    server, thread, bodies = _listen([200] * 3)
+    url = f"http://127.0.0.1:{server.getsockname()[1]}/told?token=AB"
+    hand.fault("callback", {"early": True, "body": "claims_success"})
+    early = hand.submit(callback_url=url).json()["task_id"]
+    assert [(body["task_id"], body["status"]) for body in bodies] == [(early, "succeeded")]
+    hand.fault("callback", {"count": 0})
+    hand.submit(callback_url=url)
+    hand.fault("callback", {"count": 2, "forged": True})
+    forged = hand.submit(callback_url=url).json()["task_id"]
+    thread.join(10)
+    server.close()
+    assert len(bodies) == 3
+    sent = [(one["task_id"], one["url"], one["status"]) for one in told(hand)]
+    assert sent == [(early, url, 200)] + [(forged, url[:-1] + "A", 200)] * len(sent[1:])
+    hand.client.post("/_reset")
+    assert told(hand) == []

@@ -38,6 +38,8 @@ class Task:
     waits_on: str = ""
     waits_until: int = 0
     left: int = 0
+    handed: str = ""
+    found_at: int = 0
     ended: int = 0
     is_policy: bool = False
     calls: dict[str, Call] = field(default_factory=dict)
@@ -81,16 +83,24 @@ class JoiningModel:
         self.claims: dict[tuple[str, str], list[tuple[int, str]]] = {}
         self.keyed: dict[tuple[str, str], str] = {}
 
-    def leave(self, now: int, task_id: str, waiter: str, is_handed: bool) -> str:
+    def leave(self, now: int, task_id: str, waiter: str, how: str) -> str:
         task = self.tasks[task_id]
         if task.folded:
             return "unknown"
+        claims = self.claims.get((task.opening.key, task.opening.fingerprint), [])
+        if how == "unread":
+            if task.handed != waiter:
+                return "gone"
+            task.handed, task.left = "", 0
+            claims.append((task.found_at, task_id))
+            claims.sort()
+            return "done"
         if task.waiter != waiter:
             return "gone"
         task.waiter, task.left = "", now
-        claims = self.claims.get((task.opening.key, task.opening.fingerprint), [])
-        if is_handed:
+        if how == "handed" and any(each[1] == task_id for each in claims):
             claims[:] = [each for each in claims if each[1] != task_id]
+            task.handed = waiter
         return "done"
 
     def be_found(self, now: int, asked: Opening) -> None:
@@ -98,6 +108,7 @@ class JoiningModel:
         if asked.idempotency:
             self.keyed[asked.key, asked.idempotency] = asked.task
         elif asked.form == "answer":
+            self.tasks[asked.task].found_at = now
             claims = self.claims.get((asked.key, asked.fingerprint), [])
             young = [each for each in claims if each[0] > now - asked.keep - DAY]
             self.claims[asked.key, asked.fingerprint] = [*young, (now, asked.task)]

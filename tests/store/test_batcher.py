@@ -112,3 +112,16 @@ def test_versions_have_their_own_digest() -> None:
     found = join_scripts({"lib": "", "one": "return 1", "two": "return 1"})
     assert found["one"].digest != found["two"].digest
     assert isinstance(found["one"], Script)
+
+
+async def test_busy_loop_is_not_silence(valkey: Valkey) -> None:
+    """A process that is too busy to read its answers for longer than Redis may take does not take Redis for silent."""
+    batcher = Batcher(valkey.url, deadline_s=0.3, pause_s=0.01)
+    await batcher.run(ECHO, "warm")
+    answers = [asyncio.create_task(batcher.run(ECHO, str(number))) for number in range(3)]
+    for _ in range(4):
+        await asyncio.sleep(0)
+        # The loop stands still, as it does while thousands of requests arrive at one instant.
+        time.sleep(0.4)
+    assert await asyncio.gather(*answers) == [["0"], ["1"], ["2"]]
+    await batcher.aclose()

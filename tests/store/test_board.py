@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.store.board import Board
-from gateway.store.client import StoreUnavailable, connect
+from gateway.store.client import StoreUnavailable
 from gateway.store.taskrecord import End, Made, Promise, TaskRecord
 from gateway.store.tasks import TaskStore
 from tests.conftest import Valkey
 from tests.store.ledgers import Store, make_id
+from tests.stored import open_tasks
 
 TASK = make_id("task", 1)
 RECORD = TaskRecord(id=TASK, promise=Promise(key="key", operation="generation", n=1, created=1))
@@ -33,9 +34,8 @@ MADE = Made(
 
 @pytest.fixture
 async def tasks(valkey: Valkey) -> AsyncIterator[TaskStore]:
-    redis = connect(valkey.url)
-    yield TaskStore(redis)
-    await redis.aclose()
+    async with open_tasks(valkey.url) as store:
+        yield store
 
 
 @pytest.fixture
@@ -97,8 +97,11 @@ async def test_listener_outlives_its_connection(board: Board, tasks: TaskStore, 
     await be_heard(board, tasks)
     store = Store(valkey.url)
     with board.watch(TASK) as event:
-        store.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await wait(event)
+        async with asyncio.timeout(5):
+            # Between two reads nothing is lost with the connection, and nobody need hear of it.
+            while not event.is_set():
+                store.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await asyncio.sleep(0)
     store.close()
     await be_heard(board, tasks)
 
@@ -132,11 +135,22 @@ async def test_guess_gives_way(tasks: TaskStore) -> None:
 @pytest.mark.parametrize("keeps_prompts", [False, True])
 async def test_revised_prompt_is_a_prompt(tasks: TaskStore, valkey: Valkey, keeps_prompts: bool) -> None:
     """What a vendor made of the prompt is kept only where prompts are."""
-    redis = connect(valkey.url)
-    store = TaskStore(redis, keeps_prompts=keeps_prompts)
-    await store.open(RECORD)
-    await store.add(TASK, [MADE])
+    async with open_tasks(valkey.url, keeps_prompts=keeps_prompts) as store:
+        await store.open(RECORD)
+        await store.add(TASK, [MADE])
     found = await tasks.read(TASK)
     assert found is not None
     assert found.images[0].revised_prompt == ("a cat" if keeps_prompts else None)
-    await redis.aclose()
+
+
+async def test_hint_reaches_its_call(board: Board, tasks: TaskStore) -> None:
+    """Whoever follows a paid call hears that its vendor called back, and nobody else does."""
+    await be_heard(board, tasks)
+    first, second = make_id("call", 1), make_id("call", 2)
+    with board.heed(first) as mine, board.heed(second) as other, board.watch(TASK) as watched:
+        await tasks.hint(first)
+        await wait(mine)
+        assert not other.is_set()
+        assert not watched.is_set()
+    await tasks.hint(first)
+    await be_heard(board, tasks)

@@ -12,9 +12,12 @@ from gateway.datafolder import Secrets
 from gateway.store.batcher import Batcher
 from gateway.store.checks import StoreRefused, check_store
 from gateway.store.client import StoreUnavailable, connect
+from gateway.store.deliveries import Deliveries
 from gateway.store.keys import KeyStore
 from gateway.store.ledger import Ledger, Verdict
 from gateway.store.names import TAG
+from gateway.store.taskrecord import End, Hook, Promise, TaskRecord
+from gateway.store.tasks import TaskStore
 from gateway.store.windows import Calendar
 from tests.store.fleets import Cluster, folder_for_servers
 from tests.store.ledgers import ZONE, make_id, make_opening
@@ -54,6 +57,15 @@ async def test_whole_life_is_in_one_slot(cluster: Cluster) -> None:
     assert await ledger.mark_sent(task, call, [0], 15, 1) == Verdict.HELD
     await ledger.post(task, call, 12, 1)
     assert await ledger.close(task, 1) == Verdict.CLOSED
+    ended = TaskRecord(id=task, promise=Promise(key=record.id, operation="generation", n=2, created=1))
+    tasks, hook = (
+        TaskStore(client, batcher),
+        Hook(id="msg_1", key=record.id, url="https://a.test/", base_url="https://b.test"),
+    )
+    await tasks.open(ended, hook)
+    await tasks.end(ended.with_end(End(status="succeeded", completed=2)))
+    found, _ = await Deliveries(batcher).claim(10, 10, ())
+    assert [one.id for one in found] == ["msg_1"]
     await client.aclose()
     await batcher.aclose()
     assert {key_slot(name.encode()) for name in owner.ask("KEYS", "*")} == {SLOT}

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.store.answers import Admitted, Joined, Opening, Scope, Settled, Verdict
 from gateway.store.ledger import Ledger
-from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, make_id, make_opening
+from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 KEY = "a" * 64
 OTHER_WORKER = make_id("worker", 2)
@@ -56,25 +56,25 @@ async def test_left_task_is_joined(ledger: Ledger, retry: int) -> None:
         await ledger.set_limit(make_id("change", len(limit)), Scope(), limit, 1)
     await ledger.set_limit(make_id("change", 1), Scope(), "usd_total", 10)
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     assert await ledger.open(asking(2, retry=retry)) == Joined(task, is_replay=False)
 
 
 async def test_one_claimant_at_a_time(ledger: Ledger) -> None:
     """A task that a retry has claimed is not claimed by a second one, until the first leaves too."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     assert await ledger.open(retrying(2)) == Joined(task, is_replay=False)
     assert isinstance(await ledger.open(retrying(3)), Admitted)
-    assert await ledger.leave(task, task, is_handed=False) is Verdict.GONE
-    assert await ledger.leave(task, make_id("task", 2), is_handed=False) is Verdict.DONE
+    assert await ledger.leave(task, task, "left") is Verdict.GONE
+    assert await ledger.leave(task, make_id("task", 2), "left") is Verdict.DONE
     assert await ledger.open(retrying(4)) == Joined(task, is_replay=False)
 
 
 async def test_claim_is_asked_again(ledger: Ledger) -> None:
     """A claim whose reply was lost is answered the same when it is asked again."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     for _ in range(2):
         assert await ledger.open(retrying(2)) == Joined(task, is_replay=False)
 
@@ -82,7 +82,7 @@ async def test_claim_is_asked_again(ledger: Ledger) -> None:
 async def test_unheard_claim_is_no_claim(ledger: Ledger) -> None:
     """A claimant that was told that Redis is away, and closed what it might have opened, does not block the next."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     assert isinstance(await ledger.open(retrying(2)), Joined)
     await ledger.close(make_id("task", 2), 1)
     assert await ledger.open(retrying(3)) == Joined(task, is_replay=False)
@@ -92,7 +92,7 @@ async def test_handed_over_is_nobodys(ledger: Ledger) -> None:
     """An answer that was handed over entirely is not given to another request."""
     task = await begin(ledger)
     await finish(ledger)
-    await ledger.leave(task, task, is_handed=True)
+    await ledger.leave(task, task, "handed")
     assert isinstance(await ledger.open(retrying(2)), Admitted)
 
 
@@ -101,7 +101,7 @@ async def test_dead_workers_waiter_is_gone(ledger: Ledger, clock: Clock) -> None
     await ledger.renew(make_id("worker", 1), 15 * SECOND)
     task = await begin(ledger)
     assert isinstance(await ledger.open(retrying(2, worker=OTHER_WORKER)), Admitted)
-    await ledger.leave(make_id("task", 2), make_id("task", 2), is_handed=True)
+    await ledger.leave(make_id("task", 2), make_id("task", 2), "handed")
     clock.now += 15 * SECOND
     assert await ledger.open(retrying(3, worker=OTHER_WORKER)) == Joined(task, is_replay=False)
 
@@ -128,7 +128,7 @@ async def test_own_timeout_passed(ledger: Ledger, clock: Clock, retry: int, join
 async def test_end_is_joined_where_something_came(ledger: Ledger, images: int, retry: int, joins: bool) -> None:
     """What succeeded is joined after its end; where nothing was accepted the request begins anew."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     await finish(ledger, images=images)
     assert isinstance(await ledger.open(asking(2, retry=retry)), Joined) == joins
 
@@ -137,7 +137,7 @@ async def test_end_is_joined_where_something_came(ledger: Ledger, images: int, r
 async def test_failure_is_a_retrys(ledger: Ledger, retry: int, joins: bool) -> None:
     """A task that failed after it was sent is joined, and its failure told, by a retry alone."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     await ledger.presume(task, make_id("call", 1), 1)
     await ledger.close(task, 1)
     assert isinstance(await ledger.open(asking(2, retry=retry)), Joined) == joins
@@ -147,7 +147,7 @@ async def test_failure_is_a_retrys(ledger: Ledger, retry: int, joins: bool) -> N
 async def test_orphans_are_found_for_a_while(ledger: Ledger, clock: Clock, after: int, retry: int, joins: bool) -> None:
     """A request that is no retry finds what was left for as long as the operator lets it; a retry finds it later."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     clock.now += ORPHANS - 1 + after
     assert isinstance(await ledger.open(asking(2, retry=retry)), Joined) == joins
 
@@ -156,7 +156,7 @@ async def test_old_end_is_not_joined(ledger: Ledger, clock: Clock) -> None:
     """An end is answered again for a day."""
     for number, more in ((1, {}), (2, {"idempotency": KEY})):
         task = await begin(ledger, number, **more)
-        await ledger.leave(task, task, is_handed=False)
+        await ledger.leave(task, task, "left")
         await finish(ledger, number)
     clock.now += DAY
     assert isinstance(await ledger.open(retrying(3)), Admitted)
@@ -167,15 +167,26 @@ async def test_old_end_is_not_joined(ledger: Ledger, clock: Clock) -> None:
 async def test_other_request_joins_nothing(ledger: Ledger, other: dict[str, str]) -> None:
     """Another request, another key's, or one with an Idempotency-Key never joins an unkeyed task."""
     task = await begin(ledger)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     assert isinstance(await ledger.open(retrying(2, **other)), Admitted)
 
 
 async def test_task_form_is_not_claimed(ledger: Ledger) -> None:
     """A request that was answered with its task is not claimed: it asks by the task's id."""
     task = await begin(ledger, form="task")
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+@pytest.mark.parametrize("more", [{}, {"idempotency": KEY}])
+async def test_joining_alone_opens_nothing(ledger: Ledger, store: Store, more: dict[str, Any]) -> None:
+    """A request that may only join finds what was left, and otherwise writes nothing."""
+    before = store.read()
+    assert await ledger.open(retrying(2, form="join", price=None, **more)) is Verdict.NOTHING
+    assert store.read() == before
+    task = await begin(ledger, **more)
+    await ledger.leave(task, task, "left")
+    assert await ledger.open(retrying(3, form="join", price=None, **more)) == Joined(task, is_replay=False)
 
 
 async def test_keyed_copies_join(ledger: Ledger, clock: Clock) -> None:
@@ -184,7 +195,7 @@ async def test_keyed_copies_join(ledger: Ledger, clock: Clock) -> None:
     for number in (2, 3):
         assert await ledger.open(asking(number, idempotency=KEY)) == Joined(task, is_replay=False)
     await finish(ledger)
-    await ledger.leave(task, task, is_handed=True)
+    await ledger.leave(task, task, "handed")
     clock.now += DAY - 1
     assert await ledger.open(asking(4, idempotency=KEY)) == Joined(task, is_replay=True)
 
@@ -192,7 +203,7 @@ async def test_keyed_copies_join(ledger: Ledger, clock: Clock) -> None:
 async def test_keyed_task_is_not_claimed(ledger: Ledger) -> None:
     """A retry without the key does not claim a keyed task."""
     task = await begin(ledger, idempotency=KEY)
-    await ledger.leave(task, task, is_handed=False)
+    await ledger.leave(task, task, "left")
     assert isinstance(await ledger.open(retrying(2)), Admitted)
 
 
@@ -221,3 +232,27 @@ async def test_only_unsent_is_canceled(ledger: Ledger) -> None:
     await ledger.open(asking(2, fingerprint="e" * 64))
     assert await ledger.close(make_id("task", 2), 1, "cancel") is Verdict.CLOSED
     assert (await ledger.look()).spent[0].images_held == 1
+
+
+async def test_unread_answer_is_a_retrys(ledger: Ledger) -> None:
+    """An answer that was handed over and never read is given to a retry, once; a new request is new work."""
+    task = await begin(ledger)
+    await finish(ledger)
+    await ledger.leave(task, task, "handed")
+    assert await ledger.leave(task, make_id("task", 9), "unread") is Verdict.GONE
+    assert await ledger.leave(task, task, "unread") is Verdict.DONE
+    assert await ledger.leave(task, task, "unread") is Verdict.GONE
+    assert isinstance(await ledger.open(asking(2)), Admitted)
+    assert await ledger.open(retrying(3)) == Joined(task, is_replay=False)
+    await ledger.leave(task, make_id("task", 3), "handed")
+    assert isinstance(await ledger.open(retrying(4)), Admitted)
+
+
+@pytest.mark.parametrize("more", [{"form": "task"}, {"idempotency": KEY}])
+async def test_unread_stays_hidden(ledger: Ledger, more: dict[str, Any]) -> None:
+    """A task that no request claims, since it is asked for by its id or its key, is not claimed for being unread."""
+    task = await begin(ledger, **more)
+    await finish(ledger)
+    await ledger.leave(task, task, "handed")
+    assert await ledger.leave(task, task, "unread") is Verdict.GONE
+    assert isinstance(await ledger.open(retrying(2)), Admitted)

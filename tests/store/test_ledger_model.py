@@ -33,6 +33,7 @@ from gateway.store.answers import (
 )
 from gateway.store.audit import Audit
 from gateway.store.client import connect
+from gateway.store.ledger import Leaving
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model
@@ -134,14 +135,18 @@ class Machine(Checked):
                 self._mark(opening.task, tuple(range(min(sent, images))), price, 1)
 
     @precondition(lambda self: self.model.tasks)
-    @rule(which=which, is_handed=st.booleans(), is_stranger=st.sampled_from([False, False, False, True]))
-    def leave(self, which: int, is_handed: bool, is_stranger: bool) -> None:
-        """Somebody who waited goes, with the answer or without."""
+    @rule(
+        which=which,
+        how=st.sampled_from(["left", "handed", "handed", "unread"]),
+        is_stranger=st.sampled_from([False, False, False, True]),
+    )
+    def leave(self, which: int, how: Leaving, is_stranger: bool) -> None:
+        """Somebody who waited goes, with the answer or without, or turns out not to have read it."""
         task = self._task(which)
-        name, waiter = task.opening.task, task.waiter
+        name, waiter = task.opening.task, task.handed if how == "unread" else task.waiter
         waiter = make_id("task", self._next()) if is_stranger or not waiter else waiter
-        expected = self.model.leave(self.clock.now, name, waiter, is_handed)
-        self._do(lambda: self.ledger.leave(name, waiter, is_handed=is_handed), (expected,))
+        expected = self.model.leave(self.clock.now, name, waiter, how)
+        self._do(lambda: self.ledger.leave(name, waiter, how), (expected,))
         # Who says it twice is gone already.
         self.last = None
 

@@ -11,6 +11,8 @@ import structlog
 from gateway.store.keys import make_secret
 from gateway.telemetry.logs import logging_to
 
+SECRET = make_secret()
+
 
 def lines_of(speak: Callable[[], None], level: str = "info") -> list[dict[str, object]]:
     stream = io.StringIO()
@@ -45,6 +47,30 @@ def test_exceptions_stay_on_one_line() -> None:
 
     (line,) = lines_of(fail)
     assert "ValueError" in json.dumps(line["exception"])
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["collected", "terminal"])
+def test_exceptions_tell_no_values(stream: io.StringIO) -> None:
+    """A traceback names lines and not what variables held; a key in its message is cut out."""
+
+    def fail(prompt: str) -> None:
+        try:
+            raise ValueError(f"no such key: {SECRET}")
+        except ValueError:
+            structlog.get_logger("x").exception("broke")
+
+    with logging_to(stream):
+        fail("a cat " + "in a hat")
+    assert "in fail" in stream.getvalue() or '"name": "fail"' in stream.getvalue()
+    assert "in a hat" not in stream.getvalue()
+    assert SECRET not in stream.getvalue()
 
 
 @pytest.mark.parametrize("secret", [make_secret(), "sk-proj-abcdefghijklmnopqrstuvwxyz"], ids=["ours", "theirs"])

@@ -1,10 +1,10 @@
 -- Joins a task that makes the same already, or admits a new one and holds its price in every limit, or in none.
 -- now, task, key, team or "", idempotency digest or "", fingerprint, retry count, µ$ an image or "", images, worker,
--- form (answer, task), µs until the caller's own time-out or 0, µs for which a task that was left is claimed, µs for which
+-- form (answer, task, join), µs until the caller's own time-out or 0, µs for which a task that was left is claimed, µs for which
 -- an end is answered again, memory (3), windows (9)
 -- -> new, fence, rates | joined, task | replay, task | mismatch | refused, limit, scope, ceiling, left, when it resets (µs) or "", now, rates
 --  | too_many, limit, scope, ceiling | unpriced, limit, scope | window_moved, now | lost, epoch, now | closed
---  | conflict
+--  | conflict | nothing, where the form is join and there is no task to join
 -- where of each rate: name, scope, limit, left, µs until it is full again
 
 local now = clock(ARGV[1])
@@ -17,7 +17,7 @@ local price = price_of(ARGV[8])
 local images = integer('images', ARGV[9], 1, MOST_IMAGES)
 local worker = id('worker', ARGV[10])
 local form = ARGV[11]
-if form ~= 'answer' and form ~= 'task' then invalid('form') end
+if form ~= 'answer' and form ~= 'task' and form ~= 'join' then invalid('form') end
 local patience = integer('patience', ARGV[12], 0, 7 * DAY_MS * 1000)
 local orphans = integer('orphans', ARGV[13], 0, DAY_MS * 1000)
 local keep = integer('keep', ARGV[14], 0, 7 * DAY_MS * 1000)
@@ -170,6 +170,7 @@ end
 local same
 if idempotency ~= '' then same = find_keyed() else same = claim() end
 if same then return same end
+if form == 'join' then return {'nothing'} end
 
 for _, span in ipairs(SPANS) do
   if now < windows[span].start or now >= windows[span].stop then return {'window_moved', digits(now)} end

@@ -1,0 +1,90 @@
+"""Many callers in one process, each with one request that it waits for: what came, and when.
+
+`python -m bench.callers` reads one `Crowd` as JSON on stdin and writes the answers as JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """`count` generations of `model`, arriving evenly over `over_s` seconds; each prompt is `mark` and a number."""
+
+    port: int
+    key: str
+    model: str
+    mark: str
+    count: int
+    over_s: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`status` 0: no whole answer. `ended` is the unix time of its last byte."""
+
+    prompt: str
+    status: int
+    ended: float
+
+
+def run(crowd: Crowd) -> list[Answer]:
+    """Send the crowd from a process of its own and wait for all answers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.callers"],
+        input=json.dumps(asdict(crowd)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [Answer(**one) for one in json.loads(done.stdout)]
+
+
+async def _ask(crowd: Crowd, number: int) -> Answer:
+    prompt = f"{crowd.mark} {number}"
+    await asyncio.sleep(crowd.over_s * number / crowd.count)
+    status = 0
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            status = await _exchange(crowd, prompt)
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+        sys.stderr.write(f"{prompt}: {error!r}\n")
+    return Answer(prompt, status, time.time())
+
+
+async def _exchange(crowd: Crowd, prompt: str) -> int:
+    fields = {"model": crowd.model, "prompt": prompt, "size": "1024x1024", "response_format": "url"}
+    body = json.dumps(fields).encode()
+    head = (
+        f"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1:{crowd.port}\r\nAuthorization: Bearer {crowd.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", crowd.port)
+    try:
+        writer.write(head.encode("ascii") + body)
+        start = await reader.readuntil(b"\r\n\r\n")
+        rest = await reader.read()
+    finally:
+        writer.close()
+    return int(start.split()[1]) if rest.endswith(b"}") else 0
+
+
+async def _ask_all(crowd: Crowd) -> list[Answer]:
+    return await asyncio.gather(*(_ask(crowd, number) for number in range(crowd.count)))
+
+
+def main() -> None:
+    crowd = Crowd(**json.load(sys.stdin))
+    json.dump([asdict(answer) for answer in asyncio.run(_ask_all(crowd))], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

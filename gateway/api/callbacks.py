@@ -1,0 +1,57 @@
+"""Where vendors tell that a task of theirs has ended: the address is the right to tell it, and telling is only a hint.
+
+Whoever follows the call asks the vendor at once, with our key; nothing that a callback's body claims is believed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from gateway import errors, hearing
+from gateway.api.dependencies import ServicesDep
+from gateway.auth import store_away
+from gateway.ids import BODY
+from gateway.store.client import StoreUnavailable
+
+router = APIRouter(tags=["callbacks"])
+
+_IDS = re.compile(rf"task_{BODY}/call_{BODY}")
+
+MOST_BYTES = 256 * 1024
+"""Of a callback's body. One that brings its pictures along is heard all the same, without being read."""
+
+
+@router.post("/callbacks/{kind}/{task_id}/{call_id}", summary="A vendor's hint that a paid call has ended")
+async def hear_callback(
+    kind: str, task_id: str, call_id: str, request: Request, services: ServicesDep, token: str = ""
+) -> Response:
+    """Raises UnknownRoute for every address that this gateway did not make, before anything of the body is read."""
+    callbacks = services.callbacks
+    is_known = callbacks is not None and callbacks.knows(kind, task_id, call_id, token)
+    if not is_known or not _IDS.fullmatch(f"{task_id}/{call_id}"):
+        raise errors.UnknownRoute("There is nothing at this address.")
+    document = await _read(request)
+    try:
+        await hearing.record(services, kind, task_id, call_id, document)
+    except StoreUnavailable as error:
+        # The vendor tries again later.
+        raise store_away(error) from error
+    return Response(status_code=200)
+
+
+async def _read(request: Request) -> Any:
+    """What the callback says; None when that is too long, or no JSON."""
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_BYTES:
+                return None
+        return orjson.loads(bytes(body))
+    except (ClientDisconnect, orjson.JSONDecodeError):
+        return None

@@ -1,0 +1,51 @@
+"""How an answer goes over to its client: whether all of it left, and whether the client then refused to read it.
+
+Made by `protocol` for each request, asked by `middleware`. Knows neither tasks nor money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+REFUSED_WITHIN_S = 5.0
+"""Seconds after the last byte in which a reset says that the answer was not read. Later ones come from proxies that end
+idle connections so."""
+
+
+@dataclass(slots=True, eq=False)
+class Handover:
+    """One answer's. `on_refusal` is called when its client resets the connection without having asked anything more.
+
+    A kernel resets a connection that is closed with bytes in it which nobody read; what was read is closed in peace.
+    """
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    on_refusal: Callable[[], None] | None = None
+    ended: float | None = None
+    _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def arrive(self) -> bool:
+        """Wait until the last byte that was written is with the kernel; False when the connection broke before."""
+        if not self.transport.is_closing():
+            # Paused as long as a single byte waits.
+            self.transport.set_write_buffer_limits(0)
+            await self.flow.drain()
+            self.ended = asyncio.get_running_loop().time()
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits()
+            return True
+        # One that is closing ends once all was sent, or as it breaks.
+        return await asyncio.shield(self._lost)
+
+    def lose(self, exc: Exception | None) -> None:
+        """The connection has ended, in peace if there is no `exc`."""
+        if not self._lost.done():
+            self._lost.set_result(exc is None)
+        is_fresh = self.ended is not None and asyncio.get_running_loop().time() - self.ended < REFUSED_WITHIN_S
+        if is_fresh and self.on_refusal is not None and isinstance(exc, ConnectionError):
+            self.on_refusal()

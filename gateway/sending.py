@@ -1,0 +1,63 @@
+"""What one paid call goes out with: where its vendor may call back, what finishes it elsewhere, and its bridge.
+
+Used by `dispatch`, which decides whether and where a call is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gateway import health
+from gateway.bridge import Bridge
+from gateway.health import Permit
+from gateway.hearing import hear
+from gateway.intake import make_note
+from gateway.job import Call, ImageJob, Inputs
+from gateway.quota import Reservation
+from gateway.rhythm import Rhythm
+from gateway.routing import Choice
+from gateway.services import Services
+from gateway.tally import UnderWay
+from gateway.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """One task's."""
+
+    services: Services
+    reservation: Reservation
+    job: ImageJob
+
+    def begin(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> UnderWay:
+        """A call as it is to be sent."""
+        callbacks = self.services.callbacks
+        if callbacks is not None and inputs.takes_callback:
+            address = callbacks.address(choice.target.config.kind, self.reservation.task, call.id)
+            call = replace(call, callback_url=address)
+        return UnderWay(choice, call, permit, make_note(self.job, choice, call))
+
+    @contextmanager
+    def reach(self, under_way: UnderWay) -> Iterator[Bridge]:
+        """The bridge for the call; callbacks for it are heard meanwhile."""
+        services, choice, call = self.services, under_way.choice, under_way.call
+        target = choice.target
+
+        def doubt(verdict: Verdict) -> None:
+            # The breaker must hear of it now, and those calls need the place that are answered.
+            services.door.finish(under_way.permit, health.report_failure(verdict, target))
+
+        with hear(services, target, call.id, is_called_back=call.callback_url is not None) as ear:
+            yield Bridge(
+                target,
+                services.upstreams[target.label],
+                services.fetcher,
+                Rhythm.of(services.health.latency(choice.fit, target), is_told=ear.trust.is_earned),
+                ear,
+                resting=partial(services.closing.resting, self.reservation.task, call.id),
+                keep=partial(self.reservation.keep, call, under_way.note),
+                doubt=doubt,
+            )

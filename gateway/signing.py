@@ -1,0 +1,30 @@
+"""Secrets and signatures of webhooks, by Standard Webhooks (standardwebhooks.com). Pure.
+
+Used by `webhooks` (sign) and by whoever shows an operator a key's secret. A secret is derived and so is stored nowhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+PREFIX = "whsec_"
+
+
+def make_secret(signing_key: bytes, key_id: str, number: int) -> str:
+    """The secret of a key's webhooks; `number` counts its rotations."""
+    message = f"imagegate webhook v1\n{key_id}\n{number}".encode()
+    return PREFIX + base64.b64encode(hmac.digest(signing_key, message, hashlib.sha256)).decode()
+
+
+def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature`: one signature by each secret, so that a receiver may know either."""
+    text = f"{message_id}.{timestamp}.".encode() + body
+    return " ".join(f"v1,{_sign(secret, text)}" for secret in secrets)
+
+
+def _sign(secret: str, text: bytes) -> str:
+    key = base64.b64decode(secret.removeprefix(PREFIX))
+    return base64.b64encode(hmac.digest(key, text, hashlib.sha256)).decode()

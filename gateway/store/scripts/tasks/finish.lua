@@ -1,0 +1,32 @@
+-- Writes down how a task ended, with all its images; the first end stands, and a guess until somebody knows. A task whose
+-- worker died before its promise was written is known by its end all the same.
+-- task, ttl s, changes that are told at most, promise, what is known (end, guess), end, how many messages may wait for one
+-- key, then pairs of a slot and its image -> done, how many messages were queued, and where another end or other images
+-- stand, the fields and values of the whole record
+
+local task, ttl = task_of(ARGV[1]), count_of('ttl', ARGV[2])
+local told = count_of('told', ARGV[3])
+local promise, known, ended = text_of('promise', ARGV[4]), ARGV[5], text_of('end', ARGV[6])
+if known ~= 'end' and known ~= 'guess' then invalid('known') end
+local room = integer('room', ARGV[7], 1)
+check_images(8)
+
+redis.call('HSETNX', record_of(task), 'promise', promise)
+redis.call('HSETNX', record_of(task), known, ended)
+put(task, ttl, told, 8)
+local answer = {'done', digits(tell(task, room, clock('')))}
+
+local mine, images, stands, is_mine = {}, 0, {}, true
+for index = 8, #ARGV, 2 do mine['image:' .. ARGV[index]] = ARGV[index + 1] end
+local facts = redis.call('HGETALL', record_of(task))
+for index = 1, #facts, 2 do
+  local field, value = facts[index], facts[index + 1]
+  stands[field] = value
+  if string.sub(field, 1, 6) == 'image:' then
+    is_mine = is_mine and mine[field] == value
+    images = images + 1
+  end
+end
+if is_mine and images == (#ARGV - 7) / 2 and (stands['end'] or stands.guess) == ended then return answer end
+for _, value in ipairs(facts) do answer[#answer + 1] = value end
+return answer

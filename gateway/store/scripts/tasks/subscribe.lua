@@ -1,0 +1,9 @@
+-- Adds an address to a task that another request began; of one that has ended it is told at once.
+-- task, ttl s, the hook as JSON, the most addresses of a task, how many may wait for one key -> done, how many were
+-- queued | full
+
+local task, ttl = task_of(ARGV[1]), count_of('ttl', ARGV[2])
+local queued = subscribe(task, ARGV[3], ARGV[4], ARGV[5])
+if not queued then return {'full'} end
+if redis.call('TTL', record_of(task)) < 0 then redis.call('EXPIRE', record_of(task), ttl) end
+return {'done', digits(queued)}

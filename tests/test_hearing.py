@@ -1,0 +1,28 @@
+"""What is heard of a call through callbacks."""
+
+from __future__ import annotations
+
+from gateway.hearing import Ear
+from gateway.job import Ticket
+
+
+async def test_early_callback_is_kept() -> None:
+    """What comes before anybody waits for it is heard by who waits next, once."""
+    ear = Ear()
+    ear.told.set()
+    assert await ear.wait(5)
+    assert not await ear.wait(0)
+
+
+async def test_named_ticket_is_found() -> None:
+    """A ticket is looked for at each callback, until one has named it or the time is up."""
+    looks: list[Ticket | None] = [None, Ticket("t1", "/v1/tasks/t1")]
+
+    async def look() -> Ticket | None:
+        return looks.pop(0)
+
+    ear = Ear(look=look)
+    ear.told.set()
+    assert await ear.hear_ticket(5) == Ticket("t1", "/v1/tasks/t1")
+    assert not looks
+    assert await Ear().hear_ticket(0.01) is None
