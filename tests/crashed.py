@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from gateway.money import parse_usd
-from gateway.store.answers import Hold
 from gateway.store.audit import DEADLINE_S, Audit, Report
 from gateway.store.batcher import Batcher
 from gateway.store.client import connect
@@ -25,7 +24,7 @@ from tests.crashing import Crasher, Crashes
 from tests.plain_pictures import mask, png
 from tests.served import EDITS, ENV, GENERATIONS, OFFICIAL, SMALLEST, TASKS, TIMEOUTS, VARIANT, catalogue_of
 from tests.stand_in import Simulator, wait_until
-from tests.store.ledgers import Store
+from tests.store.ledgers import SECOND, Store
 from tests.stored import read_records, with_keys, with_ledger
 
 if TYPE_CHECKING:
@@ -144,10 +143,18 @@ class Stage:
         return found
 
     def is_inherited(self, key: str) -> bool:
-        """Whether no task of the key is a dead worker's any more."""
-        holds: list[Hold] = self.ask_ledger(lambda ledger: ledger.orphans())
-        mine: list[Hold] = self.ask_ledger(lambda ledger: ledger.holds())
-        return all(hold.key != key for hold in holds) and all(hold.key != key or hold.fence > 1 for hold in mine)
+        """Whether whoever began and whoever waited for the key's tasks is known to be dead, and all has an heir."""
+        store = Store(self.store_url)
+        try:
+            now = int(store.command("TIME")[0]) * SECOND
+            for name in store.command("KEYS", "{igw}:hold:*"):
+                hold = store.fields(name)
+                ends = float(store.command("ZSCORE", "{igw}:leases", hold.get("waits_on", "")) or 0)
+                if hold["key"] == key and (ends > now or (hold["state"] == "open" and hold["fence"] == "1")):
+                    return False
+        finally:
+            store.close()
+        return True
 
     def ask_ledger(self, work: Callable[[Any], Any]) -> Any:
         return asyncio.run(with_ledger(self.store_url, work))

@@ -211,8 +211,11 @@ class Crasher:
 
     @property
     def is_gone(self) -> bool:
+        """Whether it has let go of all it held: its first thread may be dead before the others."""
+        folder = Path(f"/proc/{self.pid}")
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+            is_dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+            return is_dead and len(list((folder / "task").iterdir())) <= 1
         except OSError:
             return True
 

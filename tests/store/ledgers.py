@@ -142,6 +142,10 @@ class Store:
     def command(self, *words: str) -> Any:
         return self._redis.execute_command(*words)
 
+    def fields(self, name: str) -> dict[str, str]:
+        """One hash."""
+        return cast(dict[str, str], self._redis.hgetall(name))
+
     def read(self) -> dict[str, Any]:
         """Every key with its content; a stream as its entries' fields, since their ids tell only the real time."""
         names = sorted(cast(list[str], self._redis.keys("*")))
