@@ -11,8 +11,10 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 import uvloop
@@ -160,3 +162,13 @@ class FaultServer:
         with contextlib.suppress(OSError), sock:
             await self._script(Connection(sock, self))
         self.gone.release()
+
+
+def open_connections(url: str) -> int:
+    """Connections to a server that are still somebody's: established, or closed by the other end alone.
+
+    The kernel's table and not a count of descriptors, which other tests' servers in this process change meanwhile.
+    """
+    port = f":{urlsplit(url).port:04X}"
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(port) and row[3] in ("01", "08") for row in rows)

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import outbound
 from gateway.transport import AiohttpTransport, was_sent
-from tests.faultserver import LARGE, SMALL, Connection, FaultServer, Script, on_both_loops, run_on
+from tests.faultserver import LARGE, SMALL, Connection, FaultServer, Script, on_both_loops, open_connections, run_on
 from tests.transporting import open_client
 
 BRIEF = outbound.Timeout(0.25)
@@ -303,16 +303,6 @@ class Meter:
             before = self.taken
             for _ in range(1000):
                 await asyncio.sleep(0)
-
-
-def open_connections(url: str) -> int:
-    """Connections to a server that are still somebody's: established, or closed by the other end alone.
-
-    The kernel's table and not a count of descriptors, which other tests' servers in this process change meanwhile.
-    """
-    port = f":{outbound.URL(url).port:04X}"
-    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(port) and row[3] in ("01", "08") for row in rows)
 
 
 @on_both_loops
