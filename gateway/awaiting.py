@@ -7,6 +7,7 @@ claim the task. Never ends the work.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -133,11 +134,20 @@ class Waiting:
 
 @dataclass(slots=True)
 class Presence:
-    """Whether a request's caller is still there, and for what it waits, once it does."""
+    """Whether a request's caller is still there, and for what it waits, once it does.
+
+    `began` is in the loop's time, and so is `patient_until`: an answer after it may have come too late.
+    """
 
     gone: asyncio.Future[None] = field(default_factory=_never)
     waiting: Waiting | None = None
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    patient_until: float = math.inf
     _refusing: asyncio.Task[None] | None = None
+
+    @property
+    def is_late(self) -> bool:
+        return asyncio.get_running_loop().time() > self.patient_until
 
     def refuse(self) -> None:
         """The caller did not read the answer that was handed to its socket."""

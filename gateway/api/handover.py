@@ -20,13 +20,15 @@ idle connections so."""
 class Handover:
     """One answer's. `on_refusal` is called when its client resets the connection without having asked anything more.
 
-    A kernel resets a connection that is closed with bytes in it which nobody read; what was read is closed in peace.
+    A kernel resets a connection that is closed with bytes in it which nobody read; what was read is closed in peace. So
+    is what an event loop had taken in when the caller gave up: `is_late`, for an answer that came about then.
     """
 
     transport: asyncio.Transport
     flow: FlowControl
     on_refusal: Callable[[], None] | None = None
     ended: float | None = None
+    is_late: bool = False
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     async def arrive(self) -> bool:
@@ -47,5 +49,6 @@ class Handover:
         if not self._lost.done():
             self._lost.set_result(exc is None)
         is_fresh = self.ended is not None and asyncio.get_running_loop().time() - self.ended < REFUSED_WITHIN_S
-        if is_fresh and self.on_refusal is not None and isinstance(exc, ConnectionError):
+        is_refusal = isinstance(exc, ConnectionError) or (exc is None and self.is_late)
+        if is_fresh and self.on_refusal is not None and is_refusal:
             self.on_refusal()

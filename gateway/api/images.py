@@ -149,6 +149,8 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
         answer_within=repeats.patience(request, document.limits.answer_within),
         keep_alive=repeats.keep_alive(request, document.limits.keep_alive),
     )
+    if repeats.sdk_timeout(request) is not None:
+        presence.patient_until = presence.began + answer.answer_within
     # A stream tells of itself from the first second.
     prefer, seconds = ("answer", None) if params.stream else repeats.read_preference(request)
     if seconds is not None:

@@ -68,10 +68,14 @@ class Edge:
 
 async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bool) -> None:
     """End a request's wait by what became of its answer."""
+    is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:
         is_whole = await handover.arrive()
-        handover.on_refusal = presence.refuse
+        handover.is_late, handover.on_refusal = presence.is_late, presence.refuse
+        is_refused = is_whole and handover.is_late and handover.transport.is_closing()
     await presence.finish(is_whole=is_whole)
+    if is_refused:
+        presence.refuse()
 
 
 def _read_request_id(scope: Scope) -> str | None:

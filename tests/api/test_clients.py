@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -182,6 +183,28 @@ def test_refused_answer_is_a_retrys(gateway: Gateway, headers: dict[str, str], j
     answer = gateway.generate(headers=headers)
     assert pictures_of(answer)
     assert ("x-gateway-joined" in answer.headers) == joins
+    assert len(gateway.simulator.book()) == 2 - joins
+
+
+@pytest.mark.parametrize(("timeout", "joins"), [("0.001", True), ("60", False)], ids=["late", "in time"])
+def test_late_answer_is_a_retrys(gateway: Gateway, timeout: str, joins: bool) -> None:
+    """An answer that came when its caller had given up, which closes in peace, is a retry's; one in time is not."""
+    with connect(gateway) as wire:
+        ask(wire, gateway)
+        wait_until(lambda: is_handed(gateway), "the answer")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    wait_until(lambda: not is_handed(gateway), "the reset's notice")
+    with gateway.client.stream(
+        "POST", GENERATIONS, json=small(), headers={**gateway.auth, **RETRY, "x-stainless-read-timeout": timeout}
+    ) as answer:
+        assert "x-gateway-joined" in answer.headers
+        answer.read()
+    gateway.client.close()
+    gateway.client = httpx.Client(base_url=gateway.url, timeout=20, trust_env=False)
+    if joins:
+        wait_until(lambda: not is_handed(gateway), "the notice of its going")
+    again = gateway.generate(headers=RETRY)
+    assert ("x-gateway-joined" in again.headers) == joins
     assert len(gateway.simulator.book()) == 2 - joins
 
 
