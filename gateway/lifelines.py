@@ -44,6 +44,10 @@ class Lifelines:
         """The workers that were tied here, are gone, and were not forgotten."""
         return [name for name in self._list_others() if self._is_free(self._folder / name)]
 
+    def find_living(self) -> list[str]:
+        """The other workers that are tied here and are not gone."""
+        return [name for name in self._list_others() if not self._is_free(self._folder / name)]
+
     def forget(self, workers: Iterable[str]) -> None:
         """Their leases are ended."""
         for worker in workers:

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import errors, narrowing, quota, quoting, recording, routing, shaping, tasks
+from gateway import doubting, errors, narrowing, quota, quoting, recording, routing, shaping, tasks
 from gateway.auth import Caller
 from gateway.awaiting import Presence, Waiting
 from gateway.dispatch import Delivery, Outcome
@@ -59,6 +59,8 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 
     Owns `asked.spool` from the moment a task is open.
     """
+    until = asyncio.get_running_loop().time() + asked.form.answer_within
+    await doubting.wait_out(services, caller, asked.repeat, asked.presence.gone, asked.form.answer_within)
     while True:
         # Of thousands that arrive at one instant the first are under way before the last are looked at.
         async with services.openings:
@@ -69,7 +71,7 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
             return await shaping.shape_promise(waiting, asked.form)
         if asked.form.stream:
             return await shaping.shape_stream(waiting, asked.form)
-        ending = await tasks.wait_for(waiting, asked.form.answer_within)
+        ending = await tasks.wait_for(waiting, until - asyncio.get_running_loop().time())
         if not _is_unstarted(waiting, ending):
             return await answer(waiting, ending, asked)
 

@@ -7,7 +7,6 @@ take now waits in the backlog.
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -171,8 +170,6 @@ async def reserve(
     earlier request may have begun what could not be begun now. Raises that refusal, IdempotencyMismatch, RateLimited,
     InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
     """
-    if repeat.retry:
-        await _bury(services)
     while True:
         opening = _opening(services, caller, job, task, plan, repeat)
         price = opening.price
@@ -223,13 +220,6 @@ async def look_at_rates(services: Services, caller: Caller) -> dict[str, str]:
     except StoreUnavailable:
         return {}
     return allowance.rate_headers(allowance.rates_of(standings))
-
-
-async def _bury(services: Services) -> None:
-    """A retry may be of a request whose worker died a moment ago, and faster than the bookkeeping's next step."""
-    if dead := services.lifelines.find_dead():
-        with suppress(StoreUnavailable):
-            await services.ledger.retire(dead)
 
 
 def _keep_priced(plan: Plan, answer: Unpriced) -> Plan:

@@ -86,7 +86,8 @@ def play(stage: Stage, heir: Crasher, row: Row, name: str, *, is_replica: bool =
     prompt = f"{name}: {row}"
     record, secret = stage.new_key()
     fault_key = name if row.fault else ""
-    # Its death is proven by the folder that it shares with its heir; a replica's is known by its lease.
+    # Its death is proven by the folder that it shares with its heir; a replica's is known by its lease, whose end the
+    # retry waits for.
     data, lease_s = (name, 2.0) if is_replica else ("data", 20.0)
     victim = stage.start(row.point, data=data, lease_s=lease_s, keys=fault_key, inherits=False)
     if row.fault:
@@ -100,8 +101,6 @@ def play(stage: Stage, heir: Crasher, row: Row, name: str, *, is_replica: bool =
         first = asked.result()
     assert first is None, first.text
     assert len(stage.bought(prompt)) == row.accepted
-    if is_replica:
-        wait_until(lambda: stage.is_inherited(record.id), "the end of the lease", 30)
     answer = stage.ask(heir, secret, row.model, prompt, edits=row.edits, headers=RETRY)
     assert answer is not None
     return Played(row, prompt, record.id, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -152,6 +153,17 @@ async def test_public_addresses_are_opened(spool: Spool) -> None:
         assert [request.extensions["addresses"] for request in recorder.requests] == [(address,)] * 3
 
 
+def listen_twice(host: str, other: str) -> tuple[socket.socket, socket.socket]:
+    """Two addresses with one port, which somebody else's connection may have at one of them."""
+    for _ in range(100):
+        one = socket.create_server((host, 0))
+        try:
+            return one, socket.create_server((other, one.getsockname()[1]))
+        except OSError:
+            one.close()
+    raise AssertionError("no port is free at both addresses")
+
+
 async def test_rebinding_changes_nothing(spool: Spool) -> None:
     """A name is looked up once, its checked address is connected to, and SNI, certificate and Host keep the name."""
     names: list[str | None] = []
@@ -176,9 +188,10 @@ async def test_rebinding_changes_nothing(spool: Spool) -> None:
         assert host == "pictures.test"
         return next(answers)
 
-    checked = await asyncio.start_server(answer_to(heads), "127.0.0.2", 0, ssl=served)
-    port = checked.sockets[0].getsockname()[1]
-    trap = await asyncio.start_server(answer_to(trapped), "127.0.0.1", port, ssl=served)
+    one, other = listen_twice("127.0.0.2", "127.0.0.1")
+    port = one.getsockname()[1]
+    checked = await asyncio.start_server(answer_to(heads), sock=one, ssl=served)
+    trap = await asyncio.start_server(answer_to(trapped), sock=other, ssl=served)
     fetcher = Fetcher(
         FetchPolicy(1000, 2, 1, https_port=port),
         transport=AiohttpTransport(fresh=True, ssl_context=trusted),

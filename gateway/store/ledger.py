@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from redis.exceptions import ResponseError
@@ -58,6 +59,19 @@ _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A retry that looks for the task of its first try. `living` are workers that are known not to be dead; those of
+    others have proved it when they have renewed their lease of `lease_us`.
+    """
+
+    key: str
+    fingerprint: str
+    worker: str
+    lease_us: int
+    living: tuple[str, ...] = ()
+
+
 class Ledger:
     """The ledger in one store. `now` replaces the server's clock in tests.
 
@@ -88,6 +102,15 @@ class Ledger:
         under the opening's task id.
         """
         return read_opening(await self._run_now("open", *say_opening(opening), spends=True))
+
+    async def doubt(self, twin: Twin, since: int = 0) -> int | None:
+        """Whether a retry is to wait before it is opened, because an equal task's waiter may have died with its worker.
+
+        Answers since when, µs, for the next time it is asked; None once nobody's life is in doubt.
+        """
+        words = (twin.key, twin.fingerprint, twin.worker, str(twin.lease_us), str(since), ",".join(twin.living))
+        answer = await self._run("doubt", *words)
+        return int(answer[1]) if answer[0] == "doubted" else None
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
         """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.

@@ -81,7 +81,8 @@ class Sentinels:
         until(self._know_each_other, what="the sentinels' acquaintance")
         # Left so short, those who hear last of a new master would make it a replica again.
         self._tune(publish_period=500)
-        until(lambda: self.master.facts()["connected_slaves"] == replicas, what="the replicas")
+        # The master counts a replica while it is still being filled; one chosen then would have nothing.
+        until(lambda: all(one.facts()["master_link_status"] == "up" for one in self.replicas), what="the replicas")
 
     def chosen(self) -> Server:
         """The replica that every sentinel calls the master by now."""

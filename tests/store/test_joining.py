@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from gateway.store.answers import Admitted, Joined, Opening, Scope, Settled, Verdict
-from gateway.store.ledger import Ledger
+from gateway.store.ledger import Ledger, Twin
 from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 KEY = "a" * 64
 OTHER_WORKER = make_id("worker", 2)
 ORPHANS = 10 * MINUTE
+LEASE = 15 * SECOND
 TASK = make_id("task", 1)
 
 
@@ -256,3 +257,62 @@ async def test_unread_stays_hidden(ledger: Ledger, more: dict[str, Any]) -> None
     await ledger.leave(task, task, "handed")
     assert await ledger.leave(task, task, "unread") is Verdict.GONE
     assert isinstance(await ledger.open(retrying(2)), Admitted)
+
+
+def twin(**more: Any) -> Twin:
+    """A retry of the request that every other here is too, at another worker."""
+    asked = {"key": asking(1).key, "fingerprint": asking(1).fingerprint, "worker": OTHER_WORKER, "lease_us": LEASE}
+    return Twin(**(asked | more))
+
+
+async def test_silent_owner_is_doubted_until_its_lease_ends(ledger: Ledger, clock: Clock) -> None:
+    """A retry at another worker waits while the one that has the task may be dead; then the task is its own."""
+    await ledger.renew(asking(1).worker, LEASE)
+    task = await begin(ledger)
+    clock.now += SECOND
+    since = await ledger.doubt(twin())
+    assert since == clock.now
+    clock.now += LEASE - 2 * SECOND
+    assert await ledger.doubt(twin(), since) == since
+    clock.now += SECOND
+    assert await ledger.doubt(twin(), since) is None
+    assert await ledger.open(retrying(2, worker=OTHER_WORKER)) == Joined(task, is_replay=False)
+
+
+async def test_sign_of_life_ends_doubt(ledger: Ledger, clock: Clock) -> None:
+    """A worker that renews its lease after the retry came lives, and so does who waits there."""
+    await ledger.renew(asking(1).worker, LEASE)
+    await begin(ledger)
+    clock.now += SECOND
+    since = await ledger.doubt(twin())
+    assert since == clock.now
+    clock.now += SECOND
+    await ledger.renew(asking(1).worker, LEASE)
+    assert await ledger.doubt(twin(), since) is None
+    assert isinstance(await ledger.open(retrying(2, worker=OTHER_WORKER)), Admitted)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"worker": asking(1).worker}, {"living": (asking(1).worker,)}, {"fingerprint": "0" * 64}],
+    ids=["own", "living", "other request"],
+)
+async def test_nobody_else_is_doubted(ledger: Ledger, clock: Clock, more: dict[str, Any]) -> None:
+    """Neither this worker, nor one that is known to live, nor the owner of another request's task."""
+    await ledger.renew(asking(1).worker, LEASE)
+    await begin(ledger)
+    clock.now += SECOND
+    assert await ledger.doubt(twin()) is not None
+    assert await ledger.doubt(twin(**more)) is None
+
+
+async def test_left_task_is_in_no_doubt(ledger: Ledger, clock: Clock) -> None:
+    """Nor one whose caller's time-out has passed: a retry may claim both at once."""
+    await ledger.renew(asking(1).worker, LEASE)
+    task = await begin(ledger, patience=2 * SECOND)
+    clock.now += SECOND
+    assert await ledger.doubt(twin()) is not None
+    clock.now += SECOND
+    assert await ledger.doubt(twin()) is None
+    await ledger.leave(task, task, "left")
+    assert await ledger.doubt(twin()) is None

@@ -1,0 +1,70 @@
+"""Whether who had a retry's first try may be dead: a retry is opened only once that is known.
+
+Called by `pipeline` before it opens a task. A worker of this data folder is known to be dead at once; one on another
+machine has until the end of its lease to prove that it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from gateway import errors
+from gateway.auth import Caller
+from gateway.awaiting import CallerLeft
+from gateway.fingerprint import Repeat
+from gateway.services import Services
+from gateway.store.client import StoreUnavailable
+from gateway.store.ledger import Twin
+from gateway.store.windows import MICROSECONDS
+
+LOOK_S = 0.5
+"""Seconds between two looks whether a worker has renewed its lease; less where leases are short."""
+
+
+async def wait_out(
+    services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], seconds: float
+) -> None:
+    """Return when a retry can be told from an equal request beside a living one. Raises CallerLeft.
+
+    Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try finds more. A worker proves
+    that it lives three times in a lease, so this seldom takes longer than a third of one, and never more than one.
+    """
+    if not repeat.retry:
+        return
+    with suppress(StoreUnavailable):
+        await _bury(services)
+        # A task with an Idempotency-Key is joined whoever waits for it.
+        if not repeat.idempotency and repeat.form == "answer":
+            await _outwait(services, caller, repeat, gone, seconds)
+
+
+async def _bury(services: Services) -> None:
+    """A retry may be faster than the bookkeeping's next step."""
+    if dead := services.lifelines.find_dead():
+        await services.ledger.retire(dead)
+
+
+async def _outwait(
+    services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], seconds: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    lease_s, since = services.catalogue.document.accounting.lease, 0
+    now = loop.time()
+    until, longest = now + seconds, now + lease_s
+    while not services.closing.is_begun and loop.time() < longest:
+        living = tuple(services.lifelines.find_living())
+        twin = Twin(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
+        doubted = await services.ledger.doubt(twin, since)
+        if doubted is None:
+            return
+        since = doubted
+        if loop.time() >= until:
+            raise errors.TaskStillRunning(
+                "Another instance of the gateway may be making this image; send the same request again to get it.",
+                retry_after=1,
+                should_retry=True,
+            )
+        await asyncio.wait({gone}, timeout=min(LOOK_S, lease_s / 10, until - loop.time()))
+        if gone.done():
+            raise CallerLeft
