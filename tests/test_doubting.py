@@ -1,4 +1,4 @@
-"""A retry at another machine's replica: it waits for a sign of life from its first try's, or for the end of its time."""
+"""A retry at another machine's replica waits for a sign of life from its first try's, or for the end of its time."""
 
 from __future__ import annotations
 
