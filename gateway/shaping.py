@@ -208,10 +208,12 @@ def _item_parts(services: Services, image: Made, form: AnswerForm, rest: dict[st
 async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
     """Completed events as images arrive, comments in between, at the end what is missing."""
     sent: set[int] = set()
+    wanted = 0
     while True:
         if record is None:
             yield b": keep-alive\n\n"
         else:
+            wanted = record.promise.n
             for image in record.images:
                 if image.slot in sent:
                     continue
@@ -228,8 +230,7 @@ async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None)
     if not sent:
         ending = name_ending(record) if record else StillRunning(waiting.task)
         yield b"event: error\ndata: " + orjson.dumps(_explain(waiting, ending).body()) + b"\n\n"
-    elif record is None or len(sent) < record.promise.n:
-        wanted = record.promise.n if record else "more"
+    elif len(sent) < wanted:
         yield f": partial {len(sent)}/{wanted}\n\n".encode()
 
 

@@ -169,7 +169,8 @@ def test_sleeper_corrects_what_was_presumed(stage: Stage) -> None:
     assert stage.audit().differences == ()
 
 
-def test_killed_gateway_gives_its_picture_after_restart(simulator: Simulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_gateway_gives_its_picture_after_restart(simulator: Simulator, tmp_path: Path, how: signal.Signals) -> None:
     """Started again, it gives the same script the same picture: one submission, one charge."""
     config = tmp_path / "gateway.yaml"
     config.write_text(yaml.safe_dump(catalogue_of(simulator.url)))
@@ -188,9 +189,11 @@ def test_killed_gateway_gives_its_picture_after_restart(simulator: Simulator, tm
             secret = next(word for word in made.stdout.split() if word.startswith("igw_"))
             asked = thread.submit(ask, first, secret)
             until(lambda: simulator.log("tasks"), what="the first poll")
-            first.end(signal.SIGKILL)
-            with pytest.raises(httpx.TransportError):
-                asked.result()
+            first.end(how)
+            if how == signal.SIGTERM:
+                assert (asked.result().status_code, asked.result().headers["x-should-retry"]) == (504, "true")
+            else:
+                assert isinstance(asked.exception(), httpx.TransportError)
         with gateway(tmp_path / "data", "--port", "0", **env) as second:
             answer = ask(second, secret)
             assert len(pictures_of(answer)) == 1

@@ -153,6 +153,28 @@ def test_stream_ends_with_an_error(one: Gateway, other: Gateway) -> None:
     assert len(other.simulator.book()) == 1
 
 
+def test_half_told_stream_is_told_again(other: Gateway, simulator: Simulator) -> None:
+    """A stream that was cut after its first picture says what is missing, and its retry gets all pictures."""
+    simulator.fault("latency", seconds=2, times=1)
+    fields = small(model=TASKS, size=SIZE, stream=True, n=2)
+    # Two tasks of the vendor: the second has its picture at once.
+    single = {"apiany": {"credentials": [{"key": "env:APIANY_API_KEY", "capabilities": {"max_n": 1}}]}}
+    with replica(other, simulator, single) as one:
+        with one.client.stream("POST", GENERATIONS, json=fields, headers=one.auth) as answer:
+            pieces = answer.iter_text()
+            told = ""
+            while not (told.startswith("event: image_generation.completed") and told.endswith("\n\n")):
+                told += next(pieces)
+            stop(one)
+            told += "".join(pieces)
+        assert told.count("event: image_generation.completed") == 1
+        assert told.endswith(": partial 1/2\n\n")
+        again = other.generate(headers=RETRY, model=TASKS, size=SIZE, n=2)
+        assert (again.headers["x-gateway-joined"], len(pictures_of(again))) == ("1", 2)
+    assert len(simulator.book()) == 2
+    assert other.spent().usd_posted == other.booked()
+
+
 def test_slow_reader_delays_no_stop(other: Gateway, simulator: Simulator) -> None:
     """A reader that takes its time is cut when nothing else keeps the process, and gets its picture by a retry."""
     simulator.fault("pad", bytes=PICTURE)
