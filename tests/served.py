@@ -332,6 +332,9 @@ class Gateways:
             gateway.settle()
 
     def close(self) -> None:
+        # All at once: each takes a moment to end.
+        for gateway in self._running.values():
+            gateway.app.state.serving[0].should_exit = True
         self._stack.close()
 
 
