@@ -8,7 +8,7 @@ from gateway.job import Ticket
 
 async def test_early_callback_is_kept() -> None:
     """What comes before anybody waits for it is heard by who waits next, once."""
-    ear = Ear()
+    ear = Ear(asyncio.Event())
     ear.told.set()
     assert await ear.wait(5)
     assert not await ear.wait(0)
@@ -25,4 +25,4 @@ async def test_named_ticket_is_found() -> None:
     ear.told.set()
     assert await ear.hear_ticket(5) == Ticket("t1", "/v1/tasks/t1")
     assert not looks
-    assert await Ear().hear_ticket(0.01) is None
+    assert await Ear(asyncio.Event()).hear_ticket(0.01) is None

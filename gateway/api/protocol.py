@@ -74,6 +74,21 @@ class GuardedProtocol(HttpToolsProtocol):
     They differ only when a client pipelines, and only the newest can have an unfinished body.
     """
 
+    # With these in its dict an instance had more attributes than Python shares the names of: 1.5 KB a connection more.
+    __slots__ = (
+        "_fruitless",
+        "_handover",
+        "_head_bytes",
+        "_head_count",
+        "_head_timer",
+        "_is_deaf",
+        "_linger_timer",
+        "_phase",
+        "_reader_timer",
+        "_running",
+        "_unread",
+    )
+
     limits: ClassVar[WireLimits] = WireLimits()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
