@@ -20,6 +20,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.handover import Handover
+from gateway.api.latch import Latch
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 from gateway.ids import new_id
 
@@ -110,6 +111,7 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Transport", transport))
+        self.flow._is_writable_event = Latch(is_set=True)
         self._watch_head()
 
     @override
@@ -192,7 +194,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
+        former = self.cycle
         super().on_headers_complete()
+        if self.cycle is not former:
+            # Its application has not begun to wait for it.
+            self.cycle.message_event = Latch()
         self._phase = Phase.BODY
         self._fruitless = 0
         self._forget_head()
