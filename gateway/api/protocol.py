@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import BaseTransport, Transport
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -41,6 +42,8 @@ log: Final = logging.getLogger(__name__)
 
 # The most that uvloop and asyncio hand over at once; to stay within a limit, reading must stop one read before it.
 READ_BYTES: Final = 256 * 1024
+# An empty queue takes 700 bytes, and hardly any client pipelines: this one is everybody's until one does.
+_NO_PIPELINE: Final[deque[Any]] = deque(maxlen=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.pipeline = _NO_PIPELINE
         self._phase = Phase.BETWEEN
         self._running: RequestResponseCycle | None = None
         self._head_timer: TimerHandle | None = None
@@ -195,6 +199,8 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def on_headers_complete(self) -> None:
         former = self.cycle
+        if former is not None and not former.response_complete and self.pipeline is _NO_PIPELINE:
+            self.pipeline = deque()
         super().on_headers_complete()
         if self.cycle is not former:
             # Its application has not begun to wait for it.
