@@ -107,7 +107,7 @@ class Waiting:
         pause = self.services.catalogue.document.join.look_every
         with self.services.board.watch(self.task) as changed:
             while True:
-                changed.clear()
+                changed.has_news = False
                 record = await self._look()
                 if self.gone.done():
                     raise CallerLeft
@@ -117,14 +117,7 @@ class Waiting:
                     return
                 if record is None and loop.time() - began > LOST_AFTER_S:
                     raise errors.InternalError("The gateway lost the task.", should_retry=False)
-                await self._sleep(changed, min(left, pause if record else UNWRITTEN_S))
-
-    async def _sleep(self, changed: asyncio.Event, seconds: float) -> None:
-        hearing = asyncio.ensure_future(changed.wait())
-        try:
-            await asyncio.wait({hearing, self.gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hearing.cancel()
+                await changed.wait(min(left, pause if record else UNWRITTEN_S), self.gone)
 
     async def _look(self) -> TaskRecord | None:
         with suppress(StoreUnavailable):
@@ -144,10 +137,16 @@ class Presence:
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     patient_until: float = math.inf
     _refusing: asyncio.Task[None] | None = None
+    _is_over: bool = False
 
     @property
     def is_late(self) -> bool:
         return asyncio.get_running_loop().time() > self.patient_until
+
+    def leave(self) -> None:
+        """The caller hung up; after its answer, that means nothing."""
+        if not self.gone.done() and not self._is_over:
+            self.gone.set_result(None)
 
     def refuse(self) -> None:
         """The caller did not read the answer that was handed to its socket."""
@@ -156,11 +155,12 @@ class Presence:
 
     async def finish(self, *, is_whole: bool) -> None:
         """The request is over; `is_whole`: its answer's last byte was handed to the socket."""
+        if not is_whole:
+            self.leave()
+        self._is_over = True
         if self.waiting is None:
             return
-        if is_whole and not self.gone.done():
-            await self.waiting.hand_over()
-        else:
-            if not self.gone.done():
-                self.gone.set_result(None)
+        if self.gone.done():
             await self.waiting.leave()
+        else:
+            await self.waiting.hand_over()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,7 +23,7 @@ class Closing:
         self.is_over = False
         self._since: float | None = None
         # By task: the calls that are out, and by call how many of its parts only wait to ask again.
-        self._out: dict[str, Counter[str]] = {}
+        self._out: dict[str, dict[str, int]] = {}
 
     @property
     def is_begun(self) -> bool:
@@ -58,17 +57,16 @@ class Closing:
         """Whether all that is out for a task is tickets, which any process can follow."""
         return task in self._out and not self._holds(task)
 
-    @contextmanager
-    def holding(self, task: str, call: str) -> Iterator[None]:
-        """While a call of the task is out."""
-        calls = self._out.setdefault(task, Counter())
-        calls[call] = 0
-        try:
-            yield
-        finally:
-            del calls[call]
-            if not calls:
-                del self._out[task]
+    def hold(self, task: str, call: str) -> None:
+        """A call of the task is out, until it is released."""
+        # A plain dict: a Counter has a second one in it, for thousands of tasks that are out at once.
+        self._out.setdefault(task, {})[call] = 0
+
+    def release(self, task: str, call: str) -> None:
+        calls = self._out[task]
+        del calls[call]
+        if not calls:
+            del self._out[task]
 
     @contextmanager
     def resting(self, task: str, call: str) -> Iterator[None]:
@@ -89,4 +87,4 @@ class Closing:
             await asyncio.sleep(PAUSE_S)
 
     def _holds(self, task: str) -> bool:
-        return any(not resting for resting in self._out.get(task, Counter()).values())
+        return any(not resting for resting in self._out.get(task, {}).values())

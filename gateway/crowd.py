@@ -6,8 +6,7 @@ Asked by `api.front` before a body is read. What an upstream takes is bounded by
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from gateway import errors
 
@@ -21,26 +20,54 @@ class Crowd:
         self._by_key: Counter[str] = Counter()
         self.count = 0
 
-    @contextmanager
-    def enter(self, running: int) -> Iterator[None]:
+    def enter(self, running: int) -> None:
         """One request, while `running` tasks work. Raises Overloaded."""
         if max(self.count, running) >= self._most:
             raise errors.Overloaded("The gateway serves as many requests as it may; try again shortly.", retry_after=2)
         self.count += 1
-        try:
-            yield
-        finally:
-            self.count -= 1
 
-    @contextmanager
-    def enter_key(self, key: str) -> Iterator[None]:
+    def leave(self) -> None:
+        self.count -= 1
+
+    def enter_key(self, key: str) -> None:
         """The same request, once its key is known. Raises RateLimited."""
         if self._by_key[key] >= self._most_per_key:
             raise errors.RateLimited("This key has as many requests under way here as a key may.", retry_after=2)
         self._by_key[key] += 1
-        try:
-            yield
-        finally:
-            self._by_key[key] -= 1
-            if not self._by_key[key]:
-                del self._by_key[key]
+
+    def leave_key(self, key: str) -> None:
+        self._by_key[key] -= 1
+        if not self._by_key[key]:
+            del self._by_key[key]
+
+
+class Places:
+    """One request's places in a crowd, given back when it is left. Not generators: thousands of these wait at once."""
+
+    __slots__ = ("_crowd", "_has_entered", "_key")
+
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd = crowd
+        self._has_entered = False
+        self._key: str | None = None
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._key is not None:
+            self._crowd.leave_key(self._key)
+        if self._has_entered:
+            self._crowd.leave()
+
+    def enter(self, running: int) -> None:
+        """One place, while `running` tasks work. Raises Overloaded."""
+        self._crowd.enter(running)
+        self._has_entered = True
+
+    def enter_key(self, key: str) -> None:
+        """One of the key's, too. Raises RateLimited."""
+        self._crowd.enter_key(key)
+        self._key = key

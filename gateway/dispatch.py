@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
@@ -139,19 +140,16 @@ class Delivery:
         work = [self._send_all(choice, entries, tally)]
         if others:
             work.append(self._fill(others, later, tally))
-        # Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
-        ends = await asyncio.gather(*work, return_exceptions=True)
-        raise_first(ends)
+        await run_all(work)
         return entered
 
     async def _send_all(self, choice: Choice, entries: list[Entry], tally: Tally) -> None:
         inputs = await self._prepare(choice, tally, entries)
         if inputs is None:
             return
-        calls = (
-            self._make(self._sender.begin(choice, call, permit, inputs), inputs, tally) for call, permit in entries
+        await run_all(
+            [self._make(self._sender.begin(choice, call, permit, inputs), inputs, tally) for call, permit in entries]
         )
-        raise_first(await asyncio.gather(*calls, return_exceptions=True))
 
     async def _may_afford(self, choice: Choice, tally: Tally) -> bool:
         refusal = await self.reservation.afford(choice.quote)
@@ -214,9 +212,12 @@ class Delivery:
         report = CallReport("none")
         try:
             if await self._mark(under_way, tally):
-                with self.services.closing.holding(self.reservation.task, under_way.call.id):
+                self.services.closing.hold(self.reservation.task, under_way.call.id)
+                try:
                     await self._send(under_way, inputs, tally)
                     report = await self._settle(under_way, tally)
+                finally:
+                    self.services.closing.release(self.reservation.task, under_way.call.id)
         finally:
             self.services.door.finish(under_way.permit, report)
 
@@ -242,8 +243,8 @@ class Delivery:
         """Send the call and take its pictures in; whatever fails is judged."""
         choice, call = under_way.choice, under_way.call
         try:
-            with self._sender.reach(under_way) as bridge:
-                made = await bridge.complete(call, inputs, self.spool)
+            with self._sender.listen(under_way) as ear:
+                made = await self._sender.reach(under_way, ear).complete(call, inputs, self.spool)
         except CallFailed as failed:
             under_way.verdicts.append(self._judge(choice, failed.failure, tally, list(call.slots), is_paid=True))
             return
@@ -364,8 +365,14 @@ class Delivery:
         )
 
 
-def raise_first(ends: Sequence[BaseException | None]) -> None:
-    """Raise what went wrong first, now that all has ended."""
-    for end in ends:
+async def run_all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run pieces of work at once; one alone needs no task of its own, which would be memory while it waits.
+
+    Each ends by itself before the first exception is heard: the others' bytes are still arriving in the spool.
+    """
+    if len(work) == 1:
+        await work[0]
+        return
+    for end in await asyncio.gather(*work, return_exceptions=True):
         if end is not None:
             raise end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,16 +37,19 @@ async def _know_none() -> None:
 
 @dataclass(slots=True)
 class Ear:
-    """One call's ear. `told` is set by each callback for it; `trust` is that in its target's callbacks; `look` finds
-    the ticket that one of them named.
+    """One call's ear. `told` is set by each callback for it, and None where nobody calls back; `trust` is that in its
+    target's callbacks; `look` finds the ticket that one of them named.
     """
 
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Event | None = None
     trust: Trust = field(default_factory=Trust)
     look: Callable[[], Awaitable[Ticket | None]] = _know_none
 
     async def wait(self, seconds: float) -> bool:
         """Whether a callback came within so many seconds; one that came before counts, once."""
+        if self.told is None:
+            await asyncio.sleep(seconds)
+            return False
         try:
             async with asyncio.timeout(seconds):
                 await self.told.wait()
@@ -65,13 +68,15 @@ class Ear:
         return None
 
 
-@contextmanager
-def hear(services: Services, target: Target, call: str, *, is_called_back: bool) -> Iterator[Ear]:
+def hear(services: Services, target: Target, call: str, *, is_called_back: bool) -> AbstractContextManager[Ear]:
     """An ear for a call, from before it is sent: a callback may be faster than the answer to the submission."""
     if services.callbacks is None or not is_called_back:
-        yield Ear()
-        return
+        return nullcontext(Ear())
+    return _hear(services, services.callbacks.trust_of(target.label), call)
 
+
+@contextmanager
+def _hear(services: Services, trust: Trust, call: str) -> Iterator[Ear]:
     async def look() -> Ticket | None:
         with suppress(StoreUnavailable):
             found = (await services.calls.read([call])).get(call)
@@ -79,7 +84,7 @@ def hear(services: Services, target: Target, call: str, *, is_called_back: bool)
         return None
 
     with services.board.heed(call) as told:
-        yield Ear(told, services.callbacks.trust_of(target.label), look)
+        yield Ear(told, trust, look)
 
 
 async def record(services: Services, kind: str, task: str, call: str, document: Any) -> None:

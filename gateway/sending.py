@@ -5,15 +5,14 @@ Used by `dispatch`, which decides whether and where a call is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway import health
 from gateway.bridge import Bridge
 from gateway.health import Permit
-from gateway.hearing import hear
+from gateway.hearing import Ear, hear
 from gateway.intake import make_note
 from gateway.job import Call, ImageJob, Inputs
 from gateway.quota import Reservation
@@ -40,9 +39,13 @@ class Sender:
             call = replace(call, callback_url=address)
         return UnderWay(choice, call, permit, make_note(self.job, choice, call))
 
-    @contextmanager
-    def reach(self, under_way: UnderWay) -> Iterator[Bridge]:
-        """The bridge for the call; callbacks for it are heard meanwhile."""
+    def listen(self, under_way: UnderWay) -> AbstractContextManager[Ear]:
+        """An ear for the call's callbacks, from before it is sent."""
+        is_called_back = under_way.call.callback_url is not None
+        return hear(self.services, under_way.choice.target, under_way.call.id, is_called_back=is_called_back)
+
+    def reach(self, under_way: UnderWay, ear: Ear) -> Bridge:
+        """The bridge for the call."""
         services, choice, call = self.services, under_way.choice, under_way.call
         target = choice.target
 
@@ -50,14 +53,13 @@ class Sender:
             # The breaker must hear of it now, and those calls need the place that are answered.
             services.door.finish(under_way.permit, health.report_failure(verdict, target))
 
-        with hear(services, target, call.id, is_called_back=call.callback_url is not None) as ear:
-            yield Bridge(
-                target,
-                services.upstreams[target.label],
-                services.fetcher,
-                Rhythm.of(services.health.latency(choice.fit, target), is_told=ear.trust.is_earned),
-                ear,
-                resting=partial(services.closing.resting, self.reservation.task, call.id),
-                keep=partial(self.reservation.keep, call, under_way.note),
-                doubt=doubt,
-            )
+        return Bridge(
+            target,
+            services.upstreams[target.label],
+            services.fetcher,
+            Rhythm.of(services.health.latency(choice.fit, target), is_told=ear.trust.is_earned),
+            ear,
+            resting=partial(services.closing.resting, self.reservation.task, call.id),
+            keep=partial(self.reservation.keep, call, under_way.note),
+            doubt=doubt,
+        )

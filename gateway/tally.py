@@ -43,10 +43,11 @@ class Tally:
     facts: list[CallFact] = field(default_factory=list)
     bars: dict[str, Bar] = field(default_factory=dict)
     passed: dict[str, str] = field(default_factory=dict)
-    asked: set[tuple[int, str]] = field(default_factory=set)
-    again: set[tuple[int, str]] = field(default_factory=set)
-    unreachable: set[tuple[int, str]] = field(default_factory=set)
-    moved: set[tuple[int, str]] = field(default_factory=set)
+    # Frozen, so that the empty ones, which most stay, are one object for all tasks.
+    asked: frozenset[tuple[int, str]] = frozenset()
+    again: frozenset[tuple[int, str]] = frozenset()
+    unreachable: frozenset[tuple[int, str]] = frozenset()
+    moved: frozenset[tuple[int, str]] = frozenset()
     calls: int = 0
     is_over: bool = False
 
@@ -57,7 +58,7 @@ class Tally:
         if verdict.kind not in _ONCE:
             return []
         ended = [slot for slot in slots if (slot, verdict.kind) in self.moved]
-        self.moved.update((slot, verdict.kind) for slot in slots)
+        self.moved |= {(slot, verdict.kind) for slot in slots}
         return ended
 
     def may_send(self, slots: Iterable[int]) -> list[int]:
@@ -66,7 +67,7 @@ class Tally:
 
     def ask(self, slots: Iterable[int], label: str) -> None:
         """Remember that a target was asked for these slots."""
-        self.asked.update((slot, label) for slot in slots)
+        self.asked |= {(slot, label) for slot in slots}
 
     def pass_by(self, label: str, why: str) -> None:
         """Remember why a target was not asked when its turn came."""

@@ -72,7 +72,7 @@ class AiohttpTransport(outbound.AsyncBaseTransport):
     async def handle_async_request(self, request: outbound.Request) -> outbound.Response:
         """Send, and answer at the response's head; its body is read from the wire as the caller reads it."""
         limits = request.extensions.get("timeout", {})
-        target, headers = _target(request), _headers(request)
+        target = _target(request)
         upload = _upload(request, limits.get("write"))
         token = _pinned.set(request.extensions.get("addresses"))
         response = None
@@ -83,7 +83,8 @@ class AiohttpTransport(outbound.AsyncBaseTransport):
                 response = await self._session(request).request(
                     request.method,
                     target,
-                    headers=headers,
+                    # Not in a variable, which would keep them while the answer is waited for.
+                    headers=_headers(request),
                     data=upload,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),

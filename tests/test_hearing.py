@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.hearing import Ear
 from gateway.job import Ticket
 
 
 async def test_early_callback_is_kept() -> None:
     """What comes before anybody waits for it is heard by who waits next, once."""
-    ear = Ear()
-    ear.told.set()
+    told = asyncio.Event()
+    ear = Ear(told)
+    told.set()
     assert await ear.wait(5)
     assert not await ear.wait(0)
 
@@ -21,8 +24,9 @@ async def test_named_ticket_is_found() -> None:
     async def look() -> Ticket | None:
         return looks.pop(0)
 
-    ear = Ear(look=look)
-    ear.told.set()
+    told = asyncio.Event()
+    told.set()
+    ear = Ear(told, look=look)
     assert await ear.hear_ticket(5) == Ticket("t1", "/v1/tasks/t1")
     assert not looks
     assert await Ear().hear_ticket(0.01) is None

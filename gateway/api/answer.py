@@ -5,7 +5,6 @@ Made by the image routes. Never looks at what it sends.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -18,18 +17,17 @@ from gateway.shaping import Shaped
 
 
 class Answer(Response):
-    """`watch` is the task that tells `presence` of a hang-up, and ends here.
+    """`presence` tells whether its caller has hung up.
 
     The framework's own streaming answer reads the connection in a second task, of its own.
     """
 
-    def __init__(self, shaped: Shaped, presence: Presence, watch: asyncio.Task[None]) -> None:
+    def __init__(self, shaped: Shaped, presence: Presence) -> None:
         self.status_code = shaped.status
         self.media_type = shaped.media_type
         self.background = None
         self._shaped = shaped
         self._presence = presence
-        self._watch = watch
         headers = {**shaped.headers, "content-type": _describe(shaped.media_type)}
         if shaped.length is not None:
             headers["content-length"] = str(shaped.length)
@@ -44,8 +42,6 @@ class Answer(Response):
                 await self._send(send)
         except CallerLeft:
             return
-        finally:
-            self._watch.cancel()
 
     async def _send(self, send: Send) -> None:
         left = self._shaped.length

@@ -7,7 +7,6 @@ read. The router knows the routes too, for its lists, and serves whatever is not
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
 
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.api.dependencies import get_caller, get_services
 from gateway.api.error_handlers import render
 from gateway.auth import Caller
+from gateway.crowd import Places
 from gateway.errors import PublicError
 from gateway.services import Services
 
@@ -34,11 +34,11 @@ class Front:
             return
         request = Request(scope, receive, send)
         services = get_services(request)
-        with ExitStack() as places:
+        with Places(services.crowd) as places:
             try:
-                places.enter_context(services.crowd.enter(len(services.running)))
+                places.enter(len(services.running))
                 caller = await get_caller(request, services)
-                places.enter_context(services.crowd.enter_key(caller.key.id))
+                places.enter_key(caller.key.id)
                 response = await self._routes[scope["path"]](request, services, caller)
             except PublicError as error:
                 response = render(error)

@@ -31,6 +31,12 @@ class Handover:
     is_late: bool = False
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def tell_of_hang_up(self, leave: Callable[[], None]) -> None:
+        """Call `leave` once the connection has ended, at once if it has; for when the request's whole body was read."""
+        # Reading stays paused after a large body, and a connection that is not read is not seen to end.
+        self.flow.resume_reading()
+        self._lost.add_done_callback(lambda _: leave())
+
     async def arrive(self) -> bool:
         """Wait until the last byte that was written is with the kernel; False when the connection broke before."""
         if not self.transport.is_closing():

@@ -6,7 +6,6 @@ only once its caller is known.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
@@ -17,6 +16,7 @@ from gateway.api import repeats
 from gateway.api.answer import Answer
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
+from gateway.api.handover import Handover
 from gateway.api.references import load_references
 from gateway.auth import Caller
 from gateway.awaiting import CallerLeft, Presence
@@ -25,7 +25,7 @@ from gateway.job import Operation
 from gateway.pipeline import Asked
 from gateway.recording import Note
 from gateway.services import Services
-from gateway.shaping import AnswerForm, Shaped
+from gateway.shaping import AnswerForm
 from gateway.spool import Spool
 
 CLIENT_CLOSED_REQUEST = 499
@@ -53,12 +53,12 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     note = recording.open_note(services, request.state.request_id, caller.key, operation)
     # The outermost layer sees the last byte go, and ends the wait by it.
     request.state.presence = presence = Presence()
-    watch: asyncio.Task[None] | None = None
-    shaped: Shaped | None = None
     try:
         await _check_room(services)
         asked = await _read(request, services, note, spool, presence)
-        watch = asyncio.create_task(_watch(request, presence))
+        handover: Handover | None = request.scope["state"].get("handover")
+        if handover is not None:
+            handover.tell_of_hang_up(presence.leave)
         shaped = await pipeline.serve(services, caller, asked)
     except errors.PublicError as error:
         note.answer = error
@@ -72,13 +72,11 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         note.answer = errors.InternalError("The gateway failed.")
         raise
     finally:
-        if watch is not None and shaped is None:
-            watch.cancel()
         # Once a task is open, its work owns the spool and the record, and outlives this request.
         if not spool.is_kept:
             _record(services, note, presence)
             await spool.close()
-    return Answer(shaped, presence, watch)
+    return Answer(shaped, presence)
 
 
 def _record(services: Services, note: Note, presence: Presence) -> None:
@@ -86,14 +84,6 @@ def _record(services: Services, note: Note, presence: Presence) -> None:
         recording.record_refusal(services, note)
     else:
         recording.record_joined(services, note, presence.waiting.task)
-
-
-async def _watch(request: Request, presence: Presence) -> None:
-    """Notice a hang-up while the answer is made; the answer's own sending notices it by itself."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
-    if not presence.gone.done():
-        presence.gone.set_result(None)
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:

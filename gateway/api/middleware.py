@@ -48,22 +48,23 @@ class Edge:
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        with structlog.contextvars.bound_contextvars(request=request_id):
-            try:
-                await self._app(scope, receive, send_with_headers)
-            except Exception:
-                _log.exception("request broke off")
-                if status == 0:
-                    fault = errors.InternalError("The gateway failed; the request id finds it in its log.")
-                    fault.should_retry = False
-                    await render(fault)(scope, receive, send_with_headers)
-                else:
-                    # The answer has begun: only a broken connection tells the caller that it is not whole.
-                    raise
-            finally:
-                if (presence := scope["state"].get("presence")) is not None:
-                    await _finish(presence, scope["state"].get("handover"), is_whole=is_whole)
-                _log_request(scope, status, started)
+        bound = structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            _log.exception("request broke off")
+            if status == 0:
+                fault = errors.InternalError("The gateway failed; the request id finds it in its log.")
+                fault.should_retry = False
+                await render(fault)(scope, receive, send_with_headers)
+            else:
+                # The answer has begun: only a broken connection tells the caller that it is not whole.
+                raise
+        finally:
+            if (presence := scope["state"].get("presence")) is not None:
+                await _finish(presence, scope["state"].get("handover"), is_whole=is_whole)
+            _log_request(scope, status, started)
+            structlog.contextvars.reset_contextvars(**bound)
 
 
 async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import BaseTransport, Transport
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.handover import Handover
+from gateway.api.latch import Latch
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 from gateway.ids import new_id
 
@@ -40,6 +42,8 @@ log: Final = logging.getLogger(__name__)
 
 # The most that uvloop and asyncio hand over at once; to stay within a limit, reading must stop one read before it.
 READ_BYTES: Final = 256 * 1024
+# An empty queue takes 700 bytes, and hardly any client pipelines: this one is everybody's until one does.
+_NO_PIPELINE: Final[deque[Any]] = deque(maxlen=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,26 @@ class GuardedProtocol(HttpToolsProtocol):
     They differ only when a client pipelines, and only the newest can have an unfinished body.
     """
 
+    # With these in its dict an instance had more attributes than Python shares the names of: 1.5 KB a connection more.
+    __slots__ = (
+        "_fruitless",
+        "_handover",
+        "_head_bytes",
+        "_head_count",
+        "_head_timer",
+        "_is_deaf",
+        "_linger_timer",
+        "_phase",
+        "_reader_timer",
+        "_running",
+        "_unread",
+    )
+
     limits: ClassVar[WireLimits] = WireLimits()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.pipeline = _NO_PIPELINE
         self._phase = Phase.BETWEEN
         self._running: RequestResponseCycle | None = None
         self._head_timer: TimerHandle | None = None
@@ -95,6 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Transport", transport))
+        self.flow._is_writable_event = Latch(is_set=True)
         self._watch_head()
 
     @override
@@ -177,7 +198,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
+        former = self.cycle
+        if former is not None and not former.response_complete and self.pipeline is _NO_PIPELINE:
+            self.pipeline = deque()
         super().on_headers_complete()
+        if self.cycle is not former:
+            # Its application has not begun to wait for it.
+            self.cycle.message_event = Latch()
         self._phase = Phase.BODY
         self._fruitless = 0
         self._forget_head()

@@ -10,21 +10,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from gateway.document import OtherSize
 from gateway.job import Answer, Format, Found, Quality, Ticket, Usage
 from gateway.pricing import Prices, Terms
 from gateway.sizes import Size, parse_size
-from gateway.store.taskrecord import Made
+from gateway.store.taskrecord import Lean, Made
 
 
-class _Part(BaseModel):
-    # A replica of an older version must read what a newer one wrote.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class CallNote(_Part):
+class CallNote(Lean):
     """What a call is for, and how its pictures are to be handed out and billed.
 
     `size` is the one promised, None where only the upstream knew. `prices` are those that held when it was sent, and
@@ -62,12 +55,12 @@ class CallNote(_Part):
         return self.size is not None and str(made) != self.size
 
 
-class Link(_Part):
+class Link(Lean):
     url: str
     revised_prompt: str | None = None
 
 
-class Links(_Part):
+class Links(Lean):
     """An answer whose pictures are links: whoever has them downloads them. `usage` and `credits` are as it told."""
 
     images: tuple[Link, ...]
@@ -87,7 +80,7 @@ class Links(_Part):
         return Answer(tuple(found), self.usage, self.credits)
 
 
-class Receipt(_Part):
+class Receipt(Lean):
     """What a call brought, and what it is posted at; written while its pictures are stored, before the call is posted.
 
     `usd` is µ$, None where no price is known. Withheld pictures are of a size that nobody wants: they are paid for and

@@ -9,17 +9,28 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
 
 Status = Literal["pending", "processing", "succeeded", "failed", "canceled", "expired"]
 ResponseFormat = Literal["b64_json", "url"]
 
 
-class _Part(BaseModel):
+_NO_NAMES: set[str] = set()
+
+
+class Lean(BaseModel):
+    """A frozen record, of which thousands are held at once. Which of its fields were given, it does not tell."""
+
     # A replica of an older version must read a record that a newer one wrote.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    @override
+    def model_post_init(self, context: Any, /) -> None:
+        # A set of the names that were given would be 700 bytes of each record. A copy takes a copy of this one.
+        object.__setattr__(self, "__pydantic_fields_set__", _NO_NAMES)
 
-class Promise(_Part):
+
+class Promise(Lean):
     """What was asked, as far as an answer tells it. `size` is `auto` or as asked, `created` is unix seconds.
 
     `response_format` is the form in which the task's own address answers.
@@ -37,7 +48,7 @@ class Promise(_Part):
     response_format: ResponseFormat = "b64_json"
 
 
-class Made(_Part):
+class Made(Lean):
     """One image: its artifact, who made it, and how it was asked for.
 
     `made` is the size in which the upstream made it, where that is not its own. `usage` is its whole call's, and stands
@@ -67,7 +78,7 @@ class Made(_Part):
         return f"{self.width}x{self.height}"
 
 
-class Hook(_Part):
+class Hook(Lean):
     """A caller's address that is told of a task's end. `id` is its message's, `base_url` is where links begin."""
 
     id: str
@@ -76,7 +87,7 @@ class Hook(_Part):
     base_url: str
 
 
-class End(_Part):
+class End(Lean):
     """How a task ended. `spent` is µ$, None where a price was not known; `error` is a PublicError's facts.
 
     `is_unstarted`: its worker died before anything was sent, so that whoever waits may begin anew. `is_guess`: nobody
@@ -95,7 +106,7 @@ class End(_Part):
     is_guess: bool = False
 
 
-class TaskRecord(_Part):
+class TaskRecord(Lean):
     """One task as it stands."""
 
     id: str

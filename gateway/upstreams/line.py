@@ -95,7 +95,8 @@ class Line:
             content = body.chunks()
         elif body is not None:
             headers["content-type"] = "application/json"
-            content = orjson.dumps(body)
+            # A copy: orjson keeps the four kilobytes in which it wrote them, for as long as an answer takes.
+            content = bytes(memoryview(orjson.dumps(body)))
         # Straight to the transport: httpx's client would add redirects, cookies and defaults, none of which is wanted
         # here, for as much time as the sending takes.
         url, limits = _read_url(self.target.config.base_url + path), {"timeout": timeout.as_dict()}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.store.board import Board
+from gateway.store.board import Board, Watch
 from gateway.store.client import StoreUnavailable
 from gateway.store.taskrecord import End, Made, Promise, TaskRecord
 from gateway.store.tasks import TaskStore
@@ -49,17 +49,17 @@ async def board(valkey: Valkey, tasks: TaskStore) -> AsyncIterator[Board]:
     assert listening.cancelled()
 
 
-async def wait(event: asyncio.Event) -> None:
-    async with asyncio.timeout(5):
-        await event.wait()
-    event.clear()
+async def wait(watch: Watch) -> None:
+    await watch.wait(5)
+    assert watch.has_news
+    watch.has_news = False
 
 
 async def be_heard(board: Board, tasks: TaskStore) -> None:
     """Announce until the board listens: what was announced before is not told."""
-    with board.watch(make_id("task", 9)) as event:
+    with board.watch(make_id("task", 9)) as watch:
         async with asyncio.timeout(10):
-            while not event.is_set():
+            while not watch.has_news:
                 await tasks.add(make_id("task", 9), [])
                 await asyncio.sleep(0)
 
@@ -68,25 +68,25 @@ async def test_change_elsewhere_wakes(board: Board, tasks: TaskStore) -> None:
     """Whoever watches a task hears of its images and its end, wherever it runs."""
     await tasks.open(RECORD)
     await be_heard(board, tasks)
-    with board.watch(TASK) as event:
+    with board.watch(TASK) as watch:
         await tasks.add(TASK, [MADE])
-        await wait(event)
+        await wait(watch)
         found = await board.look(TASK)
         assert found is not None
         assert [made.slot for made in found.images] == [0]
         await tasks.end(ENDED)
-        await wait(event)
+        await wait(watch)
         assert (await board.look(TASK)) == found.with_end(ENDED.end)
 
 
 async def test_change_here_needs_no_store(board: Board, valkey: Valkey) -> None:
     """A task that runs here is told of, end and all, while Redis is away; nothing of it stays when its watcher goes."""
     with valkey.paused():
-        with board.watch(TASK) as event:
+        with board.watch(TASK) as watch:
             board.post(RECORD)
-            await wait(event)
+            await wait(watch)
             board.post(ENDED)
-            await wait(event)
+            await wait(watch)
             assert await board.look(TASK) == ENDED
         with pytest.raises(StoreUnavailable):
             await board.look(TASK)
@@ -96,10 +96,10 @@ async def test_listener_outlives_its_connection(board: Board, tasks: TaskStore, 
     """A reader whose connection was cut, or refused, listens again, and whoever waits looks meanwhile."""
     await be_heard(board, tasks)
     store = Store(valkey.url)
-    with board.watch(TASK) as event:
+    with board.watch(TASK) as watch:
         async with asyncio.timeout(5):
             # Between two reads nothing is lost with the connection, and nobody need hear of it.
-            while not event.is_set():
+            while not watch.has_news:
                 store.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
                 await asyncio.sleep(0)
     store.close()
@@ -149,8 +149,9 @@ async def test_hint_reaches_its_call(board: Board, tasks: TaskStore) -> None:
     first, second = make_id("call", 1), make_id("call", 2)
     with board.heed(first) as mine, board.heed(second) as other, board.watch(TASK) as watched:
         await tasks.hint(first)
-        await wait(mine)
+        async with asyncio.timeout(5):
+            await mine.wait()
         assert not other.is_set()
-        assert not watched.is_set()
+        assert not watched.has_news
     await tasks.hint(first)
     await be_heard(board, tasks)
