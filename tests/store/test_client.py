@@ -54,7 +54,7 @@ async def test_lost_reply_is_not_resent(valkey: Valkey) -> None:
 
 async def test_full_pool_waits_in_order(valkey: Valkey) -> None:
     """More commands at once than connections wait for one instead of failing."""
-    client = connect(valkey.url, connections=2)
+    client = connect(valkey.url, deadline_s=20, connections=2)
     assert await asyncio.gather(*(client.incr("n") for _ in range(200)))
     assert await client.get("n") == "200"
     await client.aclose()
