@@ -25,6 +25,9 @@ from gateway.tasks import Delivered, Ending, PartlyDelivered, StillRunning, name
 FIRST_EVENT_WITHIN = 15.0
 """Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
 
+_LITTLE = 16 * 1024
+"""A piece of fewer bytes waits for the next one: to send it costs more than to copy it."""
+
 MOST_NAMED = 32
 """Dropped parameters that the answer's header names one by one."""
 
@@ -259,7 +262,7 @@ def _event_parts(waiting: Waiting, record: TaskRecord, image: Made, form: Answer
 
 
 async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[bytes]:
-    """The parts as bytes; pictures are read, encoded and handed on a piece at a time."""
+    """The parts as bytes; pictures are read, encoded and handed on a piece at a time, and what is little with more."""
     waiting = b""
     for part in parts:
         if isinstance(part, bytes):
@@ -270,8 +273,10 @@ async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[byte
             # The length is promised; breaking off is the only honest way to say that the picture is gone.
             raise RuntimeError(f"artifact {part.artifact_id} vanished while it was being sent")
         async for piece in base64_chunks(stored.chunks):
-            yield waiting + piece if waiting else piece
-            waiting = b""
+            waiting = waiting + piece if waiting else piece
+            if len(piece) >= _LITTLE:
+                yield waiting
+                waiting = b""
     if waiting:
         yield waiting
 

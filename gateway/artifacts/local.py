@@ -98,17 +98,23 @@ class LocalArtifacts:
 
     def _store(self, blob: Blob, artifact_id: str) -> None:
         day = self.folder / day_of(artifact_id)
-        if not day.is_dir():
-            day.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self.folder)
         final = day / artifact_id
+        try:
+            self._name(blob, final)
+        except FileNotFoundError:
+            # The first picture of a day, or of this store.
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            day.mkdir(exist_ok=True)
+            _sync_folder(self.folder)
+            self._name(blob, final)
+        _sync_folder(day)
+
+    def _name(self, blob: Blob, final: Path) -> None:
         if blob.path is None or not _link(blob.path, final):
             self._copy(blob, final)
-        _sync_folder(day)
 
     def _copy(self, blob: Blob, final: Path) -> None:
         """Write aside, then rename: a process that dies in between leaves nothing under the final name."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
         aside = self._incoming / final.name
         try:
             with blob.open() as source, aside.open("xb") as target:
@@ -183,7 +189,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _look(path: Path) -> tuple[int, bytes]:
     """A file's size and its start; of a small one that is all there is, and no thread is asked again."""
-    with path.open("rb") as file:
+    # Without a buffer, for which Python would ask the kernel more than for the file itself.
+    with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         return size, file.read(size if size <= CHUNK else _HEAD)
 
