@@ -57,6 +57,7 @@ bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open t
 	$(PY) -m bench memory
 	$(PY) -m bench tasks
 	$(PY) -m bench proxy --no-write
+	$(PY) -m bench tls
 	$(PY) -m bench crowd
 
 bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (half an hour)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import crowd, ledger, memory, proxy, tasks
+from bench import crowd, ledger, memory, proxy, tasks, tls
 from bench.serving import BenchError
 
-BENCHMARKS = (memory, ledger, tasks, proxy, crowd)
+BENCHMARKS = (memory, ledger, tasks, proxy, tls, crowd)
 
 
 def main(arguments: list[str]) -> int:
