@@ -53,12 +53,7 @@ image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
 bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, crowds (twenty minutes); fails over a limit
-	$(PY) -m bench ledger
-	$(PY) -m bench memory
-	$(PY) -m bench tasks
-	$(PY) -m bench proxy --no-write
-	$(PY) -m bench tls
-	$(PY) -m bench crowd
+	@failed=0; for one in ledger memory tasks "proxy --no-write" tls crowd; do $(PY) -m bench $$one || failed=1; done; exit $$failed
 
 bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (half an hour)
 	scripts/peers.sh
