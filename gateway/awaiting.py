@@ -153,10 +153,14 @@ class Presence:
         if self.waiting is not None:
             self._refusing = asyncio.create_task(self.waiting.take_back())
 
+    def hear_no_more(self) -> None:
+        """All of the answer was written: the connection may end with it, and what became of it `finish` is told."""
+        self._is_over = True
+
     async def finish(self, *, is_whole: bool) -> None:
         """The request is over; `is_whole`: its answer's last byte was handed to the socket."""
-        if not is_whole:
-            self.leave()
+        if not is_whole and not self.gone.done():
+            self.gone.set_result(None)
         self._is_over = True
         if self.waiting is None:
             return

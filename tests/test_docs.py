@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from bench import rows
 from gateway import catalog, cli, errors, settings, verdict, wire
 from gateway.app import create_app
 from gateway.datafolder import Secrets
@@ -288,6 +289,13 @@ def read_history(data: Path) -> list[str]:
     """The two records of a data folder, newest first; nothing while one is not written yet."""
     lines = imagegate("history", "--json", "--data-dir", str(data)).stdout.splitlines()
     return lines if len(lines) == 2 else []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_measured_table_is_the_result(page: str) -> None:
+    """What a request costs beside others is told as it was measured, figure for figure."""
+    measured = json.loads((ROOT / "bench" / "results.json").read_text(encoding="utf-8"))
+    assert rows.render(measured) in DOCS[page].text
 
 
 def test_quick_start_works(tmp_path: Path) -> None:

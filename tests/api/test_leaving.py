@@ -69,6 +69,27 @@ def test_hang_up_keeps_paid_image(gateway: Gateway, model: str) -> None:
     assert not gateway.leftovers()
 
 
+def ask_and_read(gateway: Gateway, version: str, headers: str) -> bytes:
+    """Everything that comes over a connection that the gateway closes after its answer."""
+    address = (gateway.client.base_url.host, gateway.client.base_url.port)
+    body = json.dumps(small()).encode()
+    head = f"POST {GENERATIONS} HTTP/{version}\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n{headers}"
+    with socket.create_connection(address, timeout=5) as connection:
+        connection.sendall(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(("version", "headers"), [("1.1", "connection: close\r\n"), ("1.0", "")])
+def test_connection_that_ends_with_its_answer_is_no_hang_up(gateway: Gateway, version: str, headers: str) -> None:
+    """Who has read an answer and asks for the same again gets a new picture, however the connection was closed."""
+    for number in (1, 2, 3):
+        head, _, body = ask_and_read(gateway, version, headers).partition(b"\r\n\r\n")
+        assert b" 200 " in head.splitlines()[0], head
+        assert b"x-gateway-joined" not in head.lower()
+        assert len(json.loads(body)["data"]) == 1
+        assert len(gateway.simulator.book()) == number
+
+
 def hang_up(gateway: Gateway, callers: int) -> None:
     """So many callers ask for a picture, and leave once the vendor has taken all their requests."""
     before = len(gateway.simulator.book())
