@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from statistics import median
 from typing import Any
 
@@ -140,7 +141,9 @@ async def _run_round(ledger: Ledger, worker: str, key: str, at_once: int, count:
 async def _live(ledger: Ledger, worker: str, key: str) -> None:
     """One request's money, from its admission to its end."""
     task, call = new_id("task"), new_id("call")
-    opening = Opening(task=task, key=key, team=_TEAM, fingerprint="0" * 64, price=30_000, images=1, worker=worker)
+    # No two ask for the same: a hundred that are left unanswered would be looked through for one to join.
+    fingerprint = sha256(task.encode()).hexdigest()
+    opening = Opening(task=task, key=key, team=_TEAM, fingerprint=fingerprint, price=30_000, images=1, worker=worker)
     admitted = await ledger.open(opening)
     if not isinstance(admitted, Admitted):
         raise BenchError(f"a task was not admitted: {admitted}")
