@@ -153,6 +153,9 @@ def _measure_growth(upstream: Upstream, body: Path) -> tuple[str, list[dict[str,
         for count in (500, 1000, 2000):
             shot = _shot(who, body, count, at_once=count, over_s=count / 400, timeout_s=120)
             found.append(_grow("waiting requests", count, _fire(who, upstream, shot, delay_s=5, base=base)))
+    with contestants.imagegate(upstream.url) as who:
+        _warm(who, upstream, body)
+        base = resident(who.pids[0])
         for answer, size in ((3, "5 MB"), (4, "10 MB"), (2, "20 MB")):
             shot = _shot(who, body, 32, at_once=8)
             found.append(_grow("an answer's bytes", size, _fire(who, upstream, shot, answer=answer, base=base)))
