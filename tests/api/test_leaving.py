@@ -74,8 +74,9 @@ def ask_and_read(gateway: Gateway, version: str, headers: str) -> bytes:
     address = (gateway.client.base_url.host, gateway.client.base_url.port)
     body = json.dumps(small()).encode()
     head = f"POST {GENERATIONS} HTTP/{version}\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n{headers}"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(address, timeout=5) as connection:
-        connection.sendall(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        connection.sendall(head.encode() + body)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
