@@ -22,6 +22,7 @@ class Handover:
 
     A kernel resets a connection that is closed with bytes in it which nobody read; what was read is closed in peace. So
     is what an event loop had taken in when the caller gave up: `is_late`, for an answer that came about then.
+    `is_written`: its last byte was. `has_left`: the client closed the connection before it could have all of it.
     """
 
     transport: asyncio.Transport
@@ -29,6 +30,8 @@ class Handover:
     on_refusal: Callable[[], None] | None = None
     ended: float | None = None
     is_late: bool = False
+    is_written: bool = False
+    has_left: bool = False
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def tell_of_hang_up(self, leave: Callable[[], None]) -> None:
@@ -37,8 +40,13 @@ class Handover:
         self.flow.resume_reading()
         self._lost.add_done_callback(lambda _: leave())
 
+    def hear_end(self) -> None:
+        """The client sends no more: it has left, unless all of the answer is with the kernel, and may have come."""
+        self.has_left = self.has_left or not self.is_written or self.transport.get_write_buffer_size() > 0
+
     async def arrive(self) -> bool:
-        """Wait until the last byte that was written is with the kernel; False when the connection broke before."""
+        """Wait until the last byte is with the kernel; False when the connection broke, or the client left, before."""
+        self.is_written = True
         if not self.transport.is_closing():
             # Paused as long as a single byte waits.
             self.transport.set_write_buffer_limits(0)
@@ -46,9 +54,9 @@ class Handover:
             self.ended = asyncio.get_running_loop().time()
         if not self.transport.is_closing():
             self.transport.set_write_buffer_limits()
-            return True
+            return not self.has_left
         # One that is closing ends once all was sent, or as it breaks.
-        return await asyncio.shield(self._lost)
+        return await asyncio.shield(self._lost) and not self.has_left
 
     def lose(self, exc: Exception | None) -> None:
         """The connection has ended, in peace if there is no `exc`."""

@@ -105,18 +105,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reader_timer: TimerHandle | None = None
         self._handover: Handover | None = None
         self._is_deaf = False
-        self._unread = 0
-        self._fruitless = 0
-        self._head_bytes = 0
-        self._head_count = 0
-
-    # The connection
+        self._unread = self._fruitless = 0
+        self._head_bytes = self._head_count = 0
 
     @override
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Transport", transport))
         self.flow._is_writable_event = Latch(is_set=True)
         self._watch_head()
+
+    @override
+    def eof_received(self) -> None:
+        if self._handover is not None:
+            self._handover.hear_end()
+        super().eof_received()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,0 +1,109 @@
+"""Whether an answer went over: a connection that ends says so by when its client closed it, and by who did."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from typing_extensions import override
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from gateway.api.handover import Handover
+
+
+class Server(asyncio.Protocol):
+    """Tells a handover of its connection, as the gateway's protocol does."""
+
+    handover: Handover
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.handover = Handover(transport, FlowControl(transport))
+        self.heard = asyncio.Event()
+
+    @override
+    def eof_received(self) -> None:
+        self.handover.hear_end()
+        self.heard.set()
+
+    @override
+    def pause_writing(self) -> None:
+        self.handover.flow.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self.handover.flow.resume_writing()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.handover.flow.resume_writing()
+        self.handover.lose(exc)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Server, socket.socket]]:
+    """A server's end of a connection, and its client's."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    transport, server = await asyncio.get_running_loop().create_unix_connection(Server, sock=ours)
+    try:
+        yield server, theirs
+    finally:
+        theirs.close()
+        transport.abort()
+
+
+async def test_whole_answer_arrives() -> None:
+    """An answer that is with the kernel of a connection that goes on was handed over."""
+    async with connected() as (server, _):
+        server.handover.transport.write(b"answer")
+        assert await server.handover.arrive()
+
+
+async def test_own_end_is_no_hang_up() -> None:
+    """A connection that the server closes after its answer took it along."""
+    async with connected() as (server, theirs):
+        server.handover.transport.write(b"answer")
+        server.handover.transport.close()
+        assert await server.handover.arrive()
+        assert await asyncio.get_running_loop().sock_recv(theirs, 100) == b"answer"
+
+
+async def test_client_that_closed_before_the_answer_has_none() -> None:
+    """What is written after the client's end was heard of does not count as handed over, though nothing breaks."""
+    async with connected() as (server, theirs):
+        theirs.shutdown(socket.SHUT_WR)
+        await server.heard.wait()
+        server.handover.transport.write(b"answer")
+        assert not await server.handover.arrive()
+
+
+async def test_client_that_closed_amid_the_answer_has_none() -> None:
+    """Nor what had not all left when the client closed."""
+    async with connected() as (server, theirs):
+        server.handover.transport.write(bytes(8 * 2**20))
+        arriving = asyncio.create_task(server.handover.arrive())
+        theirs.shutdown(socket.SHUT_WR)
+        await server.heard.wait()
+        theirs.close()
+        assert not await asyncio.wait_for(arriving, 5)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_end_after_the_answer_is_peace_unless_it_was_late(is_late: bool) -> None:
+    """Who closes once all is with the kernel has read it, unless the answer came when it had no more patience."""
+    refusals: list[bool] = []
+    async with connected() as (server, theirs):
+        server.handover.transport.write(b"answer")
+        assert await server.handover.arrive()
+        server.handover.is_late, server.handover.on_refusal = is_late, lambda: refusals.append(True)
+        lost = asyncio.Event()
+        server.handover.tell_of_hang_up(lost.set)
+        assert await asyncio.get_running_loop().sock_recv(theirs, 100) == b"answer"
+        theirs.close()
+        await asyncio.wait_for(lost.wait(), 5)
+    assert len(refusals) == is_late
