@@ -52,9 +52,9 @@ lock: ## pin every dependency anew, with hashes
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
-bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, crowds (twenty minutes); fails over a limit
+bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, TLS, crowds (a quarter of an hour); fails over a limit
 	@failed=0; for one in ledger memory tasks "proxy --no-write" tls crowd; do $(PY) -m bench $$one || failed=1; done; exit $$failed
 
-bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (half an hour)
+bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (twenty minutes)
 	scripts/peers.sh
 	$(PY) -m bench proxy --against nginx,litellm,portkey
