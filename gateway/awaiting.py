@@ -137,15 +137,14 @@ class Presence:
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     patient_until: float = math.inf
     _refusing: asyncio.Task[None] | None = None
-    _is_over: bool = False
 
     @property
     def is_late(self) -> bool:
         return asyncio.get_running_loop().time() > self.patient_until
 
     def leave(self) -> None:
-        """The caller hung up; after its answer, that means nothing."""
-        if not self.gone.done() and not self._is_over:
+        """The caller hung up."""
+        if not self.gone.done():
             self.gone.set_result(None)
 
     def refuse(self) -> None:
@@ -153,15 +152,10 @@ class Presence:
         if self.waiting is not None:
             self._refusing = asyncio.create_task(self.waiting.take_back())
 
-    def hear_no_more(self) -> None:
-        """All of the answer was written: the connection may end with it, and what became of it `finish` is told."""
-        self._is_over = True
-
     async def finish(self, *, is_whole: bool) -> None:
         """The request is over; `is_whole`: its answer's last byte was handed to the socket."""
-        if not is_whole and not self.gone.done():
-            self.gone.set_result(None)
-        self._is_over = True
+        if not is_whole:
+            self.leave()
         if self.waiting is None:
             return
         if self.gone.done():

@@ -35,13 +35,13 @@ class Handover:
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def tell_of_hang_up(self, leave: Callable[[], None]) -> None:
-        """Call `leave` once the connection has ended, at once if it has; for when the request's whole body was read."""
+        """Call `leave` when the connection ends before the answer is written; for when the whole body was read."""
         # Reading stays paused after a large body, and a connection that is not read is not seen to end.
         self.flow.resume_reading()
-        self._lost.add_done_callback(lambda _: leave())
+        self._lost.add_done_callback(lambda _: None if self.is_written else leave())
 
     def hear_end(self) -> None:
-        """The client sends no more: it has left, unless all of the answer is with the kernel, and may have come."""
+        """The client sends no more: it has left, unless the whole answer is with the kernel and may have reached it."""
         self.has_left = self.has_left or not self.is_written or self.transport.get_write_buffer_size() > 0
 
     async def arrive(self) -> bool:

@@ -71,7 +71,6 @@ async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bo
     """End a request's wait by what became of its answer."""
     is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:
-        presence.hear_no_more()
         is_whole = await handover.arrive()
         handover.is_late, handover.on_refusal = presence.is_late, presence.refuse
         is_refused = is_whole and handover.is_late and handover.transport.is_closing()

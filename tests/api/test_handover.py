@@ -23,7 +23,7 @@ class Server(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.handover = Handover(transport, FlowControl(transport))
-        self.heard = asyncio.Event()
+        self.heard, self.lost = asyncio.Event(), asyncio.Event()
 
     @override
     def eof_received(self) -> None:
@@ -42,6 +42,7 @@ class Server(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.handover.flow.resume_writing()
         self.handover.lose(exc)
+        self.lost.set()
 
 
 @asynccontextmanager
@@ -96,14 +97,23 @@ async def test_client_that_closed_amid_the_answer_has_none() -> None:
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_end_after_the_answer_is_peace_unless_it_was_late(is_late: bool) -> None:
     """Who closes once all is with the kernel has read it, unless the answer came when it had no more patience."""
-    refusals: list[bool] = []
+    heard: list[str] = []
     async with connected() as (server, theirs):
+        server.handover.tell_of_hang_up(lambda: heard.append("left"))
         server.handover.transport.write(b"answer")
         assert await server.handover.arrive()
-        server.handover.is_late, server.handover.on_refusal = is_late, lambda: refusals.append(True)
-        lost = asyncio.Event()
-        server.handover.tell_of_hang_up(lost.set)
+        server.handover.is_late, server.handover.on_refusal = is_late, lambda: heard.append("refused")
         assert await asyncio.get_running_loop().sock_recv(theirs, 100) == b"answer"
         theirs.close()
-        await asyncio.wait_for(lost.wait(), 5)
-    assert len(refusals) == is_late
+        await asyncio.wait_for(server.lost.wait(), 5)
+    assert heard == ["refused"] * is_late
+
+
+async def test_end_before_the_answer_is_a_hang_up() -> None:
+    """Who closes while its answer is made has left, and whoever makes it is told."""
+    async with connected() as (server, theirs):
+        left = asyncio.Event()
+        server.handover.tell_of_hang_up(left.set)
+        theirs.close()
+        await asyncio.wait_for(left.wait(), 5)
+        assert not await server.handover.arrive()
