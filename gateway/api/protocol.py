@@ -118,7 +118,6 @@ class GuardedProtocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         if self._handover is not None:
             self._handover.hear_end()
-        super().eof_received()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -271,6 +270,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reader_timer = None
         if self.transport.get_write_buffer_size():
             log.info("cut an answer that was not read for %g s (from %s)", self.limits.answer_idle_s, self.client)
+            self.eof_received()  # as if it had left: what it did not take is its retry's
             self.transport.abort()
 
     # The application's side

@@ -94,6 +94,17 @@ async def test_client_that_closed_amid_the_answer_has_none() -> None:
         assert not await asyncio.wait_for(arriving, 5)
 
 
+async def test_cut_reader_has_no_answer() -> None:
+    """Nor what a reader had not taken when it was cut for its silence: its retry gets it."""
+    async with connected() as (server, _):
+        server.handover.transport.write(bytes(8 * 2**20))
+        arriving = asyncio.create_task(server.handover.arrive())
+        await asyncio.sleep(0)
+        server.handover.hear_end()
+        server.handover.transport.abort()
+        assert not await asyncio.wait_for(arriving, 5)
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_end_after_the_answer_is_peace_unless_it_was_late(is_late: bool) -> None:
     """Who closes once all is with the kernel has read it, unless the answer came when it had no more patience."""
