@@ -133,7 +133,10 @@ def _shapes() -> tuple[Case, ...]:
 
 
 def _ratio(other: Result, own: Result) -> str:
-    return "" if other is own or not own["cpu_ms"] else f" ({other['cpu_ms'] / own['cpu_ms']:.1f}×)"
+    if other is own or not own["cpu_ms"]:
+        return ""
+    times = other["cpu_ms"] / own["cpu_ms"]
+    return f" ({times:.{1 if times >= 0.1 else 2}f}×)"
 
 
 def _write_answer(folder: Path, name: str, size: int, count: int) -> Path:
