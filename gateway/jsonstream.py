@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from typing import Any
 
 import pybase64
@@ -55,12 +56,14 @@ class Base64Writer:
     async def write(self, text: bytes) -> None:
         """Raises BadJson on other characters, TooLarge when the picture passes its limit."""
         text = self._rest + text
-        data = _decode_plain(text)
+        whole = len(text) - len(text) % 4
+        data = _decode_plain(text, whole)
         if data is None:
             text = text.translate(_URLSAFE, _SPACE)
-        whole = len(text) - len(text) % 4
+            whole = len(text) - len(text) % 4
+            data = _decode(text[:whole])
         self._rest = text[whole:]
-        await self._put(text[:whole], data)
+        await self._put(data, is_padded=text.endswith(b"=", 0, whole))
 
     async def finish(self) -> Blob:
         rest = self._rest.translate(_URLSAFE, _SPACE)
@@ -68,38 +71,39 @@ class Base64Writer:
         if len(rest) == 1:
             raise BadJson("the base64 text ends in the middle of a byte")
         if rest:
-            await self._put(rest + b"=" * (4 - len(rest)))
+            await self._put(_decode(rest + b"=" * (4 - len(rest))), is_padded=True)
         return await self._writer.finish()
 
     async def abort(self) -> None:
         await self._writer.abort()
 
-    async def _put(self, text: bytes, data: bytes | None = None) -> None:
-        """Write `data`, which is `text` decoded; where it is not given, decode."""
-        if not text:
+    async def _put(self, data: bytes, *, is_padded: bool) -> None:
+        if not data:
             return
         if self._is_padded:
             raise BadJson("the base64 text goes on after its padding")
-        self._is_padded = text.endswith(b"=")
-        if data is None:
-            try:
-                data = pybase64.b64decode(text, validate=True)
-            except ValueError as error:
-                raise BadJson("the text is not base64") from error
+        self._is_padded = is_padded
         if self._writer.size + len(data) > self._limit:
             raise TooLarge("a picture", self._limit)
         await self._writer.write(data)
 
 
-def _decode_plain(text: bytes) -> bytes | None:
-    """The bytes of all whole groups of plain base64; None where there is anything else in it.
+def _decode(text: bytes | memoryview) -> bytes:
+    """Raises BadJson."""
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise BadJson("the text is not base64") from error
+
+
+def _decode_plain(text: bytes, whole: int) -> bytes | None:
+    """The bytes of the first `whole` characters of plain base64; None where there is anything else in it.
 
     Nearly every picture comes so, and trying costs a tenth of translating its text first.
     """
-    try:
-        return pybase64.b64decode(text[: len(text) - len(text) % 4], validate=True)
-    except ValueError:
-        return None
+    with suppress(BadJson), memoryview(text)[:whole] as groups:
+        return _decode(groups)
+    return None
 
 
 async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:

@@ -37,7 +37,7 @@ def shown(data: bytes) -> Image.Image:
 
 
 def left_over(spool: Spool) -> set[Path]:
-    return {path for path in spool._root.rglob("*") if path.is_file()}
+    return {path for path in spool._folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,17 +1,21 @@
 """Temporary bytes: in memory while they are small, on disk above it, gone when their spool closes."""
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.spool import Blob, MemoryBudget, Spool, StorageFullError
+from gateway import spool as spools
+from gateway.spool import Blob, MemoryBudget, Spool, StorageFullError, file_chunks
 
 KEEP = 1000
 
@@ -39,6 +43,54 @@ async def test_small_blobs_stay_in_memory(tmp_path: Path, size: int, in_memory: 
     assert ("memory" if in_memory else "file") in repr(blob)
 
 
+class Counting(ThreadPoolExecutor):
+    """Threads that count what they are asked."""
+
+    asked = 0
+
+    def submit(self, *args, **kwargs):
+        self.asked += 1
+        return super().submit(*args, **kwargs)
+
+
+def knows_what_it_has(path: Path) -> bool:
+    """Whether the filesystem can tell without a wait what of a file is in memory."""
+    with path.open("rb") as file, contextlib.suppress(OSError, AttributeError):
+        return os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    return False
+
+
+@pytest.mark.parametrize("size", [0, 1, KEEP, KEEP + 1, 3 * KEEP, 10 * KEEP + 7])
+async def test_file_in_memory_needs_one_thread(tmp_path: Path, size: int) -> None:
+    """A file that was just written is read on without a hand-over to a thread for each piece."""
+    path, data = tmp_path / "file", os.urandom(size)
+    path.write_bytes(data)
+    with Counting(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        assert b"".join([piece async for piece in file_chunks(path, KEEP)]) == data
+    assert threads.asked == 1 or not knows_what_it_has(path)
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["the kernel would have to wait", "no such question"])
+async def test_file_on_disk_is_read_in_threads(tmp_path: Path, monkeypatch, is_told: bool) -> None:
+    """What the kernel does not have in memory, or where it cannot say so, is fetched by threads, and all of it."""
+    path, data = tmp_path / "file", os.urandom(2**20 + 5)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if not is_told:
+        monkeypatch.setattr(spools, "_NOWAIT", None)
+    assert b"".join([piece async for piece in file_chunks(path, 50_000)]) == data
+
+
+async def test_temporary_files_are_private(tmp_path: Path) -> None:
+    """Nobody else on the machine reads what is on its way through."""
+    await spool(tmp_path).blob(b"x" * 5000)
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+
+
 async def test_full_budget_sends_bytes_to_disk(tmp_path: Path) -> None:
     """When the memory that all share is taken, even small bytes are a file."""
     one = spool(tmp_path, memory=1500)
@@ -64,7 +116,7 @@ async def test_pieces_come_back_whole(tmp_path_factory: pytest.TempPathFactory, 
 
 
 async def test_close_leaves_nothing(tmp_path: Path) -> None:
-    """Closing removes files and folder and gives the memory back, once."""
+    """Closing removes the files and gives the memory back, once."""
     one, other = spool(tmp_path), MemoryBudget(100)
     await one.blob(b"x" * 500)
     await one.blob(b"x" * 5000)
