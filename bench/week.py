@@ -29,7 +29,7 @@ SECONDS = {"anyfast": 1.0, "anyfast-c": 1.15, "apiany": 1.4}
 """How much longer than the official model each upstream is taken to need; an assumption, not a measurement."""
 
 _BY_QUALITY = {"low": 23.0, "medium": 48.0, "high": 155.0}
-_REFERENCE = Picture(Blob(0, "", data=b""), "png", 1024, 1024, orientation=1, has_alpha=False)
+_REFERENCE = Picture(Blob(0, data=b""), "png", 1024, 1024, orientation=1, has_alpha=False)
 
 _SHARES = {
     "size": ((None, 40), (SQUARE, 15), (Size(1536, 1024), 15), (Size(1024, 1536), 10), (Size(2048, 2048), 10),

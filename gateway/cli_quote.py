@@ -203,7 +203,7 @@ def _make_references(count: int, size: str) -> tuple[Picture, ...]:
 
 
 def _imagine(size: Size) -> Picture:
-    return Picture(Blob(0, "", data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
+    return Picture(Blob(0, data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
 
 
 def _read_strategy(text: str | None) -> Strategy | None:

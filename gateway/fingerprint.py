@@ -1,6 +1,6 @@
 """Whether two requests ask for the same pictures: one digest of what they ask for, and how a repetition is told.
 
-Made by the image routes, compared by the ledger. Pure; never sees a boundary, a field's place or a form of answer.
+Made by the image routes, compared by the ledger. Never sees a boundary, a field's place or a form of answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class Repeat:
 
 
 def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
-    """The digest of what is asked for and by whom. The same pictures may be answered in another form."""
+    """The digest of what is asked for and by whom. The same pictures may be answered in another form.
+
+    Blocks while pictures that are files are read, so call it in a thread then.
+    """
     asked = {
         "operation": job.operation,
         "model": model,
@@ -58,4 +61,4 @@ def digest_key(operation: str, idempotency_key: str) -> str:
 
 
 def _hash_of(picture: Picture) -> str:
-    return picture.blob.sha256
+    return picture.blob.digest()

@@ -6,7 +6,6 @@ Called by whoever takes a picture in or hands one out. Never fetches, stores or 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +59,7 @@ class Picture:
         return f"image/{self.format}"
 
     def __repr__(self) -> str:
-        return f"Picture({self.format} {self.width}x{self.height}, {self.blob.size} bytes, {self.blob.sha256[:12]})"
+        return f"Picture({self.format} {self.width}x{self.height}, {self.blob.size} bytes)"
 
 
 def sniff(head: bytes) -> Format | None:
@@ -272,18 +271,16 @@ def _strip(picture: Picture, path: Path | None) -> Blob | bytes | None:
 
 
 def _write(pieces: Iterable[bytes], path: Path) -> Blob:
-    digest = hashlib.sha256()
     size = 0
     try:
         with path.open("wb") as file:
             for piece in pieces:
                 file.write(piece)
-                digest.update(piece)
                 size += len(piece)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise StorageFullError(os.strerror(error.errno or 0)) from error
-    return Blob(size, digest.hexdigest(), path=path)
+    return Blob(size, path=path)
 
 
 def _reencode(picture: Picture, target: Path, wanted: Wanted) -> None:

@@ -116,7 +116,7 @@ def ends(question: Question, seen: Seen, learned: Learned) -> bool:
 
 def _imagine(count: int, size: Size) -> tuple[Picture, ...]:
     """Pictures without bytes, for their price; `asking` draws those that are sent."""
-    one = Picture(Blob(0, "", data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
+    one = Picture(Blob(0, data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
     return (one,) * count
 
 

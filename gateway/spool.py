@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -58,12 +58,21 @@ class Blob:
     """Bytes that do not change, in memory (`data`) or in a file (`path`); valid until their Spool closes."""
 
     size: int
-    sha256: str
     data: bytes | None = None
     path: Path | None = None
 
     def __repr__(self) -> str:
-        return f"Blob({self.size} bytes, sha256 {self.sha256[:12]}, {'memory' if self.path is None else 'file'})"
+        return f"Blob({self.size} bytes, {'memory' if self.path is None else 'file'})"
+
+    def digest(self) -> str:
+        """The SHA-256 of its bytes, in hex; blocks while a file is read, so call it in a thread then."""
+        if self.path is None:
+            return hashlib.sha256(self.data or b"").hexdigest()
+        found, buffer = hashlib.sha256(), bytearray(min(self.size, _FLUSH))
+        with self.path.open("rb", buffering=0) as file, memoryview(buffer) as view:
+            while count := file.readinto(buffer):
+                found.update(view[:count])
+        return found.hexdigest()
 
     def open(self) -> BinaryIO:
         """A seekable binary reader, for blocking code in a thread."""
@@ -182,7 +191,7 @@ class Spool:
 
     async def adopt(self, path: Path) -> Blob:
         """A blob of a file that other code wrote at a `new_path`."""
-        return await asyncio.to_thread(_describe, path)
+        return Blob((await asyncio.to_thread(path.stat)).st_size, path=path)
 
     async def close(self) -> None:
         """Remove every file and give the memory back; harmless when called twice."""
@@ -205,8 +214,7 @@ class BlobWriter:
         self._waiting = 0
         # Tiny pieces are put together first: kept as they come they would cost 30 times their bytes.
         self._crumbs = bytearray()
-        self._digest = hashlib.sha256()
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._path: Path | None = None
         self.size = 0
         self.head = b""
@@ -230,11 +238,9 @@ class BlobWriter:
         """Close the writer and describe what it took."""
         if self._file is None and self._spool.hold(self.size):
             self._sweep_up()
-            data = b"".join(self._pieces)
-            self._digest.update(data)
-            return Blob(self.size, self._digest.hexdigest(), data=data)
+            return Blob(self.size, data=b"".join(self._pieces))
         await self._flush(is_last=True)
-        return Blob(self.size, self._digest.hexdigest(), path=self._path)
+        return Blob(self.size, path=self._path)
 
     async def abort(self) -> None:
         """Drop what was written so far."""
@@ -267,23 +273,22 @@ class BlobWriter:
         assert self._path is not None
         if self._file is None:
             self._file = self._path.open("xb", buffering=0)
-        # In one piece: each call gives the interpreter away, and has to wait for it again.
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._digest.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        _write_all(self._file, pieces)
         if is_last:
             self._file.close()
+
+
+def _write_all(file: io.FileIO, pieces: Sequence[bytes]) -> None:
+    if not pieces:
+        return
+    # All at once: each call gives the interpreter away, and has to wait for it again.
+    written = os.writev(file.fileno(), pieces)
+    rest = memoryview(b"".join(pieces))[written:] if written < sum(map(len, pieces)) else b""
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def _describe(path: Path) -> Blob:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return Blob(path.stat().st_size, digest.hexdigest(), path=path)

@@ -91,7 +91,7 @@ class FatalUpstream:
         inputs: Inputs = await self._inner.prepare(job, spool)
         if self._moment != "body":
             return inputs
-        blobs = (HalfSent(one.blob.size, one.blob.sha256, one.blob.data, one.blob.path) for one in inputs.references)
+        blobs = (HalfSent(one.blob.size, one.blob.data, one.blob.path) for one in inputs.references)
         cut = (replace(one, blob=blob) for one, blob in zip(inputs.references, blobs, strict=True))
         return replace(inputs, references=tuple(cut))
 

@@ -102,7 +102,7 @@ def plan(
 
 
 def picture(width: int = 1024, height: int = 1024) -> Picture:
-    return Picture(Blob(0, "", data=b""), "png", width, height, 1, has_alpha=True)
+    return Picture(Blob(0, data=b""), "png", width, height, 1, has_alpha=True)
 
 
 def make_job(operation: Operation = "generation", *, images: int = 1, masked: bool = False, **values: Any) -> ImageJob:

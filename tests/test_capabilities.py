@@ -268,7 +268,7 @@ def test_openais_own_dialect_is_kept(asked: dict[str, Any], profile: Profile, ex
             Unfit("it makes only 1024x1024, 1536x1024, 1024x1536", "size"),
         ),
         (
-            {"operation": "edit", "mask": replace(picture(), blob=Blob(4_000_000, "")), "images": 1},
+            {"operation": "edit", "mask": replace(picture(), blob=Blob(4_000_000)), "images": 1},
             GENERAL,
             Unfit("its masks must be smaller than 4,000,000 bytes", "mask"),
         ),

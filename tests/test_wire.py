@@ -43,7 +43,7 @@ def attempt(fields: dict[str, Any], **how: Any) -> Params | PublicError:
 
 
 def picture(width: int, height: int) -> Picture:
-    return Picture(Blob(0, "", data=b""), "png", width, height, 1, has_alpha=False)
+    return Picture(Blob(0, data=b""), "png", width, height, 1, has_alpha=False)
 
 
 def test_prompt_alone_is_enough() -> None:
@@ -193,7 +193,7 @@ def test_empty_multipart_means_absent(name: str) -> None:
         ({"user": 7, "safety_identifier": "s"}, "must be a string"),
         ({"safety_identifier": []}, "must be a string"),
         ({"callback_url": 1}, "must be a string"),
-        ({"quality": Blob(1, "", data=b"x")}, "not a picture"),
+        ({"quality": Blob(1, data=b"x")}, "not a picture"),
     ],
     ids=lambda value: str(value)[:60],
 )

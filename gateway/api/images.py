@@ -145,7 +145,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
     prefer, seconds = ("answer", None) if params.stream else repeats.read_preference(request)
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
-    repeat = repeats.read_repeat(request, job, note.model, prefer)
+    repeat = await repeats.read_repeat(request, job, note.model, prefer)
     webhook = await repeats.read_webhook(request, services)
     return Asked(
         job,

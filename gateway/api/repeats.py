@@ -6,6 +6,7 @@ Read by the image routes. OpenAI's SDKs send the `x-stainless-*` headers by them
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Literal
 
@@ -24,14 +25,16 @@ MOST_RETRIES = 1000
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 
 
-def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
+async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
     """How the request may be one that was made before. Raises InvalidValue for an Idempotency-Key that is none."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
     count = request.headers.get("x-stainless-retry-count", "")
+    asked = (job, model, request.headers.get("x-gateway-upstream"))
+    is_stored = any(one.blob.path for one in (*job.references, job.mask) if one is not None)
     return Repeat(
-        fingerprint=take_fingerprint(job, model, request.headers.get("x-gateway-upstream")),
+        fingerprint=await asyncio.to_thread(take_fingerprint, *asked) if is_stored else take_fingerprint(*asked),
         idempotency=digest_key(job.operation, key) if key else "",
         retry=min(int(count), MOST_RETRIES) if count.isascii() and count.isdigit() else 0,
         patience=sdk_timeout(request) or 0.0,

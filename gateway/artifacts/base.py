@@ -31,7 +31,6 @@ class Artifact:
     width: int
     height: int
     size: int
-    sha256: str
     created: int
     expires: int
 
@@ -91,7 +90,6 @@ def describe(picture: Picture, ttl_s: int) -> Artifact:
         picture.width,
         picture.height,
         blob.size,
-        blob.sha256,
         created,
         created + ttl_s,
     )

@@ -29,7 +29,7 @@ from gateway.spool import Blob
 async def main():
     store = LocalArtifacts(Path(sys.argv[1]), 60)
     data = bytes.fromhex("89504e470d0a1a0a") + b"x" * 8_000_000
-    blob = Blob(len(data), "", data=data)
+    blob = Blob(len(data), data=data)
     print("ready", flush=True)
     while True:
         await store.put(Picture(blob, "png", 1, 1, 1, False))

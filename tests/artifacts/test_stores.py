@@ -47,7 +47,7 @@ async def test_put_then_open_gives_bytes(store, image):
     artifact = await store.put(image)
     assert await read(store, artifact.id) == await image.blob.read()
     assert (artifact.format, artifact.width, artifact.height) == ("png", 24, 16)
-    assert (artifact.size, artifact.sha256) == (image.blob.size, image.blob.sha256)
+    assert artifact.size == image.blob.size
     assert artifact.expires - artifact.created == 3600
     assert abs(artifact.created - time.time()) < 60
 

@@ -135,5 +135,5 @@ def test_only_links_are_links() -> None:
     links = Links.of(answer)
     assert links
     assert Links.model_validate_json(links.model_dump_json(exclude_defaults=True)).to_answer() == answer
-    blob = Blob(1, "0" * 64, data=b"1")
+    blob = Blob(1, data=b"1")
     assert Links.of(Answer((Found(blob=blob), Found(url="https://a.example/1")))) is None

@@ -16,7 +16,7 @@ from gateway.upstreams.reading import find_error, find_images, find_usage, read_
 from gateway.verdict import CallFailed, Failure
 from tests.plans import picture, target
 
-BLOB, OTHER, EMPTY = Blob(3, "a"), Blob(4, "b"), Blob(0, "c")
+BLOB, OTHER, EMPTY = Blob(3), Blob(4), Blob(0)
 LINK = "https://files.example/1.png"
 SPOOL = cast(Spool, None)
 
