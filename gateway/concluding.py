@@ -135,7 +135,9 @@ def _choose_error(record: TaskRecord, accepted: Sequence[HeldCall], calls: Calls
     if refusals or (found and not accepted):
         return (refusals or found)[0]
     if accepted:
-        return find_unknown()
+        # Of the one that was looked for in vain more is known than that its process ended.
+        doubts = (error for error in found if isinstance(error, errors.UpstreamOutcomeUnknown))
+        return next(doubts, find_unknown())
     return errors.UpstreamUnavailable(
         "The gateway's process ended before anything was sent; nothing was billed.", retry_after=1
     )

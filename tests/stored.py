@@ -152,6 +152,15 @@ async def read_everything(store_url: str) -> str:
         await redis.aclose()
 
 
+async def keep_error(store_url: str, task: str, call: str, facts: dict[str, Any]) -> None:
+    """Write down why a call brought nothing."""
+    batcher = Batcher(store_url)
+    try:
+        await CallStore(batcher).keep_error(task, call, facts)
+    finally:
+        await batcher.aclose()
+
+
 async def read_calls(store_url: str, calls: Sequence[str]) -> list[CallRecord]:
     """What other processes know of some calls."""
     batcher = Batcher(store_url)

@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+from gateway import errors
 from gateway.fingerprint import take_fingerprint
 from gateway.ids import new_id
 from gateway.job import ImageJob
@@ -17,7 +18,7 @@ from gateway.store.taskrecord import Made, Promise, TaskRecord
 from tests.api.test_joining import RETRY, pictures_of
 from tests.served import OFFICIAL, Gateway, Gateways, error_of
 from tests.stand_in import wait_until
-from tests.stored import open_tasks, with_ledger
+from tests.stored import keep_error, open_tasks, with_ledger
 
 DEAD_IN_US = 300_000
 TIMES = {"timeouts": {"connect": 0.2, "call": 0.3}}
@@ -31,8 +32,11 @@ def heir(gateways: Gateways) -> Gateway:
     return gateways.open(accounting={"lease": 0.6}, upstreams=upstreams, join={"look_every": 0.1})
 
 
-def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None) -> str:
-    """A task of a worker that lives a moment longer: opened, perhaps sent, perhaps with its image stored and paid."""
+def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None, doubt: str = "") -> str:
+    """A task of a worker that lives a moment longer: opened, perhaps sent, perhaps with its image stored and paid.
+
+    `doubt` is what was found out of its call, which is not whether it was billed.
+    """
     assert heir.record is not None
     key, task, call, worker = heir.record.id, new_id("task"), new_id("call"), new_id("worker")
 
@@ -53,6 +57,9 @@ def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None) -> str:
 
     asyncio.run(promise())
     asyncio.run(with_ledger(heir.store_url, write))
+    if doubt:
+        error = errors.UpstreamOutcomeUnknown(doubt, should_retry=False)
+        asyncio.run(keep_error(heir.store_url, task, call, error.to_facts()))
     return task
 
 
@@ -84,6 +91,14 @@ def test_sent_work_is_never_sent_again(heir: Gateway) -> None:
     assert not heir.simulator.paid()
     wait_until(lambda: heir.spent().usd_presumed == 30_000, "the resolver")
     assert heir.spent().usd_held == 0
+
+
+def test_what_was_found_out_is_told(heir: Gateway) -> None:
+    """A retry of what was looked for at its vendor in vain hears that, not only that its process ended."""
+    answer = retry(heir, bequeath(heir, is_sent=True, doubt="The upstream's task expired; it may have been billed."))
+    assert (answer.status_code, error_of(answer)["code"]) == (424, "upstream_outcome_unknown")
+    assert "task expired" in error_of(answer)["message"]
+    assert not heir.simulator.paid()
 
 
 def test_stored_picture_is_delivered(heir: Gateway) -> None:
