@@ -107,8 +107,8 @@ done
 inside imagegate healthcheck || fail "the health check"
 inside imagegate keys create image-test >/dev/null 2>&1 || fail "making a key"
 
-# The banner's own example, pasted from outside.
-(cd "$data" && bash -c "$(sed -n '/^curl /,/^  | python3/p' "$work/serve.out")")
+# The banner's first example, pasted from outside.
+(cd "$data" && bash -c "$(sed -n '/^curl /,/^  | python3/p; /^  | python3/q' "$work/serve.out")")
 head -c 8 "$data/picture.png" | cmp -s - <(printf '\x89PNG\r\n\x1a\n') || fail "no picture came"
 say "a picture of $(stat -c %s "$data/picture.png") bytes was served"
 
