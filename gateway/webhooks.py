@@ -191,6 +191,9 @@ def find_pause(rules: Webhooks, delivery: Delivery, retry_after: float | None, n
     """Seconds until the next try, never sooner than the receiver wants; None when there is none any more."""
     if delivery.tries > len(rules.retries):
         return None
-    # Spread, so that a receiver that was away is not met by all at once.
-    pause = max(rules.retries[delivery.tries - 1] * _jitter.uniform(0.9, 1.1), retry_after or 0.0)
-    return pause if now + pause <= delivery.created / 1000 + rules.give_up else None
+    plain, wanted = rules.retries[delivery.tries - 1], retry_after or 0.0
+    left = delivery.created / 1000 + rules.give_up - now
+    if max(plain, wanted) > left:
+        return None
+    # Spread, so that a receiver that was away is not met by all at once; but not beyond the end.
+    return min(max(plain * _jitter.uniform(0.9, 1.1), wanted), left)

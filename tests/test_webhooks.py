@@ -78,14 +78,16 @@ def test_running_task_is_not_told() -> None:
 
 
 def test_pauses_grow_to_an_end() -> None:
-    """The shipped pauses grow, spread a little, use up most of a day and end within it."""
-    rules, at, pauses = Webhooks(), 0.0, []
-    while (pause := find_pause(rules, delivery(len(pauses) + 1), None, at)) is not None:
-        pauses.append(pause)
-        at += pause
-    assert len(pauses) == len(rules.retries)
-    assert all(0.9 * plain <= pause <= 1.1 * plain for pause, plain in zip(pauses, rules.retries, strict=True))
-    assert 18 * 3600 < at <= rules.give_up
+    """The shipped pauses grow, spread a little, use up most of a day and end within it, however chance has it."""
+    rules = Webhooks()
+    for _ in range(1000):
+        at, pauses = 0.0, []
+        while (pause := find_pause(rules, delivery(len(pauses) + 1), None, at)) is not None:
+            pauses.append(pause)
+            at += pause
+        assert len(pauses) == len(rules.retries)
+        assert all(0.9 * plain <= pause <= 1.1 * plain for pause, plain in zip(pauses, rules.retries, strict=True))
+        assert 18 * 3600 < at <= rules.give_up + 0.001
 
 
 def test_retry_after_only_lengthens() -> None:
