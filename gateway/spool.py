@@ -26,9 +26,10 @@ _FLUSH = 1024 * 1024
 _CRUMB = 4096
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
-"""Reads what the kernel has in memory or nothing; Linux has it."""
+"""Has a read give what lies in memory, and fail where it would wait for a disk (Linux, preadv(2))."""
 
 _names = itertools.count(1)
+"""Of temporary files: their folder is one process's own, and shared by all its spools."""
 
 
 class StorageFullError(Exception):

@@ -22,7 +22,7 @@ class Handover:
 
     A kernel resets a connection that is closed with bytes in it which nobody read; what was read is closed in peace. So
     is what an event loop had taken in when the caller gave up: `is_late`, for an answer that came about then.
-    `is_written`: its last byte was. `has_left`: the client closed the connection before it could have all of it.
+    `is_written`: the transport was given all of it. `has_left`: its client had closed before it could have it.
     """
 
     transport: asyncio.Transport

@@ -32,9 +32,9 @@ async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal
         raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
     count = request.headers.get("x-stainless-retry-count", "")
     asked = (job, model, request.headers.get("x-gateway-upstream"))
-    is_stored = any(one.blob.path for one in (*job.references, job.mask) if one is not None)
+    has_files = any(one.blob.path for one in (*job.references, job.mask) if one is not None)
     return Repeat(
-        fingerprint=await asyncio.to_thread(take_fingerprint, *asked) if is_stored else take_fingerprint(*asked),
+        fingerprint=await asyncio.to_thread(take_fingerprint, *asked) if has_files else take_fingerprint(*asked),
         idempotency=digest_key(job.operation, key) if key else "",
         retry=min(int(count), MOST_RETRIES) if count.isascii() and count.isdigit() else 0,
         patience=sdk_timeout(request) or 0.0,

@@ -117,13 +117,10 @@ class LocalArtifacts:
         """Write aside, then rename: a process that dies in between leaves nothing under the final name."""
         aside = self._incoming / final.name
         try:
-            if blob.data is not None:
-                _write_through(aside, blob.data)
-            else:
-                with blob.open() as source, aside.open("xb") as target:
-                    shutil.copyfileobj(source, target, CHUNK)
-                    target.flush()
-                    os.fsync(target.fileno())
+            with blob.open() as source, aside.open("xb") as target:
+                shutil.copyfileobj(source, target, CHUNK)
+                target.flush()
+                os.fsync(target.fileno())
             aside.replace(final)
         except OSError:
             with contextlib.suppress(OSError):
@@ -172,19 +169,6 @@ def _link(source: Path, final: Path) -> bool:
             return False
         raise
     return True
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    """A new file whose bytes are on disk. With fewer questions to the kernel than Python's own file has: each gives the
-    interpreter away, and waits for it again.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DSYNC | os.O_CLOEXEC, 0o666)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    finally:
-        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:
