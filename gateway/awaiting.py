@@ -129,7 +129,7 @@ class Waiting:
 class Presence:
     """Whether a request's caller is still there, and for what it waits, once it does.
 
-    `began` is in the loop's time, and so is `patient_until`: an answer after it may have come too late.
+    `began` is in the loop's time, and so is `patient_until`: after it the caller may give up.
     """
 
     gone: asyncio.Future[None] = field(default_factory=_never)
@@ -137,10 +137,6 @@ class Presence:
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     patient_until: float = math.inf
     _refusing: asyncio.Task[None] | None = None
-
-    @property
-    def is_late(self) -> bool:
-        return asyncio.get_running_loop().time() > self.patient_until
 
     def leave(self) -> None:
         """The caller hung up."""

@@ -6,6 +6,7 @@ Made by `protocol` for each request, asked by `middleware`. Knows neither tasks 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ class Handover:
     """One answer's. `on_refusal` is called when its client resets the connection without having asked anything more.
 
     A kernel resets a connection that is closed with bytes in it which nobody read; what was read is closed in peace. So
-    is what an event loop had taken in when the caller gave up: `is_late`, for an answer that came about then.
+    is what an event loop had taken in when the caller gave up, as it may from `patient_until` on, in the loop's time.
     `is_written`: the transport was given all of it. `has_left`: its client had closed before it could have it.
     """
 
@@ -29,10 +30,15 @@ class Handover:
     flow: FlowControl
     on_refusal: Callable[[], None] | None = None
     ended: float | None = None
-    is_late: bool = False
+    patient_until: float = math.inf
     is_written: bool = False
     has_left: bool = False
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its client may be giving up about now."""
+        return asyncio.get_running_loop().time() > self.patient_until
 
     def tell_of_hang_up(self, leave: Callable[[], None]) -> None:
         """Call `leave` when the connection ends before the answer is written; for when the whole body was read."""

@@ -72,7 +72,7 @@ async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bo
     is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:
         is_whole = await handover.arrive()
-        handover.is_late, handover.on_refusal = presence.is_late, presence.refuse
+        handover.patient_until, handover.on_refusal = presence.patient_until, presence.refuse
         is_refused = is_whole and handover.is_late and handover.transport.is_closing()
     await presence.finish(is_whole=is_whole)
     if is_refused:
