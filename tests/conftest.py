@@ -19,9 +19,18 @@ from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
 from tests.running import until
 
+
+def _drop_ordinary(_: object, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A line a request hides what a failed test has to say."""
+    if level in ("debug", "info"):
+        raise structlog.DropEvent
+    return event
+
+
 # As the gateway writes to a terminal: a traceback with every variable would take seconds, and the loop with it.
 structlog.configure(
     processors=[
+        _drop_ordinary,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S"),
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
