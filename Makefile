@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PY := .venv/bin/python
+# Tests start hundreds of processes; where nothing compiled may be kept, each would compile the gateway anew, for longer
+# than it then runs.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test check lint types imports fast soak bench bench-peers schema lock image-test venv venv-dev
 

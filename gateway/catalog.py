@@ -7,12 +7,14 @@ in the file is `document`'s business.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+from typing_extensions import override
 
 from gateway import rules
 from gateway.capabilities import Profile, shipped_profile
@@ -25,6 +27,12 @@ from gateway.strictyaml import YamlMistake, line_of, parse_yaml
 
 class CatalogueError(StartRefused):
     """The catalogue cannot be used; one line a mistake, each with file and line."""
+
+    exit_code = 2
+
+    @override
+    def tell(self) -> str:
+        return f"This catalogue cannot be used:\n{textwrap.indent(str(self), '  ')}"
 
 
 class Target(BaseModel):

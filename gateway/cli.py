@@ -1,6 +1,7 @@
-"""The command `imagegate`: serve, simulate, check, healthcheck, keys, and what was spent and changed.
+"""The command `imagegate`, and where each of its commands is.
 
-The one place where what was typed and set becomes Settings, and where a refusal becomes a message and an exit code.
+A command's module is loaded when the command is named: a health check, which runs twice a minute for as long as a
+container does, needs a tenth of what the others import. A refusal becomes a message and an exit code here.
 """
 
 from __future__ import annotations
@@ -8,64 +9,82 @@ from __future__ import annotations
 import http.client
 import os
 import sys
-import textwrap
-from contextlib import suppress
-from pathlib import Path
+from collections import UserDict
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from gateway import (
-    __version__,
-    cli_audit,
-    cli_check,
-    cli_keys,
-    cli_limits,
-    cli_money,
-    cli_operators,
-    cli_probe,
-    cli_quote,
-    cli_upstreams,
-    cli_usage,
-    cli_webhooks,
-    supervisor,
-)
-from gateway.catalog import CatalogueError
+from gateway import __version__, speech
 from gateway.listening import address_for_people
-from gateway.settings import SettingsError, StartRefused, load_settings, variable, warn_of_token
-from gateway.store.client import StoreUnavailable
+from gateway.settings import StartRefused, load_settings
 
 EXIT_REFUSED = 1
-EXIT_SETTINGS = 2
 _HEALTHCHECK_S = 5.0
 
+_ELSEWHERE = {
+    "serve": "cli_serve",
+    "keys": "cli_keys",
+    "limits": "cli_limits",
+    "operators": "cli_operators",
+    "usage": "cli_usage",
+    "history": "cli_usage",
+    "changes": "cli_usage",
+    "credit": "cli_money",
+    "holds": "cli_money",
+    "teams": "cli_money",
+    "audit": "cli_audit",
+    "upstreams": "cli_upstreams",
+    "webhooks": "cli_webhooks",
+    "quote": "cli_quote",
+    "check": "cli_check",
+    "probe": "cli_probe",
+}
+"""Commands by their names, and the modules that have them: as a function of that name, or as `app` with its own."""
 
-class PlainRefusals(TyperGroup):
+
+class LoadedWhenAsked(UserDict[str, Any]):
+    """Commands by their names; a text stands for one in the module that it names."""
+
+    @override
+    def __getitem__(self, key: str) -> Any:
+        found = self.data[key]
+        if isinstance(found, str):
+            found = self.data[key] = _load(key, found)
+        return found
+
+
+def _load(name: str, module: str) -> Any:
+    loaded, holder = import_module(f"gateway.{module}"), typer.Typer(rich_markup_mode=None)
+    if function := getattr(loaded, name, None):
+        holder.command()(function)
+    else:
+        holder.add_typer(loaded.app, name=name)
+    return typer.main.get_group(holder).commands[name]
+
+
+class Commands(TyperGroup):
     """A group whose refusals are sentences on stderr, never tracebacks."""
+
+    @override
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = LoadedWhenAsked(_ELSEWHERE | dict(self.commands))
 
     @override
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except SettingsError as refusal:
-            _say("These settings cannot be used:\n" + "\n".join(f"  {line}" for line in refusal.problems))
-            raise typer.Exit(EXIT_SETTINGS) from refusal
-        except CatalogueError as refusal:
-            _say(f"This catalogue cannot be used:\n{textwrap.indent(str(refusal), '  ')}")
-            raise typer.Exit(EXIT_SETTINGS) from refusal
         except StartRefused as refusal:
-            _say(str(refusal))
-            raise typer.Exit(EXIT_REFUSED) from refusal
-        except StoreUnavailable as refusal:
-            _say(f"Redis is away: {refusal}")
-            raise typer.Exit(EXIT_REFUSED) from refusal
+            speech.say(refusal.tell())
+            raise typer.Exit(refusal.exit_code) from refusal
 
 
 app = typer.Typer(
     name="imagegate",
-    cls=PlainRefusals,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -73,20 +92,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(cli_keys.app, name="keys")
-app.add_typer(cli_limits.app, name="limits")
-app.add_typer(cli_operators.app, name="operators")
-app.command()(cli_usage.usage)
-app.command()(cli_usage.history)
-app.command()(cli_usage.changes)
-for _command in (cli_money.credit, cli_money.holds, cli_money.teams):
-    app.command()(_command)
-app.command()(cli_audit.audit)
-app.command()(cli_upstreams.upstreams)
-app.command()(cli_webhooks.webhooks)
-app.command()(cli_quote.quote)
-app.command()(cli_check.check)
-app.command()(cli_probe.probe)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -108,36 +113,6 @@ def root(
     Serve your team:             ANYFAST_API_KEY=… imagegate serve --host 0.0.0.0
     Give somebody a key:         imagegate keys create ana --team design
     """
-
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder for keys, ledger and pictures.", show_default=False)]
-
-
-@app.command()
-def serve(
-    is_demo: Annotated[
-        bool, typer.Option("--demo", help="Make a key to try with; with no upstream key set, a simulator answers.")
-    ] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on (8080); 0 takes any free one.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes (1).")] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Run the gateway until Ctrl-C or SIGTERM.
-
-    One process keeps the others alive: the workers, an embedded Valkey unless GATEWAY_REDIS_URL names a Redis, and in
-    demo mode a simulator. The first signal lets paid pictures finish; a second one abandons them.
-
-    \b
-    imagegate serve --demo
-    imagegate serve --host 0.0.0.0 --workers 4 --data-dir /var/lib/imagegate
-    """
-    env = _environment({"host": host, "port": port, "workers": workers, "data_dir": data_dir})
-    voice = supervisor.Voice(show=_show, say=_say)
-    settings = load_settings(env)
-    if warning := warn_of_token(settings):
-        _say(f"Warning: {warning}")
-    supervisor.serve(settings, env, is_demo=is_demo, voice=voice)
 
 
 @app.command()
@@ -168,26 +143,10 @@ def healthcheck() -> None:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        _say(f"No gateway answers at {address}: {error}")
+        speech.say(f"No gateway answers at {address}: {error}")
         raise typer.Exit(EXIT_REFUSED) from error
     finally:
         connection.close()
     if status != http.HTTPStatus.OK:
-        _say(f"The gateway at {address} is not ready ({status})")
+        speech.say(f"The gateway at {address} is not ready ({status})")
         raise typer.Exit(EXIT_REFUSED)
-
-
-def _environment(flags: dict[str, object]) -> dict[str, str]:
-    """The environment with what was typed in the place of what was set, for this process and its children."""
-    return dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
-
-
-def _show(text: str) -> None:
-    # A terminal that was closed, or a pipe that nobody reads, must not end a gateway that others use.
-    with suppress(OSError):
-        typer.echo(text)
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):
-        typer.echo(f"imagegate: {text}", err=True)

@@ -26,10 +26,10 @@ from rich.text import Text
 from gateway import catalog
 from gateway.datafolder import DataFolder, FolderInUse, load_secrets
 from gateway.document import Document
-from gateway.settings import Settings, load_settings, variable
+from gateway.settings import Settings, StartRefused, load_settings, variable
 from gateway.store.batcher import Batcher
 from gateway.store.changes import Changes
-from gateway.store.client import StoreClient, connect
+from gateway.store.client import StoreClient, StoreUnavailable, connect
 from gateway.store.embedded import EmbeddedServer, running_url
 from gateway.store.history import History
 from gateway.store.keys import KeyStore
@@ -98,7 +98,7 @@ def running_store(settings: Settings) -> str | None:
 
 
 def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
-    """Do something to the store that the environment, or the data folder, names."""
+    """Do something to the store that the environment, or the data folder, names. Raises StartRefused."""
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
 
@@ -111,7 +111,10 @@ def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
                 await batcher.aclose()
                 await redis.aclose()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except StoreUnavailable as error:
+        raise StartRefused(f"Redis is away: {error}") from error
 
 
 def cli_actor() -> str:

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -50,13 +50,25 @@ _INJECTED = re.compile(r"GATEWAY_(SERVICE_.+|PORT_.+)$")
 class StartRefused(Exception):
     """The command cannot do its work here. The text is for people: what is wrong, and what to do."""
 
+    exit_code: ClassVar[int] = 1
+
+    def tell(self) -> str:
+        """The text with what it is about."""
+        return str(self)
+
 
 class SettingsError(StartRefused):
     """The environment cannot be used; each of `problems` is a line: variable, what is wrong, what would be right."""
 
+    exit_code = 2
+
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+    @override
+    def tell(self) -> str:
+        return "These settings cannot be used:\n" + "\n".join(f"  {line}" for line in self.problems)
 
 
 def _split_list(value: object) -> object:
