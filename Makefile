@@ -35,7 +35,7 @@ fast: venv-dev ## the tests that need no slow set-up
 
 test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
-	$(PY) -m pytest -q -n 3
+	$(PY) -m pytest -q -n 4
 
 soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests, SDKs' retries, bad clients, rolling restarts, killed gateways (fifty minutes)
 	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py tests/test_brownout.py tests/test_outcome_grid.py tests/api/test_grid.py \

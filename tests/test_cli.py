@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,16 @@ def test_healthcheck_tells_by_code(tmp_path: Path) -> None:
     assert imagegate("healthcheck", GATEWAY_PORT=port).returncode == 1
     with gateway(tmp_path / "data", "--demo", "--host", "0.0.0.0", "--port", port):
         assert imagegate("healthcheck", GATEWAY_PORT=port, GATEWAY_HOST="0.0.0.0").returncode == 0
+
+
+def test_health_check_loads_no_gateway() -> None:
+    """What a container runs twice a minute loads neither the server nor Redis's client, only its own command."""
+    program = "import sys; from typer.testing import CliRunner; from gateway.cli import app"
+    asked = f"{program}; CliRunner().invoke(app, ['healthcheck']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.split())
+    assert "gateway.listening" in loaded
+    assert not loaded & {"fastapi", "uvicorn", "redis", "aiohttp", "httpx", "gateway.catalog", "gateway.cli_keys"}
 
 
 @pytest.mark.parametrize("words", [(), ("serve",), ("simulate",), ("check",), ("keys",), ("keys", "create")])
