@@ -125,23 +125,27 @@ class Waiting:
         return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Presence:
     """Whether a request's caller is still there, and for what it waits, once it does.
 
-    `began` is in the loop's time, and so is `patient_until`: after it the caller may give up.
+    `began` is in the loop's time, and so is `patient_until`: after it the caller may give up. `departing` has a future
+    for each caller of this process that has hung up; it ends once the ledger knows.
     """
 
     gone: asyncio.Future[None] = field(default_factory=_never)
     waiting: Waiting | None = None
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     patient_until: float = math.inf
+    departing: set[asyncio.Future[None]] = field(default_factory=set)
+    _departure: asyncio.Future[None] = field(default_factory=_never)
     _refusing: asyncio.Task[None] | None = None
 
     def leave(self) -> None:
         """The caller hung up."""
         if not self.gone.done():
             self.gone.set_result(None)
+            self.departing.add(self._departure)
 
     def refuse(self) -> None:
         """The caller did not read the answer that was handed to its socket."""
@@ -152,9 +156,13 @@ class Presence:
         """The request is over; `is_whole`: its answer's last byte was handed to the socket."""
         if not is_whole:
             self.leave()
-        if self.waiting is None:
-            return
-        if self.gone.done():
-            await self.waiting.leave()
-        else:
-            await self.waiting.hand_over()
+        try:
+            if self.waiting is None:
+                return
+            if self.gone.done():
+                await self.waiting.leave()
+            else:
+                await self.waiting.hand_over()
+        finally:
+            self.departing.discard(self._departure)
+            self._departure.set_result(None)

@@ -1,7 +1,7 @@
-"""Whether who had a retry's first try may be dead: a retry is opened only once that is known.
+"""Whether who had a retry's first try may be dead, or has left: a retry is opened only once that is known.
 
 Called by `pipeline` before it opens a task. A worker of this data folder is known to be dead at once; one on another
-machine has until the end of its lease to prove that it lives.
+machine has until the end of its lease to prove that it lives. A process that stood still finds both tries at once.
 """
 
 from __future__ import annotations
@@ -37,12 +37,20 @@ async def wait_out(
         # A task with an Idempotency-Key is joined whoever waits for it.
         if not repeat.idempotency and repeat.form == "answer":
             await _outwait(services, caller, repeat, gone, seconds)
+            await _see_off(services, gone)
 
 
 async def _bury(services: Services) -> None:
     """A retry may be faster than the bookkeeping's next step."""
     if dead := services.lifelines.find_dead():
         await services.ledger.retire(dead)
+
+
+async def _see_off(services: Services, gone: asyncio.Future[None]) -> None:
+    for departure in tuple(services.departing):
+        await asyncio.wait({departure, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            raise CallerLeft
 
 
 async def _outwait(

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway import doubting, errors, narrowing, quota, quoting, recording, routing, shaping, tasks
 from gateway.auth import Caller
-from gateway.awaiting import Presence, Waiting
+from gateway.awaiting import CallerLeft, Presence, Waiting
 from gateway.dispatch import Delivery, Outcome
 from gateway.document import Strategy
 from gateway.fingerprint import Repeat
@@ -77,8 +77,10 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
 
 
 async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
-    """Plan, and join a task or begin one."""
+    """Plan, and join a task or begin one. Raises PublicError; CallerLeft, since its retry may have begun it by now."""
     plan = await make_plan(services, caller, asked)
+    if asked.presence.gone.done() and asked.repeat.form == "answer":
+        raise CallerLeft
     wish = Wish(
         asked.job,
         plan,

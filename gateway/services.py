@@ -62,7 +62,10 @@ OPENINGS = 32
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies."""
+    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
+
+    `departing` has a future for each caller that hung up, until the ledger knows.
+    """
 
     settings: Settings
     catalogue: Catalogue
@@ -105,6 +108,7 @@ class Services:
     backlog: Backlog = field(default_factory=Backlog)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    departing: set[asyncio.Future[None]] = field(default_factory=set)
     openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
     transports: tuple[AsyncBaseTransport, ...] = ()

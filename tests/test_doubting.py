@@ -1,11 +1,19 @@
-"""A retry at another machine's replica waits for a sign of life from its first try's, or for the end of its time."""
+"""A retry waits for a sign of life from its first try's replica, or for the end of its time, and for who is leaving."""
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from gateway import doubting
+from gateway.auth import Caller
+from gateway.awaiting import CallerLeft, Presence
+from gateway.fingerprint import Repeat
+from gateway.services import Services
 from tests.crashed import RETRY, Stage, gone
-from tests.served import OFFICIAL, TASKS
+from tests.served import OFFICIAL, TASKS, Gateway
 from tests.stand_in import wait_until
 
 
@@ -36,3 +44,29 @@ def test_equal_request_beside_a_living_one_is_new(stage: Stage) -> None:
     assert (first.status_code, beside.status_code) == (200, 200)
     assert "x-gateway-joined" not in beside.headers
     assert len(stage.bought(record.id)) == 2
+
+
+async def test_retry_waits_for_who_is_leaving(gateway: Gateway) -> None:
+    """A retry looks for a task once each caller that has hung up here has left its own, unless its own hangs up too."""
+    assert gateway.record is not None
+    async with gateway.inside() as app:
+        services: Services = app.state.services
+        caller, retry = Caller(gateway.record), Repeat(fingerprint="0" * 64, retry=1)
+        leaver, patient, hasty = (Presence(departing=services.departing) for _ in range(3))
+        leaver.leave()
+
+        async def wait_out(presence: Presence) -> None:
+            await doubting.wait_out(services, caller, retry, presence.gone, 5)
+
+        waits = [asyncio.create_task(wait_out(presence)) for presence in (patient, hasty)]
+        # Asks Redis the same, and begins later.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.create_task(wait_out(Presence())), 0.5)
+        assert not any(wait.done() for wait in waits)
+        hasty.leave()
+        with pytest.raises(CallerLeft):
+            await waits[1]
+        await leaver.finish(is_whole=False)
+        await waits[0]
+        await hasty.finish(is_whole=False)
+        assert not services.departing

@@ -52,7 +52,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     spool = services.new_spool()
     note = recording.open_note(services, request.state.request_id, caller.key, operation)
     # The outermost layer sees the last byte go, and ends the wait by it.
-    request.state.presence = presence = Presence()
+    request.state.presence = presence = Presence(departing=services.departing)
     try:
         await _check_room(services)
         asked = await _read(request, services, note, spool, presence)
@@ -80,10 +80,11 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
 
 
 def _record(services: Services, note: Note, presence: Presence) -> None:
-    if presence.waiting is None:
-        recording.record_refusal(services, note)
-    else:
+    if presence.waiting is not None:
         recording.record_joined(services, note, presence.waiting.task)
+    elif note.answer is not None:
+        recording.record_refusal(services, note)
+    # Otherwise its caller left before anything was begun.
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:

@@ -1,0 +1,72 @@
+"""A process that stood still while its callers gave up and asked again: it finds both at once, and buys one picture."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.served import GENERATIONS, Gateway, small
+
+RETRY = "x-stainless-retry-count: 1\r\n"
+
+
+@contextlib.contextmanager
+def frozen(gateway: Gateway) -> Iterator[None]:
+    """The gateway's loop stands still, as when its machine does."""
+    server, _ = gateway.app.state.serving
+    stands, goes_on = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        stands.set()
+        goes_on.wait(10)
+
+    server.servers[0].get_loop().call_soon_threadsafe(stand_still)
+    assert stands.wait(10)
+    try:
+        yield
+    finally:
+        goes_on.set()
+
+
+def ask(gateway: Gateway, headers: str = "") -> socket.socket:
+    """A connection over which a picture was asked for; nothing of the request waits in this process."""
+    body = json.dumps(small()).encode()
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {gateway.key}\r\n"
+    head += f"{headers}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection((gateway.client.base_url.host, gateway.client.base_url.port), timeout=10)
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def read(connection: socket.socket) -> tuple[int, str]:
+    """The status of the answer, and its head."""
+    with connection:
+        head = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")[0].decode().lower()
+    return int(head.split()[1]), head
+
+
+def test_nothing_is_begun_for_who_has_left(gateway: Gateway) -> None:
+    """A request that is read when its caller has hung up already buys nothing, and leaves nothing."""
+    with frozen(gateway):
+        ask(gateway).close()
+    # Read after it, and answered after it.
+    assert gateway.generate().status_code == 200
+    assert len(gateway.simulator.book()) == 1
+    assert not gateway.leftovers()
+
+
+@pytest.mark.parametrize("callers", [1, 16])
+def test_retry_beside_its_first_try_is_one_purchase(gateway: Gateway, callers: int) -> None:
+    """First tries that were given up and their retries, all read in one turn of the loop, end in a picture a caller."""
+    with frozen(gateway):
+        for _ in range(callers):
+            ask(gateway).close()
+        retries = [ask(gateway, RETRY) for _ in range(callers)]
+    assert [read(retry)[0] for retry in retries] == [200] * callers
+    gateway.settle()
+    assert len(gateway.simulator.book()) == callers
