@@ -6,13 +6,14 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.served import GENERATIONS, Gateway, small
+from tests.served import GENERATIONS, Gateway, small, wait_until
 
-RETRY = "x-stainless-retry-count: 1\r\n"
+RETRY = "x-stainless-retry-count: 1\r\nconnection: close\r\n"
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def frozen(gateway: Gateway) -> Iterator[None]:
 def ask(gateway: Gateway, headers: str = "") -> socket.socket:
     """A connection over which a picture was asked for; nothing of the request waits in this process."""
     body = json.dumps(small()).encode()
-    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {gateway.key}\r\n"
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
     head += f"{headers}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     connection = socket.create_connection((gateway.client.base_url.host, gateway.client.base_url.port), timeout=10)
     connection.sendall(head.encode() + body)
@@ -68,5 +69,24 @@ def test_retry_beside_its_first_try_is_one_purchase(gateway: Gateway, callers: i
             ask(gateway).close()
         retries = [ask(gateway, RETRY) for _ in range(callers)]
     assert [read(retry)[0] for retry in retries] == [200] * callers
+    gateway.settle()
+    assert len(gateway.simulator.book()) == callers
+
+
+def test_retry_gets_what_came_while_nobody_looked(gateway: Gateway) -> None:
+    """Pictures that arrive while the gateway stands still and their callers give up are their retries'."""
+    gateway.simulator.fault("latency", seconds=0.4, times=None)
+    callers = 8
+    first_tries = [ask(gateway) for _ in range(callers)]
+    wait_until(lambda: len(gateway.simulator.book()) == callers, "the submissions")
+    with frozen(gateway):
+        # The vendor answers meanwhile; later would do as well.
+        time.sleep(0.5)
+        for connection in first_tries:
+            connection.close()
+        retries = [ask(gateway, RETRY) for _ in range(callers)]
+    answers = [read(retry) for retry in retries]
+    assert [status for status, _ in answers] == [200] * callers
+    assert all("x-gateway-joined: 1" in head for _, head in answers)
     gateway.settle()
     assert len(gateway.simulator.book()) == callers
