@@ -148,6 +148,8 @@ class Bookkeeping:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._pace.lease_s / 3
         while (left := until - loop.time()) > 0 and not (self._lifelines and self._lifelines.find_dead()):
+            if self._lifelines:
+                self._lifelines.beat()
             try:
                 async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._stopping.wait()

@@ -1,7 +1,7 @@
 """Which workers of this data folder are dead: each holds a lock on a file of its own name for as long as it lives.
 
 Tied by `app`, asked by `bookkeeping`, which need not wait for the lease of a worker that is certainly gone. One that
-sleeps, or is stopped, keeps its lock and is none of them.
+sleeps, or is stopped, keeps its lock and is none of them; the file's time says when its loop last turned.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class Lifelines:
         # It has its name only once it is locked: nobody finds it free before.
         aside.rename(self._own)
 
+    def beat(self) -> None:
+        """The loop of this process turns."""
+        if self._descriptor is not None:
+            os.utime(self._descriptor)
+
     def cut(self) -> None:
         """Be known to be gone."""
         if self._descriptor is not None:
@@ -44,9 +49,9 @@ class Lifelines:
         """The workers that were tied here, are gone, and were not forgotten."""
         return [name for name in self._list_others() if self._is_free(self._folder / name)]
 
-    def find_living(self) -> list[str]:
-        """The other workers that are tied here and are not gone."""
-        return [name for name in self._list_others() if not self._is_free(self._folder / name)]
+    def find_living(self, since: int) -> list[str]:
+        """The other workers that are tied here, and whose loops have turned `since` (unix ns)."""
+        return [name for name in self._list_others() if self._has_turned(self._folder / name, since)]
 
     def forget(self, workers: Iterable[str]) -> None:
         """Their leases are ended."""
@@ -65,6 +70,12 @@ class Lifelines:
         except FileNotFoundError:
             return []
         return self._others
+
+    def _has_turned(self, path: Path, since: int) -> bool:
+        try:
+            return path.stat().st_mtime_ns >= since and not self._is_free(path)
+        except FileNotFoundError:
+            return False
 
     def _is_free(self, path: Path) -> bool:
         try:

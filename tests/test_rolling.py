@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
+import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ import yaml
 from gateway.money import parse_usd
 from gateway.store.answers import Spent
 from tests.conftest import Valkey, run_valkey
-from tests.running import Gateway, gateway, until
+from tests.running import Gateway, children, gateway, until
 from tests.served import ENV, GENERATIONS, OFFICIAL, TASKS, catalogue_of, small
 from tests.stand_in import Simulator
 from tests.store.ledgers import is_soak
@@ -137,6 +141,46 @@ def test_rolling_restart_loses_nothing(fleet: Fleet, simulator: Simulator) -> No
     until(lambda: fleet.spent().usd_held == 0, what="the last settlement")
     spent = fleet.spent()
     assert (spent.usd_posted, spent.usd_presumed) == (sum(parse_usd(one["price_usd"]) for one in book), 0)
+
+
+def worker_of(connection: socket.socket, run: Gateway) -> int:
+    """The worker that accepted a connection."""
+    ours = f"{connection.getsockname()[1]:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    socket_of = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(f":{ours}")}
+    for pid, command in children(run.process.pid).items():
+        with contextlib.suppress(OSError):
+            links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+            if "gateway.worker" in command and links & socket_of:
+                return pid
+    raise AssertionError("no worker has it")
+
+
+def test_retry_waits_for_a_worker_that_stands_still(tmp_path: Path, simulator: Simulator) -> None:
+    """A retry at another worker, while its first try's cannot hear that its caller has left, is no second purchase."""
+    simulator.fault("latency", seconds=1.2, times=None)
+    options = ("--demo", "--port", "0", "--workers", "2")
+    with gateway(tmp_path / "data", *options, GATEWAY_SIMULATOR_URL=simulator.url) as run, ThreadPoolExecutor(1) as one:
+        address, body = run.url.removeprefix("http://").split(":"), json.dumps(small()).encode()
+        head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {run.demo_key}\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        with socket.create_connection((address[0], int(address[1])), timeout=10) as connection:
+            connection.sendall(head.encode() + body)
+            until(simulator.book, what="the submission")
+            worker = worker_of(connection, run)
+            os.kill(worker, signal.SIGSTOP)
+        try:
+            headers = {"authorization": f"Bearer {run.demo_key}", "x-stainless-retry-count": "1"}
+            retry = one.submit(
+                httpx.post, run.url + GENERATIONS, json=small(), headers=headers, timeout=20, trust_env=False
+            )
+            # Long enough for a retry that does not wait to be bought.
+            wait({retry}, timeout=1)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        answer = retry.result()
+        assert (answer.status_code, answer.headers.get("x-gateway-joined")) == (200, "1")
+        assert len(simulator.book()) == 1
 
 
 def test_workers_share_their_tasks(tmp_path: Path, simulator: Simulator) -> None:
