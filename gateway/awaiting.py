@@ -125,7 +125,7 @@ class Waiting:
         return None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Presence:
     """Whether a request's caller is still there, and for what it waits, once it does.
 

@@ -42,7 +42,7 @@ _ELSEWHERE = {
     "check": "cli_check",
     "probe": "cli_probe",
 }
-"""Commands by their names, and the modules that have them: as a function of that name, or as `app` with its own."""
+"""Commands by their names, and the modules that have them: as `app` with its own, or as a function of that name."""
 
 
 class LoadedWhenAsked(UserDict[str, Any]):
@@ -58,10 +58,10 @@ class LoadedWhenAsked(UserDict[str, Any]):
 
 def _load(name: str, module: str) -> Any:
     loaded, holder = import_module(f"gateway.{module}"), typer.Typer(rich_markup_mode=None)
-    if function := getattr(loaded, name, None):
-        holder.command()(function)
+    if group := getattr(loaded, "app", None):
+        holder.add_typer(group, name=name)
     else:
-        holder.add_typer(loaded.app, name=name)
+        holder.command()(getattr(loaded, name))
     return typer.main.get_group(holder).commands[name]
 
 

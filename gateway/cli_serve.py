@@ -12,8 +12,6 @@ from gateway import speech, supervisor
 from gateway.settings import StartRefused, load_settings, variable, warn_of_token
 from gateway.store.client import StoreUnavailable
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder for keys, ledger and pictures.", show_default=False)]
-
 
 def serve(
     is_demo: Annotated[
@@ -22,7 +20,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8080); 0 takes any free one.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes (1).")] = None,
-    data_dir: DataDir = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for keys, ledger and pictures.", show_default=False)
+    ] = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM.
 

@@ -35,12 +35,14 @@ async def wait_out(
     if not repeat.retry:
         return
     until = asyncio.get_running_loop().time() + seconds
+    # A task with an Idempotency-Key is joined whoever waits for it.
+    may_have_twin = not repeat.idempotency and repeat.form == "answer"
     with suppress(StoreUnavailable):
         await _bury(services)
-        # A task with an Idempotency-Key is joined whoever waits for it.
-        if not repeat.idempotency and repeat.form == "answer":
+        if may_have_twin:
             await _outwait(services, caller, repeat, gone, until)
-            await _see_off(services, gone, until)
+    if may_have_twin:
+        await _see_off(services, gone, until)
 
 
 async def _bury(services: Services) -> None:
@@ -50,6 +52,7 @@ async def _bury(services: Services) -> None:
 
 
 async def _see_off(services: Services, gone: asyncio.Future[None], until: float) -> None:
+    """Wait for those whose end was heard here, and whose leaving may still be on its way to the ledger."""
     loop = asyncio.get_running_loop()
     for departure in tuple(services.departing):
         left = max(0.0, until - loop.time())

@@ -1,7 +1,7 @@
 """Which workers of this data folder are dead: each holds a lock on a file of its own name for as long as it lives.
 
 Tied by `app`, asked by `bookkeeping`, which need not wait for the lease of a worker that is certainly gone. One that
-sleeps, or is stopped, keeps its lock and is none of them; the file's time says when its loop last turned.
+sleeps, or is stopped, keeps its lock and is none of them; the file's time tells `doubting` when its loop last turned.
 """
 
 from __future__ import annotations

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from gateway.services import OPENINGS
 from tests.served import GENERATIONS, Gateway, small, wait_until
 
 RETRY = "x-stainless-retry-count: 1\r\nconnection: close\r\n"
@@ -51,13 +52,22 @@ def read(connection: socket.socket) -> tuple[int, str]:
     return int(head.split()[1]), head
 
 
-def test_nothing_is_begun_for_who_has_left(gateway: Gateway) -> None:
-    """A request that is read when its caller has hung up already buys nothing, and leaves nothing."""
-    with frozen(gateway):
-        ask(gateway).close()
-    # Read after it, and answered after it.
-    assert gateway.generate().status_code == 200
-    assert len(gateway.simulator.book()) == 1
+@pytest.mark.parametrize(("headers", "bought"), [("", 0), ("prefer: respond-async\r\n", 1)], ids=["answer", "task"])
+def test_nothing_is_begun_for_who_has_left(gateway: Gateway, headers: str, bought: int) -> None:
+    """A request whose caller hung up while it waited for its turn buys nothing, unless it asked for a task."""
+    services, (server, _) = gateway.services, gateway.app.state.serving
+    loop = server.servers[0].get_loop()
+    for _ in range(OPENINGS):
+        asyncio.run_coroutine_threadsafe(services.openings.acquire(), loop).result(5)
+    connection = ask(gateway, headers)
+    wait_until(lambda: services.openings._waiters, "the request's turn to come")
+    connection.close()
+    wait_until(lambda: services.departing, "the caller's end to be heard")
+    for _ in range(OPENINGS):
+        loop.call_soon_threadsafe(services.openings.release)
+    wait_until(lambda: not services.departing, "the request's end")
+    gateway.settle()
+    assert len(gateway.simulator.book()) == len(gateway.records()) == bought
     assert not gateway.leftovers()
 
 
@@ -80,8 +90,7 @@ def test_retry_gets_what_came_while_nobody_looked(gateway: Gateway) -> None:
     first_tries = [ask(gateway) for _ in range(callers)]
     wait_until(lambda: len(gateway.simulator.book()) == callers, "the submissions")
     with frozen(gateway):
-        # The vendor answers meanwhile; later would do as well.
-        time.sleep(0.5)
+        wait_until(lambda: all(one["images_delivered"] for one in gateway.simulator.book()), "the vendor's answers")
         for connection in first_tries:
             connection.close()
         retries = [ask(gateway, RETRY) for _ in range(callers)]
