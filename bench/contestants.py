@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench import tree
 from bench.serving import ROOT, STOP_S, BenchError, environment, port_in, read_until
-from gateway.processes import spawn, stop
+from gateway.process.children import spawn, stop
 
 PEERS = ROOT / ".build" / "peers"
 LITELLM, PORTKEY = "1.106.2", "1.15.2"
@@ -86,7 +86,7 @@ def imagegate(url: str, *, workers: int = 1, limits: str = "") -> Iterator[Conte
             for whose in (["--team", "bench"], ["--everyone"]):
                 _ask_cli([*command, "limits", "set", *whose, *_LIMITS, "--json"], env)
             pids = tree.family(process.pid)
-            own = tuple(pid for pid in pids if b"gateway.worker" in tree.words(pid))
+            own = tuple(pid for pid in pids if b"gateway.server.worker" in tree.words(pid))
             aside = tuple(pid for pid in pids if b"valkey" in tree.words(pid))
             secret = json.loads(key)["key"]
             version = metadata.version("imagegate")

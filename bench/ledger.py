@@ -17,12 +17,12 @@ from typing import Any
 from bench import report, serving
 from bench.pinging import quantile
 from bench.serving import BenchError
-from gateway.datafolder import DataFolder
 from gateway.ids import new_id
-from gateway.store.answers import Admitted, Opening, Scope, Settled, Verdict
-from gateway.store.batcher import Batcher
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Opening, Scope, Settled, Verdict
+from gateway.process.data_folder import DataFolder
+from gateway.store.command_queue import Batcher
 from gateway.store.embedded import running_url
-from gateway.store.ledger import Ledger
 from gateway.store.windows import Calendar
 
 NAME = "ledger"

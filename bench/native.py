@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.serving import ROOT, STOP_S, BenchError
-from gateway.processes import spawn, stop
+from gateway.process.children import spawn, stop
 
 SOURCES = ROOT / "bench" / "native"
 BUILD = ROOT / ".build" / "bench"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.demo import SIMULATED_BY
-from gateway.processes import spawn, stop
+from gateway.process.children import spawn, stop
+from gateway.server.demo import SIMULATED_BY
 
 ROOT = Path(__file__).parent.parent
 STOP_S = 20.0
@@ -145,6 +145,6 @@ def port_in(line: str) -> int:
 def _find_worker(supervisor: int) -> int:
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text(encoding="ascii").split()
     for child in children:
-        if b"gateway.worker" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+        if b"gateway.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
             return int(child)
     raise BenchError("the gateway has no worker")

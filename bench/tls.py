@@ -19,9 +19,9 @@ import uvloop
 
 from bench import report
 from bench.serving import STOP_S, BenchError, read_until
-from gateway.outbound import Request, Timeout
-from gateway.processes import spawn, stop
-from gateway.transport import AiohttpTransport
+from gateway.net.http_client import Request, Timeout
+from gateway.net.transport import AiohttpTransport
+from gateway.process.children import spawn, stop
 
 NAME = "tls"
 HELP = "processor time that TLS to the upstream adds to a paid call"

@@ -12,15 +12,15 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway import catalog, routing
-from gateway.catalog import Catalogue
-from gateway.document import STRATEGIES
-from gateway.job import ImageJob
-from gateway.money import show_usd
-from gateway.pictures import Picture
-from gateway.routing import Circumstances, Medians
-from gateway.sizes import SQUARE, Shape, Size
-from gateway.spool import Blob
+from gateway.catalogue.catalogue import Catalogue, load
+from gateway.catalogue.document import STRATEGIES
+from gateway.dollars import show_usd
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import SQUARE, Shape, Size
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import Blob
+from gateway.routing import plan
+from gateway.routing.plan import Circumstances, Medians
 
 REQUESTS = 2_000
 SEED = 20_261_101
@@ -55,7 +55,7 @@ def requests(count: int = REQUESTS, seed: int = SEED) -> Iterator[ImageJob]:
 
 def priced_catalogue() -> Catalogue:
     """The shipped catalogue with the example prices, and no rules."""
-    return catalog.load(Path(__file__).parent.parent / "config" / "gateway.yaml", {}, simulator_url="http://127.0.0.1")
+    return load(Path(__file__).parent.parent / "config" / "gateway.yaml", {}, simulator_url="http://127.0.0.1")
 
 
 def assumed_medians(catalogue: Catalogue) -> Medians:
@@ -75,7 +75,7 @@ def cost_of(way: str, catalogue: Catalogue, jobs: list[ImageJob]) -> tuple[int, 
     for job in jobs:
         strategy = next((one for one in STRATEGIES if one == way), None)
         around = Circumstances(strategy=strategy, medians=medians, draw=dice.random())
-        first = routing.plan(job, "gpt-image-2", model, catalogue, around=around).choices[0]
+        first = plan.plan(job, "gpt-image-2", model, catalogue, around=around).choices[0]
         assert first.total is not None
         total += first.total.expected
         served[first.target.upstream] += 1

@@ -1,6 +1,6 @@
 """`python -m gateway` is `imagegate`."""
 
-from gateway.cli import app
+from gateway.cli.main import app
 
 if __name__ == "__main__":
     app(prog_name="imagegate")

@@ -17,26 +17,30 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import __version__, catalog, concluding, heap, tasks
+from gateway import __version__
 from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
-from gateway.api import artifacts, callbacks, health, images, key, models
+from gateway.api import artifacts, callbacks, healthz, images, key, models
 from gateway.api import tasks as task_routes
-from gateway.api.error_handlers import add_error_handlers
+from gateway.api.connection.edge import Edge
+from gateway.api.connection.error_handlers import add_error_handlers
+from gateway.api.connection.protocol import WireLimits
 from gateway.api.front import Front
-from gateway.api.middleware import Edge
-from gateway.api.protocol import WireLimits
 from gateway.artifacts import StoreUnavailable
-from gateway.awaiting import runs_here
-from gateway.bookkeeping import Bookkeeping, Pace
-from gateway.caretaking import Caretaker
-from gateway.collecting import Collector
-from gateway.datafolder import Secrets
+from gateway.catalogue.catalogue import load
+from gateway.health.checks import Caretaker
+from gateway.history.gaps import Gaps
+from gateway.process import memory
+from gateway.process.data_folder import Secrets
+from gateway.process.settings import Settings
+from gateway.recovery import conclusion
+from gateway.recovery.collector import Collector
+from gateway.recovery.housekeeping import Bookkeeping, Pace
 from gateway.services import Services, open_services
-from gateway.settings import Settings
 from gateway.store.client import StoreUnavailable as RedisAway
-from gateway.store.gaps import Gaps
-from gateway.webhooks import Messenger
+from gateway.tasks.task import drain
+from gateway.tasks.wait import runs_here
+from gateway.tasks.webhooks import Messenger
 
 SWEEP_EVERY_S = 300.0
 
@@ -86,7 +90,7 @@ def create_app(
 
     `env` is where the catalogue's `env:NAME` references are looked up. Raises CatalogueError.
     """
-    catalogue = catalog.load(settings.config, env, simulator_url=simulated_by)
+    catalogue = load(settings.config, env, simulator_url=simulated_by)
     services = open_services(
         settings,
         catalogue,
@@ -132,7 +136,9 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     )
     services.closing.on_change = services.board.wake_all
     await bookkeeping.start()
-    caretaker = Caretaker(services, services.catalogue.document.accounting.lease / 3)
+    caretaker = Caretaker(
+        services.health, services.upstreams, services.new_spool, services.catalogue.document.accounting.lease / 3
+    )
     caretaker.start()
     messenger = Messenger(services)
     messenger.start()
@@ -142,7 +148,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         await _stop(keeper)
     # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
     services.closing.begin()
-    if left := await tasks.drain(services):
+    if left := await drain(services):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
     await messenger.stop()
     await caretaker.stop()
@@ -162,7 +168,7 @@ async def _stop(keeper: asyncio.Task[None]) -> None:
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:
-    app.include_router(health.router)
+    app.include_router(healthz.router)
     app.include_router(images.router, prefix="/v1")
     app.include_router(task_routes.router, prefix="/v1")
     app.include_router(models.router, prefix="/v1")
@@ -218,7 +224,7 @@ async def _trim(services: Services) -> None:
     while True:
         await asyncio.sleep(TRIM_EVERY_S)
         if not services.running:
-            await asyncio.to_thread(heap.trim)
+            await asyncio.to_thread(memory.trim)
 
 
 async def _fill_gaps(services: Services) -> None:
@@ -228,7 +234,7 @@ async def _fill_gaps(services: Services) -> None:
         services.ledger,
         services.history,
         services.recorder.note,
-        describe=lambda hold: concluding.describe(services, hold),
+        describe=lambda hold: conclusion.describe(services, hold),
     )
     while True:
         await asyncio.sleep(GAPS_EVERY_S)

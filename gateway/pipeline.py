@@ -10,22 +10,25 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import doubting, errors, narrowing, quota, quoting, recording, routing, shaping, tasks
-from gateway.auth import Caller
-from gateway.awaiting import CallerLeft, Presence, Waiting
-from gateway.dispatch import Delivery, Outcome
-from gateway.document import Strategy
-from gateway.fingerprint import Repeat
-from gateway.job import ImageJob
-from gateway.recording import Note
-from gateway.routing import Circumstances, Plan
-from gateway.rules import Asker
+from gateway import errors
+from gateway.callers.auth import Caller
+from gateway.callers.key_record import KeyRecord
+from gateway.catalogue.document import Strategy
+from gateway.delivery.dispatch import Delivery, Outcome
+from gateway.health.concurrency_queue import Patience
+from gateway.jobs.fingerprint import Repeat
+from gateway.jobs.job import ImageJob
+from gateway.money import reservation
+from gateway.pictures.spool import Spool
+from gateway.routing import availability, description
+from gateway.routing import plan as routing
+from gateway.routing.plan import Circumstances, Plan
 from gateway.services import Services
-from gateway.shaping import AnswerForm, Shaped
-from gateway.spool import Spool
-from gateway.store.keyrecord import KeyRecord
-from gateway.tasks import Ending, Refused, StillRunning, Task, Wish, Work
-from gateway.waiting import Patience
+from gateway.tasks import record, retry
+from gateway.tasks.answer import AnswerForm, Shaped, shape, shape_promise, shape_stream
+from gateway.tasks.record import Note
+from gateway.tasks.task import Ending, Refused, StillRunning, Task, Wish, Work, open_task, wait_for
+from gateway.tasks.wait import CallerLeft, Presence, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
     Owns `asked.spool` from the moment a task is open.
     """
     until = asyncio.get_running_loop().time() + asked.form.answer_within
-    await doubting.wait_out(services, caller, asked.repeat, asked.presence.gone, asked.form.answer_within)
+    await retry.wait_out(services, caller, asked.repeat, asked.presence.gone, asked.form.answer_within)
     while True:
         # Of thousands that arrive at one instant the first are under way before the last are looked at.
         async with services.openings:
@@ -68,10 +71,10 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
         waiting.gone = asked.presence.gone
         asked.presence.waiting = waiting
         if asked.repeat.form == "task":
-            return await shaping.shape_promise(waiting, asked.form)
+            return await shape_promise(waiting, asked.form)
         if asked.form.stream:
-            return await shaping.shape_stream(waiting, asked.form)
-        ending = await tasks.wait_for(waiting, until - asyncio.get_running_loop().time())
+            return await shape_stream(waiting, asked.form)
+        ending = await wait_for(waiting, until - asyncio.get_running_loop().time())
         if not _is_unstarted(waiting, ending):
             return await answer(waiting, ending, asked)
 
@@ -91,23 +94,25 @@ async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
         base_url=asked.form.base_url,
     )
     work = recorded(asked.note, _patience(services, caller, asked))
-    return await tasks.open_task(services, caller, wish, asked.spool, work)
+    return await open_task(services, caller, wish, asked.spool, work)
 
 
 async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:
     """What a caller that waited gets. Raises PublicError."""
     if isinstance(ending, StillRunning):
         if asked.may_promise:
-            return await shaping.shape_promise(waiting, asked.form)
+            return await shape_promise(waiting, asked.form)
         # Before the caller hears of it: its retry, which may come at once, must find the task free.
         await waiting.leave()
-    return shaping.shape(waiting, ending, asked.form)
+    return shape(waiting, ending, asked.form)
 
 
 async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
     """What `serve` would do with this request, and whether the caller's limits have room for it. Raises PublicError."""
-    plan, refusal = await quota.look_ahead(services, caller, asked.job, await make_plan(services, caller, asked))
-    return quoting.describe_plan(plan, asked.job, asked.model, refusal)
+    plan, refusal = await reservation.look_ahead(
+        services.books, caller.asker, asked.job, await make_plan(services, caller, asked)
+    )
+    return description.describe_plan(plan, asked.job, asked.model, refusal)
 
 
 async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
@@ -122,15 +127,14 @@ async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
     caller.check_model(asked.model, found[1])
     permits = caller.check_job(asked.job, asked.upstream)
     await services.health.look()
-    key = caller.key
     around = Circumstances(
-        asker=Asker(key.id, key.name, key.team or ""),
+        asker=caller.asker,
         strategy=asked.strategy,
         medians=services.health.medians(),
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits, around)
-    return narrowing.narrow(plan, services.health.down(), services.health.load)
+    return availability.narrow(plan, services.health.down(), services.health.load)
 
 
 async def work(task: Task, patience: Patience | None = None) -> Outcome:
@@ -147,9 +151,9 @@ def recorded(note: Note, patience: Patience | None = None) -> Work:
             outcome = await work(task, patience)
         except Exception:
             note.answer = note.answer or errors.InternalError("The gateway failed.")
-            recording.record_work(note, task.reservation, task.plan, Outcome())
+            record.record_work(task.services, note, task.reservation, task.plan, Outcome())
             raise
-        recording.record_work(note, task.reservation, task.plan, outcome)
+        record.record_work(task.services, note, task.reservation, task.plan, outcome)
         return outcome
 
     return work_and_record

@@ -13,48 +13,49 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gateway import receivers
 from gateway.artifacts import ArtifactStore, open_store
 from gateway.artifacts.local import LocalArtifacts
-from gateway.callbacks import Callbacks, open_callbacks
-from gateway.catalog import Catalogue
-from gateway.closing import Closing
-from gateway.crowd import Crowd
-from gateway.fetching import Fetcher, FetchPolicy
-from gateway.headroom import Headroom
-from gateway.health import Health
+from gateway.callers import webhook_addresses
+from gateway.callers.key_cache import KeyCache
+from gateway.callers.key_store import KeyStore
+from gateway.callers.operator_store import OperatorStore
+from gateway.callers.wrong_keys import WrongKeys
+from gateway.catalogue.catalogue import Catalogue
+from gateway.health.concurrency_queue import Door
+from gateway.health.drift import DriftBook
+from gateway.health.health import Health
+from gateway.health.retry_budget import RetryBudget
+from gateway.health.target_store import TargetStore
+from gateway.history.changes import Changes
+from gateway.history.history import History
+from gateway.history.recorder import Recorder
+from gateway.history.refusals import Refusals
+from gateway.history.usage import Usage
 from gateway.ids import new_id
-from gateway.lifelines import Lifelines
-from gateway.outbound import AsyncBaseTransport
-from gateway.pictures import Darkroom
-from gateway.retries import RetryBudget
-from gateway.settings import Settings, SettingsError
-from gateway.spool import MemoryBudget, Spool
-from gateway.store.backlog import Backlog
-from gateway.store.batcher import Batcher
-from gateway.store.board import Board
-from gateway.store.calls import CallStore
-from gateway.store.changes import Changes
+from gateway.money.ledger import Ledger
+from gateway.money.pending_posts import Backlog
+from gateway.money.reservation import Books
+from gateway.money.store_epoch import LEDGER_ID, Witness
+from gateway.net.fetcher import Fetcher, FetchPolicy
+from gateway.net.http_client import AsyncBaseTransport
+from gateway.net.transport import AiohttpTransport
+from gateway.pictures.picture import Darkroom
+from gateway.pictures.spool import MemoryBudget, Spool
+from gateway.process.admission import Crowd
+from gateway.process.disk_space import Headroom
+from gateway.process.settings import Settings, SettingsError
+from gateway.process.shutdown import Closing
+from gateway.process.worker_locks import Lifelines
+from gateway.state.call_store import CallStore
+from gateway.state.task_events import Board
+from gateway.state.task_store import TaskStore
+from gateway.state.webhook_queue import Deliveries
 from gateway.store.client import StoreClient, connect, open_pulse
-from gateway.store.deliveries import Deliveries
-from gateway.store.drift import DriftBook
-from gateway.store.history import History
-from gateway.store.keycache import KeyCache
-from gateway.store.keys import KeyStore
-from gateway.store.ledger import Ledger
-from gateway.store.operators import OperatorStore
-from gateway.store.pulse import Pulse
-from gateway.store.recorder import Recorder
-from gateway.store.refusals import Refusals
-from gateway.store.targets import TargetStore
-from gateway.store.tasks import TaskStore
-from gateway.store.usage import Usage
+from gateway.store.command_queue import Batcher
+from gateway.store.store_health import Pulse
 from gateway.store.windows import Calendar
-from gateway.store.witness import LEDGER_ID, Witness
-from gateway.store.wrongkeys import WrongKeys
-from gateway.transport import AiohttpTransport
 from gateway.upstreams import ADAPTERS, Line, Upstream
-from gateway.waiting import Door
+from gateway.upstreams.callback_urls import Callbacks, open_callbacks
 
 OPENINGS = 32
 """Requests whose tasks are opened at a time in one process; more would only make the loop's turns longer."""
@@ -117,6 +118,11 @@ class Services:
     def worker(self) -> str:
         """This process's name in the ledger."""
         return self.witness.worker
+
+    @cached_property
+    def books(self) -> Books:
+        """All that a reservation touches."""
+        return Books(self.ledger, self.calls, self.backlog, self.catalogue.document, self.worker)
 
     @cached_property
     def usage(self) -> Usage:
@@ -257,7 +263,7 @@ def open_services(
         door=Door(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
-        webhook_fetcher=receivers.open_fetcher(catalogue.document.webhooks),
+        webhook_fetcher=webhook_addresses.open_fetcher(catalogue.document.webhooks),
         darkroom=darkroom,
         artifacts=artifacts,
         headroom=Headroom(_watched_folders(settings, artifacts), limits.min_free),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gateway.processes import stop
+from gateway.process.children import stop
 from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
 from tests.running import until

@@ -14,12 +14,12 @@ import httpx
 import pytest
 import yaml
 
-from gateway.money import parse_usd
-from gateway.store.audit import DEADLINE_S, Audit, Report
-from gateway.store.batcher import Batcher
+from gateway.callers.key_store import KeyRecord
+from gateway.dollars import parse_usd
+from gateway.history.record import Record
+from gateway.money.audit import DEADLINE_S, Audit, Report
 from gateway.store.client import connect
-from gateway.store.keys import KeyRecord
-from gateway.store.records import Record
+from gateway.store.command_queue import Batcher
 from tests.crashing import Crasher, Crashes
 from tests.plain_pictures import mask, png
 from tests.served import EDITS, ENV, GENERATIONS, OFFICIAL, SMALLEST, TASKS, TIMEOUTS, VARIANT, catalogue_of

@@ -20,14 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.api.protocol import protocol
+from gateway.api.connection.protocol import protocol
 from gateway.app import create_app, wire_limits
-from gateway.job import Answer, Inputs
+from gateway.jobs.job import Answer, Inputs
+from gateway.pictures.spool import Blob
+from gateway.process.settings import Settings
+from gateway.server.worker import Server, server_config
 from gateway.services import Services
-from gateway.settings import Settings
-from gateway.spool import Blob
 from gateway.telemetry.logs import logging_to
-from gateway.worker import Server, server_config
 from tests.running import clean_environment
 from tests.stored import SECRETS
 

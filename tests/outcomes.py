@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from gateway.store.answers import Spent
+from gateway.money.ledger_results import Spent
 from tests.plain_pictures import encode_noise
 from tests.served import Gateway, Gateways, Simulator
 from tests.stored import reset_conditions

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import routing
-from gateway.catalog import EXAMPLE_PRICES, Catalogue, Target, load
-from gateway.job import ImageJob, Operation
-from gateway.permits import Permits
-from gateway.pictures import Picture
-from gateway.routing import Circumstances, Plan
-from gateway.sizes import Shape, Size
-from gateway.spool import Blob
-from gateway.strictyaml import parse_yaml
+from gateway.catalogue.catalogue import EXAMPLE_PRICES, Catalogue, Target, load
+from gateway.catalogue.strict_yaml import parse_yaml
+from gateway.jobs.job import ImageJob, Operation
+from gateway.jobs.sizes import Shape, Size
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import Blob
+from gateway.routing import plan as routing
+from gateway.routing.plan import Circumstances, Plan
+from gateway.routing.rights import Permits
 
 SHIPPED = Path(__file__).parent.parent / "config" / "gateway.yaml"
 KEYS = {"ANYFAST_API_KEY": "k1", "ANYFAST_C_API_KEY": "k2", "APIANY_API_KEY": "k3"}

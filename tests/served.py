@@ -25,20 +25,20 @@ import pytest
 import yaml
 from fastapi import FastAPI
 
-from gateway.api.protocol import protocol
+from gateway.api.connection.protocol import protocol
 from gateway.app import create_app, wire_limits
-from gateway.caretaking import Caretaker
-from gateway.catalog import EXAMPLE_PRICES
-from gateway.condition import Condition
+from gateway.callers.key_store import KeyRecord
+from gateway.catalogue.catalogue import EXAMPLE_PRICES
+from gateway.dollars import parse_usd
+from gateway.health.checks import Caretaker
+from gateway.health.condition import Condition
+from gateway.history.record import Record
 from gateway.ids import new_id
-from gateway.money import parse_usd
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import HeldCall, Scope, Spent, Standings
+from gateway.process.settings import Settings
+from gateway.server.worker import Server, server_config
 from gateway.services import Services
-from gateway.settings import Settings
-from gateway.store.answers import HeldCall, Scope, Spent, Standings
-from gateway.store.keys import KeyRecord
-from gateway.store.ledger import Ledger
-from gateway.store.records import Record
-from gateway.worker import Server, server_config
 from tests.changes import at_home, merge
 from tests.stand_in import Simulator, wait_until
 from tests.stored import (
@@ -160,7 +160,9 @@ class Gateway:
         async def check() -> None:
             async with self.inside() as app:
                 services: Services = app.state.services
-                await Caretaker(services, 60).check(services.health.targets[label])
+                await Caretaker(services.health, services.upstreams, services.new_spool, 60).check(
+                    services.health.targets[label]
+                )
 
         asyncio.run(check())
 

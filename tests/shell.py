@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
-from gateway.document import Accounting
-from gateway.store.changes import Changes
+from gateway.callers.key_store import KeyStore
+from gateway.catalogue.document import Accounting
+from gateway.cli.main import app
+from gateway.history.changes import Changes
 from gateway.store.client import StoreClient, connect
-from gateway.store.keys import KeyStore
 from tests.conftest import Valkey
 from tests.running import clean_environment
 

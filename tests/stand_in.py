@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from gateway.processes import stop
+from gateway.process.children import stop
 
 
 def wait_until(is_true: Callable[[], Any], what: str = "it", seconds: float = 5.0) -> Any:

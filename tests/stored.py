@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.condition import Condition
-from gateway.datafolder import Secrets
-from gateway.document import Accounting
-from gateway.store.batcher import Batcher
-from gateway.store.callrecord import CallRecord
-from gateway.store.calls import CallStore
+from gateway.callers.key_store import KeyStore
+from gateway.catalogue.document import Accounting
+from gateway.health.condition import Condition
+from gateway.health.target_store import TargetStore
+from gateway.history.history import History, Wanted
+from gateway.history.record import Record
+from gateway.history.usage import Dimension, Report, Usage
+from gateway.money.ledger import Ledger
+from gateway.process.data_folder import Secrets
+from gateway.state.call_record import CallRecord
+from gateway.state.call_store import CallStore
+from gateway.state.task_store import TaskStore
+from gateway.state.webhook_queue import Deliveries
 from gateway.store.client import connect
-from gateway.store.deliveries import Deliveries
-from gateway.store.history import History, Wanted
-from gateway.store.keys import KeyStore
-from gateway.store.ledger import Ledger
-from gateway.store.records import Record
-from gateway.store.targets import TargetStore
-from gateway.store.tasks import TaskStore
-from gateway.store.usage import Dimension, Report, Usage
+from gateway.store.command_queue import Batcher
 from gateway.store.windows import Calendar
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)

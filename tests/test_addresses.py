@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.addresses import add_mapped, is_within, name_source, read_address, read_network
+from gateway.process.addresses import add_mapped, is_within, name_source, read_address, read_network
 
 
 @pytest.mark.parametrize(

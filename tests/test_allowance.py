@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway import allowance, errors
-from gateway.store.answers import OverLimit, Rate, Standing, Standings, TooMany
+from gateway import errors
+from gateway.money import limit_messages
+from gateway.money.ledger_results import OverLimit, Rate, Standing, Standings, TooMany
 
 SECOND = 1_000_000
 NOON = 1_795_262_400 * SECOND
@@ -13,7 +14,7 @@ NOON = 1_795_262_400 * SECOND
 
 def over(limit: str, ceiling: int, left: int, resets: int | None = None, **rest: Any) -> errors.PublicError:
     found = OverLimit(limit, rest.pop("scope", "key"), ceiling, left, resets, now=NOON, **rest)
-    return allowance.refuse(found, price=60_000, images=2)
+    return limit_messages.refuse(found, price=60_000, images=2)
 
 
 @pytest.mark.parametrize("limit", ["usd_total", "usd_month", "usd_week", "usd_day"])
@@ -68,7 +69,7 @@ def test_refusal_says_whose_limit(scope: str, whose: str) -> None:
 
 def test_too_many_images_are_a_mistake() -> None:
     """More than a minute ever allows is the caller's mistake, with the field and what would be right."""
-    error = allowance.refuse_ever(TooMany("images_minute", "team", 4))
+    error = limit_messages.refuse_ever(TooMany("images_minute", "team", 4))
     assert (error.status, error.param, error.retry_after) == (400, "n", None)
     assert "at most 4 images" in error.message
 
@@ -80,7 +81,7 @@ def test_tightest_limit_is_told() -> None:
         Rate("requests_minute", "everyone", 100, 3, 59 * SECOND),
         Rate("images_minute", "team", 5, 4, 12_000_000),
     ]
-    assert allowance.rate_headers(rates) == {
+    assert limit_messages.rate_headers(rates) == {
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "3",
         "x-ratelimit-reset-requests": "59s",
@@ -107,7 +108,7 @@ def test_standings_become_rates() -> None:
         ),
         (),
     )
-    assert allowance.rates_of(standings) == [
+    assert limit_messages.rates_of(standings) == [
         Rate("images_minute", "key", 5, 4, 12 * SECOND),
         Rate("requests_minute", "key", 5, 5, 0),
     ]
@@ -118,7 +119,7 @@ def test_standings_become_rates() -> None:
 )
 def test_durations_are_written_as_openai_does(micro: int, text: str) -> None:
     """Milliseconds below a second, then seconds and minutes, rounded up."""
-    assert allowance.show_duration(micro) == text
+    assert limit_messages.show_duration(micro) == text
 
 
 def stand(limit: str, ceiling: int, left: int, resets: int | None = None) -> Standing:
@@ -139,8 +140,8 @@ def stand(limit: str, ceiling: int, left: int, resets: int | None = None) -> Sta
 def test_refusal_is_foreseen(limit: str, just: int, short: int) -> None:
     """What has just room for a request is no refusal; one less is, in the words of the real one."""
     enough, less = (Standings(NOON, (stand(limit, 100_000, left),), ()) for left in (just, short))
-    assert allowance.foresee(enough, price=60_000, images=2) is None
-    found = allowance.foresee(less, price=60_000, images=2)
+    assert limit_messages.foresee(enough, price=60_000, images=2) is None
+    found = limit_messages.foresee(less, price=60_000, images=2)
     assert found
     assert found.message == over(limit, 100_000, short).message
 
@@ -148,6 +149,6 @@ def test_refusal_is_foreseen(limit: str, just: int, short: int) -> None:
 def test_too_many_images_are_foreseen_first() -> None:
     """More images than a minute ever allows are told so, though another limit is in the way as well."""
     standings = Standings(NOON, (stand("usd_total", 1, 0), stand("images_minute", 1, 1)), ())
-    found = allowance.foresee(standings, price=60_000, images=2)
+    found = limit_messages.foresee(standings, price=60_000, images=2)
     assert isinstance(found, errors.InvalidValue)
     assert found.param == "n"

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.store.keys import make_secret
+from gateway.callers.key_store import make_secret
 from tests.conftest import Valkey
 from tests.plain_pictures import png
 from tests.served import GENERATIONS, OFFICIAL, TASKS, Gateway, Gateways, assert_refused, error_of, small

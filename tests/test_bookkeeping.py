@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.bookkeeping import Bookkeeping, Heirs, Pace
-from gateway.lifelines import Lifelines
-from gateway.store.answers import Admitted, Hold, Policy, Retention, Verdict
-from gateway.store.ledger import Ledger
-from gateway.store.records import describe_hold
-from gateway.store.witness import Witness
+from gateway.history.record import describe_hold
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Hold, Policy, Retention, Verdict
+from gateway.money.store_epoch import Witness
+from gateway.process.worker_locks import Lifelines
+from gateway.recovery.housekeeping import Bookkeeping, Heirs, Pace
 from tests.conftest import Valkey
 from tests.store.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
 

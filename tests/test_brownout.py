@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.retries import LEAST, SHARE
+from gateway.health.retry_budget import LEAST, SHARE
 from tests.served import Gateway, Gateways, wait_until
 from tests.store.ledgers import is_soak
 from tests.watching import Watch

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.callbacks import TRUSTED_AFTER, Callbacks, Trust, open_callbacks
-from gateway.settings import Settings
+from gateway.process.settings import Settings
+from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, Trust, open_callbacks
 
 OURS = Callbacks("https://images.example.com/gw", b"s" * 32)
 

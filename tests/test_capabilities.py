@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from gateway import sizes
-from gateway.capabilities import Fit, Profile, Unfit, fit, shipped_profile
-from gateway.job import Operation
-from gateway.sizes import Shape, Size
-from gateway.spool import Blob
+from gateway.catalogue.capabilities import Fit, Profile, Unfit, fit, shipped_profile
+from gateway.jobs import sizes
+from gateway.jobs.job import Operation
+from gateway.jobs.sizes import Shape, Size
+from gateway.pictures.spool import Blob
 from tests.plans import make_job, picture, shipped, target
 
 UPSTREAMS = ("anyfast", "anyfast-c", "apiany")

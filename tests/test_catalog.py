@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gateway.catalog import Catalogue, CatalogueError, load, render_schema, schema
-from gateway.strictyaml import parse_yaml
+from gateway.catalogue.catalogue import Catalogue, CatalogueError, load, render_schema, schema
+from gateway.catalogue.strict_yaml import parse_yaml
 from tests.plans import KEYS, SHIPPED, shipped
 
 CONFIG = SHIPPED.parent

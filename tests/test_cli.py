@@ -109,12 +109,20 @@ def test_healthcheck_tells_by_code(tmp_path: Path) -> None:
 
 def test_health_check_loads_no_gateway() -> None:
     """What a container runs twice a minute loads neither the server nor Redis's client, only its own command."""
-    program = "import sys; from typer.testing import CliRunner; from gateway.cli import app"
+    program = "import sys; from typer.testing import CliRunner; from gateway.cli.main import app"
     asked = f"{program}; CliRunner().invoke(app, ['healthcheck']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
-    assert "gateway.listening" in loaded
-    assert not loaded & {"fastapi", "uvicorn", "redis", "aiohttp", "httpx", "gateway.catalog", "gateway.cli_keys"}
+    assert "gateway.server.listener" in loaded
+    assert not loaded & {
+        "fastapi",
+        "uvicorn",
+        "redis",
+        "aiohttp",
+        "httpx",
+        "gateway.catalogue.catalogue",
+        "gateway.cli.keys",
+    }
 
 
 @pytest.mark.parametrize("words", [(), ("serve",), ("simulate",), ("check",), ("keys",), ("keys", "create")])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from gateway.ids import new_id
-from gateway.store.answers import Opening
+from gateway.money.ledger_results import Opening
 from tests.conftest import Valkey
 from tests.running import imagegate
 from tests.shell import Shell

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from gateway.health.drift import DriftBook
 from gateway.store.client import StoreClient
-from gateway.store.drift import DriftBook
 from tests.conftest import Valkey
 from tests.plans import SHIPPED
 from tests.running import imagegate

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.cli_keys import create_key
-from gateway.cli_store import OpenedStore
-from gateway.settings import load_settings
-from gateway.store.answers import InvalidArgument
-from gateway.store.batcher import Batcher
+from gateway.callers.key_record import NewKey
+from gateway.cli.keys import create_key
+from gateway.cli.store import OpenedStore
+from gateway.money.ledger_results import InvalidArgument
+from gateway.process.settings import load_settings
 from gateway.store.client import StoreClient, connect
-from gateway.store.keyrecord import NewKey
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.shell import Shell
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.ids import new_id
-from gateway.store.answers import Opening
+from gateway.money.ledger_results import Opening
 from tests.shell import Shell
 from tests.stored import read_usage, with_ledger
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.catalog import load
-from gateway.cli_probe import write_lines
-from gateway.learning import Learned
+from gateway.catalogue.catalogue import load
+from gateway.cli.probe.answers import Learned
+from gateway.cli.probe.command import write_lines
 from tests.plans import SHIPPED, example_prices
 from tests.running import clean_environment, imagegate
 from tests.stand_in import Simulator

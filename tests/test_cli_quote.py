@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.healthrules import HealthRules
-from gateway.store.batcher import Batcher
-from gateway.store.targets import Caps, Report, TargetStore
+from gateway.catalogue.health_rules import HealthRules
+from gateway.health.target_store import Caps, Report, TargetStore
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.plans import KEYS, SHIPPED, example_prices
 from tests.shell import SECRET, Typed, Typist

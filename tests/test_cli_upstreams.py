@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.healthrules import HealthRules
-from gateway.store.batcher import Batcher
+from gateway.catalogue.health_rules import HealthRules
+from gateway.health.drift import DriftBook
+from gateway.health.target_store import Caps, Report, TargetStore
 from gateway.store.client import connect
-from gateway.store.drift import DriftBook
-from gateway.store.targets import Caps, Report, TargetStore
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.shell import Shell
 

@@ -16,11 +16,11 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from gateway import cli
-from gateway.document import Accounting
-from gateway.store.changes import Changes
-from gateway.store.keys import KeyStore
-from gateway.store.records import Credit, PassedBy, Record
+from gateway.callers.key_store import KeyStore
+from gateway.catalogue.document import Accounting
+from gateway.cli import main
+from gateway.history.changes import Changes
+from gateway.history.record import Credit, PassedBy, Record
 from tests.conftest import Valkey
 from tests.store.histories import Books, make_call, make_record, open_books
 from tests.store.ledgers import HOUR, SECOND, make_id
@@ -46,7 +46,7 @@ def run(env: Mapping[str, str]) -> Iterator[Run]:
     kept = {name: None for name in os.environ if name.startswith("GATEWAY_")}
 
     def type_command(*words: str) -> Result:
-        return CliRunner().invoke(cli.app, list(words), env=kept | dict(env))
+        return CliRunner().invoke(main.app, list(words), env=kept | dict(env))
 
     yield type_command
     structlog.reset_defaults()

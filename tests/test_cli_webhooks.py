@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from gateway.ids import new_id
-from gateway.signing import make_secret
-from gateway.store.batcher import Batcher
+from gateway.state.task_record import End, Hook, Promise, TaskRecord
+from gateway.state.task_store import TaskStore
+from gateway.state.webhook_queue import Deliveries
 from gateway.store.client import connect
-from gateway.store.deliveries import Deliveries
-from gateway.store.taskrecord import End, Hook, Promise, TaskRecord
-from gateway.store.tasks import TaskStore
+from gateway.store.command_queue import Batcher
+from gateway.tasks.webhook_signature import make_secret
 from tests.conftest import Valkey
 from tests.shell import SECRET, Shell
 

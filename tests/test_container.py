@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from gateway.catalog import read
-from gateway.demo import upstream_keys
-from gateway.settings import SOURCE_CONFIG, load_settings
+from gateway.catalogue.catalogue import read
+from gateway.process.settings import SOURCE_CONFIG, load_settings
+from gateway.server.demo import upstream_keys
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

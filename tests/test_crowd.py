@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import errors
-from gateway.crowd import Crowd, Places
+from gateway.process.admission import Crowd, Places
 
 
 def end_badly(crowd: Crowd) -> None:

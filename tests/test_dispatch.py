@@ -10,13 +10,13 @@ import socket
 
 import pytest
 
-from gateway.auth import Caller
-from gateway.dispatch import Delivery, Outcome
-from gateway.job import ImageJob
-from gateway.routing import plan
+from gateway.callers.auth import Caller
+from gateway.delivery.dispatch import Delivery, Outcome
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import SQUARE
+from gateway.routing.plan import plan
 from gateway.services import Services
-from gateway.sizes import SQUARE
-from gateway.tasks import Delivered, Ending, Task, Wish, open_task, wait_for
+from gateway.tasks.task import Delivered, Ending, Task, Wish, open_task, wait_for
 from tests.outcomes import OTHER, UPSTREAM, ask, assert_accounted, open_grid
 from tests.plain_pictures import png
 from tests.served import ENV, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of

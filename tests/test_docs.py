@@ -20,11 +20,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from bench import rows
-from gateway import catalog, cli, errors, settings, verdict, wire
+from gateway import errors
 from gateway.app import create_app
-from gateway.datafolder import Secrets
-from gateway.settings import Settings
-from gateway.upstreams import apiany
+from gateway.catalogue import catalogue
+from gateway.cli import main
+from gateway.jobs import parameters
+from gateway.process import settings
+from gateway.process.data_folder import Secrets
+from gateway.process.settings import Settings
+from gateway.upstreams import apiany, verdict
 from tests.markdown import Page, code, read
 from tests.running import clean_environment, gateway, imagegate, until
 from tests.stand_in import Simulator
@@ -77,7 +81,7 @@ def test_every_variable_is_told() -> None:
 def test_every_catalogue_field_is_told() -> None:
     """Each field of each part of the catalogue stands in that part's table with its default, and no other does."""
     tables = {table.heading.strip("`"): table for table in CONFIGURATION.tables if table.columns[0] == "field"}
-    parts = dict(catalogue_parts("Top level", catalog.Document))
+    parts = dict(catalogue_parts("Top level", catalogue.Document))
     agree(CONFIGURATION, "parts of the catalogue", set(tables), set(parts))
     for part, model in parts.items():
         rows = {code(row["field"])[0]: row for row in tables[part].rows}
@@ -112,14 +116,14 @@ def default_cell(info: FieldInfo) -> str | None:
 def test_schema_is_the_code() -> None:
     """The schema that editors use is the one that the code checks by."""
     shipped = (ROOT / "config" / "gateway.schema.json").read_text(encoding="utf-8")
-    assert shipped == catalog.render_schema(), "config/gateway.schema.json is old: run `make schema`"
+    assert shipped == catalogue.render_schema(), "config/gateway.schema.json is old: run `make schema`"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
 def test_catalogue_loads(path: Path) -> None:
     """Each catalogue that is shipped loads, and with every key set no upstream of it is off."""
     names = re.findall(r"env:(\w+)", path.read_text(encoding="utf-8"))
-    loaded = catalog.load(path, dict.fromkeys(names, "a-key"))
+    loaded = catalogue.load(path, dict.fromkeys(names, "a-key"))
     assert loaded.targets
     assert not loaded.off
     labels = [target.label for target in loaded.targets]
@@ -140,9 +144,9 @@ async def test_every_route_is_told(app: FastAPI) -> None:
 
 def test_every_parameter_is_told() -> None:
     """Each parameter that the gateway reads, drops or refuses by name stands in the table, and no other does."""
-    source = Path(wire.__file__).read_text(encoding="utf-8")
+    source = Path(parameters.__file__).read_text(encoding="utf-8")
     read_names = set(re.findall(r'reader\.(?:text|choice|integer|boolean)\("(\w+)"', source))
-    known = read_names | set(wire._TOLD) | set(wire._OTHER_MODELS) | set(wire._BODY) | {"frame_*"}
+    known = read_names | set(parameters._TOLD) | set(parameters._OTHER_MODELS) | set(parameters._BODY) | {"frame_*"}
     rows = API.table("parameter").rows
     agree(API, "parameters", {name for row in rows for name in code(row["parameter"])}, known)
 
@@ -165,7 +169,7 @@ def test_every_header_is_told() -> None:
 
 def test_every_verdict_is_told() -> None:
     """Each verdict on a failure, and each word that is read as one, is in the tables of the upstreams' page."""
-    sources = [Path(verdict.__file__), ROOT / "gateway" / "dispatch.py", ROOT / "gateway" / "tally.py"]
+    sources = [Path(verdict.__file__), ROOT / "gateway/delivery/dispatch.py", ROOT / "gateway/delivery/slots.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     known = set(re.findall(r'Verdict\(\s*"(\w+)"', text)) | set(re.findall(r'kind = "(\w+)" if .* else "\w+"', text))
     known |= set(re.findall(r'kind = "\w+" if .* else "(\w+)"', text))
@@ -178,7 +182,7 @@ def test_every_verdict_is_told() -> None:
 
 def test_every_command_is_told() -> None:
     """Each command has a heading, and each of its options and arguments stands in the table under it."""
-    known = dict(commands("imagegate", typer.main.get_command(cli.app)))
+    known = dict(commands("imagegate", typer.main.get_command(main.app)))
     headings = {heading.strip("`") for heading in COMMANDS.headings if heading.startswith("`")}
     groups = {name for name, command in known.items() if hasattr(command, "commands")}
     agree(COMMANDS, "commands", headings, set(known) - groups)
@@ -214,7 +218,7 @@ def test_named_things_exist(page: Page) -> None:
     paths = {span for span in page.spans if re.fullmatch(r"(gateway|config|docs|tests|scripts)/[a-z\d_./-]+", span)}
     absent = {path for path in paths if not (ROOT / path).exists()}
     assert not absent, f"no such files: {sorted(absent)}"
-    known = {name for name, _ in commands("imagegate", typer.main.get_command(cli.app))}
+    known = {name for name, _ in commands("imagegate", typer.main.get_command(main.app))}
     pattern = r"\bimagegate (?!imagegate\b)(?:(?:keys|limits|operators) )?[a-z]+(?:-[a-z]+)*\b(?!:)"
     typed = {match for line in lines for match in re.findall(pattern, line)}
     assert typed <= known, f"no such commands: {sorted(typed - known)}"

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway import doubting
-from gateway.auth import Caller
-from gateway.awaiting import CallerLeft, Presence
-from gateway.fingerprint import Repeat
+from gateway.callers.auth import Caller
+from gateway.jobs.fingerprint import Repeat
+from gateway.money.ledger import Twin
 from gateway.services import Services
-from gateway.store.ledger import Twin
+from gateway.tasks import retry as doubting
+from gateway.tasks.wait import CallerLeft, Presence
 from tests.crashed import RETRY, Stage, gone
 from tests.served import OFFICIAL, TASKS, Gateway
 from tests.stand_in import wait_until

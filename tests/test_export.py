@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.export import (
+from gateway.history.export import (
     RECORD_COLUMNS,
     Cells,
     csv_line,
@@ -24,8 +24,8 @@ from gateway.export import (
     usage_columns,
     usage_json,
 )
-from gateway.store.records import Record, Sums
-from gateway.store.usage import Report, Row
+from gateway.history.record import Record, Sums
+from gateway.history.usage import Report, Row
 from tests.store.histories import NOON, make_call, make_record, records
 from tests.store.ledgers import make_id
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.capabilities import Fit
-from gateway.fanout import split
-from gateway.sizes import Shape, Size
+from gateway.catalogue.capabilities import Fit
+from gateway.jobs.sizes import Shape, Size
+from gateway.routing.split import split
 from tests.plans import make_job
 
 FIT = Fit(

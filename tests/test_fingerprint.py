@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.fingerprint import digest_key, take_fingerprint
-from gateway.job import ImageJob
-from gateway.pictures import Picture
-from gateway.sizes import Shape, Size
-from gateway.spool import Blob
+from gateway.jobs.fingerprint import digest_key, take_fingerprint
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Shape, Size
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import Blob
 
 
 def picture(text: str, folder: Path | None = None) -> Picture:

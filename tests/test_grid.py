@@ -6,14 +6,14 @@ import itertools
 from collections import Counter
 from random import Random
 
-from gateway import wire
-from gateway.catalog import Catalogue
+from gateway.catalogue.catalogue import Catalogue
 from gateway.errors import UnsupportedValue
-from gateway.fanout import split
-from gateway.job import ImageJob
-from gateway.pictures import Picture
-from gateway.routing import Choice, Plan
-from gateway.sizes import Shape, Size, find_fault
+from gateway.jobs import parameters
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Shape, Size, find_fault
+from gateway.pictures.picture import Picture
+from gateway.routing.plan import Choice, Plan
+from gateway.routing.split import split
 from tests.pages import SIZES, TARGETS, SizeKind, Sold, Wish, price, sold
 from tests.plans import UPSTREAMS, every_kind, picture, plan
 
@@ -33,9 +33,9 @@ NAMES = {upstream: name for name, upstream in UPSTREAMS.items()}
 def job_of(wish: Wish, prompt: str = "a fox", references: tuple[Picture, ...] | None = None) -> ImageJob:
     """The wish as the gateway reads it."""
     operation = "edit" if wish.references else "generation"
-    params = wire.read_params({"prompt": prompt, **wish.fields()}, operation, is_text=False, refuse_unknown=True)
+    params = parameters.read_params({"prompt": prompt, **wish.fields()}, operation, is_text=False, refuse_unknown=True)
     pictures = (picture(),) * wish.references if references is None else references
-    return wire.make_job(params, pictures, pictures[0] if wish.masked else None)
+    return parameters.make_job(params, pictures, pictures[0] if wish.masked else None)
 
 
 def attempt(wish: Wish, catalogue: Catalogue, model: str) -> Plan | None:

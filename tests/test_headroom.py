@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.headroom import Headroom, free_bytes
+from gateway.process.disk_space import Headroom, free_bytes
 from tests.served import GENERATIONS, Gateways, error_of, small, wait_until
 
 MIB = 2**20

@@ -1,4 +1,4 @@
-"""`gateway.heap`: memory that was freed does not stay with the process."""
+"""`gateway.process.memory`: memory that was freed does not stay with the process."""
 
 import subprocess
 import sys

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.hearing import Ear
-from gateway.job import Ticket
+from gateway.delivery.callbacks import Ear
+from gateway.jobs.job import Ticket
 
 
 async def test_early_callback_is_kept() -> None:

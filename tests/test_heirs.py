@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway.store.answers import Hold
+from gateway.money.ledger_results import Hold
 from tests.crashed import RETRY, SIZES, Stage, gone
 from tests.running import Gateway, gateway, imagegate, until
 from tests.served import ENV, OFFICIAL, TASKS, VARIANT, catalogue_of

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import Catalogue, load
-from gateway.inspection import Finding, describe_drift, inspect, reach
-from gateway.store.drift import Drift
+from gateway.catalogue.catalogue import Catalogue, load
+from gateway.catalogue.findings import Finding, inspect, reach
+from gateway.cli.check import describe_drift
+from gateway.health.drift import Drift
 from tests.plans import shipped
 
 KEYS = {"ONE": "k1", "TWO": "k2"}

@@ -1,4 +1,4 @@
-"""`gateway.jsonstream`: pictures leave the document, everything else reads as JSON does."""
+"""`gateway.pictures.json_stream`: pictures leave the document, everything else reads as JSON does."""
 
 import base64
 import hashlib
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.jsonstream import BadJson, JsonReader, TooLarge, decode_data_url
-from gateway.spool import Blob, MemoryBudget, Spool
+from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge, decode_data_url
+from gateway.pictures.spool import Blob, MemoryBudget, Spool
 
 KEYS = frozenset({"b64_json"})
 

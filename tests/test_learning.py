@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import Target
-from gateway.job import Usage
-from gateway.learning import (
+from gateway.catalogue.catalogue import Target
+from gateway.cli.probe.answers import (
     Seen,
     read_balance,
     read_edit_quality,
@@ -19,8 +18,9 @@ from gateway.learning import (
     read_snapping,
     read_webp,
 )
-from gateway.sizes import Size
-from gateway.verdict import Failure
+from gateway.jobs.job import Usage
+from gateway.jobs.sizes import Size
+from gateway.upstreams.verdict import Failure
 from tests.plans import shipped
 
 SMALL = Size(1024, 640)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from gateway.lifelines import Lifelines
+from gateway.process.worker_locks import Lifelines
 from tests.running import until
 
 LIVE = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.settings import SOURCE_CONFIG
+from gateway.process.settings import SOURCE_CONFIG
 from tests.plain_pictures import decode
 from tests.running import Gateway, gateway
 from tests.served import GENERATIONS, TASKS, wait_until

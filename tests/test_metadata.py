@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from gateway.metadata import Damaged, copy_pieces, read_layout
-from gateway.metadata.exif import only_orientation, orientation_of
+from gateway.pictures.metadata import Damaged, copy_pieces, read_layout
+from gateway.pictures.metadata.exif import only_orientation, orientation_of
 from tests.made_pictures import (
     SECRETS,
     encoded,

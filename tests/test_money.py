@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.money import MICRO, MOST_USD, parse_usd, show_usd
+from gateway.dollars import MICRO, MOST_USD, parse_usd, show_usd
 
 
 @given(st.integers(-MOST_USD * MICRO, MOST_USD * MICRO))

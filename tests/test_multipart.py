@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 
-from gateway.multipart import FilePart, MultipartBody
-from gateway.spool import CHUNK, MemoryBudget, Spool
-from gateway.transport import AiohttpTransport
+from gateway.net.multipart import FilePart, MultipartBody
+from gateway.net.transport import AiohttpTransport
+from gateway.pictures.spool import CHUNK, MemoryBudget, Spool
 from tests.faultserver import Connection, FaultServer
 from tests.transporting import open_client
 

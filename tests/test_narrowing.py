@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.condition import LONGEST_WAIT, Bar, Condition
 from gateway.errors import PublicError, RateLimited, UpstreamUnavailable
-from gateway.narrowing import narrow
-from gateway.routing import Plan
-from gateway.sizes import Size
+from gateway.health.condition import LONGEST_WAIT, Bar, Condition
+from gateway.jobs.sizes import Size
+from gateway.routing.availability import narrow
+from gateway.routing.plan import Plan
 from tests.plans import make_job, plan
 
 PLAN = plan(make_job(size=Size(1024, 1024)))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gateway.health.drift import Drift, DriftBook
 from gateway.store.client import connect
-from gateway.store.drift import Drift, DriftBook
 from tests.plain_pictures import decode, png
 from tests.served import ENV, OFFICIAL, SMALLEST, TASKS, VARIANT, Gateway, Gateways, error_of
 from tests.stand_in import wait_until

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.errors import read_error
-from gateway.store.answers import Spent
+from gateway.money.ledger_results import Spent
 from tests.outcomes import OTHER, ROWS, UPSTREAM, Row, assert_accounted, forget_health, kept, open_grid, play
 from tests.served import Gateway, Gateways, error_of
 from tests.store.ledgers import is_soak

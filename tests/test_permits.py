@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ModelNotAllowed, UnsupportedValue
-from gateway.permits import Permits
-from gateway.sizes import SQUARE, Shape, Size
+from gateway.jobs.sizes import SQUARE, Shape, Size
+from gateway.routing.rights import Permits
 from tests.plans import COMBINATIONS, make_job, plan, shipped
 
 LEAST = 655_360

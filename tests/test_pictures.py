@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from gateway.pictures import Darkroom, NotAPicture, Picture, UnfitMask, check_mask, looks_like, sniff
-from gateway.spool import MemoryBudget, Spool, StorageFullError
+from gateway.pictures.picture import Darkroom, NotAPicture, Picture, UnfitMask, check_mask, looks_like, sniff
+from gateway.pictures.spool import MemoryBudget, Spool, StorageFullError
 from tests.made_pictures import encoded, exif, loaded, picture, png_chunk, profile, riff, riff_chunk
 
 FORMS = ("png", "jpeg", "webp")

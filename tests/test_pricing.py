@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway import sizes
-from gateway.capabilities import Fit
-from gateway.job import Quality, Usage
-from gateway.pricing import Prices, bill, output_tokens, quote, quote_job, terms, tier_of
-from gateway.sizes import Size
+from gateway.catalogue.capabilities import Fit
+from gateway.catalogue.pricing import Prices, bill, output_tokens, quote, quote_job, terms, tier_of
+from gateway.jobs import sizes
+from gateway.jobs.job import Quality, Usage
+from gateway.jobs.sizes import Size
 from tests.plans import make_job, picture
 
 OFFICIAL = {"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}}

@@ -2,13 +2,13 @@
 
 import pytest
 
-from gateway.capabilities import shipped_profile
-from gateway.catalog import Target
-from gateway.learning import Learned, Seen
-from gateway.money import show_usd
-from gateway.probing import choose, cost_at_most, ends, find_changes, questions_of
-from gateway.sizes import THREE, Size
-from gateway.verdict import Failure
+from gateway.catalogue.capabilities import shipped_profile
+from gateway.catalogue.catalogue import Target
+from gateway.cli.probe.answers import Learned, Seen
+from gateway.cli.probe.questions import choose, cost_at_most, ends, find_changes, questions_of
+from gateway.dollars import show_usd
+from gateway.jobs.sizes import THREE, Size
+from gateway.upstreams.verdict import Failure
 from tests.plans import shipped
 
 TARGETS = {one.upstream: one for one in shipped(has_prices=True).targets}

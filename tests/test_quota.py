@@ -11,19 +11,18 @@ from typing import Any
 import openai
 import pytest
 
-from gateway import tasks
-from gateway.auth import Caller
-from gateway.job import ImageJob
-from gateway.money import show_usd
+from gateway.callers.auth import Caller
+from gateway.dollars import show_usd
+from gateway.history.record import Sums
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Size
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Scope
 from gateway.pipeline import work
-from gateway.routing import plan
+from gateway.routing.plan import plan
 from gateway.services import Services
-from gateway.sizes import Size
-from gateway.store.answers import Scope
-from gateway.store.ledger import Ledger
-from gateway.store.records import Sums
 from gateway.store.windows import Calendar
-from gateway.tasks import Delivered, Wish, open_task, wait_for
+from gateway.tasks.task import Delivered, Wish, drain, open_task, wait_for
 from tests.plain_pictures import png
 from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator, error_of, small, wait_until
 from tests.stored import read_usage
@@ -264,7 +263,7 @@ async def at_midnight(gateway: Gateway) -> AsyncIterator[tuple[Services, list[in
         made = app.state.services
         ledger = Ledger(made.batcher, Calendar(), now=lambda: now[0])
         yield replace(made, ledger=ledger), now
-        assert await tasks.drain(made) == 0
+        assert await drain(made) == 0
 
 
 async def test_window_rolls_over_in_flight(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from gateway.dollars import parse_usd, show_usd
 from gateway.errors import InsufficientQuota
-from gateway.money import parse_usd, show_usd
-from gateway.quoting import describe_plan
-from gateway.sizes import Shape, Size
+from gateway.jobs.sizes import Shape, Size
+from gateway.routing.description import describe_plan
 from tests.plans import make_job, plan, shipped
 
 

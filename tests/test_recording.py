@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gateway import errors
-from gateway.job import ImageJob
-from gateway.recording import Note
-from gateway.sizes import Size
-from gateway.store.keyrecord import KeyRecord
-from gateway.store.records import Record
+from gateway.callers.key_record import KeyRecord
+from gateway.history.record import Record
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Size
+from gateway.tasks.record import Note
 from tests.store.ledgers import make_id
 
 KEY = KeyRecord.model_validate({"id": make_id("key", 1), "name": "ana", "created": "2026-11-04T12:00:00Z"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.redisurl import RedisUrl, read_redis_url
+from gateway.process.redis_url import RedisUrl, read_redis_url
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from statistics import mean, median
 
 import pytest
 
-from gateway.condition import Latency
-from gateway.health import kind_of
-from gateway.job import Quality
-from gateway.rhythm import ENOUGH, Rhythm
-from gateway.sizes import Size
+from gateway.delivery.rhythm import ENOUGH, Rhythm
+from gateway.health.condition import Latency
+from gateway.health.health import kind_of
+from gateway.jobs.job import Quality
+from gateway.jobs.sizes import Size
 from tests.plans import make_job, plan
 from tests.served import TASKS, Gateways
 

@@ -20,8 +20,8 @@ import httpx
 import pytest
 import yaml
 
-from gateway.money import parse_usd
-from gateway.store.answers import Spent
+from gateway.dollars import parse_usd
+from gateway.money.ledger_results import Spent
 from tests.conftest import Valkey, run_valkey
 from tests.running import Gateway, children, gateway, until
 from tests.served import ENV, GENERATIONS, OFFICIAL, TASKS, catalogue_of, small
@@ -151,7 +151,7 @@ def worker_of(connection: socket.socket, run: Gateway) -> int:
     for pid, command in children(run.process.pid).items():
         with contextlib.suppress(OSError):
             links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
-            if "gateway.worker" in command and links & socket_of:
+            if "gateway.server.worker" in command and links & socket_of:
                 return pid
     raise AssertionError("no worker has it")
 

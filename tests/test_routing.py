@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from gateway import sizes
-from gateway.catalog import Catalogue
-from gateway.document import STRATEGIES
+from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.document import STRATEGIES
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
-from gateway.fanout import split
-from gateway.job import ImageJob
-from gateway.routing import Choice, Circumstances, Medians, Plan
-from gateway.sizes import Shape, Size
+from gateway.jobs import sizes
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Shape, Size
+from gateway.routing.plan import Choice, Circumstances, Medians, Plan
+from gateway.routing.split import split
 from tests.plans import COMBINATIONS, make_job, plan, shipped
 
 ODD = Size(1920, 1088)

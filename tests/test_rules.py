@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import CatalogueError, load
-from gateway.document import When
+from gateway.catalogue.catalogue import CatalogueError, load
+from gateway.catalogue.document import When
+from gateway.catalogue.rules import Asker, matches
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
-from gateway.permits import Permits
-from gateway.routing import Circumstances, Plan
-from gateway.rules import Asker, matches
-from gateway.sizes import SQUARE, Shape, Size
+from gateway.jobs.sizes import SQUARE, Shape, Size
+from gateway.routing.plan import Circumstances, Plan
+from gateway.routing.rights import Permits
 from tests.plans import KEYS, make_job, picture, plan, shipped
 
 ASKER = Asker("key_1", "ana", "design")

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from gateway.samples import draw_plain
+from gateway.cli.probe.samples import draw_plain
 
 
 def test_picture_is_whole() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.datafolder import load_secrets
-from gateway.settings import Settings, SettingsError, load_settings, variables, warn_of_token
+from gateway.process.data_folder import load_secrets
+from gateway.process.settings import Settings, SettingsError, load_settings, variables, warn_of_token
 
 SECRET = "s" * 32
 

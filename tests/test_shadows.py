@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.document import Document
-from gateway.shadows import find_shadows
+from gateway.catalogue.dead_rules import find_shadows
+from gateway.catalogue.document import Document
 from tests.plans import shipped
 
 CHANGE = {"strategy": "priority"}

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from gateway.signing import make_secret, sign
+from gateway.tasks.webhook_signature import make_secret, sign
 from tests.markdown import read
 from tests.stand_in import wait_until
 

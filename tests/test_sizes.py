@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sizes import (
+from gateway.jobs.sizes import (
     RATIOS,
     SEVEN,
     SQUARE,

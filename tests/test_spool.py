@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import spool as spools
-from gateway.spool import Blob, MemoryBudget, Spool, StorageFullError, file_chunks
+from gateway.pictures import spool as spools
+from gateway.pictures.spool import Blob, MemoryBudget, Spool, StorageFullError, file_chunks
 
 KEEP = 1000
 

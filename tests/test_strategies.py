@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.document import STRATEGIES, Strategy
-from gateway.strategies import Candidate, rank
+from gateway.catalogue.document import STRATEGIES, Strategy
+from gateway.routing.strategies import Candidate, rank
 
 CANDIDATES = st.lists(
     st.builds(

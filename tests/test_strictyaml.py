@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.strictyaml import YamlMistake, line_of, parse_yaml
+from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
 
 
 @pytest.mark.parametrize(

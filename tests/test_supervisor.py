@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.datafolder import LOCK_WAIT_S
+from gateway.process.data_folder import LOCK_WAIT_S
 from tests.conftest import Valkey
 from tests.running import Gateway, children, clean_environment, gateway, imagegate, is_alive, until
 
@@ -54,7 +54,7 @@ def test_signal_while_starting(tmp_path: Path) -> None:
     """A signal before the gateway is ready ends what was started so far."""
     run = Gateway(tmp_path / "data")
     try:
-        worker = run.child("gateway.worker")
+        worker = run.child("gateway.server.worker")
         server = run.child("valkey-server")
         assert run.end() == 0
         assert not is_alive(worker)
@@ -133,7 +133,7 @@ def test_real_key_is_never_simulated(tmp_path: Path) -> None:
     """With any upstream key set, --demo simulates nothing and says nothing of a simulator."""
     with gateway(tmp_path / "data", APIANY_API_KEY="k", IMAGEGATE_SIMULATED_BY="http://127.0.0.1:9") as run:
         assert "SIMULATOR" not in run.out
-        worker = Path(f"/proc/{run.child('gateway.worker')}/environ").read_text().split("\0")
+        worker = Path(f"/proc/{run.child('gateway.server.worker')}/environ").read_text().split("\0")
         assert not any(line.startswith("IMAGEGATE_SIMULATED_BY") for line in worker)
 
 
@@ -141,7 +141,7 @@ def test_demo_points_workers_at_simulator(tmp_path: Path) -> None:
     """Without a key, --demo tells the workers which simulator stands for every upstream."""
     with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="http://127.0.0.1:9/") as run:
         assert "SIMULATOR" in run.out
-        worker = Path(f"/proc/{run.child('gateway.worker')}/environ").read_text().split("\0")
+        worker = Path(f"/proc/{run.child('gateway.server.worker')}/environ").read_text().split("\0")
         assert "IMAGEGATE_SIMULATED_BY=http://127.0.0.1:9" in worker
 
 
@@ -200,11 +200,11 @@ def test_killed_server_comes_back(tmp_path: Path) -> None:
 def test_killed_worker_comes_back(tmp_path: Path) -> None:
     """A killed worker is replaced, and the port answers again."""
     with gateway(tmp_path / "data") as run:
-        before = run.child("gateway.worker")
+        before = run.child("gateway.server.worker")
         os.kill(before, signal.SIGKILL)
         until(lambda: not is_alive(before))
         until(lambda: run.status("/healthz") == 200)
-        assert run.child("gateway.worker") != before
+        assert run.child("gateway.server.worker") != before
 
 
 def test_dying_worker_is_given_up(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_demo_key_is_kept(tmp_path: Path) -> None:
 def test_second_signal_abandons(tmp_path: Path) -> None:
     """A second signal ends a drain that would take long, even of a worker that hears no signal at all."""
     with gateway(tmp_path / "data", GATEWAY_DRAIN_S="60") as run:
-        worker, server = run.child("gateway.worker"), run.child("valkey-server")
+        worker, server = run.child("gateway.server.worker"), run.child("valkey-server")
         os.kill(worker, signal.SIGSTOP)
         run.process.send_signal(signal.SIGTERM)
         until(lambda: "Ctrl-C again abandons" in run.err)
@@ -307,4 +307,4 @@ def _saves_picture(example: str, folder: Path) -> bool:
 
 
 def _workers(run: Gateway) -> list[int]:
-    return [pid for pid, line in children(run.pid).items() if "gateway.worker" in line and is_alive(pid)]
+    return [pid for pid, line in children(run.pid).items() if "gateway.server.worker" in line and is_alive(pid)]

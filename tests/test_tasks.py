@@ -9,19 +9,31 @@ from typing import Any
 
 import pytest
 
-from gateway import errors, tasks
-from gateway.auth import Caller
-from gateway.catalog import Catalogue
-from gateway.dispatch import Outcome
+from gateway import errors
+from gateway.callers.auth import Caller
+from gateway.catalogue.catalogue import Catalogue
+from gateway.delivery.dispatch import Outcome
 from gateway.errors import PublicError
-from gateway.job import ImageJob
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Size
+from gateway.pictures.spool import StorageFullError
 from gateway.pipeline import work
-from gateway.routing import Plan, plan
+from gateway.routing.plan import Plan, plan
 from gateway.services import Services
-from gateway.sizes import Size
-from gateway.spool import StorageFullError
-from gateway.store.taskrecord import End, Made, Promise, TaskRecord
-from gateway.tasks import Delivered, Failed, PartlyDelivered, Refused, StillRunning, Task, Wish, open_task, wait_for
+from gateway.state.task_record import End, Made, Promise, TaskRecord
+from gateway.tasks.task import (
+    Delivered,
+    Failed,
+    PartlyDelivered,
+    Refused,
+    StillRunning,
+    Task,
+    Wish,
+    drain,
+    name_ending,
+    open_task,
+    wait_for,
+)
 from tests.conftest import Valkey
 from tests.served import OFFICIAL, VARIANT, Gateway, Simulator, serve, wait_until
 
@@ -35,7 +47,7 @@ async def services(gateway: Gateway) -> AsyncIterator[Services]:
     async with gateway.inside() as app:
         made = app.state.services
         yield made
-        assert await tasks.drain(made) == 0
+        assert await drain(made) == 0
         assert made.in_flight.used == made.memory.used == 0
 
 
@@ -200,7 +212,7 @@ def test_endings_have_names(images: int, calls: int, is_whole: bool, name: type)
     error = None if is_whole else PublicError("no").to_facts()
     end = End(status="succeeded", completed=1, calls=calls, error=error)
     promise = Promise(key="key", operation="generation", n=2, created=1)
-    assert isinstance(tasks.name_ending(TaskRecord(id="task", promise=promise, images=made, end=end)), name)
+    assert isinstance(name_ending(TaskRecord(id="task", promise=promise, images=made, end=end)), name)
 
 
 def make_image(slot: int) -> Made:

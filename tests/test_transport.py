@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway import outbound
-from gateway.transport import AiohttpTransport, was_sent
+from gateway.net import http_client
+from gateway.net.transport import AiohttpTransport, was_sent
 from tests.faultserver import LARGE, SMALL, Connection, FaultServer, Script, on_both_loops, open_connections, run_on
 from tests.transporting import open_client
 
-BRIEF = outbound.Timeout(0.25)
+BRIEF = http_client.Timeout(0.25)
 PEM = Path(__file__).with_name("pictures.test.pem")
 
 
@@ -86,34 +86,34 @@ class Case:
     sent: bool
 
 
-LOST = (outbound.ReadError, outbound.RemoteProtocolError)
+LOST = (http_client.ReadError, http_client.RemoteProtocolError)
 
 CASES = {
     "reset at once, small": Case(refuse, SMALL, LOST, True),
-    "reset at once, large": Case(refuse, LARGE, (outbound.WriteError,), False),
-    "never read, small": Case(stall, SMALL, (outbound.ReadTimeout,), True),
-    "never read, large": Case(stall, LARGE, (outbound.WriteTimeout,), False),
-    "stalled after request": Case(stall_after_request, SMALL, (outbound.ReadTimeout,), True),
-    "stalled after large request": Case(stall_after_request, LARGE, (outbound.ReadTimeout,), True),
-    "stalled after empty request": Case(stall_after_request, b"", (outbound.ReadTimeout,), True),
+    "reset at once, large": Case(refuse, LARGE, (http_client.WriteError,), False),
+    "never read, small": Case(stall, SMALL, (http_client.ReadTimeout,), True),
+    "never read, large": Case(stall, LARGE, (http_client.WriteTimeout,), False),
+    "stalled after request": Case(stall_after_request, SMALL, (http_client.ReadTimeout,), True),
+    "stalled after large request": Case(stall_after_request, LARGE, (http_client.ReadTimeout,), True),
+    "stalled after empty request": Case(stall_after_request, b"", (http_client.ReadTimeout,), True),
     "reset after request": Case(reset_after_request, SMALL, LOST, True),
     "reset after large request": Case(reset_after_request, LARGE, LOST, True),
     "reset after empty request": Case(reset_after_request, b"", LOST, True),
-    "reset in upload": Case(reset_mid_upload, LARGE, (outbound.WriteError,), False),
-    "closed after request": Case(close_after_request, SMALL, (outbound.RemoteProtocolError,), True),
-    "garbage": Case(answer_garbage, SMALL, (outbound.RemoteProtocolError,), True),
+    "reset in upload": Case(reset_mid_upload, LARGE, (http_client.WriteError,), False),
+    "closed after request": Case(close_after_request, SMALL, (http_client.RemoteProtocolError,), True),
+    "garbage": Case(answer_garbage, SMALL, (http_client.RemoteProtocolError,), True),
     "half a head": Case(answer_half_head, SMALL, LOST, True),
-    "head without body": Case(answer_head_only, SMALL, (outbound.ReadError,), True),
-    "counted body cut": Case(truncate_counted_body, SMALL, (outbound.ReadError,), True),
-    "chunked body cut": Case(truncate_chunked_body, SMALL, (outbound.ReadError,), True),
-    "body stalled": Case(stall_in_body, SMALL, (outbound.ReadTimeout,), True),
+    "head without body": Case(answer_head_only, SMALL, (http_client.ReadError,), True),
+    "counted body cut": Case(truncate_counted_body, SMALL, (http_client.ReadError,), True),
+    "chunked body cut": Case(truncate_chunked_body, SMALL, (http_client.ReadError,), True),
+    "body stalled": Case(stall_in_body, SMALL, (http_client.ReadTimeout,), True),
 }
 
 
-async def fail(url: str, body: bytes = SMALL, *, context: ssl.SSLContext | None = None) -> outbound.RequestError:
+async def fail(url: str, body: bytes = SMALL, *, context: ssl.SSLContext | None = None) -> http_client.RequestError:
     """The error of a POST that must fail, read to the end of its answer."""
     async with open_client(AiohttpTransport(fresh=True, ssl_context=context), timeout=BRIEF) as client:
-        with pytest.raises(outbound.RequestError) as caught:
+        with pytest.raises(http_client.RequestError) as caught:
             await client.post(url, content=body)
     return caught.value
 
@@ -151,13 +151,13 @@ def test_connect_failures_are_not_sent(loop: str) -> None:
             untrusted = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0, ssl=server_tls)
             port = untrusted.sockets[0].getsockname()[1]
             for url, kind in [
-                (closed.url, outbound.ConnectError),
-                (f"http://{'a' * 64}.test", outbound.ConnectError),
-                ("http://127.1:80", outbound.ConnectError),
-                (f"https://127.0.0.1:{plain.port}", outbound.ConnectError),
-                (f"https://127.0.0.1:{port}", outbound.ConnectError),
-                (f"https://127.0.0.1:{silent.port}", outbound.ConnectTimeout),
-                ("ftp://127.0.0.1/", outbound.UnsupportedProtocol),
+                (closed.url, http_client.ConnectError),
+                (f"http://{'a' * 64}.test", http_client.ConnectError),
+                ("http://127.1:80", http_client.ConnectError),
+                (f"https://127.0.0.1:{plain.port}", http_client.ConnectError),
+                (f"https://127.0.0.1:{port}", http_client.ConnectError),
+                (f"https://127.0.0.1:{silent.port}", http_client.ConnectTimeout),
+                ("ftp://127.0.0.1/", http_client.UnsupportedProtocol),
             ]:
                 error = await fail(url)
                 assert isinstance(error, kind), (url, repr(error))
@@ -170,7 +170,13 @@ def test_connect_failures_are_not_sent(loop: str) -> None:
 
 def test_unknown_errors_count_as_sent() -> None:
     """An exception without proof, even one named ConnectError by somebody else, may have been billed."""
-    for error in [ValueError(), OSError(), outbound.ConnectError("x"), outbound.WriteError("x"), KeyboardInterrupt()]:
+    for error in [
+        ValueError(),
+        OSError(),
+        http_client.ConnectError("x"),
+        http_client.WriteError("x"),
+        KeyboardInterrupt(),
+    ]:
         assert was_sent(error)
 
 
@@ -181,7 +187,7 @@ def test_unsendable_headers_are_not_sent(loop: str) -> None:
     async def play() -> None:
         async with FaultServer(stall) as server, open_client(AiohttpTransport(fresh=True)) as client:
             for value in [b"a\r\nx: y", b"\xff", b"\x00"]:
-                with pytest.raises(outbound.LocalProtocolError) as caught:
+                with pytest.raises(http_client.LocalProtocolError) as caught:
                     await client.post(server.url, headers=[(b"x-a", value)])
                 assert not was_sent(caught.value)
             assert server.accepted == 0
@@ -222,7 +228,7 @@ def test_wrong_length_is_never_whole(loop: str, sizes: tuple[int, ...]) -> None:
 
     async def play() -> None:
         async with FaultServer(stall_after_request) as server, open_client(AiohttpTransport(fresh=True)) as client:
-            with pytest.raises(outbound.WriteError) as caught:
+            with pytest.raises(http_client.WriteError) as caught:
                 await client.post(server.url, content=pieces(*sizes), headers={"content-length": "1000"})
             assert not was_sent(caught.value)
 
@@ -239,7 +245,7 @@ def test_failing_source_is_not_sent(loop: str) -> None:
 
     async def play() -> None:
         async with FaultServer(stall_after_request) as server, open_client(AiohttpTransport(fresh=True)) as client:
-            with pytest.raises(outbound.WriteError) as caught:
+            with pytest.raises(http_client.WriteError) as caught:
                 await client.post(server.url, content=broken(), headers={"content-length": "1000"})
             assert not was_sent(caught.value)
             assert isinstance(caught.value.__cause__.__cause__, FileNotFoundError)
@@ -277,8 +283,8 @@ def test_early_answer_survives_its_reset(loop: str) -> None:
         async with FaultServer(refuse_and_reset) as server, open_client(AiohttpTransport(fresh=True)) as client:
             calls = [client.post(server.url, content=LARGE) for _ in range(10)]
             ends = [(await asyncio.gather(call, return_exceptions=True))[0] for call in calls]
-        heard = [end for end in ends if isinstance(end, outbound.Response) and end.status_code == 413]
-        unsent = [end for end in ends if isinstance(end, outbound.WriteError) and not was_sent(end)]
+        heard = [end for end in ends if isinstance(end, http_client.Response) and end.status_code == 413]
+        unsent = [end for end in ends if isinstance(end, http_client.WriteError) and not was_sent(end)]
         assert len(heard) + len(unsent) == 10
         assert len(heard) >= 5
 
@@ -325,7 +331,7 @@ def test_stalled_upload_frees_its_descriptor(loop: str, answers: bool) -> None:
                 meters.append(Meter())
                 call = client.post(server.url, content=meters[-1].chunks(), headers={"content-length": str(len(LARGE))})
                 end = (await asyncio.gather(call, return_exceptions=True))[0]
-                assert isinstance(end, outbound.Response if answers else outbound.WriteTimeout)
+                assert isinstance(end, http_client.Response if answers else http_client.WriteTimeout)
                 for _ in range(3):
                     await asyncio.sleep(0)  # the cancelled writer's turn, and its connection's
                 assert open_connections(server.url) == 0
@@ -357,7 +363,7 @@ def test_reset_never_ends_a_body(loop: str) -> None:
                 body = answer.aiter_raw()
                 assert await anext(body) == b"half"
                 go.set()
-                with pytest.raises(outbound.ReadError):
+                with pytest.raises(http_client.ReadError):
                     await anext(body)
 
     run_on(loop, play())

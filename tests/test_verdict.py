@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.verdict import UNFIT, CallFailed, Executed, Failure, Verdict, classify
+from gateway.upstreams.verdict import UNFIT, CallFailed, Executed, Failure, Verdict, classify
 
 NO, UNKNOWN, YES = Executed.NO, Executed.UNKNOWN, Executed.YES
 POLICIES = {

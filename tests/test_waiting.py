@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.waiting import FairQueue
+from gateway.health.concurrency_queue import FairQueue
 
 KEYS = st.sampled_from("abc")
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "add", "add", "serve", "leave"]), KEYS), max_size=60)

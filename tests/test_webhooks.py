@@ -7,10 +7,10 @@ import json
 import pytest
 
 from gateway import errors
-from gateway.document import Webhooks
-from gateway.store.deliveries import Delivery
-from gateway.store.taskrecord import End, Made, Promise, TaskRecord
-from gateway.webhooks import find_pause, write_message
+from gateway.catalogue.document import Webhooks
+from gateway.state.task_record import End, Made, Promise, TaskRecord
+from gateway.state.webhook_queue import Delivery
+from gateway.tasks.webhooks import find_pause, write_message
 
 PROMISE = Promise(key="key_1", operation="generation", model="gpt-image-2", n=2, created=1_795_255_910)
 MADE = Made(

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidValue, MissingParameter, PublicError, UnknownParameter
-from gateway.job import Operation
-from gateway.pictures import Picture
-from gateway.sizes import Shape, Size
-from gateway.spool import Blob
-from gateway.wire import Params, make_job, read_params
+from gateway.jobs.job import Operation
+from gateway.jobs.parameters import Params, make_job, read_params
+from gateway.jobs.sizes import Shape, Size
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import Blob
 
 PARAMETERS = (
     *("prompt", "model", "n", "size", "quality", "background", "output_format", "output_compression", "moderation"),

@@ -15,11 +15,11 @@ from fastapi import Depends, Request
 from pydantic import SecretStr
 
 from gateway import errors
-from gateway.addresses import Address, read_address
-from gateway.auth import count_wrong, read_bearer
+from gateway.callers.auth import count_wrong, read_bearer
+from gateway.callers.operator_store import PREFIX, Role
+from gateway.history.changes import ADMIN_TOKEN
+from gateway.process.addresses import Address, read_address
 from gateway.services import Services
-from gateway.store.changes import ADMIN_TOKEN
-from gateway.store.operators import PREFIX, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def authorize(request: Request, wanted: Role) -> Operator:
             "Incorrect admin token provided. It is the one in GATEWAY_ADMIN_TOKEN, or an operator's, which begins with "
             f"{PREFIX}; a caller's API key opens nothing here."
         )
-        raise await count_wrong(services, address, wrong)
+        raise await count_wrong(services.wrong_keys, address, wrong)
     if not operator.may(wanted):
         raise errors.RoleNotAllowed(
             f"The role {operator.role} may look at everything and change nothing; this needs the role {wanted}."

@@ -9,9 +9,9 @@ from gateway import errors
 from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import Answer
-from gateway.money import show_usd
-from gateway.store.audit import DEADLINE_S, Audit, Difference
-from gateway.store.batcher import Batcher
+from gateway.dollars import show_usd
+from gateway.money.audit import DEADLINE_S, Audit, Difference
+from gateway.store.command_queue import Batcher
 
 router = APIRouter(route_class=GuardedRoute, tags=["audit"])
 

@@ -11,7 +11,7 @@ from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import Answer, Listing, Most, Question, Text
 from gateway.admin.spans import Since, read_span
-from gateway.export import change_json
+from gateway.history.export import change_json
 
 router = APIRouter(route_class=GuardedRoute, tags=["changes"])
 

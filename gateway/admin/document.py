@@ -11,8 +11,8 @@ from fastapi.routing import iter_route_contexts
 from gateway import errors
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import ErrorAnswer, refusals
+from gateway.callers.operator_store import Role
 from gateway.errors import PublicError
-from gateway.store.operators import Role
 
 VERSION = "1.0.0"
 """Of the API and not of the gateway: a field or route that is added raises the second number."""

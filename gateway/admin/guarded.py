@@ -17,7 +17,7 @@ from typing_extensions import override
 from gateway import errors
 from gateway.admin.access import authorize, known_admin, known_viewer
 from gateway.admin.refusals import translated
-from gateway.store.operators import Role
+from gateway.callers.operator_store import Role
 
 BODY_BYTES = 65_536
 """The longest body that an operator may send."""

@@ -16,15 +16,15 @@ from gateway.admin.limits import KeyId, Limits, NewLimits, replace_limits
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import After, Answer, Gone, Listing, Most, Question, Text, page, refusals
 from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_standings
+from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
+from gateway.callers.key_store import DAY_S
+from gateway.callers.webhook_addresses import find_fault
 from gateway.ids import new_id
-from gateway.receivers import find_fault
+from gateway.money.ledger_results import Scope
+from gateway.money.limits import drop_limits
 from gateway.services import Services
-from gateway.signing import make_secret
-from gateway.store.answers import Scope
 from gateway.store.client import StoreUnavailable
-from gateway.store.keyrecord import KeyChange, KeyRecord, NewKey
-from gateway.store.keys import DAY_S
-from gateway.store.limits import drop_limits
+from gateway.tasks.webhook_signature import make_secret
 
 router = APIRouter(route_class=GuardedRoute, tags=["keys"])
 

@@ -13,11 +13,11 @@ from gateway.admin.access import AdminDep, Operator, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, GivenUsd, Question, Usd, refusals
+from gateway.callers.key_record import Label
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Scope
+from gateway.money.limits import name_scope, set_limits
 from gateway.services import Services
-from gateway.store.answers import Scope
-from gateway.store.keyrecord import Label
-from gateway.store.ledger import Ledger
-from gateway.store.limits import name_scope, set_limits
 
 router = APIRouter(route_class=GuardedRoute, tags=["limits"])
 

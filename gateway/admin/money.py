@@ -15,14 +15,14 @@ from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, GivenUsd, Instant, Listing, Most, Question, Usd, refusals
+from gateway.callers.key_record import Label
+from gateway.history.credits import MOST_USD
+from gateway.history.credits import make_credit as book_credit
+from gateway.history.record import Credit
 from gateway.ids import new_id
+from gateway.money.ledger_results import Hold, Scope, Verdict
+from gateway.money.limits import name_scope
 from gateway.services import Services
-from gateway.store.answers import Hold, Scope, Verdict
-from gateway.store.credits import MOST_USD
-from gateway.store.credits import make_credit as book_credit
-from gateway.store.keyrecord import Label
-from gateway.store.limits import name_scope
-from gateway.store.records import Credit
 
 router = APIRouter(route_class=GuardedRoute, tags=["money"])
 

@@ -12,7 +12,7 @@ from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, Gone, Listing, Question, refusals
-from gateway.store.operators import OperatorName, OperatorRecord, Role
+from gateway.callers.operator_store import OperatorName, OperatorRecord, Role
 
 router = APIRouter(route_class=GuardedRoute, tags=["operators"])
 

@@ -9,10 +9,10 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 
 from gateway import errors
-from gateway.store.answers import InvalidArgument
+from gateway.callers.key_store import KeyNotFound
+from gateway.callers.operator_store import OperatorExists, OperatorNotFound
+from gateway.money.ledger_results import InvalidArgument
 from gateway.store.client import StoreUnavailable
-from gateway.store.keys import KeyNotFound
-from gateway.store.operators import OperatorExists, OperatorNotFound
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import After, Answer, Instant, Listing, Most, Question, Text, refusals
 from gateway.admin.spans import Since, Until, read_span
-from gateway.export import (
+from gateway.history.export import (
     RECORD_COLUMNS,
     Cells,
     csv_line,
@@ -26,8 +26,8 @@ from gateway.export import (
     usage_columns,
     usage_json,
 )
-from gateway.store.history import DAY, History, Wanted
-from gateway.store.usage import Dimension, Only
+from gateway.history.history import DAY, History, Wanted
+from gateway.history.usage import Dimension, Only
 
 router = APIRouter(route_class=GuardedRoute, tags=["reports"])
 

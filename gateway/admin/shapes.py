@@ -6,9 +6,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
+from gateway.dollars import parse_usd, show_usd
 from gateway.errors import PublicError
-from gateway.export import show_time
-from gateway.money import parse_usd, show_usd
+from gateway.history.export import show_time
 
 Row = TypeVar("Row")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from gateway.admin.shapes import Answer, Instant, Usd
-from gateway.money import show_usd
-from gateway.store.answers import Spent, Standing, Standings
+from gateway.dollars import show_usd
+from gateway.money.ledger_results import Spent, Standing, Standings
 
 
 class LimitStanding(Answer):

@@ -14,9 +14,9 @@ from gateway.admin.guarded import GuardedRoute
 from gateway.admin.limits import Limits, TeamName
 from gateway.admin.shapes import After, Answer, Listing, Most, Question, page, refusals
 from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_standings
+from gateway.money.ledger_results import Scope
+from gateway.money.limited import list_limited_teams
 from gateway.services import Services
-from gateway.store.answers import Scope
-from gateway.store.limited import list_limited_teams
 
 router = APIRouter(route_class=GuardedRoute, tags=["teams"])
 

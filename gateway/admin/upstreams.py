@@ -13,11 +13,11 @@ from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, Gone, Instant, Listing, Usd, refusals
-from gateway.catalog import Target
-from gateway.condition import Condition
-from gateway.health import caps_of
+from gateway.catalogue.catalogue import Target
+from gateway.health.condition import Condition
+from gateway.health.drift import Drift, count_drifts, group_drifts
+from gateway.health.health import caps_of
 from gateway.services import Services
-from gateway.store.drift import Drift, count_drifts, group_drifts
 
 router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
 

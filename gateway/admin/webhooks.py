@@ -12,7 +12,7 @@ from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
 from gateway.admin.shapes import Answer, Instant, Listing, Most, Question, Text, refusals
-from gateway.store.deliveries import Undelivered
+from gateway.state.webhook_queue import Undelivered
 
 router = APIRouter(route_class=GuardedRoute, tags=["webhooks"])
 

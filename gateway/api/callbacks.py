@@ -12,10 +12,11 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from gateway import errors, hearing
+from gateway import errors
 from gateway.api.dependencies import ServicesDep
-from gateway.auth import store_away
+from gateway.delivery.callbacks import record
 from gateway.ids import BODY
+from gateway.money.reservation import store_away
 from gateway.store.client import StoreUnavailable
 
 router = APIRouter(tags=["callbacks"])
@@ -37,7 +38,7 @@ async def hear_callback(
         raise errors.UnknownRoute("There is nothing at this address.")
     document = await _read(request)
     try:
-        await hearing.record(services, kind, task_id, call_id, document)
+        await record(services, kind, task_id, call_id, document)
     except StoreUnavailable as error:
         # The vendor tries again later.
         raise store_away(error) from error

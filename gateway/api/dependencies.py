@@ -6,9 +6,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request, Response
 
-from gateway import quota
-from gateway.addresses import Address, read_address
-from gateway.auth import Caller, authenticate
+from gateway.callers.auth import Caller, authenticate
+from gateway.money import reservation
+from gateway.process.addresses import Address, read_address
 from gateway.services import Services
 
 
@@ -26,7 +26,8 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
     """Raises InvalidApiKey and its kin."""
-    return await authenticate(services, request.headers.get("authorization"), address_of(request))
+    authorization = request.headers.get("authorization")
+    return await authenticate(services.key_cache, services.wrong_keys, authorization, address_of(request))
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
@@ -34,4 +35,4 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 async def tell_rates(services: ServicesDep, caller: CallerDep, response: Response) -> None:
     """A dependency of routes that open nothing: their answers tell the limits a minute too."""
-    response.headers.update(await quota.look_at_rates(services, caller))
+    response.headers.update(await reservation.look_at_rates(services.books, caller.asker))

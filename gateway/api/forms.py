@@ -17,9 +17,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from gateway import errors
-from gateway.document import Limits
-from gateway.jsonstream import BadJson, JsonReader, TooLarge, decode_data_url
-from gateway.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
+from gateway.catalogue.document import Limits
+from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge, decode_data_url
+from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
 
 MAX_TEXT = 4 * 2**20
 """Bytes of a body beside its pictures; the longest prompt has 128 KiB."""

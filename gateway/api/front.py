@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.api.connection.error_handlers import render
 from gateway.api.dependencies import get_caller, get_services
-from gateway.api.error_handlers import render
-from gateway.auth import Caller
-from gateway.crowd import Places
+from gateway.callers.auth import Caller
 from gateway.errors import PublicError
+from gateway.process.admission import Places
 from gateway.services import Services
 
 Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]

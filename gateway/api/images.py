@@ -11,22 +11,25 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from gateway import errors, pipeline, quota, recording, wire
-from gateway.api import repeats
-from gateway.api.answer import Answer
+from gateway import errors, pipeline
+from gateway.api import headers
+from gateway.api.connection.handover import Handover
+from gateway.api.connection.response import Answer
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
-from gateway.api.handover import Handover
 from gateway.api.references import load_references
-from gateway.auth import Caller
-from gateway.awaiting import CallerLeft, Presence
-from gateway.document import STRATEGIES, Strategy
-from gateway.job import Operation
+from gateway.callers.auth import Caller
+from gateway.catalogue.document import STRATEGIES, Strategy
+from gateway.jobs import parameters
+from gateway.jobs.job import Operation
+from gateway.money import reservation
+from gateway.pictures.spool import Spool
 from gateway.pipeline import Asked
-from gateway.recording import Note
 from gateway.services import Services
-from gateway.shaping import AnswerForm
-from gateway.spool import Spool
+from gateway.tasks import record
+from gateway.tasks.answer import AnswerForm
+from gateway.tasks.record import Note
+from gateway.tasks.wait import CallerLeft, Presence
 
 CLIENT_CLOSED_REQUEST = 499
 """Stands in the log where an answer would have been, as nginx writes it; nobody hears it."""
@@ -50,7 +53,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     if _is_dry(request):
         return await _quote(request, services, caller, operation)
     spool = services.new_spool()
-    note = recording.open_note(services, request.state.request_id, caller.key, operation)
+    note = record.open_note(services, request.state.request_id, caller.key, operation)
     # The outermost layer sees the last byte go, and ends the wait by it.
     request.state.presence = presence = Presence(departing=services.departing)
     try:
@@ -63,7 +66,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     except errors.PublicError as error:
         note.answer = error
         if not any(name.startswith("x-ratelimit-") for name in error.headers):
-            error.headers |= await quota.look_at_rates(services, caller)
+            error.headers |= await reservation.look_at_rates(services.books, caller.asker)
         raise
     except CallerLeft:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -81,21 +84,21 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
 
 def _record(services: Services, note: Note, presence: Presence) -> None:
     if presence.waiting is not None:
-        recording.record_joined(services, note, presence.waiting.task)
+        record.record_joined(services, note, presence.waiting.task)
     elif note.answer is not None:
-        recording.record_refusal(services, note)
+        record.record_refusal(services, note)
     # Otherwise its caller left before anything was begun.
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
     """The Plan of the same request. It leaves no record: nothing was asked for."""
     spool = services.new_spool()
-    note = recording.open_note(services, request.state.request_id, caller.key, operation)
+    note = record.open_note(services, request.state.request_id, caller.key, operation)
     try:
         found = await pipeline.quote(services, caller, await _read(request, services, note, spool, Presence()))
     finally:
         await spool.close()
-    return JSONResponse(found, headers=await quota.look_at_rates(services, caller))
+    return JSONResponse(found, headers=await reservation.look_at_rates(services.books, caller.asker))
 
 
 def _is_dry(request: Request) -> bool:
@@ -124,30 +127,30 @@ async def _check_room(services: Services) -> None:
 async def _read(request: Request, services: Services, note: Note, spool: Spool, presence: Presence) -> Asked:
     document = services.catalogue.document
     form = await read_form(request, spool, document.limits, services.in_flight)
-    params = wire.read_params(
+    params = parameters.read_params(
         form.fields, note.operation, is_text=form.is_text, refuse_unknown=document.unknown_fields == "refuse"
     )
     note.model = params.model or document.default_model
     found = services.catalogue.find_model(note.model)
     note.is_model_known = found is not None
     references, mask = await load_references(services, form, spool) if note.operation == "edit" else ((), None)
-    note.job = job = wire.make_job(params, references, mask)
+    note.job = job = parameters.make_job(params, references, mask)
     default_form = found[1].response_format if found and found[1] else "b64_json"
     answer = AnswerForm(
         response_format=params.response_format or default_form,
         stream=params.stream,
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
-        answer_within=repeats.patience(request, document.limits.answer_within),
-        keep_alive=repeats.keep_alive(request, document.limits.keep_alive),
+        answer_within=headers.patience(request, document.limits.answer_within),
+        keep_alive=headers.keep_alive(request, document.limits.keep_alive),
     )
-    if repeats.sdk_timeout(request) is not None:
+    if headers.sdk_timeout(request) is not None:
         presence.patient_until = presence.began + answer.answer_within
     # A stream tells of itself from the first second.
-    prefer, seconds = ("answer", None) if params.stream else repeats.read_preference(request)
+    prefer, seconds = ("answer", None) if params.stream else headers.read_preference(request)
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
-    repeat = await repeats.read_repeat(request, job, note.model, prefer)
-    webhook = await repeats.read_webhook(request, services)
+    repeat = await headers.read_repeat(request, job, note.model, prefer)
+    webhook = await headers.read_webhook(request, services)
     return Asked(
         job,
         note.model,

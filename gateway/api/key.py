@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from gateway import allowance
 from gateway.api.dependencies import CallerDep, ServicesDep
-from gateway.auth import store_away
-from gateway.money import show_usd
-from gateway.store.answers import Spent, Standing
+from gateway.dollars import show_usd
+from gateway.money import limit_messages
+from gateway.money.ledger_results import Spent, Standing
+from gateway.money.reservation import store_away
 from gateway.store.client import StoreUnavailable
 
 _HIDDEN = {"demo", "hint", "metadata", "webhook_secret", "webhook_overlap"}
@@ -25,7 +25,7 @@ async def show_key(services: ServicesDep, caller: CallerDep, response: Response)
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")
     except StoreUnavailable as error:
         raise store_away() from error
-    response.headers.update(allowance.rate_headers(allowance.rates_of(standings)))
+    response.headers.update(limit_messages.rate_headers(limit_messages.rates_of(standings)))
     record = caller.key.model_dump(mode="json", exclude=_HIDDEN)
     return {
         "object": "key",
@@ -43,7 +43,7 @@ def _describe_limit(one: Standing) -> dict[str, Any]:
         "ceiling": show(one.ceiling),
         "used": show(one.used),
         "left": show(one.left),
-        "resets": None if one.resets is None else allowance.show_instant(one.resets),
+        "resets": None if one.resets is None else limit_messages.show_instant(one.resets),
     }
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 
 from gateway import errors
 from gateway.api.dependencies import CallerDep, ServicesDep, tell_rates
-from gateway.auth import Caller
+from gateway.callers.auth import Caller
 from gateway.services import Services
 
 router = APIRouter(tags=["models"], dependencies=[Depends(tell_rates)])

@@ -9,10 +9,10 @@ import asyncio
 
 from gateway import errors
 from gateway.api.forms import Form, Source
-from gateway.fetching import FetchFailed, FetchRefused
-from gateway.pictures import NotAPicture, Picture, check_mask
+from gateway.net.fetcher import FetchFailed, FetchRefused
+from gateway.pictures.picture import NotAPicture, Picture, check_mask
+from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.services import Services
-from gateway.spool import Blob, Spool, StorageFullError
 
 
 async def load_references(services: Services, form: Form, spool: Spool) -> tuple[tuple[Picture, ...], Picture | None]:

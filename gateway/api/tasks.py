@@ -12,14 +12,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from gateway import errors, shaping, tasks
+from gateway import errors
 from gateway.api.dependencies import CallerDep, ServicesDep
-from gateway.auth import Caller, store_away
+from gateway.callers.auth import Caller
+from gateway.money.ledger_results import Verdict
+from gateway.money.reservation import store_away
 from gateway.services import Services
-from gateway.shaping import AnswerForm, Part
-from gateway.store.answers import Verdict
+from gateway.state.task_record import Status, TaskRecord
 from gateway.store.client import StoreUnavailable
-from gateway.store.taskrecord import Status, TaskRecord
+from gateway.tasks import answer, task
+from gateway.tasks.answer import AnswerForm, Part
 
 MOST_LISTED = 100
 RETRY_AFTER_S = 2
@@ -38,7 +40,7 @@ async def cancel_task(task_id: str, request: Request, services: ServicesDep, cal
     """The task as it stands then: `canceled` at no cost, or unchanged when something was sent for it."""
     record = await _find(services, caller, task_id)
     try:
-        record = await tasks.cancel(services, record)
+        record = await task.cancel(services, record)
     except StoreUnavailable as error:
         raise store_away(error) from error
     return await _answer(request, services, record)
@@ -61,7 +63,7 @@ async def list_tasks(
     parts: list[Part] = [b'{"object":"list","data":[']
     for index, record in enumerate(records):
         parts.append(b"," if index else b"")
-        parts += shaping.shape_task(services, record, form, await _status(services, record))
+        parts += answer.shape_task(services, record, form, await _status(services, record))
     parts.append(b'],"has_more":' + (b"true" if has_more else b"false") + b"}")
     return _send(services, parts, {})
 
@@ -80,7 +82,7 @@ async def _answer(request: Request, services: Services, record: TaskRecord) -> S
     form = replace(_form(request, services), response_format=record.promise.response_format)
     headers = {} if record.end else {"retry-after": str(RETRY_AFTER_S)}
     status = await _status(services, record)
-    return _send(services, shaping.shape_task(services, record, form, status), headers)
+    return _send(services, answer.shape_task(services, record, form, status), headers)
 
 
 async def _status(services: Services, record: TaskRecord) -> Status:
@@ -101,6 +103,6 @@ def _form(request: Request, services: Services) -> AnswerForm:
 
 
 def _send(services: Services, parts: list[Part], headers: dict[str, str]) -> StreamingResponse:
-    shaped = shaping.shape_parts(services, parts, headers)
+    shaped = answer.shape_parts(services, parts, headers)
     sent = dict(shaped.headers) | {"content-length": str(shaped.length)}
     return StreamingResponse(shaped.body, media_type=shaped.media_type, headers=sent)

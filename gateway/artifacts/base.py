@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple, Protocol, cast
 
 from gateway.ids import BODY, new_id, time_of
-from gateway.pictures import Format, Picture, sniff
-from gateway.spool import StorageFullError
+from gateway.pictures.picture import Format, Picture, sniff
+from gateway.pictures.spool import StorageFullError
 
 _NAME = re.compile(rf"img_{BODY}\.(png|jpeg|webp)")
 

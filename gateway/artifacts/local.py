@@ -26,8 +26,8 @@ from gateway.artifacts.base import (
     matches,
 )
 from gateway.ids import new_id
-from gateway.pictures import Picture
-from gateway.spool import CHUNK, Blob, StorageFullError, file_chunks
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import CHUNK, Blob, StorageFullError, file_chunks
 
 _NOT_LINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -27,8 +27,8 @@ from gateway.artifacts.base import (
     is_expired,
     matches,
 )
-from gateway.pictures import Picture
-from gateway.spool import CHUNK
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import CHUNK
 
 if TYPE_CHECKING:
     from obstore import BytesStream

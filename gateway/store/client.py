@@ -17,10 +17,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from typing_extensions import override
 
-from gateway.redisurl import read_redis_url
+from gateway.process.redis_url import read_redis_url
 from gateway.store.connections import StorePool, connection_options
 from gateway.store.deadline import deadline
-from gateway.store.pulse import Pulse
+from gateway.store.store_health import Pulse
 
 DEADLINE_S = 1.2
 """The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""

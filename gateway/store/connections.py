@@ -24,9 +24,9 @@ from redis.exceptions import RedisError, ResponseError
 from redis.utils import str_if_bytes
 from typing_extensions import override
 
-from gateway.redisurl import Address, RedisUrl
+from gateway.process.redis_url import Address, RedisUrl
 from gateway.store.names import TAG
-from gateway.store.pulse import Pulse
+from gateway.store.store_health import Pulse
 
 _MOVED_ERRORS = (
     redis.exceptions.ReadOnlyError,

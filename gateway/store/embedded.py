@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from gateway.datafolder import DataFolder, ServerRecord
-from gateway.processes import name_exit, spawn, stop
-from gateway.settings import Settings, StartRefused
+from gateway.process.children import name_exit, spawn, stop
+from gateway.process.data_folder import DataFolder, ServerRecord
+from gateway.process.settings import Settings, StartRefused
 
 SOCKET_PATH_LIMIT = 100
 """Bytes; the kernel takes 107, and a server may write a longer name beside it first."""

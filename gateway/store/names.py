@@ -25,37 +25,55 @@ class Name:
         return ":".join((TAG, self.stem, *parts))
 
 
-PEPPER_CHECK = Name("pepper-check", "string", "for ever", "store.keys", "an HMAC that only the right pepper makes")
+PEPPER_CHECK = Name(
+    "pepper-check", "string", "for ever", "callers.key_store", "an HMAC that only the right pepper makes"
+)
 SIGNING_CHECK = Name(
-    "signing-check", "string", "for ever", "store.checks", "an HMAC that only the right signing key makes"
+    "signing-check", "string", "for ever", "server.store_checks", "an HMAC that only the right signing key makes"
 )
-KEY_INDEX = Name("keys", "hash", "for ever", "store.keys", "key id → digest of the key")
-KEY = Name("key", "hash", "until the key is deleted", "store.keys", "one API key's record, by the digest of the key")
+KEY_INDEX = Name("keys", "hash", "for ever", "callers.key_store", "key id → digest of the key")
+KEY = Name(
+    "key", "hash", "until the key is deleted", "callers.key_store", "one API key's record, by the digest of the key"
+)
 FORMER_KEY = Name(
-    "former-key", "string", "a rotated key's grace time", "store.keys", "key id, by the digest of a former secret"
+    "former-key",
+    "string",
+    "a rotated key's grace time",
+    "callers.key_store",
+    "key id, by the digest of a former secret",
 )
-WRONG_KEYS = Name("wrong-keys", "string", "a minute", "store.wrongkeys", "wrong keys that came from one address")
+WRONG_KEYS = Name("wrong-keys", "string", "a minute", "callers.wrong_keys", "wrong keys that came from one address")
 
-OPERATOR_INDEX = Name("operators", "hash", "for ever", "store.operators", "operator's name → digest of the token")
+OPERATOR_INDEX = Name(
+    "operators", "hash", "for ever", "callers.operator_store", "operator's name → digest of the token"
+)
 OPERATOR = Name(
-    "operator", "hash", "until the operator is deleted", "store.operators", "one operator, by the digest of the token"
+    "operator",
+    "hash",
+    "until the operator is deleted",
+    "callers.operator_store",
+    "one operator, by the digest of the token",
 )
 
 TASK = Name(
     "task",
     "hash",
     "a day after the task's last change",
-    "store.tasks",
+    "state.task_store",
     "one task: what was promised to whom, its images by slot, its end",
 )
 TASKS_OF = Name(
-    "tasks-of", "sorted set", "a day after the key's last task", "store.tasks", "task ids of one key, by their opening"
+    "tasks-of",
+    "sorted set",
+    "a day after the key's last task",
+    "state.task_store",
+    "task ids of one key, by their opening",
 )
 CHANGED = Name(
     "changed",
     "stream",
     "the last 10,000",
-    "store.tasks",
+    "state.task_store",
     "tasks that changed, and calls whose vendor called back",
 )
 
@@ -63,109 +81,117 @@ WEBHOOK = Name(
     "webhook",
     "hash",
     "until it was delivered, or a week after it was given up",
-    "store.deliveries",
+    "state.webhook_queue",
     "one delivery to a caller's address: task, key, address, tries, and what to send again",
 )
 WEBHOOKS = Name(
-    "webhooks", "sorted set", "while deliveries wait", "store.deliveries", "key id, by its next delivery, ms"
+    "webhooks", "sorted set", "while deliveries wait", "state.webhook_queue", "key id, by its next delivery, ms"
 )
 WEBHOOKS_OF = Name(
-    "webhooks-of", "sorted set", "while deliveries wait", "store.deliveries", "one key's deliveries, by their time, ms"
+    "webhooks-of",
+    "sorted set",
+    "while deliveries wait",
+    "state.webhook_queue",
+    "one key's deliveries, by their time, ms",
 )
 WEBHOOKS_LOST = Name(
-    "webhooks-lost", "sorted set", "a week each", "store.deliveries", "deliveries that were given up, by when, ms"
+    "webhooks-lost", "sorted set", "a week each", "state.webhook_queue", "deliveries that were given up, by when, ms"
 )
 
-LIMITS = Name("limits", "hash", "until the last limit is taken away", "store.ledger", "one scope's limits, by name")
+LIMITS = Name("limits", "hash", "until the last limit is taken away", "money.ledger", "one scope's limits, by name")
 WINDOW = Name(
     "window",
     "hash",
     "400 days after the window's end; the window `total`: for ever",
-    "store.ledger",
+    "money.ledger",
     "µ$ and images held, presumed and posted by one scope in one calendar window, and the two bases",
 )
-RATE = Name("rate", "string", "until it allows everything again", "store.ledger", "GCRA: theoretical arrival time, µs")
-RUNNING = Name("running", "hash", "while tasks run", "store.ledger", "worker → tasks of one scope that it runs")
+RATE = Name("rate", "string", "until it allows everything again", "money.ledger", "GCRA: theoretical arrival time, µs")
+RUNNING = Name("running", "hash", "while tasks run", "money.ledger", "worker → tasks of one scope that it runs")
 LEASES = Name(
-    "leases", "sorted set", "a day after the lease's end", "store.ledger", "worker, by the end of its lease, µs"
+    "leases", "sorted set", "a day after the lease's end", "money.ledger", "worker, by the end of its lease, µs"
 )
 HOLD = Name(
     "hold",
     "hash",
     "until folded",
-    "store.ledger",
+    "money.ledger",
     "the money side of one task: scopes, windows, owner and fence, its slots and calls",
 )
 CALL = Name(
     "call",
     "hash",
     "two days after its last change",
-    "store.ledger",
+    "money.ledger",
     "what another process needs to finish one paid call: its note, and the ticket, links, receipt or error that it got",
 )
 TICKET = Name(
-    "ticket", "string", "as long", "store.ledger", "task and call, by upstream, credential and the vendor's own id"
+    "ticket", "string", "as long", "money.ledger", "task and call, by upstream, credential and the vendor's own id"
 )
 CLAIMS = Name(
     "claims",
     "sorted set",
     "two days after its last task's opening",
-    "store.ledger",
+    "money.ledger",
     "tasks of one key and fingerprint whose answer nobody has got, by their opening, µs",
 )
 IDEMPOTENCY = Name(
-    "idempotency", "string", "two days", "store.ledger", "task id, by key id and digest of route and Idempotency-Key"
+    "idempotency", "string", "two days", "money.ledger", "task id, by key id and digest of route and Idempotency-Key"
 )
-EPOCH = Name("epoch", "string", "for ever", "store.ledger", "by what processes know that the store forgot nothing")
-OPEN = Name("open", "sorted set", "until over", "store.ledger", "tasks that may still hold money, by their opening, µs")
-ENDED = Name("ended", "sorted set", "until folded", "store.ledger", "tasks that wait for nothing, by their end, µs")
-DOUBTFUL = Name("doubtful", "sorted set", "until folded", "store.ledger", "ended tasks with a presumed call, likewise")
-JOURNAL = Name("journal", "stream", "until folded", "store.ledger", "every change of an amount: what, why, whose, when")
+EPOCH = Name("epoch", "string", "for ever", "money.ledger", "by what processes know that the store forgot nothing")
+OPEN = Name("open", "sorted set", "until over", "money.ledger", "tasks that may still hold money, by their opening, µs")
+ENDED = Name("ended", "sorted set", "until folded", "money.ledger", "tasks that wait for nothing, by their end, µs")
+DOUBTFUL = Name("doubtful", "sorted set", "until folded", "money.ledger", "ended tasks with a presumed call, likewise")
+JOURNAL = Name("journal", "stream", "until folded", "money.ledger", "every change of an amount: what, why, whose, when")
 CHANGE = Name(
-    "change", "string", "a day", "store.ledger", "an operator's change that was made, so that it is made once"
+    "change", "string", "a day", "money.ledger", "an operator's change that was made, so that it is made once"
 )
 
 RECORDS = Name(
-    "records", "hash", "`accounting.history_days` after the day", "store.history", "record id → one request, as JSON"
+    "records", "hash", "`accounting.history_days` after the day", "history.history", "record id → one request, as JSON"
 )
 RECORD_ORDER = Name(
-    "record-order", "sorted set", "as long as the day's records", "store.history", "the ids of a day's records, by id"
+    "record-order", "sorted set", "as long as the day's records", "history.history", "the ids of a day's records, by id"
 )
 USAGE = Name(
-    "usage", "hash", "`accounting.usage_days` after the day", "store.history", "a day's sums of requests, images, µ$"
+    "usage", "hash", "`accounting.usage_days` after the day", "history.history", "a day's sums of requests, images, µ$"
 )
 CREDITS = Name(
-    "credits", "hash", "as long as the day's sums", "store.history", "change id → an operator's correction, as JSON"
+    "credits", "hash", "as long as the day's sums", "history.history", "change id → an operator's correction, as JSON"
 )
 CHANGES = Name(
-    "changes", "stream", "the last 20,000, for `accounting.usage_days`", "store.changes", "who changed what, and how"
+    "changes", "stream", "the last 20,000, for `accounting.usage_days`", "history.changes", "who changed what, and how"
 )
 
 TARGET = Name(
-    "target", "hash", "30 days after its last call", "store.targets", "one target: breaker, cool-down, balance, checks"
+    "target",
+    "hash",
+    "30 days after its last call",
+    "health.target_store",
+    "one target: breaker, cool-down, balance, checks",
 )
 PERMITS = Name(
     "permits",
     "sorted set",
     "30 days, likewise",
-    "store.targets",
+    "health.target_store",
     "a target's calls under way, by the end of their lease",
 )
 LATENCY = Name(
-    "latency", "hash", "30 days, likewise", "store.targets", "quality and size → ms of a target's last good calls"
+    "latency", "hash", "30 days, likewise", "health.target_store", "quality and size → ms of a target's last good calls"
 )
 PRESUMED = Name(
     "presumed",
     "hash",
     "two hours after the last",
-    "store.targets",
+    "health.target_store",
     "five minutes → µ$ that a target's calls may have cost",
 )
 DRIFT = Name(
     "drift",
     "hash",
     "90 days after the last",
-    "store.drift",
+    "health.drift",
     "upstream, kind, parameter → how often, when last and how an upstream was not as the catalogue says",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.job import Ticket
+from gateway.jobs.job import Ticket
 from gateway.upstreams import apiany
 from gateway.upstreams.anyfast import Anyfast
 from gateway.upstreams.apiany import Apiany

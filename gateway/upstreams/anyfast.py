@@ -9,12 +9,12 @@ from typing import Any
 
 from typing_extensions import override
 
-from gateway.job import Call, ImageJob, Inputs
-from gateway.pictures import Darkroom, Picture
-from gateway.sizes import Shape, resolve
-from gateway.spool import Spool
+from gateway.jobs.job import Call, ImageJob, Inputs
+from gateway.jobs.sizes import Shape, resolve
+from gateway.pictures.picture import Darkroom, Picture
+from gateway.pictures.spool import Spool
+from gateway.upstreams.inputs import make_mask, make_png
 from gateway.upstreams.line import Line
-from gateway.upstreams.preparing import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
 
 

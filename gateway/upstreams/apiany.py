@@ -12,14 +12,12 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
-from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
-from gateway.multipart import FilePart, MultipartBody
-from gateway.pictures import Darkroom, Picture
-from gateway.sizes import Shape, Size
-from gateway.spool import Spool
-from gateway.upstreams.line import Line, Reply
-from gateway.upstreams.preparing import make_mask, make_png
-from gateway.upstreams.reading import (
+from gateway.jobs.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.jobs.sizes import Shape, Size
+from gateway.net.multipart import FilePart, MultipartBody
+from gateway.pictures.picture import Darkroom, Picture
+from gateway.pictures.spool import Spool
+from gateway.upstreams.answers import (
     fail_on_error,
     find_balance,
     find_credits,
@@ -28,7 +26,9 @@ from gateway.upstreams.reading import (
     find_usage,
     read_answer,
 )
-from gateway.verdict import CallFailed, Failure
+from gateway.upstreams.inputs import make_mask, make_png
+from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
 FAILED = frozenset({"failed", "failure", "fail", "error", "cancelled", "canceled", "expired", "timeout", "rejected"})

@@ -8,8 +8,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Protocol
 
-from gateway.job import Answer, Call, ImageJob, Inputs, Ticket
-from gateway.spool import Spool
+from gateway.jobs.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.pictures.spool import Spool
 
 
 class Upstream(Protocol):

@@ -17,10 +17,8 @@ from typing import Any
 
 import orjson
 
-from gateway.catalog import Target
-from gateway.jsonstream import BadJson, JsonReader, TooLarge
-from gateway.multipart import MultipartBody
-from gateway.outbound import (
+from gateway.catalogue.catalogue import Target
+from gateway.net.http_client import (
     URL,
     AsyncBaseTransport,
     ConnectError,
@@ -31,9 +29,11 @@ from gateway.outbound import (
     Response,
     Timeout,
 )
-from gateway.spool import Spool, StorageFullError
-from gateway.transport import was_sent
-from gateway.verdict import CallFailed, Failure
+from gateway.net.multipart import MultipartBody
+from gateway.net.transport import was_sent
+from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge
+from gateway.pictures.spool import Spool, StorageFullError
+from gateway.upstreams.verdict import CallFailed, Failure
 
 MAX_TEXT = 4 * 2**20
 """Bytes of an answer beside its pictures; an honest one has a few thousand."""

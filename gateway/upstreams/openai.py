@@ -9,10 +9,10 @@ from typing import Any
 
 from typing_extensions import override
 
-from gateway.job import Call, ImageJob, Inputs
-from gateway.sizes import Shape, resolve
-from gateway.spool import Spool
-from gateway.upstreams.preparing import make_mask, make_png
+from gateway.jobs.job import Call, ImageJob, Inputs
+from gateway.jobs.sizes import Shape, resolve
+from gateway.pictures.spool import Spool
+from gateway.upstreams.inputs import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
 
 

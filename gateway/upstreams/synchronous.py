@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from decimal import Decimal
 from typing import Any
 
-from gateway.job import Answer, Call, Inputs, Ticket
-from gateway.pictures import Darkroom
-from gateway.spool import Spool
+from gateway.jobs.job import Answer, Call, Inputs, Ticket
+from gateway.pictures.picture import Darkroom
+from gateway.pictures.spool import Spool
+from gateway.upstreams.answers import fail_on_error, read_answer
+from gateway.upstreams.inputs import edit_form
 from gateway.upstreams.line import Line
-from gateway.upstreams.preparing import edit_form
-from gateway.upstreams.reading import fail_on_error, read_answer
 
 
 class Synchronous(ABC):

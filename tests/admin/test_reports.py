@@ -14,12 +14,12 @@ import pytest
 from gateway.admin.changes import MadeChange
 from gateway.admin.limits import Limits, NewLimits
 from gateway.admin.reports import RecordedCall, RequestRecord, UsageRow
-from gateway.document import Accounting
-from gateway.export import SUM_COLUMNS, record_json
-from gateway.store.changes import Change
-from gateway.store.history import History
-from gateway.store.limits import LIMITS
-from gateway.store.usage import DIMENSIONS
+from gateway.catalogue.document import Accounting
+from gateway.history.changes import Change
+from gateway.history.export import SUM_COLUMNS, record_json
+from gateway.history.history import History
+from gateway.history.usage import DIMENSIONS
+from gateway.money.limits import LIMITS
 from tests.admin.office import Office, open_office
 from tests.served import Gateways
 from tests.store.histories import make_call, make_record, open_books

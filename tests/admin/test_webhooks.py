@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.signing import make_secret
+from gateway.tasks.webhook_signature import make_secret
 from tests.admin.office import TOKEN, Office
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey

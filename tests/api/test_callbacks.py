@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.callbacks import TRUSTED_AFTER, Callbacks, Trust
-from gateway.settings import Settings
-from gateway.store.answers import Verdict
+from gateway.money.ledger_results import Verdict
+from gateway.process.settings import Settings
+from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, Trust
 from tests.changes import OWN_URL
 from tests.plain_pictures import decode
 from tests.served import TASKS, Gateway, Gateways, error_of, wait_until

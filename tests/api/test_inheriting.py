@@ -8,13 +8,13 @@ import httpx
 import pytest
 
 from gateway import errors
-from gateway.fingerprint import take_fingerprint
 from gateway.ids import new_id
-from gateway.job import ImageJob
-from gateway.sizes import Size
-from gateway.store.answers import Admitted, Opening, Settled, Verdict
-from gateway.store.ledger import Ledger
-from gateway.store.taskrecord import Made, Promise, TaskRecord
+from gateway.jobs.fingerprint import take_fingerprint
+from gateway.jobs.job import ImageJob
+from gateway.jobs.sizes import Size
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Opening, Settled, Verdict
+from gateway.state.task_record import Made, Promise, TaskRecord
 from tests.api.test_joining import RETRY, pictures_of
 from tests.served import OFFICIAL, Gateway, Gateways, error_of
 from tests.stand_in import wait_until

@@ -1,6 +1,6 @@
 """What a caller is told about its own key."""
 
-from gateway.store.answers import Scope
+from gateway.money.ledger_results import Scope
 from tests.served import VARIANT, Gateway
 
 

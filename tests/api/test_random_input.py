@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import tasks
+from gateway.tasks import task
 from tests.forms import form
 from tests.plain_pictures import mask, png
 from tests.served import EDITS, GENERATIONS, Gateway, error_of
@@ -50,7 +50,7 @@ async def inside(gateway: Gateway) -> AsyncIterator[Callable[..., Any]]:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield send
         services = app.state.services
-        assert await tasks.drain(services) == 0
+        assert await task.drain(services) == 0
         assert services.in_flight.used == 0
         assert services.memory.used == 0
         assert not [path for path in services.spool_folder.rglob("*") if path.is_file()]

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.store.records import Record, Sums
+from gateway.history.record import Record, Sums
 from tests.conftest import Valkey
 from tests.plain_pictures import png
 from tests.served import (

@@ -17,7 +17,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.money import parse_usd
+from gateway.dollars import parse_usd
 from tests.plain_pictures import png
 from tests.running import clean_environment
 from tests.served import OFFICIAL, TASKS, Gateway, Gateways

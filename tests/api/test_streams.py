@@ -13,7 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
-from gateway.money import show_usd
+from gateway.dollars import show_usd
 from tests.plain_pictures import png
 from tests.served import GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small, wait_until
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from gateway.signing import make_secret
-from gateway.store.deliveries import Deliveries, Undelivered
-from gateway.store.keys import KeyStore
+from gateway.callers.key_store import KeyStore
+from gateway.state.webhook_queue import Deliveries, Undelivered
+from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey, run_valkey
 from tests.receiver import Receiver, Told

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from gateway.ids import new_id
-from gateway.signing import make_secret
-from gateway.store.answers import Admitted, Opening
-from gateway.store.batcher import Batcher
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Opening
+from gateway.state.task_record import Hook, Promise, TaskRecord
+from gateway.state.task_store import TaskStore
 from gateway.store.client import connect
-from gateway.store.ledger import Ledger
-from gateway.store.taskrecord import Hook, Promise, TaskRecord
-from gateway.store.tasks import TaskStore
+from gateway.store.command_queue import Batcher
+from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey
 from tests.receiver import Receiver

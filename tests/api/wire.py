@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from gateway.api.protocol import WireLimits, protocol
+from gateway.api.connection.protocol import WireLimits, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.pictures import Darkroom
-from gateway.spool import MemoryBudget, Spool
+from gateway.pictures.picture import Darkroom
+from gateway.pictures.spool import MemoryBudget, Spool
 from tests.made_pictures import encoded, picture
 
 PORTS = ("master", "volume", "filer", "s3", "admin")

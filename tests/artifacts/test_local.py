@@ -16,8 +16,8 @@ import pytest
 from gateway.artifacts.base import StoreUnavailable, day_of
 from gateway.artifacts.local import LocalArtifacts
 from gateway.ids import new_id
-from gateway.pictures import Picture
-from gateway.spool import MemoryBudget, Spool, StorageFullError
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import MemoryBudget, Spool, StorageFullError
 
 WRITER = """
 import asyncio, sys

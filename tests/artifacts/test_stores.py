@@ -9,7 +9,7 @@ import pytest
 from gateway.artifacts import StoreUnavailable, open_store
 from gateway.artifacts.base import day_of
 from gateway.ids import new_id
-from gateway.pictures import Picture
+from gateway.pictures.picture import Picture
 from tests.made_pictures import encoded, picture
 
 DAY = 86_400

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.processes import spawn, stop
+from gateway.process.children import spawn, stop
 from tests import running
 from tests.running import clean_environment, until
 from tests.sdk.clients import AsyncDriver, SyncDriver

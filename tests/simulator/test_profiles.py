@@ -8,8 +8,8 @@ import functools
 
 import pytest
 
-from gateway.capabilities import shipped_profile
-from gateway.sizes import SEVEN, THREE
+from gateway.catalogue.capabilities import shipped_profile
+from gateway.jobs.sizes import SEVEN, THREE
 
 CREDENTIALS = {
     ("anyfast", "gpt-image-2", "direct"): "sim-direct",

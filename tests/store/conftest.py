@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.store.ledger import Ledger
+from gateway.money.ledger import Ledger
 from tests.conftest import Valkey
 from tests.store.ledgers import Clock, Store, at, make_ledger
 

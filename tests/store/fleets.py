@@ -17,7 +17,7 @@ import redis as blocking
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gateway.processes import spawn, stop
+from gateway.process.children import spawn, stop
 from gateway.store.embedded import find_binary
 from tests.running import until
 

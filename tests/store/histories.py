@@ -9,13 +9,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gateway.document import Accounting
+from gateway.catalogue.document import Accounting
+from gateway.history.history import History
+from gateway.history.record import CallFact, Record
+from gateway.history.usage import Usage
 from gateway.ids import first_id, new_id
-from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient, connect
-from gateway.store.history import History
-from gateway.store.records import CallFact, Record
-from gateway.store.usage import Usage
+from gateway.store.command_queue import Batcher
 from tests.store.ledgers import DAY, SECOND, ZONE, at, make_id
 
 NOON = at("2026-11-04T12:00:00")

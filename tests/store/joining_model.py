@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.store.answers import Opening
+from gateway.money.ledger_results import Opening
 from gateway.store.windows import Windows
 from tests.store.ledgers import DAY
 

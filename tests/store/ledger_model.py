@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.store.answers import Opening
+from gateway.money.ledger_results import Opening
 from gateway.store.windows import Windows
 from tests.store.joining_model import Call, JoiningModel, Task
 from tests.store.ledgers import MINUTE

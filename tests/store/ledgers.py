@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 
 import redis as blocking
 
-from gateway.store.answers import Opening
-from gateway.store.batcher import Batcher
-from gateway.store.ledger import Ledger
-from gateway.store.scripts import Script, join_scripts, read_sources
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Opening
+from gateway.money.store_epoch import Witness
+from gateway.store.command_queue import Batcher
+from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import Calendar
-from gateway.store.witness import Witness
 
 ZONE = "Europe/Berlin"
 FINGERPRINT = "f" * 64
@@ -99,7 +99,7 @@ def at(text: str, zone: str = ZONE) -> int:
 
 def scripts() -> dict[str, Script]:
     """The ledger's scripts, spoiled when a test of the tests asks for it."""
-    sources = read_sources()
+    sources = read_sources("ledger")
     if mutant := os.environ.get(MUTANT):
         name, right, wrong = MUTANTS[mutant]
         assert sources[name].count(right) == 1, mutant

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from gateway.store.answers import AMOUNTS, Admitted, Retention, Scope, Verdict
-from gateway.store.audit import DEADLINE_S, Audit
-from gateway.store.batcher import Batcher
+from gateway.money.audit import DEADLINE_S, Audit
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import AMOUNTS, Admitted, Retention, Scope, Verdict
 from gateway.store.client import StoreClient
-from gateway.store.ledger import Ledger
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.store.ledgers import DAY, SECOND, Clock, Store, is_soak, make_id, make_opening, scripts
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.store.batcher import Batcher
 from gateway.store.client import StoreUnavailable
-from gateway.store.scripts import Script, join_scripts
+from gateway.store.command_queue import Batcher
+from gateway.store.lua import Script, join_scripts
 from tests.conftest import Valkey
 from tests.store.ledgers import Store
 

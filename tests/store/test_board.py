@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.store.board import Board, Watch
+from gateway.state.task_events import Board, Watch
+from gateway.state.task_record import End, Made, Promise, TaskRecord
+from gateway.state.task_store import TaskStore
 from gateway.store.client import StoreUnavailable
-from gateway.store.taskrecord import End, Made, Promise, TaskRecord
-from gateway.store.tasks import TaskStore
 from tests.conftest import Valkey
 from tests.store.ledgers import Store, make_id
 from tests.stored import open_tasks

@@ -7,15 +7,15 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.job import Answer, Found, Ticket, Usage
-from gateway.pricing import Prices
-from gateway.spool import Blob
-from gateway.store.answers import Verdict
-from gateway.store.batcher import Batcher
-from gateway.store.callrecord import CallNote, Link, Links, Receipt
-from gateway.store.calls import Binding, Bound, CallStore, say_note
-from gateway.store.ledger import Ledger
-from gateway.store.taskrecord import Made
+from gateway.catalogue.pricing import Prices
+from gateway.jobs.job import Answer, Found, Ticket, Usage
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Verdict
+from gateway.pictures.spool import Blob
+from gateway.state.call_record import CallNote, Link, Links, Receipt
+from gateway.state.call_store import Binding, Bound, CallStore, say_note
+from gateway.state.task_record import Made
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.store.ledgers import Store, make_id, make_opening
 

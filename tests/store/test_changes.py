@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.document import Accounting
+from gateway.callers.key_store import make_secret
+from gateway.catalogue.document import Accounting
+from gateway.history.changes import ADMIN_TOKEN, Changes
 from gateway.ids import new_id
 from gateway.store import names
-from gateway.store.changes import ADMIN_TOKEN, Changes
 from gateway.store.client import StoreClient
-from gateway.store.keys import make_secret
 from tests.store.ledgers import DAY, SECOND, Clock, at, make_id
 
 NOW = at("2026-11-04T12:00:00")

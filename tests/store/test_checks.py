@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.datafolder import Secrets
-from gateway.store.checks import StoreRefused, check_store, find_problem
+from gateway.process.data_folder import Secrets
+from gateway.server.store_checks import StoreRefused, check_store, find_problem
 from gateway.store.client import StoreClient
 from tests.conftest import Valkey
 

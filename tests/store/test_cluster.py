@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import pytest
 from redis.crc import key_slot
 
-from gateway.datafolder import Secrets
-from gateway.store.batcher import Batcher
-from gateway.store.checks import StoreRefused, check_store
+from gateway.callers.key_store import KeyStore
+from gateway.money.ledger import Ledger, Verdict
+from gateway.process.data_folder import Secrets
+from gateway.server.store_checks import StoreRefused, check_store
+from gateway.state.task_record import End, Hook, Promise, TaskRecord
+from gateway.state.task_store import TaskStore
+from gateway.state.webhook_queue import Deliveries
 from gateway.store.client import StoreUnavailable, connect
-from gateway.store.deliveries import Deliveries
-from gateway.store.keys import KeyStore
-from gateway.store.ledger import Ledger, Verdict
+from gateway.store.command_queue import Batcher
 from gateway.store.names import TAG
-from gateway.store.taskrecord import End, Hook, Promise, TaskRecord
-from gateway.store.tasks import TaskStore
 from gateway.store.windows import Calendar
 from tests.store.fleets import Cluster, folder_for_servers
 from tests.store.ledgers import ZONE, make_id, make_opening

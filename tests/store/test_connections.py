@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.processes import stop
+from gateway.process.children import stop
+from gateway.server.store_checks import check_store
 from gateway.store import embedded
-from gateway.store.checks import check_store
 from gateway.store.client import StoreClient, StoreUnavailable, connect
 from tests.conftest import Valkey
 from tests.served import SECRETS, Simulator, serve

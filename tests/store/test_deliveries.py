@@ -9,12 +9,12 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.ids import new_id
+from gateway.state.task_record import End, Hook, Promise, TaskRecord
+from gateway.state.task_store import MOST_HOOKS, TaskStore
+from gateway.state.webhook_queue import Deliveries
 from gateway.store import names
-from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient
-from gateway.store.deliveries import Deliveries
-from gateway.store.taskrecord import End, Hook, Promise, TaskRecord
-from gateway.store.tasks import MOST_HOOKS, TaskStore
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 
 LEASE_S = 10.0

@@ -3,9 +3,9 @@
 import asyncio
 import itertools
 
+from gateway.health.drift import KEPT_S, Drift, DriftBook
 from gateway.store import names
 from gateway.store.client import StoreClient, connect
-from gateway.store.drift import KEPT_S, Drift, DriftBook
 from tests.conftest import Valkey
 
 

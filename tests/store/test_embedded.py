@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.datafolder import DataFolder, FolderInUse, ServerRecord
-from gateway.processes import stop
+from gateway.process.children import stop
+from gateway.process.data_folder import DataFolder, FolderInUse, ServerRecord
 from gateway.store import embedded
 from gateway.store.client import connect
 from tests.running import is_alive, until

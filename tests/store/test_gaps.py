@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from gateway.history.gaps import ON_ITS_WAY, Gaps
+from gateway.history.record import Record, Sums, describe_hold, record_id
 from gateway.ids import new_id
-from gateway.store.answers import Admitted, Hold
-from gateway.store.gaps import ON_ITS_WAY, Gaps
-from gateway.store.ledger import Ledger
-from gateway.store.records import Record, Sums, describe_hold, record_id
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Hold
 from tests.conftest import Valkey
 from tests.store.histories import NOON, Books, make_call, make_record, open_books
 from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, make_id, make_ledger, make_opening

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from gateway.document import Accounting
+from gateway.catalogue.document import Accounting
+from gateway.history.history import _NOTE, History, Wanted
+from gateway.history.record import CREDIT, CallFact, Credit, Line, PassedBy, Record, Sums, record_id
+from gateway.history.usage import DIMENSIONS
 from gateway.store import names
-from gateway.store.batcher import Batcher
-from gateway.store.history import _NOTE, History, Wanted
-from gateway.store.records import CREDIT, CallFact, Credit, Line, PassedBy, Record, Sums, record_id
-from gateway.store.usage import DIMENSIONS
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.store.histories import (
     BERLIN,

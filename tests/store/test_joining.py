@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.store.answers import Admitted, Joined, Opening, Scope, Settled, Verdict
-from gateway.store.ledger import Ledger, Twin
+from gateway.money.ledger import Ledger, Twin
+from gateway.money.ledger_results import Admitted, Joined, Opening, Scope, Settled, Verdict
 from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 KEY = "a" * 64

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.callers.key_cache import KeyCache
+from gateway.callers.key_store import KeyStore, make_secret
 from gateway.store.client import StoreClient, StoreUnavailable, connect
-from gateway.store.keycache import KeyCache
-from gateway.store.keys import KeyStore, make_secret
 from tests.conftest import Valkey
 
 PEPPER = b"p" * 32

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.store.keyrecord import KeyChange, KeyRecord, NewKey
+from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
 
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from gateway.callers.key_store import KeyNotFound, KeyStore, PepperMismatch, is_well_formed, make_secret
 from gateway.store import names
 from gateway.store.client import StoreClient
-from gateway.store.keys import KeyNotFound, KeyStore, PepperMismatch, is_well_formed, make_secret
 from tests.conftest import Valkey
 
 PEPPER = b"p" * 32

@@ -2,9 +2,19 @@
 
 from typing_extensions import override
 
-from gateway.store.answers import Admitted, OverLimit, Rate, Retention, Scope, Settled, TooMany, Unpriced, Verdict
-from gateway.store.batcher import Batcher
-from gateway.store.ledger import Ledger
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import (
+    Admitted,
+    OverLimit,
+    Rate,
+    Retention,
+    Scope,
+    Settled,
+    TooMany,
+    Unpriced,
+    Verdict,
+)
+from gateway.store.command_queue import Batcher
 from gateway.store.windows import Calendar, Windows
 from tests.conftest import Valkey
 from tests.store.ledgers import DAY, HOUR, MINUTE, SECOND, Clock, Store, at, make_id, make_opening

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.store.answers import AMOUNTS, Admitted, InvalidArgument, Scope, Verdict
-from gateway.store.batcher import Batcher
-from gateway.store.ledger import Ledger
-from gateway.store.scripts import join_scripts, read_sources
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import AMOUNTS, Admitted, InvalidArgument, Scope, Verdict
+from gateway.store.command_queue import Batcher
+from gateway.store.lua import join_scripts, read_sources
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store.ledgers import FINGERPRINT, SECOND, ZONE, Clock, Store, make_id, make_opening
@@ -123,7 +123,7 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
     "reindex": [("repair", "1", {"0"}), ("task", TASK, set())],
     "fold": [(name, "1", set()) for name in ("keep_ended", "keep_doubtful", "keep_journal", "most")],
 }
-SCRIPTS = join_scripts(read_sources())
+SCRIPTS = join_scripts(read_sources("ledger"))
 
 
 @pytest.fixture

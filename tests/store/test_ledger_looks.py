@@ -1,7 +1,7 @@
 """What the ledger tells who asks: how limits stand, what was spent, which tasks still hold, and whose owner is gone."""
 
-from gateway.store.answers import Admitted, OverLimit, Rate, Scope, Spent, Standing, Verdict
-from gateway.store.ledger import Ledger
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, OverLimit, Rate, Scope, Spent, Standing, Verdict
 from tests.store.ledgers import DAY, MINUTE, SECOND, Clock, Store, at, make_id, make_opening
 
 TASK, CALL = make_id("task", 1), make_id("call", 1)

@@ -18,7 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.store.answers import (
+from gateway.money.audit import Audit
+from gateway.money.ledger import Leaving
+from gateway.money.ledger_results import (
     Admitted,
     Closing,
     Joined,
@@ -31,9 +33,7 @@ from gateway.store.answers import (
     Unpriced,
     Verdict,
 )
-from gateway.store.audit import Audit
 from gateway.store.client import connect
-from gateway.store.ledger import Leaving
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.store import ledger_model

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.ids import new_id
-from gateway.store.answers import Admitted, Opening, OverLimit, Scope, Verdict
-from gateway.store.ledger import Ledger
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Opening, OverLimit, Scope, Verdict
 from tests.conftest import Valkey
 from tests.store.ledgers import FINGERPRINT, SECOND, Clock, Store, at, is_soak, make_id, make_ledger, make_opening
 from tests.store.lossy import LossyDoor, lossy_door

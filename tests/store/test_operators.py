@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from gateway.callers.operator_store import OperatorExists, OperatorNotFound, OperatorStore, Role
 from gateway.store import names
 from gateway.store.client import StoreClient
-from gateway.store.operators import OperatorExists, OperatorNotFound, OperatorStore, Role
 from tests.conftest import Valkey
 
 PEPPER = b"p" * 32

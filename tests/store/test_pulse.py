@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.store.batcher import Batcher
 from gateway.store.client import StoreClient, StoreSilent, StoreUnavailable, connect, open_pulse
-from gateway.store.pulse import Pulse
+from gateway.store.command_queue import Batcher
+from gateway.store.store_health import Pulse
 from tests.conftest import Valkey
 from tests.store.test_batcher import ECHO
 

@@ -6,12 +6,12 @@ import asyncio
 
 from redis.exceptions import ResponseError
 
-from gateway.document import Accounting
-from gateway.store.batcher import Batcher
+from gateway.catalogue.document import Accounting
+from gateway.history.history import History, Wanted
+from gateway.history.record import Record
+from gateway.history.recorder import Recorder
 from gateway.store.client import StoreUnavailable, connect
-from gateway.store.history import History, Wanted
-from gateway.store.recorder import Recorder
-from gateway.store.records import Record
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.store.histories import NOON, make_call, make_record
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 
+from gateway.history.record import CREDIT, Credit, Line, Record, Sums, describe_hold, record_id, subtract
 from gateway.ids import new_id
-from gateway.store.answers import HeldCall, Hold, Verdict
-from gateway.store.records import CREDIT, Credit, Line, Record, Sums, describe_hold, record_id, subtract
+from gateway.money.ledger_results import HeldCall, Hold, Verdict
 from tests.store.histories import NOON, make_call, make_record, records
 from tests.store.ledgers import make_id
 

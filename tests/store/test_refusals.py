@@ -7,8 +7,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.store.records import Line, Record, Sums
-from gateway.store.refusals import Refusals
+from gateway.history.record import Line, Record, Sums
+from gateway.history.refusals import Refusals
 from tests.store.histories import make_record
 from tests.store.ledgers import make_id
 

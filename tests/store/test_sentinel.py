@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import pytest
 
-from gateway.datafolder import Secrets
-from gateway.store.batcher import Batcher
-from gateway.store.checks import StoreRefused, check_store
+from gateway.money.ledger import Admitted, Ledger, OverLimit, Scope, Settled, Verdict
+from gateway.process.data_folder import Secrets
+from gateway.server.store_checks import StoreRefused, check_store
 from gateway.store.client import StoreUnavailable, connect
-from gateway.store.ledger import Admitted, Ledger, OverLimit, Scope, Settled, Verdict
+from gateway.store.command_queue import Batcher
 from gateway.store.windows import Calendar
 from tests.store.fleets import Sentinels, folder_for_servers
 from tests.store.ledgers import ZONE, Store, is_soak, make_id, make_opening

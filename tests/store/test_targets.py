@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.condition import Bar
-from gateway.healthrules import HealthRules
+from gateway.catalogue.health_rules import HealthRules
+from gateway.health.condition import Bar
+from gateway.health.target_store import Caps, Report, Result, TargetStore
 from gateway.ids import new_id
-from gateway.store.batcher import Batcher
-from gateway.store.targets import Caps, Report, Result, TargetStore
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 
 LABEL = "anyfast/main"

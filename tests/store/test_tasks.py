@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.store.batcher import Batcher
-from gateway.store.tasks import SCRIPTS
+from gateway.state.task_store import SCRIPTS
+from gateway.store.command_queue import Batcher
 from tests.conftest import Valkey
 from tests.store.ledgers import Store, make_id
 

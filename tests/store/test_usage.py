@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.store.records import Sums
-from gateway.store.usage import Only
+from gateway.history.record import Sums
+from gateway.history.usage import Only
 from tests.conftest import Valkey
 from tests.store.histories import MIDNIGHT, NOON, Books, make_call, make_record, open_books
 from tests.store.ledgers import DAY, make_id

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.answers import Admitted, LedgerLost, Verdict
-from gateway.store.batcher import Batcher
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, LedgerLost, Verdict
+from gateway.money.store_epoch import Witness
 from gateway.store.client import StoreUnavailable
-from gateway.store.ledger import Ledger
+from gateway.store.command_queue import Batcher
 from gateway.store.windows import Calendar
-from gateway.store.witness import Witness
 from tests.conftest import Valkey
 from tests.store.ledgers import DAY, SECOND, ZONE, Clock, Store, make_id, make_opening, scripts
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from gateway.callers.wrong_keys import WrongKeys
 from gateway.store import names
 from gateway.store.client import StoreClient, connect
-from gateway.store.wrongkeys import WrongKeys
 from tests.conftest import Valkey
 
 HERE, THERE = "192.0.2.1", "2001:db8::/64"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from gateway.store.keys import make_secret
+from gateway.callers.key_store import make_secret
 from gateway.telemetry.logs import logging_to
 
 SECRET = make_secret()

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.job import Answer, Call, Found, Inputs, Ticket, Usage
-from gateway.pictures import Darkroom
-from gateway.spool import Blob, Spool
+from gateway.jobs.job import Answer, Call, Found, Inputs, Ticket, Usage
+from gateway.pictures.picture import Darkroom
+from gateway.pictures.spool import Blob, Spool
+from gateway.upstreams.answers import find_error, find_images, find_usage, read_answer
 from gateway.upstreams.apiany import Apiany
 from gateway.upstreams.line import Line, Reply
-from gateway.upstreams.reading import find_error, find_images, find_usage, read_answer
-from gateway.verdict import CallFailed, Failure
+from gateway.upstreams.verdict import CallFailed, Failure
 from tests.plans import picture, target
 
 BLOB, OTHER, EMPTY = Blob(3), Blob(4), Blob(0)

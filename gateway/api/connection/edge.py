@@ -1,0 +1,94 @@
+"""One layer around every route: a request id, the gateway's own headers, one log line, and no exception past it.
+
+Plain ASGI, because it must see streamed answers as they are; added by `app`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import errors
+from gateway.api.connection.error_handlers import render
+from gateway.api.connection.handover import Handover
+from gateway.ids import new_id
+from gateway.tasks.wait import Presence
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+_log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """The outermost layer. A caller's own `x-request-id` is kept where it is a plain word."""
+
+    def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
+        self._app = app
+        self._own = [(b"x-gateway-simulated", b"1")] if is_simulated else []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _read_request_id(scope) or new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+        is_whole = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, is_whole
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *self._own]
+            await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        bound = structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            _log.exception("request broke off")
+            if status == 0:
+                fault = errors.InternalError("The gateway failed; the request id finds it in its log.")
+                fault.should_retry = False
+                await render(fault)(scope, receive, send_with_headers)
+            else:
+                # The answer has begun: only a broken connection tells the caller that it is not whole.
+                raise
+        finally:
+            if (presence := scope["state"].get("presence")) is not None:
+                await _finish(presence, scope["state"].get("handover"), is_whole=is_whole)
+            _log_request(scope, status, started)
+            structlog.contextvars.reset_contextvars(**bound)
+
+
+async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bool) -> None:
+    """End a request's wait by what became of its answer."""
+    is_refused = False
+    if handover is not None and is_whole and presence.waiting is not None:
+        is_whole = await handover.arrive()
+        handover.patient_until, handover.on_refusal = presence.patient_until, presence.refuse
+        is_refused = is_whole and handover.is_late and handover.transport.is_closing()
+    await presence.finish(is_whole=is_whole)
+    if is_refused:
+        presence.refuse()
+
+
+def _read_request_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            return text if _REQUEST_ID.fullmatch(text) else None
+    return None
+
+
+def _log_request(scope: Scope, status: int, started: float) -> None:
+    if scope["path"] in ("/healthz", "/readyz"):
+        return
+    facts: dict[str, Any] = {"method": scope["method"], "path": scope["path"][:200], "status": status}
+    _log.info("request", **facts, seconds=round(time.perf_counter() - started, 3))

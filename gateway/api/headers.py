@@ -1,0 +1,88 @@
+"""What a request's headers say of itself: how long its caller waits, whether it was asked before, what answer it takes,
+and who is told of its end.
+
+Read by the image routes. OpenAI's SDKs send the `x-stainless-*` headers by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Literal
+
+from fastapi import Request
+
+from gateway import errors
+from gateway.callers.key_record import LONGEST_URL
+from gateway.callers.webhook_addresses import find_fault
+from gateway.jobs.fingerprint import Repeat, digest_key, take_fingerprint
+from gateway.jobs.job import ImageJob
+from gateway.services import Services
+
+LONGEST_KEY = 255
+MOST_RETRIES = 1000
+
+_WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
+
+
+async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
+    """How the request may be one that was made before. Raises InvalidValue for an Idempotency-Key that is none."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= LONGEST_KEY:
+        raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
+    count = request.headers.get("x-stainless-retry-count", "")
+    asked = (job, model, request.headers.get("x-gateway-upstream"))
+    has_files = any(one.blob.path for one in (*job.references, job.mask) if one is not None)
+    return Repeat(
+        fingerprint=await asyncio.to_thread(take_fingerprint, *asked) if has_files else take_fingerprint(*asked),
+        idempotency=digest_key(job.operation, key) if key else "",
+        retry=min(int(count), MOST_RETRIES) if count.isascii() and count.isdigit() else 0,
+        patience=sdk_timeout(request) or 0.0,
+        form=form,
+    )
+
+
+def read_preference(request: Request) -> tuple[Literal["answer", "task"], float | None]:
+    """What `Prefer` asks for: a task at once, or one after so many seconds without an answer."""
+    text = ",".join(request.headers.getlist("prefer")).lower()
+    wishes = [wish.partition(";")[0].strip() for wish in text.split(",")]
+    waits = [float(found[1]) for wish in wishes if (found := _WAIT.fullmatch(wish))]
+    if waits:
+        return "answer", waits[0]
+    return ("task", None) if "respond-async" in wishes else ("answer", None)
+
+
+async def read_webhook(request: Request, services: Services) -> str | None:
+    """The address that the request has told of its end. Raises InvalidValue for one that would not be opened."""
+    given = request.headers.getlist("X-Gateway-Webhook")
+    if not given:
+        return None
+    if len(given) > 1:
+        raise errors.InvalidValue("X-Gateway-Webhook may be sent once; a task has one address for each request.")
+    if len(given[0]) > LONGEST_URL:
+        raise errors.InvalidValue(f"X-Gateway-Webhook must have at most {LONGEST_URL} characters.")
+    if fault := await find_fault(services.webhook_fetcher, given[0]):
+        raise errors.InvalidValue(f"X-Gateway-Webhook: {fault}.")
+    return given[0]
+
+
+def patience(request: Request, longest: float) -> float:
+    """Seconds until the answer must be there: a little less than the SDK itself says it will wait."""
+    seconds = sdk_timeout(request)
+    return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
+
+
+def keep_alive(request: Request, usual: float) -> float:
+    """Seconds between a stream's comments: an SDK's time-out counts from byte to byte."""
+    seconds = sdk_timeout(request)
+    return usual if seconds is None else min(usual, seconds / 3)
+
+
+def sdk_timeout(request: Request) -> float | None:
+    """The time-out an OpenAI SDK announces, in seconds (openai-python always, openai-node where it was set)."""
+    text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
+    try:
+        seconds = float(text) if text else 0.0
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None

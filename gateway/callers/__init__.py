@@ -1,0 +1,1 @@
+"""Callers: API keys, operators' tokens, authentication, and the addresses of their webhooks."""

@@ -1,0 +1,138 @@
+"""Who is asking: turns a request's credentials into a Caller, before its body is read.
+
+Asked by `api` for every route that is not public. Never says which part of a key was wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway import errors
+from gateway.callers.key_cache import KeyCache
+from gateway.callers.key_record import KeyRecord
+from gateway.callers.wrong_keys import WrongKeys
+from gateway.catalogue.document import Alias
+from gateway.catalogue.rules import Asker
+from gateway.jobs.job import ImageJob
+from gateway.money.reservation import store_away
+from gateway.process.addresses import Address, is_within, name_source
+from gateway.routing.rights import Permits
+from gateway.store.client import StoreUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking, with rights, and from where (None: over a Unix socket)."""
+
+    key: KeyRecord
+    address: Address | None = None
+
+    @property
+    def asker(self) -> Asker:
+        """Who is asking, as rules and the ledger know it."""
+        return Asker(self.key.id, self.key.name, self.key.team or "")
+
+    def may_use(self, name: str, alias: Alias | None) -> bool:
+        """Whether this caller may use a model by this name; who may use a model may say its aliases too."""
+        allowed = self.key.models
+        return allowed is None or name in allowed or (alias is not None and alias.model in allowed)
+
+    def may_reach(self, upstream: str) -> bool:
+        """Whether this caller may be served by an upstream."""
+        return self.key.upstreams is None or upstream in self.key.upstreams
+
+    def check_model(self, name: str, alias: Alias | None) -> None:
+        """Raises ModelNotAllowed unless this caller may use the model, by the name that was sent."""
+        if not self.may_use(name, alias):
+            allowed = ", ".join(self.key.models or ()) or "none"
+            raise errors.ModelNotAllowed(
+                f"This key may not use the model `{name}`; it may use {allowed}.", param="model"
+            )
+
+    def check_job(self, job: ImageJob, upstream: str | None = None) -> Permits:
+        """What the Plan may do for this caller, who may have chosen an upstream. Raises for what is beyond the caps."""
+        key = self.key
+        permits = Permits(key.upstreams, key.max_quality, key.max_pixels, key.max_n, pinned=upstream)
+        if upstream is not None:
+            self._check_choice(upstream)
+        permits.check(job)
+        return permits
+
+    def _check_choice(self, upstream: str) -> None:
+        if not self.key.may_pin_upstream:
+            raise errors.UpstreamNotAllowed(
+                "This key may not choose its upstream; leave the X-Gateway-Upstream header out."
+            )
+        if not self.may_reach(upstream.partition("/")[0]):
+            allowed = ", ".join(self.key.upstreams or ())
+            raise errors.UpstreamNotAllowed(
+                f"This key may not use the upstream {upstream!r:.100}; it may use {allowed}."
+            )
+
+
+async def authenticate(
+    keys: KeyCache, wrong_keys: WrongKeys, authorization: str | None, address: Address | None
+) -> Caller:
+    """The caller behind an `Authorization: Bearer` header.
+
+    Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited after too many wrong keys, QuotaStoreUnavailable.
+    """
+    secret = read_bearer(authorization)
+    if not secret:
+        raise errors.InvalidApiKey(
+            "You didn't provide an API key. Send it in an Authorization header using Bearer auth "
+            "(Authorization: Bearer YOUR_KEY); `imagegate keys create` makes one."
+        )
+    try:
+        record = await keys.lookup(secret)
+    except StoreUnavailable as error:
+        raise store_away() from error
+    if record is None:
+        wrong = errors.InvalidApiKey(
+            f"Incorrect API key provided: {_hint(secret)}. This gateway's keys begin with igw_."
+        )
+        raise await count_wrong(wrong_keys, address, wrong)
+    _check_record(record, address)
+    return Caller(record, address)
+
+
+def read_bearer(authorization: str | None) -> str:
+    """The secret in an `Authorization: Bearer` header; empty where there is none."""
+    scheme, _, secret = (authorization or "").strip().partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+async def count_wrong(
+    wrong_keys: WrongKeys, address: Address | None, refusal: errors.PublicError
+) -> errors.PublicError:
+    """Count a wrong key or token against its address; answers what to raise, RateLimited when there were too many."""
+    wait_s = await wrong_keys.count(name_source(address))
+    if wait_s is None:
+        return refusal
+    return errors.RateLimited(
+        "Too many wrong API keys came from this address; correct the key, and send it again in a minute.",
+        retry_after=max(1, math.ceil(wait_s)),
+    )
+
+
+def _check_record(record: KeyRecord, address: Address | None) -> None:
+    # Disabled before expired: to disable a key is somebody's decision, and its owner is to hear of it.
+    if not record.enabled:
+        raise errors.KeyDisabled("This API key is disabled; ask whoever runs this gateway.")
+    if record.has_expired(datetime.now(UTC)):
+        raise errors.InvalidApiKey(
+            f"This API key expired on {record.expires:%Y-%m-%d at %H:%M} UTC; ask whoever runs this gateway for one."
+        )
+    if record.addresses is not None and not is_within(address, record.addresses):
+        shown = "a Unix socket" if address is None else str(address)
+        raise errors.AddressNotAllowed(
+            f"This API key may not be used from {shown}; ask whoever runs this gateway to add that address."
+        )
+
+
+def _hint(secret: str) -> str:
+    """Enough of a wrong key for its owner to recognise it, too little to be worth stealing."""
+    plain = "".join(char if char.isascii() and char.isprintable() else "?" for char in secret)
+    return f"{plain[:4]}***{plain[-4:]}" if len(plain) > 12 else "***"

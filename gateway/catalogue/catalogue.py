@@ -1,0 +1,318 @@
+"""The catalogue: upstreams with their credentials, models, aliases and limits, read from one YAML file and frozen.
+
+`load` refuses a mistake with file, line and what would be right. Routing and adapters read the result; what may stand
+in the file is `document`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from typing_extensions import override
+
+from gateway.catalogue import rules
+from gateway.catalogue.capabilities import Profile, shipped_profile
+from gateway.catalogue.document import Alias, Credential, Document, Limits, Model, Upstream
+from gateway.catalogue.pricing import Prices
+from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
+from gateway.jobs.sizes import parse_size
+from gateway.process.settings import StartRefused
+
+
+class CatalogueError(StartRefused):
+    """The catalogue cannot be used; one line a mistake, each with file and line."""
+
+    exit_code = 2
+
+    @override
+    def tell(self) -> str:
+        return f"This catalogue cannot be used:\n{textwrap.indent(str(self), '  ')}"
+
+
+class Target(BaseModel):
+    """One upstream with one credential: what the gateway can send a call to."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    upstream: str
+    credential: str
+    config: Upstream
+    key: str = Field(repr=False)
+    profile: Profile
+
+    prices: Prices | None = None
+    weight: int = 1
+
+    @property
+    def label(self) -> str:
+        return f"{self.upstream}/{self.credential}"
+
+    @property
+    def credential_config(self) -> Credential:
+        """What the catalogue says of this credential."""
+        return next(one for one in self.config.credentials if one.name == self.credential)
+
+
+class Catalogue(BaseModel):
+    """What is in force: the document, and the targets whose key is there. Frozen; a reload makes a new one."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    document: Document
+    targets: tuple[Target, ...]
+    off: dict[str, str]
+    is_simulated: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.document.limits
+
+    def find_model(self, name: str) -> tuple[Model, Alias | None] | None:
+        """The model behind a public name or an alias, and that alias; None where there is none."""
+        alias = self.document.aliases.get(name)
+        model = self.document.models.get(alias.model if alias else name)
+        return (model, alias) if model else None
+
+    def model_names(self) -> list[str]:
+        """Every public name with at least one upstream that is on, models before aliases."""
+        on = {target.upstream for target in self.targets}
+        models = [name for name, model in self.document.models.items() if on & set(model.upstreams)]
+        return models + [name for name, alias in self.document.aliases.items() if alias.model in models]
+
+    def unpriced(self) -> list[str]:
+        """The targets whose price is not known, which serve only keys that have no limit in dollars."""
+        return [target.label for target in self.targets if target.prices is None]
+
+    def targets_of(self, model: Model) -> list[Target]:
+        return [target for name in model.upstreams for target in self.targets if target.upstream == name]
+
+
+def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
+    """Read, check and resolve a catalogue. With `simulator_url` every upstream is the simulator, with its keys.
+
+    Raises CatalogueError with every mistake, each as `file:line: field: what was wrong`.
+    """
+    document = read(path)
+    targets: list[Target] = []
+    off: dict[str, str] = {}
+    for name, upstream in document.upstreams.items():
+        missing: list[str] = []
+        for credential in upstream.credentials:
+            if simulator_url:
+                targets.append(_simulated(name, upstream, credential, simulator_url))
+                continue
+            key = _resolve_key(path, credential.key, env)
+            if key:
+                targets.append(_target(name, upstream, credential, key))
+            else:
+                missing.append(credential.key)
+        if len(missing) == len(upstream.credentials):
+            off[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+    return Catalogue(document=document, targets=tuple(targets), off=off, is_simulated=simulator_url is not None)
+
+
+def read(path: Path) -> Document:
+    """The checked document of a file. Raises CatalogueError."""
+    try:
+        tree, value = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CatalogueError(f"{path}:{line}: not UTF-8 text") from error
+    except YamlMistake as mistake:
+        raise CatalogueError(f"{path}:{mistake.line}: {mistake}") from mistake
+    try:
+        document = Document.model_validate(value)
+    except ValidationError as error:
+        lines = [
+            f"{path}:{line_of(tree, one['loc'])}: {_name(one['loc'])}: {_explain(one)}" for one in _find_causes(error)
+        ]
+        raise CatalogueError("\n".join(lines)) from error
+    mistakes = [
+        f"{path}:{line_of(tree, where)}: {_name(where)}: {what}"
+        for where, what in (
+            *_find_dangling(document),
+            *_find_repeated(document),
+            *rules.find_mistakes(document),
+        )
+    ]
+    if mistakes:
+        raise CatalogueError("\n".join(mistakes))
+    return document
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a catalogue, for editors; `config/gateway.schema.json` is this."""
+    return Document.model_json_schema()
+
+
+def render_schema() -> str:
+    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _name(where: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, where)) or "the catalogue"
+
+
+def _find_causes(error: ValidationError) -> list[ErrorDetails]:
+    """The mistakes themselves: a list whose only item is wrong is also told to be empty, which helps nobody."""
+    found = error.errors(include_url=False)
+    inner = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    return [item for item in found if item["type"] != "too_short" or item["loc"] not in inner]
+
+
+def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    upstreams, models = document.upstreams, document.models
+    for name, model in models.items():
+        found += [
+            (("models", name, "upstreams"), f"there is no upstream `{one}`; there are {', '.join(upstreams)}")
+            for one in model.upstreams
+            if one not in upstreams
+        ]
+    for name, upstream in upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials"), f"two credentials are named `{one}`; give each a `name` of its own")
+            for one in dict.fromkeys(names)
+            if names.count(one) > 1
+        ]
+    for name, alias in document.aliases.items():
+        if alias.model not in models:
+            found.append((("aliases", name), f"there is no model `{alias.model}`; there are {', '.join(models)}"))
+        if name in models:
+            found.append((("aliases", name), "a model has this name already"))
+    if document.default_model not in models and document.default_model not in document.aliases:
+        found.append(
+            (("default_model",), f"there is no model `{document.default_model}`; there are {', '.join(models)}")
+        )
+    return found
+
+
+def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]]:
+    """Credentials are known by their names, so two of one name would share one key."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for name, upstream in document.upstreams.items():
+        names = [credential.name for credential in upstream.credentials]
+        found += [
+            (("upstreams", name, "credentials", index), f"another credential is named `{one}`; give each its `name`")
+            for index, one in enumerate(names)
+            if one in names[:index]
+        ]
+    for name, model in document.models.items():
+        found += [
+            (("models", name, "upstreams", index), f"`{one}` stands here twice")
+            for index, one in enumerate(model.upstreams)
+            if one in model.upstreams[:index]
+        ]
+    return found
+
+
+def _explain(mistake: ErrorDetails) -> str:
+    """One of Pydantic's errors in words that say what would be right."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "there is no such field here; docs/configuration.md lists them"
+    if kind == "missing":
+        return "is required"
+    if kind == "too_short":
+        return f"needs at least {context.get('min_length', 1)} entry"
+    text = str(mistake["msg"]).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:
+    """The key a reference stands for; None when it is absent or empty. Raises CatalogueError, without the key."""
+    kind, _, rest = reference.partition(":")
+    try:
+        key = env.get(rest, "") if kind == "env" else Path(rest).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    except UnicodeDecodeError:
+        key = "\x00"
+    key = key.strip()
+    if not all("!" <= char <= "~" for char in key):
+        raise CatalogueError(f"{path}: {reference} holds a space or a character that no key has")
+    return key or None
+
+
+def _profile(upstream: Upstream, credential: Credential) -> Profile:
+    shipped = shipped_profile(upstream.kind, upstream.model, credential.group)
+    known = credential.capabilities
+    changes: dict[str, Any] = {
+        "max_n": known.max_n,
+        "masked_n": known.max_n if shipped.masked_n > 1 else None,
+        "edit_quality": known.edit_quality,
+        # apiany's masked endpoint has no such field.
+        "masked_quality": known.edit_quality if upstream.kind != "apiany" else None,
+        "max_references": known.max_references,
+        "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
+        "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
+        "formats": known.formats,
+        "passes_user": known.pass_user,
+        "backgrounds": (*shipped.backgrounds, "transparent") if known.transparent else None,
+        **_sizes(known.sizes),
+    }
+    return shipped.change(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _sizes(names: Literal["exact"] | tuple[str, ...] | None) -> dict[str, Any]:
+    if not isinstance(names, tuple):
+        return {"sizes": names}
+    return {
+        "sizes": tuple(size for name in names if (size := parse_size(name))),
+        "takes_auto_size": "auto" in names,
+    }
+
+
+def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> Target:
+    return Target(
+        upstream=name,
+        credential=credential.name,
+        config=upstream,
+        key=key,
+        profile=_profile(upstream, credential),
+        prices=credential.prices or upstream.prices,
+        weight=credential.weight,
+    )
+
+
+SIMULATOR_KEYS = {
+    "anyfast": "sim-direct",
+    "anyfast-c": "sim-c",
+    "apiany": "sim-apiany",
+    "openai": "sim-openai",
+    "openai-compatible": "sim-compatible",
+}
+"""The keys that the built-in simulator takes; see `docs/simulator.md`."""
+
+_BY_TOKENS = Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}})
+
+EXAMPLE_PRICES = {
+    "anyfast": _BY_TOKENS,
+    "anyfast-c": Prices(per_image="0.03"),
+    "apiany": Prices(by_size={"any": {"1K": "0.015", "2K": "0.03", "4K": "0.06"}}, per_thousand_credits="1.00"),
+    "openai": _BY_TOKENS,
+}
+"""What the built-in simulator writes into its book; no vendor's price list is behind the flat ones."""
+
+
+def _simulated(name: str, upstream: Upstream, credential: Credential, simulator_url: str) -> Target:
+    service = "anyfast-c" if upstream.kind == "anyfast" and upstream.model.endswith("-c") else upstream.kind
+    # An endpoint that only resembles OpenAI's has models of its own.
+    known = service if service != "openai" or upstream.model.startswith("gpt-image-") else "openai-compatible"
+    key = SIMULATOR_KEYS[known] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
+    pointed = upstream.model_copy(
+        update={
+            "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",
+            "prices": upstream.prices or EXAMPLE_PRICES[service],
+        }
+    )
+    return _target(name, pointed, credential, key)

@@ -1,0 +1,158 @@
+"""What an operator should know of a catalogue that can be used: what nobody reaches, never holds, or has no price.
+
+Pure functions over a loaded catalogue, for `imagegate check`; what cannot be used at all is `catalog`'s to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gateway.catalogue import pricing
+from gateway.catalogue.capabilities import Fit, fit
+from gateway.catalogue.catalogue import Catalogue, Target
+from gateway.catalogue.dead_rules import find_shadows, models_of, name_rule
+from gateway.catalogue.rules import Place
+from gateway.jobs import sizes
+from gateway.jobs.job import ImageJob, Quality
+from gateway.jobs.sizes import Size
+
+Level = Literal["warning", "note"]
+"""A `note` follows from what was chosen, such as a key that is not set; a `warning` is hardly meant."""
+
+Kind = Literal[
+    "no_key", "upstream_off", "unused_upstream", "unreachable", "rule_without_upstream", "shadowed_rule", "no_price",
+    "price_hole", "drift",
+]  # fmt: skip
+
+_ANY_SIZE = (*sizes.SEVEN, Size(1024, 640), Size(2880, 2880))
+"""Of an upstream that makes any size: each tier at its ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One remark: where in the catalogue, and what."""
+
+    level: Level
+    kind: Kind
+    place: Place
+    text: str
+
+
+def inspect(catalogue: Catalogue) -> list[Finding]:
+    """All that is to be said of a catalogue, from its first section to its last.
+
+    Where no key is set at all, nothing can be said of what could be reached; only that is, and what no key changes.
+    """
+    found = [*_inspect_keys(catalogue), *_inspect_prices(catalogue), *_find_unused(catalogue)]
+    if catalogue.targets:
+        found += _find_unreachable(catalogue)
+        found += _find_closed_rules(catalogue)
+    shadows = find_shadows(catalogue.document)
+    return [*found, *(Finding("warning", "shadowed_rule", ("rules", index), text) for index, text in shadows)]
+
+
+def reach(catalogue: Catalogue) -> dict[str, list[str]]:
+    """The targets that can serve each public name, aliases among them."""
+    document = catalogue.document
+    found = {name: [one.label for one in catalogue.targets_of(model)] for name, model in document.models.items()}
+    return found | {name: found[alias.model] for name, alias in document.aliases.items()}
+
+
+def _inspect_keys(catalogue: Catalogue) -> Iterator[Finding]:
+    on = {target.label for target in catalogue.targets}
+    for name, upstream in catalogue.document.upstreams.items():
+        if name in catalogue.off:
+            yield Finding("note", "upstream_off", ("upstreams", name), f"{catalogue.off[name]}, so it is off")
+            continue
+        for index, credential in enumerate(upstream.credentials):
+            if f"{name}/{credential.name}" not in on:
+                place: Place = ("upstreams", name, "credentials", index, "key")
+                yield Finding("warning", "no_key", place, f"{credential.key} is not set, so nothing goes to it")
+
+
+def _find_unused(catalogue: Catalogue) -> Iterator[Finding]:
+    used = {name for model in catalogue.document.models.values() for name in model.upstreams}
+    for name in catalogue.document.upstreams:
+        if name not in used:
+            yield Finding("warning", "unused_upstream", ("upstreams", name), "no model names it, so nobody reaches it")
+
+
+def _find_unreachable(catalogue: Catalogue) -> Iterator[Finding]:
+    document, targets = catalogue.document, reach(catalogue)
+    if not targets[document.default_model]:
+        text = f"`{document.default_model}` cannot be reached, so every request must name another model"
+        yield Finding("warning", "unreachable", ("default_model",), text)
+    for name, model in document.models.items():
+        if not targets[name]:
+            text = f"nobody can reach it: {', '.join(model.upstreams)} {_are(model.upstreams)} off"
+            yield Finding("warning", "unreachable", ("models", name), text)
+    for name, alias in document.aliases.items():
+        if not targets[name]:
+            text = f"nobody can reach it: it stands for `{alias.model}`, whose upstreams are off"
+            yield Finding("warning", "unreachable", ("aliases", name), text)
+
+
+def _find_closed_rules(catalogue: Catalogue) -> Iterator[Finding]:
+    """Rules that leave their requests without an upstream: all of them off, or none of them a model's own."""
+    document = catalogue.document
+    on = {target.upstream for target in catalogue.targets}
+    for index, rule in enumerate(document.rules):
+        if rule.upstreams is None:
+            continue
+        place, kept = ("rules", index, "upstreams"), on & set(rule.upstreams)
+        if not kept:
+            which = f"{', '.join(rule.upstreams)} {_are(rule.upstreams)} off"
+            yield Finding("warning", "rule_without_upstream", place, f"{which}: requests it holds for are refused")
+            continue
+        models = ((name, document.models[name].upstreams) for name in models_of(rule.when, document))
+        closed = [f"`{name}`" for name, upstreams in models if on & set(upstreams) and not kept & set(upstreams)]
+        if closed:
+            text = f"{name_rule(rule, index)} leaves no upstream to {', '.join(closed)}: such requests are refused"
+            yield Finding("note", "rule_without_upstream", place, text)
+
+
+def _inspect_prices(catalogue: Catalogue) -> Iterator[Finding]:
+    for target in catalogue.targets:
+        place = _place_of_prices(target)
+        if target.prices is None:
+            text = f"{target.label} has no prices: no key with a limit in dollars can use it, nor is it routed by cost"
+            yield Finding("warning", "no_price", place, text)
+        elif holes := _find_holes(target):
+            text = (
+                f"{target.label} has no price for {', '.join(holes)}, which it makes: such a request counts as unpriced"
+            )
+            yield Finding("warning", "price_hole", place, text)
+
+
+def _place_of_prices(target: Target) -> Place:
+    """Where its prices stand: with its credential, or with the upstream, whose own line stands in for missing ones."""
+    names = [credential.name for credential in target.config.credentials]
+    index = names.index(target.credential)
+    if target.config.credentials[index].prices is not None:
+        return ("upstreams", target.upstream, "credentials", index, "prices")
+    return ("upstreams", target.upstream, "prices")
+
+
+def _find_holes(target: Target) -> list[str]:
+    """The qualities and tiers that it can make and has no price for; a quality alone where tiers do not matter."""
+    profile, found = target.profile, dict[str, None]()
+    by_tier = target.prices is not None and target.prices.by_size is not None
+    for quality in get_args(Quality):
+        for size in _sizes_of(target):
+            job = ImageJob("generation", "x", size=size, quality=quality)
+            fitted = fit(job, profile)
+            if isinstance(fitted, Fit) and pricing.quote(target.prices, job, fitted) is None:
+                found[f"{quality} at {pricing.tier_of(size)}" if by_tier else quality] = None
+    return list(found)
+
+
+def _sizes_of(target: Target) -> tuple[Size, ...]:
+    if isinstance(target.profile.sizes, tuple):
+        return target.profile.sizes
+    return _ANY_SIZE if target.profile.sizes == "exact" else sizes.SEVEN
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"

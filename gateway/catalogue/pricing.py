@@ -1,0 +1,237 @@
+"""What an image costs at an upstream, before it is made and after. Pure functions over the catalogue's prices, in µ$.
+
+Asked by `routing` for a plan's quotes and by `dispatch` for a call's bill. An amount nobody configured is None, never a
+guess. The token formula is OpenAI's published one; `docs/configuration.md` tells the fields.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from gateway.catalogue.capabilities import Fit
+from gateway.dollars import parse_usd
+from gateway.jobs.job import ImageJob, Quality, Usage
+from gateway.jobs.sizes import TIERS, Size
+
+MILLION = 1_000_000
+
+_EDGES = {"low": 16, "medium": 48, "high": 96}
+_FORM_PIXELS = {"1K": 1536 * 1024, "2K": 2048 * 2048}
+"""The most pixels of a tier; above the last it is 4K."""
+
+_UNTOLD = (Size(1024, 1024), Size(1536, 1024))
+"""What an upstream that chooses the size itself may make at its default tier; which is dearer depends on the prices."""
+
+_WAYS = ("per_image", "by_size", "per_megapixel", "per_million_tokens")
+
+
+def _written(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError('dollars are written in quotes, as in "0.03"; a bare number would be rounded')
+    return value
+
+
+Dollars = Annotated[str, BeforeValidator(_written), Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?$")]
+Tier = Literal["1K", "2K", "4K"]
+Grade = Literal["low", "medium", "high", "any"]
+
+
+class TokenPrices(BaseModel):
+    """Dollars for a million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    text_in: Dollars = Field(description="Of the prompt.")
+    image_in: Dollars = Field(description="Of reference images.")
+    image_out: Dollars = Field(description="Of the images made.")
+
+
+class Prices(BaseModel):
+    """What an upstream charges, in dollars; exactly one of the first four, and what comes on top."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    per_image: Dollars | None = Field(None, description="Whatever its size and quality.")
+    by_size: dict[Grade, dict[Tier, Dollars]] | None = Field(
+        None, description="By quality (`any` where it does not matter) and resolution tier; what is missing is unknown."
+    )
+    per_megapixel: dict[Grade, Dollars] | None = Field(None, description="For a million pixels made, by quality.")
+    per_million_tokens: TokenPrices | None = Field(None, description="As OpenAI charges.")
+    per_input_image: Dollars | None = Field(None, description="On top, for each reference of an edit.")
+    per_thousand_credits: Dollars | None = Field(
+        None, description="What the upstream's own credits cost; where its answer tells them, they are the bill."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> Prices:
+        given = [way for way in _WAYS if getattr(self, way) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of {', '.join(_WAYS)}; there is {found}")
+        if self.per_million_tokens is not None and self.per_input_image is not None:
+            raise ValueError("per_input_image is part of per_million_tokens.image_in already")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """An image, or a job, at one target, in µ$: what it should cost, and the most it may, which is held meanwhile."""
+
+    expected: int
+    ceiling: int
+
+
+def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
+    """The price of one image of this job, or None where it is unknown. References are counted with every image."""
+    each = None if prices is None else _quote_making(prices, fit)
+    if prices is None or each is None:
+        return None
+    expected, most = each
+    return Quote(
+        expected=_round(expected + _take(prices, job, text_tokens(job.prompt))),
+        ceiling=_round(most + _take(prices, job, _most_text(job)), up=True),
+    )
+
+
+def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
+    """The price of the whole job: what its calls will be billed, each for its images and once for what it is given."""
+    each = None if prices is None else _quote_making(prices, fit)
+    if prices is None or each is None:
+        return None
+    expected, most = each
+    given, most_given = _take(prices, job, text_tokens(job.prompt)), _take(prices, job, _most_text(job))
+    calls = count_calls(job.n, fit.per_call)
+    return Quote(
+        expected=sum(_round(expected * images + given) for images in calls),
+        ceiling=sum(_round(most * images + most_given, up=True) for images in calls),
+    )
+
+
+def count_calls(n: int, per_call: int) -> list[int]:
+    """How many images each call of a job of n asks for."""
+    return [min(per_call, n - start) for start in range(0, n, per_call)]
+
+
+def _quote_making(prices: Prices, fit: Fit) -> tuple[Decimal, Decimal] | None:
+    """µ$ that making one image should cost, and may cost at most; None where the prices do not tell."""
+    sizes = (fit.made,) if fit.made else _UNTOLD
+    # Where the upstream takes no quality, its own default is documented as medium, and not promised.
+    dearest: Quality = fit.quality or "high"
+    expected = [_make(prices, size, fit.quality or "medium") for size in sizes]
+    known = [one for one in expected + [_make(prices, size, dearest) for size in sizes] if one is not None]
+    if len(known) < 2 * len(sizes):
+        return None
+    return max(known[: len(sizes)]), max(known)
+
+
+def _most_text(job: ImageJob) -> int:
+    # No tokenizer makes more tokens than there are bytes.
+    return len(job.prompt.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By what a call is billed once it has brought something. `given` is µ$ of what it is given; nothing of the job."""
+
+    prices: Prices | None
+    quality: Quality | None
+    given: Decimal = Decimal(0)
+
+
+def terms(prices: Prices | None, job: ImageJob, fit: Fit) -> Terms:
+    """The terms of each call of this job."""
+    given = Decimal(0) if prices is None else _take(prices, job, text_tokens(job.prompt))
+    return Terms(prices, fit.quality, given)
+
+
+def bill(
+    terms: Terms, made: Sequence[Size], *, usage: Usage | None = None, charged: Decimal | None = None
+) -> int | None:
+    """What one call cost that brought images of the sizes `made`: by the upstream's own count where it gave one.
+
+    `charged` is in the upstream's credits. None where the prices do not tell.
+    """
+    prices = terms.prices
+    if prices is None:
+        return None
+    if charged is not None and prices.per_thousand_credits is not None:
+        return _round(charged * parse_usd(prices.per_thousand_credits) / 1000)
+    if usage is not None and prices.per_million_tokens is not None:
+        return _round(_count_tokens(prices.per_million_tokens, usage))
+    parts = [_make(prices, size, terms.quality or "medium") for size in made]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return _round(sum(known, terms.given))
+
+
+def tier_of(size: Size) -> Tier:
+    """The resolution tier in which a size is charged: the least that holds both its long edge and its pixels."""
+    long = max(size.width, size.height)
+    for tier in ("1K", "2K"):
+        if long <= TIERS[tier] and size.pixels <= _FORM_PIXELS[tier]:
+            return tier
+    return "4K"
+
+
+def output_tokens(size: Size, quality: Quality) -> int:
+    """The tokens of one image, by the formula that OpenAI publishes for gpt-image-2."""
+    edge = _EDGES[quality]
+    short = round(edge * min(size.width, size.height) / max(size.width, size.height))
+    return math.ceil(edge * short * (2 * MILLION + size.pixels) / (4 * MILLION))
+
+
+def input_tokens(size: Size) -> int:
+    """About the tokens of one reference: tiles of 32 pixels once its long edge is at least 1024, 1,536 at most."""
+    scale = max(1.0, 1024 / max(size.width, size.height))
+    return min(math.ceil(size.width * scale / 32) * math.ceil(size.height * scale / 32), 1536)
+
+
+def text_tokens(prompt: str) -> int:
+    """About the tokens of a prompt: one for every four characters."""
+    return max(1, math.ceil(len(prompt) / 4))
+
+
+def _make(prices: Prices, size: Size, quality: Quality) -> Decimal | None:
+    """µ$ for making one image, without what it is made from; None where the prices do not tell."""
+    if prices.per_image is not None:
+        return Decimal(parse_usd(prices.per_image))
+    if prices.by_size is not None:
+        tier = tier_of(size)
+        told = prices.by_size.get(quality, {}).get(tier) or prices.by_size.get("any", {}).get(tier)
+        return Decimal(parse_usd(told)) if told else None
+    if prices.per_megapixel is not None:
+        rate = prices.per_megapixel.get(quality) or prices.per_megapixel.get("any")
+        return Decimal(parse_usd(rate)) * size.pixels / MILLION if rate else None
+    assert prices.per_million_tokens is not None
+    return Decimal(parse_usd(prices.per_million_tokens.image_out)) * output_tokens(size, quality) / MILLION
+
+
+def _take(prices: Prices, job: ImageJob, text: int) -> Decimal:
+    """µ$ for what a call is given: `text` tokens of prompt, and the references."""
+    if prices.per_million_tokens is None:
+        each = parse_usd(prices.per_input_image) if prices.per_input_image else 0
+        return Decimal(each * len(job.references))
+    pictures = sum(input_tokens(Size(one.width, one.height)) for one in job.references)
+    rates = prices.per_million_tokens
+    return Decimal(parse_usd(rates.text_in) * text + parse_usd(rates.image_in) * pictures) / MILLION
+
+
+def _count_tokens(rates: TokenPrices, usage: Usage) -> Decimal:
+    text, image = usage.text_tokens, usage.image_tokens
+    if text is None or image is None:
+        # What the upstream did not tell apart is charged as the dearer.
+        text, image = 0, usage.input_tokens
+    given = parse_usd(rates.text_in) * text + parse_usd(rates.image_in) * image
+    return Decimal(given + parse_usd(rates.image_out) * usage.output_tokens) / MILLION
+
+
+def _round(micro: Decimal, *, up: bool = False) -> int:
+    """Whole µ$, once for each amount that is booked: half to even, or up where it must bound another."""
+    return int(micro.quantize(Decimal(1), ROUND_CEILING if up else ROUND_HALF_EVEN))

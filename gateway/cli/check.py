@@ -1,0 +1,158 @@
+"""`imagegate check`: what would run, who can reach it, and what is hardly meant, each with file and line.
+
+Reads settings, catalogue and, where it answers already, the store; registered by `cli`. Starts nothing, and asks no
+upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from gateway.catalogue.catalogue import Catalogue, load
+from gateway.catalogue.findings import Finding, inspect, reach
+from gateway.catalogue.strict_yaml import line_of, parse_yaml
+from gateway.cli.store import AsJson, DataDir, running_store
+from gateway.health.drift import Drift, DriftBook
+from gateway.process.settings import Settings, StartRefused, load_settings, variable, warn_of_token
+from gateway.server import demo
+from gateway.server.listener import address_for_people
+from gateway.store.client import StoreUnavailable, connect, describe
+
+
+class Warned(StartRefused):
+    """There are warnings, and they were to count."""
+
+
+def check(
+    data_dir: DataDir = None,
+    is_strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 if there is a warning.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check settings and catalogue; print what would run.
+
+    \b
+    imagegate check && imagegate serve
+    imagegate check --strict --json
+    """
+    env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
+    settings = load_settings(env)
+    catalogue = load(settings.config, env)
+    drifts, unread = _read_drift(settings)
+    findings = [*inspect(catalogue), *describe_drift(catalogue, drifts)]
+    remarks = [*_remark_on_settings(settings, catalogue), *_locate(settings, findings)]
+    if as_json:
+        _print_json(settings, catalogue, remarks, unread)
+    else:
+        for name, value in (*_facts(settings, catalogue), *(("drift", text) for text in (unread,) if text)):
+            typer.echo(f"{name:<12} {value}")
+        for one in remarks:
+            typer.echo(f"{one['level']:<12} {_place(one)}{one['message']}")
+    warnings = sum(one["level"] == "warning" for one in remarks)
+    if is_strict and warnings:
+        raise Warned(f"{warnings} {'warning' if warnings == 1 else 'warnings'}, and --strict lets none pass.")
+
+
+def _locate(settings: Settings, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Findings with the lines of the file that they are about."""
+    tree, _ = parse_yaml(settings.config.read_text(encoding="utf-8"))
+    return [
+        {
+            "level": one.level,
+            "kind": one.kind,
+            "file": str(settings.config),
+            "line": line_of(tree, one.place),
+            "field": ".".join(map(str, one.place)),
+            "message": one.text,
+        }
+        for one in findings
+    ]
+
+
+def _remark_on_settings(settings: Settings, catalogue: Catalogue) -> list[dict[str, Any]]:
+    found: list[tuple[str, str]] = []
+    if text := warn_of_token(settings):
+        found.append(("weak_token", text))
+    if not catalogue.targets:
+        found.append(("no_upstream", "no upstream is on, so nothing can be said of what could be reached"))
+    blank: dict[str, Any] = {"file": None, "line": None, "field": None}
+    return [{"level": "warning", "kind": kind, **blank, "message": text} for kind, text in found]
+
+
+def _place(one: dict[str, Any]) -> str:
+    return f"{one['file']}:{one['line']}: {one['field']}: " if one["file"] else ""
+
+
+def describe_drift(catalogue: Catalogue, drifts: Sequence[Drift]) -> list[Finding]:
+    """What was counted of upstreams that did otherwise than the catalogue says; those that are gone are left out."""
+    return [
+        Finding("warning", "drift", ("upstreams", one.upstream), _tell_drift(one))
+        for one in drifts
+        if one.upstream in catalogue.document.upstreams
+    ]
+
+
+def _tell_drift(one: Drift) -> str:
+    what = f"made another {one.what} than promised" if one.kind == "made" else f"refused {one.what}, which it takes"
+    often = "once" if one.count == 1 else f"{one.count} times"
+    last = datetime.fromtimestamp(one.last // 1_000_000, UTC)
+    example = f": {one.example}" if one.example else ""
+    return f"{what}, {often}, last at {last:%Y-%m-%dT%H:%MZ}{example}"
+
+
+def _read_drift(settings: Settings) -> tuple[list[Drift], str]:
+    """What was counted of the upstreams, or why that is not known: a store is asked where it runs, never started."""
+    url = running_store(settings)
+    if url is None:
+        return [], "not known: the counts are in the embedded store, and no gateway runs in this data folder"
+    try:
+        return asyncio.run(_ask_drift(url)), ""
+    except StoreUnavailable as refusal:
+        return [], f"not known: Redis is away: {refusal}"
+
+
+async def _ask_drift(url: str) -> list[Drift]:
+    redis = connect(url)
+    try:
+        return await DriftBook(redis).read()
+    finally:
+        await redis.aclose()
+
+
+def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
+    wanted = ", ".join(demo.upstream_keys(catalogue.document))
+    redis, reached = settings.redis_url, reach(catalogue)
+    on = {name: labels for name, labels in reached.items() if labels}
+    return [
+        ("address", address_for_people(settings.host, settings.port)),
+        ("workers", str(settings.workers)),
+        ("data", str(settings.data_dir)),
+        ("store", "embedded" if redis is None else describe(redis.get_secret_value())),
+        # The query may hold a secret.
+        ("pictures", (settings.storage_url or f"{settings.data_dir}/artifacts").partition("?")[0]),
+        ("catalogue", str(settings.config)),
+        (
+            "upstreams",
+            ", ".join(one.label for one in catalogue.targets) or f"none: `serve` needs one of {wanted}, or --demo",
+        ),
+        *(("model", f"{name}: {', '.join(on[name])}") for name in catalogue.document.models if name in on),
+        ("aliases", ", ".join(name for name in catalogue.document.aliases if name in on) or "none"),
+    ]
+
+
+def _print_json(settings: Settings, catalogue: Catalogue, remarks: list[dict[str, Any]], unread: str) -> None:
+    told = {
+        "catalogue": str(settings.config),
+        "upstreams": [target.label for target in catalogue.targets],
+        "off": catalogue.off,
+        "models": reach(catalogue),
+        "findings": remarks,
+        "drift_unread": unread or None,
+    }
+    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,153 @@
+"""The command `imagegate`, and where each of its commands is.
+
+A command's module is loaded when the command is named: a health check, which runs twice a minute for as long as a
+container does, needs a tenth of what the others import. A refusal becomes a message and an exit code here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+from collections import UserDict
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from gateway import __version__
+from gateway.cli import output
+from gateway.process.settings import StartRefused, load_settings
+from gateway.server.listener import address_for_people
+
+EXIT_REFUSED = 1
+_HEALTHCHECK_S = 5.0
+
+_ELSEWHERE = {
+    "serve": "serve",
+    "keys": "keys",
+    "limits": "limits",
+    "operators": "operators",
+    "usage": "usage",
+    "history": "usage",
+    "changes": "usage",
+    "credit": "money",
+    "holds": "money",
+    "teams": "money",
+    "audit": "audit",
+    "upstreams": "upstreams",
+    "webhooks": "webhooks",
+    "quote": "quote",
+    "check": "check",
+    "probe": "probe.command",
+}
+"""Commands by their names, and the modules that have them: as `app` with its own, or as a function of that name."""
+
+
+class LoadedWhenAsked(UserDict[str, Any]):
+    """Commands by their names; a text stands for one in the module that it names."""
+
+    @override
+    def __getitem__(self, key: str) -> Any:
+        found = self.data[key]
+        if isinstance(found, str):
+            found = self.data[key] = _load(key, found)
+        return found
+
+
+def _load(name: str, module: str) -> Any:
+    loaded, holder = import_module(f"gateway.cli.{module}"), typer.Typer(rich_markup_mode=None)
+    if group := getattr(loaded, "app", None):
+        holder.add_typer(group, name=name)
+    else:
+        holder.command()(getattr(loaded, name))
+    return typer.main.get_group(holder).commands[name]
+
+
+class Commands(TyperGroup):
+    """A group whose refusals are sentences on stderr, never tracebacks."""
+
+    @override
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = LoadedWhenAsked(_ELSEWHERE | dict(self.commands))
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StartRefused as refusal:
+            output.say(refusal.tell())
+            raise typer.Exit(refusal.exit_code) from refusal
+
+
+app = typer.Typer(
+    name="imagegate",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    # A traceback with local variables would print secrets.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"imagegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """A self-hosted, OpenAI-compatible gateway for image generation and editing.
+
+    \b
+    Try it without any key:      imagegate serve --demo
+    Serve your team:             ANYFAST_API_KEY=… imagegate serve --host 0.0.0.0
+    Give somebody a key:         imagegate keys create ana --team design
+    """
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8090,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    latency: Annotated[float, typer.Option(help="Seconds a picture takes.")] = 0.5,
+) -> None:
+    """Run the upstreams' stand-in alone.
+
+    \b
+    imagegate simulate --port 8090
+    GATEWAY_SIMULATOR_URL=http://127.0.0.1:8090 imagegate serve --demo
+    """
+    options = ("--host", host, "--port", str(port), "--latency", str(latency))
+    os.execv(sys.executable, [sys.executable, "-m", "gateway.simulator", *options])  # noqa: S606 - our own module
+
+
+@app.command()
+def healthcheck() -> None:
+    """Ask this machine's gateway if it is ready.
+
+    The exit code is 0 when it is and 1 when it is not, as a container's health check wants it."""
+    settings = load_settings(os.environ)
+    address = address_for_people(settings.host, settings.port).removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=_HEALTHCHECK_S)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        output.say(f"No gateway answers at {address}: {error}")
+        raise typer.Exit(EXIT_REFUSED) from error
+    finally:
+        connection.close()
+    if status != http.HTTPStatus.OK:
+        output.say(f"The gateway at {address} is not ready ({status})")
+        raise typer.Exit(EXIT_REFUSED)

@@ -1,0 +1,174 @@
+"""What can be typed of a key and of limits: the options, one name each for all commands, and how they are read.
+
+Used by `cli_keys`, `cli_limits` and `cli_money`. Refuses what cannot be meant by naming the option; never opens the
+store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from gateway.callers.key_record import KeyChange
+from gateway.catalogue.document import Document
+from gateway.dollars import parse_usd
+from gateway.money.ledger_results import Scope
+from gateway.money.limits import LIMITS, RATES
+
+MOST = 10**12
+
+Team = Annotated[str | None, typer.Option(help="The team whose limits it shares.", show_default=False)]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--models", "--model", help="Models it may use, with commas or one by one; all if none are said."),
+]
+Upstreams = Annotated[
+    list[str] | None,
+    typer.Option("--upstreams", "--upstream", help="Upstreams that may serve it, likewise; all if none are said."),
+]
+MaxQuality = Annotated[
+    str | None, typer.Option(metavar="QUALITY", help="The best quality it may ask for: low, medium, high.")
+]
+MaxPixels = Annotated[int | None, typer.Option(help="The most pixels an image may have, such as 1048576.")]
+MaxN = Annotated[int | None, typer.Option(help="The most images of one request.")]
+MayPin = Annotated[
+    bool | None,
+    typer.Option("--may-pin-upstream/--may-not-pin-upstream", help="Whether it may choose its upstream by a header."),
+]
+Expires = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="When it ends: in 30d, 12h or 45m, or at 2027-01-31T18:00Z.")
+]
+Address = Annotated[list[str] | None, typer.Option(help="An address or network it may be used from; repeatable.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The address that is told of the end of its tasks.", show_default=False),
+]
+Meta = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A note of your own; repeatable.")]
+
+UsdTotal = Annotated[str | None, typer.Option(metavar="USD", help="Dollars in total, such as 1.50.")]
+UsdMonth = Annotated[str | None, typer.Option(metavar="USD", help="Dollars a calendar month.")]
+UsdWeek = Annotated[str | None, typer.Option(metavar="USD", help="Dollars a week, from Monday.")]
+UsdDay = Annotated[str | None, typer.Option(metavar="USD", help="Dollars a day.")]
+ImagesMonth = Annotated[int | None, typer.Option(help="Images a calendar month.")]
+ImagesDay = Annotated[int | None, typer.Option(help="Images a day.")]
+ImagesMinute = Annotated[int | None, typer.Option("--images-per-minute", help="Images a minute.")]
+RequestsMinute = Annotated[int | None, typer.Option("--requests-per-minute", help="Requests a minute.")]
+Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", help="Requests at a time.")]
+
+OfKey = Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)]
+OfTeam = Annotated[str | None, typer.Option("--team", help="Of this team's keys together.", show_default=False)]
+OfEveryone = Annotated[bool, typer.Option("--everyone", help="Of all keys together.")]
+
+_SPAN = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_OPTIONS = {
+    "addresses": "--address",
+    "metadata": "--meta",
+    "images_minute": "--images-per-minute",
+    "requests_minute": "--requests-per-minute",
+}
+
+
+def option_of(field: str) -> str:
+    """The option that sets a field or a limit."""
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+
+
+def bad_option(field: str, problem: str) -> typer.BadParameter:
+    """A refusal that names the option."""
+    return typer.BadParameter(problem, param_hint=option_of(field))
+
+
+def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tuple[str, ...] = ()) -> KeyChange:
+    """The fields that were typed, checked; `cleared` are those that are to allow everything again.
+
+    Raises BadParameter, which names the option.
+    """
+    given: dict[str, Any] = {
+        "name": typed.get("name"),
+        "team": typed["team"],
+        "models": _split(typed["models"]),
+        "upstreams": _split(typed["upstreams"]),
+        "max_quality": typed["max_quality"],
+        "max_pixels": typed["max_pixels"],
+        "max_n": typed["max_n"],
+        "may_pin_upstream": typed["may_pin_upstream"],
+        "expires": _read_expiry(typed["expires"]),
+        "addresses": typed["address"] or None,
+        "webhook": typed["webhook"],
+        "metadata": _read_pairs(typed["meta"]),
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    try:
+        return kind.model_validate(values | {field: {} if field == "metadata" else None for field in cleared})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise bad_option(str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")) from error
+
+
+def check_names(change: KeyChange, document: Document) -> None:
+    """Raise BadParameter for a model or an upstream that the catalogue does not have."""
+    known = {"models": [*document.models, *document.aliases], "upstreams": [*document.upstreams]}
+    for field, there in known.items():
+        for name in getattr(change, field) or ():
+            if name not in there:
+                raise bad_option(field, f"the catalogue has no {name!r}; there are {', '.join(there)}")
+
+
+def read_limits(typed: Mapping[str, Any]) -> dict[str, int]:
+    """The limits that were typed, in µ$ and in numbers. Raises BadParameter, which names the option."""
+    given = {limit: typed[limit] for limit in LIMITS if typed[limit] is not None}
+    return {limit: _read_limit(limit, value) for limit, value in given.items()}
+
+
+def read_span(text: str, field: str) -> timedelta:
+    """A time span such as 30d, 12h or 45m; 0 is none. Raises BadParameter."""
+    match = _SPAN.fullmatch(text)
+    if match is None and text != "0":
+        raise bad_option(field, f"{text!r} is no time span; right is 30d, 12h, 45m or 0")
+    return timedelta() if match is None else timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _read_limit(limit: str, value: str | int) -> int:
+    try:
+        number = parse_usd(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise bad_option(limit, str(error)) from error
+    least = 1 if limit in RATES else 0
+    if not least <= number <= (60_000_000 if limit in RATES else MOST):
+        raise bad_option(limit, f"must be {least} or more" if number < least else "is more than can be counted")
+    return number
+
+
+def _read_expiry(text: str | None) -> str | datetime | None:
+    """When a key ends. Whatever is not a span is left to the key's own fields to read."""
+    if text is None:
+        return None
+    if not _SPAN.fullmatch(text):
+        return text
+    return datetime.now(UTC) + read_span(text, "expires")
+
+
+def _split(given: list[str] | None) -> list[str] | None:
+    return [name for text in given for name in text.split(",") if name] if given else None
+
+
+def _read_pairs(given: list[str] | None) -> dict[str, str] | None:
+    if not given:
+        return None
+    pairs = [text.partition("=") for text in given]
+    if wrong := next((name for name, sign, _ in pairs if not sign), None):
+        raise bad_option("metadata", f"{wrong!r} has no value; write it as key=value")
+    return {name: value for name, _, value in pairs}
+
+
+def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
+    """The one scope that was typed. Raises BadParameter for none or several."""
+    if sum((bool(key), bool(team), is_everyone)) != 1:
+        raise typer.BadParameter("say whose: --key ID, --team NAME or --everyone")
+    return Scope(key=key or "", team=team or "")

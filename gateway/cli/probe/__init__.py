@@ -1,0 +1,1 @@
+"""`imagegate probe`: asks a vendor, with paid calls, which abilities a credential has."""

@@ -1,0 +1,236 @@
+"""What a vendor's reply to a probe's question means, in words and for the catalogue.
+
+Used by `probing`, whose questions name their reader. Pure functions; where a reply does not tell, so do they.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from gateway.catalogue import pricing
+from gateway.catalogue.catalogue import Target
+from gateway.dollars import MICRO, parse_usd, show_usd
+from gateway.jobs import sizes
+from gateway.jobs.job import Usage
+from gateway.jobs.sizes import Size
+from gateway.upstreams.answers import find_balance, find_credits
+from gateway.upstreams.verdict import Executed, Failure, classify
+
+Verdict = Literal["yes", "no", "unclear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What came back: the documents of the submission and of the ended task, and the pictures' formats and sizes.
+
+    `in_answer` tells whether the pictures were in the answer itself; `balances` are an upstream's credits before and
+    after.
+    """
+
+    failure: Failure | None = None
+    submitted: Any = None
+    ended: Any = None
+    pictures: tuple[tuple[str, Size], ...] = ()
+    in_answer: bool = False
+    usage: Usage | None = None
+    balances: tuple[Decimal | None, Decimal | None] = (None, None)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """An answer in words, and as the credential's capabilities, or prices, in the catalogue."""
+
+    verdict: Verdict
+    words: tuple[str, ...]
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    prices: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_models(seen: Seen, target: Target) -> Learned:
+    if refused := _read_failure(seen):
+        return refused
+    listed = seen.submitted.get("data") if isinstance(seen.submitted, dict) else None
+    items = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    own = next((one for one in items if one.get("id") == target.config.model), None)
+    if own is None:
+        names = ", ".join(str(one.get("id"))[:60] for one in items[:20]) or "none"
+        return Learned("no", (f"its list has no {target.config.model}; it has {names}",))
+    priced = (f"its list says of the price: {own['pricing']}"[:400],) if own.get("pricing") else ()
+    return Learned("yes", (f"its list has {target.config.model}", *priced))
+
+
+def read_balance(seen: Seen, target: Target) -> Learned:
+    if refused := _read_failure(seen):
+        return refused
+    left = find_balance(seen.submitted)
+    if left is None:
+        return Learned("unclear", ("its answer has no `credits`",))
+    return Learned("yes", (f"{left} credits are left",))
+
+
+def read_plain(seen: Seen, target: Target) -> Learned:
+    """What an ordinary answer tells: the form of its pictures, their size, tokens, credits."""
+    if refused := _read_loss(seen):
+        return refused
+    told = seen.submitted if seen.ended is None else seen.ended
+    size = told.get("size") if isinstance(told, dict) else None
+    tokens = f"{seen.usage.output_tokens} output tokens" if seen.usage else ""
+    words = [
+        "pictures come in the answer itself" if seen.in_answer else "pictures come as links",
+        f"`usage` is told: {tokens}" if tokens else "`usage` is not told",
+        f"`size` is told: {size}" if size else "`size` is not told, so it is read from the picture",
+        *_tell_credits(seen),
+    ]
+    return Learned("yes", (*words, _tell_made(seen)))
+
+
+def read_price(seen: Seen, target: Target) -> Learned:
+    """What an ordinary answer tells, and what an image at 1K and medium took."""
+    plain = read_plain(seen, target)
+    taken = _count_credits(seen)
+    if plain.verdict != "yes" or taken is None:
+        return plain
+    rate = target.prices.per_thousand_credits if target.prices else None
+    words = (*plain.words, f"an image took {taken} credits")
+    if target.prices is None or rate is None:
+        hint = "`per_thousand_credits` in the catalogue's prices would make dollars of them"
+        return Learned("yes", (*words, hint))
+    paid = round(taken * parse_usd(rate) / 1000)
+    words = (*words, f"that is ${show_usd(paid)} at ${rate} for a thousand")
+    by_size = target.prices.by_size
+    if by_size is None:
+        return Learned("yes", words)
+    grade = "medium" if "1K" in by_size.get("medium", {}) else "any"
+    said = by_size.get(grade, {}).get("1K")
+    if said is not None and parse_usd(said) == paid:
+        return Learned("yes", words)
+    right = {**by_size.get(grade, {}), "1K": _write_usd(paid)}
+    return Learned("yes", words, prices={"by_size": {**by_size, grade: right}})
+
+
+def _count_credits(seen: Seen) -> Decimal | None:
+    """The credits that a call took: by the balance, else as the ended task tells them."""
+    before, after = seen.balances
+    if before is not None and after is not None and before > after:
+        return before - after
+    return find_credits(seen.submitted if seen.ended is None else seen.ended)
+
+
+def _write_usd(micro: int) -> str:
+    """Dollars as the catalogue has them: 0.015, not 0.015000."""
+    whole, rest = divmod(micro, MICRO)
+    return f"{whole}.{rest:06d}".rstrip("0").removesuffix(".")
+
+
+def read_n(seen: Seen, target: Target) -> Learned:
+    if refused := _read_loss(seen, {"max_n": 1}, "n"):
+        return refused
+    made = len(seen.pictures)
+    if made >= 2:
+        words = f"one call made {made} images; that it makes ten is taken from its page"
+        return Learned("yes", (words, *_tell_credits(seen)), {"max_n": 10})
+    return Learned("no", ("it takes `n` and makes one image all the same",), {"max_n": 1})
+
+
+def read_mask(seen: Seen, target: Target) -> Learned:
+    if refused := _read_loss(seen, {"masks": False}, "mask"):
+        return refused
+    form = "as a task" if seen.ended is not None else "at once"
+    where = "in the answer itself" if seen.in_answer else "as a link"
+    return Learned("yes", (f"it takes a mask, and answers {form}, {where}", *_tell_credits(seen)), {"masks": True})
+
+
+def read_edit_form(seen: Seen, target: Target) -> Learned:
+    if refused := _read_loss(seen):
+        return refused
+    words = "in the answer itself" if seen.in_answer else "as a link"
+    return Learned("yes", (f"an edit's picture comes {words}; both are read", _tell_made(seen)))
+
+
+def read_edit_quality(seen: Seen, target: Target) -> Learned:
+    """Whether `quality` on an edit is taken; where tokens are told, also whether it is heeded."""
+    if refused := _read_loss(seen, {"edit_quality": False}, "quality"):
+        return refused
+    if seen.usage:
+        made = seen.pictures[0][1]
+        low, medium = (pricing.output_tokens(made, quality) for quality in ("low", "medium"))
+        if abs(seen.usage.output_tokens - medium) < abs(seen.usage.output_tokens - low):
+            words = f"it takes `quality: low` and makes another all the same: {seen.usage.output_tokens} tokens"
+            return Learned("no", (words,), {"edit_quality": False})
+        words = f"it makes what was asked: {seen.usage.output_tokens} tokens"
+        return Learned("yes", (words, *_tell_credits(seen)), {"edit_quality": True})
+    words = "it takes `quality: low`; nothing in its answer tells whether it heeds it"
+    return Learned("yes", (words, *_tell_credits(seen)), {"edit_quality": True})
+
+
+def read_webp(seen: Seen, target: Target) -> Learned:
+    without = {"formats": ["png", "jpeg"]}
+    if refused := _read_loss(seen, without, "output_format"):
+        return refused
+    form = seen.pictures[0][0]
+    if form == "webp":
+        return Learned("yes", ("it makes WebP itself",), {"formats": ["png", "jpeg", "webp"]})
+    return Learned("no", (f"it takes `webp` and makes {form} all the same",), without)
+
+
+def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
+    """Whether a size became the nearest of the seven, as the gateway promises."""
+    if refused := _read_loss(seen):
+        return refused
+    made = seen.pictures[0][1]
+    if made == sizes.snap(asked):
+        return Learned("yes", (f"it made {made}, the nearest of the seven, as promised", *_tell_credits(seen)))
+    named = "auto", *map(str, sizes.SEVEN)
+    words = f"it made {made}, which is not the nearest: with this list it is asked for no size but the seven"
+    if made not in sizes.SEVEN:
+        words = f"it made {made}, which is none of the seven: see what it makes of other sizes before you rely on it"
+        return Learned("unclear", (words, *_tell_credits(seen)))
+    return Learned("no", (words, *_tell_credits(seen)), {"sizes": list(named)})
+
+
+def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None) -> Learned | None:
+    """What a call that brought nothing means. `refused` are the capabilities where the upstream said no to `param`."""
+    failure = seen.failure
+    if failure is None:
+        return None
+    said = f"{failure.status or ''} {failure.code or ''} {failure.message}".strip()[:300] or failure.phase
+    verdict = classify(failure, error_is_unbilled=True)
+    if failure.phase == "prepare":
+        return Learned("unclear", (f"a free step before the call failed: {said}",))
+    is_refusal = failure.spoke and (verdict.kind in ("refused", "missing") or failure.status == 403)
+    if is_refusal and (param is None or failure.param in (None, param)):
+        return Learned("no", (f"it refuses: {said}",), refused or {})
+    if is_refusal:
+        return Learned("unclear", (f"it refuses, for another reason, {failure.param}: {said}",))
+    billed = "" if verdict.executed is Executed.NO else "; this may have been billed"
+    return Learned("unclear", (f"no answer that tells: {said}{billed}",))
+
+
+def _read_loss(seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None) -> Learned | None:
+    """The same of a call that should have made a picture: bytes that are none tell nothing either."""
+    if failed := _read_failure(seen, refused, param):
+        return failed
+    return None if seen.pictures else Learned("unclear", ("what came is no picture; it was probably billed",))
+
+
+def _tell_made(seen: Seen) -> str:
+    made = ", ".join(f"{size} {form}" for form, size in seen.pictures)
+    return f"it made {made} in {seen.seconds:.1f} s"
+
+
+def _tell_credits(seen: Seen) -> list[str]:
+    """In which words credits are told, and what the balance says."""
+    told: list[str] = []
+    for when, document in (("the submission", seen.submitted), ("the ended task", seen.ended)):
+        amounts = document.get("credits") if isinstance(document, dict) else None
+        if isinstance(amounts, dict):
+            shown = ", ".join(f"{name} {value}" for name, value in list(amounts.items())[:5])
+            told.append(f"{when} tells credits: {shown}"[:200])
+    before, after = seen.balances
+    if before is not None and after is not None:
+        told.append(f"the balance went down by {before - after} credits, if nothing else used this key meanwhile")
+    return told

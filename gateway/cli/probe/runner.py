@@ -1,0 +1,179 @@
+"""One question put to one credential: its call sent once through the vendor's own adapter, and all that came back.
+
+Used by `imagegate probe`. Never sends a paid call twice; touches neither keys, quotas nor ledger, for it is the
+operator's own spending.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from gateway.catalogue.catalogue import Target
+from gateway.catalogue.document import Limits
+from gateway.cli.probe.answers import Seen
+from gateway.cli.probe.questions import Question
+from gateway.cli.probe.samples import draw_plain
+from gateway.delivery.bridge import Bridge, Made
+from gateway.jobs.job import Call, ImageJob
+from gateway.jobs.sizes import Size
+from gateway.net.fetcher import Fetcher, FetchPolicy
+from gateway.net.http_client import AsyncBaseTransport
+from gateway.net.multipart import MultipartBody
+from gateway.net.transport import AiohttpTransport
+from gateway.pictures.picture import Darkroom, NotAPicture, Picture
+from gateway.pictures.spool import Blob, MemoryBudget, Spool
+from gateway.upstreams import ADAPTERS, Line
+from gateway.upstreams.answers import fail_on_error, find_balance, find_images
+from gateway.upstreams.line import Reply
+from gateway.upstreams.verdict import CallFailed, Failure
+
+
+class _OverheardLine(Line):
+    """A line that keeps what it heard, for an adapter hands on only what a caller needs."""
+
+    def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:
+        super().__init__(target, paid, pooled, max_picture)
+        self.submitted: Reply | None = None
+        self.asked: Reply | None = None
+
+    @override
+    async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
+        self.asked = None
+        self.submitted = await super().pay(path, body, spool)
+        return self.submitted
+
+    @override
+    async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
+        self.asked = await super().ask(method, path, body, spool)
+        return self.asked
+
+
+class Interview:
+    """Puts questions to one credential, one after the other. Made by `open_interview`."""
+
+    def __init__(self, line: _OverheardLine, darkroom: Darkroom, fetcher: Fetcher, folder: Path) -> None:
+        self._line = line
+        self._darkroom = darkroom
+        self._folder = folder
+        self._memory = MemoryBudget(2**26)
+        adapter = ADAPTERS[line.target.config.kind](line, darkroom)
+        self._bridge = Bridge(line.target, adapter, fetcher)
+
+    async def ask(self, question: Question) -> Seen:
+        """What came back, a failure included."""
+        spool = Spool(self._folder, self._memory)
+        try:
+            if question.job is None:
+                return await self._ask_free(question.path or "", spool)
+            before = await self._read_balance(spool)
+            seen = await self._buy(question.job, spool)
+            return replace(seen, balances=(before, await self._read_balance(spool)))
+        finally:
+            await spool.close()
+
+    async def _ask_free(self, path: str, spool: Spool) -> Seen:
+        try:
+            reply = await self._line.ask("GET", path, None, spool)
+            fail_on_error(reply)
+        except CallFailed as failed:
+            return Seen(failure=failed.failure)
+        return Seen(submitted=reply.document)
+
+    async def _buy(self, job: ImageJob, spool: Spool) -> Seen:
+        began = time.monotonic()
+        self._line.submitted = self._line.asked = None
+        try:
+            drawn = await self._draw(job, spool)
+            inputs = await self._bridge.upstream.prepare(drawn, spool)
+            made = await self._bridge.complete(_call(job), inputs, spool)
+        except CallFailed as failed:
+            failure = failed.failure
+            if failure.phase == "status" and self._line.submitted is None:
+                # An upload that was refused says nothing of what the call would have asked.
+                failure = replace(failure, phase="prepare")
+            return Seen(failure=failure, seconds=time.monotonic() - began)
+        return await self._look(made, time.monotonic() - began)
+
+    async def _look(self, made: Made, seconds: float) -> Seen:
+        pictures = [await self._probe(one) for one, _ in made.pictures if isinstance(one, Blob)]
+        submitted = self._line.submitted.document if self._line.submitted else None
+        ended = None
+        if not find_images(submitted) and self._line.asked is not None:
+            ended = self._line.asked.document
+        lost = next((one for one, _ in made.pictures if isinstance(one, Failure)), None)
+        return Seen(
+            failure=lost,
+            submitted=submitted,
+            ended=ended,
+            pictures=tuple(one for one in pictures if one is not None),
+            in_answer=any(found.blob is not None for found in find_images(submitted if ended is None else ended)),
+            usage=made.usage,
+            seconds=seconds,
+        )
+
+    async def _probe(self, blob: Blob) -> tuple[str, Size] | None:
+        try:
+            picture = await self._darkroom.probe(blob)
+        except NotAPicture:
+            return None
+        return picture.format, Size(picture.width, picture.height)
+
+    async def _draw(self, job: ImageJob, spool: Spool) -> ImageJob:
+        """The job with real pictures in the place of the imagined ones."""
+        references = tuple([await self._draw_one(one, spool) for one in job.references])
+        mask = await self._draw_one(job.mask, spool, is_mask=True) if job.mask else None
+        return replace(job, references=references, mask=mask)
+
+    async def _draw_one(self, like: Picture, spool: Spool, *, is_mask: bool = False) -> Picture:
+        return await self._darkroom.probe(await spool.blob(draw_plain(like.width, like.height, is_mask=is_mask)))
+
+    async def _read_balance(self, spool: Spool) -> Decimal | None:
+        """The credits that are left at a vendor that has them; None where nobody says."""
+        if self._line.target.config.kind != "apiany":
+            return None
+        seen = await self._ask_free("/v1/credits/balance", spool)
+        return find_balance(seen.submitted)
+
+
+@asynccontextmanager
+async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncIterator[Interview]:
+    """An interview with a credential; `folder` is for pictures on their way."""
+    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
+    darkroom = Darkroom(max_pixels=limits.pixels)
+    fetcher = Fetcher(
+        FetchPolicy(
+            max_bytes=limits.image_bytes,
+            timeout_s=limits.fetch_timeout,
+            idle_s=min(10, limits.fetch_timeout),
+            allowed_origins=frozenset({target.config.base_url}),
+        )
+    )
+    try:
+        yield Interview(_OverheardLine(target, paid, pooled, limits.image_bytes), darkroom, fetcher, folder)
+    finally:
+        for transport in (paid, pooled):
+            await transport.aclose()
+        await fetcher.aclose()
+        await darkroom.close()
+
+
+def _call(job: ImageJob) -> Call:
+    return Call(
+        id="probe",
+        slots=tuple(range(job.n)),
+        operation=job.operation,
+        prompt=job.prompt,
+        size=job.size,
+        quality=job.quality,
+        output_format=job.output_format,
+        compression=None,
+        moderation=None,
+    )

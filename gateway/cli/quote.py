@@ -1,0 +1,265 @@
+"""`imagegate quote`: what a request would cost at each upstream, what would be made, and why in this order.
+
+Reads the catalogue and, where it answers already, the store; registered by `cli`. Sends nothing, starts nothing, and
+knows no limit of any key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.catalogue.catalogue import Catalogue, load
+from gateway.catalogue.document import STRATEGIES, Strategy
+from gateway.catalogue.rules import Asker
+from gateway.cli.store import AsJson, Column, DataDir, print_rows, running_store
+from gateway.errors import PublicError
+from gateway.health.health import Health
+from gateway.health.target_store import TargetStore
+from gateway.jobs import parameters, sizes
+from gateway.jobs.job import ImageJob, Operation
+from gateway.jobs.sizes import Size
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import Blob
+from gateway.process.settings import Settings, StartRefused, load_settings, variable
+from gateway.routing import availability, description
+from gateway.routing import plan as routing
+from gateway.routing.plan import Circumstances, Plan
+from gateway.routing.rights import Permits
+from gateway.server import demo
+from gateway.store.client import StoreUnavailable
+from gateway.store.command_queue import Batcher
+
+_EXAMPLE = "these are the simulator's example prices, which no vendor stands behind"
+_UNREAD = "how the upstreams are just now is not known"
+_NOWHERE = "http://127.0.0.1"
+_COLUMNS = (
+    Column("target"),
+    Column("price", is_number=True),
+    Column("an image", is_number=True),
+    Column("size made"),
+    Column("how"),
+    Column("why"),
+)
+
+_WHOLE = {"target", "price", "an image"}
+
+
+class NothingToQuote(StartRefused):
+    """No target has a key, or no target can serve what was typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """What was typed of the request that is quoted."""
+
+    job: ImageJob
+    model: str
+    around: Circumstances
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The catalogue, and how its targets are; `unread` says why that is not known."""
+
+    catalogue: Catalogue
+    health: Health | None
+    unread: str
+
+
+def quote(  # noqa: PLR0913 (each option is a parameter)
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, a ratio such as 16:9, or auto.")] = "auto",
+    quality: Annotated[str, typer.Option(help="low, medium, high or auto.")] = "auto",
+    n: Annotated[str, typer.Option(metavar="N", help="How many images.")] = "1",
+    resolution: Annotated[
+        str | None, typer.Option(metavar="TIER", help="1K, 2K or 4K, for a ratio.", show_default=False)
+    ] = None,
+    operation: Annotated[str, typer.Option(help="generation or edit.")] = "generation",
+    references: Annotated[int, typer.Option(min=0, max=16, help="Images of an edit; 1 if none are said.")] = 0,
+    reference_size: Annotated[str, typer.Option(metavar="SIZE", help="Pixels of each of them.")] = "1024x1024",
+    mask: Annotated[bool, typer.Option("--mask", help="An edit with a mask.")] = False,
+    output_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "png",
+    prompt: Annotated[str, typer.Option(help="Where prompts cost by their length.")] = "a cat in the rain",
+    model: Annotated[str | None, typer.Option(help="The catalogue's default model if not said.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="cost, priority, weighted or latency, as X-Gateway-Route says.")
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="Only this upstream, as X-Gateway-Upstream says.", show_default=False)
+    ] = None,
+    team: Annotated[str | None, typer.Option(help="A team, for the rules that name it.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="A key's id or name, likewise.", show_default=False)] = None,
+    is_demo: Annotated[
+        bool, typer.Option("--demo", help="With no upstream key set, quote the simulator's example prices.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a request would cost and who would make it now. Nothing is sent.
+
+    \b
+    imagegate quote --size 2048x2048 --quality high --n 4
+    imagegate quote --operation edit --references 2 --mask --json
+    """
+    known = _read_known(data_dir, is_demo=is_demo)
+    fields = {"prompt": prompt, "size": size, "quality": quality, "n": n, "output_format": output_format}
+    fields |= {"resolution": resolution} if resolution else {}
+    if references or mask:
+        operation = "edit"
+    try:
+        typed = _Typed(
+            job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
+            model=model or known.catalogue.document.default_model,
+            around=Circumstances(
+                Asker(key or "", key or "", team or ""),
+                _read_strategy(strategy),
+                medians=known.health.medians() if known.health else {},
+                draw=random.random(),  # noqa: S311 (it keeps no secret)
+            ),
+        )
+        plan = _plan(known, typed, upstream)
+    except PublicError as error:
+        raise NothingToQuote(error.message) from error
+    found = description.describe_plan(plan, typed.job, typed.model)
+    if as_json:
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        _print(found)
+
+
+def _read_known(data_dir: Path | None, *, is_demo: bool) -> _Known:
+    env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
+    settings = load_settings(env)
+    catalogue = _load(settings, env, is_demo=is_demo)
+    return _Known(catalogue, *_read_health(settings, catalogue))
+
+
+def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogue:
+    catalogue = load(settings.config, env)
+    if catalogue.targets:
+        return catalogue
+    if not is_demo:
+        names = ", ".join(demo.upstream_keys(catalogue.document))
+        raise NothingToQuote(
+            f"No upstream key is set. Set at least one of {names}; or quote the simulator's example prices: "
+            "imagegate quote --demo"
+        )
+    return load(settings.config, env, simulator_url=_NOWHERE)
+
+
+def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | None, str]:
+    """How the upstreams are now, as all gateways over the store know it; or why that is not known."""
+    url = running_store(settings)
+    if url is None:
+        return None, f"{_UNREAD}: no gateway runs in {settings.data_dir}"
+    try:
+        return asyncio.run(_ask_health(url, catalogue)), ""
+    except StoreUnavailable as refusal:
+        return None, f"{_UNREAD}: Redis is away: {refusal}"
+
+
+async def _ask_health(url: str, catalogue: Catalogue) -> Health:
+    batcher = Batcher(url)
+    try:
+        health = Health(TargetStore(batcher), catalogue.targets, lease_s=catalogue.document.accounting.lease)
+        await health.read()
+    finally:
+        await batcher.aclose()
+    return health
+
+
+def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
+    """Without those that are left alone now; when nobody can be asked, prices are told all the same, and why."""
+    if health is None:
+        return plan, ""
+    found = availability.narrow(plan, health.down(), health.load)
+    return (plan, found.refusal.message) if found.refusal else (found, "")
+
+
+def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool) -> ImageJob:
+    """The job of a request with these fields, read as the gateway reads one. Raises PublicError."""
+    if operation not in ("generation", "edit"):
+        raise typer.BadParameter(f"{operation!r} is none; right is generation or edit", param_hint="--operation")
+    kind = cast("Operation", operation)
+    params = parameters.read_params(fields, kind, is_text=True, refuse_unknown=True)
+    taken = references if kind == "edit" else ()
+    return parameters.make_job(params, taken, references[0] if is_masked else None)
+
+
+def _make_references(count: int, size: str) -> tuple[Picture, ...]:
+    """Pictures without bytes: a plan looks at nothing but their pixels."""
+    found = sizes.parse_size(size)
+    if found is None:
+        raise typer.BadParameter(f"{size!r} is no size; right is 1024x1024", param_hint="--reference-size")
+    return tuple(_imagine(found) for _ in range(count))
+
+
+def _imagine(size: Size) -> Picture:
+    return Picture(Blob(0, data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
+
+
+def _read_strategy(text: str | None) -> Strategy | None:
+    found = next((one for one in STRATEGIES if one == text), None)
+    if text and found is None:
+        raise typer.BadParameter(f"{text!r} is none; right is one of {', '.join(STRATEGIES)}", param_hint="--strategy")
+    return found
+
+
+def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
+    """The plan as it can be followed now, its note with all that there is to say of it. Raises PublicError."""
+    found = known.catalogue.find_model(typed.model)
+    if found is None:
+        names = ", ".join(known.catalogue.model_names())
+        raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
+    permits = Permits(pinned=upstream)
+    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, permits, typed.around)
+    plan, kept_away = _narrow(whole, known.health)
+    notes = (plan.note, kept_away, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
+    return replace(plan, note="; ".join(note for note in notes if note) or None)
+
+
+def _print(found: dict[str, Any]) -> None:
+    """On a terminal a table with a headline; elsewhere lines with tabs, for other programs to cut."""
+    rows = [_show_choice(one) for one in found["choices"]]
+    rows += [(one["target"], "-", "-", "-", "-", f"not: {one['reason']}") for one in found["rejections"]]
+    if not sys.stdout.isatty():
+        print_rows(_COLUMNS, rows)
+        if found["note"]:
+            typer.echo(f"imagegate: {found['note']}", err=True)
+        return
+    table = Table(title=Text(_headline(found)), caption=Text(found["note"]) if found["note"] else None)
+    for column in _COLUMNS:
+        table.add_column(column.name, justify="right" if column.is_number else "left", no_wrap=column.name in _WHOLE)
+    for row in rows:
+        # Text, since a catalogue's names may look like rich's markup.
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _headline(found: dict[str, Any]) -> str:
+    rule = f", by {found['rule']}" if found["rule"] else ""
+    asked = f"{found['operation']}, n={found['n']}, {found['size']}, quality {found['quality']}"
+    return f"{found['model']}: {asked}; strategy {found['strategy']}{rule}"
+
+
+def _show_choice(one: dict[str, Any]) -> tuple[str, ...]:
+    told = [*one["compensation"], *([f"drops {', '.join(one['dropped'])}"] if one["dropped"] else [])]
+    return (
+        one["target"],
+        f"${one['price_usd']}" if one["price_usd"] else "unknown",
+        f"${one['price_per_image_usd']}" if one["price_per_image_usd"] else "unknown",
+        one["size"] or "its own choice",
+        "; ".join(told) or "one call",
+        one["reason"],
+    )

@@ -1,0 +1,46 @@
+"""`imagegate serve`: what was typed and set becomes Settings, and processes that serve by them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli import output
+from gateway.process.settings import StartRefused, load_settings, variable, warn_of_token
+from gateway.server import supervisor
+from gateway.store.client import StoreUnavailable
+
+
+def serve(
+    is_demo: Annotated[
+        bool, typer.Option("--demo", help="Make a key to try with; with no upstream key set, a simulator answers.")
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (8080); 0 takes any free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes (1).")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for keys, ledger and pictures.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the gateway until Ctrl-C or SIGTERM.
+
+    One process keeps the others alive: the workers, an embedded Valkey unless GATEWAY_REDIS_URL names a Redis, and in
+    demo mode a simulator. The first signal lets paid pictures finish; a second one abandons them.
+
+    \b
+    imagegate serve --demo
+    imagegate serve --host 0.0.0.0 --workers 4 --data-dir /var/lib/imagegate
+    """
+    flags = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
+    env = dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
+    voice = supervisor.Voice(show=output.show, say=output.say)
+    settings = load_settings(env)
+    if warning := warn_of_token(settings):
+        output.say(f"Warning: {warning}")
+    try:
+        supervisor.serve(settings, env, is_demo=is_demo, voice=voice)
+    except StoreUnavailable as error:
+        raise StartRefused(f"Redis is away: {error}") from error

@@ -1,0 +1,1 @@
+"""The history of requests and of operators' changes: records, sums by day, export."""

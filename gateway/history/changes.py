@@ -1,0 +1,161 @@
+"""The log of who changed what: keys, limits, credits, operators; read back newest first.
+
+Written by the admin API and the CLI after each change they made. Never holds a secret, whatever it is handed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import time_ns
+from typing import Any, cast
+
+from pydantic_core import from_json, to_json
+
+from gateway.catalogue.document import Accounting
+from gateway.ids import new_id
+from gateway.store import names
+from gateway.store.client import StoreClient
+
+ADMIN_TOKEN = "admin-token"  # noqa: S105 (the name of an actor, not a token)
+MOST = 20_000
+
+_DAY_MS = 86_400_000
+_BATCH = 200
+_LOOKED_AT = 20_000
+_HIDDEN = "***"
+_SECRET_FIELDS = frozenset({"secret", "token", "digest", "pepper", "password", "signing_key", "api_key"})
+# Keys of callers and operators, and what vendors' keys look like; the beginning tells people which one it was.
+_SECRET = re.compile(r"\b((?:igw|igo)_[0-9A-Za-z]{4})[0-9A-Za-z]{20,}|\b(sk-[\w-]{2})[\w-]{10,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change. `before` and `after` hold the fields that differ; None: there was, or is, nothing. `time` is µs.
+
+    `actor` is `admin-token`, `operator:NAME` or `cli:USER`; `subject` what was changed, as in `key_…` or `team:design`.
+    """
+
+    id: str
+    time: int
+    actor: str
+    action: str
+    subject: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    address: str | None = None
+
+
+class Changes:
+    """The log in one store. `now` replaces the clock in tests."""
+
+    def __init__(
+        self, redis: StoreClient, accounting: Accounting, *, now: Callable[[], int] = lambda: time_ns() // 1000
+    ) -> None:
+        self._redis = redis
+        self._kept_ms = accounting.usage_days * _DAY_MS
+        self._now = now
+
+    async def write(
+        self,
+        actor: str,
+        action: str,
+        subject: str,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+        address: str | None = None,
+    ) -> Change:
+        """Add a change that was made. Values are anything that JSON has, dates included. Raises StoreUnavailable."""
+        was, became = _differences(_plain(before), _plain(after))
+        now = self._now()
+        change = Change(new_id("log", at=now / 1_000_000), now, actor, action, _hide(subject), was, became, address)
+        fields = {
+            "id": change.id,
+            "at": str(now),
+            "actor": actor,
+            "action": action,
+            "subject": change.subject,
+            "before": to_json(was).decode(),
+            "after": to_json(became).decode(),
+            "address": address or "",
+        }
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(names.CHANGES(), cast(Any, fields), maxlen=MOST, approximate=True)
+            pipe.xtrim(names.CHANGES(), minid=str(max(0, now // 1000 - self._kept_ms)), approximate=True)
+            await pipe.execute()
+        return change
+
+    async def read(
+        self, since: int = 0, subject: str | None = None, actor: str | None = None, most: int = 50
+    ) -> list[Change]:
+        """The newest changes since an instant in µs, of one subject or by one actor if either is said."""
+        found: list[Change] = []
+        latest, looked_at = "+", 0
+        since = max(since, self._now() - self._kept_ms * 1000)
+        while looked_at < _LOOKED_AT:
+            rows = await _reply(self._redis.xrevrange(names.CHANGES(), max=latest, min="-", count=_BATCH))
+            for entry, fields in rows:
+                change = _read_change(fields)
+                if change.time < since:
+                    return found
+                is_wanted = subject in (None, change.subject) and actor in (None, change.actor)
+                found += [change] if is_wanted else []
+                if len(found) == most:
+                    return found
+                latest = f"({entry}"
+            looked_at += len(rows)
+            if len(rows) < _BATCH:
+                break
+        return found
+
+
+def _plain(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Fields as JSON has them, with every secret hidden."""
+    if value is None:
+        return None
+    return cast(dict[str, Any], _hide(from_json(to_json(dict(value)))))
+
+
+def _hide(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECRET.sub(lambda match: f"{match[1] or match[2]}{_HIDDEN}", value)
+    if isinstance(value, list):
+        return [_hide(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            name: _HIDDEN if name.lower() in _SECRET_FIELDS and item is not None else _hide(item)
+            for name, item in value.items()
+        }
+    return value
+
+
+def _differences(
+    before: dict[str, Any] | None, after: dict[str, Any] | None
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Both without what did not change; of something made or deleted, all."""
+    if before is None or after is None:
+        return before, after
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return (
+        {name: before[name] for name in changed if name in before},
+        {name: after[name] for name in changed if name in after},
+    )
+
+
+def _read_change(fields: Mapping[str, str]) -> Change:
+    return Change(
+        id=fields["id"],
+        time=int(fields["at"]),
+        actor=fields["actor"],
+        action=fields["action"],
+        subject=fields["subject"],
+        before=from_json(fields["before"]),
+        after=from_json(fields["after"]),
+        address=fields["address"] or None,
+    )
+
+
+async def _reply(answer: Awaitable[Any] | Any) -> Any:
+    # redis-py types its answers for its blocking and its asynchronous client at once.
+    return await cast(Awaitable[Any], answer)

@@ -1,0 +1,253 @@
+"""The history: one record for every request, found again by what it was about; each moves its day's sums with it.
+
+Written through `store.recorder` and by whoever settles late; read by the admin API and the CLI. Never changes what the
+ledger counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import time_ns
+from typing import Any, cast
+
+import orjson
+
+from gateway.catalogue.document import Accounting
+from gateway.history.record import PREFIX, CallFact, Credit, Line, Record, Sums, instant_of, record_id, subtract
+from gateway.ids import first_id
+from gateway.store import names
+from gateway.store.client import StoreClient, StoreUnavailable
+from gateway.store.command_queue import Batcher
+from gateway.store.lua import join_scripts, read_sources
+from gateway.store.windows import MICROSECONDS, Calendar
+
+DAY = 86_400 * MICROSECONDS
+
+MEASURES = ("requests", "images", "errors", "usd")
+
+_NOTE = join_scripts(read_sources("history"), "history.history")["note"]
+_BATCH = 200
+_LOOKED_AT = 20_000
+_CHANGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which records: from `since` to just before `until`, in µs; None asks nothing."""
+
+    since: int
+    until: int
+    key: str | None = None
+    team: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+    status: int | None = None
+    task: str | None = None
+    request: str | None = None
+
+    def fits(self, record: Record) -> bool:
+        """Whether a record of the right time is one of them. The team `""` is of keys without one."""
+        asked = (
+            (self.key, record.key),
+            (self.team, record.team or ""),
+            (self.model, record.model),
+            (self.status, record.status),
+            (self.task, record.task),
+            (self.request, record.request),
+        )
+        return all(want is None or want == found for want, found in asked) and (
+            self.upstream is None or self.upstream in record.upstreams
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records, newest first. `cursor` asks for what comes after them; None: nothing does."""
+
+    records: tuple[Record, ...]
+    cursor: str | None
+
+
+class HistoryBusy(StoreUnavailable):
+    """A record was changed by others each time that it was about to be changed."""
+
+
+class History:
+    """The records and daily sums in one store. `now` replaces the clock in tests."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        redis: StoreClient,
+        accounting: Accounting,
+        *,
+        now: Callable[[], int] = lambda: time_ns() // 1000,
+    ) -> None:
+        self._batcher = batcher
+        self._redis = redis
+        self._accounting = accounting
+        self._calendar = Calendar(accounting.time_zone)
+        self._now = now
+
+    async def write(self, record: Record) -> None:
+        """Remember a request. Written again it changes nothing, unless it knows more of its calls.
+
+        Raises StoreUnavailable: it may be written, or may not.
+        """
+        await self._change(record.id, "", lambda known: known.merged(record) if known else record)
+
+    async def credit(self, credit: Credit, at: int) -> None:
+        """Show an operator's correction in the sums of the day of `at` (µs), once for each change id."""
+        await self._note("credit", credit.id, "", credit.model_dump_json(), credit.lines(), at)
+
+    async def amend(self, task_id: str, fact: CallFact) -> Record | None:
+        """Take later news of a task's call into its record and the sums; None when there is no such record.
+
+        Old news, and news that was told before, change nothing.
+        """
+        identifier = record_id(task_id)
+        text = await self._read(identifier)
+        return await self._change(identifier, text or "", lambda known: known.with_call(fact) if known else None)
+
+    async def show(self, identifier: str) -> Record | None:
+        """One record, by its own id or by its task's."""
+        try:
+            text = await self._read(record_id(identifier))
+        except ValueError:
+            return None
+        return Record.model_validate_json(text) if text else None
+
+    async def find_missing(self, tasks: Sequence[str]) -> list[str]:
+        """Those of these tasks that have no record."""
+        if not tasks:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                pipe.hexists(names.RECORDS(self._day_of(task)), record_id(task))
+            found = await pipe.execute()
+        return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
+
+    async def find(self, wanted: Wanted, most: int = 50, cursor: str | None = None) -> Page:
+        """The newest records that fit, at most so many. A page may be short, or empty, and still have a cursor.
+
+        Raises ValueError for a cursor that no page had.
+        """
+        wanted = self._narrow(wanted)
+        found: list[Record] = []
+        looked_at = 0
+        for day in self._calendar.name_days(wanted.since, min(wanted.until, _after(cursor))):
+            latest = min(cursor or _bound(wanted.until), _bound(wanted.until))
+            while True:
+                records = await self._read_before(day.name, latest, _bound(wanted.since))
+                for record in records:
+                    found += [record] if wanted.fits(record) else []
+                    if len(found) == most:
+                        return Page(tuple(found), record.id)
+                looked_at += len(records)
+                if len(records) < _BATCH:
+                    break
+                latest = records[-1].id
+                if looked_at >= _LOOKED_AT:
+                    return Page(tuple(found), latest)
+        return Page(tuple(found), None)
+
+    async def stream(self, wanted: Wanted) -> AsyncIterator[Record]:
+        """Every record that fits, newest first; only a page of them is held at a time."""
+        cursor: str | None = None
+        while True:
+            page = await self.find(wanted, _BATCH, cursor)
+            for record in page.records:
+                yield record
+            if (cursor := page.cursor) is None:
+                return
+
+    def _narrow(self, wanted: Wanted) -> Wanted:
+        """Look only where there can be something: within what is kept, and about when the request was made."""
+        since = max(wanted.since, self._now() - (self._accounting.history_days + 1) * DAY)
+        until = min(wanted.until, self._now() + DAY)
+        for identifier, length in ((wanted.task, 1000), (wanted.request, DAY)):
+            if identifier and (instant := _instant_or_none(identifier)) is not None:
+                since, until = max(since, instant), min(until, instant + length)
+        return replace(wanted, since=since, until=until)
+
+    async def _read_before(self, day: str, latest: str, earliest: str) -> list[Record]:
+        """The next records of a day before the id `latest`, newest first."""
+        ids = await _reply(
+            self._redis.zrevrangebylex(names.RECORD_ORDER(day), f"({latest}", f"[{earliest}", start=0, num=_BATCH)
+        )
+        texts = await _reply(self._redis.hmget(names.RECORDS(day), ids)) if ids else []
+        return [Record.model_validate_json(text) for text in texts if text]
+
+    async def _read(self, identifier: str) -> str | None:
+        return cast(str | None, await _reply(self._redis.hget(names.RECORDS(self._day_of(identifier)), identifier)))
+
+    async def _change(
+        self, identifier: str, text: str, change: Callable[[Record | None], Record | None]
+    ) -> Record | None:
+        """Put in place of `text`, or of what others have written meanwhile, what `change` makes of it."""
+        for _ in range(_CHANGES):
+            before = Record.model_validate_json(text) if text else None
+            after = change(before)
+            if after is None or after == before:
+                return before
+            moves = subtract(after.lines(), before.lines() if before else {})
+            found = await self._note("record", identifier, text, after.to_json(), moves)
+            if found is None:
+                return after
+            text = found
+        raise HistoryBusy(identifier)
+
+    async def _note(
+        self, kind: str, identifier: str, expected: str, text: str, lines: Mapping[Line, Sums], at: int | None = None
+    ) -> str | None:
+        """None once `text` stands; otherwise what stands there instead of `expected`."""
+        day = self._calendar.name_windows(instant_of(identifier) if at is None else at).day
+        sums_go = day.end + self._accounting.usage_days * DAY
+        texts_go = sums_go if kind == "credit" else day.end + self._accounting.history_days * DAY
+        expiries = (str(texts_go // 1000), str(sums_go // 1000))
+        answer = await self._batcher.run(_NOTE, kind, day.name, identifier, expected, text, *expiries, *_steps(lines))
+        return answer[1] if answer[0] == "other" else None
+
+    def _day_of(self, identifier: str) -> str:
+        return self._calendar.name_windows(instant_of(identifier)).day.name
+
+
+def sum_field(line: Line, measure: str) -> str:
+    """The name of one sum in a day's hash: unambiguous whatever people call their teams and models."""
+    return orjson.dumps([line.key, line.team, line.model, line.upstream, measure]).decode()
+
+
+def read_sum_field(field: str) -> tuple[Line, str]:
+    *parts, measure = orjson.loads(field)
+    return Line(*parts), measure
+
+
+def _steps(lines: Mapping[Line, Sums]) -> list[str]:
+    words: list[str] = []
+    for line, sums in lines.items():
+        for measure in MEASURES:
+            if step := getattr(sums, measure):
+                words += [sum_field(line, measure), str(step)]
+    return words
+
+
+def _bound(at: int) -> str:
+    return first_id(PREFIX, -(-at // 1000))
+
+
+def _after(cursor: str | None) -> int:
+    """The end of the instants that may hold what comes after a cursor."""
+    return 2**62 if cursor is None else instant_of(cursor) + 1
+
+
+def _instant_or_none(identifier: str) -> int | None:
+    try:
+        return instant_of(identifier)
+    except ValueError:
+        return None
+
+
+async def _reply(answer: Awaitable[Any] | Any) -> Any:
+    # redis-py types its answers for its blocking and its asynchronous client at once.
+    return await cast(Awaitable[Any], answer)

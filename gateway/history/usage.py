@@ -1,0 +1,88 @@
+"""The daily sums, added up as an operator wants to see them: by day, key, team, model or upstream.
+
+Read by the admin API and the CLI; what moves the sums is `store.history`. Never changes anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import time_ns
+from typing import Any, Literal, cast, get_args
+
+from gateway.catalogue.document import Accounting
+from gateway.history.history import DAY, read_sum_field
+from gateway.history.record import Line, Sums
+from gateway.store import names
+from gateway.store.client import StoreClient
+from gateway.store.windows import Calendar
+
+Dimension = Literal["day", "key", "team", "model", "upstream"]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One group: a value for each dimension that was asked for, in that order, and its sums."""
+
+    group: tuple[str, ...]
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Rows in the order of their groups, and all of them together."""
+
+    by: tuple[Dimension, ...]
+    rows: tuple[Row, ...]
+    total: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Which lines are summed; None asks nothing. Empty text: no team, no known model, no upstream."""
+
+    key: str | None = None
+    team: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+
+    def fits(self, line: Line) -> bool:
+        asked = (
+            (self.key, line.key),
+            (self.team, line.team),
+            (self.model, line.model),
+            (self.upstream, line.upstream),
+        )
+        return all(want is None or want == found for want, found in asked)
+
+
+class Usage:
+    """The sums in one store. `now` replaces the clock in tests."""
+
+    def __init__(
+        self, redis: StoreClient, accounting: Accounting, *, now: Callable[[], int] = lambda: time_ns() // 1000
+    ) -> None:
+        self._redis = redis
+        self._accounting = accounting
+        self._calendar = Calendar(accounting.time_zone)
+        self._now = now
+
+    async def sum(self, since: int, until: int, by: Sequence[Dimension] = (), only: Only | None = None) -> Report:
+        """Add up the whole days that `since` to just before `until` (µs) touch, grouped by dimensions."""
+        only = only or Only()
+        groups: dict[tuple[str, ...], Sums] = defaultdict(Sums)
+        earliest = self._now() - (self._accounting.usage_days + 1) * DAY
+        for day in self._calendar.name_days(max(since, earliest), min(until, self._now() + DAY)):
+            stored = await cast(Awaitable[dict[str, Any]], self._redis.hgetall(names.USAGE(day.name)))
+            for field, value in stored.items():
+                line, measure = read_sum_field(field)
+                if only.fits(line):
+                    groups[_group(by, day.name, line)] += Sums(**{measure: int(value)})
+        rows = tuple(Row(group, groups[group]) for group in sorted(groups))
+        return Report(tuple(by), rows, sum((row.sums for row in rows), Sums()))
+
+
+def _group(by: Sequence[Dimension], day: str, line: Line) -> tuple[str, ...]:
+    return tuple(day if one == "day" else getattr(line, one) for one in by)

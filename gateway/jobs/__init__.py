@@ -1,0 +1,1 @@
+"""Image jobs: the parameters of a request, sizes, the job itself and its fingerprint. Pure."""

@@ -1,0 +1,47 @@
+"""The limits that a scope can have: their names and units, and several of them set one after the other.
+
+Used by the commands and the admin API; the ledger keeps each limit. Never says whether a request may pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.dollars import show_usd
+from gateway.ids import new_id
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Scope
+
+DOLLARS = ("usd_total", "usd_month", "usd_week", "usd_day")
+IMAGES = ("images_month", "images_day")
+RATES = ("images_minute", "requests_minute")
+LIMITS = (*DOLLARS, *IMAGES, *RATES, "concurrent_requests")
+
+
+def show_limit(limit: str, value: int) -> str:
+    """A limit, or an amount of what it limits, as people read it: dollars, or a number."""
+    return show_usd(value) if limit in DOLLARS else str(value)
+
+
+def name_scope(scope: Scope) -> str:
+    """A scope as the log of changes and the admin API name it: a key's id, `team:NAME` or `everyone`."""
+    return scope.key or (f"team:{scope.team}" if scope.team else "everyone")
+
+
+def describe_limits(limits: Mapping[str, int]) -> dict[str, str | int]:
+    """Limits as JSON shows them: dollars as text, since a float would round."""
+    return {name: show_usd(limits[name]) if name in DOLLARS else limits[name] for name in LIMITS if name in limits}
+
+
+async def set_limits(ledger: Ledger, scope: Scope, limits: Mapping[str, int | None]) -> None:
+    """Set some limits of a scope, and take those away that are None; the others stay.
+
+    What is set comes first, so that at no moment there is less of a bound than before and after.
+    """
+    for limit, value in sorted(limits.items(), key=lambda pair: pair[1] is None):
+        await ledger.set_limit(new_id("change"), scope, limit, value)
+
+
+async def drop_limits(ledger: Ledger, scope: Scope) -> None:
+    """Take every limit of a scope away."""
+    await set_limits(ledger, scope, dict.fromkeys(await ledger.limits_of(scope)))

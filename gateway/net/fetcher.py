@@ -1,0 +1,292 @@
+"""The only code that opens an address someone else chose: result links, picture references, webhooks.
+
+Used by the adapters, the request reader and `webhooks`. Never sends a credential of ours, never connects to an
+address it has not judged, never trusts a length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.net import http_client
+from gateway.net.transport import AiohttpTransport
+from gateway.pictures.spool import Blob, Spool
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Host and port to all its IP addresses; OSError when there is none."""
+
+Kind = Literal["status", "timeout", "network", "too_large", "encoding"]
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_NUMBER = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)\.?")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+"""All IPv6 unicast that was ever given out (IANA, "IPv6 Global Unicast Address Assignments")."""
+
+# `is_global` of Python 3.11 is true for many of these; IANA's special-purpose registries and the clouds name them.
+_DENIED = tuple(
+    ipaddress.ip_network(network)
+    for network in [
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+        *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
+        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+        "168.63.129.16/32",  # Azure's host agent
+        "100.100.100.200/32",  # Alibaba's metadata
+        *("64:ff9b::/96", "64:ff9b:1::/48"),  # NAT64: an IPv4 address behind a translator
+        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "2620:4f:8000::/48", "fec0::/10"),
+    ]
+)
+
+
+class FetchRefused(Exception):
+    """The address may not be opened; `reason` says what was wrong and what would be right, and may be shown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class FetchFailed(Exception):
+    """The address was opened and gave no usable answer. `status` is set for kind "status"."""
+
+    def __init__(self, kind: Kind, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one on the open internet, whatever form it was written in."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.scope_id is not None:
+            return False
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))  # the kernel connects to the IPv4 address
+        if ip not in _GLOBAL_V6:
+            return False
+        if (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP and not is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))):
+            return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _DENIED)
+
+
+@dataclass(frozen=True)
+class FetchPolicy:
+    """Limits of one kind of download.
+
+    `allowed_origins` (scheme://host[:port]) are configured upstreams: for exactly these http, another port and a
+    private address are allowed, unless a stranger's redirect leads there. Leave it empty for addresses that a caller
+    chose. `https_port` is the one port of all others.
+    """
+
+    max_bytes: int
+    timeout_s: float
+    idle_s: float
+    allowed_origins: frozenset[str] = field(default_factory=frozenset)
+    max_redirects: int = 3
+    https_port: int = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The head of an answer to a POST; `retry_after` is that header as it came."""
+
+    status: int
+    retry_after: str | None
+
+
+@dataclass(frozen=True)
+class _Target:
+    url: http_client.URL
+    host: str
+    port: int
+    is_configured: bool
+
+
+class Fetcher:
+    """Downloads into a Spool, and posts webhooks, under one policy; `aclose` frees its connections."""
+
+    def __init__(
+        self,
+        policy: FetchPolicy,
+        *,
+        transport: http_client.AsyncBaseTransport | None = None,
+        resolve: Resolve | None = None,
+        is_allowed: Callable[[str], bool] = is_public,
+    ) -> None:
+        self._policy = policy
+        self._transport = transport or AiohttpTransport(fresh=False)
+        self._resolve = resolve or _look_up
+        self._is_allowed = is_allowed
+        self._origins = {_origin(http_client.URL(origin)) for origin in policy.allowed_origins}
+
+    async def fetch(self, url: str, spool: Spool, *, max_bytes: int | None = None) -> Blob:
+        """The body of a 200 answer.
+
+        Raises FetchRefused, FetchFailed, and the spool's StorageFullError; then nothing of it is left in the spool.
+        """
+        cap = self._policy.max_bytes if max_bytes is None else max_bytes
+        try:
+            async with asyncio.timeout(self._policy.timeout_s):
+                answer = await self._follow(url)
+                try:
+                    return await _take(answer, spool, cap)
+                finally:
+                    await answer.aclose()
+        except (TimeoutError, http_client.TimeoutException) as error:
+            raise FetchFailed("timeout", "the download took too long") from error
+        except http_client.TransportError as error:
+            raise FetchFailed("network", "the connection failed") from error
+
+    async def check(self, url: str) -> None:
+        """Raises FetchRefused for an address that would not be opened now, FetchFailed where its host is not found.
+
+        What is opened later is judged again then.
+        """
+        try:
+            async with asyncio.timeout(self._policy.idle_s):
+                await self._addresses(self._judge_text(_parse(url), may_be_configured=True))
+        except TimeoutError as error:
+            raise FetchFailed("timeout", "the host's name took too long to look up") from error
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        """One POST, sent once, no redirect followed, its answer's body unread. Raises as `fetch` does."""
+        try:
+            async with asyncio.timeout(self._policy.timeout_s):
+                target = self._judge_text(_parse(url), may_be_configured=True)
+                answer = await self._open(target, "POST", headers, body)
+                await answer.aclose()
+        except (TimeoutError, http_client.TimeoutException) as error:
+            raise FetchFailed("timeout", "the receiver took too long") from error
+        except http_client.TransportError as error:
+            raise FetchFailed("network", "the connection failed") from error
+        return Posted(answer.status_code, answer.headers.get("retry-after"))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def _follow(self, url: str) -> http_client.Response:
+        target = self._judge_text(_parse(url), may_be_configured=True)
+        for _ in range(self._policy.max_redirects + 1):
+            answer = await self._open(target, "GET", {"accept": "*/*"})
+            if answer.status_code not in _REDIRECTS:
+                return answer
+            await answer.aclose()
+            location = answer.headers.get("location")
+            if location is None:
+                raise FetchFailed("status", "a redirect to nowhere", answer.status_code)
+            target = self._judge_text(_parse(location, target.url), may_be_configured=target.is_configured)
+        raise FetchRefused(f"more than {self._policy.max_redirects} redirects; give the final address")
+
+    def _judge_text(self, url: http_client.URL, *, may_be_configured: bool) -> _Target:
+        """What can be said before the name is looked up; its addresses are judged in `_addresses`."""
+        host = url.raw_host.decode("ascii")
+        if url.userinfo:
+            raise FetchRefused("an address may not carry a user name or password")
+        if not host:
+            raise FetchRefused("not a web address; give one that starts with https://")
+        port = _port(url)
+        if may_be_configured and _origin(url) in self._origins:
+            return _Target(url, host, port, is_configured=True)
+        if url.scheme != "https":
+            raise FetchRefused("only https:// addresses are opened")
+        if port != self._policy.https_port:
+            raise FetchRefused(f"only port {self._policy.https_port} is opened; leave the port out")
+        if not _is_ip(host) and (_NUMBER.fullmatch(host) or not _NAME.fullmatch(host)):
+            raise FetchRefused("the host is neither a name nor an IP address in its usual form")
+        return _Target(url, host, port, is_configured=False)
+
+    async def _addresses(self, target: _Target) -> tuple[str, ...]:
+        """Every address of the host, looked up once; refused if any of them is not allowed."""
+        if _is_ip(target.host):
+            addresses: tuple[str, ...] = (target.host,)
+        else:
+            try:
+                addresses = tuple(await self._resolve(target.host, target.port))
+            except (OSError, UnicodeError) as error:
+                raise FetchFailed("network", "there is no such host") from error
+        if not addresses:
+            raise FetchFailed("network", "there is no such host")
+        if not target.is_configured and not all(self._is_allowed(address) for address in addresses):
+            # Which address it is stays unsaid: it would map the operator's network for whoever asks.
+            raise FetchRefused("the host is not on the public internet")
+        return addresses
+
+    async def _open(
+        self, target: _Target, method: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> http_client.Response:
+        idle = self._policy.idle_s
+        request = http_client.Request(
+            method,
+            target.url,
+            headers={"user-agent": "imagegate", **headers},
+            content=body,
+            extensions={
+                "addresses": await self._addresses(target),
+                "timeout": {"connect": idle, "read": idle, "write": idle},
+            },
+        )
+        return await self._transport.handle_async_request(request)
+
+
+async def _take(answer: http_client.Response, spool: Spool, cap: int) -> Blob:
+    """Write the body to the spool as it comes, and stop at the cap whatever length was promised."""
+    if answer.status_code != 200:
+        raise FetchFailed("status", f"the host answered {answer.status_code}", answer.status_code)
+    if answer.headers.get("content-encoding", "identity").lower() not in ("identity", "aws-chunked", ""):
+        raise FetchFailed("encoding", "the host compressed the file although it was asked not to")
+    length = answer.headers.get("content-length", "")
+    too_large = FetchFailed("too_large", f"the file is larger than {cap} bytes")
+    if length.isdecimal() and int(length) > cap:
+        raise too_large
+    writer = spool.writer()
+    try:
+        async for chunk in answer.aiter_raw():
+            if writer.size + len(chunk) > cap:
+                raise too_large
+            await writer.write(chunk)
+        return await writer.finish()
+    except BaseException:
+        await writer.abort()
+        raise
+
+
+async def _look_up(host: str, port: int) -> Sequence[str]:
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A scope ("fe80::1%2") is kept apart by getaddrinfo; it must reach the judgement.
+    return [str(a[4][0]) + (f"%{a[4][3]}" if len(a[4]) == 4 and a[4][3] else "") for a in answers]
+
+
+def _parse(text: str, base: http_client.URL | None = None) -> http_client.URL:
+    try:
+        return http_client.URL(text) if base is None else base.join(text)
+    except (http_client.InvalidURL, UnicodeError, ValueError) as error:
+        raise FetchRefused("not a web address; give one that starts with https://") from error
+
+
+def _origin(url: http_client.URL) -> tuple[str, str, int]:
+    return url.scheme, url.raw_host.decode("ascii"), _port(url)
+
+
+def _port(url: http_client.URL) -> int:
+    return _PORTS.get(url.scheme, 0) if url.port is None else url.port
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

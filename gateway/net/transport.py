@@ -1,0 +1,323 @@
+"""The one way HTTP leaves the gateway: an httpx transport over aiohttp, and the verdict "was it sent".
+
+Used by the adapters' lines and by `fetching.py`, without a client of httpx above it. Never retries a request with a
+body, never follows a redirect, never keeps a cookie, and calls nothing "not sent" without proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextvars import ContextVar
+from functools import cache, lru_cache
+from typing import Any
+
+import aiohttp
+import certifi
+import yarl
+from aiohttp.abc import AbstractStreamWriter, ResolveResult
+from typing_extensions import override
+
+from gateway.net import http_client
+
+KEEP_ALIVE = 15.0
+"""Seconds an idle connection is kept: less than the upstreams do, so that they seldom close one in our hands."""
+
+_PIECE = 64 * 1024
+_REPLACED = frozenset({b"accept-encoding", b"connection", b"transfer-encoding"})
+_NEVER_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+_pinned: ContextVar[tuple[str, ...] | None] = ContextVar("pinned", default=None)
+
+
+def was_sent(error: BaseException) -> bool:
+    """False only with proof that the upstream never had the whole request, and so cannot have billed it.
+
+    The proof is `sent_whole`, which only this transport sets; every other exception, known or not, answers True.
+    """
+    return getattr(error, "sent_whole", True) is not False
+
+
+@cache
+def default_tls() -> ssl.SSLContext:
+    """Verified TLS with the system's roots (a company's own among them) and certifi's (a slim image may have none)."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class AiohttpTransport(http_client.AsyncBaseTransport):
+    """HTTP/1.1 without a limit on connections; requests are queued before they get here, not in a pool.
+
+    `fresh` opens a connection for every request and says `Connection: close`. Paid POSTs need it: on a kept connection
+    that the upstream is just closing, "was it sent" has no answer. A pooled one sends a GET again, once, when it meets
+    such a connection. Time-outs are httpx's (`connect`, `write`, `read`, in seconds), from the request. The request
+    extension `addresses` names the only IP addresses that may be connected to for its host.
+    """
+
+    def __init__(
+        self, *, fresh: bool, ssl_context: ssl.SSLContext | None = None, keep_alive: float = KEEP_ALIVE
+    ) -> None:
+        self._fresh = fresh
+        self._tls = ssl_context
+        self._keep_alive = keep_alive
+        self._opened: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    @override
+    async def handle_async_request(self, request: http_client.Request) -> http_client.Response:
+        """Send, and answer at the response's head; its body is read from the wire as the caller reads it."""
+        limits = request.extensions.get("timeout", {})
+        target = _target(request)
+        upload = _upload(request, limits.get("write"))
+        token = _pinned.set(request.extensions.get("addresses"))
+        response = None
+        try:
+            async with asyncio.timeout(None) as guard:
+                if upload is not None:
+                    upload.guard = guard
+                response = await self._session(request).request(
+                    request.method,
+                    target,
+                    # Not in a variable, which would keep them while the answer is waited for.
+                    headers=_headers(request),
+                    data=upload,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),
+                )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translate(error, request, upload) from error
+        finally:
+            _pinned.reset(token)
+            if upload is not None:
+                upload.guard = None
+                if response is None:
+                    upload.abort()
+        assert isinstance(response, _Answer)
+        return http_client.Response(
+            response.status,
+            headers=list(response.raw_headers),
+            stream=_Body(response, request),
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (response.reason or "").encode()},
+        )
+
+    @override
+    async def aclose(self) -> None:
+        self._is_closed = True
+        if self._opened is not None:
+            await self._opened.close()
+
+    def _session(self, request: http_client.Request) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise _proof(http_client.ConnectError("the transport is closed", request=request))
+        if self._opened is None:
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                ssl=self._tls or default_tls(),
+                resolver=_Resolver(),
+                use_dns_cache=False,
+                force_close=self._fresh,
+                keepalive_timeout=None if self._fresh else self._keep_alive,
+            )
+            self._opened = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                response_class=_Answer,
+                skip_auto_headers=_NEVER_ADDED,
+            )
+            if self._fresh:
+                # aiohttp sends GET, PUT and DELETE a second time after a lost connection, even a fresh one. It has no
+                # public switch; its own test client uses this attribute.
+                self._opened._retry_connection = False
+        return self._opened
+
+
+class _Upload(aiohttp.Payload):
+    """The request's body on its way out: counts what was handed over and has a write cut that stalls."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], length: int | None, stall: float | None) -> None:
+        super().__init__(chunks)
+        self._chunks = chunks
+        self._length = length
+        self._stall = stall
+        self._sent = 0
+        self._transport: asyncio.WriteTransport | None = None
+        self.guard: asyncio.Timeout | None = None
+        self.is_whole = False
+
+    @override
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a streamed body has no text")
+
+    @override
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
+    @override
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._consumed = True
+        self._transport = writer.transport
+        try:
+            async for chunk in self._chunks:
+                view = memoryview(chunk)
+                for start in range(0, len(view), _PIECE):
+                    await self._hand_over(writer, view[start : start + _PIECE])
+            if self._length is not None and self._sent != self._length:
+                raise ValueError(f"the body ended after {self._sent} of {self._length} bytes")
+            self.is_whole = True
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Drop the connection with its unsent bytes: a polite close waits for a stalled peer to read them, for ever."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _hand_over(self, writer: AbstractStreamWriter, piece: memoryview) -> None:
+        self._sent += len(piece)
+        if self._length is not None and self._sent > self._length:
+            raise ValueError(f"the body is longer than its {self._length} bytes")
+        # From here on the upstream may have the whole request. Said before the write: a failed write proves nothing.
+        self.is_whole = self._sent == self._length
+        self._watch(self._stall)
+        await writer.write(piece)
+        await writer.drain()
+        self._watch(None)
+        if not self.is_whole:
+            # An upstream that answers early and closes is read before the next piece meets its reset: the loop looks at
+            # its sockets in the first turn and reads in the second. With one turn, asyncio lost every such answer.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def _watch(self, seconds: float | None) -> None:
+        if self.guard is not None and not self.guard.expired():
+            self.guard.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+
+class _Answer(aiohttp.ClientResponse):
+    """aiohttp's response, which also remembers its connection's protocol beyond the connection's release."""
+
+    handler: Any = None
+
+    @override
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        self.handler = connection.protocol
+        return await super().start(connection)
+
+
+class _Body(http_client.AsyncByteStream):
+    def __init__(self, answer: _Answer, request: http_client.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._answer.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translate(error, self._request, None) from error
+        # Without a length the body ends with the connection, and aiohttp takes a reset for such an end.
+        headers = self._answer.headers
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            cause = self._answer.handler.exception()
+            if isinstance(cause, OSError):
+                raise _translate(cause, self._request, None) from cause
+
+    @override
+    async def aclose(self) -> None:
+        self._answer.close()
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """The system's resolver, unless the request came with the addresses it may use."""
+
+    @override
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+        addresses = _pinned.get()
+        if addresses is None:
+            try:
+                return await super().resolve(host, port, family)
+            except UnicodeError as error:
+                # Python refuses a label it cannot encode with this, where others answer that there is no such name.
+                raise OSError(f"not a host name: {host}") from error
+        if not addresses:
+            raise OSError(f"no address may be used for {host}")
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in addresses
+        ]
+
+
+def _translate(error: Exception, request: http_client.Request, upload: _Upload | None) -> http_client.RequestError:
+    """Name a failure by what it proves: Connect*, Write* = not sent whole; Read*, RemoteProtocol* = may be billed."""
+    message = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return _proof(http_client.ConnectTimeout(message, request=request))
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+        return _proof(http_client.ConnectError(message, request=request))
+    is_timeout = isinstance(error, TimeoutError)
+    if upload is not None and not upload.is_whole:
+        return _proof((http_client.WriteTimeout if is_timeout else http_client.WriteError)(message, request=request))
+    if is_timeout:
+        return http_client.ReadTimeout(message, request=request)
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ServerDisconnectedError):
+        return http_client.RemoteProtocolError(message, request=request)
+    return http_client.ReadError(message, request=request)
+
+
+def _proof(error: http_client.RequestError) -> http_client.RequestError:
+    error.__dict__["sent_whole"] = False
+    return error
+
+
+def _target(request: http_client.Request) -> yarl.URL:
+    target = _read_target(request.url)
+    if isinstance(target, str):
+        raise _proof(http_client.UnsupportedProtocol(target, request=request))
+    return target
+
+
+@lru_cache(maxsize=256)
+def _read_target(url: http_client.URL) -> yarl.URL | str:
+    """The address in aiohttp's form, or why it is none."""
+    if url.scheme not in ("http", "https") or not url.host:
+        return f"not an http(s) address: {url!r}"
+    target = yarl.URL(str(url.copy_with(username="", password="", fragment="")), encoded=True)
+    # Whoever checked this address read it with httpx: aiohttp must not read another host from the same text.
+    if target.raw_host != url.raw_host.decode("ascii") or target.explicit_port != url.port:
+        return f"an ambiguous address: {url!r}"
+    return target
+
+
+def _headers(request: http_client.Request) -> Iterable[tuple[str, str]]:
+    """The request's headers as text, refused before anything is sent if they cannot be sent as they are."""
+    # Compressed answers would cost memory that nobody budgets, and pictures do not shrink.
+    headers = [("Accept-Encoding", "identity")]
+    for name, value in request.headers.raw:
+        try:
+            pair = name.decode("ascii"), value.decode()
+        except UnicodeDecodeError as error:
+            raise _proof(http_client.LocalProtocolError(f"header {name!r} is not text", request=request)) from error
+        if _FORBIDDEN.search(pair[0]) or _FORBIDDEN.search(pair[1]):
+            raise _proof(http_client.LocalProtocolError(f"header {name!r} has control characters", request=request))
+        if name.lower() not in _REPLACED:
+            headers.append(pair)
+    return headers
+
+
+def _upload(request: http_client.Request, stall: float | None) -> _Upload | None:
+    """The body, if there is one; with a Content-Length it is never chunked."""
+    given = request.headers.get("content-length")
+    length = None if given is None else int(given)
+    if length == 0 or (length is None and "transfer-encoding" not in request.headers):
+        return None
+    assert isinstance(request.stream, http_client.AsyncByteStream)
+    return _Upload(aiter(request.stream), length, stall)

@@ -1,0 +1,1 @@
+"""Picture bytes: the spool, streaming JSON, probing, conversion, metadata."""

@@ -1,0 +1,291 @@
+"""What bytes are as a picture: probe it, strip its metadata, convert it, and whether a mask fits it.
+
+Called by whoever takes a picture in or hands one out. Never fetches, stores or judges what a picture shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from gateway.pictures.metadata import Damaged, Format, copy_pieces, read_layout
+from gateway.pictures.pixels import LARGEST_EDGE, Undecodable, Wanted, reencode
+from gateway.pictures.spool import Blob, Spool, StorageFullError
+
+__all__ = ["Darkroom", "Format", "NotAPicture", "Picture", "UnfitMask", "check_mask", "looks_like", "sniff"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+HEAD = 512
+"""Bytes of a file's start that are enough to say what it is."""
+
+INSTANT = 64 * 1024
+"""Bytes in memory whose headers are read at once: the worst of them take less than two hand-overs to a busy thread."""
+
+_NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
+
+
+class NotAPicture(Exception):
+    """The bytes are no picture this gateway takes; `reason` is a sentence for the caller."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UnfitMask(NotAPicture):
+    """The mask is a picture, but not one that can mask its image."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Picture:
+    """A still PNG, JPEG or WebP. `width` and `height` are as displayed: after `orientation` (EXIF's, 1-8)."""
+
+    blob: Blob
+    format: Format
+    width: int
+    height: int
+    orientation: int
+    has_alpha: bool
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.format}"
+
+    def __repr__(self) -> str:
+        return f"Picture({self.format} {self.width}x{self.height}, {self.blob.size} bytes)"
+
+
+def sniff(head: bytes) -> Format | None:
+    """The format that the first bytes (12 are enough) claim."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    return None
+
+
+def looks_like(head: bytes) -> str:
+    """What bytes that are no PNG, JPEG or WebP probably are, in words that follow "it looks like"."""
+    for start, name in _OTHER_STARTS.items():
+        if head.startswith(start):
+            return name
+    if head[4:8] == b"ftyp":
+        return _ISO_BRANDS.get(head[8:12], "a video")
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for start, name in _TEXT_STARTS.items():
+        if text.startswith(start):
+            return name
+    if text.startswith((b"<?xml", b"<!--")):
+        return "an SVG drawing" if b"<svg" in text else "an XML document"
+    if text and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+        return "text"
+    return "no image format known here"
+
+
+_OTHER_STARTS = {
+    b"GIF8": "a GIF",
+    b"%PDF": "a PDF",
+    b"BM": "a BMP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"\0\0\x01\0": "an icon file",
+    b"8BPS": "a Photoshop document",
+    b"\xff\x0a": "a JPEG XL",
+    b"\0\0\0\x0cJXL ": "a JPEG XL",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000",
+    b"\x1aE\xdf\xa3": "a video",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip-compressed data",
+    b"iVBORw0KGgo": "the base64 text of a PNG, not its bytes",
+    b"/9j/": "the base64 text of a JPEG, not its bytes",
+    b"UklGR": "the base64 text of a WebP, not its bytes",
+}
+_ISO_BRANDS = {
+    b"heic": "a HEIC photo",
+    b"heix": "a HEIC photo",
+    b"heim": "a HEIC photo",
+    b"heis": "a HEIC photo",
+    b"hevc": "a HEIC photo",
+    b"mif1": "a HEIC or AVIF photo",
+    b"msf1": "a HEIC or AVIF photo",
+    b"avif": "an AVIF",
+    b"avis": "an AVIF",
+}
+_TEXT_STARTS = {
+    b"<svg": "an SVG drawing",
+    b"<!doctype svg": "an SVG drawing",
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+    b"<head": "an HTML page",
+    b"data:": "the text of a data URL, not its bytes",
+    b"{": "JSON",
+    b"[{": "JSON",
+}
+
+
+def check_mask(mask: Picture, image: Picture) -> None:
+    """Raises UnfitMask unless the mask has transparency to say where to edit, and the displayed size of its image."""
+    if mask.format == "jpeg":
+        raise UnfitMask("The mask is a JPEG, which cannot be transparent: send a PNG or WebP with an alpha channel.")
+    if not mask.has_alpha:
+        raise UnfitMask("The mask has no alpha channel: its transparent parts are where the image is edited.")
+    if (mask.width, mask.height) != (image.width, image.height):
+        raise UnfitMask(
+            f"The mask is {mask.width}x{mask.height} and the image is {image.width}x{image.height}: "
+            "they must be of one size."
+        )
+
+
+class Darkroom:
+    """The threads in which pictures are read and written: at most `threads` decode at a time.
+
+    `max_pixels` bounds the memory of each: about 12 bytes a pixel while it converts.
+    """
+
+    def __init__(self, *, threads: int = 2, max_pixels: int) -> None:
+        self.max_pixels = max_pixels
+        self._decoders = ThreadPoolExecutor(threads, "darkroom-pixels")
+        # Probing takes a millisecond, and must not queue behind a conversion that takes a second.
+        self._walkers = ThreadPoolExecutor(threads, "darkroom-files")
+
+    async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
+        """What the headers say. Raises NotAPicture, whose reason starts with `what`; no pixel is decoded."""
+        if blob.path is None and blob.size <= INSTANT:
+            return _probe(blob, self.max_pixels, what)
+        return await _finish(self._walkers, _probe, blob, self.max_pixels, what)
+
+    async def strip(self, picture: Picture, spool: Spool) -> Picture:
+        """The same pixels, bit for bit, without EXIF, GPS, XMP, comments or anything behind the picture.
+
+        Its ICC profile and Orientation stay. The same Picture where nothing was to be dropped.
+        """
+        path = None if picture.blob.path is None else spool.new_path()
+        blob = await _finish(self._walkers, _strip, picture, path)
+        if isinstance(blob, bytes):
+            blob = await spool.blob(blob)
+        return picture if blob is None else replace(picture, blob=blob)
+
+    async def convert(
+        self,
+        picture: Picture,
+        into: Format,
+        spool: Spool,
+        *,
+        quality: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Picture:
+        """The picture as `into`, upright, with its ICC profile; onto white where it was transparent and JPEG is not.
+
+        `size` makes it of just so many pixels: resampled, and cut at two edges where its proportions are others.
+
+        `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None; a JPEG is never written above 95,
+        where files double and nothing is seen. The same Picture, metadata and all, where it is already so and no
+        quality was asked for.
+        Raises NotAPicture when its pixels cannot be decoded.
+        """
+        is_so = picture.format == into and picture.orientation == 1 and (quality is None or into == "png")
+        if is_so and size in (None, (picture.width, picture.height)):
+            return picture
+        width, height = size or (picture.width, picture.height)
+        if max(width, height) > LARGEST_EDGE[into]:
+            raise NotAPicture(
+                f"A {width}x{height} picture cannot be a {_NAMES[into]}: "
+                f"its edges are at most {LARGEST_EDGE[into]} pixels."
+            )
+        clean = await self.strip(picture, spool)
+        target = spool.new_path()
+        try:
+            await _finish(self._decoders, _reencode, clean, target, Wanted(into, quality, size))
+        finally:
+            if clean.blob.path is not None and clean is not picture:
+                await _finish(self._walkers, clean.blob.path.unlink, True)
+        # An encoder leaves out an alpha channel that is opaque everywhere, so the result is asked what it became.
+        return await self.probe(await spool.adopt(target))
+
+    async def to_png_upright(self, picture: Picture, spool: Spool) -> Picture:
+        """For vendors that ignore Orientation or want the source in the format of its mask."""
+        return await self.convert(picture, "png", spool)
+
+    async def close(self) -> None:
+        """Wait for what is running; what is queued is cancelled."""
+        for pool in (self._decoders, self._walkers):
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+
+
+async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run in the pool. A cancelled caller waits for its thread, or the spool would close under the thread's hands."""
+    work = pool.submit(function, *args, **kwargs)
+    try:
+        return await asyncio.wrap_future(work)
+    except asyncio.CancelledError:
+        if not work.cancelled():
+            await asyncio.gather(asyncio.wrap_future(work), return_exceptions=True)
+        raise
+
+
+def _probe(blob: Blob, max_pixels: int, what: str) -> Picture:
+    if not blob.size:
+        raise NotAPicture(f"{what} is empty: it has zero bytes.")
+    with blob.open() as file:
+        head = file.read(HEAD)
+        form = sniff(head)
+        if form is None:
+            raise NotAPicture(f"{what} is not a PNG, JPEG or WebP: it looks like {looks_like(head)}.")
+        try:
+            layout = read_layout(file, blob.size, form)
+        except Damaged as error:
+            raise NotAPicture(f"{what} is a damaged {_NAMES[form]}: it {error}.") from error
+    if layout.is_animated:
+        raise NotAPicture(f"{what} is an animated {_NAMES[form]}: send a single still picture.")
+    pixels = layout.width * layout.height
+    if pixels > max_pixels:
+        raise NotAPicture(
+            f"{what} is {layout.width}x{layout.height}, which is {pixels:,} pixels: the most is {max_pixels:,}."
+        )
+    width, height = layout.width, layout.height
+    if layout.orientation >= 5:
+        width, height = height, width
+    return Picture(blob, form, width, height, layout.orientation, layout.has_alpha)
+
+
+def _strip(picture: Picture, path: Path | None) -> Blob | bytes | None:
+    """None where nothing is to be dropped, bytes for a blob in memory, else a blob of the file at `path`."""
+    blob = picture.blob
+    with blob.open() as file:
+        layout = read_layout(file, blob.size, picture.format)
+        if layout.is_clean(blob.size):
+            return None
+        pieces = copy_pieces(file, layout.pieces)
+        if path is None:
+            return b"".join(pieces)
+        return _write(pieces, path)
+
+
+def _write(pieces: Iterable[bytes], path: Path) -> Blob:
+    size = 0
+    try:
+        with path.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+                size += len(piece)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StorageFullError(os.strerror(error.errno or 0)) from error
+    return Blob(size, path=path)
+
+
+def _reencode(picture: Picture, target: Path, wanted: Wanted) -> None:
+    with picture.blob.open() as source:
+        try:
+            reencode(source, picture.format, picture.orientation, target, wanted)
+        except Undecodable as error:
+            raise NotAPicture(f"The {_NAMES[picture.format]} cannot be converted: {error}.") from error

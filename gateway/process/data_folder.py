@@ -1,0 +1,224 @@
+"""The data folder: its lock, what is made once and kept (secrets, the demo key), and who runs in it now.
+
+Used by the supervisor, the CLI and the embedded server. Belongs to one instance; never shared between two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gateway.process.settings import Settings, SettingsError, StartRefused
+
+LOCK_WAIT_S = 10.0
+"""How long a start waits for a server that outlived its gateway."""
+
+_POLL_S = 0.05
+
+
+class FolderInUse(StartRefused):
+    """Another gateway, or a server it left behind, runs in this folder. The text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The pepper makes digests of API keys; the signing key makes links and callbacks. Both are text as UTF-8 bytes."""
+
+    pepper: bytes
+    signing_key: bytes
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """Where this folder's embedded server listens, and its process."""
+
+    pid: int
+    socket: Path
+
+
+class DataFolder:
+    """One folder, made with mode 0700 by `make`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock_path = path / "lock"
+        self.pid_path = path / "gateway.pid"
+        self.server_path = path / "server.json"
+        self.secrets_path = path / "secrets.json"
+        self.demo_key_path = path / "demo.key"
+        self.simulator_path = path / "simulator.url"
+
+    def make(self) -> None:
+        """Make the folder. Raises SettingsError when it cannot be made or written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                [f"GATEWAY_DATA_DIR: {self.path} not writable ({error.strerror}); set a folder this process may write"]
+            ) from error
+
+    @contextmanager
+    def locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
+        """Hold the lock; yields its descriptor, which child processes inherit so that it outlives us with them.
+
+        Raises FolderInUse at once when a living gateway holds it, and after `wait_s` when only its children do.
+        """
+        self.make()
+        descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + wait_s
+            while not _try_lock(descriptor):
+                if (pid := self.living_gateway()) is not None:
+                    raise FolderInUse(
+                        f"A gateway runs in {self.path} already (process {pid}). Stop it (kill {pid}), "
+                        "or give this one a folder of its own: --data-dir FOLDER"
+                    )
+                if time.monotonic() > deadline:
+                    raise FolderInUse(self._left_behind(wait_s))
+                time.sleep(_POLL_S)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Say that a gateway lives here, in `gateway.pid`; call it with the lock held.
+
+        The file is locked too, by this process alone: a process number may belong to a stranger after a crash, or mean
+        nothing in another container, while a lock is held exactly as long as its holder lives.
+        """
+        with self.pid_path.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                self.pid_path.unlink(missing_ok=True)
+
+    def living_gateway(self) -> int | None:
+        """The process of the gateway that runs here, if one lives."""
+        try:
+            with self.pid_path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _number(file)
+        except FileNotFoundError:
+            pass
+        return None
+
+    def record_server(self, record: ServerRecord) -> None:
+        replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))
+
+    def server(self) -> ServerRecord | None:
+        """The embedded server that was started here last; it may be gone."""
+        try:
+            found = json.loads(self.server_path.read_text())
+            return ServerRecord(int(found["pid"]), Path(found["socket"]))
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def forget_server(self) -> None:
+        self.server_path.unlink(missing_ok=True)
+
+    def secrets(self) -> Secrets:
+        """This folder's secrets, made at the first call."""
+        text = make_once(self.secrets_path, _new_secrets())
+        try:
+            found = json.loads(text)
+            return Secrets(found["pepper"].encode(), found["signing_key"].encode())
+        except (ValueError, KeyError, AttributeError) as error:
+            raise SettingsError(
+                [f"{self.secrets_path}: cannot be read; restore it, since no API key works without its pepper"]
+            ) from error
+
+    def _left_behind(self, wait_s: float) -> str:
+        record = self.server()
+        who = f"process {record.pid}" if record else "a process of its"
+        what = f"kill {record.pid}" if record else f"fuser {self.lock_path} names it"
+        return f"{self.path} is in use: its gateway is gone, but {who} lives on after {wait_s:.0f} s. Stop it: {what}"
+
+
+def load_secrets(settings: Settings) -> Secrets:
+    """The pepper and the signing key: from the environment, else this folder's own, made once."""
+    given_pepper, given_key = settings.key_pepper, settings.signing_key
+    if given_pepper is not None and given_key is not None:
+        return Secrets(given_pepper.get_secret_value().encode(), given_key.get_secret_value().encode())
+    folder = DataFolder(settings.data_dir)
+    folder.make()
+    own = folder.secrets()
+    return Secrets(
+        own.pepper if given_pepper is None else given_pepper.get_secret_value().encode(),
+        own.signing_key if given_key is None else given_key.get_secret_value().encode(),
+    )
+
+
+def make_once(path: Path, text: str) -> str:
+    """The text of a private file (mode 0600), which is `text` if the file was not there; two processes agree on one."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text()
+    aside = _write_aside(path, text)
+    try:
+        # A link fails when the name exists, so the file is whole from its first moment and never replaced.
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+    return path.read_text()
+
+
+def tell_simulator(folder: DataFolder, url: str | None) -> None:
+    """Keep the simulator's address for people who want to break a vendor, or none where real ones answer."""
+    if url is None:
+        folder.simulator_path.unlink(missing_ok=True)
+    else:
+        replace(folder.simulator_path, f"{url}\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a private file (mode 0600) in place of what was there."""
+    _write_aside(path, text).rename(path)
+
+
+def _write_aside(path: Path, text: str) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(name)
+
+
+def _new_secrets() -> str:
+    return json.dumps({"pepper": secrets.token_hex(32), "signing_key": secrets.token_hex(32)}) + "\n"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _number(file: IO[Any]) -> int:
+    text = str(file.read()).strip()
+    return int(text) if text.isdigit() else 0

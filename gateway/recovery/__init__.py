@@ -1,0 +1,1 @@
+"""Recovery of dead workers' tasks: leases, adoption, collection of results, conclusion."""

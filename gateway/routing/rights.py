@@ -1,0 +1,89 @@
+"""What a caller's key allows of a job: the most images, the best quality, the most pixels, and which upstreams. Pure.
+
+Made by `auth` from the key's record; asked by `pipeline` before the Plan and by `routing` for each of its targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gateway import errors
+from gateway.jobs import sizes
+from gateway.jobs.job import ImageJob, Quality
+from gateway.jobs.sizes import Shape, Size
+
+_RANKS: dict[Quality, int] = {"low": 0, "medium": 1, "high": 2}
+
+_USUAL: Quality = "medium"
+"""What `auto` stands for, and what an upstream is taken to make that takes no quality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permits:
+    """None allows everything. `upstreams` are names in the catalogue; `pinned` is one, or an `upstream/credential`."""
+
+    upstreams: tuple[str, ...] | None = None
+    max_quality: Quality | None = None
+    max_pixels: int | None = None
+    max_n: int | None = None
+    pinned: str | None = None
+
+    @property
+    def lets_upstream_choose_size(self) -> bool:
+        """An upstream that chooses might choose more pixels than are allowed."""
+        return self.max_pixels is None
+
+    def allows(self, upstream: str) -> bool:
+        return self.upstreams is None or upstream in self.upstreams
+
+    def pins(self, upstream: str, label: str) -> bool:
+        """Whether this target is the chosen one, or none was chosen."""
+        return self.pinned in (None, upstream, label)
+
+    def check(self, job: ImageJob) -> None:
+        """Raise UnsupportedValue for what the caller asked beyond its key's caps."""
+        if self.max_n is not None and job.n > self.max_n:
+            raise errors.UnsupportedValue(
+                f"This key may ask for at most {self.max_n} images at once, not {job.n}.", param="n"
+            )
+        if self.max_quality and job.quality and _RANKS[job.quality] > _RANKS[self.max_quality]:
+            raise errors.UnsupportedValue(
+                f"This key may ask for `quality` {self.max_quality} at most, not {job.quality}.", param="quality"
+            )
+        if self.max_pixels is not None:
+            _check_size(job.size, self.max_pixels)
+
+    def hold(self, job: ImageJob) -> ImageJob:
+        """The job as it may be made: `auto` stands for no better quality than is allowed."""
+        is_below = self.max_quality is not None and _RANKS[self.max_quality] < _RANKS[_USUAL]
+        return replace(job, quality=self.max_quality) if is_below and job.quality is None else job
+
+    def hold_defaults(self, size: Size | None, quality: Quality | None) -> tuple[Size | None, Quality | None]:
+        """What an operator would put where the caller said nothing, no more than this key is allowed."""
+        is_large = size is not None and self.max_pixels is not None and size.pixels > self.max_pixels
+        is_better = quality and self.max_quality and _RANKS[quality] > _RANKS[self.max_quality]
+        return None if is_large else size, self.max_quality if is_better else quality
+
+    def find_excess(self, quality: Quality | None, made: Size | None) -> tuple[str, str] | None:
+        """Why a target that would make this is beyond the caps, and by which parameter; None when it is not."""
+        if self.max_quality and _RANKS[quality or _USUAL] > _RANKS[self.max_quality]:
+            return f"it takes no quality here, and this key is held to {self.max_quality}", "quality"
+        if self.max_pixels is not None and made is not None and made.pixels > self.max_pixels:
+            return f"it would make {made}, and this key is held to {self.max_pixels:,} pixels", "size"
+        return None
+
+
+def _check_size(size: Size | Shape | None, most: int) -> None:
+    if size is None:
+        if most < sizes.SQUARE.pixels:
+            raise errors.UnsupportedValue(
+                f"This key is held to {most:,} pixels, less than `auto` makes; name a `size` such as 1024x640.",
+                param="size",
+            )
+        return
+    exact = sizes.resolve(size) if isinstance(size, Shape) else size
+    if exact.pixels > most:
+        shown = f"{size} ({exact})" if isinstance(size, Shape) else str(size)
+        raise errors.UnsupportedValue(
+            f"This key is held to {most:,} pixels; `size` {shown} has {exact.pixels:,}.", param="size"
+        )

@@ -1,0 +1,271 @@
+"""The first process of `imagegate serve`: owns the data folder and the port, and starts, keeps and stops all others.
+
+The order of starting and of stopping is read here. Never answers a request and never calls an upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.callers.key_store import KeyStore
+from gateway.catalogue.catalogue import Catalogue, load
+from gateway.process.children import ChildWatch, spawn, stop
+from gateway.process.data_folder import DataFolder, load_secrets, tell_simulator
+from gateway.process.settings import Settings, variable
+from gateway.server import demo
+from gateway.server.banner import Facts, banner
+from gateway.server.child_keeper import ChildFailed, FirstLine, Keeper
+from gateway.server.listener import address_for_people, listen, port_of
+from gateway.server.store_checks import check_store
+from gateway.store.client import connect, describe
+from gateway.store.embedded import EmbeddedServer
+
+STORE_WAIT_S = 10.0
+WORKER_START_S = 60.0
+SIMULATOR_START_S = 20.0
+SIMULATOR_LATENCY_S = 0.5
+
+DRAIN_MARGIN_S = 10.0
+"""What a worker gets above GATEWAY_DRAIN_S to write down what it leaves undone."""
+
+ABANDON_S = 5.0
+"""What a worker gets after a second signal, for the same."""
+
+_WORKER_ENV = {"MALLOC_ARENA_MAX": "2"}
+"""What a worker gets unless the operator set it. glibc keeps freed memory per arena, and makes eight arenas a core for
+threads that here only read, write and hash pieces; with two the peak was lower and steadier, in the same time
+(docs/performance.md)."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HTTP_URL = re.compile(r"https?://\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Where the supervisor speaks: `show` for what was asked for, `say` for what happened."""
+
+    show: Callable[[str], None]
+    say: Callable[[str], None]
+
+
+def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Voice) -> None:
+    """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start, or cannot go on."""
+    # Read here so that a mistake in it is refused before anything starts; each worker reads it again for itself.
+    catalogue = load(settings.config, env)
+    simulated = demo.is_simulated(catalogue, is_demo=is_demo)
+    folder = DataFolder(settings.data_dir)
+    with folder.locked() as lock, folder.announced(), listen(settings.host, settings.port) as listener:
+        load_secrets(settings)
+        supervisor = Supervisor(settings, env, folder, lock, listener, voice)
+        asyncio.run(supervisor.run(catalogue, is_demo=is_demo, is_simulated=simulated))
+
+
+class Supervisor:
+    """One run: everything is started in `_start`, and stopped in the reverse order in `_stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        env: Mapping[str, str],
+        folder: DataFolder,
+        lock: int,
+        listener: socket.socket,
+        voice: Voice,
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._lock = lock
+        self._listener = listener
+        self._voice = voice
+        self._url = address_for_people(settings.host, port_of(listener))
+        self._env = dict(env) | {variable("port"): str(port_of(listener))}
+        self._env.pop(demo.SIMULATED_BY, None)
+        self._server = EmbeddedServer(folder, lock) if settings.redis_url is None else None
+        self._simulator_port = 0
+        self._store: Keeper | None = None
+        self._simulator: Keeper | None = None
+        self._workers: list[Keeper] = []
+
+    async def run(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
+        self._watch = ChildWatch()
+        self._stopping = asyncio.Event()
+        self._abandoning = asyncio.Event()
+        for number in _STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._hear)
+        work = asyncio.create_task(self._start_and_watch(catalogue, is_demo=is_demo, is_simulated=is_simulated))
+        signalled = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((work, signalled), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            signalled.cancel()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await self._stop()
+            self._watch.close()
+
+    def _hear(self) -> None:
+        if self._stopping.is_set():
+            self._voice.say("Stopping now; pictures in the making are abandoned, and recorded as unknown")
+            self._abandoning.set()
+        self._stopping.set()
+
+    async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
+        """Start everything, say so, and wait; raises StartRefused when that fails or a child cannot be kept alive."""
+        secrets = load_secrets(self._settings)
+        url = await self._start_store()
+        await check_store(url, secrets, STORE_WAIT_S)
+        simulator = await self._start_simulator() if is_simulated else None
+        if simulator is not None:
+            self._env[demo.SIMULATED_BY] = simulator
+        tell_simulator(self._folder, simulator)
+        key = await self._demo_key(url, secrets.pepper) if is_demo else None
+        await self._start_workers()
+        facts = Facts(
+            url=self._settings.public_url or self._url,
+            data_dir=self._folder.path,
+            store="embedded" if self._server is not None else describe(url),
+            command=_own_command(),
+            demo_key=key,
+            simulator=simulator,
+            on=tuple(target.label for target in catalogue.targets),
+            off=tuple(catalogue.off),
+            unpriced=tuple(catalogue.unpriced()),
+        )
+        self._voice.show(banner(facts))
+        kept = [keeper.task for keeper in (self._store, self._simulator, *self._workers) if keeper and keeper.task]
+        done, _ = await asyncio.wait(kept, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _start_store(self) -> str:
+        if self._server is None:
+            assert self._settings.redis_url is not None
+            return self._settings.redis_url.get_secret_value()
+        self._store = self._keeper("The embedded server", self._server.start)
+        await self._store.begin()
+        return self._server.url
+
+    async def _start_simulator(self) -> str:
+        if self._settings.simulator_url is not None:
+            return self._settings.simulator_url
+        self._simulator = self._keeper("The simulator", self._spawn_simulator)
+        await self._simulator.begin()
+        return f"http://127.0.0.1:{self._simulator_port}"
+
+    async def _start_workers(self) -> None:
+        # One first: a mistake in the catalogue is then reported once, and not by each of them.
+        for _ in range(self._settings.workers):
+            self._workers.append(self._keeper(f"Worker {len(self._workers) + 1}", self._spawn_worker))
+        await self._workers[0].begin()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for keeper in self._workers[1:]:
+                    group.create_task(keeper.begin())
+        except* ChildFailed as failures:
+            raise failures.exceptions[0] from None
+
+    def _keeper(self, name: str, start: Callable[[], Awaitable[subprocess.Popen[bytes]]]) -> Keeper:
+        return Keeper(name, start, self._watch, self._voice.say)
+
+    async def _spawn_worker(self) -> subprocess.Popen[bytes]:
+        ready = FirstLine()
+        listener = self._listener.fileno()
+        process = spawn(
+            [sys.executable, "-m", "gateway.server.worker", "--fd", str(listener), "--ready-fd", str(ready.writer)],
+            env=_WORKER_ENV | self._env,
+            # The next start may not listen before this process is gone, so it holds the lock too; and it may not
+            # linger after the supervisor was killed: what it had sent is on record, and is found again.
+            dies_by=signal.SIGKILL,
+            pass_fds=(listener, ready.writer, self._lock),
+        )
+        await self._first_line(ready, process, "A worker", WORKER_START_S)
+        return process
+
+    async def _spawn_simulator(self) -> subprocess.Popen[bytes]:
+        first = FirstLine()
+        # The same port after a restart, since the workers know it.
+        options = {"--host": "127.0.0.1", "--port": self._simulator_port, "--latency": SIMULATOR_LATENCY_S}
+        words = [word for name, value in options.items() for word in (name, str(value))]
+        process = spawn(
+            [sys.executable, "-m", "gateway.simulator", *words],
+            env=self._env,
+            dies_by=signal.SIGKILL,
+            stdout=first.writer,
+        )
+        line = await self._first_line(first, process, "The simulator", SIMULATOR_START_S)
+        if found := _HTTP_URL.search(line):
+            self._simulator_port = int(found[0].rstrip("/").rpartition(":")[2])
+        return process
+
+    async def _first_line(self, pipe: FirstLine, process: subprocess.Popen[bytes], name: str, wait_s: float) -> str:
+        pipe.close_writer()
+        line = ""
+        try:
+            line = await pipe.wait(wait_s)
+        finally:
+            if not line:
+                stop(process, 0 if self._stopping.is_set() else 1)
+        if not line:
+            raise ChildFailed(f"{name} ended or was silent at its start; what it said is above")
+        return line
+
+    async def _demo_key(self, url: str, pepper: bytes) -> str:
+        client = connect(url)
+        try:
+            return await demo.demo_key(self._folder, KeyStore(client, pepper))
+        finally:
+            await client.aclose()
+
+    async def _stop(self) -> None:
+        """Workers first, since their paid pictures need the simulator and the store until the last is recorded."""
+        # While it is open the kernel accepts connections that nobody will answer.
+        self._listener.close()
+        workers = [process for keeper in self._workers if (process := await keeper.leave()) is not None]
+        await self._drain(workers)
+        if self._simulator is not None and (process := await self._simulator.leave()) is not None:
+            stop(process, ABANDON_S)
+        process = await self._store.leave() if self._store is not None else None
+        if self._server is not None:
+            self._server.close(process)
+
+    async def _drain(self, workers: list[subprocess.Popen[bytes]]) -> None:
+        for process in workers:
+            process.send_signal(signal.SIGTERM)
+        exits = asyncio.gather(*(self._watch.exit_of(process) for process in workers))
+        limit_s = self._settings.drain_s
+        if await self._ends(exits, 1.0) or not workers:
+            return
+        self._voice.say(f"Stopping; pictures in the making get up to {limit_s:.0f} s. Ctrl-C again abandons them")
+        if await self._ends(exits, limit_s + DRAIN_MARGIN_S):
+            return
+        for process in workers:
+            process.send_signal(signal.SIGINT)
+        await asyncio.wait((exits,), timeout=ABANDON_S)
+        for process in workers:
+            process.kill()
+        await exits
+
+    async def _ends(self, exits: asyncio.Future[list[int]], wait_s: float) -> bool:
+        """Whether all ended, within the time and before somebody asked to abandon them."""
+        abandoned = asyncio.create_task(self._abandoning.wait())
+        await asyncio.wait((exits, abandoned), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        abandoned.cancel()
+        return exits.done()
+
+
+def _own_command() -> str:
+    """How a person in this folder runs `imagegate`: a fresh checkout has it in its environment, not on the PATH."""
+    beside = Path(sys.executable).with_name("imagegate")
+    if not beside.exists():
+        return f"{sys.executable} -m gateway"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -1,0 +1,128 @@
+"""One worker process: the application behind uvicorn, on the socket the supervisor bound.
+
+Started by the supervisor as `python -m gateway.worker --fd N`. SIGTERM drains; a SIGINT after it abandons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+
+from gateway.api.connection.protocol import protocol
+from gateway.app import create_app, wire_limits
+from gateway.process import memory
+from gateway.process.addresses import add_mapped
+from gateway.process.data_folder import load_secrets
+from gateway.process.settings import Settings, StartRefused, load_settings
+from gateway.server.demo import SIMULATED_BY
+from gateway.services import Services
+from gateway.store.embedded import store_url
+from gateway.telemetry.logs import logging_to
+
+EXIT_CONFIG = 78
+"""sysexits.h: the configuration is wrong, and another try would find it as wrong."""
+
+# Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into one we close.
+_KEEP_ALIVE_S = 75
+
+
+def main(arguments: list[str], env: Mapping[str, str]) -> int:
+    """Serve until SIGTERM; the exit code."""
+    parser = argparse.ArgumentParser(prog="gateway.server.worker")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
+    options = parser.parse_args(arguments)
+    # The socket is open to Ctrl-C only through the supervisor; until uvicorn listens, one must not end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        settings = load_settings(env)
+        app = create_app(
+            settings,
+            store_url=store_url(settings),
+            secrets=load_secrets(settings),
+            env=env,
+            simulated_by=env.get(SIMULATED_BY),
+        )
+    except StartRefused as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return EXIT_CONFIG
+    server = Server(server_config(app, settings, protocol(wire_limits(app))), app, options.ready_fd)
+    with logging_to(level=settings.log_level):
+        server.run(sockets=[socket.socket(fileno=options.fd)])
+    return 0 if server.started else 1
+
+
+def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol] | None = None) -> uvicorn.Config:
+    """How uvicorn runs; `http` is the protocol class that reads requests, httptools' own by default."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools" if http is None else http,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        # Without a list of its own uvicorn would believe whatever runs on this machine, or FORWARDED_ALLOW_IPS.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=add_mapped(settings.trusted_proxies),
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        # When the time is up, whoever waits is still answered.
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which says when it is ready, and ends as `closing` has it from the first signal on."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, ready_fd: int | None) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ready_fd = ready_fd
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        memory.settle()
+        if self.started and self._ready_fd is not None:
+            os.write(self._ready_fd, b"ready\n")
+            os.close(self._ready_fd)
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        services: Services = self._app.state.services
+        services.closing.begin()
+        cutting = asyncio.create_task(self._cut(services))
+        ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.closing.give_up)
+        await super().shutdown(sockets)
+        cutting.cancel()
+        ending.cancel()
+
+    async def _cut(self, services: Services) -> None:
+        """End the connections that are left when nothing is out that must be taken in, however slowly they read."""
+        await services.closing.idle(services.settings.stop_s)
+        for connection in list(self.server_state.connections):
+            if (transport := getattr(connection, "transport", None)) is not None:
+                transport.abort()
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own raises the signal once more at the end, which would skip whatever Python does at an exit.
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,56 @@
+"""Lua scripts: read from `scripts/`, joined with what they share and with their owner's names in Redis.
+
+Used by the stores whose steps are scripts, and by `store.batcher`. A script's text begins with its version, so that two
+releases side by side each run their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+from gateway.store import names
+
+VERSION = 1
+"""Raised when the meaning of a stored field changes."""
+
+SHARED = "lib"
+LEDGER = "money.ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script and the digest by which a server that has seen it knows it."""
+
+    name: str
+    text: str
+    digest: str
+
+
+def read_sources(*inner: str) -> dict[str, str]:
+    """The text of every file in `scripts/`, or in a folder inside it, by its name without the ending."""
+    folder = files("gateway.store").joinpath("scripts", *inner)
+    return {
+        entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".lua")
+    }
+
+
+def join_scripts(sources: Mapping[str, str], *owners: str) -> dict[str, Script]:
+    """Scripts that are ready to be sent, by name. They know the names of these owners, or the ledger's."""
+    shared = f"{_list_names(owners or (LEDGER,))}\n{sources.get(SHARED, '')}"
+    return {name: _join(name, shared, body) for name, body in sources.items() if name != SHARED}
+
+
+def _join(name: str, shared: str, body: str) -> Script:
+    text = f"-- imagegate {VERSION} {name}\n{shared}\n{body}"
+    # SHA-1 is how EVALSHA names a script; nothing rests on its strength.
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _list_names(owners: Collection[str]) -> str:
+    pairs = (f"{name.stem.replace('-', '_')} = '{name()}'" for name in names.NAMES if name.owner in owners)
+    return f"local NAME = {{{', '.join(pairs)}}}"

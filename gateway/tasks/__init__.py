@@ -1,0 +1,1 @@
+"""Tasks: opened, joined by retries, waited for, answered, recorded, and reported by webhook."""

@@ -1,0 +1,309 @@
+"""A task's record becomes OpenAI's answer: `b64_json` or `url`, JSON or events, streamed from the artifacts.
+
+Called by `pipeline` and by the tasks' own routes. Needs nothing but the record, so that any process answers for any
+task. Never holds a picture whole, and never answers 200 with an error inside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import orjson
+
+from gateway import errors
+from gateway.artifacts import base64_chunks, base64_length
+from gateway.artifacts.links import link
+from gateway.dollars import show_usd
+from gateway.money import limit_messages
+from gateway.services import Services
+from gateway.state.task_record import Made, Promise, TaskRecord
+from gateway.tasks.task import Delivered, Ending, PartlyDelivered, StillRunning, name_ending
+from gateway.tasks.wait import LOST_AFTER_S, Waiting
+
+FIRST_EVENT_WITHIN = 15.0
+"""Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
+
+_LITTLE = 16 * 1024
+"""A piece of fewer bytes waits for the next one: to send it costs more than to copy it."""
+
+MOST_NAMED = 32
+"""Dropped parameters that the answer's header names one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """How the caller wants its answer. `base_url` is where links begin; the rest is in seconds."""
+
+    response_format: Literal["b64_json", "url"]
+    stream: bool
+    base_url: str
+    answer_within: float
+    keep_alive: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """An answer that is no error: headers, its length where it is known, and its bytes as they are sent."""
+
+    media_type: str
+    body: AsyncIterator[bytes]
+    length: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """A picture as a JSON string that is not in memory: `length` bytes of base64."""
+
+    artifact_id: str
+    length: int
+
+
+Part = bytes | StoredPicture
+
+
+def shape(waiting: Waiting, ending: Ending, form: AnswerForm) -> Shaped:
+    """The JSON answer of an ended task. Raises the PublicError of any other ending, with the task's headers."""
+    if isinstance(ending, Delivered | PartlyDelivered):
+        parts = _json_parts(waiting.services, ending.record, form)
+        return shape_parts(waiting.services, parts, describe(waiting, ending.record))
+    raise _explain(waiting, ending)
+
+
+async def shape_stream(waiting: Waiting, form: AnswerForm) -> Shaped:
+    """The event stream of a task. Raises PublicError when it ends without an image before the stream began."""
+    record = await waiting.news(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
+    if record is None and waiting.is_cut:
+        raise _explain(waiting, StillRunning(waiting.task))
+    if record is not None and not record.images:
+        raise _explain(waiting, name_ending(record))
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"} | identify(waiting)
+    headers |= limit_messages.rate_headers(waiting.rates)
+    return Shaped("text/event-stream", _events(waiting, form, record), None, headers)
+
+
+async def shape_promise(waiting: Waiting, form: AnswerForm) -> Shaped:
+    """The answer 202: the task, and where to ask for it."""
+    # More than none: as soon as there is a record.
+    record = await waiting.news(-1, LOST_AFTER_S)
+    if record is None:
+        raise errors.InternalError("The gateway lost the task.", should_retry=False)
+    task = shape_task(waiting.services, record, form, record.status_at(time.time()))
+    headers = identify(waiting) | limit_messages.rate_headers(waiting.rates)
+    headers |= {"location": f"/v1/tasks/{record.id}", "retry-after": "1"}
+    return replace(shape_parts(waiting.services, task, headers), status=202)
+
+
+def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, Any]:
+    """The task object without its result."""
+    end = record.end
+    return {
+        "task_id": record.id,
+        "object": "image.task",
+        "status": status,
+        "created_at": record.promise.created,
+        "completed_at": end.completed if end else None,
+        "model": record.promise.model,
+        "poll_url": f"{base_url}/v1/tasks/{record.id}",
+        "cost_usd": None if end is None or end.spent is None else show_usd(end.spent),
+        "error": errors.read_error(end.error).body()["error"] if end and end.error else None,
+    }
+
+
+def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
+    """The task object, with the images of one that succeeded in it."""
+    head = describe_task(record, form.base_url, status)
+    parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
+    parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]
+    return [*parts, b"}"]
+
+
+def shape_parts(services: Services, parts: list[Part], headers: dict[str, str]) -> Shaped:
+    """A JSON answer of these parts."""
+    return Shaped("application/json", _send(services, parts), _count_bytes(parts), headers)
+
+
+def _count_bytes(parts: Sequence[Part]) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
+
+
+def identify(waiting: Waiting) -> dict[str, str]:
+    """Which task a request is answered by, and whether another request began it."""
+    headers = {"x-gateway-task": waiting.task}
+    if waiting.is_joined:
+        headers["x-gateway-joined"] = "1"
+    if waiting.is_replay:
+        headers["idempotent-replayed"] = "true"
+    return headers
+
+
+def describe(waiting: Waiting, record: TaskRecord) -> dict[str, str]:
+    """What the gateway did, as answer headers."""
+    end, promise, images = record.end, record.promise, record.images
+    headers = identify(waiting) | {
+        "x-gateway-upstream": ",".join(end.upstreams if end else ()),
+        "x-gateway-calls": str(end.calls if end else 0),
+        "x-gateway-size": _tell_sizes(promise, images),
+    }
+    headers |= _describe_money(waiting, record)
+    if len(images) < promise.n:
+        headers["x-gateway-delivered"] = f"{len(images)}/{promise.n}"
+    # Real parameters before names that nobody knows, of which there may be too many to tell.
+    if dropped := (*(end.dropped if end else ()), *promise.dropped):
+        headers["x-gateway-dropped-params"] = _name_list(dropped)
+    return headers
+
+
+def _describe_money(waiting: Waiting, record: TaskRecord | None) -> dict[str, str]:
+    """What the task has cost, and what its caller's limits a minute leave."""
+    spent = record.end.spent if record and record.end else None
+    cost = {} if spent is None else {"x-gateway-cost-usd": show_usd(spent)}
+    return cost | limit_messages.rate_headers(waiting.rates)
+
+
+def _explain(waiting: Waiting, ending: Ending) -> errors.PublicError:
+    """The error of an ending without images."""
+    if isinstance(ending, StillRunning):
+        error: errors.PublicError = errors.TaskStillRunning(
+            f"The image is still being made (task {ending.task_id}); send the same request again to get it.",
+            retry_after=1,
+            should_retry=True,
+        )
+    elif isinstance(ending, Delivered | PartlyDelivered):
+        error = errors.InternalError("The gateway lost its answer.", should_retry=False)
+    else:
+        error = ending.error
+    record = None if isinstance(ending, StillRunning) else ending.record
+    error.headers |= identify(waiting) | _describe_money(waiting, record)
+    return error
+
+
+def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> list[Part]:
+    first, end = record.images[0], record.end
+    head: dict[str, Any] = {"created": first.created, "background": first.background, "output_format": first.format}
+    # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
+    if first.quality:
+        head["quality"] = first.quality
+    head["size"] = first.size
+    if end and end.usage:
+        head["usage"] = _usage(end.usage)
+    parts: list[Part] = [orjson.dumps(head)[:-1] + b',"data":[']
+    for index, image in enumerate(record.images):
+        parts.append(b"," if index else b"")
+        parts += _item_parts(services, image, form, {"revised_prompt": image.revised_prompt})
+    parts.append(b"]}")
+    return parts
+
+
+def _item_parts(services: Services, image: Made, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
+    """One object that holds the image in the form asked for, and then `rest` without its absent values."""
+    more = {name: value for name, value in rest.items() if value is not None}
+    if form.response_format == "url":
+        path = link(image.artifact, image.expires, services.signing_key)
+        return [orjson.dumps({"url": form.base_url + path} | more)]
+    tail = b'"' + (b"," + orjson.dumps(more)[1:] if more else b"}")
+    return [b'{"b64_json":"', StoredPicture(image.artifact, base64_length(image.bytes)), tail]
+
+
+async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
+    """Completed events as images arrive, comments in between, at the end what is missing."""
+    sent: set[int] = set()
+    wanted = 0
+    while True:
+        if record is None:
+            yield b": keep-alive\n\n"
+        else:
+            wanted = record.promise.n
+            for image in record.images:
+                if image.slot in sent:
+                    continue
+                async for piece in _send(waiting.services, _event_parts(waiting, record, image, form)):
+                    yield piece
+                sent.add(image.slot)
+            if record.end is not None:
+                break
+        record = await waiting.news(len(sent), form.keep_alive)
+        if record is None and waiting.is_cut:
+            # The retry gets all of them, these too.
+            await waiting.leave()
+            break
+    if not sent:
+        ending = name_ending(record) if record else StillRunning(waiting.task)
+        yield b"event: error\ndata: " + orjson.dumps(_explain(waiting, ending).body()) + b"\n\n"
+    elif len(sent) < wanted:
+        yield f": partial {len(sent)}/{wanted}\n\n".encode()
+
+
+def _event_parts(waiting: Waiting, record: TaskRecord, image: Made, form: AnswerForm) -> list[Part]:
+    promise = record.promise
+    kind = "image_generation.completed" if promise.operation == "generation" else "image_edit.completed"
+    rest = {
+        "type": kind,
+        "created_at": image.created,
+        "output_format": image.format,
+        "quality": image.quality or "auto",
+        "background": image.background,
+        "size": image.size,
+        "revised_prompt": image.revised_prompt,
+        "usage": _usage(image.usage) if image.usage else None,
+        "gateway": {
+            "task": record.id,
+            "index": image.slot,
+            "upstream": image.upstream,
+            "cost_usd": None if image.usd is None else show_usd(image.usd),
+            "size": _tell_sizes(promise, [image]),
+            "dropped": [*image.dropped, *promise.dropped],
+        },
+    }
+    return [f"event: {kind}\ndata: ".encode(), *_item_parts(waiting.services, image, form, rest), b"\n\n"]
+
+
+async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[bytes]:
+    """The parts as bytes; pictures are read, encoded and handed on a piece at a time, and what is little with more."""
+    waiting = b""
+    for part in parts:
+        if isinstance(part, bytes):
+            waiting += part
+            continue
+        stored = await services.artifacts.open(part.artifact_id)
+        if stored is None:
+            # The length is promised; breaking off is the only honest way to say that the picture is gone.
+            raise RuntimeError(f"artifact {part.artifact_id} vanished while it was being sent")
+        async for piece in base64_chunks(stored.chunks):
+            waiting = waiting + piece if waiting else piece
+            if len(piece) >= _LITTLE:
+                yield waiting
+                waiting = b""
+    if waiting:
+        yield waiting
+
+
+def _tell_sizes(promise: Promise, images: Sequence[Made]) -> str:
+    """Asked and made, each size once; and what one was made into here, where another had been promised."""
+    made = dict.fromkeys(f"{one.made}->{one.size}" if one.made else one.size for one in images)
+    return f"{promise.size}->{','.join(made) or 'none'}"
+
+
+def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+    counts: dict[str, Any] = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")}
+    # A zero that nobody counted would pass for a count.
+    text, image = usage["text_tokens"], usage["image_tokens"]
+    if text is not None and image is not None:
+        counts["input_tokens_details"] = {"text_tokens": text, "image_tokens": image}
+    return counts
+
+
+def _name_list(names: Sequence[str]) -> str:
+    """Field names as one header; SDKs read only so much, so of very many the rest is counted."""
+    shown = names[:MOST_NAMED]
+    more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
+    return ",".join([*(_header_safe(name) for name in shown), *more])
+
+
+def _header_safe(name: str) -> str:
+    """A field name as a header may hold it: callers choose these names."""
+    return "".join(char if char.isascii() and (char.isalnum() or char in "_.-[]") else "?" for char in name)[:60]

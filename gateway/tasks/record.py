@@ -1,0 +1,125 @@
+"""A request's record, noted as it becomes known and written once: when its work has ended, or when none was begun.
+
+Begun by `api/images.py`, finished there or by `pipeline`. Never makes anybody wait, and notes a prompt only where the
+catalogue says so.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from gateway.callers.key_record import KeyRecord
+from gateway.delivery.dispatch import Outcome
+from gateway.errors import PublicError
+from gateway.history.record import PREFIX, PassedBy, Record, record_id
+from gateway.ids import new_id
+from gateway.jobs.job import ImageJob, Operation
+from gateway.money.reservation import Reservation
+from gateway.routing.plan import Plan
+from gateway.services import Services
+
+_LONGEST = 200
+"""Letters of a text that a caller chose."""
+
+
+@dataclass(slots=True)
+class Note:
+    """What is known of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds."""
+
+    request: str
+    key: KeyRecord
+    operation: Operation
+    keeps_prompt: bool = False
+    began: float = field(default_factory=time.monotonic)
+    model: str = ""
+    is_model_known: bool = False
+    job: ImageJob | None = None
+    answer: PublicError | None = None
+
+    def to_record(self, identifier: str) -> Record:
+        """What can be said of the request without its work."""
+        job = self.job
+        return Record(
+            id=identifier,
+            request=self.request,
+            key=self.key.id,
+            key_name=self.key.name,
+            team=self.key.team,
+            end_user=_clip(job.end_user) if job and job.end_user else None,
+            operation=self.operation,
+            model=_clip(self.model),
+            is_model_known=self.is_model_known,
+            size_asked=str(job.size) if job and job.size else None,
+            quality_asked=job.quality if job else None,
+            n_asked=job.n if job else 0,
+            status=self.answer.status if self.answer else 200,
+            error=self.answer.code if self.answer else None,
+            seconds=round(time.monotonic() - self.began, 3),
+            prompt=_whole(job.prompt) if job and self.keeps_prompt else None,
+        )
+
+
+def open_note(services: Services, request: str, key: KeyRecord, operation: Operation) -> Note:
+    """The note of a request whose caller is known."""
+    return Note(request, key, operation, services.catalogue.document.accounting.keep_prompts)
+
+
+def record_refusal(services: Services, note: Note) -> None:
+    """Write down a request for which no work was begun."""
+    services.refusals.note(note.to_record(new_id(PREFIX)))
+
+
+def record_joined(services: Services, note: Note, task: str) -> None:
+    """Write down a request that was answered by a task which another one began: it cost nothing."""
+    record = note.to_record(new_id(PREFIX))
+    services.recorder.note(record.model_copy(update={"task": task, "is_joined": True}))
+
+
+def record_work(services: Services, note: Note, reservation: Reservation, plan: Plan, outcome: Outcome) -> None:
+    """Write down a request whose work has ended."""
+    services.recorder.note(describe_work(note, reservation, plan, outcome))
+
+
+def describe_work(note: Note, reservation: Reservation, plan: Plan, outcome: Outcome) -> Record:
+    """The whole record of a request whose work has ended."""
+    # Who was answered before the end, by 504, got that; everybody else gets what the work came to.
+    if note.answer is None and not outcome.images:
+        note.answer = outcome.error
+    record = note.to_record(record_id(reservation.task))
+    if record.error is None and outcome.error is not None:
+        record = record.model_copy(update={"error": outcome.error.code})
+    price, made = reservation.price, outcome.images
+    return record.model_copy(
+        update={
+            "task": reservation.task,
+            "calls": outcome.facts,
+            "sizes_made": tuple(one.size for one in made),
+            "quality_sent": _find_quality(plan, outcome),
+            "n_delivered": len(made),
+            "price_held": None if price is None else price * reservation.images,
+            "strategy": plan.strategy,
+            "rule": plan.rule,
+            "passed_by": (
+                *(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
+                *outcome.passed_by,
+            ),
+        }
+    )
+
+
+def _find_quality(plan: Plan, outcome: Outcome) -> str | None:
+    """The quality that the last target was sent."""
+    if not outcome.facts:
+        return None
+    target = outcome.facts[-1].target
+    return next((choice.fit.quality for choice in plan.choices if choice.target.label == target), None)
+
+
+def _clip(text: str) -> str:
+    return _whole(text)[:_LONGEST]
+
+
+def _whole(text: str) -> str:
+    # Half a surrogate pair, as broken JSON may hold it, cannot be written down.
+    return text.encode("utf-8", "replace").decode()
