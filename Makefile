@@ -38,8 +38,8 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	$(PY) -m pytest -q -n 4
 
 soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests, SDKs' retries, bad clients, rolling restarts, killed gateways (fifty minutes)
-	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/test_redis_away.py tests/test_brownout.py tests/test_outcome_grid.py tests/api/test_grid.py \
-	  tests/api/test_sdk_retries.py tests/api/test_clients.py tests/api/test_callbacks.py tests/test_rolling.py tests/test_crashes.py tests/test_heirs.py
+	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/store/test_redis_away.py tests/health/test_brownout.py tests/delivery/test_outcome_grid.py tests/api/test_grid.py \
+	  tests/api/test_sdk_retries.py tests/api/test_clients.py tests/api/test_callbacks.py tests/server/test_rolling_restart.py tests/recovery/test_crashes.py tests/recovery/test_adoption.py
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 

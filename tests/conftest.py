@@ -17,7 +17,7 @@ import structlog
 from gateway.process.children import stop
 from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
-from tests.running import until
+from tests.support.processes import until
 
 
 def _drop_ordinary(_: object, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -38,11 +38,17 @@ structlog.configure(
 )
 
 # Nothing here trusts a public authority, and reading them all takes 20 ms for each client that is made.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "nobodys.authority.pem")
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "nobodys.authority.pem")
 
 MEMORY = "/dev/shm"
 
-pytest_plugins = ("tests.receiver", "tests.served", "tests.shell", "tests.crashed")
+pytest_plugins = (
+    "tests.support.webhook_receiver",
+    "tests.support.gateways",
+    "tests.support.shell",
+    "tests.support.crash_stage",
+    "tests.support.ledger_fixtures",
+)
 
 
 @dataclass
@@ -121,10 +127,12 @@ def lone_valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def valkey(valkey_server: Valkey) -> Valkey:
-    """A real server without a key in it."""
-    valkey_server.flush()
-    return valkey_server
+def valkey(request: pytest.FixtureRequest) -> Valkey:
+    """A real server without a key in it; for a test marked `quiet_store` one that no gateway writes to."""
+    is_quiet = request.node.get_closest_marker("quiet_store") is not None
+    server: Valkey = request.getfixturevalue("lone_valkey" if is_quiet else "valkey_server")
+    server.flush()
+    return server
 
 
 @pytest.fixture

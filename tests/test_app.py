@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.served import Gateway
+from tests.support.gateways import Gateway
 
 
 def test_stop_right_after_a_start(gateway: Gateway) -> None:

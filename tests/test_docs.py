@@ -29,9 +29,9 @@ from gateway.process import settings
 from gateway.process.data_folder import Secrets
 from gateway.process.settings import Settings
 from gateway.upstreams import apiany, verdict
-from tests.markdown import Page, code, read
-from tests.running import clean_environment, gateway, imagegate, until
-from tests.stand_in import Simulator
+from tests.support.markdown import Page, code, read
+from tests.support.processes import clean_environment, gateway, imagegate, until
+from tests.support.simulators import Simulator
 
 ROOT = Path(__file__).parent.parent
 DOCS = {str(path.relative_to(ROOT)): read(path) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.admin.office import Office, open_office
-from tests.served import Gateways
+from tests.support.gateways import Gateways
+from tests.support.operator_client import Office, open_office
 
 
 @pytest.fixture

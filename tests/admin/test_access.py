@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from tests.admin.office import API, TOKEN, Office
-from tests.served import GENERATIONS, Gateway, error_of, small
+from tests.support.gateways import GENERATIONS, Gateway, error_of, small
+from tests.support.operator_client import API, TOKEN, Office
 
 
 def test_api_is_off_without_token(gateway: Gateway) -> None:

@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.router import PREFIX, admin_router
-from tests.admin.office import Office
-from tests.markdown import code, read
+from tests.support.markdown import code, read
+from tests.support.operator_client import Office
 
 ROUTES = [context.original_route for context in iter_route_contexts(admin_router().routes)]
 

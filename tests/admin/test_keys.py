@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.admin.office import Office
-from tests.served import OFFICIAL, TASKS, Gateway, small
+from tests.support.gateways import OFFICIAL, TASKS, Gateway, small
+from tests.support.operator_client import Office
 
 
 def works(gateway: Gateway, secret: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.admin.limits import order_changes
-from tests.admin.office import Office
+from tests.support.operator_client import Office
 
 NONE: dict[str, Any] = dict.fromkeys(
     [

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.store.client import StoreClient
-from tests.admin.office import Office
-from tests.served import wait_until
+from tests.support.gateways import wait_until
+from tests.support.operator_client import Office
 
 
 def spent(office: Office, path: str) -> str:

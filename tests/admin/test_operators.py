@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.store.client import StoreClient
-from tests.admin.office import Office
+from tests.support.operator_client import Office
 
 
 def test_operator_is_listed_without_token(office: Office) -> None:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.admin.office import API, TOKEN, Office
-from tests.served import error_of
+from tests.support.gateways import error_of
+from tests.support.operator_client import API, TOKEN, Office
 
 CASES = 250
 

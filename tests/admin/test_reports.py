@@ -20,10 +20,10 @@ from gateway.history.export import SUM_COLUMNS, record_json
 from gateway.history.history import History
 from gateway.history.usage import DIMENSIONS
 from gateway.money.limits import LIMITS
-from tests.admin.office import Office, open_office
-from tests.served import Gateways
-from tests.store.histories import make_call, make_record, open_books
-from tests.store.ledgers import DAY, SECOND
+from tests.support.gateways import Gateways
+from tests.support.histories import make_call, make_record, open_books
+from tests.support.ledgers import DAY, SECOND
+from tests.support.operator_client import Office, open_office
 
 NOW = time.time_ns() // 1_000_000 * 1000
 

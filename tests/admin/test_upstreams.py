@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.admin.office import Office
-from tests.stand_in import wait_until
+from tests.support.operator_client import Office
+from tests.support.simulators import wait_until
 
 
 def test_state_is_shown(office: Office) -> None:

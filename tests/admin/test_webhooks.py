@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.tasks.webhook_signature import make_secret
-from tests.admin.office import TOKEN, Office
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey
-from tests.receiver import Receiver
-from tests.served import serve
-from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, read_everything
+from tests.support.gateways import serve
+from tests.support.operator_client import TOKEN, Office
+from tests.support.simulators import Simulator, wait_until
+from tests.support.store_reader import SECRETS, read_everything
+from tests.support.webhook_receiver import Receiver
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.artifacts.links import link
-from tests.served import SECRETS, Gateway, error_of
+from tests.support.gateways import SECRETS, Gateway, error_of
 
 
 @pytest.fixture

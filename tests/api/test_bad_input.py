@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.forms import form
-from tests.plain_pictures import data_url, mask, png
-from tests.served import EDITS, GENERATIONS, Gateway, assert_refused, small
+from tests.support.forms import form
+from tests.support.gateways import EDITS, GENERATIONS, Gateway, assert_refused, small
+from tests.support.plain_pictures import data_url, mask, png
 
 MIB = 2**20
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.made_pictures import png_chunk
-from tests.plain_pictures import data_url, encode, mask, png
-from tests.served import EDITS, OFFICIAL, TASKS, Gateway, assert_refused, error_of
+from tests.support.gateways import EDITS, OFFICIAL, TASKS, Gateway, assert_refused, error_of
+from tests.support.made_pictures import png_chunk
+from tests.support.plain_pictures import data_url, encode, mask, png
 
 
 @pytest.mark.parametrize(

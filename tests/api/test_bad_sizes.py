@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.plain_pictures import data_url, png
-from tests.served import EDITS, GENERATIONS, OFFICIAL, Gateway, Gateways, assert_refused, error_of
+from tests.support.gateways import EDITS, GENERATIONS, OFFICIAL, Gateway, Gateways, assert_refused, error_of
+from tests.support.plain_pictures import data_url, png
 
 MIB = 2**20
 

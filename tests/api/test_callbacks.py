@@ -15,11 +15,11 @@ from gateway.app import create_app
 from gateway.money.ledger_results import Verdict
 from gateway.process.settings import Settings
 from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, Trust
-from tests.changes import OWN_URL
-from tests.plain_pictures import decode
-from tests.served import TASKS, Gateway, Gateways, error_of, wait_until
-from tests.store.ledgers import is_soak, make_id
-from tests.stored import SECRETS
+from tests.support.catalogue_changes import OWN_URL
+from tests.support.gateways import TASKS, Gateway, Gateways, error_of, wait_until
+from tests.support.ledgers import is_soak, make_id
+from tests.support.plain_pictures import decode
+from tests.support.store_reader import SECRETS
 
 SECRET = "c" * 32
 ON = {"public_url": OWN_URL, "callback_secret": SECRET}

@@ -19,9 +19,9 @@ import pytest
 import redis
 
 from tests.api.test_joining import RETRY, pictures_of
-from tests.plain_pictures import png
-from tests.served import EDITS, GENERATIONS, OFFICIAL, TASKS, Gateway, Gateways, small, wait_until
-from tests.store.ledgers import is_soak
+from tests.support.gateways import EDITS, GENERATIONS, OFFICIAL, TASKS, Gateway, Gateways, small, wait_until
+from tests.support.ledgers import is_soak
+from tests.support.plain_pictures import png
 
 HANG_UPS = 200 if is_soak() else 20
 AT_ONCE = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.served import GENERATIONS, Gateway, Gateways, small
+from tests.support.gateways import GENERATIONS, Gateway, Gateways, small
 
 ORIGIN = "https://app.example.com"
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}

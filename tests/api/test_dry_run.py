@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.plain_pictures import data_url, png
-from tests.served import EDITS, GENERATIONS, OFFICIAL, VARIANT, Gateway, Gateways, error_of, small
+from tests.support.gateways import EDITS, GENERATIONS, OFFICIAL, VARIANT, Gateway, Gateways, error_of, small
+from tests.support.plain_pictures import data_url, png
 
 DRY = {"X-Gateway-Dry-Run": "1"}
 WAYS = ("generation", "json edit", "multipart edit")

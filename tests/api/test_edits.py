@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.plain_pictures import data_url, encode, mask, png
-from tests.served import (
-    EDITS,
-    OFFICIAL,
-    Gateway,
-    Gateways,
-    error_of,
-)
+from tests.support.gateways import EDITS, OFFICIAL, Gateway, Gateways, error_of
+from tests.support.plain_pictures import data_url, encode, mask, png
 
 
 @contextlib.contextmanager

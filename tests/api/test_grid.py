@@ -12,12 +12,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.pages import SIZES, TARGETS, Sold, Wish, sold
-from tests.pairs import pairwise
-from tests.plain_pictures import data_url, mask, png
-from tests.plans import OPENAI, UPSTREAMS
-from tests.served import EDITS, ENV, GENERATIONS, Gateway, Gateways
-from tests.store.ledgers import is_soak
+from tests.support.gateways import EDITS, ENV, GENERATIONS, Gateway, Gateways
+from tests.support.ledgers import is_soak
+from tests.support.pairs import pairwise
+from tests.support.plain_pictures import data_url, mask, png
+from tests.support.plans import OPENAI, UPSTREAMS
+from tests.support.vendor_pages import SIZES, TARGETS, Sold, Wish, sold
 
 QUICK = ("none", "square", "small", "3:2", "16:9")
 """Sizes that are quickly drawn."""

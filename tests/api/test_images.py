@@ -8,18 +8,8 @@ import time
 import httpx
 import pytest
 
-from tests.plain_pictures import decode, png
-from tests.served import (
-    GENERATIONS,
-    OFFICIAL,
-    SMALLEST,
-    TASKS,
-    VARIANT,
-    Gateway,
-    Gateways,
-    error_of,
-    small,
-)
+from tests.support.gateways import GENERATIONS, OFFICIAL, SMALLEST, TASKS, VARIANT, Gateway, Gateways, error_of, small
+from tests.support.plain_pictures import decode, png
 
 
 def test_json_generation_answers_like_openai(gateway: Gateway) -> None:

@@ -14,8 +14,8 @@ import openai
 import pytest
 import redis
 
-from tests.plain_pictures import png
-from tests.served import GENERATIONS, OFFICIAL, SMALLEST, Gateway, Gateways, error_of, small, wait_until
+from tests.support.gateways import GENERATIONS, OFFICIAL, SMALLEST, Gateway, Gateways, error_of, small, wait_until
+from tests.support.plain_pictures import png
 
 HURRIED = {"x-stainless-read-timeout": "0.4"}
 """Answered after 0.3 s."""

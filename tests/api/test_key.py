@@ -1,7 +1,7 @@
 """What a caller is told about its own key."""
 
 from gateway.money.ledger_results import Scope
-from tests.served import VARIANT, Gateway
+from tests.support.gateways import VARIANT, Gateway
 
 
 def test_key_sees_limits_and_spending(gateway: Gateway) -> None:

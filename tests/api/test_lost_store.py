@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from tests.conftest import Valkey
-from tests.running import gateway as running_gateway
-from tests.running import imagegate
-from tests.served import Gateways, Simulator, error_of
-from tests.store.ledgers import Store
+from tests.support.gateways import Gateways, Simulator, error_of
+from tests.support.ledgers import Store
+from tests.support.processes import gateway as running_gateway
+from tests.support.processes import imagegate
 
 
 def test_lost_store_closes_spending(gateways: Gateways, simulator: Simulator, valkey: Valkey) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from urllib.parse import quote
 
-from tests.served import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
+from tests.support.gateways import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
 
 ALL = ["gpt-image-2", OFFICIAL, VARIANT, TASKS, "dall-e-3"]
 

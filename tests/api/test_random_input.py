@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from gateway.tasks import task
-from tests.forms import form
-from tests.plain_pictures import mask, png
-from tests.served import EDITS, GENERATIONS, Gateway, error_of
+from tests.support.forms import form
+from tests.support.gateways import EDITS, GENERATIONS, Gateway, error_of
+from tests.support.plain_pictures import mask, png
 
 STRANGE: list[Any] = [
     *(None, True, False, 0, 1, -1, 2.5, 1e300, 2**63, 10**40, "", "auto", "\x00", "x" * 300, "1024x1024", "é𝄞\u202e"),

@@ -14,8 +14,7 @@ import pytest
 
 from gateway.history.record import Record, Sums
 from tests.conftest import Valkey
-from tests.plain_pictures import png
-from tests.served import (
+from tests.support.gateways import (
     EDITS,
     GENERATIONS,
     OFFICIAL,
@@ -29,7 +28,8 @@ from tests.served import (
     serve,
     wait_until,
 )
-from tests.stored import read_everything, read_usage
+from tests.support.plain_pictures import png
+from tests.support.store_reader import read_everything, read_usage
 
 PROMPT = "a quite remarkable heron"
 

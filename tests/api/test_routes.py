@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.plain_pictures import data_url, png
-from tests.served import (
-    EDITS,
-    GENERATIONS,
-    OFFICIAL,
-    TASKS,
-    VARIANT,
-    Gateway,
-    Gateways,
-    error_of,
-    small,
-)
+from tests.support.gateways import EDITS, GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small
+from tests.support.plain_pictures import data_url, png
 
 
 def test_multipart_generation_is_read(gateway: Gateway) -> None:

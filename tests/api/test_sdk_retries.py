@@ -18,10 +18,10 @@ import openai
 import pytest
 
 from gateway.dollars import parse_usd
-from tests.plain_pictures import png
-from tests.running import clean_environment
-from tests.served import OFFICIAL, TASKS, Gateway, Gateways
-from tests.store.ledgers import is_soak
+from tests.support.gateways import OFFICIAL, TASKS, Gateway, Gateways
+from tests.support.ledgers import is_soak
+from tests.support.plain_pictures import png
+from tests.support.processes import clean_environment
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from gateway.dollars import show_usd
-from tests.plain_pictures import png
-from tests.served import GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small, wait_until
+from tests.support.gateways import GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small, wait_until
+from tests.support.plain_pictures import png
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import OFFICIAL, Gateway, Gateways, error_of, small, wait_until
+from tests.support.gateways import OFFICIAL, Gateway, Gateways, error_of, small, wait_until
 
 ASYNC = {"prefer": "respond-async"}
 

@@ -17,10 +17,10 @@ from gateway.state.webhook_queue import Deliveries, Undelivered
 from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey, run_valkey
-from tests.receiver import Receiver, Told
-from tests.served import Gateway, Gateways, assert_refused, error_of, serve
-from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, read_everything, with_deliveries, with_keys
+from tests.support.gateways import Gateway, Gateways, assert_refused, error_of, serve
+from tests.support.simulators import Simulator, wait_until
+from tests.support.store_reader import SECRETS, read_everything, with_deliveries, with_keys
+from tests.support.webhook_receiver import Receiver, Told
 
 QUICK = {"retries": [0.05, 0.05], "timeout": 0.4, "look_every": 0.1}
 

@@ -22,11 +22,11 @@ from gateway.store.command_queue import Batcher
 from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey
-from tests.receiver import Receiver
-from tests.running import gateway as served_by_processes
-from tests.served import GENERATIONS, TASKS, Gateway, catalogue_of, serve, small
-from tests.stand_in import Simulator, wait_until
-from tests.stored import SECRETS, with_ledger
+from tests.support.gateways import GENERATIONS, TASKS, Gateway, catalogue_of, serve, small
+from tests.support.processes import gateway as served_by_processes
+from tests.support.simulators import Simulator, wait_until
+from tests.support.store_reader import SECRETS, with_ledger
+from tests.support.webhook_receiver import Receiver
 
 QUICK = {"retries": [0.05] * 10, "timeout": 0.4, "look_every": 0.1}
 DEAD_IN_US = 300_000

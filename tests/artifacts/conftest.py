@@ -14,7 +14,7 @@ import pytest
 
 from gateway.pictures.picture import Darkroom
 from gateway.pictures.spool import MemoryBudget, Spool
-from tests.made_pictures import encoded, picture
+from tests.support.made_pictures import encoded, picture
 
 PORTS = ("master", "volume", "filer", "s3", "admin")
 

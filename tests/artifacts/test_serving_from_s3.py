@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from tests.plain_pictures import decode
-from tests.served import Gateways
+from tests.support.gateways import Gateways
+from tests.support.plain_pictures import decode
 
 pytestmark = pytest.mark.slow
 

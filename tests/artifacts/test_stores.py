@@ -10,7 +10,7 @@ from gateway.artifacts import StoreUnavailable, open_store
 from gateway.artifacts.base import day_of
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
-from tests.made_pictures import encoded, picture
+from tests.support.made_pictures import encoded, picture
 
 DAY = 86_400
 MISSING = "img_06h4x1m0vyq4e8r2c6d9f3n5kt.png"

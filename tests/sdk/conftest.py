@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.process.children import spawn, stop
-from tests import running
-from tests.running import clean_environment, until
-from tests.sdk.clients import AsyncDriver, SyncDriver
-from tests.sdk.seen import Gateway, Simulator, draw
+from tests.support import processes
+from tests.support.processes import clean_environment, until
+from tests.support.sdk_clients import AsyncDriver, SyncDriver
+from tests.support.sdk_views import Gateway, Simulator, draw
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -58,21 +58,21 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="session")
-def served(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Gateway]:
+def served(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Gateway]:
     data = tmp_path_factory.mktemp("gateway") / "data"
-    with running.gateway(data, GATEWAY_SIMULATOR_URL=simulator.url) as run:
+    with processes.gateway(data, GATEWAY_SIMULATOR_URL=simulator.url) as run:
         until(lambda: run.status("/readyz") == 200, what="readiness")
         yield run
         assert run.end(signal.SIGTERM) == 0
 
 
 @pytest.fixture(scope="session")
-def gateway(served: running.Gateway) -> Gateway:
+def gateway(served: processes.Gateway) -> Gateway:
     return Gateway(f"{served.url}/v1", (served.data / "demo.key").read_text().strip())
 
 
 @pytest.fixture(autouse=True)
-def vendors(request: pytest.FixtureRequest, simulator: Simulator, served: running.Gateway) -> Iterator[Simulator]:
+def vendors(request: pytest.FixtureRequest, simulator: Simulator, served: processes.Gateway) -> Iterator[Simulator]:
     """The simulator with nothing written down; after the test it must have seen documented requests only."""
     simulator.reset()
     yield simulator

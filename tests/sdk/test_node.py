@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.running import clean_environment
-from tests.sdk.seen import ASKED_SIZE, PINNED, SIZE, UPSTREAMS, Gateway, Simulator, look_at_text, look_behind
+from tests.support.processes import clean_environment
+from tests.support.sdk_views import ASKED_SIZE, PINNED, SIZE, UPSTREAMS, Gateway, Simulator, look_at_text, look_behind
 
 pytestmark = pytest.mark.slow
 

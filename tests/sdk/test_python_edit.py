@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from tests.sdk.seen import ASKED_SIZE, PINNED, SIZE, look_at_text, look_behind
+from tests.support.sdk_views import ASKED_SIZE, PINNED, SIZE, look_at_text, look_behind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.sdk.seen import Simulator
+    from tests.support.sdk_views import Simulator
 
 pytestmark = pytest.mark.slow
 

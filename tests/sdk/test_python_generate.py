@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sdk.seen import ASKED_SIZE, PINNED, SIZE, UPSTREAMS, look_at_text, look_behind
+from tests.support.sdk_views import ASKED_SIZE, PINNED, SIZE, UPSTREAMS, look_at_text, look_behind
 
 if TYPE_CHECKING:
-    from tests.sdk.seen import Simulator
+    from tests.support.sdk_views import Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from tests.sdk.seen import ASKED_SIZE, PINNED, SIZE, UPSTREAMS, look_at_text
+from tests.support.sdk_views import ASKED_SIZE, PINNED, SIZE, UPSTREAMS, look_at_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.sdk.seen import Gateway, Simulator
+    from tests.support.sdk_views import Gateway, Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -9,6 +9,8 @@ from redis.exceptions import ResponseError
 from gateway.store.client import StoreClient, StoreUnavailable, connect, describe
 from tests.conftest import Valkey
 
+pytestmark = pytest.mark.quiet_store
+
 
 async def test_dead_server_is_reported_soon(valkey: Valkey, redis: StoreClient) -> None:
     """A server that died is reported as away in well under 1.5 s, and used again once it is back."""

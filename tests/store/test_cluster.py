@@ -19,8 +19,8 @@ from gateway.store.client import StoreUnavailable, connect
 from gateway.store.command_queue import Batcher
 from gateway.store.names import TAG
 from gateway.store.windows import Calendar
-from tests.store.fleets import Cluster, folder_for_servers
-from tests.store.ledgers import ZONE, make_id, make_opening
+from tests.support.ledgers import ZONE, make_id, make_opening
+from tests.support.redis_fleets import Cluster, folder_for_servers
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
 SLOT = key_slot(TAG.encode())

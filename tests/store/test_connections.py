@@ -14,8 +14,10 @@ from gateway.server.store_checks import check_store
 from gateway.store import embedded
 from gateway.store.client import StoreClient, StoreUnavailable, connect
 from tests.conftest import Valkey
-from tests.served import SECRETS, Simulator, serve
-from tests.store.fleets import tls_door
+from tests.support.gateways import SECRETS, Simulator, serve
+from tests.support.redis_fleets import tls_door
+
+pytestmark = pytest.mark.quiet_store
 
 ROOT = Path(__file__).parents[2]
 PEM = Path(__file__).with_name("localhost.test.pem")

@@ -12,7 +12,7 @@ from gateway.process.children import stop
 from gateway.process.data_folder import DataFolder, FolderInUse, ServerRecord
 from gateway.store import embedded
 from gateway.store.client import connect
-from tests.running import is_alive, until
+from tests.support.processes import is_alive, until
 
 
 async def test_writes_survive_a_kill(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from gateway.server.store_checks import StoreRefused, check_store
 from gateway.store.client import StoreUnavailable, connect
 from gateway.store.command_queue import Batcher
 from gateway.store.windows import Calendar
-from tests.store.fleets import Sentinels, folder_for_servers
-from tests.store.ledgers import ZONE, Store, is_soak, make_id, make_opening
+from tests.support.ledgers import ZONE, Store, is_soak, make_id, make_opening
+from tests.support.redis_fleets import Sentinels, folder_for_servers
+
+pytestmark = pytest.mark.quiet_store
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
 PRICE, ROOM = 7, 200

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfoNotFoundError
 import pytest
 
 from gateway.store.windows import Calendar
-from tests.store.ledgers import DAY, HOUR, SECOND, at
+from tests.support.ledgers import DAY, HOUR, SECOND, at
 
 
 @pytest.mark.parametrize(

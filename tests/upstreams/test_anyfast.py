@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.made_pictures import SECRETS, loaded
-from tests.plain_pictures import encode, mask, png
-from tests.served import OFFICIAL, SMALLEST, VARIANT, Gateway, Gateways, error_of
-from tests.vendor import vendor
+from tests.support.gateways import OFFICIAL, SMALLEST, VARIANT, Gateway, Gateways, error_of
+from tests.support.made_pictures import SECRETS, loaded
+from tests.support.plain_pictures import encode, mask, png
+from tests.support.vendor import vendor
 
 COMMON = {"prompt": "a cat", "size": SMALLEST, "quality": "medium", "output_format": "png"}
 PLAIN: dict[str, dict[str, Any]] = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.plain_pictures import encode, mask, png
-from tests.served import TASKS, Gateway, Gateways, error_of
+from tests.support.gateways import TASKS, Gateway, Gateways, error_of
+from tests.support.plain_pictures import encode, mask, png
 
 PLAIN = {"model": "gpt-image-2", "prompt": "a cat", "size": "1024x1024", "quality": "medium"}
 

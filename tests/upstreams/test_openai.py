@@ -8,9 +8,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.made_pictures import SECRETS, loaded
-from tests.plain_pictures import decode, encode, mask, noisy_mask, png
-from tests.served import ENV, SMALLEST, TIMEOUTS, Gateway, Gateways, error_of
+from tests.support.gateways import ENV, SMALLEST, TIMEOUTS, Gateway, Gateways, error_of
+from tests.support.made_pictures import SECRETS, loaded
+from tests.support.plain_pictures import decode, encode, mask, noisy_mask, png
 
 MODEL = "openai/gpt-image-2"
 PLAIN = {

@@ -1,0 +1,138 @@
+"""The command line, as a person or a script uses it: real processes, a real store."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Valkey
+from tests.support.processes import gateway, imagegate
+
+SECRET = "s" * 32
+
+
+def test_keys_without_gateway(tmp_path: Path) -> None:
+    """Keys are made and managed while no gateway runs; the server that was started for it is gone after."""
+    where = ("--data-dir", str(tmp_path / "data"))
+    made = imagegate("keys", "create", "ana", "--team", "design", "--model", "gpt-image-2", *where)
+    assert re.fullmatch(r"igw_\w{38}\n", made.stdout), made.stderr
+    listed = json.loads(imagegate("keys", "list", "--json", *where).stdout)
+    assert [(key["name"], key["team"], key["models"]) for key in listed] == [("ana", "design", ["gpt-image-2"])]
+    key_id = listed[0]["id"]
+    assert json.loads(imagegate("keys", "disable", key_id, "--json", *where).stdout)["enabled"] is False
+    assert "disabled" in imagegate("keys", "show", key_id, *where).stdout
+    assert json.loads(imagegate("keys", "enable", key_id, "--json", *where).stdout)["enabled"] is True
+    assert imagegate("keys", "delete", key_id, *where).returncode == 0
+    assert imagegate("keys", "list", "--json", *where).stdout == "[]\n"
+    assert not (tmp_path / "data" / "server.json").exists()
+
+
+def test_keys_beside_gateway(tmp_path: Path) -> None:
+    """Keys made while a gateway runs are in its own store, and still there at its next start."""
+    where = ("--data-dir", str(tmp_path / "data"))
+    with gateway(tmp_path / "data") as run:
+        assert imagegate("keys", "create", "ana", *where).returncode == 0
+        assert run.status("/readyz") == 200
+        run.end()
+    names = [key["name"] for key in json.loads(imagegate("keys", "list", "--json", *where).stdout)]
+    assert names == ["demo", "ana"]
+
+
+def test_keys_in_outside_redis(tmp_path: Path, valkey: Valkey) -> None:
+    """With GATEWAY_REDIS_URL the command opens that store, and refuses to use another pepper."""
+    env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
+    where = ("--data-dir", str(tmp_path / "data"))
+    assert imagegate("keys", "create", "ana", *where, **env).returncode == 0
+    assert "ana" in imagegate("keys", "list", *where, **env).stdout
+    refused = imagegate("keys", "list", *where, **env | {"GATEWAY_KEY_PEPPER": "t" * 32})
+    assert refused.returncode == 1
+    assert "another GATEWAY_KEY_PEPPER" in refused.stderr
+
+
+def test_unknown_key_is_told(tmp_path: Path) -> None:
+    """An id that no key has ends in a sentence and exit code 1."""
+    refused = imagegate("keys", "show", "key_nope", "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("imagegate: No key has the id 'key_nope'")
+
+
+def test_away_redis_is_told(tmp_path: Path) -> None:
+    """A Redis that does not answer ends in a sentence, and shows no password."""
+    env = {"GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
+    refused = imagegate("keys", "list", GATEWAY_REDIS_URL="redis://:hunter2@127.0.0.1:9", **env)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("imagegate: Redis is away")
+    assert "hunter2" not in refused.stderr
+
+
+def test_wrong_settings_are_listed() -> None:
+    """Wrong settings are listed in lines, not in a traceback, with exit code 2."""
+    refused = imagegate("check", GATEWAY_PORT="x", GATEWAY_REDIS_URI="y")
+    assert refused.returncode == 2
+    assert [line.strip().split(":")[0] for line in refused.stderr.splitlines()[1:]] == [
+        "GATEWAY_REDIS_URI",
+        "GATEWAY_PORT",
+    ]
+
+
+def test_weak_admin_token_stops_the_start() -> None:
+    """Neither `serve` nor `check` goes on with a token that can be guessed where others reach the gateway."""
+    for words in (("check",), ("serve", "--host", "0.0.0.0"), ("serve", "--demo")):
+        host = "127.0.0.1" if "--host" in words else "0.0.0.0"
+        refused = imagegate(*words, GATEWAY_ADMIN_TOKEN="changeme", GATEWAY_HOST=host)
+        assert refused.returncode == 2
+        assert "GATEWAY_ADMIN_TOKEN: a weak token" in refused.stderr
+        assert "changeme" not in refused.stderr
+    warned = imagegate("check", GATEWAY_ADMIN_TOKEN="changeme")
+    assert warned.returncode == 0
+    assert "warning      GATEWAY_ADMIN_TOKEN: a weak token" in warned.stdout
+
+
+def test_flag_beats_environment() -> None:
+    """What is typed wins over what is set."""
+    told = imagegate("check", "--data-dir", "/tmp/typed", GATEWAY_DATA_DIR="/tmp/set").stdout
+    assert "/tmp/typed" in told
+
+
+def test_healthcheck_tells_by_code(tmp_path: Path) -> None:
+    """`healthcheck` is 0 when the gateway is ready, and 1 when none answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    assert imagegate("healthcheck", GATEWAY_PORT=port).returncode == 1
+    with gateway(tmp_path / "data", "--demo", "--host", "0.0.0.0", "--port", port):
+        assert imagegate("healthcheck", GATEWAY_PORT=port, GATEWAY_HOST="0.0.0.0").returncode == 0
+
+
+def test_health_check_loads_no_gateway() -> None:
+    """What a container runs twice a minute loads neither the server nor Redis's client, only its own command."""
+    program = "import sys; from typer.testing import CliRunner; from gateway.cli.main import app"
+    asked = f"{program}; CliRunner().invoke(app, ['healthcheck']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.split())
+    assert "gateway.server.listener" in loaded
+    assert not loaded & {
+        "fastapi",
+        "uvicorn",
+        "redis",
+        "aiohttp",
+        "httpx",
+        "gateway.catalogue.catalogue",
+        "gateway.cli.keys",
+    }
+
+
+@pytest.mark.parametrize("words", [(), ("serve",), ("simulate",), ("check",), ("keys",), ("keys", "create")])
+def test_help_has_examples(words: tuple[str, ...]) -> None:
+    """Every command explains itself."""
+    told = imagegate(*words, "--help")
+    assert told.returncode == 0
+    assert "Usage: imagegate" in told.stdout
+
+
+def test_version_is_told() -> None:
+    """`--version` prints it."""
+    assert re.fullmatch(r"imagegate \d+\.\d+\.\d+\n", imagegate("--version").stdout)

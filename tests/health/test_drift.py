@@ -1,0 +1,68 @@
+"""Broken promises of upstreams are counted by all workers together, and never hold a request up."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from gateway.health.drift import KEPT_S, Drift, DriftBook
+from gateway.store import names
+from gateway.store.client import StoreClient, connect
+from tests.conftest import Valkey
+
+pytestmark = pytest.mark.quiet_store
+
+
+async def test_workers_count_together(redis: StoreClient) -> None:
+    """Each broken promise has one count, the time of the last and its newest example, by upstream and parameter."""
+    clock = itertools.count(1).__next__
+    one, other = (DriftBook(redis, now=clock) for _ in range(2))
+    one.note("apiany", "made", "size", "1024x1024 became 512x512")
+    await one.aclose()
+    other.note("apiany", "made", "size", "2048x2048 became 1024x1024")
+    other.note("anyfast", "refused", "quality")
+    await other.aclose()
+    assert await one.read() == [
+        Drift("anyfast", "refused", "quality", 1, 3),
+        Drift("apiany", "made", "size", 2, 2, "2048x2048 became 1024x1024"),
+    ]
+    assert 0 < await redis.ttl(names.DRIFT()) <= KEPT_S
+
+
+async def test_vendors_words_do_not_fill_the_store(redis: StoreClient) -> None:
+    """A parameter that nobody knows, or none, counts as one other."""
+    book = DriftBook(redis)
+    for number in range(100):
+        book.note("openai", "refused", f"field-{number}")
+    book.note("openai", "refused", None)
+    await book.aclose()
+    assert [(one.what, one.count) for one in await book.read()] == [("other", 101)]
+
+
+async def test_counts_wait_for_an_absent_store(valkey: Valkey) -> None:
+    """While the store is away nothing is lost and nobody waits; what comes meanwhile is counted too."""
+    absent = connect("unix:///nowhere/at/all")
+    book = DriftBook(absent, pause_s=0.01)
+    book.note("anyfast", "refused", "model")
+    book.note("anyfast", "refused", "model")
+    assert book.waiting == 2
+    await book.aclose(seconds=0.05)
+    assert book.waiting == 2
+    await absent.aclose()
+
+
+async def test_cleared_upstream_begins_anew(redis: StoreClient) -> None:
+    """An operator who put the catalogue right forgets what was counted of that upstream alone."""
+    book = DriftBook(redis)
+    book.note("one", "made", "size", "1024x1024 became 512x512")
+    book.note("other", "made", "size")
+    await book.aclose()
+    await asyncio.gather(book.clear("one"), book.clear("nobody"))
+    assert [drift.upstream for drift in await book.read()] == ["other"]
+
+
+async def test_newer_kinds_are_passed_over(redis: StoreClient) -> None:
+    """What a newer version counts does not trouble an older one."""
+    book = DriftBook(redis)
+    await redis.hset(names.DRIFT(), '["one","melted","size","count"]', "3")
+    assert await book.read() == []

@@ -1,0 +1,123 @@
+"""Many at once, and answers that never arrive: the same ids make the same ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.ids import new_id
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, Opening, OverLimit, Scope, Verdict
+from tests.conftest import Valkey
+from tests.support.ledgers import FINGERPRINT, SECOND, Clock, Store, at, is_soak, make_id, make_ledger, make_opening
+from tests.support.lossy_proxy import LossyDoor, lossy_door
+
+pytestmark = pytest.mark.quiet_store
+
+PROCESSES, TRIES = 8, 500
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Processes of their own, which share nothing with this one but the server."""
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def race(url: str, number: int, price: int) -> tuple[int, int]:
+    """Try to spend from one process as fast as it can: how often it was let, and how often a limit refused."""
+    return asyncio.run(_race(url, number, price))
+
+
+async def _race(url: str, number: int, price: int) -> tuple[int, int]:
+    ledger, batcher = make_ledger(url, None)
+    key, worker = make_id("key", number), make_id("worker", number)
+    answers = await asyncio.gather(
+        *(ledger.open(Opening(new_id("task"), key, FINGERPRINT, price, 1, worker, "design")) for _ in range(TRIES))
+    )
+    await batcher.aclose()
+    return sum(isinstance(each, Admitted) for each in answers), sum(isinstance(each, OverLimit) for each in answers)
+
+
+@pytest.mark.parametrize("seed", range(20 if is_soak() else 2))
+async def test_racing_processes_fill_exactly(
+    seed: int, ledger: Ledger, valkey: Valkey, processes: ProcessPoolExecutor
+) -> None:
+    """L7: eight processes that try 500 times each into one limit are let exactly as often as it holds."""
+    chance = random.Random(seed)
+    price, room = chance.randint(1, 99_999), chance.randint(100, PROCESSES * TRIES - 100)
+    ceiling = room * price + chance.randrange(price)
+    scope = chance.choice([Scope(), Scope(team="design")])
+    await ledger.set_limit(make_id("change", 1), scope, "usd_total", ceiling)
+    loop = asyncio.get_running_loop()
+    counts = await asyncio.gather(
+        *(loop.run_in_executor(processes, race, valkey.url, number, price) for number in range(PROCESSES))
+    )
+    admitted, refused = (sum(column) for column in zip(*counts, strict=True))
+    assert (admitted, refused) == (room, PROCESSES * TRIES - room)
+
+
+async def test_racing_copies_are_one(ledger: Ledger, store: Store) -> None:
+    """The same opening many times at once holds its price once."""
+    answers = await asyncio.gather(*(ledger.open(make_opening(1)) for _ in range(50)))
+    assert all(isinstance(each, Admitted) for each in answers)
+    assert store.window("everyone", "total") == {"usd_held": 10, "images_held": 1}
+
+
+async def test_racing_calls_get_one_slot(ledger: Ledger) -> None:
+    """L9: of many calls that want the last slot at once, one is sent."""
+    await ledger.open(make_opening(1))
+    asked = [ledger.mark_sent(make_id("task", 1), make_id("call", number), [0], 10, 1) for number in range(50)]
+    verdicts = await asyncio.gather(*asked)
+    assert sorted(verdicts) == [Verdict.HELD] + [Verdict.TAKEN] * 49
+
+
+@asynccontextmanager
+async def behind_door(valkey: Valkey, clock: Clock, every: int) -> AsyncIterator[tuple[Ledger, LossyDoor]]:
+    """A ledger some of whose answers are lost on the way."""
+    outside = valkey.folder / "door.sock"
+    async with lossy_door(valkey.socket, outside, every) as door:
+        ledger, batcher = make_ledger(f"unix://{outside}", clock)
+        yield ledger, door
+        await batcher.aclose()
+
+
+async def live(ledger: Ledger, clock: Clock, seed: int) -> list[object]:
+    """Sixty tasks' whole lives, the same for the same seed."""
+    chance = random.Random(seed)
+    heard: list[object] = [await ledger.set_limit(make_id("change", 1), Scope(), "usd_total", 900)]
+    for number in range(60):
+        clock.now += chance.choice([1, SECOND])
+        task, call = make_id("task", number), make_id("call", number)
+        answer = await ledger.open(make_opening(number, images=2))
+        heard.append(answer if isinstance(answer, OverLimit) else None)
+        steps: list[Callable[[], Awaitable[object]]] = [
+            lambda: ledger.raise_price(task, 15, 1),  # noqa: B023 - run before the next turn
+            lambda: ledger.mark_sent(task, call, [0], 10, 1),  # noqa: B023
+            lambda: ledger.nack(task, call),  # noqa: B023
+            lambda: ledger.post(task, call, 9, 1),  # noqa: B023
+            lambda: ledger.presume(task, call, 1),  # noqa: B023
+            lambda: ledger.close(task, 1),  # noqa: B023
+        ]
+        heard += [await steps[step]() for step in sorted(chance.sample(range(6), 4))]
+    return heard
+
+
+async def test_lost_answers_change_nothing(valkey: Valkey, store: Store) -> None:
+    """L10: with every third answer lost the same is heard in the end, and the same is stored."""
+    found = []
+    for every in (0, 3):
+        valkey.flush()
+        clock = Clock(at("2026-11-04T12:00:00"))
+        async with behind_door(valkey, clock, every) as (ledger, door):
+            heard = await live(ledger, clock, seed=7)
+        found.append((heard, store.read()))
+        assert door.lost == (door.answers // every if every else 0)
+    assert door.lost >= 100
+    assert found[0] == found[1]

@@ -1,0 +1,185 @@
+"""A store that forgot: spending closes for every process that knew better, until an operator has looked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, LedgerLost, Verdict
+from gateway.money.store_epoch import Witness
+from gateway.store.client import StoreUnavailable
+from gateway.store.command_queue import Batcher
+from gateway.store.windows import Calendar
+from tests.conftest import Valkey
+from tests.support.ledgers import DAY, SECOND, ZONE, Clock, Store, make_id, make_opening, scripts
+
+pytestmark = pytest.mark.quiet_store
+
+TASK, CALL, LEASE = make_id("task", 1), make_id("call", 1), 15 * SECOND
+WORKER, OTHER_WORKER = make_id("worker", 1), make_id("worker", 2)
+LEASES, EPOCH = "{igw}:leases", "{igw}:epoch"
+
+Open = Callable[..., Ledger]
+
+
+@pytest.fixture
+async def process(valkey: Valkey, clock: Clock) -> AsyncIterator[Open]:
+    """Makes the ledger of a process that remembers, with a worker and perhaps a file."""
+    batchers: list[Batcher] = []
+
+    def made(worker: str = WORKER, path: Path | None = None) -> Ledger:
+        batchers.append(Batcher(valkey.url, deadline_s=60, pause_s=0.001))
+        witness = Witness(worker, path)
+        return Ledger(batchers[-1], Calendar(ZONE), scripts=scripts(), now=clock, witness=witness)
+
+    yield made
+    for batcher in batchers:
+        await batcher.aclose()
+
+
+async def lost(step: Awaitable[object]) -> bool:
+    try:
+        await step
+    except LedgerLost:
+        return True
+    return False
+
+
+async def test_first_spending_meets_the_store(process: Open, clock: Clock, store: Store) -> None:
+    """A process spends nothing before it has a lease and knows the store's epoch."""
+    assert isinstance(await process().open(make_opening(1)), Admitted)
+    assert store.command("ZSCORE", LEASES, WORKER) == clock.now + LEASE
+    assert store.command("EXISTS", EPOCH)
+
+
+async def test_processes_share_first_epoch(process: Open, store: Store) -> None:
+    """The first start on an empty store begins the epoch, and every other process takes it."""
+    for worker in (WORKER, OTHER_WORKER):
+        ledger = process(worker)
+        await ledger.renew(worker, LEASE)
+        assert isinstance(await ledger.open(make_opening(1, worker=worker)), Admitted)
+    assert " created " in store.command("GET", EPOCH)
+
+
+async def test_emptied_store_closes_spending(process: Open, store: Store) -> None:
+    """After FLUSHALL nothing is opened, raised, sent or renewed by a process that knew the store."""
+    ledger = process()
+    await ledger.renew(WORKER, LEASE)
+    await ledger.open(make_opening(1))
+    store.command("FLUSHALL")
+    assert await lost(ledger.open(make_opening(2)))
+    assert await lost(ledger.raise_price(TASK, 20, 1))
+    assert await lost(ledger.mark_sent(TASK, CALL, [0], 10, 1))
+    assert await lost(ledger.renew(WORKER, LEASE))
+    assert store.read() == {}
+
+
+async def test_other_store_closes_spending(process: Open, store: Store) -> None:
+    """A store that somebody else began anew is not taken for the one that was known."""
+    ledger, other = process(), process(OTHER_WORKER)
+    await ledger.renew(WORKER, LEASE)
+    store.command("FLUSHALL")
+    await other.renew(OTHER_WORKER, LEASE)
+    assert await lost(ledger.renew(WORKER, LEASE))
+    assert await lost(ledger.open(make_opening(1)))
+
+
+async def test_accepted_store_is_used_again(process: Open, clock: Clock, store: Store) -> None:
+    """After an operator has accepted it, running processes go on without a restart."""
+    ledger, operator = process(), process(OTHER_WORKER)
+    await ledger.renew(WORKER, LEASE)
+    store.command("FLUSHALL")
+    assert await lost(ledger.open(make_opening(1)))
+    clock.now += SECOND
+    for _ in range(2):
+        await operator.accept(make_id("epoch", 5))
+    assert isinstance(await ledger.open(make_opening(1)), Admitted)
+    assert store.command("ZSCORE", LEASES, WORKER) == clock.now + LEASE, "or its task would be an orphan"
+    await ledger.renew(WORKER, LEASE)
+
+
+async def test_old_copy_closes_spending(process: Open, clock: Clock, store: Store) -> None:
+    """A store that is put back by more than one renewal is noticed by the worker's own lease, and can be accepted."""
+    ledger = process()
+    ends = []
+    for _ in range(3):
+        ends.append((await ledger.renew(WORKER, LEASE)).stop)
+        clock.now += 5 * SECOND
+    store.command("ZADD", LEASES, str(ends[1]), WORKER)
+    assert isinstance(await ledger.open(make_opening(1)), Admitted)  # a fail-over lost one renewal
+    store.command("ZADD", LEASES, str(ends[0]), WORKER)
+    assert await lost(ledger.open(make_opening(2)))
+    assert await lost(ledger.renew(WORKER, LEASE))
+    assert await ledger.close(TASK, 1) is Verdict.CLOSED
+    await ledger.accept(make_id("epoch", 5))
+    await ledger.renew(WORKER, LEASE)
+    assert isinstance(await ledger.open(make_opening(2)), Admitted)
+
+
+async def test_old_acceptance_accepts_nothing(process: Open, clock: Clock, store: Store) -> None:
+    """A copy from before the present epoch brings an acceptance along that was meant for another loss."""
+    ledger = process()
+    await ledger.renew(WORKER, LEASE)
+    await ledger.accept(make_id("epoch", 1))
+    old = store.command("GET", EPOCH)
+    clock.now += SECOND
+    assert await lost(ledger.open(make_opening(1)))
+    await ledger.accept(make_id("epoch", 2))
+    await ledger.renew(WORKER, LEASE)
+    store.command("SET", EPOCH, old)
+    assert await lost(ledger.renew(WORKER, LEASE))
+
+
+async def test_slow_clock_loses_nothing(process: Open, clock: Clock) -> None:
+    """A fail-over to a server whose clock is behind closes nothing."""
+    ledger = process()
+    for step in (5, 5, -20, 5, 5):
+        await ledger.renew(WORKER, LEASE)
+        assert isinstance(await ledger.open(make_opening(1)), Admitted)
+        clock.now += step * SECOND
+
+
+async def test_long_sleep_loses_nothing(process: Open, clock: Clock) -> None:
+    """A worker that was asleep for two days, while its lease was forgotten, goes on."""
+    ledger, other = process(), process(OTHER_WORKER)
+    for _ in range(2):
+        await ledger.renew(WORKER, LEASE)
+    clock.now += 2 * DAY
+    await other.renew(OTHER_WORKER, LEASE)
+    assert isinstance(await ledger.open(make_opening(1)), Admitted)
+    await ledger.renew(WORKER, LEASE)
+
+
+async def test_folder_remembers_epoch(process: Open, store: Store, clock: Clock, tmp_path: Path) -> None:
+    """A data folder knows its ledger over restarts: an emptied store beside it closes spending until accepted."""
+    path = tmp_path / "ledger.id"
+    await process(path=path).renew(WORKER, LEASE)
+    kept = path.read_text()
+    assert kept == store.command("GET", EPOCH)
+    assert path.stat().st_mode & 0o777 == 0o600
+    await process(path=path).renew(WORKER, LEASE)
+    store.command("FLUSHALL")
+    restarted = process(OTHER_WORKER, path)
+    assert await lost(restarted.renew(OTHER_WORKER, LEASE))
+    assert await lost(restarted.open(make_opening(1)))
+    assert path.read_text() == kept
+    clock.now += SECOND
+    await restarted.accept(make_id("epoch", 5))
+    await restarted.renew(OTHER_WORKER, LEASE)
+    assert path.read_text() == store.command("GET", EPOCH) != kept
+    await process(WORKER, path).renew(WORKER, LEASE)
+
+
+async def test_unreadable_memory_closes_spending(process: Open, tmp_path: Path) -> None:
+    """A file that says nothing sensible is not taken for a new folder's; one that cannot be written spends nothing."""
+    path = tmp_path / "ledger.id"
+    path.write_text("?")
+    assert await lost(process(path=path).renew(WORKER, LEASE))
+    homeless = process(path=Path("/proc/nowhere/ledger.id"))
+    with pytest.raises(StoreUnavailable, match="cannot be written"):
+        await homeless.renew(WORKER, LEASE)
+    with pytest.raises(StoreUnavailable):
+        await homeless.open(make_opening(1))

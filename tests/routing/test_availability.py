@@ -1,0 +1,116 @@
+"""What is left of a plan at a moment: no target that is out, credentials of one rank by their load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.errors import PublicError, RateLimited, UpstreamUnavailable
+from gateway.health.condition import LONGEST_WAIT, Bar, Condition
+from gateway.jobs.sizes import Size
+from gateway.routing.availability import narrow
+from gateway.routing.plan import Plan
+from tests.support.plans import make_job, plan
+
+PLAN = plan(make_job(size=Size(1024, 1024)))
+LABELS = [choice.target.label for choice in PLAN.choices]
+LOADS = {"a": (2.0, 0.0), "b": (0.0, 1.0), "c": (0.0, 0.5)}
+
+
+def idle(_: object) -> tuple[float, float]:
+    return (0.0, 0.0)
+
+
+def labels(found: Plan) -> list[str]:
+    return [choice.target.label for choice in found.choices]
+
+
+def test_nothing_changes_while_all_is_well() -> None:
+    """A plan of targets that are all well is followed as it was made."""
+    assert narrow(PLAN, {}, idle) == PLAN
+
+
+def test_target_that_is_down_is_told() -> None:
+    """A target that is left alone is no choice any more, but a rejection with its label and its reason."""
+    found = narrow(PLAN, {LABELS[0]: Bar("open", 30)}, idle)
+    assert labels(found) == LABELS[1:]
+    assert [(one.label, one.unfit.reason) for one in found.rejections] == [(LABELS[0], Bar("open").words)]
+
+
+def test_outage_makes_no_compromise() -> None:
+    """While the only target that honours a quality is down, no other drops it: the request is told to come back."""
+    found = narrow(plan(make_job("edit", quality="high")), {"apiany/main": Bar("credential", 60)}, idle)
+    assert not found.choices
+    assert isinstance(found.refusal, UpstreamUnavailable)
+    assert "refused the gateway's credential" in found.refusal.message
+
+
+@pytest.mark.parametrize(
+    ("bars", "kind", "seconds"),
+    [
+        ([Bar("open", 100), Bar("credential", 40.2), Bar("limit", 90)], UpstreamUnavailable, 41),
+        ([Bar("open", 9000)] * 3, UpstreamUnavailable, 120),
+        ([Bar("low")] * 3, UpstreamUnavailable, 5),
+        ([Bar("limit", 50), Bar("limit", 45), Bar("limit", 300)], RateLimited, 45),
+        ([Bar("limit", 9000)] * 3, RateLimited, 60),
+    ],
+    ids=str,
+)
+def test_all_down_tells_the_least_time(bars: list[Bar], kind: type[PublicError], seconds: int) -> None:
+    """With every target down the caller hears the least time: 429 where all are rate limits, else 503."""
+    refusal = narrow(PLAN, dict(zip(LABELS, bars, strict=True)), idle).refusal
+    assert isinstance(refusal, kind)
+    assert refusal.retry_after == seconds
+
+
+@pytest.mark.parametrize(("strategy", "order"), [("cost", "cba"), ("priority", "cba"), ("weighted", "abc")])
+def test_equal_credentials_go_by_load(strategy: str, order: str) -> None:
+    """Neighbours of one upstream and price are ordered by load, unless chance decides; other ranks stay."""
+    first, *rest = PLAN.choices
+    twins = [replace(first, target=first.target.model_copy(update={"credential": name})) for name in "abc"]
+    wide = replace(PLAN, choices=(*twins, *rest), strategy=strategy)  # type: ignore[arg-type]
+    found = narrow(wide, {}, lambda one: LOADS.get(one.credential, (0.0, 0.0)))
+    assert "".join(one.target.credential for one in found.choices[:3]) == order
+    assert found.choices[3:] == tuple(rest)
+
+
+def test_dearer_credential_stays_behind() -> None:
+    """A credential that is charged more is no equal, however little it has to do."""
+    assert narrow(PLAN, {}, lambda one: (float(one.label == PLAN.choices[0].target.label), 0.0)) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("bar", "passes"),
+    [
+        (Bar("limit", LONGEST_WAIT), True),
+        (Bar("limit", LONGEST_WAIT + 1), False),
+        (Bar("full"), True),
+        (Bar("busy", 1), True),
+        (Bar("open", 1), False),
+        (Bar("credential", 1), False),
+        (Bar("probing"), False),
+    ],
+    ids=str,
+)
+def test_short_limits_are_waited_for(bar: Bar, passes: bool) -> None:
+    """A request waits for a place and for a short rate limit, never for what is broken."""
+    assert bar.is_passing == passes
+
+
+@pytest.mark.parametrize(
+    ("condition", "state"),
+    [
+        (Condition(), "ok"),
+        (Condition(breaker="half"), "tried again"),
+        (Condition(breaker="open", opens_in=3), "left alone"),
+        (Condition(cooled_for=3, cooled_why="limit"), "rate limit"),
+        (Condition(cooled_for=3, cooled_why="credential"), "refused"),
+        (Condition(is_low=True), "low balance"),
+        (Condition(presumed=11), "braked"),
+    ],
+    ids=str,
+)
+def test_state_is_named(condition: Condition, state: str) -> None:
+    """Each reason to be left alone has a word of its own for the operator."""
+    assert condition.describe(has_floor=True, brake=10)[0] == state

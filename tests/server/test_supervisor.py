@@ -1,0 +1,310 @@
+"""The supervisor, with real processes: what starts, what comes back, what ends, and what a kill -9 leaves."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.process.data_folder import LOCK_WAIT_S
+from tests.conftest import Valkey
+from tests.support.processes import Gateway, children, clean_environment, gateway, imagegate, is_alive, until
+
+SECRET = "s" * 32
+
+
+def test_ready_gateway_answers(tmp_path: Path) -> None:
+    """Once the banner is out the gateway is ready, and its processes are the supervisor's children."""
+    with gateway(tmp_path / "data") as run:
+        assert run.status("/readyz") == 200
+        assert {line.split()[0].rpartition("/")[2] for line in children(run.pid).values()} >= {"valkey-server"}
+        assert (tmp_path / "data" / "gateway.pid").read_text() == f"{run.pid}\n"
+        assert run.end() == 0
+
+
+def test_ctrl_c_ends_every_child(tmp_path: Path) -> None:
+    """Ctrl-C in the terminal ends everything, without a traceback and without leftovers."""
+    with gateway(tmp_path / "data", "--demo", "--port", "0", "--workers", "2") as run:
+        started = children(run.pid)
+        assert len(started) == 3
+        run.press_ctrl_c()
+        assert run.process.wait(10) == 0
+        assert not any(is_alive(pid) for pid in started)
+        assert "Traceback" not in run.err
+        assert '"error"' not in run.err
+    left = {path.name for path in (tmp_path / "data").iterdir()}
+    assert left.isdisjoint({"gateway.pid", "server.json", "valkey.sock"})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_polite_signal_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM, and a closed terminal, end everything with exit code 0."""
+    with gateway(tmp_path / "data") as run:
+        started = children(run.pid)
+        assert run.end(number) == 0
+        assert not any(is_alive(pid) for pid in started)
+
+
+def test_signal_while_starting(tmp_path: Path) -> None:
+    """A signal before the gateway is ready ends what was started so far."""
+    run = Gateway(tmp_path / "data")
+    try:
+        worker = run.child("gateway.server.worker")
+        server = run.child("valkey-server")
+        assert run.end() == 0
+        assert not is_alive(worker)
+        assert not is_alive(server)
+        assert "Traceback" not in run.err
+    finally:
+        run.close()
+
+
+def test_killed_gateway_starts_again(tmp_path: Path) -> None:
+    """kill -9 leaves no process, and the next start on the same folder and port is served within 10 s, keys kept."""
+    with gateway(tmp_path / "data") as run:
+        started = children(run.pid)
+        key, port = run.demo_key, run.url.rpartition(":")[2]
+        run.end(signal.SIGKILL)
+        began = time.monotonic()
+        with gateway(tmp_path / "data", "--demo", "--port", port) as again:
+            assert time.monotonic() - began < 10
+            assert again.demo_key == key
+            assert again.status("/readyz") == 200
+            assert not any(is_alive(pid) for pid in started)
+            assert again.end() == 0
+
+
+def test_orphaned_server_is_waited_for(tmp_path: Path) -> None:
+    """A start waits for a server that outlives its killed gateway, and never opens its files beside it."""
+    with gateway(tmp_path / "data") as run:
+        server = run.child("valkey-server")
+        os.kill(server, signal.SIGSTOP)
+        run.end(signal.SIGKILL)
+        again = Gateway(tmp_path / "data")
+        try:
+            until(lambda: not is_alive(run.pid))
+            # Nothing may happen here, and nothing tells when it has not happened for long enough.
+            time.sleep(0.5)
+            assert children(again.pid) == {}
+            os.kill(server, signal.SIGCONT)
+            assert again.wait_ready().end() == 0
+        finally:
+            again.close()
+
+
+def test_second_start_is_refused(tmp_path: Path) -> None:
+    """A second gateway on the same folder is refused at once, and told who runs there and what to do."""
+    with gateway(tmp_path / "data") as run:
+        began = time.monotonic()
+        second = imagegate("serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "data"))
+        # A start after a crash waits as long as that for the lock.
+        assert time.monotonic() - began < LOCK_WAIT_S
+        assert second.returncode == 1
+        assert f"process {run.pid}" in second.stderr
+        assert "--data-dir" in second.stderr
+        assert run.status("/readyz") == 200
+
+
+def test_taken_port_is_refused(tmp_path: Path) -> None:
+    """A taken port is refused before anything starts, with another port to try."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = imagegate("serve", "--demo", "--port", str(port), "--data-dir", str(tmp_path / "data"))
+    assert refused.returncode == 1
+    assert f"Port {port} on 127.0.0.1 is in use" in refused.stderr
+    assert "--port" in refused.stderr
+    assert not (tmp_path / "data" / "valkey").exists()
+
+
+def test_no_upstream_key_is_refused(tmp_path: Path) -> None:
+    """Without a key and without --demo nothing is served: the variables are named, and nothing is simulated."""
+    refused = imagegate("serve", "--data-dir", str(tmp_path / "data"))
+    assert refused.returncode == 1
+    assert "ANYFAST_API_KEY, ANYFAST_C_API_KEY, APIANY_API_KEY" in refused.stderr
+    assert "--demo" in refused.stderr
+
+
+def test_real_key_is_never_simulated(tmp_path: Path) -> None:
+    """With any upstream key set, --demo simulates nothing and says nothing of a simulator."""
+    with gateway(tmp_path / "data", APIANY_API_KEY="k", IMAGEGATE_SIMULATED_BY="http://127.0.0.1:9") as run:
+        assert "SIMULATOR" not in run.out
+        worker = Path(f"/proc/{run.child('gateway.server.worker')}/environ").read_text().split("\0")
+        assert not any(line.startswith("IMAGEGATE_SIMULATED_BY") for line in worker)
+
+
+def test_demo_points_workers_at_simulator(tmp_path: Path) -> None:
+    """Without a key, --demo tells the workers which simulator stands for every upstream."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="http://127.0.0.1:9/") as run:
+        assert "SIMULATOR" in run.out
+        worker = Path(f"/proc/{run.child('gateway.server.worker')}/environ").read_text().split("\0")
+        assert "IMAGEGATE_SIMULATED_BY=http://127.0.0.1:9" in worker
+
+
+def test_pasted_examples_save_pictures(tmp_path: Path) -> None:
+    """Both examples of the banner, pasted as they are, save a PNG that the simulator drew."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="") as run:
+        examples = {
+            "bash": run.example("curl ", "  | python3"),
+            sys.executable: run.example("import base64", "open("),
+        }
+        for program, text in examples.items():
+            folder = tmp_path / Path(program).name
+            folder.mkdir()
+            subprocess.run([program, "-c", text], cwd=folder, check=True, timeout=30, env=clean_environment())
+            assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG\r\n")
+        assert run.end() == 0
+
+
+def test_failed_example_shows_error(tmp_path: Path) -> None:
+    """The pasted curl line shows an error as it came, and saves nothing."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="") as run:
+        text = run.example("curl ", "  | python3").replace(run.demo_key, "igw_wrong")
+        shown = subprocess.run(
+            ["bash", "-c", text], cwd=tmp_path, check=True, timeout=30, env=clean_environment(), capture_output=True
+        )
+    assert b"invalid_api_key" in shown.stdout
+    assert shown.stderr == b""
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_killed_simulator_comes_back(tmp_path: Path) -> None:
+    """A killed simulator is started again at the address that the workers know."""
+    with gateway(tmp_path / "data", GATEWAY_SIMULATOR_URL="") as run:
+        before = run.child("gateway.simulator")
+        os.kill(before, signal.SIGKILL)
+        until(lambda: not is_alive(before))
+        until(lambda: "The simulator ended (SIGKILL)" in run.err)
+        text = run.example("curl ", "  | python3")
+        until(lambda: _saves_picture(text, tmp_path))
+        assert run.end() == 0
+
+
+def test_killed_server_comes_back(tmp_path: Path) -> None:
+    """A killed Valkey is started again over the same files, and the keys in it work."""
+    with gateway(tmp_path / "data") as run:
+        before = run.child("valkey-server")
+        os.kill(before, signal.SIGKILL)
+        until(lambda: not is_alive(before))
+        until(lambda: run.status("/readyz") == 200)
+        listed = imagegate("keys", "list", "--json", "--data-dir", str(tmp_path / "data"))
+        assert [key["name"] for key in json.loads(listed.stdout)] == ["demo"]
+        assert "The embedded server ended (SIGKILL)" in run.err
+        assert run.end() == 0
+
+
+def test_killed_worker_comes_back(tmp_path: Path) -> None:
+    """A killed worker is replaced, and the port answers again."""
+    with gateway(tmp_path / "data") as run:
+        before = run.child("gateway.server.worker")
+        os.kill(before, signal.SIGKILL)
+        until(lambda: not is_alive(before))
+        until(lambda: run.status("/healthz") == 200)
+        assert run.child("gateway.server.worker") != before
+
+
+def test_dying_worker_is_given_up(tmp_path: Path) -> None:
+    """A worker that dies again and again ends the gateway with a message instead of a loop."""
+    with gateway(tmp_path / "data") as run:
+        server = run.child("valkey-server")
+        for _ in range(5):
+            if run.process.poll() is None:
+                os.kill(until(lambda: next(iter(_workers(run)), 0)), signal.SIGKILL)
+                until(lambda: not _workers(run) or run.process.poll() is not None)
+        assert run.process.wait(10) == 1
+        assert "Worker 1 ended 5 times in a row" in run.err
+        assert not is_alive(server)
+
+
+def test_wrong_catalogue_is_refused(tmp_path: Path) -> None:
+    """A mistake in the catalogue is refused with file and line before anything starts."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text("upstreams: {}\nmodels: {}\n")
+    refused = imagegate("serve", "--demo", "--data-dir", str(tmp_path / "data"), GATEWAY_CONFIG=str(path))
+    assert refused.returncode == 2
+    assert f"{path}:1:" in refused.stderr
+    assert not (tmp_path / "data" / "valkey").exists()
+
+
+def test_outside_redis_is_used(tmp_path: Path, valkey: Valkey) -> None:
+    """With GATEWAY_REDIS_URL no server is started, and both secrets must be those the store was first used with."""
+    env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
+    with gateway(tmp_path / "data", **env) as run:
+        assert not any("valkey-server" in line for line in children(run.pid).values())
+        assert run.status("/readyz") == 200
+        assert run.end() == 0
+    for name in ("GATEWAY_KEY_PEPPER", "GATEWAY_SIGNING_KEY"):
+        other = env | {name: "t" * 32}
+        wrong = imagegate("serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "b"), **other)
+        assert wrong.returncode == 1
+        assert f"another {name}" in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+
+
+def test_evicting_redis_is_refused(tmp_path: Path, valkey: Valkey) -> None:
+    """A Redis that throws entries away when full is refused, with the setting to change."""
+    env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
+    with valkey.evicting():
+        refused = imagegate("serve", "--demo", "--port", "0", "--data-dir", str(tmp_path), **env)
+    assert refused.returncode == 1
+    assert "maxmemory-policy to noeviction" in refused.stderr
+
+
+def test_deep_folder_still_works(tmp_path: Path) -> None:
+    """A folder too deep for a socket's name is served by a socket elsewhere, which is removed at the end."""
+    data = tmp_path / ("d" * 60) / ("e" * 60)
+    with gateway(data) as run:
+        where = Path(json.loads((data / "server.json").read_text())["socket"])
+        assert data not in where.parents
+        assert where.parent.stat().st_mode & 0o777 == 0o700
+        assert run.status("/readyz") == 200
+        assert imagegate("keys", "list", "--data-dir", str(data)).returncode == 0
+        assert run.end() == 0
+        assert not where.parent.exists()
+
+
+def test_demo_key_is_kept(tmp_path: Path) -> None:
+    """The demo key is private, the same at every start, and works again after it was deleted or disabled."""
+    data = tmp_path / "data"
+    with gateway(data) as run:
+        first = run.demo_key
+        assert (data / "demo.key").read_text() == f"{first}\n"
+        assert (data / "demo.key").stat().st_mode & 0o777 == 0o600
+        run.end()
+    made = json.loads(imagegate("keys", "list", "--json", "--data-dir", str(data)).stdout)
+    imagegate("keys", "disable", made[0]["id"], "--data-dir", str(data))
+    with gateway(data) as run:
+        assert run.demo_key == first
+        run.end()
+    assert json.loads(imagegate("keys", "list", "--json", "--data-dir", str(data)).stdout)[0]["enabled"]
+    imagegate("keys", "delete", made[0]["id"], "--data-dir", str(data))
+    with gateway(data) as run:
+        assert run.demo_key != first
+
+
+def test_second_signal_abandons(tmp_path: Path) -> None:
+    """A second signal ends a drain that would take long, even of a worker that hears no signal at all."""
+    with gateway(tmp_path / "data", GATEWAY_DRAIN_S="60") as run:
+        worker, server = run.child("gateway.server.worker"), run.child("valkey-server")
+        os.kill(worker, signal.SIGSTOP)
+        run.process.send_signal(signal.SIGTERM)
+        until(lambda: "Ctrl-C again abandons" in run.err)
+        # The store lives until the last worker is gone: a late picture must still be recorded.
+        assert is_alive(server)
+        assert run.end() == 0
+        assert "abandoned" in run.err
+        assert "Traceback" not in run.err
+        assert not is_alive(worker)
+
+
+def _saves_picture(example: str, folder: Path) -> bool:
+    subprocess.run(["bash", "-c", example], cwd=folder, check=False, timeout=30, env=clean_environment())
+    return (folder / "picture.png").exists()
+
+
+def _workers(run: Gateway) -> list[int]:
+    return [pid for pid, line in children(run.pid).items() if "gateway.server.worker" in line and is_alive(pid)]
