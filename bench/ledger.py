@@ -19,9 +19,9 @@ from bench.pinging import quantile
 from bench.serving import BenchError
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, Opening, Scope, Settled, Verdict
+from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Scope, Settled
 from gateway.process.data_folder import DataFolder
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.embedded import running_url
 from gateway.store.windows import Calendar
 
@@ -84,8 +84,8 @@ async def _measure_all(data_dir: Any, rounds: int, lifecycles: int) -> list[dict
     url = running_url(DataFolder(data_dir))
     if url is None:
         raise BenchError("the gateway's embedded server does not answer")
-    batcher = Batcher(url)
-    ledger = Ledger(batcher, Calendar())
+    command_queue = CommandQueue(url)
+    ledger = Ledger(command_queue, Calendar())
     try:
         worker = new_id("worker")
         await ledger.renew(worker, 3600 * 1_000_000)
@@ -96,7 +96,7 @@ async def _measure_all(data_dir: Any, rounds: int, lifecycles: int) -> list[dict
                 await ledger.set_limit(new_id("change"), scope, limit, value)
         return free + await _measure(ledger, worker, len(_LIMITS) * 3, rounds, lifecycles, key)
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
 async def _measure(
@@ -147,7 +147,7 @@ async def _live(ledger: Ledger, worker: str, key: str) -> None:
     admitted = await ledger.open(opening)
     if not isinstance(admitted, Admitted):
         raise BenchError(f"a task was not admitted: {admitted}")
-    if await ledger.mark_sent(task, call, [0], 30_000, admitted.fence) is not Verdict.HELD:
+    if await ledger.mark_sent(task, call, [0], 30_000, admitted.fence) is not LedgerAnswer.HELD:
         raise BenchError("a call was not marked")
     if not isinstance(await ledger.post(task, call, 30_000, 1), Settled):
         raise BenchError("a call was not posted")

@@ -25,22 +25,22 @@ from gateway.api import tasks as task_routes
 from gateway.api.connection.edge import Edge
 from gateway.api.connection.error_handlers import add_error_handlers
 from gateway.api.connection.protocol import WireLimits
-from gateway.api.front import Front
-from gateway.artifacts import StoreUnavailable
+from gateway.api.front import DirectRoutes
+from gateway.artifacts import ArtifactsUnavailable
 from gateway.catalogue.catalogue import load
-from gateway.health.checks import Caretaker
+from gateway.health.checks import HealthChecks
 from gateway.history.gaps import Gaps
 from gateway.process import memory
 from gateway.process.data_folder import Secrets
 from gateway.process.settings import Settings
 from gateway.recovery import conclusion
 from gateway.recovery.collector import Collector
-from gateway.recovery.housekeeping import Bookkeeping, Pace
+from gateway.recovery.housekeeping import Housekeeping, Pace
 from gateway.services import Services, open_services
-from gateway.store.client import StoreUnavailable as RedisAway
+from gateway.store.client import StoreUnavailable
 from gateway.tasks.task import drain
 from gateway.tasks.wait import runs_here
-from gateway.tasks.webhooks import Messenger
+from gateway.tasks.webhooks import WebhookSender
 
 SWEEP_EVERY_S = 300.0
 
@@ -106,7 +106,7 @@ def create_app(
     app.state.services = services
     add_error_handlers(app)
     _include_routes(app, settings)
-    app.add_middleware(Front, routes=images.FRONT)
+    app.add_middleware(DirectRoutes, routes=images.FRONT)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -125,37 +125,37 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     await asyncio.to_thread(_clear_spools, services.spool_folder)
     collector = Collector(services)
-    await asyncio.to_thread(services.lifelines.tie)
-    bookkeeping = Bookkeeping(
+    await asyncio.to_thread(services.worker_locks.tie)
+    housekeeping = Housekeeping(
         services.ledger,
         services.worker,
         _pace(services),
         runs=lambda task: runs_here(services, task),
-        heirs=collector,
-        lifelines=services.lifelines,
+        adopter=collector,
+        worker_locks=services.worker_locks,
     )
-    services.closing.on_change = services.board.wake_all
-    await bookkeeping.start()
-    caretaker = Caretaker(
+    services.shutdown.on_change = services.task_events.wake_all
+    await housekeeping.start()
+    health_checks = HealthChecks(
         services.health, services.upstreams, services.new_spool, services.catalogue.document.accounting.lease / 3
     )
-    caretaker.start()
-    messenger = Messenger(services)
-    messenger.start()
+    health_checks.start()
+    webhook_sender = WebhookSender(services)
+    webhook_sender.start()
     keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps, _listen)]
     yield
     for keeper in keepers:
         await _stop(keeper)
     # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
-    services.closing.begin()
+    services.shutdown.begin()
     if left := await drain(services):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
-    await messenger.stop()
-    await caretaker.stop()
-    await bookkeeping.stop()
+    await webhook_sender.stop()
+    await health_checks.stop()
+    await housekeeping.stop()
     await collector.stop()
     await services.close()
-    services.lifelines.cut()
+    services.worker_locks.cut()
 
 
 async def _stop(keeper: asyncio.Task[None]) -> None:
@@ -203,7 +203,7 @@ def _pace(services: Services) -> Pace:
 
 async def _listen(services: Services) -> None:
     """Hear of tasks that other workers run."""
-    await services.board.listen()
+    await services.task_events.listen()
 
 
 async def _sweep(services: Services) -> None:
@@ -211,7 +211,7 @@ async def _sweep(services: Services) -> None:
     while True:
         try:
             removed = await services.artifacts.sweep(time.time())
-        except (OSError, StoreUnavailable) as error:
+        except (OSError, ArtifactsUnavailable) as error:
             _log.error("the sweep of expired pictures failed", reason=str(error))
         else:
             if removed:
@@ -240,7 +240,7 @@ async def _fill_gaps(services: Services) -> None:
         await asyncio.sleep(GAPS_EVERY_S)
         try:
             told = await gaps.fill()
-        except RedisAway as error:
+        except StoreUnavailable as error:
             _log.warning("the history could not be compared with the ledger", reason=str(error))
         else:
             if told:

@@ -15,7 +15,7 @@ from gateway.callers.auth import Caller
 from gateway.callers.key_record import KeyRecord
 from gateway.catalogue.document import Strategy
 from gateway.delivery.dispatch import Delivery, Outcome
-from gateway.health.concurrency_queue import Patience
+from gateway.health.concurrency_queue import WaitLimit
 from gateway.jobs.fingerprint import Repeat
 from gateway.jobs.job import ImageJob
 from gateway.money import reservation
@@ -26,13 +26,13 @@ from gateway.routing.plan import Circumstances, Plan
 from gateway.services import Services
 from gateway.tasks import record, retry
 from gateway.tasks.answer import AnswerForm, Shaped, shape, shape_promise, shape_stream
-from gateway.tasks.record import Note
-from gateway.tasks.task import Ending, Refused, StillRunning, Task, Wish, Work, open_task, wait_for
-from gateway.tasks.wait import CallerLeft, Presence, Waiting
+from gateway.tasks.record import RequestNote
+from gateway.tasks.task import Ending, Refused, StillRunning, Task, TaskSpec, Work, open_task, wait_for
+from gateway.tasks.wait import CallerConnection, CallerDisconnected, TaskWait
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckedRequest:
     """One checked request: the job, the model's public name, and the form its answer should have.
 
     `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record.
@@ -43,8 +43,8 @@ class Asked:
     model: str
     form: AnswerForm
     spool: Spool
-    note: Note
-    presence: Presence
+    note: RequestNote
+    presence: CallerConnection
     upstream: str | None = None
     strategy: Strategy | None = None
     repeat: Repeat = field(default_factory=Repeat)
@@ -57,7 +57,7 @@ class Asked:
         return self.webhook or (key.webhook if is_promise else None)
 
 
-async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
+async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Shaped:
     """From a checked request to its answer. Raises PublicError, CallerLeft.
 
     Owns `asked.spool` from the moment a task is open.
@@ -79,12 +79,12 @@ async def serve(services: Services, caller: Caller, asked: Asked) -> Shaped:
             return await answer(waiting, ending, asked)
 
 
-async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
+async def _open(services: Services, caller: Caller, asked: CheckedRequest) -> TaskWait:
     """Plan, and join a task or begin one. Raises PublicError; CallerLeft, since its retry may have begun it by now."""
     plan = await make_plan(services, caller, asked)
     if asked.presence.gone.done() and asked.repeat.form == "answer":
-        raise CallerLeft
-    wish = Wish(
+        raise CallerDisconnected
+    wish = TaskSpec(
         asked.job,
         plan,
         asked.repeat,
@@ -97,7 +97,7 @@ async def _open(services: Services, caller: Caller, asked: Asked) -> Waiting:
     return await open_task(services, caller, wish, asked.spool, work)
 
 
-async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:
+async def answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> Shaped:
     """What a caller that waited gets. Raises PublicError."""
     if isinstance(ending, StillRunning):
         if asked.may_promise:
@@ -107,15 +107,15 @@ async def answer(waiting: Waiting, ending: Ending, asked: Asked) -> Shaped:
     return shape(waiting, ending, asked.form)
 
 
-async def quote(services: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
+async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> dict[str, Any]:
     """What `serve` would do with this request, and whether the caller's limits have room for it. Raises PublicError."""
     plan, refusal = await reservation.look_ahead(
-        services.books, caller.asker, asked.job, await make_plan(services, caller, asked)
+        services.books, caller.identity, asked.job, await make_plan(services, caller, asked)
     )
     return description.describe_plan(plan, asked.job, asked.model, refusal)
 
 
-async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
+async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -> Plan:
     """Who may serve this request of this caller, in which order; nobody for the moment, where the plan has a refusal.
 
     Raises PublicError.
@@ -125,25 +125,25 @@ async def make_plan(services: Services, caller: Caller, asked: Asked) -> Plan:
         names = ", ".join(services.catalogue.model_names())
         raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
     caller.check_model(asked.model, found[1])
-    permits = caller.check_job(asked.job, asked.upstream)
+    rights = caller.check_job(asked.job, asked.upstream)
     await services.health.look()
     around = Circumstances(
-        asker=caller.asker,
+        identity=caller.identity,
         strategy=asked.strategy,
         medians=services.health.medians(),
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
-    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, permits, around)
+    plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, rights, around)
     return availability.narrow(plan, services.health.down(), services.health.load)
 
 
-async def work(task: Task, patience: Patience | None = None) -> Outcome:
+async def work(task: Task, patience: WaitLimit | None = None) -> Outcome:
     """What a task does, whoever still waits for it. `patience` is of the one who waits now."""
-    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.report, patience or Patience())
+    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.report, patience or WaitLimit())
     return await delivery.deliver(task.plan)
 
 
-def recorded(note: Note, patience: Patience | None = None) -> Work:
+def recorded(note: RequestNote, patience: WaitLimit | None = None) -> Work:
     """The work that leaves its request's record, however it ends."""
 
     async def work_and_record(task: Task) -> Outcome:
@@ -159,14 +159,14 @@ def recorded(note: Note, patience: Patience | None = None) -> Work:
     return work_and_record
 
 
-def _is_unstarted(waiting: Waiting, ending: Ending) -> bool:
+def _is_unstarted(waiting: TaskWait, ending: Ending) -> bool:
     """Whether the task that was joined ended without a start, so that this request is to begin one itself."""
     if not waiting.is_joined or not isinstance(ending, Refused):
         return False
     return ending.record.end is not None and ending.record.end.is_unstarted
 
 
-def _patience(services: Services, caller: Caller, asked: Asked) -> Patience:
+def _patience(services: Services, caller: Caller, asked: CheckedRequest) -> WaitLimit:
     """How long the request may wait for a place, so that its refusal comes before its caller's time is up."""
     seconds, presence = asked.form.answer_within, asked.presence
 
@@ -174,6 +174,6 @@ def _patience(services: Services, caller: Caller, asked: Asked) -> Patience:
         # Who asked for a task asks again by its id, and a retry may wait in its first request's place.
         waiting = presence.waiting
         is_promised = asked.repeat.form == "task" or waiting is None
-        return not is_promised and presence.gone.done() and not services.board.is_watched(waiting.task)
+        return not is_promised and presence.gone.done() and not services.task_events.is_watched(waiting.task)
 
-    return Patience(caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), has_left)
+    return WaitLimit(caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), has_left)

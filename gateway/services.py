@@ -21,7 +21,7 @@ from gateway.callers.key_store import KeyStore
 from gateway.callers.operator_store import OperatorStore
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.catalogue import Catalogue
-from gateway.health.concurrency_queue import Door
+from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
 from gateway.health.health import Health
 from gateway.health.retry_budget import RetryBudget
@@ -30,31 +30,31 @@ from gateway.history.changes import Changes
 from gateway.history.history import History
 from gateway.history.recorder import Recorder
 from gateway.history.refusals import Refusals
-from gateway.history.usage import Usage
+from gateway.history.usage import UsageReader
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
-from gateway.money.pending_posts import Backlog
+from gateway.money.pending_posts import PendingPosts
 from gateway.money.reservation import Books
-from gateway.money.store_epoch import LEDGER_ID, Witness
+from gateway.money.store_epoch import LEDGER_ID, StoreEpoch
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.http_client import AsyncBaseTransport
 from gateway.net.transport import AiohttpTransport
-from gateway.pictures.picture import Darkroom
+from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
-from gateway.process.admission import Crowd
-from gateway.process.disk_space import Headroom
+from gateway.process.admission import Admission
+from gateway.process.disk_space import DiskSpace
 from gateway.process.settings import Settings, SettingsError
-from gateway.process.shutdown import Closing
-from gateway.process.worker_locks import Lifelines
+from gateway.process.shutdown import Shutdown
+from gateway.process.worker_locks import WorkerLocks
 from gateway.state.call_store import CallStore
-from gateway.state.task_events import Board
+from gateway.state.task_events import TaskEvents
 from gateway.state.task_store import TaskStore
-from gateway.state.webhook_queue import Deliveries
-from gateway.store.client import StoreClient, connect, open_pulse
-from gateway.store.command_queue import Batcher
-from gateway.store.store_health import Pulse
+from gateway.state.webhook_queue import WebhookQueue
+from gateway.store.client import StoreClient, connect, open_store_health
+from gateway.store.command_queue import CommandQueue
+from gateway.store.store_health import StoreHealth
 from gateway.store.windows import Calendar
-from gateway.upstreams import ADAPTERS, Line, Upstream
+from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
 from gateway.upstreams.callback_urls import Callbacks, open_callbacks
 
 OPENINGS = 32
@@ -73,9 +73,9 @@ class Services:
     # It may hold a password.
     store_url: str = field(repr=False)
     redis: StoreClient
-    pulse: Pulse
-    pulse_client: StoreClient
-    batcher: Batcher
+    store_health: StoreHealth
+    store_health_client: StoreClient
+    command_queue: CommandQueue
     ledger: Ledger
     calls: CallStore
     keys: KeyStore
@@ -83,30 +83,30 @@ class Services:
     key_cache: KeyCache
     wrong_keys: WrongKeys
     task_store: TaskStore
-    board: Board
+    task_events: TaskEvents
     history: History
     recorder: Recorder
     refusals: Refusals
     changes: Changes
     drift: DriftBook
-    upstreams: Mapping[str, Upstream]
+    upstreams: Mapping[str, Adapter]
     health: Health
-    crowd: Crowd
-    door: Door
+    admission: Admission
+    concurrency_queue: ConcurrencyQueue
     fetcher: Fetcher
     reference_fetcher: Fetcher
     webhook_fetcher: Fetcher
-    darkroom: Darkroom
+    picture_converter: PictureConverter
     artifacts: ArtifactStore
-    headroom: Headroom
+    disk_space: DiskSpace
     signing_key: bytes
     memory: MemoryBudget
     in_flight: MemoryBudget
     spool_folder: Path
-    witness: Witness
-    lifelines: Lifelines
-    closing: Closing = field(default_factory=Closing)
-    backlog: Backlog = field(default_factory=Backlog)
+    store_epoch: StoreEpoch
+    worker_locks: WorkerLocks
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    pending_posts: PendingPosts = field(default_factory=PendingPosts)
     retries: RetryBudget = field(default_factory=RetryBudget)
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     departing: set[asyncio.Future[None]] = field(default_factory=set)
@@ -117,20 +117,20 @@ class Services:
     @property
     def worker(self) -> str:
         """This process's name in the ledger."""
-        return self.witness.worker
+        return self.store_epoch.worker
 
     @cached_property
     def books(self) -> Books:
         """All that a reservation touches."""
-        return Books(self.ledger, self.calls, self.backlog, self.catalogue.document, self.worker)
+        return Books(self.ledger, self.calls, self.pending_posts, self.catalogue.document, self.worker)
 
     @cached_property
-    def usage(self) -> Usage:
-        return Usage(self.redis, self.catalogue.document.accounting)
+    def usage(self) -> UsageReader:
+        return UsageReader(self.redis, self.catalogue.document.accounting)
 
     @property
-    def deliveries(self) -> Deliveries:
-        return Deliveries(self.batcher)
+    def webhook_queue(self) -> WebhookQueue:
+        return WebhookQueue(self.command_queue)
 
     @cached_property
     def callbacks(self) -> Callbacks | None:
@@ -147,15 +147,15 @@ class Services:
         await self.reference_fetcher.aclose()
         await self.webhook_fetcher.aclose()
         await self.artifacts.close()
-        await self.darkroom.close()
+        await self.picture_converter.close()
         self.refusals.flush()
         await self.recorder.aclose()
         await self.health.settle()
         await self.drift.aclose()
-        await self.batcher.aclose()
+        await self.command_queue.aclose()
         await self.redis.aclose()
-        await self.pulse.stop()
-        await self.pulse_client.aclose()
+        await self.store_health.stop()
+        await self.store_health_client.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
 
 
@@ -167,14 +167,16 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
         raise SettingsError([f"GATEWAY_STORAGE_URL: {error}"]) from error
 
 
-def _open_witness(settings: Settings, lease_s: float) -> Witness:
+def _open_store_epoch(settings: Settings, lease_s: float) -> StoreEpoch:
     """This worker's name and memory. Only a store that is the data folder's own can be remembered by the folder."""
-    return Witness(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
+    return StoreEpoch(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
-def _open_task_store(redis: StoreClient, batcher: Batcher, catalogue: Catalogue) -> TaskStore:
+def _open_task_store(redis: StoreClient, command_queue: CommandQueue, catalogue: Catalogue) -> TaskStore:
     document = catalogue.document
-    return TaskStore(redis, batcher, keeps_prompts=document.accounting.keep_prompts, room=document.webhooks.per_key)
+    return TaskStore(
+        redis, command_queue, keeps_prompts=document.accounting.keep_prompts, room=document.webhooks.per_key
+    )
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
@@ -195,12 +197,12 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
 
 def _open_upstreams(
-    catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, darkroom: Darkroom
-) -> dict[str, Upstream]:
+    catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, picture_converter: PictureConverter
+) -> dict[str, Adapter]:
     """Every target's adapter, by label."""
     most = catalogue.limits.image_bytes
     return {
-        target.label: ADAPTERS[target.config.kind](Line(target, paid, pooled, most), darkroom)
+        target.label: ADAPTERS[target.config.kind](UpstreamClient(target, paid, pooled, most), picture_converter)
         for target in catalogue.targets
     }
 
@@ -211,8 +213,8 @@ def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]
     return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
 
-def _open_health(batcher: Batcher, catalogue: Catalogue) -> Health:
-    return Health(TargetStore(batcher), catalogue.targets, lease_s=catalogue.document.accounting.lease)
+def _open_health(command_queue: CommandQueue, catalogue: Catalogue) -> Health:
+    return Health(TargetStore(command_queue), catalogue.targets, lease_s=catalogue.document.accounting.lease)
 
 
 def open_services(
@@ -227,51 +229,51 @@ def open_services(
     """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
-    darkroom = Darkroom(max_pixels=limits.pixels)
+    picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
-    pulse, pulse_client = open_pulse(store_url)
-    redis = connect(store_url, pulse=pulse)
-    batcher = Batcher(store_url, wait_replicas=settings.redis_wait_replicas, pulse=pulse)
-    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, batcher, catalogue)
+    store_health, store_health_client = open_store_health(store_url)
+    redis = connect(store_url, store_health=store_health)
+    command_queue = CommandQueue(store_url, wait_replicas=settings.redis_wait_replicas, store_health=store_health)
+    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, command_queue, catalogue)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
-    witness, history = _open_witness(settings, accounting.lease), History(batcher, redis, accounting)
-    recorder, health = Recorder(history.write), _open_health(batcher, catalogue)
+    store_epoch, history = _open_store_epoch(settings, accounting.lease), History(command_queue, redis, accounting)
+    recorder, health = Recorder(history.write), _open_health(command_queue, catalogue)
     return Services(
         settings=settings,
         catalogue=catalogue,
         store_url=store_url,
         redis=redis,
-        pulse=pulse,
-        pulse_client=pulse_client,
-        batcher=batcher,
-        ledger=Ledger(batcher, Calendar(accounting.time_zone), witness=witness),
-        calls=CallStore(batcher, keeps_prompts=accounting.keep_prompts),
+        store_health=store_health,
+        store_health_client=store_health_client,
+        command_queue=command_queue,
+        ledger=Ledger(command_queue, Calendar(accounting.time_zone), store_epoch=store_epoch),
+        calls=CallStore(command_queue, keeps_prompts=accounting.keep_prompts),
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),
         operators=OperatorStore(redis, pepper),
         changes=Changes(redis, accounting),
         task_store=task_store,
-        board=Board(store_url, task_store),
+        task_events=TaskEvents(store_url, task_store),
         drift=DriftBook(redis),
         history=history,
         recorder=recorder,
         refusals=Refusals(recorder.note),
-        upstreams=_open_upstreams(catalogue, paid, pooled, darkroom),
+        upstreams=_open_upstreams(catalogue, paid, pooled, picture_converter),
         health=health,
-        crowd=Crowd(limits.requests, limits.requests_per_key),
-        door=Door(health, limits.queue, limits.queue_per_key),
+        admission=Admission(limits.requests, limits.requests_per_key),
+        concurrency_queue=ConcurrencyQueue(health, limits.queue, limits.queue_per_key),
         fetcher=fetcher,
         reference_fetcher=reference_fetcher,
         webhook_fetcher=webhook_addresses.open_fetcher(catalogue.document.webhooks),
-        darkroom=darkroom,
+        picture_converter=picture_converter,
         artifacts=artifacts,
-        headroom=Headroom(_watched_folders(settings, artifacts), limits.min_free),
+        disk_space=DiskSpace(_watched_folders(settings, artifacts), limits.min_free),
         signing_key=signing_key,
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
-        witness=witness,
-        lifelines=Lifelines(settings.data_dir / "workers", witness.worker),
+        store_epoch=store_epoch,
+        worker_locks=WorkerLocks(settings.data_dir / "workers", store_epoch.worker),
         transports=(paid, pooled),
     )

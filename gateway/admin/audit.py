@@ -8,17 +8,17 @@ from pydantic import Field
 from gateway import errors
 from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import Answer
+from gateway.admin.shapes import AnswerModel
 from gateway.dollars import show_usd
 from gateway.money.audit import DEADLINE_S, Audit, Difference
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 
 router = APIRouter(route_class=GuardedRoute, tags=["audit"])
 
 _RETRY_S = 5
 
 
-class LedgerDifference(Answer):
+class LedgerDifference(AnswerModel):
     """One amount, counter or index entry that is not what it must be. Amounts of money are in dollars."""
 
     kind: str
@@ -30,7 +30,7 @@ class LedgerDifference(Answer):
     right: str
 
 
-class LedgerAudit(Answer):
+class LedgerAudit(AnswerModel):
     """What was read, and what was not right in it."""
 
     tasks: int
@@ -49,18 +49,18 @@ async def show_audit(services: ServicesDep, operator: ViewerDep) -> LedgerAudit:
         raise errors.RateLimited("An audit is running; ask again when it is over.", retry_after=_RETRY_S)
     async with services.auditing:
         # A connection of its own: one script may take longer than those of requests may wait.
-        batcher = Batcher(services.store_url, deadline_s=DEADLINE_S)
+        command_queue = CommandQueue(services.store_url, deadline_s=DEADLINE_S)
         try:
-            audit = Audit(services.redis, batcher)
+            audit = Audit(services.redis, command_queue)
             report, epoch = await audit.run(), await audit.read_epoch()
         finally:
-            await batcher.aclose()
+            await command_queue.aclose()
     return LedgerAudit(
         tasks=report.tasks,
         sums=report.buckets,
         entries=report.entries,
         differences=[_describe(one) for one in report.differences],
-        spending_closed=services.witness.epoch not in ("", epoch.partition(" ")[0]),
+        spending_closed=services.store_epoch.epoch not in ("", epoch.partition(" ")[0]),
     )
 
 

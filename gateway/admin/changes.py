@@ -9,14 +9,14 @@ from pydantic import Field
 
 from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import Answer, Listing, Most, Question, Text
+from gateway.admin.shapes import AnswerModel, Listing, Most, QueryModel, Text
 from gateway.admin.spans import Since, read_span
 from gateway.history.export import change_json
 
 router = APIRouter(route_class=GuardedRoute, tags=["changes"])
 
 
-class ChangesQuery(Question):
+class ChangesQuery(QueryModel):
     """Which changes."""
 
     since: Since = None
@@ -25,7 +25,7 @@ class ChangesQuery(Question):
     most: Most = 100
 
 
-class MadeChange(Answer):
+class MadeChange(AnswerModel):
     """One change. `before` and `after` have the fields that differ; null: there was, or is, nothing."""
 
     id: str

@@ -12,9 +12,9 @@ from pydantic import Field, StrictBool, StrictInt
 from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.limits import KeyId, Limits, NewLimits, replace_limits
+from gateway.admin.limits import KeyId, LimitValues, NewLimits, replace_limits
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import After, Answer, Gone, Listing, Most, Question, Text, page, refusals
+from gateway.admin.shapes import After, AnswerModel, Gone, Listing, Most, QueryModel, Text, page, refusals
 from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_standings
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
 from gateway.callers.key_store import DAY_S
@@ -31,7 +31,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["keys"])
 _LONGEST_GRACE_S = 90 * DAY_S
 
 
-class KeysQuery(Question):
+class KeysQuery(QueryModel):
     """Which keys."""
 
     team: Text = None
@@ -40,7 +40,7 @@ class KeysQuery(Question):
     after: After = None
 
 
-class Rotation(Question):
+class Rotation(QueryModel):
     """How a key is rotated."""
 
     grace_s: Annotated[StrictInt, Field(ge=0, le=_LONGEST_GRACE_S)] = Field(
@@ -57,7 +57,7 @@ class LimitedKey(NewKey):
 class KeyWithLimits(KeyRecord):
     """A key, its own limits, how all that bind it stand, and what it spent."""
 
-    limits: Limits
+    limits: LimitValues
     standing: list[LimitStanding]
     spent: list[WindowSpent]
 
@@ -68,7 +68,7 @@ class KeyWithSecret(KeyWithLimits):
     key: str = Field(description="What the caller sends. Shown this once.")
 
 
-class WantedSecret(Question):
+class WantedSecret(QueryModel):
     """Whether the secret of a key's webhooks is to be a new one."""
 
     rotate: StrictBool = False
@@ -77,7 +77,7 @@ class WantedSecret(Question):
     )
 
 
-class WebhookSecret(Answer):
+class WebhookSecret(AnswerModel):
     """By what the receiver of a key's webhooks knows that they are ours."""
 
     id: str
@@ -120,7 +120,7 @@ async def _check_all(services: Services, change: KeyChange) -> None:
 
 
 async def _complete(services: Services, record: KeyRecord) -> KeyWithLimits:
-    limits = Limits.model_validate(await services.ledger.limits_of(Scope(key=record.id)))
+    limits = LimitValues.model_validate(await services.ledger.limits_of(Scope(key=record.id)))
     standings = await services.ledger.look(record.id, record.team or "")
     return KeyWithLimits(
         **record.model_dump(),

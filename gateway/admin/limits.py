@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, Operator, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import Answer, GivenUsd, Question, Usd, refusals
+from gateway.admin.shapes import AnswerModel, GivenUsd, QueryModel, Usd, refusals
 from gateway.callers.key_record import Label
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Scope
@@ -24,13 +24,13 @@ router = APIRouter(route_class=GuardedRoute, tags=["limits"])
 _MOST_COUNT = 10**12
 _MOST_RATE = 60_000_000
 
-Dollars = Annotated[GivenUsd, Field(ge=0)]
+DollarAmount = Annotated[GivenUsd, Field(ge=0)]
 Count = Annotated[StrictInt, Field(ge=0, le=_MOST_COUNT)]
 # A rate of none in a minute would have no end; whoever wants that disables the key.
-Rate = Annotated[StrictInt, Field(ge=1, le=_MOST_RATE)]
+RateValue = Annotated[StrictInt, Field(ge=1, le=_MOST_RATE)]
 
 
-class Limits(Answer):
+class LimitValues(AnswerModel):
     """The limits of one scope. Null: none."""
 
     usd_total: Usd | None = Field(None, description="Dollars in total.")
@@ -44,29 +44,29 @@ class Limits(Answer):
     images_minute: int | None = Field(None, description="Images a minute.")
 
 
-class NewLimits(Question):
+class NewLimits(QueryModel):
     """The limits that a scope shall have. What is not named, or null, is no limit."""
 
-    usd_total: Dollars | None = None
-    usd_month: Dollars | None = None
-    usd_week: Dollars | None = None
-    usd_day: Dollars | None = None
+    usd_total: DollarAmount | None = None
+    usd_month: DollarAmount | None = None
+    usd_week: DollarAmount | None = None
+    usd_day: DollarAmount | None = None
     images_month: Count | None = None
     images_day: Count | None = None
     concurrent_requests: Count | None = None
-    requests_minute: Rate | None = None
-    images_minute: Rate | None = None
+    requests_minute: RateValue | None = None
+    images_minute: RateValue | None = None
 
 
-class ScopeLimits(Answer):
+class ScopeLimits(AnswerModel):
     """Whose limits, and which."""
 
     scope: str = Field(description="`everyone`, `team:NAME` or a key's id.")
-    limits: Limits
+    limits: LimitValues
 
     @classmethod
     async def read(cls, ledger: Ledger, scope: Scope) -> Self:
-        return cls(scope=name_scope(scope), limits=Limits.model_validate(await ledger.limits_of(scope)))
+        return cls(scope=name_scope(scope), limits=LimitValues.model_validate(await ledger.limits_of(scope)))
 
 
 TeamName = Annotated[Label, Path(description="The name of a team.")]

@@ -14,13 +14,13 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import Answer, GivenUsd, Instant, Listing, Most, Question, Usd, refusals
+from gateway.admin.shapes import AnswerModel, GivenUsd, Instant, Listing, Most, QueryModel, Usd, refusals
 from gateway.callers.key_record import Label
 from gateway.history.credits import MOST_USD
 from gateway.history.credits import make_credit as book_credit
 from gateway.history.record import Credit
 from gateway.ids import new_id
-from gateway.money.ledger_results import Hold, Scope, Verdict
+from gateway.money.ledger_results import Hold, LedgerAnswer, Scope
 from gateway.money.limits import name_scope
 from gateway.services import Services
 
@@ -30,7 +30,7 @@ _MICROSECONDS = 1_000_000
 _OLDEST = timedelta(days=366)
 
 
-class HeldCall(Answer):
+class LiveHoldCall(AnswerModel):
     """One paid call of a task. `usd` is what it counts for, or, while it is held, what it is expected to cost."""
 
     id: str
@@ -41,7 +41,7 @@ class HeldCall(Answer):
     marked: Instant = Field(description="When it was about to be sent.")
 
 
-class LiveHold(Answer):
+class LiveHold(AnswerModel):
     """What one task holds of its limits."""
 
     task: str
@@ -54,10 +54,10 @@ class LiveHold(Answer):
     free: int = Field(description="Images that were not sent for yet.")
     usd_held: Usd
     images_held: int
-    calls: list[HeldCall]
+    calls: list[LiveHoldCall]
 
 
-class NewCredit(Question):
+class NewCredit(QueryModel):
     """A correction of what was spent."""
 
     scope: Annotated[Label, Field(description="`everyone`, `team:NAME` or a key's id.")]
@@ -71,13 +71,13 @@ class NewCredit(Question):
     )
 
 
-class HoldsQuery(Question):
+class HoldsQuery(QueryModel):
     """How many holds."""
 
     most: Most = 100
 
 
-class MadeCredit(Answer):
+class MadeCredit(AnswerModel):
     """A correction that was made."""
 
     id: str = Field(description="Of the entry in the ledger's journal.")
@@ -141,10 +141,10 @@ def _name_change(text: str) -> str:
 
 def _describe(hold: Hold) -> LiveHold:
     calls = [
-        HeldCall(
+        LiveHoldCall(
             id=call.call,
             state=call.state,
-            usd=call.price if call.state is Verdict.HELD else call.usd,
+            usd=call.price if call.state is LedgerAnswer.HELD else call.usd,
             images=call.images,
             slots=call.slots,
             marked=call.marked,

@@ -11,13 +11,13 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import Answer, Gone, Listing, Question, refusals
+from gateway.admin.shapes import AnswerModel, Gone, Listing, QueryModel, refusals
 from gateway.callers.operator_store import OperatorName, OperatorRecord, Role
 
 router = APIRouter(route_class=GuardedRoute, tags=["operators"])
 
 
-class NewOperator(Question):
+class NewOperator(QueryModel):
     """An operator to be."""
 
     name: OperatorName
@@ -30,7 +30,7 @@ class CreatedOperator(OperatorRecord):
     token: str = Field(description="Shown this once.")
 
 
-class Myself(Answer):
+class Myself(AnswerModel):
     """Who asks."""
 
     actor: str = Field(description="`admin-token` or `operator:NAME`, as in the log of changes.")

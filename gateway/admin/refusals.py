@@ -9,8 +9,8 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 
 from gateway import errors
-from gateway.callers.key_store import KeyNotFound
-from gateway.callers.operator_store import OperatorExists, OperatorNotFound
+from gateway.callers.key_store import NoSuchKey
+from gateway.callers.operator_store import NoSuchOperator, OperatorExists
 from gateway.money.ledger_results import InvalidArgument
 from gateway.store.client import StoreUnavailable
 
@@ -22,9 +22,9 @@ def translated() -> Iterator[None]:
         yield
     except RequestValidationError as error:
         raise explain(error.errors()[0]) from error
-    except KeyNotFound as error:
+    except NoSuchKey as error:
         raise errors.KeyNotFound("There is no key of this id.", param="key_id") from error
-    except OperatorNotFound as error:
+    except NoSuchOperator as error:
         raise errors.OperatorNotFound("There is no operator of this name.", param="name") from error
     except OperatorExists as error:
         raise errors.InvalidValue("There is an operator of this name already.", param="name") from error

@@ -13,7 +13,7 @@ from pydantic import Field
 from gateway import errors
 from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import After, Answer, Instant, Listing, Most, Question, Text, refusals
+from gateway.admin.shapes import After, AnswerModel, Instant, Listing, Most, QueryModel, Text, refusals
 from gateway.admin.spans import Since, Until, read_span
 from gateway.history.export import (
     RECORD_COLUMNS,
@@ -26,7 +26,7 @@ from gateway.history.export import (
     usage_columns,
     usage_json,
 )
-from gateway.history.history import DAY, History, Wanted
+from gateway.history.history import DAY, History, RecordFilter
 from gateway.history.usage import Dimension, Only
 
 router = APIRouter(route_class=GuardedRoute, tags=["reports"])
@@ -38,7 +38,7 @@ _CSV = "text/csv; charset=utf-8"
 _ALSO_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
-class UsageQuery(Question):
+class UsageQuery(QueryModel):
     """Which sums, and by what they are grouped."""
 
     since: Since = None
@@ -51,7 +51,7 @@ class UsageQuery(Question):
     format: Format = "json"
 
 
-class HistoryQuery(Question):
+class HistoryQuery(QueryModel):
     """Which requests."""
 
     since: Since = None
@@ -68,7 +68,7 @@ class HistoryQuery(Question):
     format: Format = "json"
 
 
-class UsageRow(Answer):
+class UsageRow(AnswerModel):
     """One group. Of the columns that name it there are those that were asked for by `by`."""
 
     day: str | None = None
@@ -83,7 +83,7 @@ class UsageRow(Answer):
     usd: str
 
 
-class Usage(Answer):
+class UsageAnswer(AnswerModel):
     """Sums of whole days."""
 
     since: Instant
@@ -93,7 +93,7 @@ class Usage(Answer):
     total: UsageRow
 
 
-class RecordedCall(Answer):
+class RecordedCall(AnswerModel):
     """One paid call of a request."""
 
     id: str
@@ -109,14 +109,14 @@ class RecordedCall(Answer):
     made: list[str] = Field(default_factory=list, description="The sizes that were made, where one was another.")
 
 
-class PassedBy(Answer):
+class PassedByTarget(AnswerModel):
     """A target of the model that was not asked."""
 
     target: str
     reason: str = Field(description="What it cannot do, or what kept calls away from it at that moment.")
 
 
-class RequestRecord(Answer):
+class RequestRecord(AnswerModel):
     """One request, without its pictures."""
 
     id: str
@@ -148,19 +148,19 @@ class RequestRecord(Answer):
     prompt: str | None = Field(description="Only where the catalogue says `keep_prompts`.")
     strategy: str | None = Field(description="What ordered the targets; null where the request came to no plan.")
     rule: str | None = Field(description="The catalogue's rule that held.")
-    passed_by: list[PassedBy] = Field(description="The model's targets that were not asked, and why.")
+    passed_by: list[PassedByTarget] = Field(description="The model's targets that were not asked, and why.")
 
 
 @router.get(
     "/usage",
     summary="What was made and spent, by day",
-    response_model=Usage,
+    response_model=UsageAnswer,
     response_model_exclude_none=True,
     responses=_ALSO_CSV,
 )
 async def show_usage(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[UsageQuery, Query()]
-) -> Usage | Response:
+) -> UsageAnswer | Response:
     """Sums of the whole days that the span touches, 30 days if it is not said, in the configured time zone."""
     first, last = read_span(services, wanted.since, wanted.until, "30d")
     if (wanted.since or "30d").endswith("d"):
@@ -174,7 +174,7 @@ async def show_usage(
         columns = usage_columns(by)
         rows = [csv_line(row[column] for column in columns) for row in usage_cells(report, names)]
         return Response("".join([csv_line(columns), *rows]), media_type=_CSV, headers=_download("usage"))
-    return Usage.model_validate(usage_json(report, names) | {"since": first, "until": last})
+    return UsageAnswer.model_validate(usage_json(report, names) | {"since": first, "until": last})
 
 
 @router.get("/history", summary="Requests, newest first", response_model=Listing[RequestRecord], responses=_ALSO_CSV)
@@ -183,7 +183,7 @@ async def list_history(
 ) -> Listing[RequestRecord] | Response:
     """Of the last 7 days if nothing is said. A page may be short and still have a next one."""
     first, last = read_span(services, query.since, query.until, "7d")
-    wanted = Wanted(first, last, **query.model_dump(include=_FILTERS))
+    wanted = RecordFilter(first, last, **query.model_dump(include=_FILTERS))
     if query.format == "csv":
         lines = stream_csv(RECORD_COLUMNS, _cells(services.history, wanted))
         return StreamingResponse(lines, media_type=_CSV, headers=_download("history"))
@@ -207,7 +207,7 @@ async def show_record(
     return RequestRecord.model_validate(record_json(record))
 
 
-async def _cells(history: History, wanted: Wanted) -> AsyncIterator[Cells]:
+async def _cells(history: History, wanted: RecordFilter) -> AsyncIterator[Cells]:
     async for record in history.stream(wanted):
         yield record_cells(record)
 

@@ -39,19 +39,19 @@ Instant = Annotated[
 """µs that leave as ISO 8601."""
 
 
-class Answer(BaseModel):
+class AnswerModel(BaseModel):
     """What an admin route answers."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Question(BaseModel):
+class QueryModel(BaseModel):
     """What an admin route is sent. A field that nobody knows is refused: a misspelt limit would be none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Listing(Answer, Generic[Row]):
+class Listing(AnswerModel, Generic[Row]):
     """A page of a list; the next one begins after `next`."""
 
     object: Literal["list"] = "list"
@@ -60,14 +60,14 @@ class Listing(Answer, Generic[Row]):
     next: str | None = Field(None, description="Send it as `after` for the next page.")
 
 
-class Gone(Answer):
+class Gone(AnswerModel):
     """What was deleted."""
 
     id: str
     deleted: Literal[True] = True
 
 
-class ErrorFacts(Answer):
+class ErrorFacts(AnswerModel):
     """One error, in OpenAI's words."""
 
     message: str
@@ -76,7 +76,7 @@ class ErrorFacts(Answer):
     code: str | None
 
 
-class ErrorAnswer(Answer):
+class ErrorAnswer(AnswerModel):
     """Every refusal has this form."""
 
     error: ErrorFacts

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gateway.admin.shapes import Answer, Instant, Usd
+from gateway.admin.shapes import AnswerModel, Instant, Usd
 from gateway.dollars import show_usd
 from gateway.money.ledger_results import Spent, Standing, Standings
 
 
-class LimitStanding(Answer):
+class LimitStanding(AnswerModel):
     """How one limit stands. Dollars are texts, counts are numbers."""
 
     limit: str
@@ -20,7 +20,7 @@ class LimitStanding(Answer):
     resets: Instant | None = Field(description="When it allows everything again; null where no clock can tell.")
 
 
-class WindowSpent(Answer):
+class WindowSpent(AnswerModel):
     """What was spent in one window. Held: for what is under way. Presumed: nobody knows what became of a paid call."""
 
     window: str = Field(description="`total`, `month`, `week` or `day`.")

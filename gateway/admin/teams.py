@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query
 from gateway import errors
 from gateway.admin.access import ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.limits import Limits, TeamName
-from gateway.admin.shapes import After, Answer, Listing, Most, Question, page, refusals
+from gateway.admin.limits import LimitValues, TeamName
+from gateway.admin.shapes import After, AnswerModel, Listing, Most, QueryModel, page, refusals
 from gateway.admin.standing import LimitStanding, WindowSpent, list_spent, list_standings
 from gateway.money.ledger_results import Scope
 from gateway.money.limited import list_limited_teams
@@ -21,19 +21,19 @@ from gateway.services import Services
 router = APIRouter(route_class=GuardedRoute, tags=["teams"])
 
 
-class TeamsQuery(Question):
+class TeamsQuery(QueryModel):
     """Which teams."""
 
     most: Most = 100
     after: After = None
 
 
-class Team(Answer):
+class Team(AnswerModel):
     """A team: how many keys it has, its own limits, how all that bind it stand, and what it spent."""
 
     name: str
     keys: int
-    limits: Limits
+    limits: LimitValues
     standing: list[LimitStanding]
     spent: list[WindowSpent]
 
@@ -54,7 +54,7 @@ async def list_teams(
 async def show_team(services: ServicesDep, operator: ViewerDep, team: TeamName) -> Team:
     keys = await services.keys.list(team=team)
     found = await _describe(services, team, len(keys))
-    if not keys and found.limits == Limits():
+    if not keys and found.limits == LimitValues():
         raise errors.TeamNotFound("No key and no limit has this team.", param="team")
     return found
 
@@ -66,7 +66,7 @@ async def _describe(services: Services, name: str, keys: int) -> Team:
     return Team(
         name=name,
         keys=keys,
-        limits=Limits.model_validate(limits),
+        limits=LimitValues.model_validate(limits),
         standing=list_standings(standings),
         spent=list_spent(standings, "team"),
     )

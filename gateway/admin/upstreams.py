@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import Answer, Gone, Instant, Listing, Usd, refusals
+from gateway.admin.shapes import AnswerModel, Gone, Instant, Listing, Usd, refusals
 from gateway.catalogue.catalogue import Target
 from gateway.health.condition import Condition
 from gateway.health.drift import Drift, count_drifts, group_drifts
@@ -23,10 +23,10 @@ router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
 
 Label = Annotated[str, Path(max_length=201, description="As listed: the upstream's name, a slash, the credential's.")]
 
-Name = Annotated[str, Path(max_length=100, description="The upstream's name in the catalogue.")]
+TargetName = Annotated[str, Path(max_length=100, description="The upstream's name in the catalogue.")]
 
 
-class Typical(Answer):
+class Typical(AnswerModel):
     """How long good calls of one quality and resolution took."""
 
     kind: str = Field(description="Quality and resolution, as in `high/2K`.")
@@ -34,7 +34,7 @@ class Typical(Answer):
     samples: int
 
 
-class BrokenPromise(Answer):
+class BrokenPromise(AnswerModel):
     """Where the vendor is not as the catalogue says."""
 
     kind: str = Field(description="`made` another thing than was promised, or `refused` what its abilities allow.")
@@ -43,7 +43,7 @@ class BrokenPromise(Answer):
     last: Instant
 
 
-class UpstreamState(Answer):
+class UpstreamState(AnswerModel):
     """One credential of an upstream, as all processes know it."""
 
     label: str
@@ -117,7 +117,7 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
 
 
 @router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
-async def clear_drift(services: ServicesDep, operator: AdminDep, name: Name) -> Gone:
+async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Gone:
     """What was counted of the whole upstream is gone: its entry in the catalogue was put right."""
     if name not in services.catalogue.document.upstreams:
         raise errors.UpstreamNotFound("The catalogue has no upstream of this name.", param="name")

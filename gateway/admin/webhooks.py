@@ -11,7 +11,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.recording import record_change
-from gateway.admin.shapes import Answer, Instant, Listing, Most, Question, Text, refusals
+from gateway.admin.shapes import AnswerModel, Instant, Listing, Most, QueryModel, Text, refusals
 from gateway.state.webhook_queue import Undelivered
 
 router = APIRouter(route_class=GuardedRoute, tags=["webhooks"])
@@ -19,14 +19,14 @@ router = APIRouter(route_class=GuardedRoute, tags=["webhooks"])
 MessageId = Annotated[str, Path(max_length=64, description="As listed.")]
 
 
-class WebhooksQuery(Question):
+class WebhooksQuery(QueryModel):
     """Whose."""
 
     key: Text = None
     most: Most = 100
 
 
-class UndeliveredMessage(Answer):
+class UndeliveredMessage(AnswerModel):
     """One message that has not arrived."""
 
     id: str = Field(description="What `webhook-id` says.")
@@ -40,7 +40,7 @@ class UndeliveredMessage(Answer):
     due: Instant | None = Field(description="When it is tried next.")
 
 
-class Retried(Answer):
+class Retried(AnswerModel):
     """What is tried again."""
 
     id: str
@@ -52,14 +52,14 @@ async def list_webhooks(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[WebhooksQuery, Query()]
 ) -> Listing[UndeliveredMessage]:
     """At most so many of those that wait, and then of those that were given up within a week."""
-    found = await services.deliveries.look(wanted.most, wanted.key or "")
+    found = await services.webhook_queue.look(wanted.most, wanted.key or "")
     return Listing[UndeliveredMessage](data=[_show(one) for one in found])
 
 
 @router.post("/webhooks/{message_id}/retry", summary="Try a message again", responses=refusals(errors.WebhookNotFound))
 async def retry_webhook(services: ServicesDep, operator: AdminDep, message_id: MessageId) -> Retried:
     """Now, and with all its tries anew."""
-    if not await services.deliveries.retry(message_id):
+    if not await services.webhook_queue.retry(message_id):
         raise errors.WebhookNotFound("No message of this id waits or was given up.", param="message_id")
     services.task_store.told.set()
     await record_change(services, operator, "webhook.retry", message_id)

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from gateway import errors
 from gateway.api.dependencies import ServicesDep
-from gateway.artifacts import StoreUnavailable
+from gateway.artifacts import ArtifactsUnavailable
 from gateway.artifacts.base import format_of
 from gateway.artifacts.links import verify
 
@@ -26,7 +26,7 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
         raise errors.ArtifactNotFound(_GONE)
     try:
         stored = await services.artifacts.open(artifact_id)
-    except StoreUnavailable as error:
+    except ArtifactsUnavailable as error:
         raise errors.StorageFull("The picture storage does not answer; try again shortly.", retry_after=5) from error
     if stored is None:
         raise errors.ArtifactNotFound(_GONE)

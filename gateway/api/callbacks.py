@@ -16,7 +16,7 @@ from gateway import errors
 from gateway.api.dependencies import ServicesDep
 from gateway.delivery.callbacks import record
 from gateway.ids import BODY
-from gateway.money.reservation import store_away
+from gateway.money.reservation import ledger_unavailable
 from gateway.store.client import StoreUnavailable
 
 router = APIRouter(tags=["callbacks"])
@@ -41,7 +41,7 @@ async def hear_callback(
         await record(services, kind, task_id, call_id, document)
     except StoreUnavailable as error:
         # The vendor tries again later.
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
     return Response(status_code=200)
 
 

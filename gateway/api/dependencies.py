@@ -35,4 +35,4 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 async def tell_rates(services: ServicesDep, caller: CallerDep, response: Response) -> None:
     """A dependency of routes that open nothing: their answers tell the limits a minute too."""
-    response.headers.update(await reservation.look_at_rates(services.books, caller.asker))
+    response.headers.update(await reservation.look_at_rates(services.books, caller.identity))

@@ -15,13 +15,13 @@ from gateway.api.connection.error_handlers import render
 from gateway.api.dependencies import get_caller, get_services
 from gateway.callers.auth import Caller
 from gateway.errors import PublicError
-from gateway.process.admission import Places
+from gateway.process.admission import AdmittedRequest
 from gateway.services import Services
 
 Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
 
 
-class Front:
+class DirectRoutes:
     """`routes` are endpoints of POST by path. The framework's way to them costs as much as half of their own work."""
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[str, Endpoint]) -> None:
@@ -34,7 +34,7 @@ class Front:
             return
         request = Request(scope, receive, send)
         services = get_services(request)
-        with Places(services.crowd) as places:
+        with AdmittedRequest(services.admission) as places:
             try:
                 places.enter(len(services.running))
                 caller = await get_caller(request, services)

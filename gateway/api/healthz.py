@@ -29,9 +29,9 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     storage = await services.artifacts.check()
     if not storage.is_writable:
         problems["storage"] = storage.reason
-    elif await services.headroom.find_shortage() is not None:
+    elif await services.disk_space.find_shortage() is not None:
         problems["storage"] = "has too little room"
-    if services.closing.is_begun:
+    if services.shutdown.is_begun:
         problems["process"] = "is shutting down"
     return JSONResponse(
         {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from gateway import errors, pipeline
 from gateway.api import headers
 from gateway.api.connection.handover import Handover
-from gateway.api.connection.response import Answer
+from gateway.api.connection.response import TaskResponse
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.api.forms import read_form
 from gateway.api.references import load_references
@@ -24,12 +24,12 @@ from gateway.jobs import parameters
 from gateway.jobs.job import Operation
 from gateway.money import reservation
 from gateway.pictures.spool import Spool
-from gateway.pipeline import Asked
+from gateway.pipeline import CheckedRequest
 from gateway.services import Services
 from gateway.tasks import record
 from gateway.tasks.answer import AnswerForm
-from gateway.tasks.record import Note
-from gateway.tasks.wait import CallerLeft, Presence
+from gateway.tasks.record import RequestNote
+from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
 CLIENT_CLOSED_REQUEST = 499
 """Stands in the log where an answer would have been, as nginx writes it; nobody hears it."""
@@ -55,7 +55,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     spool = services.new_spool()
     note = record.open_note(services, request.state.request_id, caller.key, operation)
     # The outermost layer sees the last byte go, and ends the wait by it.
-    request.state.presence = presence = Presence(departing=services.departing)
+    request.state.presence = presence = CallerConnection(departing=services.departing)
     try:
         await _check_room(services)
         asked = await _read(request, services, note, spool, presence)
@@ -66,9 +66,9 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     except errors.PublicError as error:
         note.answer = error
         if not any(name.startswith("x-ratelimit-") for name in error.headers):
-            error.headers |= await reservation.look_at_rates(services.books, caller.asker)
+            error.headers |= await reservation.look_at_rates(services.books, caller.identity)
         raise
-    except CallerLeft:
+    except CallerDisconnected:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except BaseException:
         # Also when the process ends before the body does.
@@ -79,10 +79,10 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         if not spool.is_kept:
             _record(services, note, presence)
             await spool.close()
-    return Answer(shaped, presence)
+    return TaskResponse(shaped, presence)
 
 
-def _record(services: Services, note: Note, presence: Presence) -> None:
+def _record(services: Services, note: RequestNote, presence: CallerConnection) -> None:
     if presence.waiting is not None:
         record.record_joined(services, note, presence.waiting.task)
     elif note.answer is not None:
@@ -95,10 +95,10 @@ async def _quote(request: Request, services: Services, caller: Caller, operation
     spool = services.new_spool()
     note = record.open_note(services, request.state.request_id, caller.key, operation)
     try:
-        found = await pipeline.quote(services, caller, await _read(request, services, note, spool, Presence()))
+        found = await pipeline.quote(services, caller, await _read(request, services, note, spool, CallerConnection()))
     finally:
         await spool.close()
-    return JSONResponse(found, headers=await reservation.look_at_rates(services.books, caller.asker))
+    return JSONResponse(found, headers=await reservation.look_at_rates(services.books, caller.identity))
 
 
 def _is_dry(request: Request) -> bool:
@@ -120,11 +120,13 @@ def _read_strategy(request: Request) -> Strategy | None:
 
 
 async def _check_room(services: Services) -> None:
-    if await services.headroom.find_shortage() is not None:
+    if await services.disk_space.find_shortage() is not None:
         raise errors.StorageFull("The gateway has too little room left to keep new pictures.", retry_after=60)
 
 
-async def _read(request: Request, services: Services, note: Note, spool: Spool, presence: Presence) -> Asked:
+async def _read(
+    request: Request, services: Services, note: RequestNote, spool: Spool, presence: CallerConnection
+) -> CheckedRequest:
     document = services.catalogue.document
     form = await read_form(request, spool, document.limits, services.in_flight)
     params = parameters.read_params(
@@ -151,7 +153,7 @@ async def _read(request: Request, services: Services, note: Note, spool: Spool, 
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
     repeat = await headers.read_repeat(request, job, note.model, prefer)
     webhook = await headers.read_webhook(request, services)
-    return Asked(
+    return CheckedRequest(
         job,
         note.model,
         answer,

@@ -10,7 +10,7 @@ from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.dollars import show_usd
 from gateway.money import limit_messages
 from gateway.money.ledger_results import Spent, Standing
-from gateway.money.reservation import store_away
+from gateway.money.reservation import ledger_unavailable
 from gateway.store.client import StoreUnavailable
 
 _HIDDEN = {"demo", "hint", "metadata", "webhook_secret", "webhook_overlap"}
@@ -24,7 +24,7 @@ async def show_key(services: ServicesDep, caller: CallerDep, response: Response)
     try:
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")
     except StoreUnavailable as error:
-        raise store_away() from error
+        raise ledger_unavailable() from error
     response.headers.update(limit_messages.rate_headers(limit_messages.rates_of(standings)))
     record = caller.key.model_dump(mode="json", exclude=_HIDDEN)
     return {

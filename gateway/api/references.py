@@ -51,8 +51,8 @@ async def _load_quietly(services: Services, source: Source, spool: Spool) -> Pic
 async def _load(services: Services, source: Source, spool: Spool) -> Picture:
     blob = source.blob if source.blob is not None else await _fetch(services, source, spool)
     try:
-        picture = await services.darkroom.probe(blob, what=f"`{source.name}`")
-        return await services.darkroom.strip(picture, spool)
+        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`")
+        return await services.picture_converter.strip(picture, spool)
     except NotAPicture as error:
         raise errors.InvalidValue(str(error), param=source.name) from error
 

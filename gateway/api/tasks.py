@@ -15,8 +15,8 @@ from fastapi.responses import StreamingResponse
 from gateway import errors
 from gateway.api.dependencies import CallerDep, ServicesDep
 from gateway.callers.auth import Caller
-from gateway.money.ledger_results import Verdict
-from gateway.money.reservation import store_away
+from gateway.money.ledger_results import LedgerAnswer
+from gateway.money.reservation import ledger_unavailable
 from gateway.services import Services
 from gateway.state.task_record import Status, TaskRecord
 from gateway.store.client import StoreUnavailable
@@ -42,7 +42,7 @@ async def cancel_task(task_id: str, request: Request, services: ServicesDep, cal
     try:
         record = await task.cancel(services, record)
     except StoreUnavailable as error:
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
     return await _answer(request, services, record)
 
 
@@ -58,7 +58,7 @@ async def list_tasks(
     try:
         records, has_more = await services.task_store.list(caller.key.id, after, limit)
     except StoreUnavailable as error:
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
     form = replace(_form(request, services), response_format="url")
     parts: list[Part] = [b'{"object":"list","data":[']
     for index, record in enumerate(records):
@@ -70,9 +70,9 @@ async def list_tasks(
 
 async def _find(services: Services, caller: Caller, task_id: str) -> TaskRecord:
     try:
-        record = await services.board.look(task_id)
+        record = await services.task_events.look(task_id)
     except StoreUnavailable as error:
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
     if record is None or record.promise.key != caller.key.id:
         raise errors.TaskNotFound("No task of this id belongs to this key, or it is more than a day old.")
     return record
@@ -92,7 +92,7 @@ async def _status(services: Services, record: TaskRecord) -> Status:
             hold = await services.ledger.show(record.id)
         except StoreUnavailable:
             return "processing"
-        is_sent = hold is None or any(call.state is not Verdict.VOID for call in hold.calls)
+        is_sent = hold is None or any(call.state is not LedgerAnswer.VOID for call in hold.calls)
         return "processing" if is_sent else "pending"
     return record.status_at(time.time())
 

@@ -3,15 +3,15 @@
 Called by the pipeline, which puts, and by the routes that serve. Never looks inside a picture beyond its first bytes.
 """
 
-from gateway.artifacts.base import Artifact, ArtifactStore, Readiness, Stored, StoreUnavailable
+from gateway.artifacts.base import Artifact, ArtifactStore, ArtifactsUnavailable, Readiness, Stored
 from gateway.artifacts.base64_stream import base64_chunks, base64_length
 from gateway.artifacts.opening import open_store
 
 __all__ = [
     "Artifact",
     "ArtifactStore",
+    "ArtifactsUnavailable",
     "Readiness",
-    "StoreUnavailable",
     "Stored",
     "base64_chunks",
     "base64_length",

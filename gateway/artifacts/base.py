@@ -18,7 +18,7 @@ from gateway.pictures.spool import StorageFullError
 _NAME = re.compile(rf"img_{BODY}\.(png|jpeg|webp)")
 
 
-class StoreUnavailable(StorageFullError):
+class ArtifactsUnavailable(StorageFullError):
     """The store does not answer or refuses its credentials; callers treat it as they treat a full disk."""
 
 

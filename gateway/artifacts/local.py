@@ -15,9 +15,9 @@ from pathlib import Path
 
 from gateway.artifacts.base import (
     Artifact,
+    ArtifactsUnavailable,
     Readiness,
     Stored,
-    StoreUnavailable,
     day_end,
     day_of,
     describe,
@@ -54,7 +54,7 @@ class LocalArtifacts:
             await asyncio.to_thread(self._store, picture.blob, artifact.id)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise (StorageFullError if error.errno in _FULL else StoreUnavailable)(reason) from error
+            raise (StorageFullError if error.errno in _FULL else ArtifactsUnavailable)(reason) from error
         return artifact
 
     async def open(self, artifact_id: str) -> Stored | None:
@@ -67,7 +67,7 @@ class LocalArtifacts:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreUnavailable(os.strerror(error.errno or 0)) from error
+            raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
         if not matches(start[:_HEAD], form):
             return None
         return Stored(size, _one_chunk(start) if len(start) == size else file_chunks(path))
@@ -79,13 +79,13 @@ class LocalArtifacts:
         try:
             await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as error:
-            raise StoreUnavailable(os.strerror(error.errno or 0)) from error
+            raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
 
     async def sweep(self, now: float) -> int:
         try:
             return await asyncio.to_thread(self._sweep, now)
         except OSError as error:
-            raise StoreUnavailable(os.strerror(error.errno or 0)) from error
+            raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
 
     async def check(self) -> Readiness:
         try:

@@ -17,9 +17,9 @@ from obstore.exceptions import BaseError
 
 from gateway.artifacts.base import (
     Artifact,
+    ArtifactsUnavailable,
     Readiness,
     Stored,
-    StoreUnavailable,
     day_end,
     day_of,
     describe,
@@ -143,7 +143,7 @@ async def _chunks(first: bytes, stream: BytesStream) -> AsyncIterator[bytes]:
         raise _unavailable(error) from error
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
+def _unavailable(error: Exception) -> ArtifactsUnavailable:
     """Only the first line, and no query strings: a signature may stand there."""
     first = re.sub(r"\?\S*", "", str(error).splitlines()[0] if str(error) else "")
-    return StoreUnavailable(f"{type(error).__name__}: {first[:300]}")
+    return ArtifactsUnavailable(f"{type(error).__name__}: {first[:300]}")

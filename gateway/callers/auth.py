@@ -14,11 +14,11 @@ from gateway.callers.key_cache import KeyCache
 from gateway.callers.key_record import KeyRecord
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.document import Alias
-from gateway.catalogue.rules import Asker
+from gateway.catalogue.rules import CallerIdentity
 from gateway.jobs.job import ImageJob
-from gateway.money.reservation import store_away
+from gateway.money.reservation import ledger_unavailable
 from gateway.process.addresses import Address, is_within, name_source
-from gateway.routing.rights import Permits
+from gateway.routing.rights import Rights
 from gateway.store.client import StoreUnavailable
 
 
@@ -30,9 +30,9 @@ class Caller:
     address: Address | None = None
 
     @property
-    def asker(self) -> Asker:
+    def identity(self) -> CallerIdentity:
         """Who is asking, as rules and the ledger know it."""
-        return Asker(self.key.id, self.key.name, self.key.team or "")
+        return CallerIdentity(self.key.id, self.key.name, self.key.team or "")
 
     def may_use(self, name: str, alias: Alias | None) -> bool:
         """Whether this caller may use a model by this name; who may use a model may say its aliases too."""
@@ -51,14 +51,14 @@ class Caller:
                 f"This key may not use the model `{name}`; it may use {allowed}.", param="model"
             )
 
-    def check_job(self, job: ImageJob, upstream: str | None = None) -> Permits:
+    def check_job(self, job: ImageJob, upstream: str | None = None) -> Rights:
         """What the Plan may do for this caller, who may have chosen an upstream. Raises for what is beyond the caps."""
         key = self.key
-        permits = Permits(key.upstreams, key.max_quality, key.max_pixels, key.max_n, pinned=upstream)
+        rights = Rights(key.upstreams, key.max_quality, key.max_pixels, key.max_n, pinned=upstream)
         if upstream is not None:
             self._check_choice(upstream)
-        permits.check(job)
-        return permits
+        rights.check(job)
+        return rights
 
     def _check_choice(self, upstream: str) -> None:
         if not self.key.may_pin_upstream:
@@ -88,7 +88,7 @@ async def authenticate(
     try:
         record = await keys.lookup(secret)
     except StoreUnavailable as error:
-        raise store_away() from error
+        raise ledger_unavailable() from error
     if record is None:
         wrong = errors.InvalidApiKey(
             f"Incorrect API key provided: {_hint(secret)}. This gateway's keys begin with igw_."

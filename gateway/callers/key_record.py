@@ -58,7 +58,7 @@ def _web_address(text: str) -> str:
 Label = Annotated[str, AfterValidator(_label)]
 Network = Annotated[str, AfterValidator(read_network)]
 Moment = Annotated[datetime, BeforeValidator(_written), AfterValidator(_utc)]
-Quality = Literal["low", "medium", "high"]
+QualityName = Literal["low", "medium", "high"]
 Names = Annotated[tuple[Label, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]
 Networks = Annotated[tuple[Network, ...], Field(min_length=1, max_length=100), AfterValidator(_unique)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
@@ -81,7 +81,7 @@ class KeyChange(BaseModel):
     enabled: StrictBool = Field(True, description="Whether the key works.")
     models: Names | None = Field(None, description="The models it may use, aliases included; null: all.")
     upstreams: Names | None = Field(None, description="The upstreams that may serve it; null: all.")
-    max_quality: Quality | None = Field(None, description="The best quality it may ask for.")
+    max_quality: QualityName | None = Field(None, description="The best quality it may ask for.")
     max_pixels: Annotated[StrictInt, Field(ge=MIN_PIXELS)] | None = Field(
         None, description="The most pixels of one image."
     )
@@ -122,7 +122,7 @@ class KeyRecord(BaseModel):
     demo: bool = False
     models: tuple[str, ...] | None = None
     upstreams: tuple[str, ...] | None = None
-    max_quality: Quality | None = None
+    max_quality: QualityName | None = None
     max_pixels: int | None = None
     max_n: int | None = None
     may_pin_upstream: bool = False

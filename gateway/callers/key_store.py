@@ -88,7 +88,7 @@ class PepperMismatch(StartRefused):
         )
 
 
-class KeyNotFound(StartRefused):
+class NoSuchKey(StartRefused):
     """No key has this id."""
 
     def __init__(self, key_id: str) -> None:
@@ -144,7 +144,7 @@ class KeyStore:
         """Raises KeyNotFound."""
         record = await self._look(key_id)
         if record is None:
-            raise KeyNotFound(key_id)
+            raise NoSuchKey(key_id)
         return record
 
     async def list(self, *, team: str | None = None) -> list[KeyRecord]:
@@ -193,7 +193,7 @@ class KeyStore:
         stems = (names.KEY(""), names.FORMER_KEY(""))
         words = (key_id, self.digest(secret), *stems, str(grace_s * 1000), *pairs)
         if not await _reply(self._redis.eval(_ROTATE, 1, names.KEY_INDEX(), *words)):
-            raise KeyNotFound(key_id)
+            raise NoSuchKey(key_id)
         return await self.show(key_id), secret
 
     async def rotate_webhook(self, key_id: str, grace_s: int = DAY_S) -> KeyRecord:
@@ -207,13 +207,13 @@ class KeyStore:
         """Forget a key and its former secrets for ever. Raises KeyNotFound."""
         stems = (names.KEY(""), names.FORMER_KEY(""))
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
-            raise KeyNotFound(key_id)
+            raise NoSuchKey(key_id)
 
     async def _set(self, record: KeyRecord, values: Mapping[str, Any]) -> KeyRecord:
         changed = record.model_copy(update=values).to_hash()
         pairs = _pairs({field: changed[field] for field in values})
         if not await _reply(self._redis.eval(_CHANGE, 1, names.KEY_INDEX(), record.id, names.KEY(""), *pairs)):
-            raise KeyNotFound(record.id)
+            raise NoSuchKey(record.id)
         return await self.show(record.id)
 
     async def _look(self, key_id: str) -> KeyRecord | None:

@@ -43,7 +43,7 @@ class OperatorExists(StartRefused):
         super().__init__(f"There is an operator called {name!r} already; delete it first, or choose another name")
 
 
-class OperatorNotFound(StartRefused):
+class NoSuchOperator(StartRefused):
     """No operator has this name."""
 
     def __init__(self, name: str) -> None:
@@ -99,7 +99,7 @@ class OperatorStore:
         digest = await self._redis.hget(names.OPERATOR_INDEX(), name)
         record = None if digest is None else await self._read(str(digest))
         if digest is None or record is None:
-            raise OperatorNotFound(name)
+            raise NoSuchOperator(name)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(names.OPERATOR(str(digest)))
             pipe.hdel(names.OPERATOR_INDEX(), name)

@@ -24,7 +24,7 @@ Strategy = Literal["cost", "priority", "weighted", "latency"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+CatalogueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 
 _SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
 _SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
@@ -70,7 +70,7 @@ class Capabilities(_Part):
 class Credential(_Part):
     """One key at an upstream."""
 
-    name: Name = Field("main", description="Shown to the operator in place of the key.")
+    name: CatalogueName = Field("main", description="Shown to the operator in place of the key.")
     key: str = Field(
         pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$", description="`env:NAME` or `file:/path`; never the key itself."
     )
@@ -104,7 +104,7 @@ class Upstream(_Part):
 
     kind: Literal["anyfast", "apiany", "openai"] = Field(description="The dialect it speaks.")
     base_url: str = Field(description="Where `/v1/...` begins.")
-    model: Name = Field(description="The upstream's own model id.")
+    model: CatalogueName = Field(description="The upstream's own model id.")
     credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
     prices: Prices | None = Field(
         None, description="What it charges; without, it serves only keys that have no limit in dollars."
@@ -142,7 +142,7 @@ class Upstream(_Part):
 class Model(_Part):
     """A public model name: which upstreams serve it, in which order."""
 
-    upstreams: tuple[Name, ...] = Field(
+    upstreams: tuple[CatalogueName, ...] = Field(
         min_length=1,
         strict=False,
         description="The catalogue's order: what decides where the strategy finds no difference.",
@@ -169,21 +169,21 @@ class Model(_Part):
 class Alias(_Part):
     """Another name of a model, for code that was written for it."""
 
-    model: Name
+    model: CatalogueName
     response_format: Literal["b64_json", "url"] = "b64_json"
 
 
-Asked = Annotated[str, Field(min_length=1, max_length=32)]
+RequestedSize = Annotated[str, Field(min_length=1, max_length=32)]
 
 
 class When(_Part):
     """What a request must be for a rule to hold; all that is said must be so."""
 
     operation: Operation | None = Field(None, description="`generation` or `edit`.")
-    models: tuple[Name, ...] | None = Field(
+    models: tuple[CatalogueName, ...] | None = Field(
         None, min_length=1, strict=False, description="Public names, of models or aliases; a model's aliases count too."
     )
-    sizes: tuple[Asked, ...] | None = Field(
+    sizes: tuple[RequestedSize, ...] | None = Field(
         None, min_length=1, strict=False, description="As asked: WIDTHxHEIGHT, a ratio such as 16:9, or `auto`."
     )
     min_pixels: int | None = Field(None, ge=1, description="Of the size asked for; `auto` is what would be made.")
@@ -234,7 +234,7 @@ class Rule(_Part):
         None, min_length=1, max_length=100, description="Shown where the rule is told of; its number if not said."
     )
     when: When = Field(default_factory=lambda: When(), description="Without: every request.")
-    upstreams: tuple[Name, ...] | None = Field(
+    upstreams: tuple[CatalogueName, ...] | None = Field(
         None, min_length=1, strict=False, description="Only these of the model's, and in this order."
     )
     strategy: Strategy | None = Field(None, description="In place of the model's.")
@@ -358,11 +358,11 @@ class Webhooks(_Part):
 class Document(_Part):
     """A catalogue as it is written."""
 
-    default_model: Name = Field("gpt-image-2", description="Used where a request names no model.")
+    default_model: CatalogueName = Field("gpt-image-2", description="Used where a request names no model.")
     unknown_fields: Literal["drop", "refuse"] = Field("drop", description="`refuse`: a field nobody knows gets a 400.")
-    upstreams: dict[Name, Upstream] = Field(min_length=1)
-    models: dict[Name, Model] = Field(min_length=1)
-    aliases: dict[Name, Alias] = Field(default_factory=dict)
+    upstreams: dict[CatalogueName, Upstream] = Field(min_length=1)
+    models: dict[CatalogueName, Model] = Field(min_length=1)
+    aliases: dict[CatalogueName, Alias] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = Field(
         (), strict=False, description="What is otherwise for some requests; the first that matches holds."
     )

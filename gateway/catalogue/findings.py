@@ -21,7 +21,7 @@ from gateway.jobs.sizes import Size
 Level = Literal["warning", "note"]
 """A `note` follows from what was chosen, such as a key that is not set; a `warning` is hardly meant."""
 
-Kind = Literal[
+FindingKind = Literal[
     "no_key", "upstream_off", "unused_upstream", "unreachable", "rule_without_upstream", "shadowed_rule", "no_price",
     "price_hole", "drift",
 ]  # fmt: skip
@@ -35,7 +35,7 @@ class Finding:
     """One remark: where in the catalogue, and what."""
 
     level: Level
-    kind: Kind
+    kind: FindingKind
     place: Place
     text: str
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from gateway.catalogue.capabilities import Fit
 from gateway.dollars import parse_usd
-from gateway.jobs.job import ImageJob, Quality, Usage
+from gateway.jobs.job import ImageJob, Quality, TokenUsage
 from gateway.jobs.sizes import TIERS, Size
 
 MILLION = 1_000_000
@@ -151,7 +151,7 @@ def terms(prices: Prices | None, job: ImageJob, fit: Fit) -> Terms:
 
 
 def bill(
-    terms: Terms, made: Sequence[Size], *, usage: Usage | None = None, charged: Decimal | None = None
+    terms: Terms, made: Sequence[Size], *, usage: TokenUsage | None = None, charged: Decimal | None = None
 ) -> int | None:
     """What one call cost that brought images of the sizes `made`: by the upstream's own count where it gave one.
 
@@ -223,7 +223,7 @@ def _take(prices: Prices, job: ImageJob, text: int) -> Decimal:
     return Decimal(parse_usd(rates.text_in) * text + parse_usd(rates.image_in) * pictures) / MILLION
 
 
-def _count_tokens(rates: TokenPrices, usage: Usage) -> Decimal:
+def _count_tokens(rates: TokenPrices, usage: TokenUsage) -> Decimal:
     text, image = usage.text_tokens, usage.image_tokens
     if text is None or image is None:
         # What the upstream did not tell apart is charged as the dearer.

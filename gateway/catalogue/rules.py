@@ -18,7 +18,7 @@ Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class CallerIdentity:
     """Whose request it is: a key's id and name, and its team; empty where unknown."""
 
     key: str = ""
@@ -40,17 +40,17 @@ class Route:
     rule: str | None = None
 
 
-def find_route(job: ImageJob, model_name: str, document: Document, asker: Asker) -> Route:
+def find_route(job: ImageJob, model_name: str, document: Document, identity: CallerIdentity) -> Route:
     """The route of a request to a model that was sent by this name."""
     alias = document.aliases.get(model_name)
     resolved = alias.model if alias else model_name
     for number, rule in enumerate(document.rules, 1):
-        if matches(rule.when, job, (model_name, resolved), asker):
+        if matches(rule.when, job, (model_name, resolved), identity):
             return _apply(rule, document.models[resolved], number)
     return _apply(None, document.models[resolved], 0)
 
 
-def matches(when: When, job: ImageJob, names: Sequence[str], asker: Asker) -> bool:
+def matches(when: When, job: ImageJob, names: Sequence[str], identity: CallerIdentity) -> bool:
     """Whether all that a rule says of a request is so. `names` are the model's, as sent and as resolved."""
     pixels = size_wanted(job).pixels
     return (
@@ -59,8 +59,8 @@ def matches(when: When, job: ImageJob, names: Sequence[str], asker: Asker) -> bo
         and _is_among(when.models, names)
         and _is_among(when.sizes, _names_of(job.size))
         and _is_among(when.qualities, (job.quality or "auto",))
-        and _is_among(when.keys, (asker.key, asker.name))
-        and _is_among(when.teams, (asker.team,))
+        and _is_among(when.keys, (identity.key, identity.name))
+        and _is_among(when.teams, (identity.team,))
         and _is_within(when.min_pixels, pixels, when.max_pixels)
         and _is_within(when.min_n, job.n, when.max_n)
         and _is_within(when.min_references, len(job.references), when.max_references)

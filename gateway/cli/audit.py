@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
 from gateway.dollars import show_usd
 from gateway.ids import new_id
-from gateway.money.audit import DEADLINE_S, Audit, Difference, Report
+from gateway.money.audit import DEADLINE_S, Audit, AuditReport, Difference
 from gateway.money.store_epoch import LEDGER_ID, keep, read_kept
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 
 EXIT_DIFFERENT = 1
 
@@ -34,7 +34,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    report: Report
+    report: AuditReport
     is_lost: bool
     epoch: str
 
@@ -56,14 +56,14 @@ def audit(
         epoch = await _accept(store, path) if is_accepted else ""
         # One script reads every task of the last day: longer than a request may wait.
         replicas = store.settings.redis_wait_replicas
-        batcher = Batcher(store.url, deadline_s=DEADLINE_S, wait_replicas=replicas)
+        command_queue = CommandQueue(store.url, deadline_s=DEADLINE_S, wait_replicas=replicas)
         try:
-            audit = Audit(store.redis, batcher)
+            audit = Audit(store.redis, command_queue)
             report = await audit.run(repairs=is_repair)
             # Without a folder of its own the store is known to running gateways alone.
             is_lost = path is not None and read_kept(path) not in {"", await audit.read_epoch()}
         finally:
-            await batcher.aclose()
+            await command_queue.aclose()
         if is_repair and report.differences:
             await store.changes.write(
                 cli_actor(), "ledger.repair", "ledger", None, {"repaired": len(report.differences)}

@@ -41,7 +41,7 @@ _CLEARABLE = (
 
 app = typer.Typer(help="Make and manage callers' API keys.", no_args_is_help=True)
 
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, such as key_01k…")]
+KeyIdOption = Annotated[str, typer.Argument(metavar="ID", help="The key's id, such as key_01k…")]
 
 
 @app.command()
@@ -49,7 +49,7 @@ def create(  # noqa: PLR0913 (each option is a parameter, read from the context)
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Whose key it is, or what for.")] = None,
     name_option: Annotated[str | None, typer.Option("--name", help="The same as an option.")] = None,
-    team: options.Team = None,
+    team: options.TeamOption = None,
     models: options.Models = None,
     upstreams: options.Upstreams = None,
     max_quality: options.MaxQuality = None,
@@ -57,7 +57,7 @@ def create(  # noqa: PLR0913 (each option is a parameter, read from the context)
     max_n: options.MaxN = None,
     may_pin_upstream: options.MayPin = None,
     expires: options.Expires = None,
-    address: options.Address = None,
+    address: options.AddressOption = None,
     webhook: options.Webhook = None,
     meta: options.Meta = None,
     usd_total: options.UsdTotal = None,
@@ -101,7 +101,7 @@ def list_keys(
 
 
 @app.command()
-def show(key_id: KeyId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def show(key_id: KeyIdOption, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show one key: what it may do, its own limits, and what is left of them."""
 
     async def look(store: OpenedStore) -> tuple[KeyRecord, list[Standing]]:
@@ -124,9 +124,9 @@ def show(key_id: KeyId, data_dir: DataDir = None, as_json: AsJson = False) -> No
 @app.command()
 def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     ctx: typer.Context,
-    key_id: KeyId,
+    key_id: KeyIdOption,
     name: Annotated[str | None, typer.Option(help="Whose key it is, or what for.")] = None,
-    team: options.Team = None,
+    team: options.TeamOption = None,
     models: options.Models = None,
     upstreams: options.Upstreams = None,
     max_quality: options.MaxQuality = None,
@@ -134,7 +134,7 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     max_n: options.MaxN = None,
     may_pin_upstream: options.MayPin = None,
     expires: options.Expires = None,
-    address: options.Address = None,
+    address: options.AddressOption = None,
     webhook: options.Webhook = None,
     meta: options.Meta = None,
     clear: Annotated[
@@ -159,7 +159,7 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
 
 @app.command()
 def rotate(
-    key_id: KeyId,
+    key_id: KeyIdOption,
     grace: Annotated[
         str, typer.Option(metavar="SPAN", help="How long the old key still works; 0: every old one stops now.")
     ] = "24h",
@@ -185,7 +185,7 @@ def rotate(
 
 @app.command()
 def webhook_secret(
-    key_id: KeyId,
+    key_id: KeyIdOption,
     is_rotated: Annotated[bool, typer.Option("--rotate", help="Make a new one.")] = False,
     grace: Annotated[
         str, typer.Option(metavar="SPAN", help="How long messages are signed with the old one too; 0: not at all.")
@@ -215,19 +215,19 @@ def webhook_secret(
 
 
 @app.command()
-def disable(key_id: KeyId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def disable(key_id: KeyIdOption, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Refuse a key, within a second; `enable` undoes it."""
     _print_record(_with_keys(data_dir, lambda store: _change(store, key_id, KeyChange(enabled=False))), as_json=as_json)
 
 
 @app.command()
-def enable(key_id: KeyId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def enable(key_id: KeyIdOption, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Let a disabled key work again."""
     _print_record(_with_keys(data_dir, lambda store: _change(store, key_id, KeyChange(enabled=True))), as_json=as_json)
 
 
 @app.command()
-def delete(key_id: KeyId, data_dir: DataDir = None) -> None:
+def delete(key_id: KeyIdOption, data_dir: DataDir = None) -> None:
     """Forget a key and its limits for ever. What it spent stays in history and usage."""
 
     async def act(store: OpenedStore) -> None:

@@ -22,7 +22,7 @@ from gateway.money.limits import LIMITS, RATES
 
 MOST = 10**12
 
-Team = Annotated[str | None, typer.Option(help="The team whose limits it shares.", show_default=False)]
+TeamOption = Annotated[str | None, typer.Option(help="The team whose limits it shares.", show_default=False)]
 Models = Annotated[
     list[str] | None,
     typer.Option("--models", "--model", help="Models it may use, with commas or one by one; all if none are said."),
@@ -43,7 +43,7 @@ MayPin = Annotated[
 Expires = Annotated[
     str | None, typer.Option(metavar="WHEN", help="When it ends: in 30d, 12h or 45m, or at 2027-01-31T18:00Z.")
 ]
-Address = Annotated[list[str] | None, typer.Option(help="An address or network it may be used from; repeatable.")]
+AddressOption = Annotated[list[str] | None, typer.Option(help="An address or network it may be used from; repeatable.")]
 Webhook = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The address that is told of the end of its tasks.", show_default=False),

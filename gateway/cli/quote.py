@@ -22,7 +22,7 @@ from rich.text import Text
 
 from gateway.catalogue.catalogue import Catalogue, load
 from gateway.catalogue.document import STRATEGIES, Strategy
-from gateway.catalogue.rules import Asker
+from gateway.catalogue.rules import CallerIdentity
 from gateway.cli.store import AsJson, Column, DataDir, print_rows, running_store
 from gateway.errors import PublicError
 from gateway.health.health import Health
@@ -36,10 +36,10 @@ from gateway.process.settings import Settings, StartRefused, load_settings, vari
 from gateway.routing import availability, description
 from gateway.routing import plan as routing
 from gateway.routing.plan import Circumstances, Plan
-from gateway.routing.rights import Permits
+from gateway.routing.rights import Rights
 from gateway.server import demo
 from gateway.store.client import StoreUnavailable
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 
 _EXAMPLE = "these are the simulator's example prices, which no vendor stands behind"
 _UNREAD = "how the upstreams are just now is not known"
@@ -122,7 +122,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
             job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
             model=model or known.catalogue.document.default_model,
             around=Circumstances(
-                Asker(key or "", key or "", team or ""),
+                CallerIdentity(key or "", key or "", team or ""),
                 _read_strategy(strategy),
                 medians=known.health.medians() if known.health else {},
                 draw=random.random(),  # noqa: S311 (it keeps no secret)
@@ -170,12 +170,12 @@ def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | Non
 
 
 async def _ask_health(url: str, catalogue: Catalogue) -> Health:
-    batcher = Batcher(url)
+    command_queue = CommandQueue(url)
     try:
-        health = Health(TargetStore(batcher), catalogue.targets, lease_s=catalogue.document.accounting.lease)
+        health = Health(TargetStore(command_queue), catalogue.targets, lease_s=catalogue.document.accounting.lease)
         await health.read()
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
     return health
 
 
@@ -222,8 +222,8 @@ def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
     if found is None:
         names = ", ".join(known.catalogue.model_names())
         raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
-    permits = Permits(pinned=upstream)
-    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, permits, typed.around)
+    rights = Rights(pinned=upstream)
+    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.around)
     plan, kept_away = _narrow(whole, known.health)
     notes = (plan.note, kept_away, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
     return replace(plan, note="; ".join(note for note in notes if note) or None)

@@ -36,7 +36,7 @@ def serve(
     """
     flags = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
     env = dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
-    voice = supervisor.Voice(show=output.show, say=output.say)
+    voice = supervisor.Output(show=output.show, say=output.say)
     settings = load_settings(env)
     if warning := warn_of_token(settings):
         output.say(f"Warning: {warning}")

@@ -28,12 +28,12 @@ from gateway.catalogue import catalogue
 from gateway.catalogue.document import Document
 from gateway.history.changes import Changes
 from gateway.history.history import History
-from gateway.history.usage import Usage
+from gateway.history.usage import UsageReader
 from gateway.money.ledger import Ledger
 from gateway.process.data_folder import DataFolder, FolderInUse, load_secrets
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
 from gateway.store.client import StoreClient, StoreUnavailable, connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.embedded import EmbeddedServer, running_url
 from gateway.store.windows import Calendar
 
@@ -49,11 +49,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 class OpenedStore:
     """What a command may touch. The catalogue is read only by those that ask for its document."""
 
-    def __init__(self, settings: Settings, url: str, redis: StoreClient, batcher: Batcher) -> None:
+    def __init__(self, settings: Settings, url: str, redis: StoreClient, command_queue: CommandQueue) -> None:
         self.settings = settings
         self.url = url
         self.redis = redis
-        self.batcher = batcher
+        self.command_queue = command_queue
 
     @cached_property
     def document(self) -> Document:
@@ -71,7 +71,7 @@ class OpenedStore:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.batcher, self.calendar)
+        return Ledger(self.command_queue, self.calendar)
 
     @cached_property
     def calendar(self) -> Calendar:
@@ -79,11 +79,11 @@ class OpenedStore:
 
     @cached_property
     def history(self) -> History:
-        return History(self.batcher, self.redis, self.document.accounting)
+        return History(self.command_queue, self.redis, self.document.accounting)
 
     @cached_property
-    def usage(self) -> Usage:
-        return Usage(self.redis, self.document.accounting)
+    def usage(self) -> UsageReader:
+        return UsageReader(self.redis, self.document.accounting)
 
     @cached_property
     def changes(self) -> Changes:
@@ -104,11 +104,11 @@ def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
 
     async def run() -> Result:
         async with _opened(settings) as url:
-            redis, batcher = connect(url), Batcher(url, wait_replicas=settings.redis_wait_replicas)
+            redis, command_queue = connect(url), CommandQueue(url, wait_replicas=settings.redis_wait_replicas)
             try:
-                return await act(OpenedStore(settings, url, redis, batcher))
+                return await act(OpenedStore(settings, url, redis, command_queue))
             finally:
-                await batcher.aclose()
+                await command_queue.aclose()
                 await redis.aclose()
 
     try:

@@ -31,7 +31,7 @@ _COLUMNS = (
     Column("drift", is_detail=True),
 )
 
-Found = dict[str, tuple[Upstream, Credential, Condition, list[Drift]]]
+FoundTarget = dict[str, tuple[Upstream, Credential, Condition, list[Drift]]]
 
 
 def upstreams(
@@ -50,8 +50,12 @@ def upstreams(
     imagegate upstreams --clear-drift apiany
     """
 
-    async def look(store: OpenedStore) -> Found:
-        targets, known, book = TargetStore(store.batcher), _list_credentials(store.document), DriftBook(store.redis)
+    async def look(store: OpenedStore) -> FoundTarget:
+        targets, known, book = (
+            TargetStore(store.command_queue),
+            _list_credentials(store.document),
+            DriftBook(store.redis),
+        )
         if reset is not None:
             _check_name(reset, known, "--reset")
             await targets.reset(reset)

@@ -31,9 +31,9 @@ from gateway.history.export import (
     usage_columns,
     usage_json,
 )
-from gateway.history.history import DAY, Wanted
+from gateway.history.history import DAY, RecordFilter
 from gateway.history.record import Record
-from gateway.history.usage import DIMENSIONS, Dimension, Only, Report
+from gateway.history.usage import DIMENSIONS, Dimension, Only, UsageReport
 from gateway.process.settings import StartRefused
 from gateway.store.windows import Calendar
 
@@ -48,13 +48,17 @@ _NUMBERS = {*SUM_COLUMNS, "seconds", "images"}
 _CHANGES = ("time", "actor", "action", "subject", "before", "after", "address")
 
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
-Since = Annotated[str, typer.Option(help="From when on: 24h or 7d ago, or a date as in 2026-11-04.")]
-Until = Annotated[str | None, typer.Option(help="Until just before; now if not said.", show_default=False)]
+SinceOption = Annotated[str, typer.Option(help="From when on: 24h or 7d ago, or a date as in 2026-11-04.")]
+UntilOption = Annotated[str | None, typer.Option(help="Until just before; now if not said.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Only of this key, by its id or its name.", show_default=False)]
-Team = Annotated[str | None, typer.Option(help="Only of this team; an empty one: of keys without.", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="Only of this model, by the name that was sent.", show_default=False)]
-Upstream = Annotated[str | None, typer.Option(help="Only where this upstream was called.", show_default=False)]
-Most = Annotated[
+TeamOption = Annotated[
+    str | None, typer.Option(help="Only of this team; an empty one: of keys without.", show_default=False)
+]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Only of this model, by the name that was sent.", show_default=False)
+]
+UpstreamOption = Annotated[str | None, typer.Option(help="Only where this upstream was called.", show_default=False)]
+MostOption = Annotated[
     int | None, typer.Option(min=1, help="How many to show; 50 in a table, otherwise all.", show_default=False)
 ]
 
@@ -73,12 +77,12 @@ class NoSuchName(StartRefused):
 
 def usage(  # noqa: PLR0913 (each option is a parameter)
     by: Annotated[list[str] | None, typer.Option(help="Group by this; give it again for more.")] = None,
-    since: Since = "7d",
-    until: Until = None,
+    since: SinceOption = "7d",
+    until: UntilOption = None,
     key: Key = None,
-    team: Team = None,
-    model: Model = None,
-    upstream: Upstream = None,
+    team: TeamOption = None,
+    model: ModelOption = None,
+    upstream: UpstreamOption = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -92,7 +96,7 @@ def usage(  # noqa: PLR0913 (each option is a parameter)
     dimensions = _read_dimensions(by or ["day"])
     _refuse_both(as_json, as_csv)
 
-    async def read(store: OpenedStore) -> tuple[Report, dict[str, str]]:
+    async def read(store: OpenedStore) -> tuple[UsageReport, dict[str, str]]:
         now = time_ns() // 1000
         # Whole days are summed, and today is one of them: 7d would touch eight.
         start = _read_time(store.calendar, since, now) + (DAY if since.endswith("d") else 0)
@@ -119,15 +123,15 @@ def history(  # noqa: PLR0913 (each option is a parameter)
     identifier: Annotated[
         str | None, typer.Argument(metavar="ID", help="One record, by its id or its task's, with all that it holds.")
     ] = None,
-    since: Since = "24h",
-    until: Until = None,
+    since: SinceOption = "24h",
+    until: UntilOption = None,
     key: Key = None,
-    team: Team = None,
-    model: Model = None,
-    upstream: Upstream = None,
+    team: TeamOption = None,
+    model: ModelOption = None,
+    upstream: UpstreamOption = None,
     status: Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)] = None,
     request: Annotated[str | None, typer.Option(help="Only of this request id.", show_default=False)] = None,
-    most: Most = None,
+    most: MostOption = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -147,7 +151,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
     async def show(store: OpenedStore) -> None:
         now = time_ns() // 1000
         names = {record.id: record.name for record in await store.keys.list()} if key else {}
-        wanted = Wanted(
+        wanted = RecordFilter(
             since=_read_time(store.calendar, since, now),
             until=now + 1 if until is None else _read_time(store.calendar, until, now),
             key=_find_key(key, names),
@@ -172,10 +176,10 @@ def history(  # noqa: PLR0913 (each option is a parameter)
 
 
 def changes(
-    since: Since = "30d",
+    since: SinceOption = "30d",
     subject: Annotated[str | None, typer.Option(help="Only of this key, team or operator.", show_default=False)] = None,
     actor: Annotated[str | None, typer.Option(help="Only by this operator.", show_default=False)] = None,
-    most: Most = None,
+    most: MostOption = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -295,7 +299,7 @@ def _print_csv(columns: Sequence[str], rows: Sequence[Cells]) -> None:
         sys.stdout.write(csv_line(row[column] for column in columns))
 
 
-def _show_sums(report: Report) -> list[str]:
+def _show_sums(report: UsageReport) -> list[str]:
     total = report.total
     return [str(total.requests), str(total.images), str(total.errors), show_usd(total.usd)]
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
 from gateway.history.export import show_time
-from gateway.state.webhook_queue import Deliveries, Undelivered
+from gateway.state.webhook_queue import Undelivered, WebhookQueue
 
 _COLUMNS = (
     Column("id"),
@@ -50,10 +50,10 @@ def webhooks(
     """
 
     async def look(store: OpenedStore) -> list[Undelivered]:
-        deliveries = Deliveries(store.batcher)
+        webhook_queue = WebhookQueue(store.command_queue)
         if retry is not None:
-            await _retry(store, deliveries, retry, key or "", most)
-        return await deliveries.look(most, key or "")
+            await _retry(store, webhook_queue, retry, key or "", most)
+        return await webhook_queue.look(most, key or "")
 
     found = with_store(data_dir, look)
     if as_json:
@@ -62,10 +62,10 @@ def webhooks(
         print_rows(_COLUMNS, [_cells(one) for one in found])
 
 
-async def _retry(store: OpenedStore, deliveries: Deliveries, wanted: str, key: str, most: int) -> None:
-    lost = [one.id for one in await deliveries.look(most, key) if one.state == "lost"]
+async def _retry(store: OpenedStore, webhook_queue: WebhookQueue, wanted: str, key: str, most: int) -> None:
+    lost = [one.id for one in await webhook_queue.look(most, key) if one.state == "lost"]
     for message_id in lost if wanted == ALL else [wanted]:
-        if not await deliveries.retry(message_id):
+        if not await webhook_queue.retry(message_id):
             raise typer.BadParameter("no message of this id waits or was given up", param_hint="--retry")
         await store.changes.write(cli_actor(), "webhook.retry", message_id, None, None)
 

@@ -13,12 +13,12 @@ from decimal import Decimal
 from urllib.parse import urljoin
 
 from gateway.catalogue.catalogue import Target
-from gateway.delivery.callbacks import Ear
+from gateway.delivery.callbacks import CallbackListener
 from gateway.delivery.rhythm import Rhythm
-from gateway.jobs.job import Answer, Call, Found, Inputs, Ticket, Usage
+from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
 from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused
 from gateway.pictures.spool import Blob, Spool, StorageFullError
-from gateway.upstreams import Upstream
+from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, Failure, Verdict, classify
 
 LEAST_PAUSE = 0.3
@@ -28,12 +28,12 @@ _MISSING_FOR = 60.0
 """Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
 
 Sleep = Callable[[float], Awaitable[None]]
-Keep = Callable[[Ticket | Answer], Awaitable[None]]
+Keep = Callable[[Ticket | UpstreamAnswer], Awaitable[None]]
 Doubt = Callable[[Verdict], None]
 Resting = Callable[[], AbstractContextManager[None]]
 
 
-async def forget(told: Ticket | Answer) -> None:
+async def forget(told: Ticket | UpstreamAnswer) -> None:
     """What becomes of a ticket, or of links, that nobody else is to follow."""
 
 
@@ -42,11 +42,11 @@ def accept(verdict: Verdict) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Collected:
     """What one call brought, in order: each picture's bytes, or why they cannot be had, with its revised prompt."""
 
     pictures: tuple[tuple[Blob | Failure, str | None], ...]
-    usage: Usage | None
+    usage: TokenUsage | None
     credits: Decimal | None = None
 
 
@@ -60,25 +60,25 @@ class Bridge:
     """
 
     target: Target
-    upstream: Upstream
+    upstream: Adapter
     fetcher: Fetcher
     rhythm: Rhythm = field(default_factory=Rhythm)
-    ear: Ear = field(default_factory=Ear)
+    ear: CallbackListener = field(default_factory=CallbackListener)
     sleep: Sleep = asyncio.sleep
     resting: Resting = nullcontext
     keep: Keep = forget
     doubt: Doubt = accept
 
-    async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Made:
+    async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Collected:
         """Submit the paid call and bring its pictures. Raises CallFailed."""
         first = await self._submit(call, inputs, spool)
-        if isinstance(first, Answer):
+        if isinstance(first, UpstreamAnswer):
             made, _ = await asyncio.gather(self.collect(first, spool), self.keep(first))
             return made
         await self.keep(first)
         return await self.resume(first, spool, self.rhythm)
 
-    async def resume(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Made:
+    async def resume(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Collected:
         """Bring what a ticket promises, whoever got it; `within` is in place of the upstream's seconds.
 
         Raises CallFailed.
@@ -89,11 +89,11 @@ class Bridge:
             got = await self._collect_anew(ticket, got, spool)
         return _make(answer, got)
 
-    async def collect(self, answer: Answer, spool: Spool) -> Made:
+    async def collect(self, answer: UpstreamAnswer, spool: Spool) -> Collected:
         """Bring the pictures of an answer, whoever got it."""
         return _make(answer, await self._collect_all(answer.images, spool))
 
-    async def _submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+    async def _submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
         """The paid POST, once; if its answer is lost, the ticket may come by a callback."""
         try:
             return await self.upstream.submit(call, inputs, spool)
@@ -108,7 +108,9 @@ class Bridge:
                 raise
             return ticket
 
-    async def _follow(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Answer:
+    async def _follow(
+        self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None
+    ) -> UpstreamAnswer:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (limits.task if within is None else within)
@@ -154,10 +156,10 @@ class Bridge:
         again = dict(zip(lost, found, strict=True))
         return [again.get(index, one) for index, one in enumerate(got)]
 
-    async def _collect_all(self, images: Sequence[Found], spool: Spool) -> list[Blob | Failure]:
+    async def _collect_all(self, images: Sequence[FoundImage], spool: Spool) -> list[Blob | Failure]:
         return list(await asyncio.gather(*(self._try_collect(found, spool) for found in images)))
 
-    async def _try_collect(self, found: Found, spool: Spool) -> Blob | Failure:
+    async def _try_collect(self, found: FoundImage, spool: Spool) -> Blob | Failure:
         # One picture that cannot be had takes none of the others with it: they are paid for.
         try:
             return await self._collect(found, spool)
@@ -166,7 +168,7 @@ class Bridge:
         except StorageFullError as error:
             return Failure("collect", message=f"the gateway's disk takes no more: {error}")
 
-    async def _collect(self, found: Found, spool: Spool) -> Blob:
+    async def _collect(self, found: FoundImage, spool: Spool) -> Blob:
         """The bytes of one image; a link is tried again until its time is up, for it is paid for."""
         if found.blob is not None:
             return found.blob
@@ -188,6 +190,6 @@ class Bridge:
             wait = min(wait * 2, 5)
 
 
-def _make(answer: Answer, got: list[Blob | Failure]) -> Made:
+def _make(answer: UpstreamAnswer, got: list[Blob | Failure]) -> Collected:
     prompts = (found.revised_prompt for found in answer.images)
-    return Made(tuple(zip(got, prompts, strict=True)), answer.usage, answer.credits)
+    return Collected(tuple(zip(got, prompts, strict=True)), answer.usage, answer.credits)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.delivery.bridge import Bridge
-from gateway.delivery.callbacks import Ear, hear
+from gateway.delivery.callbacks import CallbackListener, hear
 from gateway.delivery.intake import make_note
 from gateway.delivery.rhythm import Rhythm
 from gateway.delivery.slots import UnderWay
@@ -39,19 +39,19 @@ class Sender:
             call = replace(call, callback_url=address)
         return UnderWay(choice, call, permit, make_note(self.job, choice, call))
 
-    def listen(self, under_way: UnderWay) -> AbstractContextManager[Ear]:
+    def listen(self, under_way: UnderWay) -> AbstractContextManager[CallbackListener]:
         """An ear for the call's callbacks, from before it is sent."""
         is_called_back = under_way.call.callback_url is not None
         return hear(self.services, under_way.choice.target, under_way.call.id, is_called_back=is_called_back)
 
-    def reach(self, under_way: UnderWay, ear: Ear) -> Bridge:
+    def reach(self, under_way: UnderWay, ear: CallbackListener) -> Bridge:
         """The bridge for the call."""
         services, choice, call = self.services, under_way.choice, under_way.call
         target = choice.target
 
         def doubt(verdict: Verdict) -> None:
             # The breaker must hear of it now, and those calls need the place that are answered.
-            services.door.finish(under_way.permit, health.report_failure(verdict, target))
+            services.concurrency_queue.finish(under_way.permit, health.report_failure(verdict, target))
 
         return Bridge(
             target,
@@ -59,7 +59,7 @@ class Sender:
             services.fetcher,
             Rhythm.of(services.health.latency(choice.fit, target), is_told=ear.trust.is_earned),
             ear,
-            resting=partial(services.closing.resting, self.reservation.task, call.id),
+            resting=partial(services.shutdown.resting, self.reservation.task, call.id),
             keep=partial(self.reservation.keep, call, under_way.note),
             doubt=doubt,
         )

@@ -21,7 +21,7 @@ from gateway.services import Services
 from gateway.state.call_store import Binding
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams import CALLED_BACK
-from gateway.upstreams.callback_urls import Trust
+from gateway.upstreams.callback_urls import CallbackTrust
 
 LOOK_EVERY_S = 5.0
 """Seconds between two looks for a ticket of which nothing was heard: what was told while Redis was away."""
@@ -36,13 +36,13 @@ async def _know_none() -> None:
 
 
 @dataclass(slots=True)
-class Ear:
+class CallbackListener:
     """One call's ear. `told` is set by each callback for it, and None where nobody calls back; `trust` is that in its
     target's callbacks; `look` finds the ticket that one of them named.
     """
 
     told: asyncio.Event | None = None
-    trust: Trust = field(default_factory=Trust)
+    trust: CallbackTrust = field(default_factory=CallbackTrust)
     look: Callable[[], Awaitable[Ticket | None]] = _know_none
 
     async def wait(self, seconds: float) -> bool:
@@ -68,23 +68,25 @@ class Ear:
         return None
 
 
-def hear(services: Services, target: Target, call: str, *, is_called_back: bool) -> AbstractContextManager[Ear]:
+def hear(
+    services: Services, target: Target, call: str, *, is_called_back: bool
+) -> AbstractContextManager[CallbackListener]:
     """An ear for a call, from before it is sent: a callback may be faster than the answer to the submission."""
     if services.callbacks is None or not is_called_back:
-        return nullcontext(Ear())
+        return nullcontext(CallbackListener())
     return _hear(services, services.callbacks.trust_of(target.label), call)
 
 
 @contextmanager
-def _hear(services: Services, trust: Trust, call: str) -> Iterator[Ear]:
+def _hear(services: Services, trust: CallbackTrust, call: str) -> Iterator[CallbackListener]:
     async def look() -> Ticket | None:
         with suppress(StoreUnavailable):
             found = (await services.calls.read([call])).get(call)
             return found.ticket if found else None
         return None
 
-    with services.board.heed(call) as told:
-        yield Ear(told, trust, look)
+    with services.task_events.heed(call) as told:
+        yield CallbackListener(told, trust, look)
 
 
 async def record(services: Services, kind: str, task: str, call: str, document: Any) -> None:

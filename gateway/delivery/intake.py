@@ -17,13 +17,13 @@ from gateway.artifacts.links import link
 from gateway.catalogue import pricing
 from gateway.delivery import bridge
 from gateway.delivery.receiver import Developed, Receiver
-from gateway.jobs.job import Call, ImageJob, Usage
+from gateway.jobs.job import Call, ImageJob, TokenUsage
 from gateway.jobs.sizes import Size
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.routing.plan import Choice
 from gateway.services import Services
 from gateway.state.call_record import CallNote, Receipt
-from gateway.state.task_record import Made
+from gateway.state.task_record import TaskImage
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams.verdict import CallFailed, Failure
 
@@ -47,7 +47,7 @@ class _Arrived:
 
     developed: Developed
     artifact: Artifact
-    told: Made
+    told: TaskImage
     is_withheld: bool
 
 
@@ -83,7 +83,7 @@ class Intake:
     note: CallNote
     spool: Spool
 
-    async def take(self, made: bridge.Made) -> Taken:
+    async def take(self, made: bridge.Collected) -> Taken:
         """Store what came; whoever took the same call in before keeps the word."""
         arrived: list[_Arrived] = []
         troubles: list[Trouble] = []
@@ -102,7 +102,7 @@ class Intake:
             return Taken(None, tuple(troubles))
         return await self._store(arrived, troubles, made)
 
-    async def _store(self, arrived: list[_Arrived], troubles: list[Trouble], made: bridge.Made) -> Taken:
+    async def _store(self, arrived: list[_Arrived], troubles: list[Trouble], made: bridge.Collected) -> Taken:
         receipt = self._receipt(arrived, made)
         # The receipt is on its way while the pictures are written: whoever finds it looks whether they are there.
         former, ends = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
@@ -124,7 +124,7 @@ class Intake:
             return Taken(receipt, tuple(troubles))
         return Taken(self._receipt(stored, made) if stored else None, tuple(troubles))
 
-    def _receipt(self, arrived: Sequence[_Arrived], made: bridge.Made) -> Receipt:
+    def _receipt(self, arrived: Sequence[_Arrived], made: bridge.Collected) -> Receipt:
         sizes = [one.developed.made for one in arrived]
         usd = pricing.bill(self.note.terms, sizes, usage=made.usage, charged=made.credits)
         handed = [one.told for one in arrived if not one.is_withheld]
@@ -157,15 +157,17 @@ class Intake:
 
     @property
     def _receiver(self) -> Receiver:
-        return Receiver(self.services.darkroom, self.services.artifacts)
+        return Receiver(self.services.picture_converter, self.services.artifacts)
 
-    def _describe(self, developed: Developed, slot: int, revised_prompt: str | None, usage: Usage | None) -> _Arrived:
+    def _describe(
+        self, developed: Developed, slot: int, revised_prompt: str | None, usage: TokenUsage | None
+    ) -> _Arrived:
         note, made = self.note, developed.made
         artifact = self.services.artifacts.describe(developed.picture)
         is_broken = note.is_broken_by(made)
         if is_broken:
             self.services.drift.note(note.upstream, "made", "size", f"{note.size} became {made}")
-        told = Made(
+        told = TaskImage(
             slot=slot,
             artifact=artifact.id,
             format=artifact.format,

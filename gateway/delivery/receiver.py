@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.artifacts import Artifact, ArtifactStore
 from gateway.jobs.sizes import Size
-from gateway.pictures.picture import Darkroom, NotAPicture, Picture
+from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.state.call_record import CallNote
 from gateway.upstreams.verdict import CallFailed, Failure
@@ -27,7 +27,7 @@ class Developed:
 class Receiver:
     """Where pictures are checked, converted and stored."""
 
-    darkroom: Darkroom
+    picture_converter: PictureConverter
     artifacts: ArtifactStore
 
     async def develop(self, blob: Blob, note: CallNote, spool: Spool) -> Developed:
@@ -36,11 +36,11 @@ class Receiver:
         Raises CallFailed: `body` when it is no picture, `collect` when there is no room to convert it.
         """
         try:
-            picture = await self.darkroom.probe(blob, what="the upstream's image")
+            picture = await self.picture_converter.probe(blob, what="the upstream's image")
             made = Size(picture.width, picture.height)
             size = note.promised if note.other_size == "resize" and note.is_broken_by(made) else None
             if picture.format != note.format or size:
-                picture = await self.darkroom.convert(
+                picture = await self.picture_converter.convert(
                     picture,
                     note.format,
                     spool,

@@ -12,14 +12,14 @@ from typing import Any
 
 from gateway import errors
 from gateway.errors import PublicError
-from gateway.health.condition import Bar
+from gateway.health.condition import Block
 from gateway.health.health import Permit
 from gateway.history.record import CallFact, PassedBy
-from gateway.jobs.job import Call, Usage
+from gateway.jobs.job import Call, TokenUsage
 from gateway.jobs.sizes import Size
 from gateway.routing.plan import Choice
 from gateway.state.call_record import CallNote, Receipt
-from gateway.state.task_record import Made
+from gateway.state.task_record import TaskImage
 from gateway.upstreams.verdict import Executed, Verdict
 
 _ONCE = frozenset({"unsent", "task_failed"})
@@ -30,18 +30,18 @@ MAX_CALLS = 3
 
 
 @dataclass(slots=True)
-class Tally:
+class SlotProgress:
     """What happened so far to one task's slots."""
 
     open: list[int]
     choices: tuple[Choice, ...] = ()
     sent: dict[int, int] = field(default_factory=dict)
-    images: dict[int, Made] = field(default_factory=dict)
+    images: dict[int, TaskImage] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
-    usages: list[Usage | None] = field(default_factory=list)
+    usages: list[TokenUsage | None] = field(default_factory=list)
     dropped: dict[str, None] = field(default_factory=dict)
     facts: list[CallFact] = field(default_factory=list)
-    bars: dict[str, Bar] = field(default_factory=dict)
+    bars: dict[str, Block] = field(default_factory=dict)
     passed: dict[str, str] = field(default_factory=dict)
     # Frozen, so that the empty ones, which most stay, are one object for all tasks.
     asked: frozenset[tuple[int, str]] = frozenset()
@@ -98,7 +98,7 @@ class Tally:
         places = {(slot, label) for slot in slots}
         self.again -= places
         if verdict.again and verdict.cool:
-            self.bars[label] = Bar("limit", verdict.cool)
+            self.bars[label] = Block("limit", verdict.cool)
             self.again |= places
         if verdict.kind == "unreachable":
             self.unreachable |= places

@@ -16,7 +16,7 @@ from gateway.catalogue.catalogue import Target
 from gateway.health.health import Health, tell_of_credential
 from gateway.pictures.spool import Spool
 from gateway.store.client import StoreUnavailable
-from gateway.upstreams import Upstream
+from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, classify
 
 _jitter = random.SystemRandom()
@@ -24,11 +24,11 @@ _jitter = random.SystemRandom()
 _log = structlog.get_logger(__name__)
 
 
-class Caretaker:
+class HealthChecks:
     """One worker's. `upstreams` are adapters by target label; `pace_s` is the time between two of its steps."""
 
     def __init__(
-        self, health: Health, upstreams: Mapping[str, Upstream], new_spool: Callable[[], Spool], pace_s: float
+        self, health: Health, upstreams: Mapping[str, Adapter], new_spool: Callable[[], Spool], pace_s: float
     ) -> None:
         self._health = health
         self._upstreams = upstreams

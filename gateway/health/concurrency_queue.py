@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 
 from gateway import errors
 from gateway.catalogue.catalogue import Target
-from gateway.health.condition import Bar
+from gateway.health.condition import Block
 from gateway.health.health import Health, Permit
-from gateway.health.target_store import Report
+from gateway.health.target_store import CallReport
 
 TICK_S = 0.25
 """Seconds between two looks at places that another process may have given back."""
@@ -70,7 +70,7 @@ async def _stays() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class WaitLimit:
     """Whose request waits, until when on the loop's clock, and what tells that its caller has left."""
 
     key: str = ""
@@ -82,10 +82,10 @@ class Patience:
 class _Waiter:
     key: str
     targets: Sequence[Target]
-    served: asyncio.Future[Permit | Bar] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    served: asyncio.Future[Permit | Block] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Door:
+class ConcurrencyQueue:
     """One process's. `most` and `most_per_key` bound how many wait."""
 
     def __init__(self, health: Health, most: int, most_per_key: int, *, tick_s: float = TICK_S) -> None:
@@ -99,13 +99,13 @@ class Door:
     def waiting(self) -> int:
         return len(self._queue)
 
-    async def enter(self, target: Target) -> Permit | Bar:
+    async def enter(self, target: Target) -> Permit | Block:
         """A place for one call, unless others wait for one there."""
         if len(self._queue) and any(target.label == one.label for waiter in self._queue for one in waiter.targets):
-            return Bar("full")
+            return Block("full")
         return await self._health.take(target)
 
-    async def wait(self, targets: Sequence[Target], patience: Patience) -> Permit | Bar | None:
+    async def wait(self, targets: Sequence[Target], patience: WaitLimit) -> Permit | Block | None:
         """The next place at one of the targets; the Bar when none will let anybody in soon; None: the time is up, or
         the caller has left. Raises QueueFull."""
         waiter = _Waiter(patience.key, targets)
@@ -119,12 +119,12 @@ class Door:
         finally:
             self._queue.leave(patience.key, waiter)
 
-    def finish(self, permit: Permit, report: Report) -> None:
+    def finish(self, permit: Permit, report: CallReport) -> None:
         """Give a place back with what its call taught; who waits first gets it."""
         self._health.finish(permit, report)
         self._freed.set()
 
-    async def _await(self, waiter: _Waiter, patience: Patience) -> Permit | Bar | None:
+    async def _await(self, waiter: _Waiter, patience: WaitLimit) -> Permit | Block | None:
         loop = asyncio.get_running_loop()
         try:
             while (left := patience.until - loop.time()) > 0:
@@ -141,7 +141,7 @@ class Door:
 
     def _take_back(self, waiter: _Waiter) -> None:
         if not waiter.served.cancel() and isinstance(found := waiter.served.result(), Permit):
-            self.finish(found, Report("none"))
+            self.finish(found, CallReport("none"))
 
     async def _let_in(self) -> None:
         while len(self._queue):
@@ -156,13 +156,13 @@ class Door:
 
     async def _let_one_in(self) -> bool:
         """Whether somebody got a place, so that the order is another one now."""
-        shut: dict[str, Bar] = {}
+        shut: dict[str, Block] = {}
         for waiter in list(self._queue):
             for target in waiter.targets:
                 if target.label in shut or waiter.served.done():
                     continue
                 found = await self._health.take(target)
-                if isinstance(found, Bar):
+                if isinstance(found, Block):
                     shut[target.label] = found
                 elif self._hand_over(found, waiter):
                     return True
@@ -175,10 +175,10 @@ class Door:
         if self._answer(waiter, permit):
             return True
         # It left while the place was asked for.
-        self._health.finish(permit, Report("none"))
+        self._health.finish(permit, CallReport("none"))
         return False
 
-    def _answer(self, waiter: _Waiter, found: Permit | Bar) -> bool:
+    def _answer(self, waiter: _Waiter, found: Permit | Block) -> bool:
         if waiter.served.done():
             return False
         waiter.served.set_result(found)

@@ -43,7 +43,7 @@ _WORDS: Mapping[Reason, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Block:
     """Why a call cannot go to a target now, and the seconds after which it is worth asking again; 0 is not known."""
 
     reason: Reason
@@ -84,16 +84,16 @@ class Condition:
     trouble: str = ""
     latencies: Mapping[str, Latency] = field(default_factory=dict)
 
-    def bar(self, *, has_floor: bool, brake: int | None) -> Bar | None:
+    def bar(self, *, has_floor: bool, brake: int | None) -> Block | None:
         """What keeps calls away, if anything. Not its caps: whether those are reached is known when a call begins."""
         if self.breaker == "open":
-            return Bar("open", self.opens_in)
+            return Block("open", self.opens_in)
         if self.cooled_for > 0:
-            return Bar("credential" if self.cooled_why == "credential" else "limit", self.cooled_for)
+            return Block("credential" if self.cooled_why == "credential" else "limit", self.cooled_for)
         if has_floor and self.is_low:
-            return Bar("low")
+            return Block("low")
         if brake is not None and self.presumed > brake:
-            return Bar("braked", self.braked_for)
+            return Block("braked", self.braked_for)
         return None
 
     def describe(self, *, has_floor: bool, brake: int | None) -> tuple[str, float]:
@@ -109,7 +109,7 @@ def read_latency(text: str) -> Latency:
     return Latency(len(samples), statistics.median(samples) / 1000 if samples else 0.0)
 
 
-def refuse(bars: list[Bar]) -> PublicError:
+def refuse(bars: list[Block]) -> PublicError:
     """The answer where every target that could serve is kept away from; it tells the least time."""
     waits = [bar.wait for bar in bars if bar.wait > 0]
     reasons = "; ".join(dict.fromkeys(bar.words for bar in bars))

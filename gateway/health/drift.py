@@ -19,7 +19,7 @@ import structlog
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable
 
-Kind = Literal["made", "refused"]
+DriftKind = Literal["made", "refused"]
 """`made`: another thing than was promised; `refused`: what its abilities allow, its own model among them."""
 
 KEPT_S = 90 * 86_400
@@ -42,7 +42,7 @@ class Drift:
     """One broken promise: how often, when last (µs since 1970), and an example of it where there is one."""
 
     upstream: str
-    kind: Kind
+    kind: DriftKind
     what: str
     count: int
     last: int
@@ -52,7 +52,7 @@ class Drift:
 @dataclass(frozen=True, slots=True)
 class _Place:
     upstream: str
-    kind: Kind
+    kind: DriftKind
     what: str
 
     def field(self, measure: str) -> str:
@@ -94,7 +94,7 @@ class DriftBook:
         """Notes that are not in the store yet."""
         return self._waiting.total()
 
-    def note(self, upstream: str, kind: Kind, what: str | None, example: str = "") -> None:
+    def note(self, upstream: str, kind: DriftKind, what: str | None, example: str = "") -> None:
         """Have it counted soon, and tell the log. `what` is a parameter; `example` tells no caller's words."""
         place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
         _log.warning(
@@ -113,7 +113,7 @@ class DriftBook:
         for field, value in stored.items():
             upstream, kind, what, measure = orjson.loads(field)
             # A newer version may count more kinds.
-            if kind in get_args(Kind):
+            if kind in get_args(DriftKind):
                 places.setdefault(_Place(upstream, kind, what), {})[measure] = value
         found = [
             Drift(

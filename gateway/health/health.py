@@ -18,8 +18,8 @@ import structlog
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.catalogue import Target
 from gateway.catalogue.pricing import Tier, tier_of
-from gateway.health.condition import Bar, Condition, Latency
-from gateway.health.target_store import Caps, Report, TargetStore, make_caps
+from gateway.health.condition import Block, Condition, Latency
+from gateway.health.target_store import CallReport, Caps, TargetStore, make_caps
 from gateway.ids import new_id
 from gateway.jobs.job import Quality
 from gateway.jobs.sizes import SQUARE
@@ -89,13 +89,13 @@ class Health:
         condition = self._seen.get(target.label)
         return condition.latencies.get(kind_of(fit)) if condition else None
 
-    def bar(self, target: Target) -> Bar | None:
+    def bar(self, target: Target) -> Block | None:
         """What keeps calls away from a target, as far as the last look tells."""
         caps = caps_of(target)
         condition = self._seen.get(target.label, Condition())
         return condition.bar(has_floor=caps.has_floor, brake=caps.brake)
 
-    def down(self) -> dict[str, Bar]:
+    def down(self) -> dict[str, Block]:
         """The targets that calls are kept away from for longer than a request waits, as far as the last look tells."""
         found = ((label, self.bar(target)) for label, target in self._targets.items())
         return {label: bar for label, bar in found if bar is not None and not bar.is_passing}
@@ -115,7 +115,7 @@ class Health:
         busy = self._own(target.label) + self._others.get(target.label, 0)
         return busy / weight, self._passes.get(target.label, 0.0)
 
-    async def take(self, target: Target) -> Permit | Bar:
+    async def take(self, target: Target) -> Permit | Block:
         """A place for one call, or why there is none."""
         permit = Permit(target)
         try:
@@ -130,7 +130,7 @@ class Health:
         self._passes[target.label] = max(self._passes.get(target.label, floor), floor) + 1 / target.weight
         return permit
 
-    def finish(self, permit: Permit, report: Report) -> None:
+    def finish(self, permit: Permit, report: CallReport) -> None:
         """Give a place back, and have everybody know how the call went, soon."""
         if self._held.pop(permit.id, None) is None:
             return
@@ -153,9 +153,9 @@ class Health:
         by_label: dict[str, list[str]] = {}
         for permit in self._held.values():
             by_label.setdefault(permit.target.label, []).append(permit.id)
-        for label, permits in by_label.items():
+        for label, rights in by_label.items():
             with suppress(StoreUnavailable):
-                await self.store.hold(label, permits, self._lease_s)
+                await self.store.hold(label, rights, self._lease_s)
 
     def _own(self, label: str) -> int:
         return sum(permit.target.label == label for permit in self._held.values())
@@ -171,7 +171,7 @@ class Health:
         # Not asked again at once while Redis is away, either.
         self._seen_at = time.monotonic()
 
-    async def _tell(self, permit: Permit, report: Report) -> None:
+    async def _tell(self, permit: Permit, report: CallReport) -> None:
         target = permit.target
         try:
             change = await self.store.finish(target.label, permit.id, report, target.config.health)
@@ -199,23 +199,23 @@ def tell_of_credential(target: Target, seconds: float) -> None:
 
 def report_call(
     fit: Fit, target: Target, verdicts: Sequence[Verdict], *, images: int, seconds: float, presumed: int
-) -> Report:
+) -> CallReport:
     """What one call says of its target's health."""
     if images:
-        return Report("good", kind=kind_of(fit), seconds=seconds)
-    return report_failure(verdicts[-1], target, presumed=presumed) if verdicts else Report("none")
+        return CallReport("good", kind=kind_of(fit), seconds=seconds)
+    return report_failure(verdicts[-1], target, presumed=presumed) if verdicts else CallReport("none")
 
 
-def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> Report:
+def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> CallReport:
     """What a failure says of it."""
     if verdict.credential_down:
-        return Report("none", cool=target.config.health.cool_down, why="credential", presumed=presumed)
+        return CallReport("none", cool=target.config.health.cool_down, why="credential", presumed=presumed)
     if verdict.kind in _UNCOUNTED:
-        return Report("none", presumed=presumed)
+        return CallReport("none", presumed=presumed)
     cool = min(verdict.cool, _LONGEST_COOL)
     if verdict.executed is Executed.NO:
-        return Report("refusal", cool=cool, why="limit" if cool else "", presumed=presumed)
-    return Report("unknown", presumed=presumed)
+        return CallReport("refusal", cool=cool, why="limit" if cool else "", presumed=presumed)
+    return CallReport("unknown", presumed=presumed)
 
 
 def kind_of(fit: Fit) -> str:

@@ -14,8 +14,8 @@ import orjson
 from gateway.catalogue.document import Credential
 from gateway.catalogue.health_rules import HealthRules
 from gateway.dollars import MICRO
-from gateway.health.condition import Bar, Breaker, Condition, Reason, read_latency
-from gateway.store.command_queue import Batcher
+from gateway.health.condition import Block, Breaker, Condition, Reason, read_latency
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS
 
@@ -25,7 +25,7 @@ _SCRIPTS = join_scripts(read_sources("targets"), "health.target_store")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CallReport:
     """What one call taught. `cool` is for how many seconds the target wants to be left alone, and `why`.
 
     `kind` names quality and size of a good call, whose `seconds` then count; `presumed` is in µ$.
@@ -50,7 +50,7 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TargetChange:
     """What a report changed: the breaker, and why the target is left alone from now on; "" is nothing."""
 
     breaker: Literal["opened", "closed", ""] = ""
@@ -70,18 +70,18 @@ def make_caps(credential: Credential, rules: HealthRules) -> Caps:
 class TargetStore:
     """The targets' health in one store. `now` replaces the server's clock in tests."""
 
-    def __init__(self, batcher: Batcher, *, now: Callable[[], int] | None = None) -> None:
-        self._batcher = batcher
+    def __init__(self, command_queue: CommandQueue, *, now: Callable[[], int] | None = None) -> None:
+        self._command_queue = command_queue
         self._now = now
 
-    async def take(self, label: str, permit: str, lease_s: float, caps: Caps) -> Bar | None:
+    async def take(self, label: str, permit: str, lease_s: float, caps: Caps) -> Block | None:
         """A place for one call, until `lease_s` after it was last held; or why there is none."""
         brake = "" if caps.brake is None else str(caps.brake)
         words = (str(caps.at_once), str(caps.per_minute), brake, str(int(caps.has_floor)))
         answer = await self._run("take", label, permit, _us(lease_s), *words)
-        return None if answer[0] == "taken" else Bar(cast(Reason, answer[0]), int(answer[1]) / MICROSECONDS)
+        return None if answer[0] == "taken" else Block(cast(Reason, answer[0]), int(answer[1]) / MICROSECONDS)
 
-    async def finish(self, label: str, permit: str, report: Report, rules: HealthRules) -> Change:
+    async def finish(self, label: str, permit: str, report: CallReport, rules: HealthRules) -> TargetChange:
         """Give the place back, and let everybody know how the call went."""
         answer = await self._run(
             "finish",
@@ -96,11 +96,11 @@ class TargetStore:
             *(str(rules.calls), _us(rules.window), str(rules.unknown), str(rules.refusals)),
             *(_us(rules.open), _us(rules.open_most), str(rules.good)),
         )
-        return Change(*cast(Any, answer[1:])) if answer[0] == "done" else Change()
+        return TargetChange(*cast(Any, answer[1:])) if answer[0] == "done" else TargetChange()
 
-    async def hold(self, label: str, permits: Sequence[str], lease_s: float) -> None:
+    async def hold(self, label: str, rights: Sequence[str], lease_s: float) -> None:
         """Keep the places of calls that are under way."""
-        await self._run("hold", label, _us(lease_s), *permits)
+        await self._run("hold", label, _us(lease_s), *rights)
 
     async def look(self, labels: Sequence[str]) -> dict[str, Condition]:
         """How some targets are."""
@@ -123,7 +123,7 @@ class TargetStore:
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
-        return await self._batcher.run(_SCRIPTS[name], now, *arguments)
+        return await self._command_queue.run(_SCRIPTS[name], now, *arguments)
 
 
 def _us(seconds: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gateway.history.history import History
 from gateway.history.record import Credit
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Scope, Verdict
+from gateway.money.ledger_results import LedgerAnswer, Scope
 
 MOST_USD = 10**15
 """µ$, either way."""
@@ -20,7 +20,7 @@ async def make_credit(ledger: Ledger, history: History, credit: Credit, at: int)
     Raises InvalidArgument for an amount of nothing, or an instant whose windows are gone.
     """
     scope = Scope(key=credit.key, team=credit.team)
-    if await ledger.adjust(credit.id, scope, credit.usd, credit.reason, at) is Verdict.CONFLICT:
+    if await ledger.adjust(credit.id, scope, credit.usd, credit.reason, at) is LedgerAnswer.CONFLICT:
         return False
     await history.credit(credit, at)
     return True

@@ -19,7 +19,7 @@ import orjson
 from gateway.dollars import show_usd
 from gateway.history.changes import Change
 from gateway.history.record import Record
-from gateway.history.usage import Dimension, Report, Row
+from gateway.history.usage import Dimension, Row, UsageReport
 
 Cell = str | int | float | Decimal | bool | None
 Cells = Mapping[str, Cell]
@@ -70,12 +70,12 @@ def usage_columns(by: Sequence[Dimension]) -> tuple[str, ...]:
     return (*dimensions, *SUM_COLUMNS)
 
 
-def usage_cells(report: Report, key_names: Mapping[str, str]) -> list[Cells]:
+def usage_cells(report: UsageReport, key_names: Mapping[str, str]) -> list[Cells]:
     """The rows of a report, without its total."""
     return [_usage_row(report.by, row, key_names) for row in report.rows]
 
 
-def usage_json(report: Report, key_names: Mapping[str, str]) -> dict[str, Any]:
+def usage_json(report: UsageReport, key_names: Mapping[str, str]) -> dict[str, Any]:
     """A report as one JSON object: rows, and all of them together."""
     return {
         "by": list(report.by),

@@ -14,11 +14,11 @@ from typing import Any, cast
 import orjson
 
 from gateway.catalogue.document import Accounting
-from gateway.history.record import PREFIX, CallFact, Credit, Line, Record, Sums, instant_of, record_id, subtract
+from gateway.history.record import PREFIX, CallFact, Credit, Record, Sums, UsageLine, instant_of, record_id, subtract
 from gateway.ids import first_id
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar
 
@@ -33,7 +33,7 @@ _CHANGES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordFilter:
     """Which records: from `since` to just before `until`, in µs; None asks nothing."""
 
     since: int
@@ -78,13 +78,13 @@ class History:
 
     def __init__(
         self,
-        batcher: Batcher,
+        command_queue: CommandQueue,
         redis: StoreClient,
         accounting: Accounting,
         *,
         now: Callable[[], int] = lambda: time_ns() // 1000,
     ) -> None:
-        self._batcher = batcher
+        self._command_queue = command_queue
         self._redis = redis
         self._accounting = accounting
         self._calendar = Calendar(accounting.time_zone)
@@ -128,7 +128,7 @@ class History:
             found = await pipe.execute()
         return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
 
-    async def find(self, wanted: Wanted, most: int = 50, cursor: str | None = None) -> Page:
+    async def find(self, wanted: RecordFilter, most: int = 50, cursor: str | None = None) -> Page:
         """The newest records that fit, at most so many. A page may be short, or empty, and still have a cursor.
 
         Raises ValueError for a cursor that no page had.
@@ -152,7 +152,7 @@ class History:
                     return Page(tuple(found), latest)
         return Page(tuple(found), None)
 
-    async def stream(self, wanted: Wanted) -> AsyncIterator[Record]:
+    async def stream(self, wanted: RecordFilter) -> AsyncIterator[Record]:
         """Every record that fits, newest first; only a page of them is held at a time."""
         cursor: str | None = None
         while True:
@@ -162,7 +162,7 @@ class History:
             if (cursor := page.cursor) is None:
                 return
 
-    def _narrow(self, wanted: Wanted) -> Wanted:
+    def _narrow(self, wanted: RecordFilter) -> RecordFilter:
         """Look only where there can be something: within what is kept, and about when the request was made."""
         since = max(wanted.since, self._now() - (self._accounting.history_days + 1) * DAY)
         until = min(wanted.until, self._now() + DAY)
@@ -199,31 +199,39 @@ class History:
         raise HistoryBusy(identifier)
 
     async def _note(
-        self, kind: str, identifier: str, expected: str, text: str, lines: Mapping[Line, Sums], at: int | None = None
+        self,
+        kind: str,
+        identifier: str,
+        expected: str,
+        text: str,
+        lines: Mapping[UsageLine, Sums],
+        at: int | None = None,
     ) -> str | None:
         """None once `text` stands; otherwise what stands there instead of `expected`."""
         day = self._calendar.name_windows(instant_of(identifier) if at is None else at).day
         sums_go = day.end + self._accounting.usage_days * DAY
         texts_go = sums_go if kind == "credit" else day.end + self._accounting.history_days * DAY
         expiries = (str(texts_go // 1000), str(sums_go // 1000))
-        answer = await self._batcher.run(_NOTE, kind, day.name, identifier, expected, text, *expiries, *_steps(lines))
+        answer = await self._command_queue.run(
+            _NOTE, kind, day.name, identifier, expected, text, *expiries, *_steps(lines)
+        )
         return answer[1] if answer[0] == "other" else None
 
     def _day_of(self, identifier: str) -> str:
         return self._calendar.name_windows(instant_of(identifier)).day.name
 
 
-def sum_field(line: Line, measure: str) -> str:
+def sum_field(line: UsageLine, measure: str) -> str:
     """The name of one sum in a day's hash: unambiguous whatever people call their teams and models."""
     return orjson.dumps([line.key, line.team, line.model, line.upstream, measure]).decode()
 
 
-def read_sum_field(field: str) -> tuple[Line, str]:
+def read_sum_field(field: str) -> tuple[UsageLine, str]:
     *parts, measure = orjson.loads(field)
-    return Line(*parts), measure
+    return UsageLine(*parts), measure
 
 
-def _steps(lines: Mapping[Line, Sums]) -> list[str]:
+def _steps(lines: Mapping[UsageLine, Sums]) -> list[str]:
     words: list[str] = []
     for line, sums in lines.items():
         for measure in MEASURES:

@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway import errors
 from gateway.ids import time_of
-from gateway.money.ledger_results import Hold, Verdict
+from gateway.money.ledger_results import Hold, LedgerAnswer
 
 PREFIX = "rec"
 CREDIT = "(credit)"
 """Stands as the upstream of an operator's corrections in the sums; no upstream can be named so."""
 
-Settled = Literal["held", "void", "presumed", "posted"]
-_RISES: tuple[Settled, ...] = ("held", "void", "presumed", "posted")
+SettledState = Literal["held", "void", "presumed", "posted"]
+_RISES: tuple[SettledState, ...] = ("held", "void", "presumed", "posted")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,7 +47,7 @@ class CallFact(_Fact):
     n: int
     images: int = 0
     usd: int | None = 0
-    state: Settled = "posted"
+    state: SettledState = "posted"
     promised: str | None = None
     made: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class PassedBy(_Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class UsageLine:
     """What the sums of a day are kept by. Empty text: no team, no such model, nothing was sent anywhere."""
 
     key: str
@@ -176,9 +176,9 @@ class Record(_Fact):
         told, rest = (other, self) if not self.request else (self, other)
         return reduce(Record.with_call, rest.calls, told)
 
-    def lines(self) -> dict[Line, Sums]:
+    def lines(self) -> dict[UsageLine, Sums]:
         """What the record adds to its day: money and images at each upstream, the request itself at one of them."""
-        found: dict[Line, Sums] = {}
+        found: dict[UsageLine, Sums] = {}
         for call in self.calls:
             line = self._line(call.upstream)
             found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0)
@@ -193,8 +193,8 @@ class Record(_Fact):
         delivering = [call.upstream for call in self.calls if call.images]
         return (delivering or [call.upstream for call in self.calls] or [""])[-1]
 
-    def _line(self, upstream: str) -> Line:
-        return Line(self.key, self.team or "", self.model if self.is_model_known else "", upstream)
+    def _line(self, upstream: str) -> UsageLine:
+        return UsageLine(self.key, self.team or "", self.model if self.is_model_known else "", upstream)
 
 
 def describe_hold(hold: Hold) -> Record:
@@ -208,9 +208,9 @@ def describe_hold(hold: Hold) -> Record:
             seconds=0,
             n=call.slots,
             # A guess counts a price; it brought nothing.
-            images=call.images if call.state is Verdict.POSTED else 0,
+            images=call.images if call.state is LedgerAnswer.POSTED else 0,
             usd=call.usd,
-            state=cast(Settled, call.state.value),
+            state=cast(SettledState, call.state.value),
         )
         for call in hold.calls
     )
@@ -238,8 +238,8 @@ class Credit(_Fact):
     usd: int
     reason: str
 
-    def lines(self) -> dict[Line, Sums]:
-        return {Line(self.key, self.team, "", CREDIT): Sums(usd=self.usd)}
+    def lines(self) -> dict[UsageLine, Sums]:
+        return {UsageLine(self.key, self.team, "", CREDIT): Sums(usd=self.usd)}
 
 
 def record_id(task_id: str) -> str:
@@ -252,6 +252,6 @@ def instant_of(identifier: str) -> int:
     return (time_of(identifier) - _EPOCH) // timedelta(microseconds=1)
 
 
-def subtract(after: Mapping[Line, Sums], before: Mapping[Line, Sums]) -> dict[Line, Sums]:
+def subtract(after: Mapping[UsageLine, Sums], before: Mapping[UsageLine, Sums]) -> dict[UsageLine, Sums]:
     """How the sums move from one state of a record to another."""
     return {line: after.get(line, Sums()) - before.get(line, Sums()) for line in {**before, **after}}

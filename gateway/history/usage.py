@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from gateway.catalogue.document import Accounting
 from gateway.history.history import DAY, read_sum_field
-from gateway.history.record import Line, Sums
+from gateway.history.record import Sums, UsageLine
 from gateway.store import names
 from gateway.store.client import StoreClient
 from gateway.store.windows import Calendar
@@ -31,7 +31,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class UsageReport:
     """Rows in the order of their groups, and all of them together."""
 
     by: tuple[Dimension, ...]
@@ -48,7 +48,7 @@ class Only:
     model: str | None = None
     upstream: str | None = None
 
-    def fits(self, line: Line) -> bool:
+    def fits(self, line: UsageLine) -> bool:
         asked = (
             (self.key, line.key),
             (self.team, line.team),
@@ -58,7 +58,7 @@ class Only:
         return all(want is None or want == found for want, found in asked)
 
 
-class Usage:
+class UsageReader:
     """The sums in one store. `now` replaces the clock in tests."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Usage:
         self._calendar = Calendar(accounting.time_zone)
         self._now = now
 
-    async def sum(self, since: int, until: int, by: Sequence[Dimension] = (), only: Only | None = None) -> Report:
+    async def sum(self, since: int, until: int, by: Sequence[Dimension] = (), only: Only | None = None) -> UsageReport:
         """Add up the whole days that `since` to just before `until` (µs) touch, grouped by dimensions."""
         only = only or Only()
         groups: dict[tuple[str, ...], Sums] = defaultdict(Sums)
@@ -81,8 +81,8 @@ class Usage:
                 if only.fits(line):
                     groups[_group(by, day.name, line)] += Sums(**{measure: int(value)})
         rows = tuple(Row(group, groups[group]) for group in sorted(groups))
-        return Report(tuple(by), rows, sum((row.sums for row in rows), Sums()))
+        return UsageReport(tuple(by), rows, sum((row.sums for row in rows), Sums()))
 
 
-def _group(by: Sequence[Dimension], day: str, line: Line) -> tuple[str, ...]:
+def _group(by: Sequence[Dimension], day: str, line: UsageLine) -> tuple[str, ...]:
     return tuple(day if one == "day" else getattr(line, one) for one in by)

@@ -87,7 +87,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens as an upstream counted them; None is what it did not count."""
 
     input_tokens: int
@@ -96,8 +96,8 @@ class Usage:
     text_tokens: int | None = None
     image_tokens: int | None = None
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.total_tokens + other.total_tokens,
@@ -111,7 +111,7 @@ def _add(one: int | None, other: int | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundImage:
     """One image in an upstream's answer: its bytes, or a link that the fetcher may follow."""
 
     blob: Blob | None = None
@@ -120,11 +120,11 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """What an upstream made for one call, and what it says that it cost, in tokens or in credits of its own."""
 
-    images: tuple[Found, ...]
-    usage: Usage | None = None
+    images: tuple[FoundImage, ...]
+    usage: TokenUsage | None = None
     credits: Decimal | None = None
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar, cast
 
-from gateway.money.ledger_results import AMOUNTS, Hold, LedgerConfused, Verdict, read_holds
+from gateway.money.ledger_results import AMOUNTS, Hold, LedgerAnswer, LedgerConfused, read_holds
 from gateway.store import names
 from gateway.store.client import StoreClient
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import Script, join_scripts, read_sources
 
 DEADLINE_S = 60.0
@@ -26,7 +26,7 @@ DEADLINE_S = 60.0
 Bucket = tuple[str, str]
 """A scope and a window, as `key:key_01k…` and `2026-11`."""
 
-Sums = dict[str, int]
+BucketSums = dict[str, int]
 Item = TypeVar("Item")
 
 _MANY = 200
@@ -53,7 +53,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """What was read, and what was not right in it."""
 
     tasks: int
@@ -69,7 +69,7 @@ class _Journal:
     first: str = ""
     last: str = ""
     entries: int = 0
-    sums: dict[Bucket, Sums] = field(default_factory=lambda: defaultdict(_nothing))
+    sums: dict[Bucket, BucketSums] = field(default_factory=lambda: defaultdict(_nothing))
 
 
 class Audit:
@@ -78,13 +78,13 @@ class Audit:
     def __init__(
         self,
         redis: StoreClient,
-        batcher: Batcher,
+        command_queue: CommandQueue,
         *,
         scripts: Mapping[str, Script] | None = None,
         now: Callable[[], int] | None = None,
     ) -> None:
         self._redis = redis
-        self._batcher = batcher
+        self._command_queue = command_queue
         self._scripts = scripts or join_scripts(read_sources("ledger"))
         self._now = now
 
@@ -92,7 +92,7 @@ class Audit:
         """The store's epoch, as a data folder keeps it."""
         return str(await self._redis.get(names.EPOCH()) or "")
 
-    async def run(self, *, repairs: bool = False) -> Report:
+    async def run(self, *, repairs: bool = False) -> AuditReport:
         """Find every difference, and repair it if asked to. Raises StoreUnavailable."""
         journal = await self._read_journal()
         totals = await self._read_hashes(names.WINDOW("*"))
@@ -103,7 +103,7 @@ class Audit:
             *await self._recount(journal, suspects, running, repairs=repairs),
             *await self._reindex(holds, repairs=repairs),
         ]
-        return Report(len(holds), len(totals), journal.entries, tuple(found))
+        return AuditReport(len(holds), len(totals), journal.entries, tuple(found))
 
     async def _recount(
         self, journal: _Journal, buckets: Sequence[Bucket], scopes: Sequence[str], *, repairs: bool
@@ -178,13 +178,13 @@ class Audit:
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
-        return await self._batcher.run(self._scripts[name], now, *arguments)
+        return await self._command_queue.run(self._scripts[name], now, *arguments)
 
 
 def _suspect_buckets(
     totals: Mapping[str, Mapping[str, str]], holds: Mapping[str, Hold], journal: _Journal
 ) -> list[Bucket]:
-    by_tasks: dict[Bucket, Sums] = defaultdict(_nothing)
+    by_tasks: dict[Bucket, BucketSums] = defaultdict(_nothing)
     for hold in holds.values():
         for bucket in _buckets_of(hold.key, hold.team, hold.windows):
             _add(by_tasks[bucket], hold.amounts)
@@ -197,7 +197,7 @@ def _suspect_buckets(
     ]
 
 
-def _is_right(row: Mapping[str, str], tasks: Sums, journal: Sums) -> bool:
+def _is_right(row: Mapping[str, str], tasks: BucketSums, journal: BucketSums) -> bool:
     if not all(_WHOLE.fullmatch(value) for value in row.values()):
         return False
     return all(
@@ -221,7 +221,7 @@ def _suspect_running(found: Mapping[str, Mapping[str, str]], holds: Mapping[str,
 def _index_of(hold: Hold) -> str:
     if not hold.is_over:
         return names.OPEN.stem
-    is_doubtful = any(call.state is Verdict.PRESUMED for call in hold.calls)
+    is_doubtful = any(call.state is LedgerAnswer.PRESUMED for call in hold.calls)
     return (names.DOUBTFUL if is_doubtful else names.ENDED).stem
 
 
@@ -265,16 +265,16 @@ def _is_gone(window: str) -> bool:
     return began + _KEPT < datetime.now(UTC).date()
 
 
-def _nothing() -> Sums:
+def _nothing() -> BucketSums:
     return dict.fromkeys(AMOUNTS, 0)
 
 
-def _add(sums: Sums, more: Mapping[str, int]) -> None:
+def _add(sums: BucketSums, more: Mapping[str, int]) -> None:
     for name in AMOUNTS:
         sums[name] += more[name]
 
 
-def _said(sums: Sums) -> list[str]:
+def _said(sums: BucketSums) -> list[str]:
     return [str(sums[name]) for name in AMOUNTS]
 
 

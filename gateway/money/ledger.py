@@ -20,11 +20,12 @@ from redis.exceptions import ResponseError
 from gateway.ids import new_id
 from gateway.money.ledger_results import (
     Admitted,
-    Closing,
+    CloseReason,
     Hold,
     InvalidArgument,
     Joined,
     Lease,
+    LedgerAnswer,
     LedgerConfused,
     LedgerLost,
     Opening,
@@ -36,7 +37,6 @@ from gateway.money.ledger_results import (
     Standings,
     TooMany,
     Unpriced,
-    Verdict,
     read_change,
     read_holds,
     read_limits,
@@ -47,8 +47,8 @@ from gateway.money.ledger_results import (
     say_opening,
     say_price,
 )
-from gateway.money.store_epoch import NO_MEMORY, Witness
-from gateway.store.command_queue import Batcher
+from gateway.money.store_epoch import NO_MEMORY, StoreEpoch
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 
@@ -75,27 +75,27 @@ class Twin:
 class Ledger:
     """The ledger in one store. `now` replaces the server's clock in tests.
 
-    With a `witness` nothing is spent on a store that forgot something: `open`, `raise_price`, `mark_sent` and `renew`
+    With a `store_epoch` nothing is spent on a store that lost data: `open`, `raise_price`, `mark_sent` and `renew`
     raise LedgerLost, until an operator has accepted it.
     """
 
     def __init__(
         self,
-        batcher: Batcher,
+        command_queue: CommandQueue,
         calendar: Calendar,
         *,
         scripts: Mapping[str, Script] | None = None,
         now: Callable[[], int] | None = None,
-        witness: Witness | None = None,
+        store_epoch: StoreEpoch | None = None,
     ) -> None:
-        self._batcher = batcher
+        self._command_queue = command_queue
         self._calendar = calendar
         self._scripts = scripts or join_scripts(read_sources("ledger"))
         self._now = now
-        self._witness = witness
+        self._store_epoch = store_epoch
         self._windows: Windows | None = None
 
-    async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
+    async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
         """Join a task that makes the same, or admit a new one and hold its price in every limit, or in none.
 
         The Verdict is MISMATCH, CLOSED, CONFLICT or, of a form `join`, NOTHING. Whoever joined or was admitted waits
@@ -112,13 +112,13 @@ class Ledger:
         answer = await self._run("doubt", *words)
         return int(answer[1]) if answer[0] == "doubted" else None
 
-    async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | Verdict:
+    async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | LedgerAnswer:
         """Lift what the unsent slots hold to a dearer target's price: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
 
         None asks whether a target without a known price may be sent to: RAISED or Unpriced.
         """
         answer = await self._spend("raise", task, say_price(price), str(fence))
-        return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else Verdict(answer[0])
+        return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else LedgerAnswer(answer[0])
 
     async def mark_sent(  # noqa: PLR0913 (one script's arguments)
         self,
@@ -129,56 +129,60 @@ class Ledger:
         fence: int,
         policy: Policy = "presume",
         note: str = "",
-    ) -> Verdict:
+    ) -> LedgerAnswer:
         """Give free slots to a call, before its first byte. Only HELD allows it to be sent.
 
         `policy` is what becomes of it if its worker dies before anybody knows how it ended; `note` is what another
         process needs to finish it, for `store.calls` to read.
         """
         words = (task, call, ",".join(str(slot) for slot in slots), say_price(price), str(fence), policy, note)
-        return Verdict((await self._spend("mark_sent", *words))[0])
+        return LedgerAnswer((await self._spend("mark_sent", *words))[0])
 
-    async def nack(self, task: str, call: str) -> Verdict:
+    async def nack(self, task: str, call: str) -> LedgerAnswer:
         """Evidence that a call was not accepted: its slots are free again. VOID, or the state that stands."""
-        return Verdict((await self._run("nack", task, call))[0])
+        return LedgerAnswer((await self._run("nack", task, call))[0])
 
     async def post(self, task: str, call: str, usd: int, images: int) -> Settled | None:
         """Evidence of what a call cost and brought. What was posted first stands. None: no such call."""
         return read_settled(await self._run("post", task, call, str(usd), str(images)))
 
-    async def presume(self, task: str, call: str, fence: int) -> Settled | Verdict:
+    async def presume(self, task: str, call: str, fence: int) -> Settled | LedgerAnswer:
         """Settle a call whose outcome is unknown at its target's price. FENCED or UNKNOWN otherwise."""
         answer = await self._run("presume", task, call, str(fence))
-        return read_settled(answer) or Verdict(answer[0])
+        return read_settled(answer) or LedgerAnswer(answer[0])
 
-    async def close(self, task: str, fence: int, how: Closing = "") -> Verdict:
+    async def close(self, task: str, fence: int, how: CloseReason = "") -> LedgerAnswer:
         """Release what will never be sent; also of a task whose opening may still be on its way. CLOSED or FENCED.
 
         `cancel` closes only what was never sent, and answers SENT otherwise.
         """
-        return Verdict((await self._run("close", task, str(fence), how))[0])
+        return LedgerAnswer((await self._run("close", task, str(fence), how))[0])
 
-    async def leave(self, task: str, waiter: str, how: Leaving) -> Verdict:
+    async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait for a task: DONE, GONE or UNKNOWN."""
-        return Verdict((await self._run("leave", task, waiter, how))[0])
+        return LedgerAnswer((await self._run("leave", task, waiter, how))[0])
 
-    async def adopt(self, task: str, worker: str, fence: int) -> int | Verdict:
+    async def adopt(self, task: str, worker: str, fence: int) -> int | LedgerAnswer:
         """The new fence, when the owner's lease has ended and nobody was faster; else LIVING, FENCED, UNKNOWN."""
         answer = await self._run("adopt", task, worker, str(fence))
-        return int(answer[1]) if answer[0] == Verdict.ADOPTED else Verdict(answer[0])
+        return int(answer[1]) if answer[0] == LedgerAnswer.ADOPTED else LedgerAnswer(answer[0])
 
     async def renew(self, worker: str, lease_us: int) -> Lease:
         """Prolong a worker's lease, and meet the store if this process has not."""
-        witness = self._witness
+        store_epoch = self._store_epoch
         for _ in range(_NAMINGS):
-            words = (*witness.words(), "" if witness.epoch else new_id("epoch")) if witness else (*NO_MEMORY, "")
+            words = (
+                (*store_epoch.words(), "" if store_epoch.epoch else new_id("epoch"))
+                if store_epoch
+                else (*NO_MEMORY, "")
+            )
             answer = await self._run("renew", worker, str(lease_us), *words)
             if answer[0] == "renewed":
                 _, stop, now, epoch = answer
-                if witness:
-                    witness.meet(epoch, int(now), int(stop))
+                if store_epoch:
+                    store_epoch.meet(epoch, int(now), int(stop))
                 return Lease(int(now), int(stop), epoch)
-            if not witness or not witness.forgive(answer[1]):
+            if not store_epoch or not store_epoch.forgive(answer[1]):
                 break
         raise LedgerLost
 
@@ -190,13 +194,13 @@ class Ledger:
         """Take the store as it is, for every process that had lost it; answers what a data folder keeps of it."""
         return (await self._run("accept", epoch))[1]
 
-    async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> Verdict:
+    async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> LedgerAnswer:
         """Correct what was spent, in the windows of the instant `at`; negative is a credit. DONE or CONFLICT."""
         windows = self._calendar.name_windows(self._guess() if at is None else at)
         answer = await self._run("adjust", change, scope.key, scope.team, *windows.arguments(), str(usd), reason)
         return read_change(answer)
 
-    async def set_limit(self, change: str, scope: Scope, limit: str, value: int | None) -> Verdict:
+    async def set_limit(self, change: str, scope: Scope, limit: str, value: int | None) -> LedgerAnswer:
         """Set a limit, or take it away by None. DONE or CONFLICT. Raises InvalidArgument for a name that is none."""
         written = "" if value is None else str(value)
         return read_change(await self._run("set_limit", change, scope.key, scope.team, limit, written))
@@ -257,25 +261,25 @@ class Ledger:
 
     async def _spend(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
         """Run a script that asks whether the store has forgotten what this process knows."""
-        witness = self._witness
-        if witness is None:
+        store_epoch = self._store_epoch
+        if store_epoch is None:
             return await self._run(name, *arguments, *NO_MEMORY, after=after)
-        if not witness.epoch:
-            await self.renew(witness.worker, witness.lease_us)
+        if not store_epoch.epoch:
+            await self.renew(store_epoch.worker, store_epoch.lease_us)
         for _ in range(_NAMINGS):
-            answer = await self._run(name, *arguments, *witness.words(), after=after)
+            answer = await self._run(name, *arguments, *store_epoch.words(), after=after)
             if answer[0] != "lost":
                 return answer
-            if not witness.forgive(answer[1]):
+            if not store_epoch.forgive(answer[1]):
                 break
             # A store that forgot has forgotten the lease too, and a task without one would be an orphan at once.
-            await self.renew(witness.worker, witness.lease_us)
+            await self.renew(store_epoch.worker, store_epoch.lease_us)
         raise LedgerLost
 
     async def _run(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
         now = "" if self._now is None else str(self._now())
         try:
-            return await self._batcher.run(self._scripts[name], now, *arguments, *after)
+            return await self._command_queue.run(self._scripts[name], now, *arguments, *after)
         except ResponseError as error:
             if found := _INVALID.search(str(error)):
                 raise InvalidArgument(name, found[1]) from error

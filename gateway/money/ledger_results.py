@@ -17,9 +17,9 @@ from gateway.store.client import StoreUnavailable
 Policy = Literal["presume", "release", "hold"]
 """What becomes of a call whose outcome nobody knows: charged and flagged, given back, or held for an operator."""
 
-Form = Literal["answer", "task", "join"]
+OpeningForm = Literal["answer", "task", "join"]
 
-Closing = Literal["", "policy", "cancel", "collect"]
+CloseReason = Literal["", "policy", "cancel", "collect"]
 """How a task is closed: as it is, after a refusal, only if nothing was sent, by an heir that brings what was made."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
@@ -47,7 +47,7 @@ class LedgerConfused(Exception):
     """A script answered what it never answers, or the windows move faster than they can be named."""
 
 
-class Verdict(StrEnum):
+class LedgerAnswer(StrEnum):
     """How a step ended. The first four are the states of a call."""
 
     HELD = "held"
@@ -99,7 +99,7 @@ class Opening:
     team: str = ""
     idempotency: str = ""
     retry: int = 0
-    form: Form = "answer"
+    form: OpeningForm = "answer"
     patience: int = 0
     orphans: int = 0
     keep: int = 86_400_000_000
@@ -168,7 +168,7 @@ class TooMany:
 class Settled:
     """What a call counts for. After VOID nothing."""
 
-    state: Verdict
+    state: LedgerAnswer
     usd: int
     images: int
 
@@ -231,7 +231,7 @@ class HeldCall:
     """One paid POST. `price` is what it would be presumed to cost, `marked` when it was about to be sent."""
 
     call: str
-    state: Verdict
+    state: LedgerAnswer
     price: int
     usd: int
     images: int
@@ -274,7 +274,7 @@ class Hold:
     @property
     def is_over(self) -> bool:
         """Whether nothing can change any more but by evidence."""
-        return not self.is_open and all(call.state != Verdict.HELD for call in self.calls)
+        return not self.is_open and all(call.state != LedgerAnswer.HELD for call in self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,7 @@ def say_opening(opening: Opening) -> tuple[str, ...]:
     )
 
 
-def read_opening(answer: list[str]) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
+def read_opening(answer: list[str]) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
     match answer:
         case ["joined" | "replay" as how, task]:
             return Joined(task, how == "replay")
@@ -320,7 +320,7 @@ def read_opening(answer: list[str]) -> Admitted | Joined | OverLimit | TooMany |
         case ["too_many", limit, scope, ceiling]:
             return TooMany(limit, scope, int(ceiling))
         case _:
-            return Verdict(answer[0])
+            return LedgerAnswer(answer[0])
 
 
 def read_refusal(answer: list[str]) -> OverLimit | Unpriced:
@@ -334,11 +334,11 @@ def read_refusal(answer: list[str]) -> OverLimit | Unpriced:
 
 
 def read_settled(answer: list[str]) -> Settled | None:
-    return Settled(Verdict(answer[0]), int(answer[1]), int(answer[2])) if len(answer) == 3 else None
+    return Settled(LedgerAnswer(answer[0]), int(answer[1]), int(answer[2])) if len(answer) == 3 else None
 
 
-def read_change(answer: list[str]) -> Verdict:
-    return Verdict.CONFLICT if answer[0] == Verdict.CONFLICT else Verdict.DONE
+def read_change(answer: list[str]) -> LedgerAnswer:
+    return LedgerAnswer.CONFLICT if answer[0] == LedgerAnswer.CONFLICT else LedgerAnswer.DONE
 
 
 def read_standings(answer: list[str]) -> Standings:
@@ -382,7 +382,7 @@ def _read_hold(row: dict[str, Any]) -> Hold:
 def _read_call(call: str, facts: dict[str, str]) -> HeldCall:
     return HeldCall(
         call=call,
-        state=Verdict(facts["state"]),
+        state=LedgerAnswer(facts["state"]),
         price=int(facts["price"]),
         usd=int(facts["usd"]),
         images=int(facts["images"]),

@@ -22,7 +22,7 @@ Step = Callable[[], Awaitable[object]]
 _log = structlog.get_logger(__name__)
 
 
-class Backlog:
+class PendingPosts:
     """One process's steps that wait. Each must be idempotent by the ids in it."""
 
     def __init__(self, pause_s: float = PAUSE_S) -> None:

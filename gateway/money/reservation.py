@@ -15,16 +15,17 @@ import structlog
 from gateway import errors
 from gateway.catalogue.document import Document
 from gateway.catalogue.pricing import Quote
-from gateway.catalogue.rules import Asker
+from gateway.catalogue.rules import CallerIdentity
 from gateway.errors import PublicError
 from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import Answer, Call, ImageJob, Ticket
+from gateway.jobs.job import Call, ImageJob, Ticket, UpstreamAnswer
 from gateway.money import limit_messages
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import (
     Admitted,
-    Closing,
+    CloseReason,
     Joined,
+    LedgerAnswer,
     LedgerLost,
     Opening,
     OverLimit,
@@ -32,9 +33,8 @@ from gateway.money.ledger_results import (
     Rate,
     TooMany,
     Unpriced,
-    Verdict,
 )
-from gateway.money.pending_posts import Backlog, Step
+from gateway.money.pending_posts import PendingPosts, Step
 from gateway.routing.plan import Plan
 from gateway.state.call_record import CallNote, Links
 from gateway.state.call_store import Binding, CallStore, say_note
@@ -58,7 +58,7 @@ class Books:
 
     ledger: Ledger
     calls: CallStore
-    backlog: Backlog
+    pending_posts: PendingPosts
     document: Document
     worker: str
 
@@ -92,12 +92,12 @@ class Reservation:
         try:
             answer = await self._ledger.raise_price(self.task, price, self.fence)
         except StoreUnavailable as error:
-            return store_away(error)
+            return ledger_unavailable(error)
         if isinstance(answer, OverLimit):
             return limit_messages.refuse(answer, price=(price or 0) * self.images, images=self.images)
         if isinstance(answer, Unpriced):
             return unpriced(answer)
-        if answer is not Verdict.RAISED:
+        if answer is not LedgerAnswer.RAISED:
             return _lost(answer)
         # Slots that are held for more stay so; a price that is not known raises nothing.
         self.price = price if price is None or self.price is None else max(price, self.price)
@@ -115,11 +115,11 @@ class Reservation:
         except StoreUnavailable as error:
             # The mark may have been made: that it was not sent is the evidence which frees its slots again.
             await self.nack(call)
-            raise store_away(error) from error
-        if answer is not Verdict.HELD:
+            raise ledger_unavailable(error) from error
+        if answer is not LedgerAnswer.HELD:
             raise _lost(answer)
 
-    async def keep(self, call: Call, note: CallNote, told: Ticket | Answer) -> None:
+    async def keep(self, call: Call, note: CallNote, told: Ticket | UpstreamAnswer) -> None:
         """Book the vendor's ticket, or its links: from here on any process can bring the call's pictures."""
         calls = self.books.calls
 
@@ -129,9 +129,11 @@ class Reservation:
                 _log.error("a ticket is not this call's alone", call=call.id, ticket=ticket.id, found=bound.stands)
 
         if isinstance(told, Ticket):
-            await self.books.backlog.book(f"ticket {call.id}", partial(bind, told))
+            await self.books.pending_posts.book(f"ticket {call.id}", partial(bind, told))
         elif links := Links.of(told):
-            await self.books.backlog.book(f"links {call.id}", partial(calls.keep_links, self.task, call.id, links))
+            await self.books.pending_posts.book(
+                f"links {call.id}", partial(calls.keep_links, self.task, call.id, links)
+            )
 
     async def nack(self, call: Call) -> None:
         """Book the proof that a call was not accepted."""
@@ -155,7 +157,7 @@ class Reservation:
         await self._book("presume", lambda: self._ledger.presume(self.task, call.id, self.fence))
         return usd
 
-    async def close(self, how: Closing = "") -> None:
+    async def close(self, how: CloseReason = "") -> None:
         """Release what will never be sent."""
         await self._book("close", lambda: self._ledger.close(self.task, self.fence, how))
 
@@ -165,16 +167,16 @@ class Reservation:
     async def _book(self, what: str, step: Step) -> None:
         async def checked() -> None:
             answer = await step()
-            if answer is Verdict.FENCED:
+            if answer is LedgerAnswer.FENCED:
                 _log.warning("another worker has taken this task over", task=self.task, what=what)
-            elif answer in (None, Verdict.UNKNOWN):
+            elif answer in (None, LedgerAnswer.UNKNOWN):
                 _log.error("the ledger does not know what was booked", task=self.task, what=what)
 
-        await self.books.backlog.book(f"{what} {self.task}", checked)
+        await self.books.pending_posts.book(f"{what} {self.task}", checked)
 
 
 async def reserve(
-    books: Books, asker: Asker, job: ImageJob, plan: Plan, task: str, repeat: Repeat
+    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat
 ) -> tuple[Reservation, Plan] | Joined:
     """Join a task that makes the same, or admit this one and hold its first target's price.
 
@@ -183,17 +185,17 @@ async def reserve(
     InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
     """
     while True:
-        opening = _opening(books, asker, job, task, plan, repeat)
+        opening = _opening(books, identity, job, task, plan, repeat)
         price = opening.price
         answer = await _open(books, job, opening)
         match answer:
             case Joined():
                 return answer
-            case Verdict.MISMATCH:
+            case LedgerAnswer.MISMATCH:
                 raise errors.IdempotencyMismatch(
                     "This Idempotency-Key was used for another request; use a new one for each request."
                 )
-            case Verdict.NOTHING if plan.refusal:
+            case LedgerAnswer.NOTHING if plan.refusal:
                 raise plan.refusal
             case Admitted():
                 return Reservation(books, task, job.n, price, answer.fence, answer.rates), plan
@@ -207,7 +209,9 @@ async def reserve(
                 raise _lost(answer)
 
 
-async def look_ahead(books: Books, asker: Asker, job: ImageJob, plan: Plan) -> tuple[Plan, PublicError | None]:
+async def look_ahead(
+    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan
+) -> tuple[Plan, PublicError | None]:
     """The plan as `reserve` would leave it, and the refusal it would meet at this instant. Holds nothing.
 
     Raises the plan's refusal, QuotaStoreUnavailable, and UpstreamUnavailable where a limit in dollars leaves no target.
@@ -215,9 +219,9 @@ async def look_ahead(books: Books, asker: Asker, job: ImageJob, plan: Plan) -> t
     if plan.refusal:
         raise plan.refusal
     try:
-        standings = await books.ledger.look(asker.key, asker.team)
+        standings = await books.ledger.look(identity.key, identity.team)
     except StoreUnavailable as error:
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
     if plan.choices[0].quote is None and (limit := limit_messages.find_dollars(standings)):
         answer = Unpriced(limit.limit, limit.scope)
         plan = _keep_priced(plan, answer)
@@ -225,10 +229,10 @@ async def look_ahead(books: Books, asker: Asker, job: ImageJob, plan: Plan) -> t
     return plan, limit_messages.foresee(standings, price=quote.ceiling * job.n if quote else 0, images=job.n)
 
 
-async def look_at_rates(books: Books, asker: Asker) -> dict[str, str]:
+async def look_at_rates(books: Books, identity: CallerIdentity) -> dict[str, str]:
     """The `x-ratelimit-*` headers of a caller that opened nothing; none while Redis is away."""
     try:
-        standings = await books.ledger.look(asker.key, asker.team)
+        standings = await books.ledger.look(identity.key, identity.team)
     except StoreUnavailable:
         return {}
     return limit_messages.rate_headers(limit_messages.rates_of(standings))
@@ -241,7 +245,7 @@ def _keep_priced(plan: Plan, answer: Unpriced) -> Plan:
     return kept
 
 
-def store_away(reason: StoreUnavailable | None = None) -> errors.QuotaStoreUnavailable:
+def ledger_unavailable(reason: StoreUnavailable | None = None) -> errors.QuotaStoreUnavailable:
     if isinstance(reason, LedgerLost):
         return errors.QuotaStoreUnavailable(
             "The gateway's Redis was emptied or put back, so nothing that costs money is started until its operator "
@@ -261,13 +265,13 @@ def unpriced(answer: Unpriced) -> PublicError:
     )
 
 
-def _opening(books: Books, asker: Asker, job: ImageJob, task: str, plan: Plan, repeat: Repeat) -> Opening:
+def _opening(books: Books, identity: CallerIdentity, job: ImageJob, task: str, plan: Plan, repeat: Repeat) -> Opening:
     document = books.document
     quote = plan.choices[0].quote if plan.choices else None
     return Opening(
         task=task,
-        key=asker.key,
-        team=asker.team,
+        key=identity.key,
+        team=identity.team,
         # Work that no request can repeat is like no other.
         fingerprint=repeat.fingerprint or hashlib.sha256(task.encode()).hexdigest(),
         price=None if quote is None else quote.ceiling,
@@ -285,22 +289,22 @@ def _opening(books: Books, asker: Asker, job: ImageJob, task: str, plan: Plan, r
 
 async def _open(
     books: Books, job: ImageJob, opening: Opening
-) -> Admitted | Joined | OverLimit | TooMany | Unpriced | Verdict:
-    if books.backlog.is_behind:
-        raise store_away()
+) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
+    if books.pending_posts.is_behind:
+        raise ledger_unavailable()
     try:
         return await books.ledger.open(opening)
     except LedgerLost as error:
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
     except StoreUnavailable as error:
         # It may have been opened, and its reply lost: nothing will be sent for it.
         await Reservation(books, opening.task, job.n, opening.price).close()
-        raise store_away(error) from error
+        raise ledger_unavailable(error) from error
 
 
-def _lost(answer: Verdict) -> PublicError:
+def _lost(answer: LedgerAnswer) -> PublicError:
     """A step was refused by somebody else's: this process slept through its lease, and another has the task now."""
-    if answer is Verdict.CLOSED:
+    if answer is LedgerAnswer.CLOSED:
         return errors.TaskCanceled("The task was canceled before anything was sent for it.")
     _log.error("a task is not ours any more", answer=answer.value)
     return errors.InternalError(

@@ -19,7 +19,7 @@ NO_MEMORY = ("", "", "")
 """What a process says that spends nothing, and need not care."""
 
 
-class Witness:
+class StoreEpoch:
     """The memory of the process that runs `worker`; `path` is the file of a data folder that has a store of its own."""
 
     def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:

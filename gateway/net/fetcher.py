@@ -21,7 +21,7 @@ from gateway.pictures.spool import Blob, Spool
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port to all its IP addresses; OSError when there is none."""
 
-Kind = Literal["status", "timeout", "network", "too_large", "encoding"]
+FetchKind = Literal["status", "timeout", "network", "too_large", "encoding"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
@@ -58,7 +58,7 @@ class FetchRefused(Exception):
 class FetchFailed(Exception):
     """The address was opened and gave no usable answer. `status` is set for kind "status"."""
 
-    def __init__(self, kind: Kind, message: str, status: int | None = None) -> None:
+    def __init__(self, kind: FetchKind, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.status = status

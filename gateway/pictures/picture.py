@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from gateway.pictures.metadata import Damaged, Format, copy_pieces, read_layout
-from gateway.pictures.pixels import LARGEST_EDGE, Undecodable, Wanted, reencode
+from gateway.pictures.pixels import LARGEST_EDGE, ImageEncoding, Undecodable, reencode
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 
-__all__ = ["Darkroom", "Format", "NotAPicture", "Picture", "UnfitMask", "check_mask", "looks_like", "sniff"]
+__all__ = ["Format", "NotAPicture", "Picture", "PictureConverter", "UnfitMask", "check_mask", "looks_like", "sniff"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -145,7 +145,7 @@ def check_mask(mask: Picture, image: Picture) -> None:
         )
 
 
-class Darkroom:
+class PictureConverter:
     """The threads in which pictures are read and written: at most `threads` decode at a time.
 
     `max_pixels` bounds the memory of each: about 12 bytes a pixel while it converts.
@@ -204,7 +204,7 @@ class Darkroom:
         clean = await self.strip(picture, spool)
         target = spool.new_path()
         try:
-            await _finish(self._decoders, _reencode, clean, target, Wanted(into, quality, size))
+            await _finish(self._decoders, _reencode, clean, target, ImageEncoding(into, quality, size))
         finally:
             if clean.blob.path is not None and clean is not picture:
                 await _finish(self._walkers, clean.blob.path.unlink, True)
@@ -283,7 +283,7 @@ def _write(pieces: Iterable[bytes], path: Path) -> Blob:
     return Blob(size, path=path)
 
 
-def _reencode(picture: Picture, target: Path, wanted: Wanted) -> None:
+def _reencode(picture: Picture, target: Path, wanted: ImageEncoding) -> None:
     with picture.blob.open() as source:
         try:
             reencode(source, picture.format, picture.orientation, target, wanted)

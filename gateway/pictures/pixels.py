@@ -75,7 +75,7 @@ class Undecodable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImageEncoding:
     """What is to be written; `size` None keeps the picture's own."""
 
     form: Format
@@ -83,7 +83,7 @@ class Wanted:
     size: tuple[int, int] | None = None
 
 
-def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wanted: Wanted) -> None:
+def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wanted: ImageEncoding) -> None:
     """Write the picture in `source` to `target`; in another size it keeps its proportions, and loses an edge.
 
     `quality` is OpenAI's `output_compression`, 0-100, best at 100; it means nothing to a PNG. Memory: up to three

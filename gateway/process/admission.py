@@ -11,7 +11,7 @@ from types import TracebackType
 from gateway import errors
 
 
-class Crowd:
+class Admission:
     """`most` and `most_per_key` bound the requests; work that has outlived its request takes a place too."""
 
     def __init__(self, most: int, most_per_key: int) -> None:
@@ -41,33 +41,33 @@ class Crowd:
             del self._by_key[key]
 
 
-class Places:
+class AdmittedRequest:
     """One request's places in a crowd, given back when it is left. Not generators: thousands of these wait at once."""
 
-    __slots__ = ("_crowd", "_has_entered", "_key")
+    __slots__ = ("_admission", "_has_entered", "_key")
 
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd = crowd
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self._has_entered = False
         self._key: str | None = None
 
-    def __enter__(self) -> Places:
+    def __enter__(self) -> AdmittedRequest:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._key is not None:
-            self._crowd.leave_key(self._key)
+            self._admission.leave_key(self._key)
         if self._has_entered:
-            self._crowd.leave()
+            self._admission.leave()
 
     def enter(self, running: int) -> None:
         """One place, while `running` tasks work. Raises Overloaded."""
-        self._crowd.enter(running)
+        self._admission.enter(running)
         self._has_entered = True
 
     def enter_key(self, key: str) -> None:
         """One of the key's, too. Raises RateLimited."""
-        self._crowd.enter_key(key)
+        self._admission.enter_key(key)
         self._key = key

@@ -26,7 +26,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-class Headroom:
+class DiskSpace:
     """The folders whose file systems must keep `least` bytes free. `now` is in seconds and never goes back."""
 
     def __init__(

@@ -18,10 +18,10 @@ FORMS = (
 PORT = 6379
 SENTINEL_PORT = 26379
 
-Kind = Literal["server", "socket", "sentinel", "cluster"]
-Address = tuple[str, int]
+RedisUrlKind = Literal["server", "socket", "sentinel", "cluster"]
+HostPort = tuple[str, int]
 
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, RedisUrlKind] = {
     "redis": "server",
     "rediss": "server",
     "unix": "socket",
@@ -48,8 +48,8 @@ _REQUIREMENTS = ("required", "optional", "none")
 class RedisUrl:
     """Where a store is. `hosts` are its own, or those who know where it is; `tls` holds redis-py's `ssl_*` options."""
 
-    kind: Kind
-    hosts: tuple[Address, ...] = ()
+    kind: RedisUrlKind
+    hosts: tuple[HostPort, ...] = ()
     path: str = ""
     service: str = ""
     db: int = 0
@@ -99,14 +99,14 @@ def read_redis_url(text: str) -> RedisUrl:
     )
 
 
-def _read_hosts(text: str, kind: Kind) -> tuple[Address, ...]:
+def _read_hosts(text: str, kind: RedisUrlKind) -> tuple[HostPort, ...]:
     hosts = tuple(_read_host(piece, SENTINEL_PORT if kind == "sentinel" else PORT) for piece in text.split(","))
     if kind == "server" and len(hosts) > 1:
         raise ValueError("several hosts need the Sentinel or the Cluster form")
     return hosts
 
 
-def _read_host(text: str, default_port: int) -> Address:
+def _read_host(text: str, default_port: int) -> HostPort:
     # One piece alone is what the library splits; it does not know of several.
     try:
         parts = urlsplit(f"//{text.strip()}")
@@ -118,7 +118,7 @@ def _read_host(text: str, default_port: int) -> Address:
     return unquote(host), port or default_port
 
 
-def _read_path(parts: SplitResult, kind: Kind, db_option: str) -> tuple[str, int]:
+def _read_path(parts: SplitResult, kind: RedisUrlKind, db_option: str) -> tuple[str, int]:
     """The service of a Sentinel form, and the database."""
     if kind == "socket":
         if parts.netloc.rpartition("@")[2] or not parts.path.strip("/"):
@@ -149,7 +149,7 @@ def _read_userinfo(text: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in (("username", username), ("password", password)) if value}
 
 
-def _read_options(query: str, kind: Kind, is_encrypted: bool) -> dict[str, str]:
+def _read_options(query: str, kind: RedisUrlKind, is_encrypted: bool) -> dict[str, str]:
     allowed = {"db"} if kind != "cluster" else set()
     allowed |= {"username", "password"} if kind == "socket" else set()
     allowed |= set(_SENTINEL_OPTIONS) if kind == "sentinel" else set()

@@ -15,7 +15,7 @@ PAUSE_S = 0.05
 """Seconds between two looks at what is still out."""
 
 
-class Closing:
+class Shutdown:
     """`on_change` is called when the end begins, from then on when a task can be left, and when the time is up."""
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:

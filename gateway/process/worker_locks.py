@@ -1,6 +1,6 @@
 """Which workers of this data folder are dead: each holds a lock on a file of its own name for as long as it lives.
 
-Tied by `app`, asked by `bookkeeping`, which need not wait for the lease of a worker that is certainly gone. One that
+Tied by `app`, asked by `housekeeping`, which need not wait for the lease of a worker that is certainly gone. One that
 sleeps, or is stopped, keeps its lock and is none of them; the file's time tells `doubting` when its loop last turned.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 _TICK_NS = 1_000_000_000
 
 
-class Lifelines:
+class WorkerLocks:
     """One process's. `folder` belongs to one instance, as the data folder does."""
 
     def __init__(self, folder: Path, worker: str) -> None:

@@ -15,15 +15,15 @@ from contextlib import suppress
 import structlog
 from typing_extensions import override
 
-from gateway.delivery.bridge import Bridge, Made
+from gateway.delivery.bridge import Bridge, Collected
 from gateway.delivery.callbacks import hear
 from gateway.delivery.intake import Intake, find_stored
 from gateway.delivery.rhythm import Rhythm
 from gateway.errors import PublicError
-from gateway.money.ledger_results import HeldCall, Hold, Verdict
+from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
 from gateway.pictures.spool import StorageFullError
 from gateway.recovery.conclusion import conclude, find_unknown, is_awaited
-from gateway.recovery.housekeeping import Heirs
+from gateway.recovery.housekeeping import Adopter
 from gateway.services import Services
 from gateway.state.call_record import CallNote, CallRecord, Receipt
 from gateway.store.client import StoreUnavailable
@@ -39,7 +39,7 @@ TRIES = 3
 _log = structlog.get_logger(__name__)
 
 
-class Collector(Heirs):
+class Collector(Adopter):
     """One process's."""
 
     def __init__(self, services: Services, most: int = MOST) -> None:
@@ -50,7 +50,7 @@ class Collector(Heirs):
 
     @override
     async def collect(self, hold: Hold) -> Collection[str]:
-        held = [call for call in hold.calls if call.state is Verdict.HELD]
+        held = [call for call in hold.calls if call.state is LedgerAnswer.HELD]
         calls = await self._services.calls.read([call.call for call in held])
         in_hand: list[str] = []
         for call in held:
@@ -119,7 +119,7 @@ class Collector(Heirs):
         except CallFailed as failed:
             await self._fail(hold, call, known, failed.failure)
             return
-        await services.backlog.book(
+        await services.pending_posts.book(
             f"post {hold.task}",
             lambda: services.ledger.post(hold.task, call.call, receipt.usd or 0, len(receipt.images)),
         )
@@ -146,7 +146,7 @@ class Collector(Heirs):
             raise CallFailed(taken.troubles[0][1])
         return taken.receipt
 
-    async def _fetch(self, call: HeldCall, known: CallRecord, note: CallNote, intake: Intake) -> Made:
+    async def _fetch(self, call: HeldCall, known: CallRecord, note: CallNote, intake: Intake) -> Collected:
         services = self._services
         target = services.health.targets[note.target]
         with hear(services, target, call.call, is_called_back=note.is_called_back) as ear:

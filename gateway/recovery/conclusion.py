@@ -14,12 +14,12 @@ from gateway import errors
 from gateway.delivery.intake import find_stored
 from gateway.errors import PublicError
 from gateway.history.record import CallFact, Record, describe_hold
-from gateway.jobs.job import Usage
-from gateway.money.ledger_results import HeldCall, Hold, Verdict
+from gateway.jobs.job import TokenUsage
+from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
 from gateway.pictures.spool import StorageFullError
 from gateway.services import Services
 from gateway.state.call_record import CallRecord, Receipt
-from gateway.state.task_record import End, Made, Promise, TaskRecord
+from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
 from gateway.store.windows import MICROSECONDS
 
 Calls = Mapping[str, CallRecord]
@@ -32,7 +32,7 @@ async def conclude(services: Services, hold: Hold) -> None:
         return
     promise = Promise(key=hold.key, operation="generation", n=hold.images, created=hold.opened // MICROSECONDS)
     record = await services.task_store.read(hold.task) or TaskRecord(id=hold.task, promise=promise)
-    accepted = [call for call in hold.calls if call.state is not Verdict.VOID]
+    accepted = [call for call in hold.calls if call.state is not LedgerAnswer.VOID]
     # A guess is not taken back because its money was.
     if record.end is None or (record.end.is_guess and accepted):
         for made in await _find_images(services, accepted, calls):
@@ -50,7 +50,7 @@ async def describe(services: Services, hold: Hold) -> Record:
 
 def is_awaited(call: HeldCall, known: CallRecord | None) -> bool:
     """Whether pictures of the call may still come by somebody else than its dead worker."""
-    if call.state is not Verdict.HELD or known is None or known.note is None or known.error is not None:
+    if call.state is not LedgerAnswer.HELD or known is None or known.note is None or known.error is not None:
         return False
     return known.is_collectable or known.note.is_called_back
 
@@ -93,12 +93,12 @@ def _describe_call(fact: CallFact, known: CallRecord | None) -> CallFact:
     )
 
 
-async def _find_images(services: Services, accepted: Sequence[HeldCall], calls: Calls) -> list[Made]:
+async def _find_images(services: Services, accepted: Sequence[HeldCall], calls: Calls) -> list[TaskImage]:
     """What was posted and is there, though the record may not have it."""
-    found: list[Made] = []
+    found: list[TaskImage] = []
     for call in accepted:
         known = calls.get(call.call)
-        if call.state is not Verdict.POSTED or not known or not known.receipt:
+        if call.state is not LedgerAnswer.POSTED or not known or not known.receipt:
             continue
         try:
             stands = await find_stored(services, known.receipt)
@@ -122,7 +122,7 @@ def _make_end(record: TaskRecord, accepted: Sequence[HeldCall], calls: Calls) ->
         spent=_sum(accepted, calls),
         error=error.to_facts() if error else None,
         is_unstarted=not accepted and not any(call.error for call in calls.values()),
-        is_guess=any(call.state is not Verdict.POSTED for call in accepted),
+        is_guess=any(call.state is not LedgerAnswer.POSTED for call in accepted),
     )
 
 
@@ -157,18 +157,20 @@ def _sum(accepted: Sequence[HeldCall], calls: Calls) -> int | None:
     is_unpriced = (receipt is not None and receipt.usd is None for receipt in receipts)
     if any(is_unpriced):
         return None
-    return sum(call.price if call.state is Verdict.HELD and call.policy == "presume" else call.usd for call in accepted)
+    return sum(
+        call.price if call.state is LedgerAnswer.HELD and call.policy == "presume" else call.usd for call in accepted
+    )
 
 
 def _add_usages(accepted: Sequence[HeldCall], calls: Calls) -> dict[str, Any] | None:
     """What the upstreams counted; nothing where one of them did not."""
-    usages: list[Usage] = []
+    usages: list[TokenUsage] = []
     for call in accepted:
         known = calls.get(call.call)
-        if call.state is not Verdict.POSTED or known is None or known.receipt is None:
+        if call.state is not LedgerAnswer.POSTED or known is None or known.receipt is None:
             continue
         told = next((each.usage for each in reversed(known.receipt.images) if each.usage), None)
         if told is None:
             return None
-        usages.append(Usage(**told))
+        usages.append(TokenUsage(**told))
     return asdict(sum(usages[1:], usages[0])) if usages else None

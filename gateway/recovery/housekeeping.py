@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import HeldCall, Hold, LedgerLost, Retention, Verdict
-from gateway.process.worker_locks import Lifelines
+from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer, LedgerLost, Retention
+from gateway.process.worker_locks import WorkerLocks
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 
@@ -55,7 +55,7 @@ class Pace:
         return round((self.call_timeout_s + self.lease_s) * MICROSECONDS)
 
 
-class Heirs:
+class Adopter:
     """What becomes of tasks whose worker is gone. These leave all to time; those of `collecting` do not."""
 
     async def collect(self, hold: Hold) -> Collection[str]:
@@ -72,7 +72,7 @@ class Heirs:
         """Their workers settled them, and may have died before they could say how."""
 
 
-class Bookkeeping:
+class Housekeeping:
     """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself,
     however long a vendor takes for it.
     """
@@ -83,13 +83,13 @@ class Bookkeeping:
         worker: str,
         pace: Pace,
         runs: Callable[[str], bool] = lambda _: False,
-        heirs: Heirs | None = None,
-        lifelines: Lifelines | None = None,
+        adopter: Adopter | None = None,
+        worker_locks: WorkerLocks | None = None,
     ) -> None:
-        self._lifelines = lifelines
+        self._worker_locks = worker_locks
         self._dead: set[str] = set()
         self._ledger = ledger
-        self._heirs = heirs or Heirs()
+        self._adopter = adopter or Adopter()
         self._inherited: set[str] = set()
         self._worker = worker
         self._pace = pace
@@ -147,9 +147,9 @@ class Bookkeeping:
         """Until the next step is due, or a worker of this instance has died."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._pace.lease_s / 3
-        while (left := until - loop.time()) > 0 and not (self._lifelines and self._lifelines.find_dead()):
-            if self._lifelines:
-                self._lifelines.beat()
+        while (left := until - loop.time()) > 0 and not (self._worker_locks and self._worker_locks.find_dead()):
+            if self._worker_locks:
+                self._worker_locks.beat()
             try:
                 async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._stopping.wait()
@@ -191,11 +191,11 @@ class Bookkeeping:
 
     async def _bury(self) -> None:
         """End the leases of this instance's own dead: there is proof, so nobody waits for a lease to end."""
-        dead = self._lifelines.find_dead() if self._lifelines else []
-        if self._lifelines is None or not dead:
+        dead = self._worker_locks.find_dead() if self._worker_locks else []
+        if self._worker_locks is None or not dead:
             return
         await self._ledger.retire(dead)
-        self._lifelines.forget(dead)
+        self._worker_locks.forget(dead)
         self._dead.update(dead)
         _log.warning("workers of this instance are gone", workers=dead)
 
@@ -213,12 +213,12 @@ class Bookkeeping:
     async def _inherit(self, hold: Hold) -> bool:
         """Whether the task is ours now: somebody else may be faster, or the owner come back."""
         fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
-        if isinstance(fence, Verdict):
+        if isinstance(fence, LedgerAnswer):
             return False
         self._inherited.add(hold.task)
-        in_hand = await self._heirs.collect(replace(hold, worker=self._worker, fence=fence))
+        in_hand = await self._adopter.collect(replace(hold, worker=self._worker, fence=fence))
         await self._ledger.close(hold.task, fence, "collect" if in_hand else "")
-        sent = [call.call for call in hold.calls if call.state is Verdict.HELD]
+        sent = [call.call for call in hold.calls if call.state is LedgerAnswer.HELD]
         _log.warning("took over a task whose worker is gone", task=hold.task, worker=hold.worker, calls=sent)
         await self._tell(hold.task)
         return True
@@ -227,7 +227,7 @@ class Bookkeeping:
         """Once for each worker that died: what it had closed, and perhaps not told of."""
         left = await self._ledger.left(self._told_to or max(1, now - _REMEMBERED_US), _MOST)
         if left:
-            await self._heirs.tell_ended(left)
+            await self._adopter.tell_ended(left)
         self._told_to = now
 
     async def _tend(self, now: int) -> None:
@@ -235,10 +235,10 @@ class Bookkeeping:
         for hold in await self._ledger.show_all(sorted(self._inherited)):
             if hold.worker != self._worker or hold.is_over:
                 # Whoever settled its last call may have been kept from telling it.
-                await self._heirs.tell(hold)
+                await self._adopter.tell(hold)
                 self._inherited.discard(hold.task)
                 continue
-            in_hand = await self._heirs.collect(hold)
+            in_hand = await self._adopter.collect(hold)
             await self._settle_calls(hold, now, in_hand)
 
     async def _settle(self, now: int) -> None:
@@ -253,13 +253,13 @@ class Bookkeeping:
     async def _settle_calls(self, hold: Hold, now: int, in_hand: Collection[str] = ()) -> None:
         for call in hold.calls:
             is_overdue = call.marked + self._pace.answer_us <= now and call.call not in in_hand
-            if call.state is Verdict.HELD and is_overdue:
+            if call.state is LedgerAnswer.HELD and is_overdue:
                 await self._decide(hold, call)
 
     async def _decide(self, hold: Hold, call: HeldCall) -> None:
         if call.policy == "hold":
             return
-        await self._heirs.give_up(hold, call)
+        await self._adopter.give_up(hold, call)
         if call.policy == "release":
             await self._ledger.nack(hold.task, call.call)
         else:
@@ -269,4 +269,4 @@ class Bookkeeping:
 
     async def _tell(self, task: str) -> None:
         if found := await self._ledger.show(task):
-            await self._heirs.tell(found)
+            await self._adopter.tell(found)

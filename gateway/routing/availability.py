@@ -11,7 +11,7 @@ from itertools import groupby
 
 from gateway.catalogue.capabilities import Unfit
 from gateway.catalogue.catalogue import Target
-from gateway.health.condition import Bar, refuse
+from gateway.health.condition import Block, refuse
 from gateway.routing.plan import Choice, Plan, Rejection
 
 Load = Callable[[Target], tuple[float, float]]
@@ -21,7 +21,7 @@ _BY_LOAD = frozenset({"cost", "priority"})
 """The other strategies tell one credential from the next by themselves."""
 
 
-def narrow(plan: Plan, down: Mapping[str, Bar], load: Load) -> Plan:
+def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
     """The plan without the targets that are down, by label; what they honour is dropped by no other meanwhile.
 
     When none is left its refusal is UpstreamUnavailable or RateLimited.

@@ -15,12 +15,12 @@ from gateway.catalogue.capabilities import Fit, Unfit, fit
 from gateway.catalogue.catalogue import Catalogue, Target
 from gateway.catalogue.document import Model, OtherSize, Strategy
 from gateway.catalogue.pricing import Quote, Tier
-from gateway.catalogue.rules import Asker, Route
+from gateway.catalogue.rules import CallerIdentity, Route
 from gateway.errors import PublicError
 from gateway.jobs import sizes
 from gateway.jobs.job import ImageJob, Quality
 from gateway.routing import strategies
-from gateway.routing.rights import Permits
+from gateway.routing.rights import Rights
 from gateway.routing.strategies import Candidate
 
 Medians = Mapping[tuple[str, Tier, Quality], float]
@@ -83,7 +83,7 @@ class Circumstances:
     `draw` is from 0 to just under 1.
     """
 
-    asker: Asker = field(default_factory=Asker)
+    identity: CallerIdentity = field(default_factory=CallerIdentity)
     strategy: Strategy | None = None
     medians: Medians = field(default_factory=dict)
     draw: float = 0.0
@@ -94,21 +94,21 @@ def plan(
     model_name: str,
     model: Model,
     catalogue: Catalogue,
-    permits: Permits | None = None,
+    rights: Rights | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
     """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off.
 
-    `permits` is what the caller's key allows; a key that may use none of the upstreams gets ModelNotAllowed.
+    `rights` is what the caller's key allows; a key that may use none of the upstreams gets ModelNotAllowed.
     """
-    permits, around = permits or Permits(), around or Circumstances()
-    route = rules.find_route(job, model_name, catalogue.document, around.asker)
-    job = permits.hold(_fill_in(job, route, permits))
-    chosen, barred = _choose(_find_targets(model_name, model, catalogue, route), model_name, permits)
+    rights, around = rights or Rights(), around or Circumstances()
+    route = rules.find_route(job, model_name, catalogue.document, around.identity)
+    job = rights.hold(_fill_in(job, route, rights))
+    chosen, barred = _choose(_find_targets(model_name, model, catalogue, route), model_name, rights)
     choices: list[Choice] = []
     rejections: list[Rejection] = []
     for target in chosen:
-        found = _fit(job, target, route, permits)
+        found = _fit(job, target, route, rights)
         if isinstance(found, Unfit):
             rejections.append(_reject(target, found))
         else:
@@ -123,9 +123,9 @@ def plan(
     return Plan(tuple(ranked), tuple(rejections), strategy, route.rule, note)
 
 
-def _fill_in(job: ImageJob, route: Route, permits: Permits) -> ImageJob:
+def _fill_in(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
     """The job with the rule's defaults where the caller said nothing, as if it had said so."""
-    size, quality = permits.hold_defaults(route.size, route.quality)
+    size, quality = rights.hold_defaults(route.size, route.quality)
     return replace(job, size=job.size or size, quality=job.quality or quality)
 
 
@@ -140,15 +140,15 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
     return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 
 
-def _choose(targets: list[Target], model_name: str, permits: Permits) -> tuple[list[Target], list[Rejection]]:
+def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[list[Target], list[Rejection]]:
     """The targets that the key may use and the request did not rule out."""
-    allowed = [target for target in targets if permits.allows(target.upstream)]
+    allowed = [target for target in targets if rights.allows(target.upstream)]
     if not allowed:
-        names = ", ".join(permits.upstreams or ())
+        names = ", ".join(rights.upstreams or ())
         raise errors.ModelNotAllowed(
             f"This key may use the upstreams {names} only, and none of them serves `{model_name}` here.", param="model"
         )
-    chosen = [target for target in allowed if permits.pins(target.upstream, target.label)]
+    chosen = [target for target in allowed if rights.pins(target.upstream, target.label)]
     if not chosen:
         names = ", ".join(dict.fromkeys(target.upstream for target in allowed))
         raise errors.UnsupportedValue(
@@ -159,14 +159,14 @@ def _choose(targets: list[Target], model_name: str, permits: Permits) -> tuple[l
     return chosen, [_reject(one, Unfit(reasons[one in allowed], "model")) for one in barred]
 
 
-def _fit(job: ImageJob, target: Target, route: Route, permits: Permits) -> Fit | Unfit:
+def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | Unfit:
     if route.upstreams is not None and target.upstream not in route.upstreams:
         return Unfit(f"the rule `{route.rule}` leaves it out", "model")
-    profile = target.profile if permits.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
+    profile = target.profile if rights.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
     found = fit(job, profile, allows_nearest=route.allows_nearest)
     if isinstance(found, Unfit):
         return found
-    if excess := permits.find_excess(found.quality, found.made):
+    if excess := rights.find_excess(found.quality, found.made):
         return Unfit(*excess)
     if found.compromises and route.refuses_compromises:
         return Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])

@@ -19,7 +19,7 @@ _USUAL: Quality = "medium"
 
 
 @dataclass(frozen=True, slots=True)
-class Permits:
+class Rights:
     """None allows everything. `upstreams` are names in the catalogue; `pinned` is one, or an `upstream/credential`."""
 
     upstreams: tuple[str, ...] | None = None

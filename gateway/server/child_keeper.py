@@ -26,7 +26,7 @@ class ChildFailed(StartRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RestartDelay:
     """A death within `fast_s` of the start is a fast one; the n-th in a row delays the next start by first_s · 2ⁿ⁻¹."""
 
     fast_s: float = 10.0
@@ -38,7 +38,7 @@ class Patience:
         return min(self.longest_s, self.first_s * 2.0 ** max(0, deaths - 1))
 
 
-class Keeper:
+class ChildKeeper:
     """One child. `start` starts it and returns when it is ready, or raises StartRefused."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Keeper:
         start: Callable[[], Awaitable[subprocess.Popen[bytes]]],
         watch: ChildWatch,
         say: Callable[[str], None],
-        patience: Patience | None = None,
+        patience: RestartDelay | None = None,
     ) -> None:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,7 +55,7 @@ class Keeper:
         self._start = start
         self._watch = watch
         self._say = say
-        self._patience = patience or Patience()
+        self._patience = patience or RestartDelay()
         self._began = 0.0
 
     async def begin(self) -> None:

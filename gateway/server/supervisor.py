@@ -22,7 +22,7 @@ from gateway.process.data_folder import DataFolder, load_secrets, tell_simulator
 from gateway.process.settings import Settings, variable
 from gateway.server import demo
 from gateway.server.banner import Facts, banner
-from gateway.server.child_keeper import ChildFailed, FirstLine, Keeper
+from gateway.server.child_keeper import ChildFailed, ChildKeeper, FirstLine
 from gateway.server.listener import address_for_people, listen, port_of
 from gateway.server.store_checks import check_store
 from gateway.store.client import connect, describe
@@ -49,14 +49,14 @@ _HTTP_URL = re.compile(r"https?://\S+")
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class Output:
     """Where the supervisor speaks: `show` for what was asked for, `say` for what happened."""
 
     show: Callable[[str], None]
     say: Callable[[str], None]
 
 
-def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Voice) -> None:
+def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Output) -> None:
     """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start, or cannot go on."""
     # Read here so that a mistake in it is refused before anything starts; each worker reads it again for itself.
     catalogue = load(settings.config, env)
@@ -78,7 +78,7 @@ class Supervisor:
         folder: DataFolder,
         lock: int,
         listener: socket.socket,
-        voice: Voice,
+        voice: Output,
     ) -> None:
         self._settings = settings
         self._folder = folder
@@ -90,9 +90,9 @@ class Supervisor:
         self._env.pop(demo.SIMULATED_BY, None)
         self._server = EmbeddedServer(folder, lock) if settings.redis_url is None else None
         self._simulator_port = 0
-        self._store: Keeper | None = None
-        self._simulator: Keeper | None = None
-        self._workers: list[Keeper] = []
+        self._store: ChildKeeper | None = None
+        self._simulator: ChildKeeper | None = None
+        self._workers: list[ChildKeeper] = []
 
     async def run(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
         self._watch = ChildWatch()
@@ -174,8 +174,8 @@ class Supervisor:
         except* ChildFailed as failures:
             raise failures.exceptions[0] from None
 
-    def _keeper(self, name: str, start: Callable[[], Awaitable[subprocess.Popen[bytes]]]) -> Keeper:
-        return Keeper(name, start, self._watch, self._voice.say)
+    def _keeper(self, name: str, start: Callable[[], Awaitable[subprocess.Popen[bytes]]]) -> ChildKeeper:
+        return ChildKeeper(name, start, self._watch, self._voice.say)
 
     async def _spawn_worker(self) -> subprocess.Popen[bytes]:
         ready = FirstLine()

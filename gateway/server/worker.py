@@ -102,16 +102,16 @@ class Server(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
-        services.closing.begin()
+        services.shutdown.begin()
         cutting = asyncio.create_task(self._cut(services))
-        ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.closing.give_up)
+        ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.shutdown.give_up)
         await super().shutdown(sockets)
         cutting.cancel()
         ending.cancel()
 
     async def _cut(self, services: Services) -> None:
         """End the connections that are left when nothing is out that must be taken in, however slowly they read."""
-        await services.closing.idle(services.settings.stop_s)
+        await services.shutdown.idle(services.settings.stop_s)
         for connection in list(self.server_state.connections):
             if (transport := getattr(connection, "transport", None)) is not None:
                 transport.abort()

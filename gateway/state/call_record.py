@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from gateway.catalogue.document import OtherSize
 from gateway.catalogue.pricing import Prices, Terms
-from gateway.jobs.job import Answer, Format, Found, Quality, Ticket, Usage
+from gateway.jobs.job import Format, FoundImage, Quality, Ticket, TokenUsage, UpstreamAnswer
 from gateway.jobs.sizes import Size, parse_size
-from gateway.state.task_record import Lean, Made
+from gateway.state.task_record import Lean, TaskImage
 
 
 class CallNote(Lean):
@@ -64,20 +64,20 @@ class Links(Lean):
     """An answer whose pictures are links: whoever has them downloads them. `usage` and `credits` are as it told."""
 
     images: tuple[Link, ...]
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     credits: Decimal | None = None
 
     @classmethod
-    def of(cls, answer: Answer) -> Links | None:
+    def of(cls, answer: UpstreamAnswer) -> Links | None:
         """None where the answer brought bytes, which only its own process has."""
         links = [Link(url=one.url, revised_prompt=one.revised_prompt) for one in answer.images if one.url]
         if not links or len(links) < len(answer.images):
             return None
         return cls(images=tuple(links), usage=answer.usage, credits=answer.credits)
 
-    def to_answer(self) -> Answer:
-        found = (Found(url=one.url, revised_prompt=one.revised_prompt) for one in self.images)
-        return Answer(tuple(found), self.usage, self.credits)
+    def to_answer(self) -> UpstreamAnswer:
+        found = (FoundImage(url=one.url, revised_prompt=one.revised_prompt) for one in self.images)
+        return UpstreamAnswer(tuple(found), self.usage, self.credits)
 
 
 class Receipt(Lean):
@@ -88,11 +88,11 @@ class Receipt(Lean):
     """
 
     usd: int | None
-    images: tuple[Made, ...]
-    withheld: tuple[Made, ...] = ()
+    images: tuple[TaskImage, ...]
+    withheld: tuple[TaskImage, ...] = ()
 
     @property
-    def pictures(self) -> tuple[Made, ...]:
+    def pictures(self) -> tuple[TaskImage, ...]:
         """All that is paid for, by slot."""
         return tuple(sorted((*self.images, *self.withheld), key=lambda each: each.slot))
 

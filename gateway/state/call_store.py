@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.jobs.job import Ticket
 from gateway.state.call_record import CallNote, CallRecord, Links, Receipt
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 
 _WORDS = 8
@@ -46,8 +46,8 @@ class CallStore:
     A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
     """
 
-    def __init__(self, batcher: Batcher, *, keeps_prompts: bool = False) -> None:
-        self._batcher = batcher
+    def __init__(self, command_queue: CommandQueue, *, keeps_prompts: bool = False) -> None:
+        self._command_queue = command_queue
         self._scripts = join_scripts(read_sources("ledger"))
         self._hidden: Any = None if keeps_prompts else {"images": {"__all__": {"revised_prompt"}}}
 
@@ -83,7 +83,7 @@ class CallStore:
         return part.model_dump_json(exclude_defaults=True, exclude=self._hidden)
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
-        return await self._batcher.run(self._scripts[name], "", *arguments)
+        return await self._command_queue.run(self._scripts[name], "", *arguments)
 
 
 def say_note(note: CallNote) -> str:

@@ -91,7 +91,7 @@ class Watch:
                 gone.remove_done_callback(self.wake)
 
 
-class Board:
+class TaskEvents:
     """`url` is the store's, for the reader's own connection."""
 
     def __init__(self, url: str, store: TaskStore) -> None:

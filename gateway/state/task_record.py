@@ -48,7 +48,7 @@ class Promise(Lean):
     response_format: ResponseFormat = "b64_json"
 
 
-class Made(Lean):
+class TaskImage(Lean):
     """One image: its artifact, who made it, and how it was asked for.
 
     `made` is the size in which the upstream made it, where that is not its own. `usage` is its whole call's, and stands
@@ -111,10 +111,10 @@ class TaskRecord(Lean):
 
     id: str
     promise: Promise
-    images: tuple[Made, ...] = ()
+    images: tuple[TaskImage, ...] = ()
     end: End | None = None
 
-    def with_image(self, made: Made) -> TaskRecord:
+    def with_image(self, made: TaskImage) -> TaskRecord:
         others = (each for each in self.images if each.slot != made.slot)
         return self.model_copy(update={"images": tuple(sorted((*others, made), key=lambda each: each.slot))})
 

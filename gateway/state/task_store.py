@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from gateway.state.task_record import End, Hook, Made, Promise, TaskRecord
+from gateway.state.task_record import End, Hook, Promise, TaskImage, TaskRecord
 from gateway.state.webhook_queue import ROOM
 from gateway.store import names
 from gateway.store.client import StoreClient
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import SHARED, join_scripts, read_sources
 
 TTL_S = 86_400 + 3600
@@ -39,9 +39,11 @@ class TaskStore:
     `told` is set when something was queued for callers' addresses, of which `room` may wait for one key.
     """
 
-    def __init__(self, redis: StoreClient, batcher: Batcher, *, keeps_prompts: bool = False, room: int = ROOM) -> None:
+    def __init__(
+        self, redis: StoreClient, command_queue: CommandQueue, *, keeps_prompts: bool = False, room: int = ROOM
+    ) -> None:
         self._redis = redis
-        self._batcher = batcher
+        self._command_queue = command_queue
         self._room = str(room)
         self.told = asyncio.Event()
         self._hidden = set() if keeps_prompts else {"revised_prompt"}
@@ -51,15 +53,15 @@ class TaskStore:
         promise = record.promise.model_dump_json(exclude_defaults=True)
         words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
         told = () if hook is None else self._name(hook)
-        await self._batcher.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *told)
+        await self._command_queue.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *told)
 
-    async def add(self, task_id: str, images: Sequence[Made]) -> None:
+    async def add(self, task_id: str, images: Sequence[TaskImage]) -> None:
         """Write down images that are stored, and tell who waits."""
-        await self._batcher.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
+        await self._command_queue.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
 
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
         """Tell one more address of a task's end, at once if it has ended; False if there are too many already."""
-        answer = await self._batcher.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._name(hook))
+        answer = await self._command_queue.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._name(hook))
         if answer[0] == "done" and answer[1] != "0":
             self.told.set()
         return answer[0] == "done"
@@ -76,7 +78,9 @@ class TaskStore:
         ended = record.end.model_dump_json(exclude_defaults=True)
         field = "guess" if record.end.is_guess else "end"
         words = (promise, field, ended, self._room, *self._say(record.images))
-        _, queued, *stands = await self._batcher.run(SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words)
+        _, queued, *stands = await self._command_queue.run(
+            SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words
+        )
         if queued != "0":
             self.told.set()
         return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
@@ -121,7 +125,7 @@ class TaskStore:
         """An address as the scripts take it."""
         return hook.model_dump_json(), str(MOST_HOOKS), self._room
 
-    def _say(self, images: Sequence[Made]) -> Iterator[str]:
+    def _say(self, images: Sequence[TaskImage]) -> Iterator[str]:
         """Images as the scripts take them: slot, text."""
         for made in images:
             yield str(made.slot)
@@ -132,7 +136,7 @@ def _read(task_id: str, row: dict[str, str]) -> TaskRecord | None:
     if "promise" not in row:
         return None
     end = row.get("end") or row.get("guess")
-    images = [Made.model_validate_json(text) for field, text in row.items() if field.startswith("image:")]
+    images = [TaskImage.model_validate_json(text) for field, text in row.items() if field.startswith("image:")]
     return TaskRecord(
         id=task_id,
         promise=Promise.model_validate_json(row["promise"]),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 
 ROOM = 1000
@@ -24,7 +24,7 @@ State = Literal["waiting", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class WebhookDelivery:
     """One message to one address. `created` is in ms since 1970; `tries` counts this one; `body` once it was sent."""
 
     id: str
@@ -52,14 +52,16 @@ class Undelivered:
     due: int | None
 
 
-class Deliveries:
+class WebhookQueue:
     """The queue in one store. `now`, in ms, replaces the server's clock in tests. All may raise StoreUnavailable."""
 
-    def __init__(self, batcher: Batcher, *, now: Callable[[], int] | None = None) -> None:
-        self._batcher = batcher
+    def __init__(self, command_queue: CommandQueue, *, now: Callable[[], int] | None = None) -> None:
+        self._command_queue = command_queue
         self._now = now
 
-    async def claim(self, lease_s: float, most: int, passed: Iterable[str]) -> tuple[list[Delivery], float | None]:
+    async def claim(
+        self, lease_s: float, most: int, passed: Iterable[str]
+    ) -> tuple[list[WebhookDelivery], float | None]:
         """Due deliveries, at most one of each key and none of those `passed`; and seconds until the next is due."""
         first, *rows = await self._run("claim", _ms(lease_s), str(most), *passed)
         return [_read_delivery(orjson.loads(row)) for row in rows], int(first) / 1000 if first else None
@@ -87,16 +89,18 @@ class Deliveries:
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
-        return await self._batcher.run(_SCRIPTS[name], now, *arguments)
+        return await self._command_queue.run(_SCRIPTS[name], now, *arguments)
 
 
 def _ms(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
 
 
-def _read_delivery(facts: dict[str, Any]) -> Delivery:
+def _read_delivery(facts: dict[str, Any]) -> WebhookDelivery:
     texts = {name: facts[name] for name in ("id", "task", "key", "url", "base_url")}
-    return Delivery(**texts, created=int(facts["created"]), tries=int(facts["tries"]), body=facts.get("body", ""))
+    return WebhookDelivery(
+        **texts, created=int(facts["created"]), tries=int(facts["tries"]), body=facts.get("body", "")
+    )
 
 
 def _read_undelivered(facts: dict[str, Any]) -> Undelivered:

@@ -20,7 +20,7 @@ from typing_extensions import override
 from gateway.process.redis_url import read_redis_url
 from gateway.store.connections import StorePool, connection_options
 from gateway.store.deadline import deadline
-from gateway.store.store_health import Pulse
+from gateway.store.store_health import StoreHealth
 
 DEADLINE_S = 1.2
 """The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""
@@ -58,11 +58,11 @@ class StorePipeline(Pipeline):
     """A pipeline whose errors are the store's."""
 
     deadline_s: float | None = None
-    pulse: Pulse | None = None
+    store_health: StoreHealth | None = None
 
     @override
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        async with translated(self.deadline_s, self.pulse):
+        async with translated(self.deadline_s, self.store_health):
             return await super().execute(raise_on_error)
 
 
@@ -70,28 +70,32 @@ class StoreClient(Redis):
     """A Redis client whose commands end within `deadline_s`, answering text, or raise StoreUnavailable."""
 
     deadline_s: float | None = None
-    pulse: Pulse | None = None
+    store_health: StoreHealth | None = None
 
     @override
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with translated(self.deadline_s, self.pulse):
+        async with translated(self.deadline_s, self.store_health):
             return await super().execute_command(*args, **options)
 
     @override
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StorePipeline:
         made = StorePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         made.deadline_s = self.deadline_s
-        made.pulse = self.pulse
+        made.store_health = self.store_health
         return made
 
 
 def connect(
-    url: str, *, deadline_s: float | None = DEADLINE_S, connections: int = CONNECTIONS, pulse: Pulse | None = None
+    url: str,
+    *,
+    deadline_s: float | None = DEADLINE_S,
+    connections: int = CONNECTIONS,
+    store_health: StoreHealth | None = None,
 ) -> StoreClient:
     """A client for a URL of any form; connects at its first command. Raises ValueError for what is no such URL.
 
     `deadline_s` None is for a reader of its own that blocks in XREAD or waits on a channel; it alone may wait for long.
-    With a `pulse` commands fail at once while Redis is silent.
+    With a `store_health` commands fail at once while Redis is silent.
     """
     common: dict[str, Any] = {
         # One clock decides, ours: redis-py's own counts what a busy loop left lying as Redis's silence.
@@ -105,14 +109,14 @@ def connect(
         "protocol": 2,
     }
     options = connection_options(read_redis_url(url), common)
-    pool = StorePool(pulse=pulse, max_connections=connections, timeout=deadline_s, **options)
+    pool = StorePool(store_health=store_health, max_connections=connections, timeout=deadline_s, **options)
     client = cast(StoreClient, StoreClient.from_pool(pool))
     client.deadline_s = deadline_s
-    client.pulse = pulse
+    client.store_health = store_health
     return client
 
 
-def open_pulse(url: str) -> tuple[Pulse, StoreClient]:
+def open_store_health(url: str) -> tuple[StoreHealth, StoreClient]:
     """A pulse, and the client by which it asks, which is to be closed after it."""
     client = connect(url, connections=1)
 
@@ -123,7 +127,7 @@ def open_pulse(url: str) -> tuple[Pulse, StoreClient]:
         except (StoreUnavailable, redis.exceptions.ResponseError):
             return False
 
-    return Pulse(is_answered), client
+    return StoreHealth(is_answered), client
 
 
 def describe(url: str) -> str:
@@ -137,16 +141,16 @@ def is_away(error: Exception) -> bool:
 
 
 @asynccontextmanager
-async def translated(deadline_s: float | None, pulse: Pulse | None) -> AsyncIterator[None]:
+async def translated(deadline_s: float | None, store_health: StoreHealth | None) -> AsyncIterator[None]:
     """Bounds what is asked of Redis within it, and raises StoreUnavailable in place of redis-py's own errors."""
-    if pulse is not None and pulse.is_lost:
+    if store_health is not None and store_health.is_lost:
         raise StoreSilent("Redis does not answer")
     try:
         async with deadline(deadline_s):
             yield
     except (TimeoutError, redis.exceptions.TimeoutError) as error:
-        if pulse is not None:
-            pulse.lose()
+        if store_health is not None:
+            store_health.lose()
         raise StoreSilent(f"Redis did not answer within {deadline_s} s") from error
     except _AWAY_ERRORS as error:
         raise StoreUnavailable(str(error) or type(error).__name__) from error

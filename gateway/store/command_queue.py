@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from gateway.store import names
 from gateway.store.client import StoreSilent, StoreUnavailable, connect, is_away, translated
 from gateway.store.lua import Script
-from gateway.store.store_health import Pulse
+from gateway.store.store_health import StoreHealth
 
 DEADLINE_S = 1.2
 """Seconds; spending is refused within 1.5 s of Redis going away."""
@@ -38,7 +38,7 @@ class _Asked:
     reply: asyncio.Future[list[str]]
 
 
-class Batcher:
+class CommandQueue:
     """One connection to a server, which has `deadline_s` for what was asked together, a repetition included.
 
     `wait_replicas` is how many replicas must have a change before it counts as made.
@@ -51,19 +51,19 @@ class Batcher:
         deadline_s: float = DEADLINE_S,
         pause_s: float = PAUSE_S,
         wait_replicas: int = 0,
-        pulse: Pulse | None = None,
+        store_health: StoreHealth | None = None,
     ) -> None:
         self._try_s = (deadline_s - pause_s) / _TRIES
         self._pause_s = pause_s
         self._client = connect(url, deadline_s=self._try_s, connections=1)
         self._wait_replicas = wait_replicas
-        self._pulse = pulse
+        self._store_health = store_health
         self._queue: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, *arguments: str) -> list[str]:
         """A script's answer. Raises StoreUnavailable when it may or may not have run, ResponseError when it failed."""
-        if self._pulse is not None and self._pulse.is_lost:
+        if self._store_health is not None and self._store_health.is_lost:
             raise StoreSilent("Redis does not answer")
         asked = _Asked(script, arguments, asyncio.get_running_loop().create_future())
         self._queue.append(asked)
@@ -105,8 +105,8 @@ class Batcher:
             # Who asked meanwhile is not to wait for as long as these did.
             batch = batch + self._queue
             self._queue = list[_Asked]()
-            if self._pulse is not None:
-                self._pulse.lose()
+            if self._store_health is not None:
+                self._store_health.lose()
         for asked in batch:
             if not asked.reply.done():
                 asked.reply.set_exception(type(lost)(str(lost)))

@@ -24,9 +24,9 @@ from redis.exceptions import RedisError, ResponseError
 from redis.utils import str_if_bytes
 from typing_extensions import override
 
-from gateway.process.redis_url import Address, RedisUrl
+from gateway.process.redis_url import HostPort, RedisUrl
 from gateway.store.names import TAG
-from gateway.store.store_health import Pulse
+from gateway.store.store_health import StoreHealth
 
 _MOVED_ERRORS = (
     redis.exceptions.ReadOnlyError,
@@ -36,8 +36,8 @@ _MOVED_ERRORS = (
 )
 """What a server answers that owns the store no longer. Behind a name that DNS moves, a new connection finds the new."""
 
-Ask = Callable[[Any], Awaitable[Address]]
-Find = Callable[[], Awaitable[Address]]
+Ask = Callable[[Any], Awaitable[HostPort]]
+Find = Callable[[], Awaitable[HostPort]]
 
 
 class _Dropping(AbstractConnection):
@@ -67,14 +67,14 @@ class _Dropping(AbstractConnection):
 class StorePool(BlockingConnectionPool):
     """A pool that makes its connections anew after Redis was silent: the others may lead to a machine that is gone."""
 
-    def __init__(self, *, pulse: Pulse | None, **options: Any) -> None:
-        self._pulse = pulse
+    def __init__(self, *, store_health: StoreHealth | None, **options: Any) -> None:
+        self._store_health = store_health
         self._made: WeakKeyDictionary[AbstractConnection, int] = WeakKeyDictionary()
         super().__init__(**options)
 
     @override
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        losses = 0 if self._pulse is None else self._pulse.losses
+        losses = 0 if self._store_health is None else self._store_health.losses
         if self._made.get(connection, losses) != losses:
             await connection.disconnect(nowait=True)
         self._made[connection] = losses
@@ -147,7 +147,7 @@ class Seeker:
         self._ask = ask
         self._connect = connect
 
-    async def find(self) -> Address:
+    async def find(self) -> HostPort:
         """The owner's address. Raises redis-py's ConnectionError when nobody knows."""
         # At once: one that is cut off says nothing for longer than a command may take.
         asked = [asyncio.create_task(self._ask_one(*host)) for host in self._url.hosts]
@@ -166,7 +166,7 @@ class Seeker:
             f"nobody at {self._url.describe()} knows where the master is ({'; '.join(dict.fromkeys(refusals))})"
         )
 
-    async def _ask_one(self, host: str, port: int) -> Address:
+    async def _ask_one(self, host: str, port: int) -> HostPort:
         connection = self._connect(host, port)
         try:
             await connection.connect()
@@ -178,7 +178,7 @@ class Seeker:
 
 
 def _ask_sentinel(service: str) -> Ask:
-    async def ask(connection: Connection) -> Address:
+    async def ask(connection: Connection) -> HostPort:
         await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
         answer = await connection.read_response()
         if not answer:
@@ -188,7 +188,7 @@ def _ask_sentinel(service: str) -> Ask:
     return ask
 
 
-async def _ask_node(connection: Connection) -> Address:
+async def _ask_node(connection: Connection) -> HostPort:
     await connection.send_command("CLUSTER", "SLOTS")
     slot = key_slot(TAG.encode())
     for first, last, owner, *_ in cast(list[Any], await connection.read_response()):

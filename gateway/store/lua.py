@@ -1,6 +1,6 @@
 """Lua scripts: read from `scripts/`, joined with what they share and with their owner's names in Redis.
 
-Used by the stores whose steps are scripts, and by `store.batcher`. A script's text begins with its version, so that two
+A script's text begins with its version, so that two
 releases side by side each run their own.
 """
 

@@ -13,7 +13,7 @@ PAUSE_S = 0.1
 """Seconds between two questions that were refused at once."""
 
 
-class Pulse:
+class StoreHealth:
     """`is_answered` asks Redis something that changes nothing, once, for as long as a command may take."""
 
     def __init__(self, is_answered: Callable[[], Awaitable[bool]], pause_s: float = PAUSE_S) -> None:

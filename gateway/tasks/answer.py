@@ -19,9 +19,9 @@ from gateway.artifacts.links import link
 from gateway.dollars import show_usd
 from gateway.money import limit_messages
 from gateway.services import Services
-from gateway.state.task_record import Made, Promise, TaskRecord
+from gateway.state.task_record import Promise, TaskImage, TaskRecord
 from gateway.tasks.task import Delivered, Ending, PartlyDelivered, StillRunning, name_ending
-from gateway.tasks.wait import LOST_AFTER_S, Waiting
+from gateway.tasks.wait import LOST_AFTER_S, TaskWait
 
 FIRST_EVENT_WITHIN = 15.0
 """Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
@@ -66,7 +66,7 @@ class StoredPicture:
 Part = bytes | StoredPicture
 
 
-def shape(waiting: Waiting, ending: Ending, form: AnswerForm) -> Shaped:
+def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
     """The JSON answer of an ended task. Raises the PublicError of any other ending, with the task's headers."""
     if isinstance(ending, Delivered | PartlyDelivered):
         parts = _json_parts(waiting.services, ending.record, form)
@@ -74,7 +74,7 @@ def shape(waiting: Waiting, ending: Ending, form: AnswerForm) -> Shaped:
     raise _explain(waiting, ending)
 
 
-async def shape_stream(waiting: Waiting, form: AnswerForm) -> Shaped:
+async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
     """The event stream of a task. Raises PublicError when it ends without an image before the stream began."""
     record = await waiting.news(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
     if record is None and waiting.is_cut:
@@ -86,7 +86,7 @@ async def shape_stream(waiting: Waiting, form: AnswerForm) -> Shaped:
     return Shaped("text/event-stream", _events(waiting, form, record), None, headers)
 
 
-async def shape_promise(waiting: Waiting, form: AnswerForm) -> Shaped:
+async def shape_promise(waiting: TaskWait, form: AnswerForm) -> Shaped:
     """The answer 202: the task, and where to ask for it."""
     # More than none: as soon as there is a record.
     record = await waiting.news(-1, LOST_AFTER_S)
@@ -131,7 +131,7 @@ def _count_bytes(parts: Sequence[Part]) -> int:
     return sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
 
 
-def identify(waiting: Waiting) -> dict[str, str]:
+def identify(waiting: TaskWait) -> dict[str, str]:
     """Which task a request is answered by, and whether another request began it."""
     headers = {"x-gateway-task": waiting.task}
     if waiting.is_joined:
@@ -141,7 +141,7 @@ def identify(waiting: Waiting) -> dict[str, str]:
     return headers
 
 
-def describe(waiting: Waiting, record: TaskRecord) -> dict[str, str]:
+def describe(waiting: TaskWait, record: TaskRecord) -> dict[str, str]:
     """What the gateway did, as answer headers."""
     end, promise, images = record.end, record.promise, record.images
     headers = identify(waiting) | {
@@ -158,14 +158,14 @@ def describe(waiting: Waiting, record: TaskRecord) -> dict[str, str]:
     return headers
 
 
-def _describe_money(waiting: Waiting, record: TaskRecord | None) -> dict[str, str]:
+def _describe_money(waiting: TaskWait, record: TaskRecord | None) -> dict[str, str]:
     """What the task has cost, and what its caller's limits a minute leave."""
     spent = record.end.spent if record and record.end else None
     cost = {} if spent is None else {"x-gateway-cost-usd": show_usd(spent)}
     return cost | limit_messages.rate_headers(waiting.rates)
 
 
-def _explain(waiting: Waiting, ending: Ending) -> errors.PublicError:
+def _explain(waiting: TaskWait, ending: Ending) -> errors.PublicError:
     """The error of an ending without images."""
     if isinstance(ending, StillRunning):
         error: errors.PublicError = errors.TaskStillRunning(
@@ -199,7 +199,7 @@ def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> lis
     return parts
 
 
-def _item_parts(services: Services, image: Made, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
+def _item_parts(services: Services, image: TaskImage, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
     """One object that holds the image in the form asked for, and then `rest` without its absent values."""
     more = {name: value for name, value in rest.items() if value is not None}
     if form.response_format == "url":
@@ -209,7 +209,7 @@ def _item_parts(services: Services, image: Made, form: AnswerForm, rest: dict[st
     return [b'{"b64_json":"', StoredPicture(image.artifact, base64_length(image.bytes)), tail]
 
 
-async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
+async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
     """Completed events as images arrive, comments in between, at the end what is missing."""
     sent: set[int] = set()
     wanted = 0
@@ -238,7 +238,7 @@ async def _events(waiting: Waiting, form: AnswerForm, record: TaskRecord | None)
         yield f": partial {len(sent)}/{wanted}\n\n".encode()
 
 
-def _event_parts(waiting: Waiting, record: TaskRecord, image: Made, form: AnswerForm) -> list[Part]:
+def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: AnswerForm) -> list[Part]:
     promise = record.promise
     kind = "image_generation.completed" if promise.operation == "generation" else "image_edit.completed"
     rest = {
@@ -282,7 +282,7 @@ async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[byte
         yield waiting
 
 
-def _tell_sizes(promise: Promise, images: Sequence[Made]) -> str:
+def _tell_sizes(promise: Promise, images: Sequence[TaskImage]) -> str:
     """Asked and made, each size once; and what one was made into here, where another had been promised."""
     made = dict.fromkeys(f"{one.made}->{one.size}" if one.made else one.size for one in images)
     return f"{promise.size}->{','.join(made) or 'none'}"

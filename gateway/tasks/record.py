@@ -24,7 +24,7 @@ _LONGEST = 200
 
 
 @dataclass(slots=True)
-class Note:
+class RequestNote:
     """What is known of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds."""
 
     request: str
@@ -60,28 +60,28 @@ class Note:
         )
 
 
-def open_note(services: Services, request: str, key: KeyRecord, operation: Operation) -> Note:
+def open_note(services: Services, request: str, key: KeyRecord, operation: Operation) -> RequestNote:
     """The note of a request whose caller is known."""
-    return Note(request, key, operation, services.catalogue.document.accounting.keep_prompts)
+    return RequestNote(request, key, operation, services.catalogue.document.accounting.keep_prompts)
 
 
-def record_refusal(services: Services, note: Note) -> None:
+def record_refusal(services: Services, note: RequestNote) -> None:
     """Write down a request for which no work was begun."""
     services.refusals.note(note.to_record(new_id(PREFIX)))
 
 
-def record_joined(services: Services, note: Note, task: str) -> None:
+def record_joined(services: Services, note: RequestNote, task: str) -> None:
     """Write down a request that was answered by a task which another one began: it cost nothing."""
     record = note.to_record(new_id(PREFIX))
     services.recorder.note(record.model_copy(update={"task": task, "is_joined": True}))
 
 
-def record_work(services: Services, note: Note, reservation: Reservation, plan: Plan, outcome: Outcome) -> None:
+def record_work(services: Services, note: RequestNote, reservation: Reservation, plan: Plan, outcome: Outcome) -> None:
     """Write down a request whose work has ended."""
     services.recorder.note(describe_work(note, reservation, plan, outcome))
 
 
-def describe_work(note: Note, reservation: Reservation, plan: Plan, outcome: Outcome) -> Record:
+def describe_work(note: RequestNote, reservation: Reservation, plan: Plan, outcome: Outcome) -> Record:
     """The whole record of a request whose work has ended."""
     # Who was answered before the end, by 504, got that; everybody else gets what the work came to.
     if note.answer is None and not outcome.images:

@@ -18,7 +18,7 @@ from gateway.money.ledger import Twin
 from gateway.services import Services
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
-from gateway.tasks.wait import CallerLeft
+from gateway.tasks.wait import CallerDisconnected
 
 LOOK_S = 0.5
 """Seconds between two looks whether a worker has renewed its lease; less where leases are short."""
@@ -47,7 +47,7 @@ async def wait_out(
 
 async def _bury(services: Services) -> None:
     """A retry may be faster than the bookkeeping's next step."""
-    if dead := services.lifelines.find_dead():
+    if dead := services.worker_locks.find_dead():
         await services.ledger.retire(dead)
 
 
@@ -58,7 +58,7 @@ async def _see_off(services: Services, gone: asyncio.Future[None], until: float)
         left = max(0.0, until - loop.time())
         await asyncio.wait({departure, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if gone.done():
-            raise CallerLeft
+            raise CallerDisconnected
         if not departure.done():
             raise _come_back()
 
@@ -69,8 +69,8 @@ async def _outwait(
     loop = asyncio.get_running_loop()
     lease_s, since = services.catalogue.document.accounting.lease, 0
     asked, longest = time.time_ns(), loop.time() + lease_s
-    while not services.closing.is_begun and loop.time() < longest:
-        living = tuple(services.lifelines.find_living(asked))
+    while not services.shutdown.is_begun and loop.time() < longest:
+        living = tuple(services.worker_locks.find_living(asked))
         twin = Twin(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
         doubted = await services.ledger.doubt(twin, since)
         if doubted is None:
@@ -80,7 +80,7 @@ async def _outwait(
             raise _come_back()
         await asyncio.wait({gone}, timeout=min(LOOK_S, lease_s / 10, until - loop.time()))
         if gone.done():
-            raise CallerLeft
+            raise CallerDisconnected
 
 
 def _come_back() -> errors.TaskStillRunning:

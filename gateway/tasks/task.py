@@ -20,17 +20,17 @@ from gateway.delivery.dispatch import Outcome
 from gateway.errors import PublicError
 from gateway.ids import new_id
 from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import ImageJob, Usage
-from gateway.money.ledger_results import Joined, Verdict
-from gateway.money.reservation import Reservation, reserve, store_away
+from gateway.jobs.job import ImageJob, TokenUsage
+from gateway.money.ledger_results import Joined, LedgerAnswer
+from gateway.money.reservation import Reservation, ledger_unavailable, reserve
 from gateway.pictures.spool import Spool
 from gateway.process.shutdown import PAUSE_S
 from gateway.routing.plan import Plan
 from gateway.services import Services
-from gateway.state.task_record import End, Hook, Made, Promise, ResponseFormat, TaskRecord
+from gateway.state.task_record import End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
 from gateway.state.task_store import MOST_HOOKS
 from gateway.store.client import StoreUnavailable
-from gateway.tasks.wait import Waiting
+from gateway.tasks.wait import TaskWait
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TaskSpec:
     """What a task is to make, as what it may be a repetition, and how its own address tells of it.
 
     `webhook` is told of its end, with links that begin by `base_url`.
@@ -105,10 +105,10 @@ class Task:
     record: TaskRecord
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def report(self, made: Made) -> None:
+    def report(self, made: TaskImage) -> None:
         """An image is stored and paid for."""
         self.record = self.record.with_image(made)
-        self.services.board.post(self.record)
+        self.services.task_events.post(self.record)
         if len(self.record.images) == self.record.promise.n:
             # The end, which is written with all images, is next.
             return
@@ -116,7 +116,7 @@ class Task:
         self.writing.add(writing)
         writing.add_done_callback(self.writing.discard)
 
-    async def _write(self, made: Made) -> None:
+    async def _write(self, made: TaskImage) -> None:
         # The end is written with all images once more.
         with suppress(StoreUnavailable):
             await self.services.task_store.add(self.id, [made])
@@ -125,18 +125,18 @@ class Task:
 Work = Callable[[Task], Awaitable[Outcome]]
 
 
-async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool, work: Work) -> Waiting:
+async def open_task(services: Services, caller: Caller, wish: TaskSpec, spool: Spool, work: Work) -> TaskWait:
     """Join a task that makes the same, or admit one, write it down and start its work.
 
     Raises PublicError: nothing was started.
     """
-    if services.closing.is_begun:
+    if services.shutdown.is_begun:
         raise errors.shutting_down()
     task_id, job = new_id("task"), wish.job
-    found = await reserve(services.books, caller.asker, job, wish.plan, task_id, wish.repeat)
+    found = await reserve(services.books, caller.identity, job, wish.plan, task_id, wish.repeat)
     hook = _make_hook(caller, wish)
     if isinstance(found, Joined):
-        waiting = Waiting(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
         await _add_hook(waiting, hook)
         return waiting
     reservation, plan = found
@@ -158,17 +158,17 @@ async def open_task(services: Services, caller: Caller, wish: Wish, spool: Spool
         await services.task_store.open(record, hook)
     except StoreUnavailable as error:
         await reservation.close()
-        raise store_away() from error
-    services.board.post(record)
+        raise ledger_unavailable() from error
+    services.task_events.post(record)
     # The set holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
     running = asyncio.create_task(_run(task, work), name=task.id)
     services.running.add(running)
     running.add_done_callback(services.running.discard)
-    return Waiting(services, task_id, task_id, rates=reservation.rates)
+    return TaskWait(services, task_id, task_id, rates=reservation.rates)
 
 
-async def wait_for(waiting: Waiting, seconds: float) -> Ending:
+async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
     """How the task ended, or StillRunning after `seconds`. Raises CallerLeft."""
     record = await waiting.end(seconds)
     return StillRunning(waiting.task) if record is None else name_ending(record)
@@ -195,7 +195,7 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
     hold = await services.ledger.show(record.id)
     if record.end is not None or hold is None or not hold.is_open:
         return record
-    if await services.ledger.close(record.id, hold.fence, "cancel") is not Verdict.CLOSED:
+    if await services.ledger.close(record.id, hold.fence, "cancel") is not LedgerAnswer.CLOSED:
         return record
     error = errors.TaskCanceled("The task was canceled before anything was sent for it.")
     ended = record.with_end(End(status="canceled", completed=int(time.time()), error=error.to_facts()))
@@ -207,10 +207,10 @@ async def drain(services: Services) -> int:
 
     Answers how much was cut off when the time was up.
     """
-    closing, settings = services.closing, services.settings
-    while services.running and closing.seconds < (settings.drain_s if closing.is_holding else settings.stop_s):
+    shutdown, settings = services.shutdown, services.settings
+    while services.running and shutdown.seconds < (settings.drain_s if shutdown.is_holding else settings.stop_s):
         for each in services.running:
-            if closing.may_leave(each.get_name()):
+            if shutdown.may_leave(each.get_name()):
                 each.cancel()
         await asyncio.wait(set(services.running), timeout=PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
     cut_off = set(services.running)
@@ -218,19 +218,19 @@ async def drain(services: Services) -> int:
         each.cancel()
     await asyncio.gather(*cut_off, return_exceptions=True)
     with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, settings.drain_s - closing.seconds)):
-            await services.backlog.wait()
+        async with asyncio.timeout(max(0.0, settings.drain_s - shutdown.seconds)):
+            await services.pending_posts.wait()
             await services.recorder.flush(settings.drain_s)
-    return len(cut_off) + services.backlog.is_behind
+    return len(cut_off) + services.pending_posts.is_behind
 
 
-def _make_hook(caller: Caller, wish: Wish) -> Hook | None:
+def _make_hook(caller: Caller, wish: TaskSpec) -> Hook | None:
     if wish.webhook is None:
         return None
     return Hook(id=new_id("msg"), key=caller.key.id, url=wish.webhook, base_url=wish.base_url)
 
 
-async def _add_hook(waiting: Waiting, hook: Hook | None) -> None:
+async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
     """Have one more address told of the task that was joined. Raises PublicError, and then it is not waited for."""
     if hook is None:
         return
@@ -241,7 +241,7 @@ async def _add_hook(waiting: Waiting, hook: Hook | None) -> None:
             f"X-Gateway-Webhook: this task is told to {MOST_HOOKS} addresses already; name one of them, or none."
         )
     except StoreUnavailable as error:
-        refusal = store_away(error)
+        refusal = ledger_unavailable(error)
     await waiting.leave()
     raise refusal
 
@@ -286,16 +286,16 @@ async def _end(task: Task, outcome: Outcome) -> None:
     async def write() -> None:
         stands.append(await task.services.task_store.end(ended))
 
-    await task.services.backlog.book(f"end {task.id}", write)
+    await task.services.pending_posts.book(f"end {task.id}", write)
     # One who canceled the task was first, or one who took it over while this process slept. Its own words are more
     # than what is written down where they are the same: a prompt is not.
     is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
-    task.services.board.post(ended if is_own else stands[0])
+    task.services.task_events.post(ended if is_own else stands[0])
 
 
 def _artifacts_of(record: TaskRecord) -> list[str]:
     return [each.artifact for each in record.images]
 
 
-def _describe_usage(usage: Usage | None) -> dict[str, Any] | None:
+def _describe_usage(usage: TokenUsage | None) -> dict[str, Any] | None:
     return None if usage is None else asdict(usage)

@@ -26,7 +26,7 @@ LOST_AFTER_S = 10.0
 """Seconds after which a task that has no record is given up."""
 
 
-class CallerLeft(Exception):
+class CallerDisconnected(Exception):
     """The caller hung up: nobody will read an answer."""
 
 
@@ -40,7 +40,7 @@ def _never() -> asyncio.Future[None]:
 
 
 @dataclass(slots=True)
-class Waiting:
+class TaskWait:
     """A wait under the name `waiter`. `gone` ends when the caller hangs up.
 
     `is_joined`: another request began the task; `is_replay`: it had ended then, under an Idempotency-Key. `rates` are
@@ -59,9 +59,9 @@ class Waiting:
     @property
     def is_cut(self) -> bool:
         """Whether this process ends before the task does, and leaves it to others."""
-        closing = self.services.closing
-        is_left = closing.is_over or closing.may_leave(self.task) or not runs_here(self.services, self.task)
-        return closing.is_begun and is_left
+        shutdown = self.services.shutdown
+        is_left = shutdown.is_over or shutdown.may_leave(self.task) or not runs_here(self.services, self.task)
+        return shutdown.is_begun and is_left
 
     async def end(self, seconds: float) -> TaskRecord | None:
         """The ended task, or None after `seconds` or as this process ends. Raises CallerLeft."""
@@ -98,19 +98,19 @@ class Waiting:
     async def _book(self, how: Leaving) -> None:
         ledger = self.services.ledger
         step = lambda: ledger.leave(self.task, self.waiter, how)  # noqa: E731 (a step of the backlog)
-        await self.services.backlog.book(f"leave {self.task}", step)
+        await self.services.pending_posts.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
         """The task as it stands, now and after each change, for so long."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = self.services.catalogue.document.join.look_every
-        with self.services.board.watch(self.task) as changed:
+        with self.services.task_events.watch(self.task) as changed:
             while True:
                 changed.has_news = False
                 record = await self._look()
                 if self.gone.done():
-                    raise CallerLeft
+                    raise CallerDisconnected
                 yield record
                 left = began + seconds - loop.time()
                 if left <= 0 or self.is_cut:
@@ -121,12 +121,12 @@ class Waiting:
 
     async def _look(self) -> TaskRecord | None:
         with suppress(StoreUnavailable):
-            return await self.services.board.look(self.task)
+            return await self.services.task_events.look(self.task)
         return None
 
 
 @dataclass(slots=True)
-class Presence:
+class CallerConnection:
     """Whether a request's caller is still there, and for what it waits, once it does.
 
     `began` is in the loop's time, and so is `patient_until`: after it the caller may give up. `departing` has a future
@@ -134,7 +134,7 @@ class Presence:
     """
 
     gone: asyncio.Future[None] = field(default_factory=_never)
-    waiting: Waiting | None = None
+    waiting: TaskWait | None = None
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     patient_until: float = math.inf
     departing: set[asyncio.Future[None]] = field(default_factory=set)

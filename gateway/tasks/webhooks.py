@@ -16,12 +16,12 @@ import orjson
 import structlog
 
 from gateway.callers.key_record import KeyRecord
-from gateway.callers.key_store import KeyNotFound
+from gateway.callers.key_store import NoSuchKey
 from gateway.catalogue.document import Webhooks
 from gateway.net.fetcher import FetchFailed, FetchRefused
 from gateway.services import Services
 from gateway.state.task_record import TaskRecord
-from gateway.state.webhook_queue import Delivery
+from gateway.state.webhook_queue import WebhookDelivery
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.answer import describe_task
 from gateway.tasks.webhook_signature import make_secret, sign
@@ -43,7 +43,7 @@ _jitter = SystemRandom()
 _log = structlog.get_logger(__name__)
 
 
-class Messenger:
+class WebhookSender:
     """One process's. What it claims and does not finish in time is claimed again, by whichever process looks first."""
 
     def __init__(self, services: Services) -> None:
@@ -92,13 +92,13 @@ class Messenger:
             full = [key for key, tries in self._busy.items() if tries >= AT_ONCE_PER_KEY]
             # A lease outlasts a try and the telling of its end.
             lease_s = self._rules.timeout * 1.5 + 2
-            found, next_s = await self._services.deliveries.claim(lease_s, room, full) if room else ([], None)
+            found, next_s = await self._services.webhook_queue.claim(lease_s, room, full) if room else ([], None)
             for delivery in found:
                 self._begin(delivery)
             if not found:
                 return min(self._rules.look_every, self._rules.look_every if next_s is None else next_s)
 
-    def _begin(self, delivery: Delivery) -> None:
+    def _begin(self, delivery: WebhookDelivery) -> None:
         self._busy[delivery.key] += 1
         made = asyncio.create_task(self._deliver(delivery), name=f"webhook {delivery.id}")
         self._tries.add(made)
@@ -112,7 +112,7 @@ class Messenger:
 
         made.add_done_callback(finished)
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: WebhookDelivery) -> None:
         """One try. Where Redis is away at its end, the lease's end brings the next one."""
         try:
             await self._try(delivery)
@@ -121,11 +121,11 @@ class Messenger:
         except Exception:  # noqa: BLE001 (a fault of ours with one message must not end the messenger)
             _log.exception("a webhook's try broke off; it will be made again", webhook=delivery.id)
 
-    async def _try(self, delivery: Delivery) -> None:
+    async def _try(self, delivery: WebhookDelivery) -> None:
         services = self._services
         try:
             key = await services.keys.show(delivery.key)
-        except KeyNotFound:
+        except NoSuchKey:
             await self._lose(delivery, "the key was deleted", "")
             return
         body = delivery.body or await self._write(delivery)
@@ -134,15 +134,15 @@ class Messenger:
             return
         why, retry_after = await self._post(delivery, key, body.encode())
         if not why:
-            await services.deliveries.finish(delivery.id)
+            await services.webhook_queue.finish(delivery.id)
             return
         pause = find_pause(self._rules, delivery, retry_after, time.time())
         if why == str(_GONE) or pause is None:
             await self._lose(delivery, why, body)
         else:
-            await services.deliveries.put_off(delivery.id, pause, why, body)
+            await services.webhook_queue.put_off(delivery.id, pause, why, body)
 
-    async def _post(self, delivery: Delivery, key: KeyRecord, body: bytes) -> tuple[str, float | None]:
+    async def _post(self, delivery: WebhookDelivery, key: KeyRecord, body: bytes) -> tuple[str, float | None]:
         """What was wrong, "" for nothing, and for how long the receiver wants to be left alone."""
         now = int(time.time())
         secrets = [
@@ -163,12 +163,12 @@ class Messenger:
         # What is redirected would be sent to somebody whom nobody named.
         return "" if 200 <= answer.status < 300 else str(answer.status), parse_retry_after(answer.retry_after)
 
-    async def _write(self, delivery: Delivery) -> str:
+    async def _write(self, delivery: WebhookDelivery) -> str:
         record = await self._services.task_store.read(delivery.task)
         return "" if record is None or record.end is None else write_message(record, delivery.base_url)
 
-    async def _lose(self, delivery: Delivery, why: str, body: str) -> None:
-        await self._services.deliveries.lose(delivery.id, why, body)
+    async def _lose(self, delivery: WebhookDelivery, why: str, body: str) -> None:
+        await self._services.webhook_queue.lose(delivery.id, why, body)
         # The address itself may carry a secret of its owner's.
         _log.warning("a webhook was given up", webhook=delivery.id, key=delivery.key, task=delivery.task, reason=why)
 
@@ -187,7 +187,7 @@ def write_message(record: TaskRecord, base_url: str) -> str:
     return orjson.dumps(message).decode()
 
 
-def find_pause(rules: Webhooks, delivery: Delivery, retry_after: float | None, now: float) -> float | None:
+def find_pause(rules: Webhooks, delivery: WebhookDelivery, retry_after: float | None, now: float) -> float | None:
     """Seconds until the next try, never sooner than the receiver wants; None when there is none any more."""
     if delivery.tries > len(rules.retries):
         return None

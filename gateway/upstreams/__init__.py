@@ -9,8 +9,8 @@ from gateway.jobs.job import Ticket
 from gateway.upstreams import apiany
 from gateway.upstreams.anyfast import Anyfast
 from gateway.upstreams.apiany import Apiany
-from gateway.upstreams.base import Upstream
-from gateway.upstreams.line import Line
+from gateway.upstreams.base import Adapter
+from gateway.upstreams.line import UpstreamClient
 from gateway.upstreams.openai import OpenAI
 
 ADAPTERS: dict[str, type[Anyfast] | type[Apiany] | type[OpenAI]] = {
@@ -22,4 +22,4 @@ ADAPTERS: dict[str, type[Anyfast] | type[Apiany] | type[OpenAI]] = {
 CALLED_BACK: Mapping[str, Callable[[Any], Ticket | None]] = {"apiany": apiany.read_ticket}
 """The vendors that can be asked to call back, each with what finds the ticket in a callback's body."""
 
-__all__ = ["ADAPTERS", "CALLED_BACK", "Line", "Upstream"]
+__all__ = ["ADAPTERS", "CALLED_BACK", "Adapter", "UpstreamClient"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from gateway.jobs.job import Answer, Found, Usage
+from gateway.jobs.job import FoundImage, TokenUsage, UpstreamAnswer
 from gateway.pictures.spool import Blob
 from gateway.upstreams.line import Reply
 from gateway.upstreams.verdict import CallFailed, Failure
@@ -27,14 +27,14 @@ _MAX_MESSAGE = 2000
 """Characters of a vendor's message that are kept: it may reach the caller's own error."""
 
 
-def read_answer(reply: Reply) -> Answer:
+def read_answer(reply: Reply) -> UpstreamAnswer:
     """The images of a 2xx answer. Raises CallFailed (`status` with an error inside, `body` when there is no image)."""
     fail_on_error(reply)
     images = find_images(reply.document)
     if not images:
         what = reply.problem or "no image in it"
         raise CallFailed(Failure("body", status=reply.status, message=what))
-    return Answer(tuple(images), find_usage(reply.document), find_credits(reply.document))
+    return UpstreamAnswer(tuple(images), find_usage(reply.document), find_credits(reply.document))
 
 
 def fail_on_error(reply: Reply) -> None:
@@ -58,7 +58,7 @@ def fail_on_error(reply: Reply) -> None:
     )
 
 
-def find_images(document: Any) -> list[Found]:
+def find_images(document: Any) -> list[FoundImage]:
     """The images of the first place that holds any, newest shape first."""
     if not isinstance(document, dict):
         return []
@@ -79,27 +79,27 @@ def find_images(document: Any) -> list[Found]:
     return []
 
 
-def _each(place: Any) -> Iterator[Found]:
+def _each(place: Any) -> Iterator[FoundImage]:
     if isinstance(place, list):
         for item in place:
             yield from _each(item)
     elif isinstance(place, Blob):
         if place.size:
-            yield Found(blob=place)
+            yield FoundImage(blob=place)
     elif isinstance(place, str):
         if place.startswith(("http://", "https://", "/")):
-            yield Found(url=place)
+            yield FoundImage(url=place)
     elif isinstance(place, dict):
         yield from _one(place)
 
 
-def _one(item: dict[str, Any]) -> Iterator[Found]:
+def _one(item: dict[str, Any]) -> Iterator[FoundImage]:
     prompt = item.get("revised_prompt")
     revised = prompt if isinstance(prompt, str) and prompt else None
     for name in _PICTURES:
         if found := list(_each(item.get(name))):
             for one in found:
-                yield Found(blob=one.blob, url=one.url, revised_prompt=revised)
+                yield FoundImage(blob=one.blob, url=one.url, revised_prompt=revised)
             return
 
 
@@ -121,7 +121,7 @@ def find_error(document: Any) -> tuple[str | None, str | None, str, str | None] 
     )
 
 
-def find_usage(document: Any) -> Usage | None:
+def find_usage(document: Any) -> TokenUsage | None:
     """Token counts where the answer has whole ones; None otherwise, for a guess must never look like a count."""
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
@@ -131,7 +131,7 @@ def find_usage(document: Any) -> Usage | None:
     taken, made, total = (_count(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens"))
     if taken is None or made is None or total is None:
         return None
-    return Usage(taken, made, total, _count(details.get("text_tokens")), _count(details.get("image_tokens")))
+    return TokenUsage(taken, made, total, _count(details.get("text_tokens")), _count(details.get("image_tokens")))
 
 
 def find_credits(document: Any) -> Decimal | None:

@@ -11,18 +11,18 @@ from typing_extensions import override
 
 from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.jobs.sizes import Shape, resolve
-from gateway.pictures.picture import Darkroom, Picture
+from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.line import Line
+from gateway.upstreams.line import UpstreamClient
 from gateway.upstreams.synchronous import Synchronous
 
 
 class Anyfast(Synchronous):
     """One Anyfast credential and model."""
 
-    def __init__(self, line: Line, darkroom: Darkroom) -> None:
-        super().__init__(line, darkroom)
+    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
+        super().__init__(line, picture_converter)
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
@@ -30,8 +30,10 @@ class Anyfast(Synchronous):
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
             wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
-            references.append(await make_png(self._darkroom, picture, spool, param="image") if wants_png else picture)
-        mask = await make_mask(self._darkroom, job.mask, self._line.target, spool) if job.mask else None
+            references.append(
+                await make_png(self._picture_converter, picture, spool, param="image") if wants_png else picture
+            )
+        mask = await make_mask(self._picture_converter, job.mask, self._line.target, spool) if job.mask else None
         return Inputs(tuple(references), mask)
 
     @override

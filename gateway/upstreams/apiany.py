@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
-from gateway.jobs.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.jobs.job import Call, ImageJob, Inputs, Ticket, UpstreamAnswer
 from gateway.jobs.sizes import Shape, Size
 from gateway.net.multipart import FilePart, MultipartBody
-from gateway.pictures.picture import Darkroom, Picture
+from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.answers import (
     fail_on_error,
@@ -27,7 +27,7 @@ from gateway.upstreams.answers import (
     read_answer,
 )
 from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.line import Reply, UpstreamClient
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
@@ -40,17 +40,17 @@ _log = structlog.get_logger(__name__)
 class Apiany:
     """One apiany credential and model."""
 
-    def __init__(self, line: Line, darkroom: Darkroom) -> None:
+    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
         self._line = line
-        self._darkroom = darkroom
+        self._picture_converter = picture_converter
         self._model = line.target.config.model
         self._strange_words: set[str] = set()
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
         if job.mask:
-            picture = await make_png(self._darkroom, job.references[0], spool, param="image")
-            return Inputs((picture,), await make_mask(self._darkroom, job.mask, self._line.target, spool))
+            picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
+            return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._line.target, spool))
         uploads = (self._upload_twice(picture, spool) for picture in job.references)
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:
@@ -58,7 +58,7 @@ class Apiany:
                 raise url
         return Inputs(urls=tuple(url for url in urls if isinstance(url, str)), takes_callback=True)
 
-    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
         if inputs.mask:
             body = MultipartBody(
                 [("model", self._model), ("prompt", call.prompt), *_size_fields(call.size).items()],
@@ -76,7 +76,7 @@ class Apiany:
             fields["callback_url"] = call.callback_url
         return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
 
-    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+    async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
         # A ticket that was heard of by another way than the submission's answer comes without its path.
         path = ticket.poll_path or _poll_path(ticket.id, None)
         reply = await self._line.ask("GET", path, None, spool)
@@ -90,7 +90,7 @@ class Apiany:
             images = find_images(reply.document)
             if not images:
                 raise CallFailed(Failure("body", status=reply.status, message="the task has ended without an image"))
-            return Answer(tuple(images), find_usage(reply.document), find_credits(reply.document))
+            return UpstreamAnswer(tuple(images), find_usage(reply.document), find_credits(reply.document))
         if find_error(reply.document) and not status:
             fail_on_error(reply)
         self._note_strange(status)
@@ -101,7 +101,7 @@ class Apiany:
         fail_on_error(reply)
         return find_balance(reply.document)
 
-    def _read_submission(self, reply: Reply) -> Answer | Ticket:
+    def _read_submission(self, reply: Reply) -> UpstreamAnswer | Ticket:
         ticket = read_ticket(reply.document)
         if reply.is_ok and ticket and not find_images(reply.document):
             return ticket

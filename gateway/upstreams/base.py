@@ -8,22 +8,22 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Protocol
 
-from gateway.jobs.job import Answer, Call, ImageJob, Inputs, Ticket
+from gateway.jobs.job import Call, ImageJob, Inputs, Ticket, UpstreamAnswer
 from gateway.pictures.spool import Spool
 
 
-class Upstream(Protocol):
+class Adapter(Protocol):
     """One target's dialect. All methods raise CallFailed."""
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """All that a call needs and that costs nothing: pictures converted, references uploaded."""
         ...
 
-    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
         """The paid POST, sent once."""
         ...
 
-    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+    async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
         """The ticket's images; None while it runs."""
         ...
 

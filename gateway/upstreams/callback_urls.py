@@ -19,7 +19,7 @@ TRUSTED_AFTER = 3
 """Tasks in a row whose end a callback was first to tell, from which on fewer are asked after."""
 
 
-class Trust:
+class CallbackTrust:
     """How well one target's callbacks come: `tasks` in a row were ended by one."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Callbacks:
 
     origin: str
     secret: bytes = field(repr=False)
-    trust: dict[str, Trust] = field(default_factory=dict)
+    trust: dict[str, CallbackTrust] = field(default_factory=dict)
 
     def address(self, kind: str, task: str, call: str) -> str:
         """Where a vendor of this kind may tell of a call. The token is in the query, which no log of ours keeps."""
@@ -50,8 +50,8 @@ class Callbacks:
         """Whether this gateway made the address."""
         return hmac.compare_digest(token.encode(errors="replace"), self._token(kind, task, call).encode())
 
-    def trust_of(self, label: str) -> Trust:
-        return self.trust.setdefault(label, Trust())
+    def trust_of(self, label: str) -> CallbackTrust:
+        return self.trust.setdefault(label, CallbackTrust())
 
     def _token(self, kind: str, task: str, call: str) -> str:
         message = f"imagegate callback {_VERSION}\n{kind}\n{task}\n{call}".encode(errors="replace")

@@ -10,28 +10,28 @@ from typing import Any
 from gateway.catalogue.catalogue import Target
 from gateway.jobs.job import Inputs
 from gateway.net.multipart import FilePart, MultipartBody
-from gateway.pictures.picture import Darkroom, NotAPicture, Picture
+from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.verdict import UNFIT, CallFailed, Failure
 
 
-async def make_png(darkroom: Darkroom, picture: Picture, spool: Spool, *, param: str) -> Picture:
+async def make_png(picture_converter: PictureConverter, picture: Picture, spool: Spool, *, param: str) -> Picture:
     """The picture as an upright PNG. Raises CallFailed that names the caller's field when its pixels are broken.
 
     A picture is taken in by its headers alone, so this may be the first look at its pixels.
     """
     try:
-        return await darkroom.to_png_upright(picture, spool)
+        return await picture_converter.to_png_upright(picture, spool)
     except NotAPicture as error:
         raise CallFailed(Failure("prepare", message=str(error), param=param)) from error
 
 
-async def make_mask(darkroom: Darkroom, mask: Picture, target: Target, spool: Spool) -> Picture:
+async def make_mask(picture_converter: PictureConverter, mask: Picture, target: Target, spool: Spool) -> Picture:
     """The mask as a PNG that the target takes. Raises CallFailed, which sends the job elsewhere when it is too large.
 
     The plan knew the size of what the caller sent; a WebP may be ten times larger as a PNG.
     """
-    made = await make_png(darkroom, mask, spool, param="mask")
+    made = await make_png(picture_converter, mask, spool, param="mask")
     most = target.profile.mask_bytes
     if made.blob.size >= most:
         message = f"The mask is {made.blob.size:,} bytes as a PNG, and this upstream takes less than {most:,}."

@@ -57,7 +57,7 @@ class Reply:
         return 200 <= self.status < 300
 
 
-class Line:
+class UpstreamClient:
     """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them."""
 
     def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:

@@ -24,8 +24,8 @@ class OpenAI(Synchronous):
         if job.mask is None:
             return Inputs(job.references)
         first, *rest = job.references
-        upright = await make_png(self._darkroom, first, spool, param="image")
-        return Inputs((upright, *rest), await make_mask(self._darkroom, job.mask, self._line.target, spool))
+        upright = await make_png(self._picture_converter, first, spool, param="image")
+        return Inputs((upright, *rest), await make_mask(self._picture_converter, job.mask, self._line.target, spool))
 
     @override
     def _fields(self, call: Call) -> dict[str, Any]:

@@ -9,23 +9,23 @@ from abc import ABC, abstractmethod
 from decimal import Decimal
 from typing import Any
 
-from gateway.jobs.job import Answer, Call, Inputs, Ticket
-from gateway.pictures.picture import Darkroom
+from gateway.jobs.job import Call, Inputs, Ticket, UpstreamAnswer
+from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.answers import fail_on_error, read_answer
 from gateway.upstreams.inputs import edit_form
-from gateway.upstreams.line import Line
+from gateway.upstreams.line import UpstreamClient
 
 
 class Synchronous(ABC):
     """One credential and model. Its methods raise CallFailed."""
 
-    def __init__(self, line: Line, darkroom: Darkroom) -> None:
+    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
         self._line = line
-        self._darkroom = darkroom
+        self._picture_converter = picture_converter
         self._model = line.target.config.model
 
-    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> Answer | Ticket:
+    async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
         fields = self._fields(call)
         if call.operation == "generation":
             reply = await self._line.pay("/v1/images/generations", fields, spool)
@@ -33,7 +33,7 @@ class Synchronous(ABC):
             reply = await self._line.pay("/v1/images/edits", edit_form(fields, inputs), spool)
         return read_answer(reply)
 
-    async def poll(self, ticket: Ticket, spool: Spool) -> Answer | None:
+    async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
         raise NotImplementedError("this dialect answers at once and gives no tickets")
 
     async def check(self, spool: Spool) -> Decimal | None:

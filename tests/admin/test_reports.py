@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.admin.changes import MadeChange
-from gateway.admin.limits import Limits, NewLimits
+from gateway.admin.limits import LimitValues, NewLimits
 from gateway.admin.reports import RecordedCall, RequestRecord, UsageRow
 from gateway.catalogue.document import Accounting
 from gateway.history.changes import Change
@@ -181,5 +181,5 @@ def test_no_fact_is_left_out() -> None:
     assert set(RequestRecord.model_fields) == set(told)
     assert set(RecordedCall.model_fields) == set(told["calls"][0])
     assert set(MadeChange.model_fields) == {one.name for one in fields(Change)}
-    assert set(Limits.model_fields) == set(NewLimits.model_fields) == set(LIMITS)
+    assert set(LimitValues.model_fields) == set(NewLimits.model_fields) == set(LIMITS)
     assert {*SUM_COLUMNS, *DIMENSIONS, "key_name"} == set(UsageRow.model_fields)

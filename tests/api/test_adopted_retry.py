@@ -13,8 +13,8 @@ from gateway.jobs.fingerprint import take_fingerprint
 from gateway.jobs.job import ImageJob
 from gateway.jobs.sizes import Size
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, Opening, Settled, Verdict
-from gateway.state.task_record import Made, Promise, TaskRecord
+from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Settled
+from gateway.state.task_record import Promise, TaskImage, TaskRecord
 from tests.api.test_joining import RETRY, pictures_of
 from tests.support.gateways import OFFICIAL, Gateway, Gateways, error_of
 from tests.support.simulators import wait_until
@@ -32,7 +32,7 @@ def heir(gateways: Gateways) -> Gateway:
     return gateways.open(accounting={"lease": 0.6}, upstreams=upstreams, join={"look_every": 0.1})
 
 
-def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None, doubt: str = "") -> str:
+def bequeath(heir: Gateway, *, is_sent: bool, made: TaskImage | None = None, doubt: str = "") -> str:
     """A task of a worker that lives a moment longer: opened, perhaps sent, perhaps with its image stored and paid.
 
     `doubt` is what was found out of its call, which is not whether it was billed.
@@ -44,7 +44,7 @@ def bequeath(heir: Gateway, *, is_sent: bool, made: Made | None = None, doubt: s
         await ledger.renew(worker, DEAD_IN_US)
         assert isinstance(await ledger.open(Opening(task, key, FINGERPRINT, 30_000, 1, worker)), Admitted)
         if is_sent:
-            assert await ledger.mark_sent(task, call, (0,), 30_000, 1) is Verdict.HELD
+            assert await ledger.mark_sent(task, call, (0,), 30_000, 1) is LedgerAnswer.HELD
         if made:
             assert isinstance(await ledger.post(task, call, 30_000, 1), Settled)
         await ledger.leave(task, task, "left")
@@ -110,7 +110,7 @@ def test_stored_picture_is_delivered(heir: Gateway) -> None:
     assert len(heir.simulator.book()) == 1
 
 
-async def _read_made(gateway: Gateway, task: str) -> Made:
+async def _read_made(gateway: Gateway, task: str) -> TaskImage:
     async with open_tasks(gateway.store_url) as store:
         found = await store.read(task)
     assert found is not None

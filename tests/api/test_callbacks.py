@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.money.ledger_results import Verdict
+from gateway.money.ledger_results import LedgerAnswer
 from gateway.process.settings import Settings
-from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, Trust
+from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, CallbackTrust
 from tests.support.catalogue_changes import OWN_URL
 from tests.support.gateways import TASKS, Gateway, Gateways, error_of, wait_until
 from tests.support.ledgers import is_soak, make_id
@@ -43,7 +43,7 @@ def patient(gateways: Gateways) -> Gateway:
     return gateway
 
 
-def trust_of(gateway: Gateway) -> Trust:
+def trust_of(gateway: Gateway) -> CallbackTrust:
     assert gateway.services.callbacks is not None
     return gateway.services.callbacks.trust_of(LABEL)
 
@@ -75,7 +75,7 @@ def assert_bought_once(gateway: Gateway, answer: httpx.Response) -> None:
     gateway.settle()
     assert len(gateway.simulator.book()) == 1
     (call,) = gateway.calls(answer.headers["x-gateway-task"])
-    assert call.state is Verdict.POSTED
+    assert call.state is LedgerAnswer.POSTED
     spent = gateway.spent()
     assert (spent.usd_posted, spent.images_posted, spent.usd_held) == (gateway.booked(), 1, 0)
 

@@ -13,7 +13,7 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from gateway.callers.key_store import KeyStore
-from gateway.state.webhook_queue import Deliveries, Undelivered
+from gateway.state.webhook_queue import Undelivered, WebhookQueue
 from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey, run_valkey
@@ -72,7 +72,7 @@ def secret_of(gateway: Gateway, number: int = 1) -> str:
     return make_secret(SECRETS.signing_key, gateway.record.id, number)
 
 
-def ask(gateway: Gateway, work: Callable[[Deliveries], Any]) -> Any:
+def ask(gateway: Gateway, work: Callable[[WebhookQueue], Any]) -> Any:
     return asyncio.run(with_deliveries(gateway.store_url, work))
 
 
@@ -81,7 +81,7 @@ def keep_keys(gateway: Gateway, work: Callable[[KeyStore], Any]) -> None:
 
 
 def undelivered(gateway: Gateway) -> list[Undelivered]:
-    return ask(gateway, lambda deliveries: deliveries.look(100))
+    return ask(gateway, lambda webhook_queue: webhook_queue.look(100))
 
 
 def given_up(gateway: Gateway) -> Undelivered:
@@ -178,7 +178,7 @@ def test_last_failure_gives_up(gateway: Gateway, receiver: Receiver) -> None:
     gateway.generate(headers={"X-Gateway-Webhook": receiver.url})
     lost = given_up(gateway)
     assert (lost.tries, lost.why, lost.url, lost.due) == (3, "503", receiver.url, None)
-    assert ask(gateway, lambda deliveries: deliveries.retry(lost.id))
+    assert ask(gateway, lambda webhook_queue: webhook_queue.retry(lost.id))
     told = receiver.wait(4)
     assert len({(one.id, one.body) for one in told}) == 1
     all_delivered(gateway)
@@ -342,7 +342,7 @@ def test_full_queue_is_seen(lone: Lone, receiver: Receiver) -> None:
     gateway.generate(headers={"X-Gateway-Webhook": receiver.url})
     lost = given_up(gateway)
     assert lost.why == "too many wait for this key"
-    assert ask(gateway, lambda deliveries: deliveries.retry(lost.id))
+    assert ask(gateway, lambda webhook_queue: webhook_queue.retry(lost.id))
     assert receiver.wait(2)[1].facts["data"]["task_id"] == lost.task
 
 

@@ -18,7 +18,7 @@ from gateway.money.ledger_results import Admitted, Opening
 from gateway.state.task_record import Hook, Promise, TaskRecord
 from gateway.state.task_store import TaskStore
 from gateway.store.client import connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey
@@ -80,11 +80,11 @@ async def bequeath(heir: Gateway, key: str, url: str) -> str:
         await ledger.renew(worker, DEAD_IN_US)
         assert isinstance(await ledger.open(Opening(task, key, "f" * 64, 30_000, 1, worker)), Admitted)
 
-    redis, batcher = connect(heir.store_url), Batcher(heir.store_url)
+    redis, command_queue = connect(heir.store_url), CommandQueue(heir.store_url)
     promise = Promise(key=key, operation="generation", model=TASKS, n=1, created=1)
     hook = Hook(id=new_id("msg"), key=key, url=url, base_url=heir.url)
-    await TaskStore(redis, batcher).open(TaskRecord(id=task, promise=promise), hook)
-    await batcher.aclose()
+    await TaskStore(redis, command_queue).open(TaskRecord(id=task, promise=promise), hook)
+    await command_queue.aclose()
     await redis.aclose()
     await with_ledger(heir.store_url, open_hold)
     return task
@@ -111,7 +111,7 @@ def test_end_without_redis_is_told_later(simulator: Simulator, lone_valkey: Valk
         wait_until(simulator.book, "the submission")
         lone_valkey.kill()
         try:
-            wait_until(lambda: gateway.services.backlog.is_behind, "the end that cannot be written")
+            wait_until(lambda: gateway.services.pending_posts.is_behind, "the end that cannot be written")
         finally:
             lone_valkey.start()
         assert receiver.wait()[0].facts["type"] == "image.task.succeeded"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.pictures.picture import Darkroom
+from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
 from tests.support.made_pictures import encoded, picture
 
@@ -28,16 +28,16 @@ async def spool(request, tmp_path):
 
 
 @pytest.fixture
-async def darkroom():
-    room = Darkroom(threads=1, max_pixels=50_000_000)
+async def picture_converter():
+    room = PictureConverter(threads=1, max_pixels=50_000_000)
     yield room
     await room.close()
 
 
 @pytest.fixture
-async def image(darkroom, spool):
+async def image(picture_converter, spool):
     """A small PNG."""
-    return await darkroom.probe(await spool.blob(encoded(picture(), "png")))
+    return await picture_converter.probe(await spool.blob(encoded(picture(), "png")))
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.artifacts.base import StoreUnavailable, day_of
+from gateway.artifacts.base import ArtifactsUnavailable, day_of
 from gateway.artifacts.local import LocalArtifacts
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
@@ -142,7 +142,7 @@ async def test_folder_that_is_a_file(tmp_path, image):
     """A folder that cannot be one is reported as unavailable, and as not ready."""
     (tmp_path / "blocked").write_bytes(b"")
     store = LocalArtifacts(tmp_path / "blocked", 60)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(ArtifactsUnavailable):
         await store.put(image)
     assert not (await store.check()).is_writable
 

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from gateway.artifacts import StoreUnavailable, open_store
+from gateway.artifacts import ArtifactsUnavailable, open_store
 from gateway.artifacts.base import day_of
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
@@ -60,10 +60,10 @@ async def test_artifact_outlives_its_spool(store, image, spool):
     assert await read(store, artifact.id) == data
 
 
-async def test_large_picture_in_several_parts(store, darkroom, spool):
+async def test_large_picture_in_several_parts(store, picture_converter, spool):
     """A picture of several upload parts and many chunks arrives whole."""
     data = encoded(picture(), "jpeg") + os.urandom(12_000_000)
-    found = await darkroom.probe(await spool.blob(data))
+    found = await picture_converter.probe(await spool.blob(data))
     artifact = await store.put(found)
     assert await read(store, artifact.id) == data
 
@@ -123,7 +123,7 @@ async def test_refused_credentials_are_reported(s3_server, image, tmp_path):
     store = open_store(s3_url(s3_server, "wrong-secret"), tmp_path, 3600)
     name = f"{new_id('img')}.png"
     for call in (store.put(image), store.open(name), store.delete(name), store.sweep(time.time())):
-        with pytest.raises(StoreUnavailable) as refused:
+        with pytest.raises(ArtifactsUnavailable) as refused:
             await call
         assert "wrong-secret" not in str(refused.value)
     ready = await store.check()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.callers.operator_store import OperatorExists, OperatorNotFound, OperatorStore, Role
+from gateway.callers.operator_store import NoSuchOperator, OperatorExists, OperatorStore, Role
 from gateway.store import names
 from gateway.store.client import StoreClient
 from tests.conftest import Valkey
@@ -43,7 +43,7 @@ async def test_deleted_operator_leaves_nothing(operators: OperatorStore, redis: 
     assert await operators.lookup(token) is None
     assert await operators.list() == []
     assert not await redis.keys(names.OPERATOR("*"))
-    with pytest.raises(OperatorNotFound):
+    with pytest.raises(NoSuchOperator):
         await operators.delete("ana")
     await operators.create("ana", Role.VIEWER)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.pricing import Prices, bill, output_tokens, quote, quote_job, terms, tier_of
 from gateway.jobs import sizes
-from gateway.jobs.job import Quality, Usage
+from gateway.jobs.job import Quality, TokenUsage
 from gateway.jobs.sizes import Size
 from tests.support.plans import make_job, picture
 
@@ -36,8 +36,8 @@ def read(**fields: Any) -> Prices:
     return Prices.model_validate(fields)
 
 
-def tokens(text: int | None, image: int | None, made: int, taken: int) -> Usage:
-    return Usage(taken, made, taken + made, text, image)
+def tokens(text: int | None, image: int | None, made: int, taken: int) -> TokenUsage:
+    return TokenUsage(taken, made, taken + made, text, image)
 
 
 @pytest.mark.parametrize("size", PUBLISHED)

@@ -9,14 +9,14 @@ import pytest
 
 from gateway.catalogue.catalogue import CatalogueError, load
 from gateway.catalogue.document import When
-from gateway.catalogue.rules import Asker, matches
+from gateway.catalogue.rules import CallerIdentity, matches
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
 from gateway.jobs.sizes import SQUARE, Shape, Size
 from gateway.routing.plan import Circumstances, Plan
-from gateway.routing.rights import Permits
+from gateway.routing.rights import Rights
 from tests.support.plans import KEYS, make_job, picture, plan, shipped
 
-ASKER = Asker("key_1", "ana", "design")
+ASKER = CallerIdentity("key_1", "ana", "design")
 SECOND = {"strategy": "weighted"}
 """What rules of no interest change."""
 
@@ -65,7 +65,7 @@ def test_condition_holds_or_not(when: dict[str, Any], yes: dict[str, Any] | None
 
 def test_nobody_is_no_team() -> None:
     """A rule for a team does not hold for a key without one."""
-    assert not matches(When.model_validate({"teams": [""]}), make_job(), ("m",), Asker("key_1", "ana"))
+    assert not matches(When.model_validate({"teams": [""]}), make_job(), ("m",), CallerIdentity("key_1", "ana"))
 
 
 def test_first_match_holds_alone() -> None:
@@ -117,7 +117,7 @@ def test_defaults_stand_where_nothing_was_said() -> None:
 def test_defaults_keep_within_caps() -> None:
     """A rule's default never passes what a key is held to."""
     catalogue = shipped(rules=[{"defaults": {"size": "2048x2048", "quality": "high"}}])
-    held = plan(make_job(), catalogue, permits=Permits(max_quality="medium", max_pixels=SQUARE.pixels))
+    held = plan(make_job(), catalogue, rights=Rights(max_quality="medium", max_pixels=SQUARE.pixels))
     assert {(choice.fit.made, choice.fit.quality) for choice in held.choices} == {(SQUARE, "medium")}
 
 

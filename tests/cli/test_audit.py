@@ -17,13 +17,13 @@ TOTAL = "{igw}:window:everyone:total"
 
 async def spend(valkey: Valkey) -> None:
     """One image for 4.2 cents."""
-    ledger, batcher = make_ledger(valkey.url, None)
+    ledger, command_queue = make_ledger(valkey.url, None)
     task, call = new_id("task"), new_id("call")
     await ledger.open(Opening(task, new_id("key"), "f" * 64, 42_000, 1, new_id("worker")))
     await ledger.mark_sent(task, call, [0], 42_000, 1)
     await ledger.post(task, call, 42_000, 1)
     await ledger.close(task, 1)
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 def test_nothing_differs(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from gateway.cli.store import OpenedStore
 from gateway.money.ledger_results import InvalidArgument
 from gateway.process.settings import load_settings
 from gateway.store.client import StoreClient, connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.shell import Shell
 
@@ -49,13 +49,13 @@ def test_wrong_option_makes_no_key(shell: Shell, words: tuple[str, ...], named: 
 
 async def test_key_without_its_limits_is_not_made(valkey: Valkey, shell: Shell) -> None:
     """When a limit cannot be set there is no key, and no limit without one."""
-    redis, batcher = connect(valkey.url), Batcher(valkey.url)
-    store = OpenedStore(load_settings(shell.env), valkey.url, redis, batcher)
+    redis, command_queue = connect(valkey.url), CommandQueue(valkey.url)
+    store = OpenedStore(load_settings(shell.env), valkey.url, redis, command_queue)
     with pytest.raises(InvalidArgument):
         await create_key(store, NewKey(name="ana"), {"usd_total": 1, "images_never": 1})
     assert await store.keys.list() == []
     assert [name async for name in redis.scan_iter("*limits*")] == []
-    await batcher.aclose()
+    await command_queue.aclose()
     await redis.aclose()
 
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from gateway.catalogue.health_rules import HealthRules
-from gateway.health.target_store import Caps, Report, TargetStore
-from gateway.store.command_queue import Batcher
+from gateway.health.target_store import CallReport, Caps, TargetStore
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.plans import KEYS, SHIPPED, example_prices
 from tests.support.shell import SECRET, Typed, Typist
@@ -74,15 +74,17 @@ def test_cheapest_stands_first(quote: Quote, tmp_path: Path) -> None:
 
 async def teach(url: str, *labels: str, seconds: float = 0, refused: bool = False) -> None:
     """Have the store know how a call went at each of these."""
-    batcher = Batcher(url)
-    store = TargetStore(batcher)
+    command_queue = CommandQueue(url)
+    store = TargetStore(command_queue)
     report = (
-        Report("none", cool=300, why="credential") if refused else Report("good", kind="medium/1K", seconds=seconds)
+        CallReport("none", cool=300, why="credential")
+        if refused
+        else CallReport("good", kind="medium/1K", seconds=seconds)
     )
     for label in labels:
         assert await store.take(label, "permit_1", 15, Caps()) is None
         await store.finish(label, "permit_1", report, HealthRules())
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 def targets_of(found: dict[str, Any]) -> tuple[list[str], dict[str, str]]:

@@ -6,21 +6,21 @@ import asyncio
 
 from gateway.catalogue.health_rules import HealthRules
 from gateway.health.drift import DriftBook
-from gateway.health.target_store import Caps, Report, TargetStore
+from gateway.health.target_store import CallReport, Caps, TargetStore
 from gateway.store.client import connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.shell import Shell
 
 
 async def refuse(url: str) -> None:
     """Have the store know that one credential is refused."""
-    batcher = Batcher(url)
-    store, permit = TargetStore(batcher), "permit_1"
+    command_queue = CommandQueue(url)
+    store, permit = TargetStore(command_queue), "permit_1"
     assert await store.take("apiany/main", permit, 15, Caps()) is None
-    await store.finish("apiany/main", permit, Report("none", cool=300, why="credential"), HealthRules())
+    await store.finish("apiany/main", permit, CallReport("none", cool=300, why="credential"), HealthRules())
     await store.note_check("apiany/main", balance="1234.5")
-    await batcher.aclose()
+    await command_queue.aclose()
     redis = connect(url)
     book = DriftBook(redis)
     book.note("apiany", "refused", "quality")

@@ -9,9 +9,9 @@ import pytest
 from gateway.ids import new_id
 from gateway.state.task_record import End, Hook, Promise, TaskRecord
 from gateway.state.task_store import TaskStore
-from gateway.state.webhook_queue import Deliveries
+from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.tasks.webhook_signature import make_secret
 from tests.conftest import Valkey
 from tests.support.shell import SECRET, Shell
@@ -28,15 +28,15 @@ def valkey(lone_valkey: Valkey) -> Valkey:
 
 async def queue(url: str, *, lost: bool) -> str:
     """Have one message wait, or be given up; its id."""
-    redis, batcher = connect(url), Batcher(url)
+    redis, command_queue = connect(url), CommandQueue(url)
     task, hook = new_id("task"), Hook(id=new_id("msg"), key="key_1", url=URL, base_url="https://gateway.test")
     record = TaskRecord(id=task, promise=Promise(key="key_1", operation="generation", n=1, created=1))
-    store, deliveries = TaskStore(redis, batcher), Deliveries(batcher)
+    store, webhook_queue = TaskStore(redis, command_queue), WebhookQueue(command_queue)
     await store.open(record, hook)
     await store.end(record.with_end(End(status="succeeded", completed=2)))
     if lost:
-        await deliveries.lose(hook.id, "503", "{}")
-    await batcher.aclose()
+        await webhook_queue.lose(hook.id, "503", "{}")
+    await command_queue.aclose()
     await redis.aclose()
     return hook.id
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.delivery.callbacks import Ear
+from gateway.delivery.callbacks import CallbackListener
 from gateway.jobs.job import Ticket
 
 
 async def test_early_callback_is_kept() -> None:
     """What comes before anybody waits for it is heard by who waits next, once."""
     told = asyncio.Event()
-    ear = Ear(told)
+    ear = CallbackListener(told)
     told.set()
     assert await ear.wait(5)
     assert not await ear.wait(0)
@@ -26,7 +26,7 @@ async def test_named_ticket_is_found() -> None:
 
     told = asyncio.Event()
     told.set()
-    ear = Ear(told, look=look)
+    ear = CallbackListener(told, look=look)
     assert await ear.hear_ticket(5) == Ticket("t1", "/v1/tasks/t1")
     assert not looks
-    assert await Ear().hear_ticket(0.01) is None
+    assert await CallbackListener().hear_ticket(0.01) is None

@@ -16,7 +16,7 @@ from gateway.jobs.job import ImageJob
 from gateway.jobs.sizes import SQUARE
 from gateway.routing.plan import plan
 from gateway.services import Services
-from gateway.tasks.task import Delivered, Ending, Task, Wish, open_task, wait_for
+from gateway.tasks.task import Delivered, Ending, Task, TaskSpec, open_task, wait_for
 from tests.support.gateways import ENV, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
 from tests.support.outcomes import OTHER, UPSTREAM, ask, assert_accounted, open_grid
 from tests.support.plain_pictures import png
@@ -80,7 +80,7 @@ def test_unreachable_upstream_is_passed_by(gateways: Gateways, kind: str) -> Non
     assert len(gateway.simulator.book()) == 1
 
 
-class Door:
+class RefusingProxy:
     """A way to the simulator at which nothing listens until it is opened."""
 
     def __init__(self, simulator_url: str) -> None:
@@ -113,32 +113,32 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def make_at(behind: Gateway, door: Door, kind: str) -> Ending:
+async def make_at(behind: Gateway, proxy: RefusingProxy, kind: str) -> Ending:
     """A picture at an upstream whose door opens in the pause before the second knock."""
     async with behind.inside() as app:
         services: Services = app.state.services
 
         async def deliver(task: Task) -> Outcome:
-            made = Delivery(services, task.job, task.spool, task.reservation, task.report, sleep=door.open)
+            made = Delivery(services, task.job, task.spool, task.reservation, task.report, sleep=proxy.open)
             return await made.deliver(task.plan)
 
         job, model = ImageJob("generation", "a cat", size=SQUARE), services.catalogue.document.models[ALONE[kind]]
         assert behind.record is not None
-        wish = Wish(job, plan(job, ALONE[kind], model, services.catalogue))
+        wish = TaskSpec(job, plan(job, ALONE[kind], model, services.catalogue))
         task = await open_task(services, Caller(behind.record), wish, services.new_spool(), deliver)
         ending = await wait_for(task, 5)
-    await door.close()
+    await proxy.close()
     return ending
 
 
 @pytest.mark.parametrize("kind", ["sync", "task"])
 def test_unreachable_upstream_is_asked_once_more(gateways: Gateways, kind: str) -> None:
     """Nothing listened for a moment: after a short pause the same upstream is asked again, and makes one picture."""
-    upstream, door = UPSTREAM[kind], Door(gateways.simulator.url)
-    behind = gateways.open(upstreams={upstream: {"base_url": f"{door.url}/{upstream}"}})
-    assert isinstance(asyncio.run(make_at(behind, door, kind)), Delivered)
-    assert len(door.waits) == 1
-    assert 0.2 <= door.waits[0] <= 1
+    upstream, proxy = UPSTREAM[kind], RefusingProxy(gateways.simulator.url)
+    behind = gateways.open(upstreams={upstream: {"base_url": f"{proxy.url}/{upstream}"}})
+    assert isinstance(asyncio.run(make_at(behind, proxy, kind)), Delivered)
+    assert len(proxy.waits) == 1
+    assert 0.2 <= proxy.waits[0] <= 1
     assert len(behind.simulator.paid()) == len(behind.simulator.book()) == 1
     assert_accounted(behind)
 

@@ -168,7 +168,7 @@ def test_keys_take_turns(gateways: Gateways) -> None:
     other = {"authorization": f"Bearer {gateway.new_key()[1]}"}
     with ThreadPoolExecutor(7) as pool:
         many = [pool.submit(gateway.generate, prompt="many") for _ in range(6)]
-        wait_until(lambda: gateway.services.door.waiting == 5, "five in the queue")
+        wait_until(lambda: gateway.services.concurrency_queue.waiting == 5, "five in the queue")
         few = pool.submit(gateway.generate, other, prompt="few")
         assert {one.result().status_code for one in (*many, few)} == {200}
     served = [one["prompt"] for one in gateway.simulator.book()]
@@ -203,7 +203,7 @@ def test_full_queue_refuses(gateways: Gateways) -> None:
         first = pool.submit(gateway.generate)
         wait_until(lambda: gateway.simulator.paid(), "the first call")
         second = pool.submit(gateway.generate)
-        wait_until(lambda: gateway.services.door.waiting == 1, "the second in the queue")
+        wait_until(lambda: gateway.services.concurrency_queue.waiting == 1, "the second in the queue")
         third = gateway.generate()
         assert (third.status_code, error_of(third)["code"]) == (429, "queue_full")
         assert third.headers["retry-after"] == "5"
@@ -234,7 +234,7 @@ def test_hang_up_leaves_the_queue(gateways: Gateways) -> None:
         wait_until(lambda: gateway.simulator.paid(), "the first call")
         with pytest.raises(httpx.ReadTimeout):
             gateway.request("POST", "/v1/images/generations", json={"prompt": "x", "model": OFFICIAL}, timeout=0.2)
-        wait_until(lambda: not gateway.services.door.waiting, "the end of the waiting")
+        wait_until(lambda: not gateway.services.concurrency_queue.waiting, "the end of the waiting")
         assert not first.done()
         assert first.result().status_code == 200
     gateway.settle()

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.catalogue.health_rules import HealthRules
-from gateway.health.condition import Bar
-from gateway.health.target_store import Caps, Report, Result, TargetStore
+from gateway.health.condition import Block
+from gateway.health.target_store import CallReport, Caps, Result, TargetStore
 from gateway.ids import new_id
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 
 pytestmark = pytest.mark.quiet_store
@@ -24,15 +24,15 @@ LEASE_S = 15.0
 class Rig:
     """The store with a clock that is set by hand; `one` and `other` are two processes."""
 
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, command_queue: CommandQueue) -> None:
         self.now = 1_800_000_000 * SECOND
-        self.one = TargetStore(batcher, now=lambda: self.now)
-        self.other = TargetStore(batcher, now=lambda: self.now)
+        self.one = TargetStore(command_queue, now=lambda: self.now)
+        self.other = TargetStore(command_queue, now=lambda: self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += round(seconds * SECOND)
 
-    async def take(self, caps: Caps | None = None, permit: str = "") -> str | Bar:
+    async def take(self, caps: Caps | None = None, permit: str = "") -> str | Block:
         """A permit's id, or why there is none."""
         permit = permit or new_id("permit")
         return await self.one.take(LABEL, permit, LEASE_S, caps or Caps()) or permit
@@ -41,7 +41,7 @@ class Rig:
         """One call that ends like this; what became of the breaker."""
         permit = await self.take()
         assert isinstance(permit, str)
-        change = await self.one.finish(LABEL, permit, Report(result, **facts), RULES)  # type: ignore[arg-type]
+        change = await self.one.finish(LABEL, permit, CallReport(result, **facts), RULES)  # type: ignore[arg-type]
         return change.breaker
 
     async def breaker(self) -> str:
@@ -50,9 +50,9 @@ class Rig:
 
 @pytest.fixture
 async def rig(valkey: Valkey) -> AsyncIterator[Rig]:
-    batcher = Batcher(valkey.url)
-    yield Rig(batcher)
-    await batcher.aclose()
+    command_queue = CommandQueue(valkey.url)
+    yield Rig(command_queue)
+    await command_queue.aclose()
 
 
 async def test_three_unknown_outcomes_open(rig: Rig) -> None:
@@ -61,7 +61,7 @@ async def test_three_unknown_outcomes_open(rig: Rig) -> None:
     assert [await rig.call(one) for one in results] == [""] * 5
     assert await rig.call("unknown") == "opened"
     assert await rig.breaker() == "open"
-    assert await rig.take() == Bar("open", RULES.open)
+    assert await rig.take() == Block("open", RULES.open)
 
 
 async def test_five_refusals_open(rig: Rig) -> None:
@@ -88,8 +88,8 @@ async def test_half_open_lets_one_pass(rig: Rig) -> None:
     for change in ("", "", "closed"):
         probe = await rig.take()
         assert isinstance(probe, str)
-        assert await rig.take() == Bar("probing")
-        ended = await rig.one.finish(LABEL, probe, Report("good"), RULES)
+        assert await rig.take() == Block("probing")
+        ended = await rig.one.finish(LABEL, probe, CallReport("good"), RULES)
         assert ended.breaker == change
     assert await rig.breaker() == "closed"
     rig.wait(1)
@@ -104,7 +104,7 @@ async def test_failed_probe_opens_for_longer(rig: Rig) -> None:
     for seconds in (60, 120, 240, 480, 600, 600):
         rig.wait(600)
         assert await rig.call("refusal") == "opened"
-        assert await rig.take() == Bar("open", seconds)
+        assert await rig.take() == Block("open", seconds)
     rig.wait(600)
     assert isinstance(await rig.take(), str)
     rig.wait(LEASE_S)
@@ -119,7 +119,7 @@ async def test_late_results_change_no_open_breaker(rig: Rig) -> None:
     rig.wait(RULES.open)
     for permit, result in zip(late, ("good", "good", "good", "unknown"), strict=True):
         assert isinstance(permit, str)
-        assert (await rig.one.finish(LABEL, permit, Report(result), RULES)).breaker == ""  # type: ignore[arg-type]
+        assert (await rig.one.finish(LABEL, permit, CallReport(result), RULES)).breaker == ""  # type: ignore[arg-type]
     assert await rig.breaker() == "half"
 
 
@@ -127,7 +127,7 @@ async def test_repeated_report_counts_once(rig: Rig) -> None:
     """A report whose reply was lost is told again without counting again."""
     permit = await rig.take()
     assert isinstance(permit, str)
-    report = Report("unknown", presumed=7)
+    report = CallReport("unknown", presumed=7)
     for _ in range(5):
         assert (await rig.one.finish(LABEL, permit, report, RULES)).breaker == ""
     assert (await rig.other.look([LABEL]))[LABEL].presumed == 7
@@ -140,8 +140,8 @@ async def test_places_are_everybodys(rig: Rig) -> None:
     assert isinstance(first, str)
     assert await rig.take(caps, first) == first
     assert isinstance(await rig.take(caps), str)
-    assert await rig.take(caps) == Bar("full")
-    await rig.one.finish(LABEL, first, Report("good"), RULES)
+    assert await rig.take(caps) == Block("full")
+    await rig.one.finish(LABEL, first, CallReport("good"), RULES)
     assert isinstance(await rig.take(caps), str)
 
 
@@ -156,33 +156,33 @@ async def test_dead_workers_places_end(rig: Rig) -> None:
     rig.wait(2)
     assert (await rig.other.look([LABEL]))[LABEL].in_flight == 1
     assert isinstance(await rig.take(caps), str)
-    assert await rig.take(caps) == Bar("full")
+    assert await rig.take(caps) == Block("full")
 
 
 async def test_calls_a_minute_are_bounded(rig: Rig) -> None:
     """Sixty calls at once, then one a second."""
     caps = Caps(per_minute=60)
     assert all([isinstance(await rig.take(caps), str) for _ in range(60)])
-    assert await rig.take(caps) == Bar("busy", 1.0)
+    assert await rig.take(caps) == Block("busy", 1.0)
     rig.wait(1)
     assert isinstance(await rig.take(caps), str)
-    assert await rig.take(caps) == Bar("busy", 1.0)
+    assert await rig.take(caps) == Block("busy", 1.0)
 
 
 async def test_refused_credential_outlasts_a_rate_limit(rig: Rig) -> None:
     """The reason that an operator must hear of is told once, and is not hidden by a later rate limit."""
-    permits = [await rig.take() for _ in range(3)]
+    rights = [await rig.take() for _ in range(3)]
     reports = [
-        Report("refusal", cool=5, why="limit"),
-        Report("none", cool=300, why="credential"),
-        Report("refusal", cool=600, why="limit"),
+        CallReport("refusal", cool=5, why="limit"),
+        CallReport("none", cool=300, why="credential"),
+        CallReport("refusal", cool=600, why="limit"),
     ]
     told: list[str] = []
-    for permit, report in zip(permits, reports, strict=True):
+    for permit, report in zip(rights, reports, strict=True):
         assert isinstance(permit, str)
         told.append((await rig.one.finish(LABEL, permit, report, RULES)).cooled)
     assert told == ["limit", "credential", ""]
-    assert await rig.take() == Bar("credential", 600)
+    assert await rig.take() == Block("credential", 600)
     rig.wait(600)
     assert isinstance(await rig.take(), str)
 
@@ -194,7 +194,7 @@ async def test_spend_brake_holds_for_an_hour(rig: Rig) -> None:
     assert isinstance(await rig.take(caps), str)
     await rig.call("none", presumed=1)
     found = await rig.take(caps)
-    assert isinstance(found, Bar)
+    assert isinstance(found, Block)
     assert (found.reason, 3600 <= found.wait <= 3900) == ("braked", True)
     rig.wait(found.wait)
     assert isinstance(await rig.take(caps), str)
@@ -209,7 +209,7 @@ async def test_reset_uses_it_again(rig: Rig) -> None:
         await rig.call("unknown", cool=300.0, why="credential") if await rig.breaker() == "closed" else None
         await rig.one.reset(LABEL)
     assert await rig.one.note_check(LABEL, balance="3", is_low=True) == "low"
-    assert await rig.take(Caps(has_floor=True)) == Bar("low")
+    assert await rig.take(Caps(has_floor=True)) == Block("low")
     await rig.one.reset(LABEL)
     assert isinstance(await rig.take(Caps(has_floor=True)), str)
 

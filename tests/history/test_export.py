@@ -25,7 +25,7 @@ from gateway.history.export import (
     usage_json,
 )
 from gateway.history.record import Record, Sums
-from gateway.history.usage import Report, Row
+from gateway.history.usage import Row, UsageReport
 from tests.support.histories import NOON, make_call, make_record, records
 from tests.support.ledgers import make_id
 
@@ -104,7 +104,7 @@ def test_report_names_its_keys() -> None:
         Row((make_id("key", 1), "anyfast"), Sums(3, 2, 1, 80_000)),
         Row((make_id("key", 2), "(credit)"), Sums(usd=-5)),
     )
-    report = Report(("key", "upstream"), rows, Sums(3, 2, 1, 79_995))
+    report = UsageReport(("key", "upstream"), rows, Sums(3, 2, 1, 79_995))
     assert usage_columns(report.by) == ("key", "key_name", "upstream", "requests", "images", "errors", "usd")
     first, second = usage_cells(report, {make_id("key", 1): "ana"})
     assert tuple(first) == usage_columns(report.by)

@@ -49,7 +49,7 @@ async def describe(hold: Hold) -> Record:
 @pytest.fixture
 async def scene(valkey: Valkey) -> AsyncIterator[Scene]:
     clock = Clock(NOON)
-    ledger, batcher = make_ledger(valkey.url, clock)
+    ledger, command_queue = make_ledger(valkey.url, clock)
     try:
         await ledger.renew(make_id("worker", 1), MINUTE)
         async with open_books(valkey.url) as books:
@@ -57,7 +57,7 @@ async def scene(valkey: Valkey) -> AsyncIterator[Scene]:
             gaps = Gaps(books.redis, ledger, books.history, told.append, describe=describe, now=clock)
             yield Scene(clock, ledger, books, gaps, told)
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
 async def test_lost_record_is_told(scene: Scene) -> None:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
 from gateway.catalogue.document import Accounting
-from gateway.history.history import _NOTE, History, Wanted
-from gateway.history.record import CREDIT, CallFact, Credit, Line, PassedBy, Record, Sums, record_id
+from gateway.history.history import _NOTE, History, RecordFilter
+from gateway.history.record import CREDIT, CallFact, Credit, PassedBy, Record, Sums, UsageLine, record_id
 from gateway.history.usage import DIMENSIONS
 from gateway.store import names
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.histories import (
     BERLIN,
@@ -33,11 +33,11 @@ from tests.support.histories import (
     task_of,
 )
 from tests.support.ledgers import DAY, HOUR, SECOND, ZONE, at, is_soak, make_id
-from tests.support.lossy_proxy import lossy_door
+from tests.support.lossy_proxy import lossy_proxy
 
 pytestmark = pytest.mark.quiet_store
 
-EVER = Wanted(NOON - 30 * DAY, NOON + DAY)
+EVER = RecordFilter(NOON - 30 * DAY, NOON + DAY)
 quick = settings(max_examples=150 if is_soak() else 40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -48,22 +48,22 @@ async def books(valkey: Valkey) -> AsyncIterator[Books]:
         yield made
 
 
-async def all_sums(books: Books) -> dict[Line, Sums]:
+async def all_sums(books: Books) -> dict[UsageLine, Sums]:
     """The sums of all days by line, without what is nothing."""
     report = await books.usage.sum(EVER.since, EVER.until, ("key", "team", "model", "upstream"))
-    return {Line(*row.group): row.sums for row in report.rows if row.sums != Sums()}
+    return {UsageLine(*row.group): row.sums for row in report.rows if row.sums != Sums()}
 
 
-def add_up(found: list[Record]) -> dict[Line, Sums]:
+def add_up(found: list[Record]) -> dict[UsageLine, Sums]:
     """What records say that the sums are."""
-    sums: dict[Line, Sums] = {}
+    sums: dict[UsageLine, Sums] = {}
     for record in found:
         for line, amount in record.lines().items():
             sums[line] = sums.get(line, Sums()) + amount
     return {line: amount for line, amount in sums.items() if amount != Sums()}
 
 
-async def find_all(books: Books, wanted: Wanted = EVER) -> list[Record]:
+async def find_all(books: Books, wanted: RecordFilter = EVER) -> list[Record]:
     return [record async for record in books.history.stream(wanted)]
 
 
@@ -208,13 +208,13 @@ async def test_lost_answers_count_once(valkey: Valkey, tmp_path: Path) -> None:
     """When every third answer of the store is lost, no record is missing and none counts twice."""
     made = [make_record(NOON - number * HOUR, calls=(make_call(number),)) for number in range(20)]
     outside = valkey.folder / "door.sock"
-    async with open_books(valkey.url) as books, lossy_door(valkey.socket, outside, 3) as door:
-        batcher = Batcher(f"unix://{outside}", pause_s=0.001)
-        through = History(batcher, books.redis, BERLIN)
+    async with open_books(valkey.url) as books, lossy_proxy(valkey.socket, outside, 3) as proxy:
+        command_queue = CommandQueue(f"unix://{outside}", pause_s=0.001)
+        through = History(command_queue, books.redis, BERLIN)
         for record in made:
             await through.write(record)
-        await batcher.aclose()
-        assert door.lost > 5
+        await command_queue.aclose()
+        assert proxy.lost > 5
         assert await find_all(books) == made
         assert (await books.usage.sum(EVER.since, EVER.until)).total == Sums(requests=20, images=20, usd=800_000)
 
@@ -239,8 +239,11 @@ async def test_midnight_is_the_operators(books: Books, valkey: Valkey) -> None:
     for instant in (MIDNIGHT - 1000, MIDNIGHT, MIDNIGHT + 1000):
         await books.history.write(make_record(instant, calls=(make_call(),)))
     assert {day: sums.requests for day, sums in (await _by_day(books)).items()} == {"2026-11-03": 1, "2026-11-04": 2}
-    assert [record.time for record in await find_all(books, Wanted(MIDNIGHT, NOON))] == [MIDNIGHT + 1000, MIDNIGHT]
-    assert [record.time for record in await find_all(books, Wanted(0, MIDNIGHT))] == [MIDNIGHT - 1000]
+    assert [record.time for record in await find_all(books, RecordFilter(MIDNIGHT, NOON))] == [
+        MIDNIGHT + 1000,
+        MIDNIGHT,
+    ]
+    assert [record.time for record in await find_all(books, RecordFilter(0, MIDNIGHT))] == [MIDNIGHT - 1000]
     async with open_books(valkey.url, Accounting(time_zone="America/Lima")) as far:
         await far.history.write(make_record(MIDNIGHT + HOUR))
         assert await far.redis.hlen(names.RECORDS("2026-11-03")) == 2  # type: ignore[misc]
@@ -304,10 +307,10 @@ async def test_finding_by_each_trait(books: Books) -> None:
         "request": odd.request,
     }
     for trait, value in questions.items():
-        assert await find_all(books, Wanted(0, NOON, **{trait: value})) == [odd], trait
-    assert len(await find_all(books, Wanted(0, NOON, team=""))) == 59
-    assert await find_all(books, Wanted(NOON - 29 * HOUR, NOON, team="design")) == []
-    assert await find_all(books, Wanted(0, NOON - 30 * HOUR, team="design")) == []
+        assert await find_all(books, RecordFilter(0, NOON, **{trait: value})) == [odd], trait
+    assert len(await find_all(books, RecordFilter(0, NOON, team=""))) == 59
+    assert await find_all(books, RecordFilter(NOON - 29 * HOUR, NOON, team="design")) == []
+    assert await find_all(books, RecordFilter(0, NOON - 30 * HOUR, team="design")) == []
 
 
 async def test_pages_hold_everything_once(books: Books) -> None:
@@ -318,7 +321,7 @@ async def test_pages_hold_everything_once(books: Books) -> None:
         found: list[Record] = []
         cursor = None
         while True:
-            page = await books.history.find(Wanted(0, NOON + SECOND, team=team), 7, cursor)
+            page = await books.history.find(RecordFilter(0, NOON + SECOND, team=team), 7, cursor)
             assert len(page.records) <= 7
             found += page.records
             await books.history.write(make_record(NOON + HOUR, team=team))
@@ -344,14 +347,14 @@ BAD = {
 
 async def test_bad_argument_writes_nothing(valkey: Valkey, books: Books) -> None:
     """What the script does not understand it refuses before its first write."""
-    batcher = Batcher(valkey.url)
+    command_queue = CommandQueue(valkey.url)
     cases = [(*GOOD[:place], bad, *GOOD[place + 1 :]) for place, values in BAD.items() for bad in values]
     for words in [*cases, *(GOOD[:length] for length in (0, 1, 2, 3, 4, 5, 6, 8))]:
         with pytest.raises(ResponseError, match="INVALID "):
-            await batcher.run(_NOTE, *words)
+            await command_queue.run(_NOTE, *words)
         assert await books.redis.dbsize() == 0
-    assert await batcher.run(_NOTE, *GOOD) == ["done"]
-    await batcher.aclose()
+    assert await command_queue.run(_NOTE, *GOOD) == ["done"]
+    await command_queue.aclose()
 
 
 async def test_all_names_share_a_slot(books: Books) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 
-from gateway.history.record import CREDIT, Credit, Line, Record, Sums, describe_hold, record_id, subtract
+from gateway.history.record import CREDIT, Credit, Record, Sums, UsageLine, describe_hold, record_id, subtract
 from gateway.ids import new_id
-from gateway.money.ledger_results import HeldCall, Hold, Verdict
+from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
 from tests.support.histories import NOON, make_call, make_record, records
 from tests.support.ledgers import make_id
 
@@ -25,29 +25,31 @@ def test_request_counts_where_it_ended() -> None:
     )
     model = "gpt-image-2"
     assert record.lines() == {
-        Line(KEY, "design", model, "anyfast-c"): Sums(usd=5),
-        Line(KEY, "design", model, "anyfast"): Sums(requests=1, images=2, usd=80),
-        Line(KEY, "design", model, "apiany"): Sums(),
+        UsageLine(KEY, "design", model, "anyfast-c"): Sums(usd=5),
+        UsageLine(KEY, "design", model, "anyfast"): Sums(requests=1, images=2, usd=80),
+        UsageLine(KEY, "design", model, "apiany"): Sums(),
     }
 
 
 def test_refusal_counts_nowhere_else() -> None:
     """A request without a call counts at no upstream, and an unknown model at no model."""
     record = make_record(status=404, model="x" * 100, is_model_known=False)
-    assert record.lines() == {Line(KEY, "", "", ""): Sums(requests=1, errors=1)}
+    assert record.lines() == {UsageLine(KEY, "", "", ""): Sums(requests=1, errors=1)}
 
 
 def test_failure_counts_where_it_was_tried() -> None:
     """A request that brought nothing counts at the last upstream that was called."""
     calls = (make_call(1, "anyfast-c", images=0, usd=0), make_call(2, "anyfast", images=0, usd=0))
-    assert make_record(status=502, calls=calls).lines()[Line(KEY, "", "gpt-image-2", "anyfast")] == Sums(1, 0, 1, 0)
+    assert make_record(status=502, calls=calls).lines()[UsageLine(KEY, "", "gpt-image-2", "anyfast")] == Sums(
+        1, 0, 1, 0
+    )
 
 
 def test_unknown_price_makes_no_sum() -> None:
     """A request with a call of unknown price has no known price, and adds what is known."""
     record = make_record(calls=(make_call(1, usd=None), make_call(2, usd=7)))
     assert record.price_settled is None
-    assert record.lines()[Line(KEY, "", "gpt-image-2", "anyfast")].usd == 7
+    assert record.lines()[UsageLine(KEY, "", "gpt-image-2", "anyfast")].usd == 7
 
 
 @given(records)
@@ -78,10 +80,10 @@ def test_task_names_its_record() -> None:
 def test_credit_is_no_upstreams() -> None:
     """A correction moves dollars alone, under a name that no upstream can have."""
     credit = Credit(id=make_id("change", 1), team="design", usd=-3, reason="agreed")
-    assert credit.lines() == {Line("", "design", "", CREDIT): Sums(usd=-3)}
+    assert credit.lines() == {UsageLine("", "design", "", CREDIT): Sums(usd=-3)}
 
 
-def hold_of(*states: Verdict) -> Hold:
+def hold_of(*states: LedgerAnswer) -> Hold:
     """A dead worker's task with a call of 7 µ$ in each state."""
     return Hold(
         task=make_id("task", 1),
@@ -106,7 +108,7 @@ def hold_of(*states: Verdict) -> Hold:
 
 def test_dead_workers_task_is_told() -> None:
     """Of a task whose worker died the record says what it cost, as the ledger knows it."""
-    record = describe_hold(hold_of(Verdict.POSTED, Verdict.PRESUMED, Verdict.HELD, Verdict.VOID))
+    record = describe_hold(hold_of(LedgerAnswer.POSTED, LedgerAnswer.PRESUMED, LedgerAnswer.HELD, LedgerAnswer.VOID))
     assert (record.task, record.key, record.team) == (make_id("task", 1), KEY, "design")
     assert (record.price_settled, record.n_asked, record.n_delivered, record.status) == (14, 3, 1, 500)
     assert record.is_presumed
@@ -114,7 +116,7 @@ def test_dead_workers_task_is_told() -> None:
 
 def test_known_request_outdoes_guesses() -> None:
     """A worker that was only asleep tells more than its heir: its words stand, whoever wrote first, and later bills."""
-    thin = describe_hold(hold_of(Verdict.PRESUMED, Verdict.POSTED))
+    thin = describe_hold(hold_of(LedgerAnswer.PRESUMED, LedgerAnswer.POSTED))
     whole = make_record(
         id=thin.id,
         task=thin.task,

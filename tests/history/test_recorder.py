@@ -8,11 +8,11 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.catalogue.document import Accounting
-from gateway.history.history import History, Wanted
+from gateway.history.history import History, RecordFilter
 from gateway.history.record import Record
 from gateway.history.recorder import Recorder
 from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.histories import NOON, make_call, make_record
 
@@ -56,8 +56,8 @@ async def test_records_are_written_soon() -> None:
 async def test_records_wait_for_redis(valkey: Valkey) -> None:
     """Records of a time without Redis are written when it is back, each once."""
     accounting = Accounting()
-    batcher, redis = Batcher(valkey.url, deadline_s=0.12, pause_s=0.02), connect(valkey.url)
-    history = History(batcher, redis, accounting, now=lambda: NOON)
+    command_queue, redis = CommandQueue(valkey.url, deadline_s=0.12, pause_s=0.02), connect(valkey.url)
+    history = History(command_queue, redis, accounting, now=lambda: NOON)
     recorder = Recorder(history.write, pause_s=0.02)
     made = [make_record(calls=(make_call(number),)) for number in range(30)]
     with valkey.paused():
@@ -65,10 +65,10 @@ async def test_records_wait_for_redis(valkey: Valkey) -> None:
             recorder.note(record)
         assert await recorder.flush(0.3) == 30
     assert await recorder.flush(5) == 0
-    found = [record async for record in history.stream(Wanted(NOON, NOON + 1_000_000))]
+    found = [record async for record in history.stream(RecordFilter(NOON, NOON + 1_000_000))]
     assert sorted(found, key=lambda record: record.id) == sorted(made, key=lambda record: record.id)
     await recorder.aclose()
-    await batcher.aclose()
+    await command_queue.aclose()
     await redis.aclose()
 
 

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.history.record import Line, Record, Sums
+from gateway.history.record import Record, Sums, UsageLine
 from gateway.history.refusals import Refusals
 from tests.support.histories import make_record
 from tests.support.ledgers import make_id
@@ -76,8 +76,8 @@ def test_sums_count_every_one(made: list[Record]) -> None:
     assert add_up(asyncio.run(fold())) == add_up(made)
 
 
-def add_up(found: list[Record]) -> dict[Line, Sums]:
-    sums: dict[Line, Sums] = {}
+def add_up(found: list[Record]) -> dict[UsageLine, Sums]:
+    sums: dict[UsageLine, Sums] = {}
     for record in found:
         for line, amount in record.lines().items():
             sums[line] = sums.get(line, Sums()) + amount

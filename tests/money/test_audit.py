@@ -10,9 +10,9 @@ import pytest
 
 from gateway.money.audit import DEADLINE_S, Audit
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import AMOUNTS, Admitted, Retention, Scope, Verdict
+from gateway.money.ledger_results import AMOUNTS, Admitted, LedgerAnswer, Retention, Scope
 from gateway.store.client import StoreClient
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, SECOND, Clock, Store, is_soak, make_id, make_opening, scripts
 
@@ -25,9 +25,9 @@ TEAMS = ("", "design", "art: and more")
 
 @pytest.fixture
 async def audit(valkey: Valkey, redis: StoreClient, clock: Clock) -> AsyncIterator[Audit]:
-    batcher = Batcher(valkey.url, deadline_s=DEADLINE_S)
-    yield Audit(redis, batcher, scripts=scripts(), now=clock)
-    await batcher.aclose()
+    command_queue = CommandQueue(valkey.url, deadline_s=DEADLINE_S)
+    yield Audit(redis, command_queue, scripts=scripts(), now=clock)
+    await command_queue.aclose()
 
 
 async def live(ledger: Ledger, clock: Clock, chance: random.Random, tasks: int = 25) -> None:
@@ -159,8 +159,8 @@ async def test_lost_spending_counts_as_more(audit: Audit, ledger: Ledger, store:
 
 async def test_traffic_is_no_difference(valkey: Valkey, redis: StoreClient, ledger: Ledger, clock: Clock) -> None:
     """While tasks open, settle and fold, an audit finds nothing, and repairs nothing that is right."""
-    batcher = Batcher(valkey.url, deadline_s=DEADLINE_S)
-    audit = Audit(redis, batcher, scripts=scripts(), now=clock)
+    command_queue = CommandQueue(valkey.url, deadline_s=DEADLINE_S)
+    audit = Audit(redis, command_queue, scripts=scripts(), now=clock)
     chance = random.Random(3)
     done = asyncio.Event()
 
@@ -175,13 +175,13 @@ async def test_traffic_is_no_difference(valkey: Valkey, redis: StoreClient, ledg
     await live(ledger, clock, chance, tasks=150)
     done.set()
     assert await looking >= 3
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 async def test_fold_passes_missing_task(ledger: Ledger, clock: Clock, store: Store) -> None:
     """A task that an index names and nobody knows does not stop the fold."""
     await ledger.open(make_opening(1))
-    assert await ledger.close(TASK, 1) is Verdict.CLOSED
+    assert await ledger.close(TASK, 1) is LedgerAnswer.CLOSED
     store.command("ZADD", "{igw}:ended", "1", make_id("task", 5))
     clock.now += 2 * DAY
     assert await ledger.fold(Retention()) == (2, 0)

@@ -6,6 +6,7 @@ from typing_extensions import override
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import (
     Admitted,
+    LedgerAnswer,
     OverLimit,
     Rate,
     Retention,
@@ -13,9 +14,8 @@ from gateway.money.ledger_results import (
     Settled,
     TooMany,
     Unpriced,
-    Verdict,
 )
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.windows import Calendar, Windows
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, HOUR, MINUTE, SECOND, Clock, Store, at, make_id, make_opening
@@ -29,13 +29,13 @@ EVERYONE = Scope()
 
 
 async def limit(ledger: Ledger, name: str, value: int | None, scope: Scope = EVERYONE, change: int = 1) -> None:
-    assert await ledger.set_limit(make_id("change", change), scope, name, value) is Verdict.DONE
+    assert await ledger.set_limit(make_id("change", change), scope, name, value) is LedgerAnswer.DONE
 
 
 async def send(ledger: Ledger, *, images: int = 1, price: int = 10, fence: int = 1) -> None:
     """One task with one call for all its images."""
     assert isinstance(await ledger.open(make_opening(1, price=price, images=images)), Admitted)
-    assert await ledger.mark_sent(TASK, CALL, range(images), price, fence) is Verdict.HELD
+    assert await ledger.mark_sent(TASK, CALL, range(images), price, fence) is LedgerAnswer.HELD
 
 
 async def test_refusal_names_limit(ledger: Ledger, clock: Clock) -> None:
@@ -112,9 +112,9 @@ class LateCalendar(Calendar):
 
 async def test_wrong_clock_names_anew(valkey: Valkey, store: Store) -> None:
     """A gateway whose clock is years off counts in the windows of the server's clock."""
-    batcher = Batcher(valkey.url)
-    assert isinstance(await Ledger(batcher, LateCalendar()).open(make_opening(1)), Admitted)
-    await batcher.aclose()
+    command_queue = CommandQueue(valkey.url)
+    assert isinstance(await Ledger(command_queue, LateCalendar()).open(make_opening(1)), Admitted)
+    await command_queue.aclose()
     seconds, _ = store.command("TIME")
     today = Calendar().name_windows(int(seconds) * SECOND).day.name
     assert store.window("everyone", today) == {"usd_held": 10, "images_held": 1}
@@ -151,11 +151,11 @@ async def test_dead_worker_runs_nothing(ledger: Ledger, clock: Clock) -> None:
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
     other = make_opening(2, worker=OTHER_WORKER)
     assert await ledger.open(other) == OverLimit("concurrent_requests", "everyone", 1, 0, None)
-    assert await ledger.adopt(TASK, OTHER_WORKER, 1) is Verdict.LIVING
+    assert await ledger.adopt(TASK, OTHER_WORKER, 1) is LedgerAnswer.LIVING
     clock.now += 15 * SECOND
     assert await ledger.adopt(TASK, OTHER_WORKER, 1) == 2
     assert isinstance(await ledger.open(other), OverLimit)
-    assert await ledger.close(TASK, 2) is Verdict.CLOSED
+    assert await ledger.close(TASK, 2) is LedgerAnswer.CLOSED
     assert isinstance(await ledger.open(other), Admitted)
 
 
@@ -164,10 +164,10 @@ async def test_stale_owner_decides_nothing(ledger: Ledger, store: Store) -> None
     await send(ledger, images=2)
     assert await ledger.adopt(TASK, OTHER_WORKER, 1) == 2
     before = store.read()
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is Verdict.FENCED
-    assert await ledger.raise_price(TASK, 20, 1) is Verdict.FENCED
-    assert await ledger.presume(TASK, CALL, 1) is Verdict.FENCED
-    assert await ledger.close(TASK, 1) is Verdict.FENCED
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is LedgerAnswer.FENCED
+    assert await ledger.raise_price(TASK, 20, 1) is LedgerAnswer.FENCED
+    assert await ledger.presume(TASK, CALL, 1) is LedgerAnswer.FENCED
+    assert await ledger.close(TASK, 1) is LedgerAnswer.FENCED
     assert store.read() == before
 
 
@@ -176,7 +176,7 @@ async def test_evidence_comes_from_anybody(ledger: Ledger, store: Store) -> None
     await send(ledger)
     await ledger.adopt(TASK, OTHER_WORKER, 1)
     await ledger.close(TASK, 2)
-    assert await ledger.post(TASK, CALL, 7, 1) == Settled(Verdict.POSTED, 7, 1)
+    assert await ledger.post(TASK, CALL, 7, 1) == Settled(LedgerAnswer.POSTED, 7, 1)
     assert store.window("everyone", "total") == {"usd_posted": 7, "images_posted": 1}
 
 
@@ -197,9 +197,9 @@ async def test_sent_slot_outlives_time(ledger: Ledger, clock: Clock, store: Stor
 async def test_wrong_nack_is_corrected(ledger: Ledger, store: Store) -> None:
     """A call that was called refused and then proves to be billed takes its slot back and is counted."""
     await send(ledger)
-    assert await ledger.nack(TASK, CALL) is Verdict.VOID
-    assert await ledger.post(TASK, CALL, 10, 1) == Settled(Verdict.POSTED, 10, 1)
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is Verdict.TAKEN
+    assert await ledger.nack(TASK, CALL) is LedgerAnswer.VOID
+    assert await ledger.post(TASK, CALL, 10, 1) == Settled(LedgerAnswer.POSTED, 10, 1)
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is LedgerAnswer.TAKEN
     assert store.window(KEY, "total") == {"usd_posted": 10, "images_posted": 1}
 
 
@@ -207,19 +207,19 @@ async def test_second_nack_frees_nothing(ledger: Ledger) -> None:
     """A slot that another call has meanwhile is not freed by a late word about the first."""
     await send(ledger)
     await ledger.nack(TASK, CALL)
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is Verdict.HELD
-    assert await ledger.nack(TASK, CALL) is Verdict.VOID
-    assert await ledger.mark_sent(TASK, make_id("call", 3), [0], 10, 1) is Verdict.TAKEN
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is LedgerAnswer.HELD
+    assert await ledger.nack(TASK, CALL) is LedgerAnswer.VOID
+    assert await ledger.mark_sent(TASK, make_id("call", 3), [0], 10, 1) is LedgerAnswer.TAKEN
 
 
 async def test_bill_replaces_guess(ledger: Ledger, store: Store) -> None:
     """An unknown call counts at its target's price until the vendor says what it really cost."""
     assert isinstance(await ledger.open(make_opening(1, price=10, images=2)), Admitted)
-    assert await ledger.mark_sent(TASK, CALL, [0, 1], 6, 1) is Verdict.HELD
-    assert await ledger.presume(TASK, CALL, 1) == Settled(Verdict.PRESUMED, 12, 2)
+    assert await ledger.mark_sent(TASK, CALL, [0, 1], 6, 1) is LedgerAnswer.HELD
+    assert await ledger.presume(TASK, CALL, 1) == Settled(LedgerAnswer.PRESUMED, 12, 2)
     assert store.window(KEY, "total") == {"usd_presumed": 12, "images_presumed": 2}
-    assert await ledger.post(TASK, CALL, 5, 1) == Settled(Verdict.POSTED, 5, 1)
-    assert await ledger.presume(TASK, CALL, 1) == Settled(Verdict.POSTED, 5, 1)
+    assert await ledger.post(TASK, CALL, 5, 1) == Settled(LedgerAnswer.POSTED, 5, 1)
+    assert await ledger.presume(TASK, CALL, 1) == Settled(LedgerAnswer.POSTED, 5, 1)
     assert store.window(KEY, "total") == {"usd_posted": 5, "images_posted": 1}
 
 
@@ -227,8 +227,8 @@ async def test_first_bill_stands(ledger: Ledger, store: Store) -> None:
     """A call is counted once, however often and in however many ways it is told."""
     await send(ledger)
     for usd in (7, 7, 9):
-        assert await ledger.post(TASK, CALL, usd, 1) == Settled(Verdict.POSTED, 7, 1)
-    assert await ledger.nack(TASK, CALL) is Verdict.POSTED
+        assert await ledger.post(TASK, CALL, usd, 1) == Settled(LedgerAnswer.POSTED, 7, 1)
+    assert await ledger.nack(TASK, CALL) is LedgerAnswer.POSTED
     assert store.window(KEY, "total") == {"usd_posted": 7, "images_posted": 1}
 
 
@@ -236,11 +236,11 @@ async def test_dearer_target_needs_raise(ledger: Ledger) -> None:
     """A call at a price that is not held is not sent; a raise over the limit names it and leaves the hold as it was."""
     await limit(ledger, "usd_total", 25)
     await ledger.open(make_opening(1))
-    assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is Verdict.UNDERHELD
+    assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is LedgerAnswer.UNDERHELD
     assert await ledger.raise_price(TASK, 26, 1) == OverLimit("usd_total", "everyone", 25, 15, None)
-    assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is Verdict.UNDERHELD
-    assert await ledger.raise_price(TASK, 20, 1) is Verdict.RAISED
-    assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is Verdict.HELD
+    assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is LedgerAnswer.UNDERHELD
+    assert await ledger.raise_price(TASK, 20, 1) is LedgerAnswer.RAISED
+    assert await ledger.mark_sent(TASK, CALL, [0], 20, 1) is LedgerAnswer.HELD
 
 
 async def test_unknown_price_needs_free_spender(ledger: Ledger, store: Store) -> None:
@@ -252,22 +252,22 @@ async def test_unknown_price_needs_free_spender(ledger: Ledger, store: Store) ->
     assert store.read() == before
     assert isinstance(await ledger.open(make_opening(1, price=None, images=2)), Admitted)
     assert store.window(KEY, "total") == {"images_held": 2}
-    assert await ledger.mark_sent(TASK, CALL, [0, 1], None, 1) is Verdict.HELD
-    assert await ledger.presume(TASK, CALL, 1) == Settled(Verdict.PRESUMED, 0, 2)
-    assert await ledger.post(TASK, CALL, 7, 2) == Settled(Verdict.POSTED, 7, 2)
+    assert await ledger.mark_sent(TASK, CALL, [0, 1], None, 1) is LedgerAnswer.HELD
+    assert await ledger.presume(TASK, CALL, 1) == Settled(LedgerAnswer.PRESUMED, 0, 2)
+    assert await ledger.post(TASK, CALL, 7, 2) == Settled(LedgerAnswer.POSTED, 7, 2)
     assert store.window(KEY, "total") == {"usd_posted": 7, "images_posted": 2}
 
 
 async def test_unknown_price_is_asked_for(ledger: Ledger) -> None:
     """A task with a known price may change to an unknown one only where it could have begun with it."""
     await ledger.open(make_opening(1))
-    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is Verdict.UNDERHELD
+    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is LedgerAnswer.UNDERHELD
     await limit(ledger, "usd_total", 25)
     assert await ledger.raise_price(TASK, None, 1) == Unpriced("usd_total", "everyone")
-    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is Verdict.UNDERHELD
+    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is LedgerAnswer.UNDERHELD
     await limit(ledger, "usd_total", None, change=2)
-    assert await ledger.raise_price(TASK, None, 1) is Verdict.RAISED
-    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is Verdict.HELD
+    assert await ledger.raise_price(TASK, None, 1) is LedgerAnswer.RAISED
+    assert await ledger.mark_sent(TASK, CALL, [0], None, 1) is LedgerAnswer.HELD
 
 
 async def test_close_releases_unsent_only(ledger: Ledger, store: Store) -> None:
@@ -276,7 +276,7 @@ async def test_close_releases_unsent_only(ledger: Ledger, store: Store) -> None:
     await ledger.mark_sent(TASK, CALL, [1], 10, 1)
     await ledger.close(TASK, 1)
     assert store.window(KEY, "total") == {"usd_held": 10, "images_held": 1}
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is Verdict.CLOSED
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is LedgerAnswer.CLOSED
     await ledger.nack(TASK, CALL)
     assert store.window(KEY, "total") == {}
 
@@ -284,17 +284,17 @@ async def test_close_releases_unsent_only(ledger: Ledger, store: Store) -> None:
 async def test_late_mark_is_void(ledger: Ledger) -> None:
     """A mark that arrives after its call was given up does not let it be sent."""
     await ledger.open(make_opening(1))
-    assert await ledger.nack(TASK, CALL) is Verdict.VOID
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is Verdict.VOID
+    assert await ledger.nack(TASK, CALL) is LedgerAnswer.VOID
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.VOID
     assert await ledger.post(TASK, CALL, 10, 1) is None
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is Verdict.HELD
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [0], 10, 1) is LedgerAnswer.HELD
 
 
 async def test_late_open_holds_nothing(ledger: Ledger, clock: Clock, store: Store) -> None:
     """An opening that arrives after its task was given up holds no money."""
-    assert await ledger.close(TASK, 1) is Verdict.CLOSED
-    assert await ledger.open(make_opening(1)) is Verdict.CLOSED
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is Verdict.CLOSED
+    assert await ledger.close(TASK, 1) is LedgerAnswer.CLOSED
+    assert await ledger.open(make_opening(1)) is LedgerAnswer.CLOSED
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.CLOSED
     assert store.window("everyone", "total") == {}
     clock.now += 2 * DAY
     assert await ledger.fold(Retention()) == (1, 0)
@@ -306,7 +306,7 @@ async def test_used_id_is_refused(ledger: Ledger, store: Store) -> None:
     await ledger.open(make_opening(1))
     before = store.read()
     for other in ({"fingerprint": "e" * 64}, {"key": make_id("key", 2)}, {"images": 2}):
-        assert await ledger.open(make_opening(1, **other)) is Verdict.CONFLICT
+        assert await ledger.open(make_opening(1, **other)) is LedgerAnswer.CONFLICT
     assert store.read() == before
 
 
@@ -327,7 +327,7 @@ async def test_credit_makes_room(ledger: Ledger, store: Store) -> None:
     assert isinstance(await ledger.open(make_opening(2)), OverLimit)
     for _ in range(2):
         done = await ledger.adjust(make_id("change", 2), Scope(key=make_id("key", 1)), -10, "never arrived")
-        assert done is Verdict.DONE
+        assert done is LedgerAnswer.DONE
     assert isinstance(await ledger.open(make_opening(2)), Admitted)
     corrections = [entry for entry in store.read()["{igw}:journal"] if entry["kind"] == "adjust"]
     assert [(entry["usd_posted"], entry["reason"]) for entry in corrections] == [("-10", "never arrived")]
@@ -339,7 +339,7 @@ async def test_late_repetition_overrules_nothing(ledger: Ledger, store: Store) -
     await limit(ledger, "usd_total", 7, change=2)
     await limit(ledger, "usd_total", 5, change=1)
     assert store.read()["{igw}:limits:everyone"] == {"usd_total": "7"}
-    assert await ledger.set_limit(make_id("change", 1), EVERYONE, "usd_total", 6) is Verdict.CONFLICT
+    assert await ledger.set_limit(make_id("change", 1), EVERYONE, "usd_total", 6) is LedgerAnswer.CONFLICT
 
 
 async def test_fold_keeps_sums(ledger: Ledger, clock: Clock, store: Store) -> None:

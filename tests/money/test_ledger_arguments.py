@@ -6,8 +6,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import AMOUNTS, Admitted, InvalidArgument, Scope, Verdict
-from gateway.store.command_queue import Batcher
+from gateway.money.ledger_results import AMOUNTS, Admitted, InvalidArgument, LedgerAnswer, Scope
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
@@ -134,9 +134,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def batcher(valkey: Valkey) -> AsyncIterator[Batcher]:
+async def command_queue(valkey: Valkey) -> AsyncIterator[CommandQueue]:
     """Runs scripts with arguments that the ledger itself would never send."""
-    made = Batcher(valkey.url)
+    made = CommandQueue(valkey.url)
     yield made
     await made.aclose()
 
@@ -147,11 +147,13 @@ def test_every_script_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
-async def test_bad_argument_writes_nothing(name: str, ledger: Ledger, batcher: Batcher, store: Store) -> None:
+async def test_bad_argument_writes_nothing(
+    name: str, ledger: Ledger, command_queue: CommandQueue, store: Store
+) -> None:
     """Each bad value in each place is refused by that argument's name, and what was stored stays as it was."""
     assert isinstance(await ledger.open(make_opening(1, images=2)), Admitted)
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is Verdict.HELD
-    await batcher.run(SCRIPTS["renew"], str(NOW), WORKER, "15000000", "", "", "", EPOCH)
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.HELD
+    await command_queue.run(SCRIPTS["renew"], str(NOW), WORKER, "15000000", "", "", "", EPOCH)
     good = [str(NOW), *(value for _, value, _ in ARGUMENTS[name])]
     before = store.read()
     for place, (argument, _, allowed) in enumerate([("now", "", {""}), *ARGUMENTS[name]]):
@@ -159,22 +161,22 @@ async def test_bad_argument_writes_nothing(name: str, ledger: Ledger, batcher: B
             if bad in allowed:
                 continue
             with pytest.raises(ResponseError, match="INVALID "):
-                await batcher.run(SCRIPTS[name], *good[:place], bad, *good[place + 1 :])
+                await command_queue.run(SCRIPTS[name], *good[:place], bad, *good[place + 1 :])
             assert store.read() == before, (argument, bad)
     for length in range(len(good)):
         with pytest.raises(ResponseError, match="INVALID "):
-            await batcher.run(SCRIPTS[name], *good[:length])
+            await command_queue.run(SCRIPTS[name], *good[:length])
     assert store.read() == before
-    assert (await batcher.run(SCRIPTS[name], *good))[0] not in {"unknown", "fenced", "conflict", "lost"}
+    assert (await command_queue.run(SCRIPTS[name], *good))[0] not in {"unknown", "fenced", "conflict", "lost"}
 
 
 @pytest.mark.parametrize("slots", ["1,0", "0,0", "2", "0,", ",0", "0 1", "0,1,2", "0;1"])
-async def test_odd_slots_are_refused(slots: str, ledger: Ledger, batcher: Batcher, store: Store) -> None:
+async def test_odd_slots_are_refused(slots: str, ledger: Ledger, command_queue: CommandQueue, store: Store) -> None:
     """Slots are named once, in order, and are the task's own."""
     await ledger.open(make_opening(1, images=2))
     before = store.read()
     with pytest.raises(ResponseError, match="INVALID slots"):
-        await batcher.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "presume", "", "", "", "")
+        await command_queue.run(SCRIPTS["mark_sent"], str(NOW), TASK, CALL, slots, "10", "1", "presume", "", "", "", "")
     assert store.read() == before
 
 
@@ -193,11 +195,11 @@ async def test_rate_of_none_is_refused(ledger: Ledger) -> None:
     for name in ("requests_minute", "images_minute"):
         with pytest.raises(InvalidArgument, match="value"):
             await ledger.set_limit(CHANGE, Scope(), name, 0)
-    assert await ledger.set_limit(CHANGE, Scope(), "usd_total", 0) is Verdict.DONE
+    assert await ledger.set_limit(CHANGE, Scope(), "usd_total", 0) is LedgerAnswer.DONE
 
 
-async def test_flushed_scripts_run_again(batcher: Batcher, store: Store) -> None:
+async def test_flushed_scripts_run_again(command_queue: CommandQueue, store: Store) -> None:
     """A server that has forgotten every script is taught them in passing."""
     for _ in range(2):
-        assert (await batcher.run(SCRIPTS["renew"], "", WORKER, "15000000", "", "", "", ""))[0] == "renewed"
+        assert (await command_queue.run(SCRIPTS["renew"], "", WORKER, "15000000", "", "", "", ""))[0] == "renewed"
         store.command("SCRIPT", "FLUSH")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.money.ledger import Ledger, Twin
-from gateway.money.ledger_results import Admitted, Joined, Opening, Scope, Settled, Verdict
+from gateway.money.ledger_results import Admitted, Joined, LedgerAnswer, Opening, Scope, Settled
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 pytestmark = pytest.mark.quiet_store
@@ -32,7 +32,7 @@ async def begin(ledger: Ledger, number: int = 1, **more: Any) -> str:
     """A task that was sent, and its id; its request waits for it."""
     opening = asking(number, **more)
     assert isinstance(await ledger.open(opening), Admitted)
-    assert await ledger.mark_sent(opening.task, make_id("call", number), (0,), 10, 1) is Verdict.HELD
+    assert await ledger.mark_sent(opening.task, make_id("call", number), (0,), 10, 1) is LedgerAnswer.HELD
     return opening.task
 
 
@@ -42,8 +42,8 @@ async def finish(ledger: Ledger, number: int = 1, images: int = 1) -> None:
     if images:
         assert isinstance(await ledger.post(task, call, 10, images), Settled)
     else:
-        assert await ledger.nack(task, call) is Verdict.VOID
-    assert await ledger.close(task, 1) is Verdict.CLOSED
+        assert await ledger.nack(task, call) is LedgerAnswer.VOID
+    assert await ledger.close(task, 1) is LedgerAnswer.CLOSED
 
 
 async def test_waited_for_is_not_joined(ledger: Ledger) -> None:
@@ -69,8 +69,8 @@ async def test_one_claimant_at_a_time(ledger: Ledger) -> None:
     await ledger.leave(task, task, "left")
     assert await ledger.open(retrying(2)) == Joined(task, is_replay=False)
     assert isinstance(await ledger.open(retrying(3)), Admitted)
-    assert await ledger.leave(task, task, "left") is Verdict.GONE
-    assert await ledger.leave(task, make_id("task", 2), "left") is Verdict.DONE
+    assert await ledger.leave(task, task, "left") is LedgerAnswer.GONE
+    assert await ledger.leave(task, make_id("task", 2), "left") is LedgerAnswer.DONE
     assert await ledger.open(retrying(4)) == Joined(task, is_replay=False)
 
 
@@ -185,7 +185,7 @@ async def test_task_form_is_not_claimed(ledger: Ledger) -> None:
 async def test_joining_alone_opens_nothing(ledger: Ledger, store: Store, more: dict[str, Any]) -> None:
     """A request that may only join finds what was left, and otherwise writes nothing."""
     before = store.read()
-    assert await ledger.open(retrying(2, form="join", price=None, **more)) is Verdict.NOTHING
+    assert await ledger.open(retrying(2, form="join", price=None, **more)) is LedgerAnswer.NOTHING
     assert store.read() == before
     task = await begin(ledger, **more)
     await ledger.leave(task, task, "left")
@@ -214,9 +214,9 @@ async def test_key_is_of_one_request(ledger: Ledger) -> None:
     """An Idempotency-Key with another request is a mismatch, while the first runs and after its end."""
     await begin(ledger, idempotency=KEY)
     other = asking(2, idempotency=KEY, fingerprint="e" * 64)
-    assert await ledger.open(other) is Verdict.MISMATCH
+    assert await ledger.open(other) is LedgerAnswer.MISMATCH
     await finish(ledger)
-    assert await ledger.open(other) is Verdict.MISMATCH
+    assert await ledger.open(other) is LedgerAnswer.MISMATCH
 
 
 async def test_key_is_free_after_nothing(ledger: Ledger) -> None:
@@ -231,9 +231,9 @@ async def test_key_is_free_after_nothing(ledger: Ledger) -> None:
 async def test_only_unsent_is_canceled(ledger: Ledger) -> None:
     """A cancellation closes what was never sent, and nothing else."""
     task = await begin(ledger)
-    assert await ledger.close(task, 1, "cancel") is Verdict.SENT
+    assert await ledger.close(task, 1, "cancel") is LedgerAnswer.SENT
     await ledger.open(asking(2, fingerprint="e" * 64))
-    assert await ledger.close(make_id("task", 2), 1, "cancel") is Verdict.CLOSED
+    assert await ledger.close(make_id("task", 2), 1, "cancel") is LedgerAnswer.CLOSED
     assert (await ledger.look()).spent[0].images_held == 1
 
 
@@ -242,9 +242,9 @@ async def test_unread_answer_is_a_retrys(ledger: Ledger) -> None:
     task = await begin(ledger)
     await finish(ledger)
     await ledger.leave(task, task, "handed")
-    assert await ledger.leave(task, make_id("task", 9), "unread") is Verdict.GONE
-    assert await ledger.leave(task, task, "unread") is Verdict.DONE
-    assert await ledger.leave(task, task, "unread") is Verdict.GONE
+    assert await ledger.leave(task, make_id("task", 9), "unread") is LedgerAnswer.GONE
+    assert await ledger.leave(task, task, "unread") is LedgerAnswer.DONE
+    assert await ledger.leave(task, task, "unread") is LedgerAnswer.GONE
     assert isinstance(await ledger.open(asking(2)), Admitted)
     assert await ledger.open(retrying(3)) == Joined(task, is_replay=False)
     await ledger.leave(task, make_id("task", 3), "handed")
@@ -257,7 +257,7 @@ async def test_unread_stays_hidden(ledger: Ledger, more: dict[str, Any]) -> None
     task = await begin(ledger, **more)
     await finish(ledger)
     await ledger.leave(task, task, "handed")
-    assert await ledger.leave(task, task, "unread") is Verdict.GONE
+    assert await ledger.leave(task, task, "unread") is LedgerAnswer.GONE
     assert isinstance(await ledger.open(retrying(2)), Admitted)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, OverLimit, Rate, Scope, Spent, Standing, Verdict
+from gateway.money.ledger_results import Admitted, LedgerAnswer, OverLimit, Rate, Scope, Spent, Standing
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, at, make_id, make_opening
 
 pytestmark = pytest.mark.quiet_store
@@ -14,7 +14,7 @@ KEY, WORKER, OTHER_WORKER = make_id("key", 1), make_id("worker", 1), make_id("wo
 
 async def set_limits(ledger: Ledger, scope: Scope, first: int = 1, **limits: int) -> None:
     for number, (name, value) in enumerate(limits.items(), first):
-        assert await ledger.set_limit(make_id("change", number), scope, name, value) is Verdict.DONE
+        assert await ledger.set_limit(make_id("change", number), scope, name, value) is LedgerAnswer.DONE
 
 
 async def test_standings_name_every_limit(ledger: Ledger, clock: Clock, store: Store) -> None:
@@ -90,7 +90,7 @@ async def test_holds_are_what_is_not_over(ledger: Ledger, clock: Clock) -> None:
     assert (first.state, first.opened, first.free, first.images) == ("open", clock.now - SECOND, 1, 2)
     assert (first.usd_held, first.images_held) == (20, 2)
     assert [(call.call, call.state, call.price, call.marked) for call in first.calls] == [
-        (CALL, Verdict.HELD, 10, clock.now)
+        (CALL, LedgerAnswer.HELD, 10, clock.now)
     ]
     assert second.windows == ("2026-11-04", "2026-W45", "2026-11")
     assert [hold.task for hold in await ledger.holds(1)] == [TASK]

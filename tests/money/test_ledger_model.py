@@ -23,16 +23,16 @@ from gateway.money.audit import Audit
 from gateway.money.ledger import Leaving
 from gateway.money.ledger_results import (
     Admitted,
-    Closing,
+    CloseReason,
     Joined,
     Lease,
+    LedgerAnswer,
     OverLimit,
     Retention,
     Scope,
     Settled,
     TooMany,
     Unpriced,
-    Verdict,
 )
 from gateway.store.client import connect
 from gateway.store.windows import Calendar
@@ -96,7 +96,7 @@ class Machine(Checked):
         # Before the hour that Berlin skips, and before the end of a month, a week and a quarter.
         self.clock = Clock(at("2026-03-28T22:00:00"))
         self.calendar = Calendar(ZONE)
-        self.ledger, self.batcher = make_ledger(self.valkey.url, self.clock)
+        self.ledger, self.command_queue = make_ledger(self.valkey.url, self.clock)
         self.model = Model()
         self.calls: list[tuple[str, str]] = []
         self.last: tuple[Callable[[], Awaitable[Any]], Any] | None = None
@@ -104,7 +104,7 @@ class Machine(Checked):
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self._audit())
-        self.loop.run_until_complete(self.batcher.aclose())
+        self.loop.run_until_complete(self.command_queue.aclose())
         self.loop.close()
         self.store.close()
 
@@ -112,7 +112,7 @@ class Machine(Checked):
         """What was done, in whatever order, leaves an audit nothing to find."""
         redis = connect(self.valkey.url)
         try:
-            assert (await Audit(redis, self.batcher, now=self.clock).run()).differences == ()
+            assert (await Audit(redis, self.command_queue, now=self.clock).run()).differences == ()
         finally:
             await redis.aclose()
 
@@ -222,7 +222,7 @@ class Machine(Checked):
         price=prices,
         stranger=strangers,
     )
-    def decide(self, which: int, how: str, closing: Closing, price: int | None, stranger: int) -> None:
+    def decide(self, which: int, how: str, closing: CloseReason, price: int | None, stranger: int) -> None:
         task, fence = self._task_and_fence(which, stranger)
         name = task.opening.task
         if how == "raise":
@@ -378,7 +378,7 @@ def _plain(answer: Any) -> tuple[Any, ...]:
             return (answer.stop,)
         case Settled():
             return (str(answer.state), answer.usd, answer.images)
-        case Verdict():
+        case LedgerAnswer():
             return (str(answer),)
         case None:
             return ("unknown",)

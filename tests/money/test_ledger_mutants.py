@@ -21,7 +21,7 @@ SPECIAL = {
             "keyed and unkeyed meet",
             "nobody ever leaves",
         ),
-        ("test_joining.py", "test_ledger_model.py"),
+        ("test_ledger_joining.py", "test_ledger_model.py"),
     ),
     "any store believed": ("test_witness.py",),
     "loss covered up": ("test_witness.py",),
@@ -38,7 +38,7 @@ CASES = [(mutant, part) for mutant in MUTANTS for part in SPECIAL.get(mutant, SU
 def test_careless_ledger_is_found_out(mutant: str, part: str) -> None:
     """Each mistake that a ledger could be written with fails the promises, and by itself the model too."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/store/{part}"],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/money/{part}"],
         env=os.environ | {MUTANT: mutant},
         cwd=Path(__file__).parents[2],
         capture_output=True,

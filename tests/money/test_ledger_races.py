@@ -13,10 +13,10 @@ import pytest
 
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, Opening, OverLimit, Scope, Verdict
+from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, OverLimit, Scope
 from tests.conftest import Valkey
 from tests.support.ledgers import FINGERPRINT, SECOND, Clock, Store, at, is_soak, make_id, make_ledger, make_opening
-from tests.support.lossy_proxy import LossyDoor, lossy_door
+from tests.support.lossy_proxy import LossyProxy, lossy_proxy
 
 pytestmark = pytest.mark.quiet_store
 
@@ -36,12 +36,12 @@ def race(url: str, number: int, price: int) -> tuple[int, int]:
 
 
 async def _race(url: str, number: int, price: int) -> tuple[int, int]:
-    ledger, batcher = make_ledger(url, None)
+    ledger, command_queue = make_ledger(url, None)
     key, worker = make_id("key", number), make_id("worker", number)
     answers = await asyncio.gather(
         *(ledger.open(Opening(new_id("task"), key, FINGERPRINT, price, 1, worker, "design")) for _ in range(TRIES))
     )
-    await batcher.aclose()
+    await command_queue.aclose()
     return sum(isinstance(each, Admitted) for each in answers), sum(isinstance(each, OverLimit) for each in answers)
 
 
@@ -75,17 +75,17 @@ async def test_racing_calls_get_one_slot(ledger: Ledger) -> None:
     await ledger.open(make_opening(1))
     asked = [ledger.mark_sent(make_id("task", 1), make_id("call", number), [0], 10, 1) for number in range(50)]
     verdicts = await asyncio.gather(*asked)
-    assert sorted(verdicts) == [Verdict.HELD] + [Verdict.TAKEN] * 49
+    assert sorted(verdicts) == [LedgerAnswer.HELD] + [LedgerAnswer.TAKEN] * 49
 
 
 @asynccontextmanager
-async def behind_door(valkey: Valkey, clock: Clock, every: int) -> AsyncIterator[tuple[Ledger, LossyDoor]]:
+async def behind_proxy(valkey: Valkey, clock: Clock, every: int) -> AsyncIterator[tuple[Ledger, LossyProxy]]:
     """A ledger some of whose answers are lost on the way."""
     outside = valkey.folder / "door.sock"
-    async with lossy_door(valkey.socket, outside, every) as door:
-        ledger, batcher = make_ledger(f"unix://{outside}", clock)
-        yield ledger, door
-        await batcher.aclose()
+    async with lossy_proxy(valkey.socket, outside, every) as proxy:
+        ledger, command_queue = make_ledger(f"unix://{outside}", clock)
+        yield ledger, proxy
+        await command_queue.aclose()
 
 
 async def live(ledger: Ledger, clock: Clock, seed: int) -> list[object]:
@@ -115,9 +115,9 @@ async def test_lost_answers_change_nothing(valkey: Valkey, store: Store) -> None
     for every in (0, 3):
         valkey.flush()
         clock = Clock(at("2026-11-04T12:00:00"))
-        async with behind_door(valkey, clock, every) as (ledger, door):
+        async with behind_proxy(valkey, clock, every) as (ledger, proxy):
             heard = await live(ledger, clock, seed=7)
         found.append((heard, store.read()))
-        assert door.lost == (door.answers // every if every else 0)
-    assert door.lost >= 100
+        assert proxy.lost == (proxy.answers // every if every else 0)
+    assert proxy.lost >= 100
     assert found[0] == found[1]

@@ -22,7 +22,7 @@ from gateway.pipeline import work
 from gateway.routing.plan import plan
 from gateway.services import Services
 from gateway.store.windows import Calendar
-from gateway.tasks.task import Delivered, Wish, drain, open_task, wait_for
+from gateway.tasks.task import Delivered, TaskSpec, drain, open_task, wait_for
 from tests.support.gateways import OFFICIAL, TASKS, VARIANT, Gateway, Gateways, Simulator, error_of, small, wait_until
 from tests.support.plain_pictures import png
 from tests.support.store_reader import read_usage
@@ -261,7 +261,7 @@ async def at_midnight(gateway: Gateway) -> AsyncIterator[tuple[Services, list[in
     now = [MIDNIGHT - 1_000_000]
     async with gateway.inside() as app:
         made = app.state.services
-        ledger = Ledger(made.batcher, Calendar(), now=lambda: now[0])
+        ledger = Ledger(made.command_queue, Calendar(), now=lambda: now[0])
         yield replace(made, ledger=ledger), now
         assert await drain(made) == 0
 
@@ -279,9 +279,9 @@ async def test_window_rolls_over_in_flight(
     assert found is not None
     wanted = plan(job, VARIANT, found[0], services.catalogue)
     caller = Caller(gateway.record)
-    before = await open_task(services, caller, Wish(job, wanted), services.new_spool(), work)
+    before = await open_task(services, caller, TaskSpec(job, wanted), services.new_spool(), work)
     now[0] = MIDNIGHT
-    after = await open_task(services, caller, Wish(job, wanted), services.new_spool(), work)
+    after = await open_task(services, caller, TaskSpec(job, wanted), services.new_spool(), work)
     for task in (before, after):
         assert isinstance(await wait_for(task, 5), Delivered)
     days = [one for one in (await services.ledger.look(key)).spent if one.scope == "key"]

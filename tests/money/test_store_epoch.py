@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, LedgerLost, Verdict
-from gateway.money.store_epoch import Witness
+from gateway.money.ledger_results import Admitted, LedgerAnswer, LedgerLost
+from gateway.money.store_epoch import StoreEpoch
 from gateway.store.client import StoreUnavailable
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, SECOND, ZONE, Clock, Store, make_id, make_opening, scripts
@@ -28,16 +28,16 @@ Open = Callable[..., Ledger]
 @pytest.fixture
 async def process(valkey: Valkey, clock: Clock) -> AsyncIterator[Open]:
     """Makes the ledger of a process that remembers, with a worker and perhaps a file."""
-    batchers: list[Batcher] = []
+    batchers: list[CommandQueue] = []
 
     def made(worker: str = WORKER, path: Path | None = None) -> Ledger:
-        batchers.append(Batcher(valkey.url, deadline_s=60, pause_s=0.001))
-        witness = Witness(worker, path)
-        return Ledger(batchers[-1], Calendar(ZONE), scripts=scripts(), now=clock, witness=witness)
+        batchers.append(CommandQueue(valkey.url, deadline_s=60, pause_s=0.001))
+        store_epoch = StoreEpoch(worker, path)
+        return Ledger(batchers[-1], Calendar(ZONE), scripts=scripts(), now=clock, store_epoch=store_epoch)
 
     yield made
-    for batcher in batchers:
-        await batcher.aclose()
+    for command_queue in batchers:
+        await command_queue.aclose()
 
 
 async def lost(step: Awaitable[object]) -> bool:
@@ -113,7 +113,7 @@ async def test_old_copy_closes_spending(process: Open, clock: Clock, store: Stor
     store.command("ZADD", LEASES, str(ends[0]), WORKER)
     assert await lost(ledger.open(make_opening(2)))
     assert await lost(ledger.renew(WORKER, LEASE))
-    assert await ledger.close(TASK, 1) is Verdict.CLOSED
+    assert await ledger.close(TASK, 1) is LedgerAnswer.CLOSED
     await ledger.accept(make_id("epoch", 5))
     await ledger.renew(WORKER, LEASE)
     assert isinstance(await ledger.open(make_opening(2)), Admitted)

@@ -187,13 +187,13 @@ def test_webp_odd_chunk_padding():
 def test_crowds_of_parts_refused(form):
     """A file of tens of thousands of empty parts is refused instead of being walked to its end."""
     data = encoded(picture(), form, **({"exif": exif(6).tobytes()} if form == "webp" else {}))
-    crowd = {
+    parts = {
         "png": data[:33] + png_chunk(b"aaAa", b"") * 70_000 + data[33:],
         "jpeg": data[:2] + jpeg_segment(0xFE, b"") * 70_000 + data[2:],
         "webp": riff(data[12:] + riff_chunk(b"ABCD", b"") * 70_000),
     }[form]
     with pytest.raises(Damaged, match="far too many"):
-        read_layout(io.BytesIO(crowd), len(crowd), form)
+        read_layout(io.BytesIO(parts), len(parts), form)
 
 
 def test_jpeg_scan_bomb_refused():

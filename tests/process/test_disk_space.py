@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process.disk_space import Headroom, free_bytes
+from gateway.process.disk_space import DiskSpace, free_bytes
 from tests.support.gateways import GENERATIONS, Gateways, error_of, small, wait_until
 
 MIB = 2**20
@@ -31,27 +31,27 @@ class Disk:
         return self.time
 
 
-def headroom_of(disk: Disk, *folders: str) -> Headroom:
-    return Headroom([Path(folder) for folder in folders or ("/data",)], 5 * MIB, measure=disk.measure, now=disk.now)
+def headroom_of(disk: Disk, *folders: str) -> DiskSpace:
+    return DiskSpace([Path(folder) for folder in folders or ("/data",)], 5 * MIB, measure=disk.measure, now=disk.now)
 
 
 async def test_shortage_comes_and_goes() -> None:
     """A disk that fills up is noticed within a second, and so is one that is cleared."""
     disk = Disk(5 * MIB)
-    headroom = headroom_of(disk)
-    assert await headroom.find_shortage() is None
+    disk_space = headroom_of(disk)
+    assert await disk_space.find_shortage() is None
     disk.free, disk.time = 5 * MIB - 1, 1.0
-    assert "/data has 4 MiB free, less than limits.min_free (5 MiB)" in str(await headroom.find_shortage())
+    assert "/data has 4 MiB free, less than limits.min_free (5 MiB)" in str(await disk_space.find_shortage())
     disk.free, disk.time = 5 * MIB, 2.0
-    assert await headroom.find_shortage() is None
+    assert await disk_space.find_shortage() is None
 
 
 async def test_disk_is_looked_at_once_a_second() -> None:
     """However many ask, a disk is looked at once a second."""
     disk = Disk(0)
-    headroom = headroom_of(disk)
+    disk_space = headroom_of(disk)
     for _ in range(100):
-        assert await headroom.find_shortage() is not None
+        assert await disk_space.find_shortage() is not None
         disk.time += 0.009
     assert disk.looks == 1
 
@@ -62,13 +62,13 @@ async def test_broken_disk_is_a_shortage() -> None:
     def fail(folder: Path) -> int:
         raise OSError(5, "Input/output error")
 
-    shortage = await Headroom([Path("/data")], 1, measure=fail).find_shortage()
+    shortage = await DiskSpace([Path("/data")], 1, measure=fail).find_shortage()
     assert shortage == "/data cannot be looked at (Input/output error)"
 
 
 async def test_nothing_to_watch_is_no_shortage() -> None:
     """Where nothing is kept on this machine's disks they do not matter."""
-    assert await Headroom([], 2**60).find_shortage() is None
+    assert await DiskSpace([], 2**60).find_shortage() is None
 
 
 def test_folder_is_not_needed_yet(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from gateway.process.worker_locks import Lifelines
+from gateway.process.worker_locks import WorkerLocks
 from tests.support.processes import until
 
 LIVE = """
@@ -23,7 +23,7 @@ time.sleep(60)
 
 def test_dead_worker_is_known(tmp_path: Path) -> None:
     """A worker that was killed is dead at once, one that is only stopped lives, and a dead one is told of once."""
-    own = Lifelines(tmp_path / "workers", "worker_own")
+    own = WorkerLocks(tmp_path / "workers", "worker_own")
     own.tie()
     other = subprocess.Popen([sys.executable, "-c", LIVE, str(tmp_path / "workers")], stdout=subprocess.PIPE, text=True)
     assert other.stdout
@@ -45,7 +45,7 @@ def test_dead_worker_is_known(tmp_path: Path) -> None:
 
 def test_nobody_has_died_in_a_new_folder(tmp_path: Path) -> None:
     """Where nobody was tied yet nobody is dead, and one that was cut is dead to its successor."""
-    former, heir = (Lifelines(tmp_path / "workers", f"worker_{number}") for number in range(2))
+    former, heir = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))
     assert former.find_dead() == []
     former.tie()
     heir.tie()
@@ -57,7 +57,7 @@ def test_nobody_has_died_in_a_new_folder(tmp_path: Path) -> None:
 
 def test_turning_loop_is_known(tmp_path: Path) -> None:
     """A worker is one whose loop turns from each of its beats on, and no longer than it lives."""
-    own, other = (Lifelines(tmp_path / "workers", f"worker_{number}") for number in range(2))
+    own, other = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))
     own.tie()
     other.tie()
     asked = time.time_ns()

@@ -10,10 +10,10 @@ import pytest
 
 from gateway.history.record import describe_hold
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, Hold, Policy, Retention, Verdict
-from gateway.money.store_epoch import Witness
-from gateway.process.worker_locks import Lifelines
-from gateway.recovery.housekeeping import Bookkeeping, Heirs, Pace
+from gateway.money.ledger_results import Admitted, Hold, LedgerAnswer, Policy, Retention
+from gateway.money.store_epoch import StoreEpoch
+from gateway.process.worker_locks import WorkerLocks
+from gateway.recovery.housekeeping import Adopter, Housekeeping, Pace
 from tests.conftest import Valkey
 from tests.support.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
 
@@ -36,9 +36,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def ledger(valkey: Valkey, clock: Clock) -> AsyncIterator[Ledger]:
-    made, batcher = make_ledger(valkey.url, clock)
+    made, command_queue = make_ledger(valkey.url, clock)
     yield made
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ async def bequeath(ledger: Ledger, policy: Policy = "presume") -> None:
     """A worker marks one call of a task of three images, and dies."""
     await ledger.renew(DEAD, PACE.lease_us)
     assert isinstance(await ledger.open(make_opening(1, images=3, worker=DEAD)), Admitted)
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, policy) is Verdict.HELD
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, policy) is LedgerAnswer.HELD
 
 
-async def live(heir: Bookkeeping, clock: Clock, seconds: int) -> None:
+async def live(heir: Housekeeping, clock: Clock, seconds: int) -> None:
     """A step each second."""
     for _ in range(seconds):
         clock.now += SECOND
@@ -71,7 +71,7 @@ async def show(ledger: Ledger) -> Hold:
 async def test_heir_frees_what_was_not_sent(ledger: Ledger, clock: Clock) -> None:
     """When the lease has ended, unsent slots are free again, and the sent one waits for its answer."""
     await bequeath(ledger)
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await heir.step()
     await live(heir, clock, 1)
     assert (await show(ledger)).worker == DEAD
@@ -83,12 +83,12 @@ async def test_heir_frees_what_was_not_sent(ledger: Ledger, clock: Clock) -> Non
 async def test_heir_presumes_after_timeout(ledger: Ledger, clock: Clock, store: Store) -> None:
     """A sent call is presumed paid once its time-out and a lease have passed, not before, and once."""
     await bequeath(ledger)
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await heir.step()
     await live(heir, clock, 11)
-    assert (await show(ledger)).calls[0].state is Verdict.HELD
+    assert (await show(ledger)).calls[0].state is LedgerAnswer.HELD
     await live(heir, clock, 1)
-    assert (await show(ledger)).calls[0].state is Verdict.PRESUMED
+    assert (await show(ledger)).calls[0].state is LedgerAnswer.PRESUMED
     await live(heir, clock, 2)
     assert store.window("everyone", "total") == {"usd_presumed": 10, "images_presumed": 1}
 
@@ -97,7 +97,7 @@ async def test_heir_presumes_after_timeout(ledger: Ledger, clock: Clock, store: 
 async def test_heir_keeps_policy(policy: Policy, usd_held: int, state: str, ledger: Ledger, clock: Clock) -> None:
     """Where an upstream's policy says so, the price is given back, or stays held until an operator decides."""
     await bequeath(ledger, policy)
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await heir.step()
     await live(heir, clock, 15)
     found = await show(ledger)
@@ -107,7 +107,7 @@ async def test_heir_keeps_policy(policy: Policy, usd_held: int, state: str, ledg
 async def test_late_evidence_reaches_heir(ledger: Ledger, clock: Clock, store: Store) -> None:
     """A bill that comes while the heir waits is counted, and nothing is presumed any more."""
     await bequeath(ledger)
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await heir.step()
     await live(heir, clock, 5)
     await ledger.post(TASK, CALL, 7, 1)
@@ -119,10 +119,10 @@ async def test_late_evidence_reaches_heir(ledger: Ledger, clock: Clock, store: S
 async def test_two_heirs_take_once(ledger: Ledger, clock: Clock, store: Store) -> None:
     """Of several workers that find a dead one's task, one becomes its owner."""
     await bequeath(ledger)
-    heirs = [Bookkeeping(ledger, make_id("worker", number), PACE) for number in (2, 3, 4)]
-    await asyncio.gather(*(heir.step() for heir in heirs))
+    adopter = [Housekeeping(ledger, make_id("worker", number), PACE) for number in (2, 3, 4)]
+    await asyncio.gather(*(heir.step() for heir in adopter))
     clock.now += 2 * SECOND
-    await asyncio.gather(*(heir.step() for heir in heirs))
+    await asyncio.gather(*(heir.step() for heir in adopter))
     assert (await show(ledger)).fence == 2
     assert store.window("everyone", "total") == {"usd_held": 10, "images_held": 1}
 
@@ -131,7 +131,7 @@ async def test_any_number_is_inherited(ledger: Ledger, clock: Clock, store: Stor
     """All that a worker left is taken over in one step, however much that is."""
     await ledger.renew(DEAD, PACE.lease_us)
     await asyncio.gather(*(ledger.open(make_opening(number, worker=DEAD)) for number in range(250)))
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await heir.step()
     await live(heir, clock, 2)
     assert await ledger.holds() == []
@@ -141,21 +141,21 @@ async def test_any_number_is_inherited(ledger: Ledger, clock: Clock, store: Stor
 async def test_living_worker_keeps_its_task(ledger: Ledger, clock: Clock) -> None:
     """A task whose worker renews stays its own, and what the process still works on is left alone."""
     await ledger.open(make_opening(1, worker=HEIR))
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is Verdict.HELD
-    keeper, other = Bookkeeping(ledger, HEIR, PACE, runs=lambda _: True), Bookkeeping(ledger, DEAD, PACE)
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.HELD
+    keeper, other = Housekeeping(ledger, HEIR, PACE, runs=lambda _: True), Housekeeping(ledger, DEAD, PACE)
     await keeper.step()
     await other.step()
     for _ in range(15):
         await live(keeper, clock, 1)
         await other.step()
     found = await show(ledger)
-    assert (found.worker, found.state, found.calls[0].state) == (HEIR, "open", Verdict.HELD)
+    assert (found.worker, found.state, found.calls[0].state) == (HEIR, "open", LedgerAnswer.HELD)
 
 
 async def test_forgotten_task_is_closed(ledger: Ledger, clock: Clock) -> None:
     """A task of this process whose end could not be written down releases its money in the end."""
     await ledger.open(make_opening(1, worker=HEIR))
-    keeper = Bookkeeping(ledger, HEIR, PACE)
+    keeper = Housekeeping(ledger, HEIR, PACE)
     await live(keeper, clock, 11)
     assert (await show(ledger)).is_open
     await live(keeper, clock, 2)
@@ -164,7 +164,7 @@ async def test_forgotten_task_is_closed(ledger: Ledger, clock: Clock) -> None:
 
 async def test_nobody_adopts_after_outage(valkey: Valkey, ledger: Ledger, clock: Clock) -> None:
     """After Redis was away nobody is taken for dead for a lease and the grace: the living could not renew either."""
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await live(heir, clock, 3)
     await bequeath(ledger)
     valkey.kill()
@@ -180,8 +180,8 @@ async def test_nobody_adopts_after_outage(valkey: Valkey, ledger: Ledger, clock:
 
 async def test_nobody_adopts_from_accepted_store(valkey: Valkey, ledger: Ledger, clock: Clock) -> None:
     """In a store that was put back and accepted every lease is old: nobody is taken for dead before a lease is over."""
-    witnessed, batcher = make_ledger(valkey.url, clock, Witness(HEIR))
-    heir = Bookkeeping(witnessed, HEIR, PACE)
+    witnessed, command_queue = make_ledger(valkey.url, clock, StoreEpoch(HEIR))
+    heir = Housekeeping(witnessed, HEIR, PACE)
     await live(heir, clock, 3)
     await ledger.open(make_opening(1, worker=DEAD))
     clock.now += SECOND
@@ -190,12 +190,12 @@ async def test_nobody_adopts_from_accepted_store(valkey: Valkey, ledger: Ledger,
     assert (await show(ledger)).worker == DEAD
     await live(heir, clock, 1)
     assert (await show(ledger)).worker == HEIR
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 async def test_old_tasks_are_folded(ledger: Ledger, clock: Clock) -> None:
     """What is over is folded after its time."""
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    heir = Housekeeping(ledger, HEIR, PACE)
     await ledger.open(make_opening(1))
     await ledger.close(TASK, 1)
     await heir.step()
@@ -209,8 +209,8 @@ async def test_old_tasks_are_folded(ledger: Ledger, clock: Clock) -> None:
 
 async def test_lease_is_kept_until_stop(valkey: Valkey, store: Store) -> None:
     """From the start on there is a lease, prolonged until the stop, over an outage of Redis and without a restart."""
-    ledger, batcher = make_ledger(valkey.url, None)
-    heir = Bookkeeping(ledger, HEIR, Pace(call_timeout_s=1, lease_s=0.15))
+    ledger, command_queue = make_ledger(valkey.url, None)
+    heir = Housekeeping(ledger, HEIR, Pace(call_timeout_s=1, lease_s=0.15))
     await heir.start()
     first = store.command("ZSCORE", "{igw}:leases", HEIR)
     assert first
@@ -227,13 +227,13 @@ async def test_lease_is_kept_until_stop(valkey: Valkey, store: Store) -> None:
         first = store.command("ZSCORE", "{igw}:leases", HEIR)
         await prolonged()
     await heir.stop()
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 async def test_lost_store_is_taken_up_again(valkey: Valkey, clock: Clock, store: Store) -> None:
     """A worker whose store was emptied renews again, by itself, when an operator has accepted it."""
-    ledger, batcher = make_ledger(valkey.url, clock, Witness(HEIR))
-    heir = Bookkeeping(ledger, HEIR, PACE)
+    ledger, command_queue = make_ledger(valkey.url, clock, StoreEpoch(HEIR))
+    heir = Housekeeping(ledger, HEIR, PACE)
     await heir.step()
     store.command("FLUSHALL")
     await live(heir, clock, 2)
@@ -242,7 +242,7 @@ async def test_lost_store_is_taken_up_again(valkey: Valkey, clock: Clock, store:
     await live(heir, clock, 1)
     assert store.command("ZSCORE", "{igw}:leases", HEIR)
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
@@ -250,16 +250,16 @@ async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
     await bequeath(ledger)
     told: list[Hold] = []
 
-    class Listener(Heirs):
+    class Listener(Adopter):
         async def tell(self, hold: Hold) -> None:
             told.append(hold)
 
-    heir = Bookkeeping(ledger, HEIR, PACE, heirs=Listener())
+    heir = Housekeeping(ledger, HEIR, PACE, adopter=Listener())
     await heir.step()
     await live(heir, clock, 30)
     # Once more when it is let go of: whoever settled it may have been kept from telling.
     states = [[call.state for call in hold.calls] for hold in told]
-    assert states == [[Verdict.HELD], [Verdict.PRESUMED], [Verdict.PRESUMED]]
+    assert states == [[LedgerAnswer.HELD], [LedgerAnswer.PRESUMED], [LedgerAnswer.PRESUMED]]
     records = [describe_hold(hold) for hold in told[:2]]
     assert [record.price_settled for record in records] == [0, 10]
     assert records[0].merged(records[1]).is_presumed
@@ -271,10 +271,10 @@ async def test_proven_death_needs_no_lease(ledger: Ledger, clock: Clock, tmp_pat
     other = make_id("worker", 3)
     await ledger.renew(other, SECOND // 2)
     await ledger.open(make_opening(2, worker=other))
-    former, lifelines = (Lifelines(tmp_path, worker) for worker in (DEAD, HEIR))
+    former, worker_locks = (WorkerLocks(tmp_path, worker) for worker in (DEAD, HEIR))
     former.tie()
-    lifelines.tie()
-    heir = Bookkeeping(ledger, HEIR, PACE, lifelines=lifelines)
+    worker_locks.tie()
+    heir = Housekeeping(ledger, HEIR, PACE, worker_locks=worker_locks)
     await live(heir, clock, 1)
     assert (await show(ledger)).worker == DEAD
     former.cut()
@@ -283,4 +283,4 @@ async def test_proven_death_needs_no_lease(ledger: Ledger, clock: Clock, tmp_pat
     left = await ledger.show(make_id("task", 2))
     assert left
     assert left.worker == other
-    lifelines.cut()
+    worker_locks.cut()

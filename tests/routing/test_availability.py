@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import PublicError, RateLimited, UpstreamUnavailable
-from gateway.health.condition import LONGEST_WAIT, Bar, Condition
+from gateway.health.condition import LONGEST_WAIT, Block, Condition
 from gateway.jobs.sizes import Size
 from gateway.routing.availability import narrow
 from gateway.routing.plan import Plan
@@ -33,14 +33,14 @@ def test_nothing_changes_while_all_is_well() -> None:
 
 def test_target_that_is_down_is_told() -> None:
     """A target that is left alone is no choice any more, but a rejection with its label and its reason."""
-    found = narrow(PLAN, {LABELS[0]: Bar("open", 30)}, idle)
+    found = narrow(PLAN, {LABELS[0]: Block("open", 30)}, idle)
     assert labels(found) == LABELS[1:]
-    assert [(one.label, one.unfit.reason) for one in found.rejections] == [(LABELS[0], Bar("open").words)]
+    assert [(one.label, one.unfit.reason) for one in found.rejections] == [(LABELS[0], Block("open").words)]
 
 
 def test_outage_makes_no_compromise() -> None:
     """While the only target that honours a quality is down, no other drops it: the request is told to come back."""
-    found = narrow(plan(make_job("edit", quality="high")), {"apiany/main": Bar("credential", 60)}, idle)
+    found = narrow(plan(make_job("edit", quality="high")), {"apiany/main": Block("credential", 60)}, idle)
     assert not found.choices
     assert isinstance(found.refusal, UpstreamUnavailable)
     assert "refused the gateway's credential" in found.refusal.message
@@ -49,15 +49,15 @@ def test_outage_makes_no_compromise() -> None:
 @pytest.mark.parametrize(
     ("bars", "kind", "seconds"),
     [
-        ([Bar("open", 100), Bar("credential", 40.2), Bar("limit", 90)], UpstreamUnavailable, 41),
-        ([Bar("open", 9000)] * 3, UpstreamUnavailable, 120),
-        ([Bar("low")] * 3, UpstreamUnavailable, 5),
-        ([Bar("limit", 50), Bar("limit", 45), Bar("limit", 300)], RateLimited, 45),
-        ([Bar("limit", 9000)] * 3, RateLimited, 60),
+        ([Block("open", 100), Block("credential", 40.2), Block("limit", 90)], UpstreamUnavailable, 41),
+        ([Block("open", 9000)] * 3, UpstreamUnavailable, 120),
+        ([Block("low")] * 3, UpstreamUnavailable, 5),
+        ([Block("limit", 50), Block("limit", 45), Block("limit", 300)], RateLimited, 45),
+        ([Block("limit", 9000)] * 3, RateLimited, 60),
     ],
     ids=str,
 )
-def test_all_down_tells_the_least_time(bars: list[Bar], kind: type[PublicError], seconds: int) -> None:
+def test_all_down_tells_the_least_time(bars: list[Block], kind: type[PublicError], seconds: int) -> None:
     """With every target down the caller hears the least time: 429 where all are rate limits, else 503."""
     refusal = narrow(PLAN, dict(zip(LABELS, bars, strict=True)), idle).refusal
     assert isinstance(refusal, kind)
@@ -83,17 +83,17 @@ def test_dearer_credential_stays_behind() -> None:
 @pytest.mark.parametrize(
     ("bar", "passes"),
     [
-        (Bar("limit", LONGEST_WAIT), True),
-        (Bar("limit", LONGEST_WAIT + 1), False),
-        (Bar("full"), True),
-        (Bar("busy", 1), True),
-        (Bar("open", 1), False),
-        (Bar("credential", 1), False),
-        (Bar("probing"), False),
+        (Block("limit", LONGEST_WAIT), True),
+        (Block("limit", LONGEST_WAIT + 1), False),
+        (Block("full"), True),
+        (Block("busy", 1), True),
+        (Block("open", 1), False),
+        (Block("credential", 1), False),
+        (Block("probing"), False),
     ],
     ids=str,
 )
-def test_short_limits_are_waited_for(bar: Bar, passes: bool) -> None:
+def test_short_limits_are_waited_for(bar: Block, passes: bool) -> None:
     """A request waits for a place and for a short rate limit, never for what is broken."""
     assert bar.is_passing == passes
 

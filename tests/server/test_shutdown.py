@@ -95,7 +95,7 @@ def test_paid_call_is_waited_for(one: Gateway, other: Gateway, threads: ThreadPo
     one.simulator.fault("latency", seconds=1)
     asked = begin(one, threads, model=OFFICIAL)
     thread = stop(one)
-    wait_until(lambda: one.services.closing.is_begun, "the begin of the end")
+    wait_until(lambda: one.services.shutdown.is_begun, "the begin of the end")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{one.url}/readyz", trust_env=False)
     assert pictures_of(asked.result())
@@ -112,7 +112,7 @@ def test_unsent_work_goes_elsewhere(other: Gateway, simulator: Simulator, thread
         one.simulator.fault("latency", seconds=1.5)
         asked = begin(one, threads, model=OFFICIAL)
         waits = threads.submit(one.generate, prompt="another cat")
-        wait_until(lambda: one.services.door.waiting, "the wait for a place")
+        wait_until(lambda: one.services.concurrency_queue.waiting, "the wait for a place")
         thread = stop(one)
         refused = waits.result()
         assert (refused.status_code, error_of(refused)["code"]) == (503, "overloaded")
@@ -129,7 +129,7 @@ def test_guest_of_other_replica_is_sent_away(one: Gateway, other: Gateway, threa
     asked = begin(other, threads, model=OFFICIAL, headers=keyed("both"))
     guest = threads.submit(one.generate, headers=keyed("both"), size=SIZE)
     (task,) = other.get("/v1/tasks").json()["data"]
-    wait_until(lambda: one.services.board.is_watched(task["task_id"]), "the guest")
+    wait_until(lambda: one.services.task_events.is_watched(task["task_id"]), "the guest")
     stop(one)
     answer = guest.result()
     assert (answer.status_code, error_of(answer)["code"]) == (504, "task_still_running")

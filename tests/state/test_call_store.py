@@ -8,14 +8,14 @@ from decimal import Decimal
 import pytest
 
 from gateway.catalogue.pricing import Prices
-from gateway.jobs.job import Answer, Found, Ticket, Usage
+from gateway.jobs.job import FoundImage, Ticket, TokenUsage, UpstreamAnswer
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Verdict
+from gateway.money.ledger_results import LedgerAnswer
 from gateway.pictures.spool import Blob
 from gateway.state.call_record import CallNote, Link, Links, Receipt
 from gateway.state.call_store import Binding, Bound, CallStore, say_note
-from gateway.state.task_record import Made
-from gateway.store.command_queue import Batcher
+from gateway.state.task_record import TaskImage
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id, make_opening
 
@@ -30,22 +30,22 @@ TICKET = Ticket("ticket-1", "/v1/tasks/ticket-1")
 
 @pytest.fixture
 async def calls(valkey: Valkey) -> AsyncIterator[CallStore]:
-    batcher = Batcher(valkey.url, deadline_s=20)
-    yield CallStore(batcher)
-    await batcher.aclose()
+    command_queue = CommandQueue(valkey.url, deadline_s=20)
+    yield CallStore(command_queue)
+    await command_queue.aclose()
 
 
 @pytest.fixture
 async def marked(ledger: Ledger) -> Ledger:
     """A ledger with a task of two images, of which each has its call."""
     await ledger.open(make_opening(1, images=2))
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, note=say_note(NOTE)) is Verdict.HELD
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [1], 10, 1, note=say_note(NOTE)) is Verdict.HELD
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, note=say_note(NOTE)) is LedgerAnswer.HELD
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [1], 10, 1, note=say_note(NOTE)) is LedgerAnswer.HELD
     return ledger
 
 
 def make_receipt(artifact: str, prompt: str | None = None) -> Receipt:
-    made = Made(
+    made = TaskImage(
         slot=0,
         artifact=artifact,
         format="png",
@@ -72,7 +72,7 @@ async def test_note_comes_with_the_mark(marked: Ledger, calls: CallStore, store:
 async def test_refused_mark_leaves_no_note(marked: Ledger, calls: CallStore) -> None:
     """A call that may not be sent is not written down."""
     third = make_id("call", 3)
-    assert await marked.mark_sent(TASK, third, [0], 10, 1, note=say_note(NOTE)) is Verdict.TAKEN
+    assert await marked.mark_sent(TASK, third, [0], 10, 1, note=say_note(NOTE)) is LedgerAnswer.TAKEN
     assert await calls.read([third]) == {}
 
 
@@ -117,11 +117,11 @@ async def test_prompts_are_not_kept(marked: Ledger, calls: CallStore, valkey: Va
     await calls.keep_links(TASK, CALL, links)
     await calls.keep_receipt(TASK, CALL, make_receipt("img_1.png", "a secret cat"))
     assert "secret" not in str(store.read())
-    batcher = Batcher(valkey.url, deadline_s=20)
-    keeping = CallStore(batcher, keeps_prompts=True)
+    command_queue = CommandQueue(valkey.url, deadline_s=20)
+    keeping = CallStore(command_queue, keeps_prompts=True)
     await keeping.keep_links(TASK, OTHER_CALL, links)
     assert (await keeping.read([OTHER_CALL]))[OTHER_CALL].links == links
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 async def test_error_is_kept(marked: Ledger, calls: CallStore) -> None:
@@ -132,10 +132,10 @@ async def test_error_is_kept(marked: Ledger, calls: CallStore) -> None:
 
 def test_only_links_are_links() -> None:
     """An answer that brought bytes cannot be collected again; one of links can, with all that it told."""
-    usage = Usage(1, 2, 3)
-    answer = Answer((Found(url="https://a.example/1"),), usage, Decimal("1.5"))
+    usage = TokenUsage(1, 2, 3)
+    answer = UpstreamAnswer((FoundImage(url="https://a.example/1"),), usage, Decimal("1.5"))
     links = Links.of(answer)
     assert links
     assert Links.model_validate_json(links.model_dump_json(exclude_defaults=True)).to_answer() == answer
     blob = Blob(1, data=b"1")
-    assert Links.of(Answer((Found(blob=blob), Found(url="https://a.example/1")))) is None
+    assert Links.of(UpstreamAnswer((FoundImage(blob=blob), FoundImage(url="https://a.example/1")))) is None

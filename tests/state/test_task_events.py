@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.state.task_events import Board, Watch
-from gateway.state.task_record import End, Made, Promise, TaskRecord
+from gateway.state.task_events import TaskEvents, Watch
+from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
 from gateway.state.task_store import TaskStore
 from gateway.store.client import StoreUnavailable
 from tests.conftest import Valkey
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.quiet_store
 TASK = make_id("task", 1)
 RECORD = TaskRecord(id=TASK, promise=Promise(key="key", operation="generation", n=1, created=1))
 ENDED = RECORD.with_end(End(status="failed", completed=2))
-MADE = Made(
+MADE = TaskImage(
     slot=0,
     artifact="img",
     format="png",
@@ -41,9 +41,9 @@ async def tasks(valkey: Valkey) -> AsyncIterator[TaskStore]:
 
 
 @pytest.fixture
-async def board(valkey: Valkey, tasks: TaskStore) -> AsyncIterator[Board]:
+async def task_events(valkey: Valkey, tasks: TaskStore) -> AsyncIterator[TaskEvents]:
     """A board that listens."""
-    made = Board(valkey.url, tasks)
+    made = TaskEvents(valkey.url, tasks)
     listening = asyncio.create_task(made.listen())
     yield made
     listening.cancel()
@@ -57,55 +57,55 @@ async def wait(watch: Watch) -> None:
     watch.has_news = False
 
 
-async def be_heard(board: Board, tasks: TaskStore) -> None:
+async def be_heard(task_events: TaskEvents, tasks: TaskStore) -> None:
     """Announce until the board listens: what was announced before is not told."""
-    with board.watch(make_id("task", 9)) as watch:
+    with task_events.watch(make_id("task", 9)) as watch:
         async with asyncio.timeout(10):
             while not watch.has_news:
                 await tasks.add(make_id("task", 9), [])
                 await asyncio.sleep(0)
 
 
-async def test_change_elsewhere_wakes(board: Board, tasks: TaskStore) -> None:
+async def test_change_elsewhere_wakes(task_events: TaskEvents, tasks: TaskStore) -> None:
     """Whoever watches a task hears of its images and its end, wherever it runs."""
     await tasks.open(RECORD)
-    await be_heard(board, tasks)
-    with board.watch(TASK) as watch:
+    await be_heard(task_events, tasks)
+    with task_events.watch(TASK) as watch:
         await tasks.add(TASK, [MADE])
         await wait(watch)
-        found = await board.look(TASK)
+        found = await task_events.look(TASK)
         assert found is not None
         assert [made.slot for made in found.images] == [0]
         await tasks.end(ENDED)
         await wait(watch)
-        assert (await board.look(TASK)) == found.with_end(ENDED.end)
+        assert (await task_events.look(TASK)) == found.with_end(ENDED.end)
 
 
-async def test_change_here_needs_no_store(board: Board, valkey: Valkey) -> None:
+async def test_change_here_needs_no_store(task_events: TaskEvents, valkey: Valkey) -> None:
     """A task that runs here is told of, end and all, while Redis is away; nothing of it stays when its watcher goes."""
     with valkey.paused():
-        with board.watch(TASK) as watch:
-            board.post(RECORD)
+        with task_events.watch(TASK) as watch:
+            task_events.post(RECORD)
             await wait(watch)
-            board.post(ENDED)
+            task_events.post(ENDED)
             await wait(watch)
-            assert await board.look(TASK) == ENDED
+            assert await task_events.look(TASK) == ENDED
         with pytest.raises(StoreUnavailable):
-            await board.look(TASK)
+            await task_events.look(TASK)
 
 
-async def test_listener_outlives_its_connection(board: Board, tasks: TaskStore, valkey: Valkey) -> None:
+async def test_listener_outlives_its_connection(task_events: TaskEvents, tasks: TaskStore, valkey: Valkey) -> None:
     """A reader whose connection was cut, or refused, listens again, and whoever waits looks meanwhile."""
-    await be_heard(board, tasks)
+    await be_heard(task_events, tasks)
     store = Store(valkey.url)
-    with board.watch(TASK) as watch:
+    with task_events.watch(TASK) as watch:
         async with asyncio.timeout(5):
             # Between two reads nothing is lost with the connection, and nobody need hear of it.
             while not watch.has_news:
                 store.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
                 await asyncio.sleep(0)
     store.close()
-    await be_heard(board, tasks)
+    await be_heard(task_events, tasks)
 
 
 async def test_first_end_stands(tasks: TaskStore) -> None:
@@ -145,15 +145,15 @@ async def test_revised_prompt_is_a_prompt(tasks: TaskStore, valkey: Valkey, keep
     assert found.images[0].revised_prompt == ("a cat" if keeps_prompts else None)
 
 
-async def test_hint_reaches_its_call(board: Board, tasks: TaskStore) -> None:
+async def test_hint_reaches_its_call(task_events: TaskEvents, tasks: TaskStore) -> None:
     """Whoever follows a paid call hears that its vendor called back, and nobody else does."""
-    await be_heard(board, tasks)
+    await be_heard(task_events, tasks)
     first, second = make_id("call", 1), make_id("call", 2)
-    with board.heed(first) as mine, board.heed(second) as other, board.watch(TASK) as watched:
+    with task_events.heed(first) as mine, task_events.heed(second) as other, task_events.watch(TASK) as watched:
         await tasks.hint(first)
         async with asyncio.timeout(5):
             await mine.wait()
         assert not other.is_set()
         assert not watched.has_news
     await tasks.hint(first)
-    await be_heard(board, tasks)
+    await be_heard(task_events, tasks)

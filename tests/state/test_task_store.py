@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.state.task_store import SCRIPTS
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id
 
@@ -23,14 +23,14 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 async def test_bad_words_write_nothing(valkey: Valkey, store: Store, name: str) -> None:
     """A script refuses each of its words when it is empty or missing, and has written nothing by then."""
-    batcher = Batcher(valkey.url)
+    command_queue = CommandQueue(valkey.url)
     for place in range(len(GOOD[name])):
         for words in ([*GOOD[name][:place], "", *GOOD[name][place + 1 :]], GOOD[name][:place]):
             if name != "open" and len(words) == 3 + (name == "finish") * 4:
                 # No image is none too few.
                 continue
             with pytest.raises(ResponseError, match="INVALID"):
-                await batcher.run(SCRIPTS[name], *words)
+                await command_queue.run(SCRIPTS[name], *words)
     assert store.command("DBSIZE") == 0
-    assert await batcher.run(SCRIPTS[name], *GOOD[name])
-    await batcher.aclose()
+    assert await command_queue.run(SCRIPTS[name], *GOOD[name])
+    await command_queue.aclose()

@@ -11,10 +11,10 @@ from redis.exceptions import ResponseError
 from gateway.ids import new_id
 from gateway.state.task_record import End, Hook, Promise, TaskRecord
 from gateway.state.task_store import MOST_HOOKS, TaskStore
-from gateway.state.webhook_queue import Deliveries
+from gateway.state.webhook_queue import WebhookQueue
 from gateway.store import names
 from gateway.store.client import StoreClient
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 
 pytestmark = pytest.mark.quiet_store
@@ -26,11 +26,11 @@ WEEK_MS = 7 * 24 * 3600 * 1000
 class Rig:
     """Task records and the queue. The claims' clock runs `ahead` of the server's, by hand."""
 
-    def __init__(self, redis: StoreClient, batcher: Batcher, start: int) -> None:
+    def __init__(self, redis: StoreClient, command_queue: CommandQueue, start: int) -> None:
         self.redis = redis
         self.now = start
-        self.tasks = TaskStore(redis, batcher, room=5)
-        self.queue = Deliveries(batcher, now=lambda: self.now)
+        self.tasks = TaskStore(redis, command_queue, room=5)
+        self.queue = WebhookQueue(command_queue, now=lambda: self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += round(seconds * 1000)
@@ -67,10 +67,10 @@ def make_hook(key: str, url: str) -> Hook:
 
 @pytest.fixture
 async def rig(valkey: Valkey, redis: StoreClient) -> AsyncIterator[Rig]:
-    batcher = Batcher(valkey.url)
+    command_queue = CommandQueue(valkey.url)
     seconds, _ = await redis.time()
-    yield Rig(redis, batcher, (seconds + 3600) * 1000)
-    await batcher.aclose()
+    yield Rig(redis, command_queue, (seconds + 3600) * 1000)
+    await command_queue.aclose()
 
 
 async def test_first_end_queues_once(rig: Rig) -> None:

@@ -14,9 +14,9 @@ from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
 from gateway.state.task_record import End, Hook, Promise, TaskRecord
 from gateway.state.task_store import TaskStore
-from gateway.state.webhook_queue import Deliveries
+from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.names import TAG
 from gateway.store.windows import Calendar
 from tests.support.ledgers import ZONE, make_id, make_opening
@@ -47,8 +47,8 @@ async def test_whole_life_is_in_one_slot(cluster: Cluster) -> None:
     others = [node for node in cluster.nodes if node is not owner]
     url = cluster.url(*others)
     await check_store(url, SECRETS, wait_s=2)
-    client, batcher = connect(url), Batcher(url)
-    keys, ledger = KeyStore(client, SECRETS.pepper), Ledger(batcher, Calendar(ZONE))
+    client, command_queue = connect(url), CommandQueue(url)
+    keys, ledger = KeyStore(client, SECRETS.pepper), Ledger(command_queue, Calendar(ZONE))
     record, secret = await keys.create("ana")
     assert await keys.lookup(secret) == record
     task, call = make_id("task", 1), make_id("call", 1)
@@ -59,15 +59,15 @@ async def test_whole_life_is_in_one_slot(cluster: Cluster) -> None:
     assert await ledger.close(task, 1) == Verdict.CLOSED
     ended = TaskRecord(id=task, promise=Promise(key=record.id, operation="generation", n=2, created=1))
     tasks, hook = (
-        TaskStore(client, batcher),
+        TaskStore(client, command_queue),
         Hook(id="msg_1", key=record.id, url="https://a.test/", base_url="https://b.test"),
     )
     await tasks.open(ended, hook)
     await tasks.end(ended.with_end(End(status="succeeded", completed=2)))
-    found, _ = await Deliveries(batcher).claim(10, 10, ())
+    found, _ = await WebhookQueue(command_queue).claim(10, 10, ())
     assert [one.id for one in found] == ["msg_1"]
     await client.aclose()
-    await batcher.aclose()
+    await command_queue.aclose()
     assert {key_slot(name.encode()) for name in owner.ask("KEYS", "*")} == {SLOT}
     assert not any(node.ask("DBSIZE") for node in others)
     assert owner.ask("HGET", "{igw}:window:everyone:total", "usd_posted") == "12"

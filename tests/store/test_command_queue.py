@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.store.client import StoreUnavailable
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import Script, join_scripts
 from tests.conftest import Valkey
 from tests.support.ledgers import Store
@@ -26,87 +26,87 @@ ECHO, FAIL, WRITE = (
 
 
 @pytest.fixture
-async def batcher(valkey: Valkey) -> AsyncIterator[Batcher]:
-    made = Batcher(valkey.url)
+async def command_queue(valkey: Valkey) -> AsyncIterator[CommandQueue]:
+    made = CommandQueue(valkey.url)
     yield made
     await made.aclose()
 
 
-async def test_everyone_gets_his_answer(batcher: Batcher) -> None:
+async def test_everyone_gets_his_answer(command_queue: CommandQueue) -> None:
     """A thousand at once are each told their own answer, over one connection."""
-    answers = await asyncio.gather(*(batcher.run(ECHO, str(number)) for number in range(1000)))
+    answers = await asyncio.gather(*(command_queue.run(ECHO, str(number)) for number in range(1000)))
     assert answers == [[str(number)] for number in range(1000)]
 
 
-async def test_failure_is_its_own(batcher: Batcher) -> None:
+async def test_failure_is_its_own(command_queue: CommandQueue) -> None:
     """A script that fails does not touch what was asked together with it."""
-    good, bad = await asyncio.gather(batcher.run(ECHO, "x"), batcher.run(FAIL), return_exceptions=True)
+    good, bad = await asyncio.gather(command_queue.run(ECHO, "x"), command_queue.run(FAIL), return_exceptions=True)
     assert good == ["x"]
     assert isinstance(bad, ResponseError)
 
 
-async def test_cancelled_caller_hurts_nobody(batcher: Batcher) -> None:
+async def test_cancelled_caller_hurts_nobody(command_queue: CommandQueue) -> None:
     """A caller that leaves takes nobody's answer along."""
-    leaving = asyncio.create_task(batcher.run(ECHO, "left"))
-    staying = asyncio.create_task(batcher.run(ECHO, "stays"))
+    leaving = asyncio.create_task(command_queue.run(ECHO, "left"))
+    staying = asyncio.create_task(command_queue.run(ECHO, "stays"))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying == ["stays"]
 
 
-async def test_restart_is_not_noticed(valkey: Valkey, batcher: Batcher) -> None:
+async def test_restart_is_not_noticed(valkey: Valkey, command_queue: CommandQueue) -> None:
     """A server that was restarted while nothing was asked costs nobody an error."""
-    assert await batcher.run(ECHO, "before") == ["before"]
+    assert await command_queue.run(ECHO, "before") == ["before"]
     valkey.kill()
     valkey.start()
-    assert await batcher.run(ECHO, "after") == ["after"]
+    assert await command_queue.run(ECHO, "after") == ["after"]
 
 
-async def test_silent_server_refuses_soon(valkey: Valkey, batcher: Batcher) -> None:
+async def test_silent_server_refuses_soon(valkey: Valkey, command_queue: CommandQueue) -> None:
     """While the server says nothing everybody is refused within 1.5 s, also those who ask in the middle of it."""
-    await batcher.run(ECHO, "warm")
+    await command_queue.run(ECHO, "warm")
     with valkey.paused():
         began = time.monotonic()
-        early = [asyncio.create_task(batcher.run(ECHO, "x")) for _ in range(5)]
+        early = [asyncio.create_task(command_queue.run(ECHO, "x")) for _ in range(5)]
         await asyncio.wait(early, timeout=0.5)
         asked = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            await batcher.run(ECHO, "y")
+            await command_queue.run(ECHO, "y")
         assert time.monotonic() - asked < 1.5
         for each in early:
             with pytest.raises(StoreUnavailable):
                 await each
         assert time.monotonic() - began < 2.1
-    assert await batcher.run(ECHO, "again") == ["again"]
+    assert await command_queue.run(ECHO, "again") == ["again"]
 
 
-async def test_dead_server_refuses_soon(valkey: Valkey, batcher: Batcher) -> None:
+async def test_dead_server_refuses_soon(valkey: Valkey, command_queue: CommandQueue) -> None:
     """A server that is gone is reported in well under 1.5 s, and used again when it is back."""
     valkey.kill()
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        await batcher.run(ECHO, "x")
+        await command_queue.run(ECHO, "x")
     assert time.monotonic() - began < 1.5
     valkey.start()
-    assert await batcher.run(ECHO, "x") == ["x"]
+    assert await command_queue.run(ECHO, "x") == ["x"]
 
 
-async def test_readonly_server_is_away(store: Store, batcher: Batcher) -> None:
+async def test_readonly_server_is_away(store: Store, command_queue: CommandQueue) -> None:
     """A replica after a fail-over, which refuses every write, counts as away."""
     store.command("REPLICAOF", "127.0.0.1", "1")
     try:
         with pytest.raises(StoreUnavailable):
-            await batcher.run(WRITE)
+            await command_queue.run(WRITE)
     finally:
         store.command("REPLICAOF", "NO", "ONE")
 
 
 async def test_missing_replica_counts_as_away(valkey: Valkey) -> None:
     """Where a change must reach a replica and none is there, nothing counts as done."""
-    batcher = Batcher(valkey.url, wait_replicas=1)
+    command_queue = CommandQueue(valkey.url, wait_replicas=1)
     with pytest.raises(StoreUnavailable, match="replicas"):
-        await batcher.run(ECHO, "x")
-    await batcher.aclose()
+        await command_queue.run(ECHO, "x")
+    await command_queue.aclose()
 
 
 def test_versions_have_their_own_digest() -> None:
@@ -118,12 +118,12 @@ def test_versions_have_their_own_digest() -> None:
 
 async def test_busy_loop_is_not_silence(valkey: Valkey) -> None:
     """A process that is too busy to read its answers for longer than Redis may take does not take Redis for silent."""
-    batcher = Batcher(valkey.url, deadline_s=0.3, pause_s=0.01)
-    await batcher.run(ECHO, "warm")
-    answers = [asyncio.create_task(batcher.run(ECHO, str(number))) for number in range(3)]
+    command_queue = CommandQueue(valkey.url, deadline_s=0.3, pause_s=0.01)
+    await command_queue.run(ECHO, "warm")
+    answers = [asyncio.create_task(command_queue.run(ECHO, str(number))) for number in range(3)]
     for _ in range(4):
         await asyncio.sleep(0)
         # The loop stands still, as it does while thousands of requests arrive at one instant.
         time.sleep(0.4)
     assert await asyncio.gather(*answers) == [["0"], ["1"], ["2"]]
-    await batcher.aclose()
+    await command_queue.aclose()

@@ -23,7 +23,7 @@ from gateway.store import embedded
 from tests.conftest import Valkey
 from tests.support.gateways import GENERATIONS, VARIANT, Gateway, Simulator, error_of, serve, small, wait_until
 from tests.support.ledgers import Store, is_soak
-from tests.support.lossy_proxy import LossyDoor, lossy_door
+from tests.support.lossy_proxy import LossyProxy, lossy_proxy
 from tests.support.processes import gateway as served_by_processes
 from tests.support.redis_fleets import Sentinels, folder_for_servers
 
@@ -79,7 +79,7 @@ def assert_closed(gateway: Gateway) -> None:
 def assert_right(gateway: Gateway) -> None:
     """Once all is booked, what was posted is what was bought, and nothing is held."""
     gateway.settle()
-    wait_until(lambda: not gateway.services.backlog.is_behind, "the last booking", 10)
+    wait_until(lambda: not gateway.services.pending_posts.is_behind, "the last booking", 10)
     spent = gateway.spent()
     assert (spent.usd_posted, spent.usd_presumed, spent.usd_held) == (gateway.booked(), 0, 0)
     assert (spent.images_posted, spent.images_held) == (len(gateway.simulator.book()), 0)
@@ -185,7 +185,7 @@ def test_failover_is_survived(simulator: Simulator, end: signal.Signals) -> None
     """A replica takes the place of a master that died or is cut off: the gateway buys on, and books every purchase."""
     answers: list[int] = []
     is_over = threading.Event()
-    with folder_for_servers() as folder, contextlib.closing(Sentinels(folder, replicas=2)) as sentinels:
+    with folder_for_servers() as folder, contextlib.shutdown(Sentinels(folder, replicas=2)) as sentinels:
         outside = {"redis_url": sentinels.url, "redis_wait_replicas": 1}
         with serve(simulator, sentinels.url, settings=outside) as gateway:
             gateway.record, gateway.key = gateway.new_key()
@@ -222,7 +222,7 @@ def test_forgotten_scripts_are_sent_again(gateway: Gateway, valkey: Valkey) -> N
     assert_right(gateway)
 
 
-class DoorThread:
+class ProxyThread:
     """A lossy door with a loop of its own, before which a whole gateway may stand."""
 
     def __init__(self, valkey: Valkey, every: int) -> None:
@@ -237,7 +237,7 @@ class DoorThread:
     async def _keep_open(self) -> None:
         self._closing = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        async with lossy_door(self._inside, self.path, self._every) as self.door:
+        async with lossy_proxy(self._inside, self.path, self._every) as self.concurrency_queue:
             self._ready.set()
             await self._closing.wait()
 
@@ -248,24 +248,24 @@ class DoorThread:
 
 
 @pytest.fixture
-def lossy(simulator: Simulator, valkey: Valkey) -> Iterator[tuple[Gateway, LossyDoor]]:
+def lossy(simulator: Simulator, valkey: Valkey) -> Iterator[tuple[Gateway, LossyProxy]]:
     """A gateway that loses every fourth answer of its Redis, together with the connection."""
-    door = DoorThread(valkey, every=4)
-    with serve(simulator, f"unix://{door.path}") as gateway:
+    proxy = ProxyThread(valkey, every=4)
+    with serve(simulator, f"unix://{proxy.path}") as gateway:
         # The test's own questions go past the door.
         gateway.store_url = valkey.url
         gateway.record, gateway.key = gateway.new_key()
-        yield gateway, door.door
-    door.close()
+        yield gateway, proxy.concurrency_queue
+    proxy.close()
 
 
-def test_lost_replies_cost_nothing(lossy: tuple[Gateway, LossyDoor]) -> None:
+def test_lost_replies_cost_nothing(lossy: tuple[Gateway, LossyProxy]) -> None:
     """Lost replies, one after another: each purchase is paid for and posted once, each refusal left nothing behind."""
-    gateway, door = lossy
+    gateway, proxy = lossy
     answers: list[httpx.Response] = []
 
     def keep_buying() -> None:
-        while door.lost < (1000 if is_soak() else 30):
+        while proxy.lost < (1000 if is_soak() else 30):
             answers.append(buy(gateway))
 
     with ThreadPoolExecutor(8) as pool:

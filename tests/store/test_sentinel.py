@@ -13,7 +13,7 @@ from gateway.money.ledger import Admitted, Ledger, OverLimit, Scope, Settled, Ve
 from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
 from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.windows import Calendar
 from tests.support.ledgers import ZONE, Store, is_soak, make_id, make_opening
 from tests.support.redis_fleets import Sentinels, folder_for_servers
@@ -95,8 +95,8 @@ async def spend(ledger: Ledger, number: int) -> int:
 @pytest.mark.parametrize("time", range(5 if is_soak() else 1))
 async def test_killed_master_loses_no_money(sentinels: Sentinels, time: int) -> None:
     """The master dies under load: spending goes on at another, to the limit exactly, with each call posted once."""
-    batcher = Batcher(sentinels.url, wait_replicas=1)
-    ledger = Ledger(batcher, Calendar(ZONE))
+    command_queue = CommandQueue(sentinels.url, wait_replicas=1)
+    ledger = Ledger(command_queue, Calendar(ZONE))
     # The replica may still be taking the master's whole content over.
     await insist(lambda: ledger.set_limit(make_id("change", 1), Scope(), "usd_total", PRICE * ROOM))
     numbers = iter(range(ROOM + 40))
@@ -110,7 +110,7 @@ async def test_killed_master_loses_no_money(sentinels: Sentinels, time: int) -> 
 
     async with asyncio.timeout(30):
         await asyncio.gather(*(spend_on() for _ in range(8)))
-    await batcher.aclose()
+    await command_queue.aclose()
     assert (sum(spent), spent.count(0)) == (PRICE * ROOM, 40)
     chosen = sentinels.chosen()
     assert chosen.facts()["role"] == "master"
@@ -123,13 +123,13 @@ async def test_killed_master_loses_no_money(sentinels: Sentinels, time: int) -> 
 @pytest.mark.skipif(not is_soak(), reason="part of the soak profile")
 async def test_demoted_master_is_left(sentinels: Sentinels) -> None:
     """An orderly change of master, which leaves the old one alive, is followed by every client."""
-    client, batcher = connect(sentinels.url), Batcher(sentinels.url)
-    ledger = Ledger(batcher, Calendar(ZONE))
+    client, command_queue = connect(sentinels.url), CommandQueue(sentinels.url)
+    ledger = Ledger(command_queue, Calendar(ZONE))
     await client.set("before", "1")
     await asyncio.to_thread(sentinels.change_master)
     async with asyncio.timeout(10):
         assert await insist(lambda: client.set("after", "1"))
         assert await spend(ledger, 1) == PRICE
     await client.aclose()
-    await batcher.aclose()
+    await command_queue.aclose()
     assert sentinels.chosen().ask("GET", "after") == "1"

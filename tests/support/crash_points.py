@@ -22,7 +22,7 @@ from typing import Any
 
 from gateway.api.connection.protocol import protocol
 from gateway.app import create_app, wire_limits
-from gateway.jobs.job import Answer, Inputs
+from gateway.jobs.job import Inputs, UpstreamAnswer
 from gateway.pictures.spool import Blob
 from gateway.process.settings import Settings
 from gateway.server.worker import Server, server_config
@@ -101,8 +101,8 @@ class FatalUpstream:
             die()
         return found
 
-    async def poll(self, *arguments: Any) -> Answer | None:
-        found: Answer | None = await self._inner.poll(*arguments)
+    async def poll(self, *arguments: Any) -> UpstreamAnswer | None:
+        found: UpstreamAnswer | None = await self._inner.poll(*arguments)
         if self._moment == "poll" and found is not None:
             die()
         return found
@@ -264,8 +264,8 @@ def live(
     loaded = Settings(**settings)
     app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=env)
     services: Services = app.state.services
-    lifelines: Any = services.lifelines if inherits else Childless(services.lifelines)
-    app.state.services = replace(services, lifelines=lifelines, **POINTS[point](services))
+    worker_locks: Any = services.worker_locks if inherits else Childless(services.worker_locks)
+    app.state.services = replace(services, worker_locks=worker_locks, **POINTS[point](services))
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
 
     class Told(Server):

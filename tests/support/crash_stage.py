@@ -17,9 +17,9 @@ import yaml
 from gateway.callers.key_store import KeyRecord
 from gateway.dollars import parse_usd
 from gateway.history.record import Record
-from gateway.money.audit import DEADLINE_S, Audit, Report
+from gateway.money.audit import DEADLINE_S, Audit, AuditReport
 from gateway.store.client import connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.support.crash_points import Crasher, Crashes
 from tests.support.gateways import EDITS, ENV, GENERATIONS, OFFICIAL, SMALLEST, TASKS, TIMEOUTS, VARIANT, catalogue_of
 from tests.support.ledgers import SECOND, Store
@@ -159,13 +159,13 @@ class Stage:
     def ask_ledger(self, work: Callable[[Any], Any]) -> Any:
         return asyncio.run(with_ledger(self.store_url, work))
 
-    def audit(self) -> Report:
-        async def run() -> Report:
-            redis, batcher = connect(self.store_url), Batcher(self.store_url, deadline_s=DEADLINE_S)
+    def audit(self) -> AuditReport:
+        async def run() -> AuditReport:
+            redis, command_queue = connect(self.store_url), CommandQueue(self.store_url, deadline_s=DEADLINE_S)
             try:
-                return await Audit(redis, batcher).run()
+                return await Audit(redis, command_queue).run()
             finally:
-                await batcher.aclose()
+                await command_queue.aclose()
                 await redis.aclose()
 
         return asyncio.run(run())

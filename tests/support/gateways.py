@@ -30,7 +30,7 @@ from gateway.app import create_app, wire_limits
 from gateway.callers.key_store import KeyRecord
 from gateway.catalogue.catalogue import EXAMPLE_PRICES
 from gateway.dollars import parse_usd
-from gateway.health.checks import Caretaker
+from gateway.health.checks import HealthChecks
 from gateway.health.condition import Condition
 from gateway.history.record import Record
 from gateway.ids import new_id
@@ -160,7 +160,7 @@ class Gateway:
         async def check() -> None:
             async with self.inside() as app:
                 services: Services = app.state.services
-                await Caretaker(services.health, services.upstreams, services.new_spool, 60).check(
+                await HealthChecks(services.health, services.upstreams, services.new_spool, 60).check(
                     services.health.targets[label]
                 )
 
@@ -327,7 +327,7 @@ class Gateways:
         workers = [gateway.services.worker for gateway in self._running.values()]
         asyncio.run(set_epoch(self._valkey.url, accepted, workers))
         for gateway in self._running.values():
-            gateway.services.witness.forgive(accepted)
+            gateway.services.store_epoch.forgive(accepted)
 
     def settle(self) -> None:
         for gateway in self._running.values():

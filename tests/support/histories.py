@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from gateway.catalogue.document import Accounting
 from gateway.history.history import History
 from gateway.history.record import CallFact, Record
-from gateway.history.usage import Usage
+from gateway.history.usage import UsageReader
 from gateway.ids import first_id, new_id
 from gateway.store.client import StoreClient, connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from tests.support.ledgers import DAY, SECOND, ZONE, at, make_id
 
 NOON = at("2026-11-04T12:00:00")
@@ -28,20 +28,22 @@ class Books:
     """A history and its sums, in Berlin at noon."""
 
     history: History
-    usage: Usage
+    usage: UsageReader
     redis: StoreClient
 
 
 @asynccontextmanager
 async def open_books(url: str, accounting: Accounting = BERLIN, now: int = NOON) -> AsyncIterator[Books]:
-    batcher, redis = Batcher(url, deadline_s=20, pause_s=0.001), connect(url)
+    command_queue, redis = CommandQueue(url, deadline_s=20, pause_s=0.001), connect(url)
     try:
         yield Books(
-            History(batcher, redis, accounting, now=lambda: now), Usage(redis, accounting, now=lambda: now), redis
+            History(command_queue, redis, accounting, now=lambda: now),
+            UsageReader(redis, accounting, now=lambda: now),
+            redis,
         )
     finally:
         # Hypothesis ends an example by an exception wherever it draws.
-        await batcher.aclose()
+        await command_queue.aclose()
         await redis.aclose()
 
 

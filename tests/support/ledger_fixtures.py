@@ -19,9 +19,9 @@ def clock() -> Clock:
 @pytest.fixture
 async def ledger(valkey: Valkey, clock: Clock) -> AsyncIterator[Ledger]:
     """A ledger without a task in it, in Berlin."""
-    made, batcher = make_ledger(valkey.url, clock)
+    made, command_queue = make_ledger(valkey.url, clock)
     yield made
-    await batcher.aclose()
+    await command_queue.aclose()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import redis as blocking
 
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Opening
-from gateway.money.store_epoch import Witness
-from gateway.store.command_queue import Batcher
+from gateway.money.store_epoch import StoreEpoch
+from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import Calendar
 
@@ -117,11 +117,11 @@ class Clock:
         return self.now
 
 
-def make_ledger(url: str, clock: Clock | None, witness: Witness | None = None) -> tuple[Ledger, Batcher]:
+def make_ledger(url: str, clock: Clock | None, store_epoch: StoreEpoch | None = None) -> tuple[Ledger, CommandQueue]:
     """A ledger in Berlin, and its connection, which is to be closed."""
     # Patient: what is proved is what the scripts do, on a machine that may be busy with other tests.
-    batcher = Batcher(url, deadline_s=20, pause_s=0.001)
-    return Ledger(batcher, Calendar(ZONE), scripts=scripts(), now=clock, witness=witness), batcher
+    command_queue = CommandQueue(url, deadline_s=20, pause_s=0.001)
+    return Ledger(command_queue, Calendar(ZONE), scripts=scripts(), now=clock, store_epoch=store_epoch), command_queue
 
 
 def make_opening(number: int, *, price: int | None = 10, images: int = 1, **more: Any) -> Opening:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 
-class LossyDoor:
+class LossyProxy:
     """Every `every`-th answer of a script is lost together with its connection; 1 would lose all, 0 loses none."""
 
     def __init__(self, inside: Path, every: int) -> None:
@@ -60,13 +60,13 @@ class LossyDoor:
 
 
 @contextlib.asynccontextmanager
-async def lossy_door(inside: Path, outside: Path, every: int) -> AsyncIterator[LossyDoor]:
+async def lossy_proxy(inside: Path, outside: Path, every: int) -> AsyncIterator[LossyProxy]:
     """The door is open at `outside` while the block runs."""
-    door = LossyDoor(inside, every)
-    server = await asyncio.start_unix_server(door.let_in, str(outside))
+    proxy = LossyProxy(inside, every)
+    server = await asyncio.start_unix_server(proxy.let_in, str(outside))
     try:
-        yield door
+        yield proxy
     finally:
         server.close()
-        await door.wait_empty()
+        await proxy.wait_empty()
         outside.unlink(missing_ok=True)

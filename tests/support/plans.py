@@ -15,7 +15,7 @@ from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.routing import plan as routing
 from gateway.routing.plan import Circumstances, Plan
-from gateway.routing.rights import Permits
+from gateway.routing.rights import Rights
 
 SHIPPED = Path(__file__).parents[2] / "config" / "gateway.yaml"
 KEYS = {"ANYFAST_API_KEY": "k1", "ANYFAST_C_API_KEY": "k2", "APIANY_API_KEY": "k3"}
@@ -92,13 +92,13 @@ def plan(
     job: ImageJob,
     catalogue: Catalogue | None = None,
     model: str = "gpt-image-2",
-    permits: Permits | None = None,
+    rights: Rights | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
     catalogue = catalogue or shipped()
     found = catalogue.find_model(model)
     assert found
-    return routing.plan(job, model, found[0], catalogue, permits, around)
+    return routing.plan(job, model, found[0], catalogue, rights, around)
 
 
 def picture(width: int = 1024, height: int = 1024) -> Picture:

@@ -221,11 +221,11 @@ async def tls_door(inside: Path, certificate: Path) -> AsyncIterator[int]:
         callers.add(caller)
         caller.add_done_callback(callers.discard)
 
-    door = await asyncio.start_server(keep, "127.0.0.1", 0, ssl=context)
+    proxy = await asyncio.start_server(keep, "127.0.0.1", 0, ssl=context)
     try:
-        yield door.sockets[0].getsockname()[1]
+        yield proxy.sockets[0].getsockname()[1]
     finally:
-        door.close()
+        proxy.close()
         await asyncio.gather(*callers)
 
 

@@ -11,17 +11,17 @@ from gateway.callers.key_store import KeyStore
 from gateway.catalogue.document import Accounting
 from gateway.health.condition import Condition
 from gateway.health.target_store import TargetStore
-from gateway.history.history import History, Wanted
+from gateway.history.history import History, RecordFilter
 from gateway.history.record import Record
-from gateway.history.usage import Dimension, Report, Usage
+from gateway.history.usage import Dimension, UsageReader, UsageReport
 from gateway.money.ledger import Ledger
 from gateway.process.data_folder import Secrets
 from gateway.state.call_record import CallRecord
 from gateway.state.call_store import CallStore
 from gateway.state.task_store import TaskStore
-from gateway.state.webhook_queue import Deliveries
+from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import connect
-from gateway.store.command_queue import Batcher
+from gateway.store.command_queue import CommandQueue
 from gateway.store.windows import Calendar
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
@@ -36,19 +36,19 @@ async def with_keys(store_url: str, work: Callable[[KeyStore], Any]) -> Any:
 
 
 async def with_ledger(store_url: str, work: Callable[[Ledger], Any]) -> Any:
-    batcher = Batcher(store_url)
+    command_queue = CommandQueue(store_url)
     try:
-        return await work(Ledger(batcher, Calendar()))
+        return await work(Ledger(command_queue, Calendar()))
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
-async def with_deliveries(store_url: str, work: Callable[[Deliveries], Any]) -> Any:
-    batcher = Batcher(store_url)
+async def with_deliveries(store_url: str, work: Callable[[WebhookQueue], Any]) -> Any:
+    command_queue = CommandQueue(store_url)
     try:
-        return await work(Deliveries(batcher))
+        return await work(WebhookQueue(command_queue))
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
 async def set_epoch(store_url: str, epoch: str, workers: Sequence[str]) -> None:
@@ -69,11 +69,11 @@ async def set_epoch(store_url: str, epoch: str, workers: Sequence[str]) -> None:
 @asynccontextmanager
 async def open_tasks(store_url: str, *, keeps_prompts: bool = False) -> AsyncIterator[TaskStore]:
     """The task records of a store."""
-    redis, batcher = connect(store_url), Batcher(store_url)
+    redis, command_queue = connect(store_url), CommandQueue(store_url)
     try:
-        yield TaskStore(redis, batcher, keeps_prompts=keeps_prompts)
+        yield TaskStore(redis, command_queue, keeps_prompts=keeps_prompts)
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
         await redis.aclose()
 
 
@@ -98,41 +98,41 @@ async def read_tasks(store_url: str) -> list[dict[str, Any]]:
 
 async def read_records(store_url: str, **wanted: Any) -> list[Record]:
     """The records that fit, oldest first."""
-    redis, batcher = connect(store_url), Batcher(store_url)
+    redis, command_queue = connect(store_url), CommandQueue(store_url)
     try:
-        history = History(batcher, redis, Accounting())
-        return [record async for record in history.stream(Wanted(0, 2**62, **wanted))][::-1]
+        history = History(command_queue, redis, Accounting())
+        return [record async for record in history.stream(RecordFilter(0, 2**62, **wanted))][::-1]
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
         await redis.aclose()
 
 
-async def read_usage(store_url: str, *by: Dimension) -> Report:
+async def read_usage(store_url: str, *by: Dimension) -> UsageReport:
     """The sums of all days."""
     redis = connect(store_url)
     try:
-        return await Usage(redis, Accounting()).sum(0, 2**62, by)
+        return await UsageReader(redis, Accounting()).sum(0, 2**62, by)
     finally:
         await redis.aclose()
 
 
 async def read_conditions(store_url: str, labels: list[str]) -> dict[str, Condition]:
     """How targets are."""
-    batcher = Batcher(store_url)
+    command_queue = CommandQueue(store_url)
     try:
-        return await TargetStore(batcher).look(labels)
+        return await TargetStore(command_queue).look(labels)
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
 async def reset_conditions(store_url: str, labels: list[str]) -> None:
     """Use targets again, whatever was known of them."""
-    batcher = Batcher(store_url)
+    command_queue = CommandQueue(store_url)
     try:
         for label in labels:
-            await TargetStore(batcher).reset(label)
+            await TargetStore(command_queue).reset(label)
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
 async def read_everything(store_url: str) -> str:
@@ -154,17 +154,17 @@ async def read_everything(store_url: str) -> str:
 
 async def keep_error(store_url: str, task: str, call: str, facts: dict[str, Any]) -> None:
     """Write down why a call brought nothing."""
-    batcher = Batcher(store_url)
+    command_queue = CommandQueue(store_url)
     try:
-        await CallStore(batcher).keep_error(task, call, facts)
+        await CallStore(command_queue).keep_error(task, call, facts)
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()
 
 
 async def read_calls(store_url: str, calls: Sequence[str]) -> list[CallRecord]:
     """What other processes know of some calls."""
-    batcher = Batcher(store_url)
+    command_queue = CommandQueue(store_url)
     try:
-        return list((await CallStore(batcher).read(calls)).values())
+        return list((await CallStore(command_queue).read(calls)).values())
     finally:
-        await batcher.aclose()
+        await command_queue.aclose()

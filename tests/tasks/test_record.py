@@ -11,14 +11,14 @@ from gateway.callers.key_record import KeyRecord
 from gateway.history.record import Record
 from gateway.jobs.job import ImageJob
 from gateway.jobs.sizes import Size
-from gateway.tasks.record import Note
+from gateway.tasks.record import RequestNote
 from tests.support.ledgers import make_id
 
 KEY = KeyRecord.model_validate({"id": make_id("key", 1), "name": "ana", "created": "2026-11-04T12:00:00Z"})
 
 
 def record_of(job: ImageJob | None = None, **more: Any) -> Record:
-    return Note("req_1", KEY, "generation", job=job, **more).to_record(make_id("rec", 1))
+    return RequestNote("req_1", KEY, "generation", job=job, **more).to_record(make_id("rec", 1))
 
 
 def test_unread_request_says_little() -> None:

@@ -12,7 +12,7 @@ from gateway.jobs.fingerprint import Repeat
 from gateway.money.ledger import Twin
 from gateway.services import Services
 from gateway.tasks import retry as doubting
-from gateway.tasks.wait import CallerLeft, Presence
+from gateway.tasks.wait import CallerConnection, CallerDisconnected
 from tests.support.crash_stage import RETRY, Stage, gone
 from tests.support.gateways import OFFICIAL, TASKS, Gateway
 from tests.support.simulators import wait_until
@@ -53,10 +53,10 @@ async def test_retry_waits_for_who_is_leaving(gateway: Gateway) -> None:
     async with gateway.inside() as app:
         services: Services = app.state.services
         caller, retry = Caller(gateway.record), Repeat(fingerprint="0" * 64, retry=1)
-        leaver, patient, hasty = (Presence(departing=services.departing) for _ in range(3))
+        leaver, patient, hasty = (CallerConnection(departing=services.departing) for _ in range(3))
         leaver.leave()
 
-        async def wait_out(presence: Presence) -> None:
+        async def wait_out(presence: CallerConnection) -> None:
             await doubting.wait_out(services, caller, retry, presence.gone, 5)
 
         waits = [asyncio.create_task(wait_out(presence)) for presence in (patient, hasty)]
@@ -67,7 +67,7 @@ async def test_retry_waits_for_who_is_leaving(gateway: Gateway) -> None:
             )
         assert not any(wait.done() for wait in waits)
         hasty.leave()
-        with pytest.raises(CallerLeft):
+        with pytest.raises(CallerDisconnected):
             await waits[1]
         await leaver.finish(is_whole=False)
         await waits[0]

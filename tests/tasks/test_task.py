@@ -20,7 +20,7 @@ from gateway.pictures.spool import StorageFullError
 from gateway.pipeline import work
 from gateway.routing.plan import Plan, plan
 from gateway.services import Services
-from gateway.state.task_record import End, Made, Promise, TaskRecord
+from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
 from gateway.tasks.task import (
     Delivered,
     Failed,
@@ -28,7 +28,7 @@ from gateway.tasks.task import (
     Refused,
     StillRunning,
     Task,
-    Wish,
+    TaskSpec,
     drain,
     name_ending,
     open_task,
@@ -96,7 +96,7 @@ async def test_fault_of_ours_ends_the_wait(services: Services, gateway: Gateway)
         raise RuntimeError("nobody foresaw this")
 
     spool = services.new_spool()
-    task = await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), spool, break_off)
+    task = await open_task(services, caller_of(gateway), TaskSpec(JOB, NOTHING), spool, break_off)
     ending = await wait_for(task, 5)
     assert isinstance(ending, Refused)
     assert ending.error.status == 500
@@ -118,7 +118,7 @@ async def test_waiter_may_leave(services: Services, gateway: Gateway) -> None:
         await may_end.wait()
         return Outcome()
 
-    task = await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), services.new_spool(), linger)
+    task = await open_task(services, caller_of(gateway), TaskSpec(JOB, NOTHING), services.new_spool(), linger)
     assert await wait_for(task, 0.01) == StillRunning(task.task)
     waiter = asyncio.create_task(wait_for(task, 5))
     await asyncio.sleep(0)
@@ -137,7 +137,7 @@ async def test_lost_store_at_end_delivers(services: Services, gateway: Gateway, 
         await may_end.wait()
         return Outcome()
 
-    task = await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), services.new_spool(), linger)
+    task = await open_task(services, caller_of(gateway), TaskSpec(JOB, NOTHING), services.new_spool(), linger)
     with valkey.paused():
         may_end.set()
         assert isinstance(await wait_for(task, 4), Delivered)
@@ -151,10 +151,10 @@ async def test_lost_store_starts_nothing(services: Services, gateway: Gateway, v
 
     spool = services.new_spool()
     with valkey.paused(), pytest.raises(errors.QuotaStoreUnavailable):
-        await open_task(services, caller_of(gateway), Wish(JOB, NOTHING), spool, never)
+        await open_task(services, caller_of(gateway), TaskSpec(JOB, NOTHING), spool, never)
     assert not spool.is_kept
     assert not services.running
-    await services.backlog.wait()
+    await services.pending_posts.wait()
     assert (await services.ledger.look()).spent[0].usd_held == 0
     await spool.close()
 
@@ -169,7 +169,7 @@ async def test_unmarked_call_is_not_sent(services: Services, gateway: Gateway, v
         await may_go.wait()
         return await work(task)
 
-    task = await open_task(services, caller_of(gateway), Wish(job, wanted), services.new_spool(), wait_and_work)
+    task = await open_task(services, caller_of(gateway), TaskSpec(job, wanted), services.new_spool(), wait_and_work)
     with valkey.paused():
         may_go.set()
         ending = await wait_for(task, 8)
@@ -183,7 +183,7 @@ async def test_one_lost_picture_spares_the_rest(services: Services, gateway: Gat
     breaking = replace(services, artifacts=BreakingStore(services.artifacts))  # type: ignore[arg-type]
     job = replace(JOB, n=3)
     wanted = plan_of(job, OFFICIAL, services.catalogue)
-    task = await open_task(breaking, caller_of(gateway), Wish(job, wanted), services.new_spool(), work)
+    task = await open_task(breaking, caller_of(gateway), TaskSpec(job, wanted), services.new_spool(), work)
     await asyncio.wait(set(breaking.running))
     ending = await wait_for(task, 5)
     assert isinstance(ending, PartlyDelivered)
@@ -195,7 +195,7 @@ async def test_full_disk_sends_nothing(services: Services, gateway: Gateway) -> 
     """When the disk is full before the paid call, nothing is sent to anybody and the caller may come back."""
     full = replace(services, upstreams={label: FullUpstream() for label in services.upstreams})  # type: ignore[arg-type,misc]
     wanted = plan_of(JOB, "gpt-image-2", services.catalogue)
-    task = await open_task(full, caller_of(gateway), Wish(JOB, wanted), services.new_spool(), work)
+    task = await open_task(full, caller_of(gateway), TaskSpec(JOB, wanted), services.new_spool(), work)
     ending = await wait_for(task, 5)
     assert isinstance(ending, Refused)
     assert isinstance(ending.error, errors.StorageFull)
@@ -215,9 +215,9 @@ def test_endings_have_names(images: int, calls: int, is_whole: bool, name: type)
     assert isinstance(name_ending(TaskRecord(id="task", promise=promise, images=made, end=end)), name)
 
 
-def make_image(slot: int) -> Made:
+def make_image(slot: int) -> TaskImage:
     size = {"width": 1, "height": 1, "bytes": 1}
-    return Made(slot=slot, artifact="img", format="png", created=1, expires=2, upstream="anyfast", **size)
+    return TaskImage(slot=slot, artifact="img", format="png", created=1, expires=2, upstream="anyfast", **size)
 
 
 def test_shutdown_waits_for_paid_work(simulator: Simulator, valkey: Valkey) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from gateway import errors
 from gateway.catalogue.document import Webhooks
-from gateway.state.task_record import End, Made, Promise, TaskRecord
-from gateway.state.webhook_queue import Delivery
+from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
+from gateway.state.webhook_queue import WebhookDelivery
 from gateway.tasks.webhooks import find_pause, write_message
 
 PROMISE = Promise(key="key_1", operation="generation", model="gpt-image-2", n=2, created=1_795_255_910)
-MADE = Made(
+MADE = TaskImage(
     slot=0,
     artifact="art_1.png",
     format="png",
@@ -28,11 +28,11 @@ MADE = Made(
 BASE = "https://images.example.com"
 
 
-def delivery(tries: int, created: int = 0) -> Delivery:
-    return Delivery("msg_1", "task_1", "key_1", "https://a.test/", BASE, created, tries)
+def delivery(tries: int, created: int = 0) -> WebhookDelivery:
+    return WebhookDelivery("msg_1", "task_1", "key_1", "https://a.test/", BASE, created, tries)
 
 
-def write(end: End, *images: Made) -> dict[str, object]:
+def write(end: End, *images: TaskImage) -> dict[str, object]:
     return json.loads(write_message(TaskRecord(id="task_1", promise=PROMISE, images=images, end=end), BASE))
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.job import Answer, Call, Found, Inputs, Ticket, Usage
-from gateway.pictures.picture import Darkroom
+from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
+from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Blob, Spool
 from gateway.upstreams.answers import find_error, find_images, find_usage, read_answer
 from gateway.upstreams.apiany import Apiany
-from gateway.upstreams.line import Line, Reply
+from gateway.upstreams.line import Reply, UpstreamClient
 from gateway.upstreams.verdict import CallFailed, Failure
 from tests.support.plans import picture, target
 
@@ -24,33 +24,33 @@ SPOOL = cast(Spool, None)
 @pytest.mark.parametrize(
     ("document", "images"),
     [
-        ({"data": [{"b64_json": BLOB}]}, [Found(BLOB)]),
-        ({"data": [{"b64_json": BLOB}, {"b64_json": OTHER}]}, [Found(BLOB), Found(OTHER)]),
-        ({"data": [{"url": LINK, "revised_prompt": "a red fox"}]}, [Found(url=LINK, revised_prompt="a red fox")]),
-        ({"data": [{"b64_json": BLOB, "revised_prompt": "x"}]}, [Found(BLOB, revised_prompt="x")]),
-        ({"data": [{"url": LINK, "b64_json": BLOB, "revised_prompt": ""}]}, [Found(BLOB)]),
-        ({"data": [{"b64_json": None, "url": LINK, "revised_prompt": 5}]}, [Found(url=LINK)]),
-        ({"data": [{"b64_json": EMPTY, "url": LINK}]}, [Found(url=LINK)]),
-        ({"data": {"url": LINK}}, [Found(url=LINK)]),
-        ({"data": [LINK]}, [Found(url=LINK)]),
-        ({"result": {"data": [{"url": LINK}]}}, [Found(url=LINK)]),
-        ({"result": {"data": [{"b64_json": BLOB}]}}, [Found(BLOB)]),
-        ({"result": {"urls": [LINK, "/files/2.png"]}}, [Found(url=LINK), Found(url="/files/2.png")]),
-        ({"result": {"images": [{"url": LINK}]}}, [Found(url=LINK)]),
-        ({"result": {"images": [{"url": [LINK, LINK]}]}}, [Found(url=LINK), Found(url=LINK)]),
-        ({"result": [{"url": LINK}]}, [Found(url=LINK)]),
-        ({"results": [{"image_url": LINK}]}, [Found(url=LINK)]),
-        ({"results": [{"image": {"url": LINK}, "revised_prompt": "x"}]}, [Found(url=LINK, revised_prompt="x")]),
-        ({"images": [{"image_base64": BLOB}]}, [Found(BLOB)]),
-        ({"images": [{"b64": BLOB}]}, [Found(BLOB)]),
-        ({"urls": [LINK]}, [Found(url=LINK)]),
+        ({"data": [{"b64_json": BLOB}]}, [FoundImage(BLOB)]),
+        ({"data": [{"b64_json": BLOB}, {"b64_json": OTHER}]}, [FoundImage(BLOB), FoundImage(OTHER)]),
+        ({"data": [{"url": LINK, "revised_prompt": "a red fox"}]}, [FoundImage(url=LINK, revised_prompt="a red fox")]),
+        ({"data": [{"b64_json": BLOB, "revised_prompt": "x"}]}, [FoundImage(BLOB, revised_prompt="x")]),
+        ({"data": [{"url": LINK, "b64_json": BLOB, "revised_prompt": ""}]}, [FoundImage(BLOB)]),
+        ({"data": [{"b64_json": None, "url": LINK, "revised_prompt": 5}]}, [FoundImage(url=LINK)]),
+        ({"data": [{"b64_json": EMPTY, "url": LINK}]}, [FoundImage(url=LINK)]),
+        ({"data": {"url": LINK}}, [FoundImage(url=LINK)]),
+        ({"data": [LINK]}, [FoundImage(url=LINK)]),
+        ({"result": {"data": [{"url": LINK}]}}, [FoundImage(url=LINK)]),
+        ({"result": {"data": [{"b64_json": BLOB}]}}, [FoundImage(BLOB)]),
+        ({"result": {"urls": [LINK, "/files/2.png"]}}, [FoundImage(url=LINK), FoundImage(url="/files/2.png")]),
+        ({"result": {"images": [{"url": LINK}]}}, [FoundImage(url=LINK)]),
+        ({"result": {"images": [{"url": [LINK, LINK]}]}}, [FoundImage(url=LINK), FoundImage(url=LINK)]),
+        ({"result": [{"url": LINK}]}, [FoundImage(url=LINK)]),
+        ({"results": [{"image_url": LINK}]}, [FoundImage(url=LINK)]),
+        ({"results": [{"image": {"url": LINK}, "revised_prompt": "x"}]}, [FoundImage(url=LINK, revised_prompt="x")]),
+        ({"images": [{"image_base64": BLOB}]}, [FoundImage(BLOB)]),
+        ({"images": [{"b64": BLOB}]}, [FoundImage(BLOB)]),
+        ({"urls": [LINK]}, [FoundImage(url=LINK)]),
         # The newest place that holds any image is the one that is read.
         (
             {"result": {"data": [{"url": LINK}], "urls": ["https://old"]}, "data": [{"b64_json": BLOB}]},
-            [Found(url=LINK)],
+            [FoundImage(url=LINK)],
         ),
-        ({"result": {"data": [], "urls": [LINK]}}, [Found(url=LINK)]),
-        ({"result": {"data": [{}]}, "data": [{"b64_json": BLOB}]}, [Found(BLOB)]),
+        ({"result": {"data": [], "urls": [LINK]}}, [FoundImage(url=LINK)]),
+        ({"result": {"data": [{}]}, "data": [{"b64_json": BLOB}]}, [FoundImage(BLOB)]),
         # Nothing of this is an image.
         ({"data": []}, []),
         ({"data": [{"b64_json": EMPTY}]}, []),
@@ -64,7 +64,7 @@ SPOOL = cast(Spool, None)
         (None, []),
     ],
 )
-def test_images_are_found_in_every_shape(document: Any, images: list[Found]) -> None:
+def test_images_are_found_in_every_shape(document: Any, images: list[FoundImage]) -> None:
     """Each documented shape, each older one and each drift that was seen gives its images in order."""
     assert find_images(document) == images
 
@@ -115,9 +115,9 @@ def test_other_bodies_are_no_vendors_error(document: Any) -> None:
                 "total_tokens": 3,
                 "input_tokens_details": {"text_tokens": 4, "image_tokens": 5},
             },
-            Usage(1, 2, 3, 4, 5),
+            TokenUsage(1, 2, 3, 4, 5),
         ),
-        ({"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
+        ({"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}, TokenUsage(1, 2, 3)),
         ({"input_tokens": 1, "output_tokens": 2}, None),
         ({"input_tokens": 1, "output_tokens": 2, "total_tokens": "3"}, None),
         ({"input_tokens": 1, "output_tokens": 2, "total_tokens": -3}, None),
@@ -125,14 +125,14 @@ def test_other_bodies_are_no_vendors_error(document: Any) -> None:
         ({"input_tokens": 1, "output_tokens": 2, "total_tokens": 2.5}, None),
         (
             {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "input_tokens_details": {"text_tokens": "4"}},
-            Usage(1, 2, 3),
+            TokenUsage(1, 2, 3),
         ),
         ({}, None),
         ([], None),
         (None, None),
     ],
 )
-def test_usage_is_whole_or_absent(usage: Any, expected: Usage | None) -> None:
+def test_usage_is_whole_or_absent(usage: Any, expected: TokenUsage | None) -> None:
     """Token counts are passed on when they are counts, and never made up."""
     assert find_usage({"usage": usage}) == expected
     assert find_usage(usage) is None
@@ -173,7 +173,9 @@ def test_answers_without_images_state_facts(reply: Reply, failure: Failure) -> N
 
 def test_good_answer_is_read() -> None:
     """Images and usage of a 2xx of any number."""
-    assert read_answer(Reply(201, {"data": [{"b64_json": BLOB}], "error": None})) == Answer((Found(BLOB),), None)
+    assert read_answer(Reply(201, {"data": [{"b64_json": BLOB}], "error": None})) == UpstreamAnswer(
+        (FoundImage(BLOB),), None
+    )
 
 
 JSON = st.recursive(
@@ -217,10 +219,10 @@ class Answers:
 
 
 def apiany(reply: Reply) -> Apiany:
-    return Apiany(cast(Line, Answers(reply)), cast(Darkroom, None))
+    return Apiany(cast(UpstreamClient, Answers(reply)), cast(PictureConverter, None))
 
 
-async def poll(document: Any, status: int = 200) -> Answer | None:
+async def poll(document: Any, status: int = 200) -> UpstreamAnswer | None:
     return await apiany(Reply(status, document)).poll(Ticket("t1", "/v1/tasks/t1"), SPOOL)
 
 
@@ -236,7 +238,7 @@ RESULT = {"result": {"data": [{"url": LINK}]}}
 @pytest.mark.parametrize("word", ["completed", "succeeded", "success", "succeed", "done", "finished", "COMPLETED"])
 async def test_every_word_for_done_is_known(word: str) -> None:
     """Each word of this family of services for success brings the images."""
-    assert await poll({"status": word, **RESULT}) == Answer((Found(url=LINK),))
+    assert await poll({"status": word, **RESULT}) == UpstreamAnswer((FoundImage(url=LINK),))
     assert (await poll_failure({"status": word})).phase == "body"
 
 
@@ -265,7 +267,7 @@ async def test_any_other_word_runs_on(word: Any) -> None:
 
 async def test_images_without_status_are_done() -> None:
     """An answer that only holds images has ended."""
-    assert await poll(RESULT) == Answer((Found(url=LINK),))
+    assert await poll(RESULT) == UpstreamAnswer((FoundImage(url=LINK),))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ async def test_ticket_is_kept(document: Any, ticket: Ticket) -> None:
 async def test_images_at_once_are_taken(inputs: Inputs) -> None:
     """An answer that holds the images already needs no polling, on either endpoint."""
     answer = await apiany(Reply(200, {"task_id": "t1", **RESULT})).submit(CALL, inputs, SPOOL)
-    assert answer == Answer((Found(url=LINK),))
+    assert answer == UpstreamAnswer((FoundImage(url=LINK),))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from gateway.process.settings import Settings
-from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, Trust, open_callbacks
+from gateway.upstreams.callback_urls import TRUSTED_AFTER, Callbacks, CallbackTrust, open_callbacks
 
 OURS = Callbacks("https://images.example.com/gw", b"s" * 32)
 
@@ -57,7 +57,7 @@ def test_callbacks_need_both_settings() -> None:
 
 def test_trust_is_earned_and_lost() -> None:
     """A few tasks in a row must have been told of; one that was not takes it all away."""
-    trust = Trust()
+    trust = CallbackTrust()
     for _ in range(TRUSTED_AFTER):
         assert not trust.is_earned
         trust.note(was_told=True)

@@ -16,7 +16,7 @@ from gateway import errors
 from gateway.api.connection.error_handlers import render
 from gateway.api.connection.handover import Handover
 from gateway.ids import new_id
-from gateway.tasks.wait import Presence
+from gateway.tasks.wait import CallerConnection
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -67,7 +67,7 @@ class Edge:
             structlog.contextvars.reset_contextvars(**bound)
 
 
-async def _finish(presence: Presence, handover: Handover | None, *, is_whole: bool) -> None:
+async def _finish(presence: CallerConnection, handover: Handover | None, *, is_whole: bool) -> None:
     """End a request's wait by what became of its answer."""
     is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:

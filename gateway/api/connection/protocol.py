@@ -66,7 +66,7 @@ class WireLimits:
     linger_s: float = 2
 
 
-class Phase(Enum):
+class ConnectionPhase(Enum):
     BETWEEN = "between messages"
     HEAD = "in a message's head"
     BODY = "in a message's body"
@@ -98,7 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pipeline = _NO_PIPELINE
-        self._phase = Phase.BETWEEN
+        self._phase = ConnectionPhase.BETWEEN
         self._running: RequestResponseCycle | None = None
         self._head_timer: TimerHandle | None = None
         self._linger_timer: TimerHandle | None = None
@@ -166,12 +166,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._fruitless > self.limits.header_bytes:
             self._refuse(self._too_many_bytes())
-        elif self._phase is Phase.HEAD or (self._phase is Phase.BETWEEN and self._running is None):
+        elif self._phase is ConnectionPhase.HEAD or (self._phase is ConnectionPhase.BETWEEN and self._running is None):
             self._watch_head()
 
     @override
     def on_message_begin(self) -> None:
-        self._phase = Phase.HEAD
+        self._phase = ConnectionPhase.HEAD
         self._head_bytes = self._head_count = 0
         if self._running is None:
             # Who asks on has its answer.
@@ -194,7 +194,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_count > self.limits.header_count:
             raise HeadersTooLarge(f"There are more than {self.limits.header_count} headers.")
         # Trailers arrive here too: added to the headers, they would pass by whatever a proxy in front checks or strips.
-        if self._phase is Phase.HEAD:
+        if self._phase is ConnectionPhase.HEAD:
             super().on_header(name, value)
 
     @override
@@ -206,7 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is not former:
             # Its application has not begun to wait for it.
             self.cycle.message_event = Latch()
-        self._phase = Phase.BODY
+        self._phase = ConnectionPhase.BODY
         self._fruitless = 0
         self._forget_head()
 
@@ -217,7 +217,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @override
     def on_message_complete(self) -> None:
-        self._phase = Phase.BETWEEN
+        self._phase = ConnectionPhase.BETWEEN
         self._fruitless = 0
         super().on_message_complete()
 
@@ -240,7 +240,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             # It was this side that stopped reading, behind a pipelined request.
             self._watch_head()
-        elif self._phase is Phase.HEAD:
+        elif self._phase is ConnectionPhase.HEAD:
             self._refuse(RequestTimeout(f"The headers took longer than {self.limits.header_timeout_s:g} s to arrive."))
         else:
             self.transport.close()

@@ -13,16 +13,16 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from gateway.tasks.answer import Shaped
-from gateway.tasks.wait import CallerLeft, Presence
+from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
 
-class Answer(Response):
+class TaskResponse(Response):
     """`presence` tells whether its caller has hung up.
 
     The framework's own streaming answer reads the connection in a second task, of its own.
     """
 
-    def __init__(self, shaped: Shaped, presence: Presence) -> None:
+    def __init__(self, shaped: Shaped, presence: CallerConnection) -> None:
         self.status_code = shaped.status
         self.media_type = shaped.media_type
         self.background = None
@@ -40,7 +40,7 @@ class Answer(Response):
             # Its pictures are closed at once, and not when somebody next looks for what nobody needs.
             async with aclosing(cast(Any, self._shaped.body)):
                 await self._send(send)
-        except CallerLeft:
+        except CallerDisconnected:
             return
 
     async def _send(self, send: Send) -> None:

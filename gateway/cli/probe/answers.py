@@ -14,12 +14,12 @@ from gateway.catalogue import pricing
 from gateway.catalogue.catalogue import Target
 from gateway.dollars import MICRO, parse_usd, show_usd
 from gateway.jobs import sizes
-from gateway.jobs.job import Usage
+from gateway.jobs.job import TokenUsage
 from gateway.jobs.sizes import Size
 from gateway.upstreams.answers import find_balance, find_credits
 from gateway.upstreams.verdict import Executed, Failure, classify
 
-Verdict = Literal["yes", "no", "unclear"]
+AbilityAnswer = Literal["yes", "no", "unclear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Seen:
     ended: Any = None
     pictures: tuple[tuple[str, Size], ...] = ()
     in_answer: bool = False
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     balances: tuple[Decimal | None, Decimal | None] = (None, None)
     seconds: float = 0.0
 
@@ -44,7 +44,7 @@ class Seen:
 class Learned:
     """An answer in words, and as the credential's capabilities, or prices, in the catalogue."""
 
-    verdict: Verdict
+    verdict: AbilityAnswer
     words: tuple[str, ...]
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Any] = field(default_factory=dict)

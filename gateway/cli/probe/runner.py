@@ -21,22 +21,22 @@ from gateway.catalogue.document import Limits
 from gateway.cli.probe.answers import Seen
 from gateway.cli.probe.questions import Question
 from gateway.cli.probe.samples import draw_plain
-from gateway.delivery.bridge import Bridge, Made
+from gateway.delivery.bridge import Bridge, Collected
 from gateway.jobs.job import Call, ImageJob
 from gateway.jobs.sizes import Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.http_client import AsyncBaseTransport
 from gateway.net.multipart import MultipartBody
 from gateway.net.transport import AiohttpTransport
-from gateway.pictures.picture import Darkroom, NotAPicture, Picture
+from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
-from gateway.upstreams import ADAPTERS, Line
+from gateway.upstreams import ADAPTERS, UpstreamClient
 from gateway.upstreams.answers import fail_on_error, find_balance, find_images
 from gateway.upstreams.line import Reply
 from gateway.upstreams.verdict import CallFailed, Failure
 
 
-class _OverheardLine(Line):
+class _OverheardLine(UpstreamClient):
     """A line that keeps what it heard, for an adapter hands on only what a caller needs."""
 
     def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:
@@ -56,15 +56,17 @@ class _OverheardLine(Line):
         return self.asked
 
 
-class Interview:
+class ProbeRun:
     """Puts questions to one credential, one after the other. Made by `open_interview`."""
 
-    def __init__(self, line: _OverheardLine, darkroom: Darkroom, fetcher: Fetcher, folder: Path) -> None:
+    def __init__(
+        self, line: _OverheardLine, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
+    ) -> None:
         self._line = line
-        self._darkroom = darkroom
+        self._picture_converter = picture_converter
         self._folder = folder
         self._memory = MemoryBudget(2**26)
-        adapter = ADAPTERS[line.target.config.kind](line, darkroom)
+        adapter = ADAPTERS[line.target.config.kind](line, picture_converter)
         self._bridge = Bridge(line.target, adapter, fetcher)
 
     async def ask(self, question: Question) -> Seen:
@@ -102,7 +104,7 @@ class Interview:
             return Seen(failure=failure, seconds=time.monotonic() - began)
         return await self._look(made, time.monotonic() - began)
 
-    async def _look(self, made: Made, seconds: float) -> Seen:
+    async def _look(self, made: Collected, seconds: float) -> Seen:
         pictures = [await self._probe(one) for one, _ in made.pictures if isinstance(one, Blob)]
         submitted = self._line.submitted.document if self._line.submitted else None
         ended = None
@@ -121,7 +123,7 @@ class Interview:
 
     async def _probe(self, blob: Blob) -> tuple[str, Size] | None:
         try:
-            picture = await self._darkroom.probe(blob)
+            picture = await self._picture_converter.probe(blob)
         except NotAPicture:
             return None
         return picture.format, Size(picture.width, picture.height)
@@ -133,7 +135,9 @@ class Interview:
         return replace(job, references=references, mask=mask)
 
     async def _draw_one(self, like: Picture, spool: Spool, *, is_mask: bool = False) -> Picture:
-        return await self._darkroom.probe(await spool.blob(draw_plain(like.width, like.height, is_mask=is_mask)))
+        return await self._picture_converter.probe(
+            await spool.blob(draw_plain(like.width, like.height, is_mask=is_mask))
+        )
 
     async def _read_balance(self, spool: Spool) -> Decimal | None:
         """The credits that are left at a vendor that has them; None where nobody says."""
@@ -144,10 +148,10 @@ class Interview:
 
 
 @asynccontextmanager
-async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncIterator[Interview]:
+async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncIterator[ProbeRun]:
     """An interview with a credential; `folder` is for pictures on their way."""
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
-    darkroom = Darkroom(max_pixels=limits.pixels)
+    picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher = Fetcher(
         FetchPolicy(
             max_bytes=limits.image_bytes,
@@ -157,12 +161,12 @@ async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncI
         )
     )
     try:
-        yield Interview(_OverheardLine(target, paid, pooled, limits.image_bytes), darkroom, fetcher, folder)
+        yield ProbeRun(_OverheardLine(target, paid, pooled, limits.image_bytes), picture_converter, fetcher, folder)
     finally:
         for transport in (paid, pooled):
             await transport.aclose()
         await fetcher.aclose()
-        await darkroom.close()
+        await picture_converter.close()
 
 
 def _call(job: ImageJob) -> Call:

@@ -18,7 +18,7 @@ from gateway.cli.probe.answers import (
     read_snapping,
     read_webp,
 )
-from gateway.jobs.job import Usage
+from gateway.jobs.job import TokenUsage
 from gateway.jobs.sizes import Size
 from gateway.upstreams.verdict import Failure
 from tests.support.plans import shipped
@@ -65,7 +65,7 @@ def test_mask_is_read() -> None:
 )
 def test_edit_quality_is_read(tokens: int | None, verdict: str, is_taken: bool) -> None:
     """A quality that is taken and not heeded is a no: the tokens of the bill tell."""
-    usage = None if tokens is None else Usage(1, tokens, tokens + 1)
+    usage = None if tokens is None else TokenUsage(1, tokens, tokens + 1)
     learned = read_edit_quality(made(SMALL, usage=usage), target())
     assert (learned.verdict, learned.capabilities) == (verdict, {"edit_quality": is_taken})
 
@@ -126,7 +126,7 @@ def test_possible_bill_is_told(phase: Any, is_said: bool) -> None:
 
 def test_plain_answer_is_described() -> None:
     """Tokens, size, form and what was made are told."""
-    seen = made(SMALL, in_answer=True, usage=Usage(5, 107, 112), seconds=1.25)
+    seen = made(SMALL, in_answer=True, usage=TokenUsage(5, 107, 112), seconds=1.25)
     words = read_plain(Seen(submitted={"size": "1024x640"}, pictures=seen.pictures, usage=seen.usage), target()).words
     assert "pictures come as links" in words
     assert "`usage` is told: 107 output tokens" in words
