@@ -46,7 +46,7 @@ class PendingPosts:
                 return
         self._steps.append((what, step))
         if self._catching_up is None or self._catching_up.done():
-            self._catching_up = asyncio.create_task(self._catch_up(), name="backlog")
+            self._catching_up = asyncio.create_task(self._catch_up(), name="pending posts")
 
     async def wait(self) -> None:
         """Return once nothing waits."""

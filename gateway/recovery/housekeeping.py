@@ -108,7 +108,7 @@ class Housekeeping:
             # Before the first request, which may be for a picture that one of them has paid for.
             with suppress(StoreUnavailable):
                 await self._bury()
-        self._running = asyncio.create_task(self._run(), name="bookkeeping")
+        self._running = asyncio.create_task(self._run(), name="housekeeping")
 
     async def stop(self) -> None:
         """Finish the step that is under way, and give the lease up: others need not wait for its end."""

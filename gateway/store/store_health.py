@@ -32,7 +32,7 @@ class StoreHealth:
         """A command waited in vain."""
         if not self.is_lost:
             self.losses += 1
-            self._feeling = asyncio.create_task(self._feel(), name="pulse")
+            self._feeling = asyncio.create_task(self._feel(), name="store health")
 
     async def stop(self) -> None:
         """Ask no more."""

@@ -55,7 +55,7 @@ class WebhookSender:
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._running = asyncio.create_task(self._run(), name="messenger")
+        self._running = asyncio.create_task(self._run(), name="webhook sender")
 
     async def stop(self) -> None:
         """Begin nothing more, and wait a little for what is under way."""

@@ -23,9 +23,9 @@ SPECIAL = {
         ),
         ("test_ledger_joining.py", "test_ledger_model.py"),
     ),
-    "any store believed": ("test_witness.py",),
-    "loss covered up": ("test_witness.py",),
-    "lease moves back": ("test_witness.py",),
+    "any store believed": ("test_store_epoch.py",),
+    "loss covered up": ("test_store_epoch.py",),
+    "lease moves back": ("test_store_epoch.py",),
     "total always believed": ("test_audit.py",),
     "repair not written": ("test_audit.py",),
 }

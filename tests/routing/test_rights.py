@@ -13,7 +13,7 @@ LEAST = 655_360
 
 
 @pytest.mark.parametrize(
-    ("permits", "asked", "param", "words"),
+    ("rights", "asked", "param", "words"),
     [
         (Rights(max_n=2), {"n": 3}, "n", "at most 2 images at once, not 3"),
         (Rights(max_quality="medium"), {"quality": "high"}, "quality", "medium at most, not high"),
@@ -33,7 +33,7 @@ def test_more_than_allowed_is_refused(rights: Rights, asked: dict[str, Any], par
 
 
 @pytest.mark.parametrize(
-    ("permits", "asked"),
+    ("rights", "asked"),
     [
         (Rights(), {"n": 10, "quality": "high", "size": Size(3840, 2160)}),
         (Rights(max_n=2), {"n": 2}),
@@ -93,7 +93,7 @@ CAPS = [
 ]
 
 
-@pytest.mark.parametrize("permits", CAPS, ids=repr)
+@pytest.mark.parametrize("rights", CAPS, ids=repr)
 @pytest.mark.parametrize("rules", [{}, {"sizes": "nearest"}], ids=str)
 def test_no_plan_is_beyond_the_caps(rights: Rights, rules: dict[str, Any]) -> None:
     """Whatever is asked: every target of every plan would make no more than the key allows, where it may."""

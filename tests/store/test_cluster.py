@@ -9,7 +9,7 @@ import pytest
 from redis.crc import key_slot
 
 from gateway.callers.key_store import KeyStore
-from gateway.money.ledger import Ledger, Verdict
+from gateway.money.ledger import Ledger, LedgerAnswer
 from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
 from gateway.state.task_record import End, Hook, Promise, TaskRecord
@@ -53,10 +53,10 @@ async def test_whole_life_is_in_one_slot(cluster: Cluster) -> None:
     assert await keys.lookup(secret) == record
     task, call = make_id("task", 1), make_id("call", 1)
     await ledger.open(make_opening(1, price=10, images=2))
-    assert await ledger.raise_price(task, 15, 1) == Verdict.RAISED
-    assert await ledger.mark_sent(task, call, [0], 15, 1) == Verdict.HELD
+    assert await ledger.raise_price(task, 15, 1) == LedgerAnswer.RAISED
+    assert await ledger.mark_sent(task, call, [0], 15, 1) == LedgerAnswer.HELD
     await ledger.post(task, call, 12, 1)
-    assert await ledger.close(task, 1) == Verdict.CLOSED
+    assert await ledger.close(task, 1) == LedgerAnswer.CLOSED
     ended = TaskRecord(id=task, promise=Promise(key=record.id, operation="generation", n=2, created=1))
     tasks, hook = (
         TaskStore(client, command_queue),

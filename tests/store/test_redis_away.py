@@ -185,7 +185,7 @@ def test_failover_is_survived(simulator: Simulator, end: signal.Signals) -> None
     """A replica takes the place of a master that died or is cut off: the gateway buys on, and books every purchase."""
     answers: list[int] = []
     is_over = threading.Event()
-    with folder_for_servers() as folder, contextlib.shutdown(Sentinels(folder, replicas=2)) as sentinels:
+    with folder_for_servers() as folder, contextlib.closing(Sentinels(folder, replicas=2)) as sentinels:
         outside = {"redis_url": sentinels.url, "redis_wait_replicas": 1}
         with serve(simulator, sentinels.url, settings=outside) as gateway:
             gateway.record, gateway.key = gateway.new_key()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from gateway.money.ledger import Admitted, Ledger, OverLimit, Scope, Settled, Verdict
+from gateway.money.ledger import Admitted, Ledger, OverLimit, Scope, Settled, LedgerAnswer
 from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
 from gateway.store.client import StoreUnavailable, connect
@@ -86,9 +86,9 @@ async def spend(ledger: Ledger, number: int) -> int:
     if isinstance(opened, OverLimit):
         return 0
     assert isinstance(opened, Admitted)
-    assert await insist(lambda: ledger.mark_sent(task, call, [0], PRICE, 1)) == Verdict.HELD
-    assert await insist(lambda: ledger.post(task, call, PRICE, 1)) == Settled(Verdict.POSTED, PRICE, 1)
-    assert await insist(lambda: ledger.close(task, 1)) == Verdict.CLOSED
+    assert await insist(lambda: ledger.mark_sent(task, call, [0], PRICE, 1)) == LedgerAnswer.HELD
+    assert await insist(lambda: ledger.post(task, call, PRICE, 1)) == Settled(LedgerAnswer.POSTED, PRICE, 1)
+    assert await insist(lambda: ledger.close(task, 1)) == LedgerAnswer.CLOSED
     return PRICE
 
 
