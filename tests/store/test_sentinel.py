@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from gateway.money.ledger import Admitted, Ledger, OverLimit, Scope, Settled, LedgerAnswer
+from gateway.money.ledger import Admitted, Ledger, LedgerAnswer, OverLimit, Scope, Settled
 from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
 from gateway.store.client import StoreUnavailable, connect
