@@ -18,13 +18,14 @@ from gateway.artifacts.local import LocalArtifacts
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import MemoryBudget, Spool, StorageFullError
+from tests.support.processes import until
 
 WRITER = """
 import asyncio, sys
 from pathlib import Path
 from gateway.artifacts.local import LocalArtifacts
-from gateway.pictures import Picture
-from gateway.spool import Blob
+from gateway.pictures.picture import Picture
+from gateway.pictures.spool import Blob
 
 async def main():
     store = LocalArtifacts(Path(sys.argv[1]), 60)
@@ -87,7 +88,9 @@ def test_killed_writer_leaves_whole_artifacts(tmp_path):
         folder = tmp_path / str(number)
         with subprocess.Popen([sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE) as writer:
             assert writer.stdout.readline() == b"ready\n"
-            time.sleep(chance.uniform(0.05, 0.2))  # the moment of death, not a wait for something
+            # Killed after so many bytes, wherever in a picture that is; the first writer has stored one by then.
+            last = 10_000_000 if number == 0 else chance.randrange(20_000_000)
+            until(lambda folder=folder, last=last: sum(path.stat().st_size for path in files(folder)) > last)
             writer.kill()
         for path in files(folder):
             if path.parent.name != "incoming":

@@ -219,7 +219,7 @@ async def test_unusable_folder_is_a_full_storage(tmp_path: Path) -> None:
 
 FULL = """
 import asyncio, pathlib, resource, signal, sys
-from gateway.spool import MemoryBudget, Spool, StorageFullError
+from gateway.pictures.spool import MemoryBudget, Spool, StorageFullError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import os
-from gateway import heap
+from gateway.process import memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -17,7 +17,7 @@ pieces = [bytes(65_000) for _ in range(1000)]
 last = bytes(65_000)
 del pieces
 before = resident()
-assert heap.trim()
+assert memory.trim()
 print(before - resident())
 """
 

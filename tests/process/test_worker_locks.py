@@ -14,8 +14,8 @@ from tests.support.processes import until
 
 LIVE = """
 import pathlib, sys, time
-from gateway.lifelines import Lifelines
-Lifelines(pathlib.Path(sys.argv[1]), "worker_other").tie()
+from gateway.process.worker_locks import WorkerLocks
+WorkerLocks(pathlib.Path(sys.argv[1]), "worker_other").tie()
 print("tied", flush=True)
 time.sleep(60)
 """
