@@ -228,7 +228,7 @@ class Crashes:
         self._folder = tempfile.TemporaryDirectory(prefix="igw-crashing-")
         self.log_path = Path(self._folder.name, "log")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crashing"],
+            [sys.executable, "-m", "tests.support.crash_points"],
             cwd=ROOT,
             env=clean_environment(CRASH_LOG=str(self.log_path)),
             stdin=subprocess.PIPE,

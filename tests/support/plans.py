@@ -58,7 +58,7 @@ UPSTREAMS = {
     "tasks": "apiany",
     "openai": "openai",
 }
-"""The upstreams of `every_kind`, by their names in `tests.pages`."""
+"""The upstreams of `every_kind`, by their names in `tests.support.vendor_pages`."""
 
 OPENAI = {
     "kind": "openai",

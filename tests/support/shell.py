@@ -46,7 +46,7 @@ class Typist:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.shell"],
+            [sys.executable, "-m", "tests.support.shell"],
             cwd=ROOT,
             env=clean_environment(),
             stdin=subprocess.PIPE,
