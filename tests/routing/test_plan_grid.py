@@ -1,4 +1,4 @@
-"""Every plan, and its price, against the vendors' pages as `tests.support.vendor_pages` has them, and not as the gateway does."""
+"""Every plan, and its price, against the vendors' pages as `vendor_pages` has them, and not as the gateway does."""
 
 from __future__ import annotations
 
