@@ -37,9 +37,8 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
 	$(PY) -m pytest -q -n 4
 
-soak: venv-dev ## the long runs: the ledger's model, races and mutants, Redis away, brown-outs, the grids of outcomes and of requests, SDKs' retries, bad clients, rolling restarts, killed gateways (fifty minutes)
-	TEST_PROFILE=soak $(PY) -m pytest -q -n 2 tests/store tests/store/test_redis_away.py tests/health/test_brownout.py tests/delivery/test_outcome_grid.py tests/api/test_grid.py \
-	  tests/api/test_sdk_retries.py tests/api/test_clients.py tests/api/test_callbacks.py tests/server/test_rolling_restart.py tests/recovery/test_crashes.py tests/recovery/test_adoption.py
+soak: venv-dev ## the long runs, each at most half an hour: make soak PART=ledger (or crashes, sdks, outcomes, grid, clients, redis, restarts); all of them without PART
+	@scripts/soak.sh $(PART)
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
 

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Runs one named part of the long tests, or all of them in turn. Each takes at most half an hour on two quiet cores.
+#   scripts/soak.sh ledger
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+declare -A parts=(
+  [ledger]="tests/money tests/history"
+  [crashes]="tests/recovery"
+  [sdks]="tests/api/test_sdk_retries.py"
+  [outcomes]="tests/delivery/test_outcome_grid.py tests/health/test_brownout.py"
+  [grid]="tests/api/test_grid.py"
+  [clients]="tests/api/test_clients.py tests/api/test_callbacks.py"
+  [redis]="tests/store"
+  [restarts]="tests/server/test_rolling_restart.py"
+)
+order=(ledger crashes sdks outcomes grid clients redis restarts)
+
+[ $# -gt 0 ] || set -- "${order[@]}"
+for name in "$@"; do
+  if [ -z "${parts[$name]:-}" ]; then
+    echo "There is no part '$name'; the parts are: ${order[*]}" >&2
+    exit 2
+  fi
+done
+for name in "$@"; do
+  echo "soak: $name"
+  # shellcheck disable=SC2086 # a part is a list of paths
+  TEST_PROFILE=soak .venv/bin/python -m pytest -q -n 2 ${parts[$name]}
+done
