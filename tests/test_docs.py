@@ -295,7 +295,7 @@ def read_history(data: Path) -> list[str]:
     return lines if len(lines) == 2 else []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+@pytest.mark.parametrize("page", ["docs/performance.md"])
 def test_measured_table_is_the_result(page: str) -> None:
     """What a request costs beside others is told as it was measured, figure for figure."""
     measured = json.loads((ROOT / "bench" / "results.json").read_text(encoding="utf-8"))
