@@ -1,6 +1,11 @@
-"""Files and functions stay short enough to be read in one go. What may import what is import-linter's business."""
+"""The house stays one that a stranger can walk: short files, few folders, and names that mean one thing each.
+
+import-linter holds the rules of what may import what.
+"""
 
 import ast
+import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,12 @@ FILES = sorted(path for folder in ("gateway", "tests", "bench", "scripts") for p
 
 MAX_FILE = 400
 MAX_FUNCTION = 60
+MAX_FOLDERS = 22
+MAX_TOP_FILES = 8
+MAX_LAYERS = 15
+
+NOUNS_IN_ING = {"pricing", "routing", "housekeeping"}
+"""Names in -ing that are nouns of the field."""
 
 LONGER: dict[str, int] = {}
 """Today's exceptions, as `file` or `file:function` with its lines. Entries may shrink or go; none may be added."""
@@ -42,3 +53,42 @@ def test_exceptions_only_shrink() -> None:
     today = {what: lines for path in FILES for what, lines in lengths(path).items()}
     assert {what: today.get(what, 0) for what in LONGER} == LONGER
     assert len(FILES) > 50
+
+
+def modules() -> list[Path]:
+    """Every module of the gateway itself; the simulator stands alone."""
+    return [path for path in FILES if path.is_relative_to(ROOT / "gateway") and "simulator" not in path.parts]
+
+
+def test_top_level_is_seen_at_a_glance() -> None:
+    """`ls gateway` shows at most 22 folders beside the simulator, and 8 files."""
+    top = [path for path in (ROOT / "gateway").iterdir() if not path.name.startswith("__pycache__")]
+    folders = {path.name for path in top if path.is_dir()} - {"simulator", "config"}
+    assert len(folders) <= MAX_FOLDERS, sorted(folders)
+    assert len([path for path in top if path.is_file()]) <= MAX_TOP_FILES
+
+
+def test_layers_fit_on_a_page() -> None:
+    """The order of the layers is a list of at most 15 lines, and no circle is allowed at any depth."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {each["type"]: each for each in project["tool"]["importlinter"]["contracts"]}
+    assert len(contracts["layers"]["layers"]) <= MAX_LAYERS
+    assert contracts["layers"]["exhaustive"] is True
+    assert contracts["acyclic_siblings"]["ancestors"] == ["gateway"]
+
+
+def test_class_names_mean_one_thing() -> None:
+    """No public class of the gateway shares its name with another class or type."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name(path))
+    assert {one: found for one, found in places.items() if len(found) > 1} == {}
+    assert len(places) > 200
+
+
+def test_modules_are_nouns() -> None:
+    """No gerund names a module, but for the few that are the field's own nouns."""
+    stems = {part for path in modules() for part in path.relative_to(ROOT / "gateway").with_suffix("").parts}
+    assert {stem for stem in stems if stem.endswith("ing")} <= NOUNS_IN_ING
