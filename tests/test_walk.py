@@ -59,7 +59,7 @@ class Walk:
 
 @functools.cache
 def name_of(file: str) -> str | None:
-    """The module of a file of the package, as in `callers.key_store`; None for a file of others and for one left out."""
+    """The module of a file of the package, as in `callers.key_store`; None for other files, and for one left out."""
     path = Path(file)
     parts = path.relative_to(PACKAGE).with_suffix("").parts if path.is_relative_to(PACKAGE) else ()
     return None if not parts or parts[0] in LEFT_OUT else ".".join(part for part in parts if part != "__init__")
