@@ -30,8 +30,8 @@ types: venv-dev ## pyrefly, strict
 imports: venv-dev ## import-linter contracts
 	.venv/bin/lint-imports
 
-fast: venv-dev ## the tests that need no slow set-up
-	$(PY) -m pytest -q -m "not slow" -n 2
+fast: venv-dev ## the tests that need no server
+	$(PY) -m pytest -q -m "not slow and not served" -n 2
 
 test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh

@@ -42,6 +42,9 @@ os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "nobodys.a
 
 MEMORY = "/dev/shm"
 
+SERVERS = frozenset({"valkey", "valkey_server", "lone_valkey", "simulator"})
+"""Fixtures that start a server. `make fast` leaves out the tests that use one."""
+
 pytest_plugins = (
     "tests.support.webhook_receiver",
     "tests.support.gateways",
@@ -49,6 +52,13 @@ pytest_plugins = (
     "tests.support.crash_stage",
     "tests.support.ledger_fixtures",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that needs a running server, so that `make fast` can leave it out."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("served")
 
 
 @dataclass
