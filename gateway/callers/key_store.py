@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from gateway import errors
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
 from gateway.ids import new_id
 from gateway.process.settings import StartRefused
@@ -88,14 +89,6 @@ class PepperMismatch(StartRefused):
         )
 
 
-class NoSuchKey(StartRefused):
-    """No key has this id."""
-
-    def __init__(self, key_id: str) -> None:
-        super().__init__(f"No key has the id {key_id!r}; `imagegate keys list` shows those there are")
-        self.key_id = key_id
-
-
 class KeyStore:
     """The keys in one store under one pepper."""
 
@@ -144,7 +137,7 @@ class KeyStore:
         """Raises KeyNotFound."""
         record = await self._look(key_id)
         if record is None:
-            raise NoSuchKey(key_id)
+            raise _no_such_key()
         return record
 
     async def list(self, *, team: str | None = None) -> list[KeyRecord]:
@@ -193,7 +186,7 @@ class KeyStore:
         stems = (names.KEY(""), names.FORMER_KEY(""))
         words = (key_id, self.digest(secret), *stems, str(grace_s * 1000), *pairs)
         if not await _reply(self._redis.eval(_ROTATE, 1, names.KEY_INDEX(), *words)):
-            raise NoSuchKey(key_id)
+            raise _no_such_key()
         return await self.show(key_id), secret
 
     async def rotate_webhook(self, key_id: str, grace_s: int = DAY_S) -> KeyRecord:
@@ -207,13 +200,13 @@ class KeyStore:
         """Forget a key and its former secrets for ever. Raises KeyNotFound."""
         stems = (names.KEY(""), names.FORMER_KEY(""))
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
-            raise NoSuchKey(key_id)
+            raise _no_such_key()
 
     async def _set(self, record: KeyRecord, values: Mapping[str, Any]) -> KeyRecord:
         changed = record.model_copy(update=values).to_hash()
         pairs = _pairs({field: changed[field] for field in values})
         if not await _reply(self._redis.eval(_CHANGE, 1, names.KEY_INDEX(), record.id, names.KEY(""), *pairs)):
-            raise NoSuchKey(record.id)
+            raise _no_such_key()
         return await self.show(record.id)
 
     async def _look(self, key_id: str) -> KeyRecord | None:
@@ -245,6 +238,10 @@ def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
 def digest_of(secret: str, pepper: bytes) -> str:
     """What is stored in a secret's place."""
     return hmac.new(pepper, secret.encode(), "sha256").hexdigest()
+
+
+def _no_such_key() -> errors.KeyNotFound:
+    return errors.KeyNotFound("There is no key of this id.", param="key_id")
 
 
 def _checksum(body: str) -> str:

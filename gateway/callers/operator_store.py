@@ -11,8 +11,8 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway import errors
 from gateway.callers.key_store import digest_of, is_well_formed, make_secret
-from gateway.process.settings import StartRefused
 from gateway.store import names
 from gateway.store.client import StoreClient
 
@@ -36,21 +36,6 @@ class Role(StrEnum):
     VIEWER = "viewer"
 
 
-class OperatorExists(StartRefused):
-    """The name is taken."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is an operator called {name!r} already; delete it first, or choose another name")
-
-
-class NoSuchOperator(StartRefused):
-    """No operator has this name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"No operator is called {name!r}; `imagegate operators list` shows those there are")
-        self.name = name
-
-
 class OperatorRecord(BaseModel):
     """What is known of an operator; `hint` is the token's beginning, for people."""
 
@@ -71,7 +56,7 @@ class OperatorStore:
         self._pepper = pepper
 
     async def create(self, name: str, role: Role) -> tuple[OperatorRecord, str]:
-        """A new operator and its token, which nothing can show again. Raises OperatorExists."""
+        """A new operator and its token, which nothing can show again. Raises InvalidValue for a name that is taken."""
         secret = make_secret(PREFIX)
         created = datetime.now(UTC).replace(microsecond=0)
         record = OperatorRecord(name=name, role=role, created=created, hint=secret[: len(PREFIX) + 4])
@@ -79,7 +64,9 @@ class OperatorStore:
         fields = [word for pair in record.model_dump(mode="json").items() for word in pair]
         places = (names.OPERATOR_INDEX(), names.OPERATOR(digest))
         if not await self._redis.eval(_CREATE, len(places), *places, name, digest, *fields):
-            raise OperatorExists(name)
+            raise errors.InvalidValue(
+                "There is an operator of this name already; delete it first, or choose another name.", param="name"
+            )
         return record, secret
 
     async def lookup(self, secret: str) -> OperatorRecord | None:
@@ -99,7 +86,7 @@ class OperatorStore:
         digest = await self._redis.hget(names.OPERATOR_INDEX(), name)
         record = None if digest is None else await self._read(str(digest))
         if digest is None or record is None:
-            raise NoSuchOperator(name)
+            raise errors.OperatorNotFound("There is no operator of this name.", param="name")
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(names.OPERATOR(str(digest)))
             pipe.hdel(names.OPERATOR_INDEX(), name)

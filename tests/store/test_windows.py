@@ -87,6 +87,7 @@ def test_people_write_instants() -> None:
     now = at("2026-11-04T12:00:00")
     assert calendar.read_instant("90m", now) == now - 90 * 60 * SECOND
     assert calendar.read_instant("24h", now) == calendar.read_instant("1d", now) == now - DAY
+    assert calendar.read_instant("1w", now) == calendar.read_instant("7d", now) == now - 7 * DAY
     assert calendar.read_instant("2026-11-04", now) == at("2026-11-04T00:00:00")
     assert calendar.read_instant("2026-11-04T12:00", now) == now
     assert calendar.read_instant("2026-11-04T11:00Z", now) == now
