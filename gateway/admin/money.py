@@ -16,7 +16,7 @@ from gateway.callers.key_record import Label
 from gateway.history.credits import MOST_USD
 from gateway.operations import money
 from gateway.operations.answers import Listing
-from gateway.operations.money import Correction, LiveHold, MadeCredit
+from gateway.operations.money import Correction, LiveHold, MadeCredit, read_scope
 
 router = APIRouter(route_class=GuardedRoute, tags=["money"])
 
@@ -56,4 +56,5 @@ async def list_holds(
 )
 async def make_credit(services: ServicesDep, operator: AdminDep, new: NewCredit) -> MadeCredit:
     """It moves the totals of the scope and of those above it, and stands in the journal and in the usage."""
-    return await money.make_credit(services, operator.actor, Correction(**dict(new)))
+    wanted = Correction(read_scope(new.scope), new.usd, new.reason, new.at, new.id)
+    return await money.make_credit(services, operator.actor, wanted)

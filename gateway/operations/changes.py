@@ -6,13 +6,12 @@ Never holds a secret: records have none, and the log hides each text that looks 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from gateway.history.export import change_json
-from gateway.operations.answers import AnswerModel, Listing
+from gateway.operations.answers import AnswerModel, Instant, Listing
 from gateway.operations.spans import read_span
 from gateway.operations.stores import Stores
 from gateway.store.client import StoreUnavailable
@@ -39,7 +38,7 @@ class MadeChange(AnswerModel):
     """One change. `before` and `after` have the fields that differ; null: there was, or is, nothing."""
 
     id: str
-    time: str
+    time: Instant
     actor: str = Field(description="`admin-token`, `operator:NAME` or `cli:USER`.")
     action: str
     subject: str = Field(description="The thing that changed: a key's id, `team:NAME`, `everyone`, `operator:NAME`.")
@@ -72,5 +71,5 @@ async def list_changes(
     """The newest changes, of 30 days unless `since` says otherwise; `most` None: all of them."""
     first, _ = read_span(stores, since or "30d", None)
     found = await stores.changes.read(first, subject, actor, _NO_LIMIT if most is None else most + 1)
-    rows = [MadeChange.model_validate(change_json(change)) for change in found[:most]]
+    rows = [MadeChange.model_validate(asdict(change)) for change in found[:most]]
     return Listing(data=rows, has_more=len(found) > len(rows))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import Field
 
 from gateway import errors
+from gateway.history.credits import MOST_USD
 from gateway.history.credits import make_credit as book_credit
 from gateway.history.record import Credit
 from gateway.ids import new_id
@@ -65,10 +66,10 @@ class MadeCredit(AnswerModel):
 class Correction:
     """An operator's correction: `usd` (µ$; negative gives back) is added to the spending of a scope.
 
-    `scope` is `everyone`, `team:NAME` or a key's id; `at` None is now. Corrections of the same `id` count once.
+    `at` None is now. Corrections of the same `id` count once.
     """
 
-    scope: str
+    scope: Scope
     usd: int
     reason: str
     at: datetime | None = None
@@ -83,7 +84,11 @@ async def list_holds(stores: Stores, most: int) -> Listing[LiveHold]:
 
 async def make_credit(stores: Stores, actor: Actor, wanted: Correction) -> MadeCredit:
     """Book a correction. Raises KeyNotFound, InvalidValue, IdempotencyMismatch."""
-    scope = await _read_scope(stores, wanted.scope)
+    if not 0 < abs(wanted.usd) <= MOST_USD:
+        raise errors.InvalidValue("`usd` must be more or less than nothing, as in -0.03.", param="usd")
+    scope = wanted.scope
+    if scope.key:
+        scope = Scope(key=scope.key, team=(await stores.keys.show(scope.key)).team or "")
     at = _read_instant(wanted.at)
     change = new_id("change") if wanted.id is None else _name_change(wanted.id)
     credit = Credit(id=change, key=scope.key, team=scope.team, usd=wanted.usd, reason=wanted.reason)
@@ -91,16 +96,15 @@ async def make_credit(stores: Stores, actor: Actor, wanted: Correction) -> MadeC
         is_booked = await book_credit(stores.ledger, stores.history, credit, at)
     if not is_booked:
         raise errors.IdempotencyMismatch("Another credit was made with this `id`.", param="id")
-    made = MadeCredit(id=change, scope=wanted.scope, usd=wanted.usd, reason=wanted.reason, at=at)
-    await record_change(stores, actor, "credit.make", wanted.scope, after=made)
+    made = MadeCredit(id=change, scope=name_scope(scope), usd=wanted.usd, reason=wanted.reason, at=at)
+    await record_change(stores, actor, "credit.make", made.scope, after=made)
     return made
 
 
-async def _read_scope(stores: Stores, text: str) -> Scope:
-    """The scope of a correction. Raises KeyNotFound, InvalidValue."""
+def read_scope(text: str) -> Scope:
+    """The scope of `everyone`, `team:NAME` or a key's id. Raises InvalidValue."""
     if text.startswith("key_"):
-        record = await stores.keys.show(text)
-        return Scope(key=record.id, team=record.team or "")
+        return Scope(key=text)
     scope = Scope(team=text.removeprefix("team:") if text.startswith("team:") else "")
     if name_scope(scope) != text:
         raise errors.InvalidValue("`scope` must be `everyone`, `team:NAME` or a key's id.", param="scope")

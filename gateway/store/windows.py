@@ -87,7 +87,7 @@ class Calendar:
         return days
 
     def read_instant(self, text: str, now: int) -> int:
-        """An instant in µs as people write it: `90m`, `24h`, `7d` or `4w` ago, `2026-11-04`, `2026-11-04T12:00[+01:00]`.
+        """An instant in µs as people write it: `90m`, `24h`, `7d` or `4w` ago, or ISO 8601 as in `2026-11-04T12:00`.
 
         Without an offset it is in the zone; a date is its midnight. Raises ValueError that says what would be right.
         """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.limits import order_changes
+from gateway.operations.limits import order_changes
 from tests.support.operator_client import Office
 
 NONE: dict[str, Any] = dict.fromkeys(

@@ -119,7 +119,7 @@ async def test_quote_tells_prices_all_the_same(quote: Quote, valkey: Valkey, tmp
     assert "No upstream can take this request now (it refused the gateway's credential)" in found.stderr
     away = quote(**(env | {"GATEWAY_REDIS_URL": "redis://:hunter2@127.0.0.1:9"}))
     assert len(away.stdout.splitlines()) == 4
-    assert "not known: Redis is away" in away.stderr
+    assert "not known: Redis is unavailable" in away.stderr
     assert "hunter2" not in away.output
 
 

@@ -33,7 +33,7 @@ async def refuse(url: str) -> None:
 async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     """Every credential of the catalogue has a row; a reset is made, and written into the log of changes."""
     await refuse(valkey.url)
-    shown = {one["label"]: one for one in shell.ask("upstreams")}
+    shown = {one["label"]: one for one in shell.ask("upstreams")["data"]}
     assert list(shown) == ["anyfast/main", "anyfast-c/main", "apiany/main"]
     assert (shown["apiany/main"]["state"], shown["apiany/main"]["balance"]) == ("refused", "1234.5")
     assert shown["anyfast/main"]["state"] == "ok"
@@ -42,7 +42,7 @@ async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     table = [line.split("\t") for line in shell.type("upstreams").stdout.splitlines()]
     assert table[0][:4] == ["upstream", "state", "for", "in flight"]
     assert table[3][:2] == ["apiany/main", "refused"]
-    after = {one["label"]: one["state"] for one in shell.ask("upstreams", "--reset", "apiany/main")}
+    after = {one["label"]: one["state"] for one in shell.ask("upstreams", "--reset", "apiany/main")["data"]}
     assert after["apiany/main"] == "ok"
     (change,) = shell.ask("changes")
     assert (change["action"], change["subject"]) == ("upstream.reset", "apiany/main")
@@ -51,7 +51,7 @@ async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
 async def test_drift_is_cleared(shell: Shell, valkey: Valkey) -> None:
     """Once the catalogue is right, what was counted of an upstream is forgotten, and who did it is written down."""
     await refuse(valkey.url)
-    after = {one["label"]: one for one in shell.ask("upstreams", "--clear-drift", "apiany")}
+    after = {one["label"]: one for one in shell.ask("upstreams", "--clear-drift", "apiany")["data"]}
     assert after["apiany/main"]["drift"] == []
     assert after["apiany/main"]["state"] == "refused"
     (change,) = shell.ask("changes")
