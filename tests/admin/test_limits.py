@@ -26,11 +26,13 @@ def paths(office: Office) -> dict[str, str]:
 def test_put_replaces_all(office: Office) -> None:
     """A scope has exactly the limits that were put, however often; what is not named is none."""
     for scope, path in paths(office).items():
-        assert office.get(path) == {"scope": scope, "limits": NONE}
+        assert office.get(path) == {"scope": scope, "limits": NONE, "standing": []}
         first = {"usd_total": "1.5", "images_minute": 5, "usd_day": "0.000001"}
         told = {"scope": scope, "limits": NONE | {"usd_total": "1.500000", "images_minute": 5, "usd_day": "0.000001"}}
-        assert office.put(path, **first) == told
-        assert office.put(path, **first) == told
+        for _ in range(2):
+            answer = office.put(path, **first)
+            assert {one["limit"] for one in answer.pop("standing")} == set(first)
+            assert answer == told
         assert office.put(path, usd_total="2", usd_day=None)["limits"] == NONE | {"usd_total": "2.000000"}
         assert office.delete(path)["limits"] == NONE
         assert office.get(path)["limits"] == NONE
