@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from gateway.operations.limits import order_changes
 from tests.support.operator_client import Office
 
 NONE: dict[str, Any] = dict.fromkeys(
@@ -60,21 +59,6 @@ def test_wrong_limit_changes_nothing(office: Office, body: dict[str, Any], param
     status, _, named = office.refuse("PUT", "/limits/everyone", json=body | {"images_month": 3})
     assert (status, named) == (400, param)
     assert office.get("/limits/everyone")["limits"] == NONE | {"images_day": 7}
-
-
-def test_no_moment_is_looser() -> None:
-    """While limits are replaced, what is new or lower comes first, then what is higher, then what goes."""
-    present = {"usd_total": 1, "usd_day": 5, "images_day": 3, "images_minute": 2}
-    wanted = {
-        "usd_total": 10,
-        "images_day": None,
-        "usd_day": 4,
-        "images_month": 9,
-        "images_minute": 2,
-        "usd_week": None,
-    }
-    changes = order_changes(present, wanted)
-    assert list(changes.items()) == [("usd_day", 4), ("images_month", 9), ("usd_total", 10), ("images_day", None)]
 
 
 @pytest.mark.parametrize("team", ["%20x", "x%00", "%0A", "é" * 65, "x%20"])

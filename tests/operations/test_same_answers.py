@@ -74,14 +74,14 @@ def office(gateways: Gateways) -> Office:
 
 
 @pytest.fixture
-def shell(shell: Shell, office: Office) -> Iterator[Shell]:
+def shell(shell: Shell, office: Office) -> Shell:
     """Commands over the gateway's store, with its secrets and its catalogue."""
     shell.env |= {
         "GATEWAY_KEY_PEPPER": SECRETS.pepper.decode(),
         "GATEWAY_SIGNING_KEY": SECRETS.signing_key.decode(),
         "GATEWAY_CONFIG": str(office.gateway.settings.config),
     }
-    yield shell
+    return shell
 
 
 @pytest.fixture
