@@ -121,7 +121,8 @@ def _check_record(record: KeyRecord, address: Address | None) -> None:
         raise errors.KeyDisabled("This API key is disabled; ask the operator of this gateway.")
     if record.has_expired(datetime.now(UTC)):
         raise errors.InvalidApiKey(
-            f"This API key expired on {record.expires:%Y-%m-%d at %H:%M} UTC; ask the operator of this gateway for another."
+            f"This API key expired on {record.expires:%Y-%m-%d at %H:%M} UTC; "
+            "ask the operator of this gateway for another."
         )
     if record.addresses is not None and not is_within(address, record.addresses):
         shown = "a Unix socket" if address is None else str(address)

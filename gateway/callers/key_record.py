@@ -108,7 +108,7 @@ class NewKey(KeyChange):
 class KeyRecord(BaseModel):
     """A key as it is stored. `hint` is the beginning of its secret, for people; `rotated` is the time of that secret.
 
-    `webhook_secret` is the number of the secret that signs its webhooks; until `webhook_overlap` the one before signs too.
+    `webhook_secret` is the number of the secret that signs its webhooks; the one before signs until `webhook_overlap`.
     """
 
     # A replica of an older version must read the record of a newer one.

@@ -42,7 +42,7 @@ MORE_READ = (
     ("limits show --team design", "/limits/teams/design"),
     ("limits show --everyone", "/limits/everyone"),
     ("history TASK", "/history/TASK"),
-    ("history --since 2100-01-01", "/history?since=2100-01-01"),
+    ("history --since 2020-01-01 --until 2020-01-02", "/history?since=2020-01-01&until=2020-01-02"),
     ("usage --by day --since 1w", "/usage?by=day&since=1w"),
 )
 
@@ -135,7 +135,7 @@ def test_reading_is_the_same(shell: Shell, office: Office, names: dict[str, str]
             assert printed["total"]["requests"] == 1
             printed, answered = ({"rows": one["rows"], "total": one["total"]} for one in (printed, answered))
         assert printed == answered, words
-        assert printed.get("data") != [] or "2100" in words, words
+        assert printed.get("data") != [] or "2020" in words, words
 
 
 def test_changing_is_the_same(shell: Shell, office: Office, names: dict[str, str]) -> None:
