@@ -15,7 +15,7 @@ from gateway.api.dependencies import ServicesDep
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
 from gateway.callers.key_store import DAY_S
 from gateway.operations import keys
-from gateway.operations.answers import Gone, Listing
+from gateway.operations.answers import Deleted, Listing
 from gateway.operations.keys import KeyWithLimits, KeyWithSecret, WebhookSecret
 
 router = APIRouter(route_class=GuardedRoute, tags=["keys"])
@@ -104,7 +104,7 @@ async def show_webhook_secret(
 
 
 @router.delete("/keys/{key_id}", summary="Delete a key", responses=refusals(errors.KeyNotFound))
-async def delete_key(services: ServicesDep, operator: AdminDep, key_id: KeyId) -> Gone:
+async def delete_key(services: ServicesDep, operator: AdminDep, key_id: KeyId) -> Deleted:
     """The key and its limits are gone for ever. Its spending stays in the usage and in the history."""
     gone = await keys.delete_key(services, operator.actor, key_id)
     services.key_cache.forget()

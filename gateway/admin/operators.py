@@ -14,7 +14,7 @@ from gateway.admin.shapes import QueryModel, refusals
 from gateway.api.dependencies import ServicesDep
 from gateway.callers.operator_store import OperatorName, OperatorRecord, Role
 from gateway.operations import operators
-from gateway.operations.answers import AnswerModel, Gone, Listing
+from gateway.operations.answers import AnswerModel, Deleted, Listing
 from gateway.operations.operators import CreatedOperator
 
 router = APIRouter(route_class=GuardedRoute, tags=["operators"])
@@ -51,6 +51,8 @@ async def create_operator(services: ServicesDep, operator: AdminDep, new: NewOpe
 
 
 @router.delete("/operators/{name}", summary="Delete an operator", responses=refusals(errors.OperatorNotFound))
-async def delete_operator(services: ServicesDep, operator: AdminDep, name: Annotated[str, Path(max_length=64)]) -> Gone:
+async def delete_operator(
+    services: ServicesDep, operator: AdminDep, name: Annotated[str, Path(max_length=64)]
+) -> Deleted:
     """The token is refused from its next request on."""
     return await operators.delete_operator(services, operator.actor, name)

@@ -22,7 +22,7 @@ from gateway.history.usage import Dimension, Only
 from gateway.operations import history
 from gateway.operations.answers import Listing
 from gateway.operations.history import RequestRecord
-from gateway.operations.spans import read_span
+from gateway.operations.time_spans import read_span
 from gateway.operations.usage import SummedUsage, UsageAnswer, sum_usage
 
 router = APIRouter(route_class=GuardedRoute, tags=["reports"])

@@ -11,7 +11,7 @@ from gateway.callers.key_record import Label
 from gateway.dollars import parse_usd
 from gateway.errors import PublicError
 from gateway.operations.answers import USD_SCHEMA, AnswerModel
-from gateway.operations.spans import FORMS
+from gateway.operations.time_spans import FORMS
 
 _MOST_ROWS = 500
 _MOST_COUNT = 10**12

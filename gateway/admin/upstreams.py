@@ -12,7 +12,7 @@ from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import refusals
 from gateway.api.dependencies import ServicesDep
 from gateway.operations import upstreams
-from gateway.operations.answers import Gone, Listing
+from gateway.operations.answers import Deleted, Listing
 from gateway.operations.upstreams import UpstreamState
 
 router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
@@ -39,6 +39,6 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
 
 
 @router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
-async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Gone:
+async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Deleted:
     """Deletes all counts of the whole upstream, after its entry in the catalogue was corrected."""
     return await upstreams.clear_drift(services, operator.actor, name)

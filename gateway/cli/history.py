@@ -18,7 +18,7 @@ from gateway.history.history import RecordFilter
 from gateway.history.record import Record
 from gateway.operations.history import RequestRecord, find_record, stream_records
 from gateway.operations.keys import find_key
-from gateway.operations.spans import read_span
+from gateway.operations.time_spans import read_span
 from gateway.store.windows import Calendar
 
 _COLUMNS = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")

@@ -34,7 +34,7 @@ from gateway.history.usage import UsageReader
 from gateway.money.ledger import Ledger
 from gateway.net.fetcher import Fetcher
 from gateway.operations.changes import Actor
-from gateway.operations.spans import open_calendar
+from gateway.operations.time_spans import open_calendar
 from gateway.process.data_folder import DataFolder, FolderInUse, load_secrets
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
 from gateway.state.webhook_queue import WebhookQueue

@@ -37,7 +37,7 @@ class Listing(AnswerModel, Generic[Row]):
     next: str | None = Field(None, description="Send it as `after` for the next page.")
 
 
-class Gone(AnswerModel):
+class Deleted(AnswerModel):
     """The id of something that was deleted."""
 
     id: str

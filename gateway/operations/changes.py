@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from gateway.operations.answers import AnswerModel, Instant, Listing
-from gateway.operations.spans import read_span
 from gateway.operations.stores import Stores
+from gateway.operations.time_spans import read_span
 from gateway.store.client import StoreUnavailable
 
 State = BaseModel | Mapping[str, Any] | None
@@ -21,7 +21,7 @@ State = BaseModel | Mapping[str, Any] | None
 
 _NO_LIMIT = 2**62
 
-Report = Callable[[Mapping[str, str | None], StoreUnavailable | None], None]
+ChangeReport = Callable[[Mapping[str, str | None], StoreUnavailable | None], None]
 """Takes the facts of a change that was made, and the error that kept it out of the log of changes, or None."""
 
 
@@ -30,7 +30,7 @@ class Actor:
     """Who makes a change, as the log of changes names them."""
 
     name: str
-    report: Report
+    report: ChangeReport
     address: str | None = None
 
 

@@ -16,7 +16,7 @@ from gateway.callers.webhook_addresses import find_fault
 from gateway.ids import new_id
 from gateway.money.ledger_results import Scope
 from gateway.money.limits import drop_limits
-from gateway.operations.answers import AnswerModel, Gone, Listing, page
+from gateway.operations.answers import AnswerModel, Deleted, Listing, page
 from gateway.operations.changes import Actor, record_change
 from gateway.operations.limits import LimitStanding, LimitValues, WindowSpent, list_spent, list_standings, put_limits
 from gateway.operations.stores import Stores
@@ -132,13 +132,13 @@ async def show_webhook_secret(
     return WebhookSecret.of(stores.signing_key, record)
 
 
-async def delete_key(stores: Stores, actor: Actor, key_id: str) -> Gone:
+async def delete_key(stores: Stores, actor: Actor, key_id: str) -> Deleted:
     """Delete a key and its limits; its spending stays in usage and history. Raises KeyNotFound."""
     before = await stores.keys.show(key_id)
     await stores.keys.delete(key_id)
     await drop_limits(stores.ledger, Scope(key=key_id))
     await record_change(stores, actor, "key.delete", key_id, before=before)
-    return Gone(id=key_id)
+    return Deleted(id=key_id)
 
 
 async def find_key(stores: Stores, text: str) -> str:

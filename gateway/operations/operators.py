@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from gateway.callers.operator_store import OperatorRecord, Role
-from gateway.operations.answers import Gone, Listing
+from gateway.operations.answers import Deleted, Listing
 from gateway.operations.changes import Actor, record_change
 from gateway.operations.stores import Stores
 
@@ -28,8 +28,8 @@ async def create_operator(stores: Stores, actor: Actor, name: str, role: Role) -
     return CreatedOperator(token=token, **record.model_dump())
 
 
-async def delete_operator(stores: Stores, actor: Actor, name: str) -> Gone:
+async def delete_operator(stores: Stores, actor: Actor, name: str) -> Deleted:
     """Refuse an operator's token from its next request on. Raises OperatorNotFound."""
     record = await stores.operators.delete(name)
     await record_change(stores, actor, "operator.delete", f"operator:{name}", before=record)
-    return Gone(id=name)
+    return Deleted(id=name)

@@ -12,7 +12,7 @@ from gateway.catalogue.document import Credential, Document, Upstream
 from gateway.health.condition import Condition
 from gateway.health.drift import Drift, count_drifts, group_drifts
 from gateway.health.target_store import TargetStore, make_caps
-from gateway.operations.answers import AnswerModel, Gone, Instant, Listing, Usd
+from gateway.operations.answers import AnswerModel, Deleted, Instant, Listing, Usd
 from gateway.operations.changes import Actor, record_change
 from gateway.operations.stores import Stores
 
@@ -20,7 +20,7 @@ _Credentials = Mapping[str, tuple[str, Upstream, Credential]]
 """By label: the upstream's name and entry in the catalogue, and the credential."""
 
 
-class Typical(AnswerModel):
+class TypicalLatency(AnswerModel):
     """The duration of good calls of one quality and resolution."""
 
     kind: str = Field(description="Quality and resolution, as in `high/2K`.")
@@ -28,7 +28,7 @@ class Typical(AnswerModel):
     samples: int
 
 
-class BrokenPromise(AnswerModel):
+class Deviation(AnswerModel):
     """A difference between the vendor and its entry in the catalogue."""
 
     kind: str = Field(description="`made`: another thing than promised; `refused`: a request its abilities allow.")
@@ -51,8 +51,8 @@ class UpstreamState(AnswerModel):
     min_balance: int | None
     checked: Instant | None = Field(description="The time of the last free call that checked it.")
     trouble: str | None = Field(description="The failure of that check, if any.")
-    latencies: list[Typical]
-    drift: list[BrokenPromise] = Field(description="Of the whole upstream, in the last 90 days.")
+    latencies: list[TypicalLatency]
+    drift: list[Deviation] = Field(description="Of the whole upstream, in the last 90 days.")
 
     @classmethod
     def of(
@@ -73,10 +73,10 @@ class UpstreamState(AnswerModel):
             checked=condition.checked,
             trouble=condition.trouble or None,
             latencies=[
-                Typical(kind=kind, seconds=one.median, samples=one.samples)
+                TypicalLatency(kind=kind, seconds=one.median, samples=one.samples)
                 for kind, one in sorted(condition.latencies.items())
             ],
-            drift=[BrokenPromise(kind=one.kind, what=one.what, count=one.count, last=one.last) for one in drifts],
+            drift=[Deviation(kind=one.kind, what=one.what, count=one.count, last=one.last) for one in drifts],
         )
 
 
@@ -106,7 +106,7 @@ async def reset_upstream(
     return after
 
 
-async def clear_drift(stores: Stores, actor: Actor, name: str) -> Gone:
+async def clear_drift(stores: Stores, actor: Actor, name: str) -> Deleted:
     """Forget the drift that was counted of an upstream, after its entry was corrected. Raises UpstreamNotFound."""
     known = stores.document.upstreams
     if name not in known:
@@ -116,7 +116,7 @@ async def clear_drift(stores: Stores, actor: Actor, name: str) -> Gone:
     before = group_drifts(await stores.drift.read()).get(name, [])
     await stores.drift.clear(name)
     await record_change(stores, actor, "upstream.clear_drift", name, before=count_drifts(before))
-    return Gone(id=name)
+    return Deleted(id=name)
 
 
 async def _look(stores: Stores, credentials: _Credentials) -> list[UpstreamState]:

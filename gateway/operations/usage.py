@@ -10,8 +10,8 @@ from pydantic import Field
 from gateway.history.export import Cells, usage_cells, usage_columns, usage_json
 from gateway.history.usage import Dimension, Only, UsageReport
 from gateway.operations.answers import AnswerModel, Instant
-from gateway.operations.spans import read_days
 from gateway.operations.stores import Stores
+from gateway.operations.time_spans import read_days
 
 
 class UsageRow(AnswerModel):

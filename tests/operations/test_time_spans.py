@@ -10,8 +10,8 @@ import pytest
 
 from gateway.catalogue.document import Accounting
 from gateway.errors import InvalidValue
-from gateway.operations.spans import read_days, read_span
 from gateway.operations.stores import Stores
+from gateway.operations.time_spans import read_days, read_span
 from gateway.store.windows import Calendar
 from tests.support.gateways import Gateways
 from tests.support.ledgers import DAY, SECOND
