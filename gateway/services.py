@@ -21,6 +21,7 @@ from gateway.callers.key_store import KeyStore
 from gateway.callers.operator_store import OperatorStore
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.document import Document
 from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
 from gateway.health.health import Health
@@ -113,6 +114,11 @@ class Services:
     openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
     transports: tuple[AsyncBaseTransport, ...] = ()
+
+    @property
+    def document(self) -> Document:
+        """The catalogue as the operator wrote it."""
+        return self.catalogue.document
 
     @property
     def worker(self) -> str:

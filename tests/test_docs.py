@@ -280,19 +280,19 @@ def test_routing_can_be_tried(tmp_path: Path, simulator: Simulator) -> None:
         text = text.replace("http://127.0.0.1:8080", run.url)
         env = clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         done = subprocess.run(["bash", "-ec", text], cwd=tmp_path, env=env, check=True, timeout=60, capture_output=True)
-        lines = until(lambda: read_history(run.data), what="both records")
+        records = until(lambda: read_history(run.data), what="both records")
     shown = done.stdout.decode()
     assert re.findall(r"x-gateway-upstream: ([\w-]+)", shown) == ["apiany", "anyfast-c"]
     assert re.findall(r"x-gateway-cost-usd: ([\d.]+)", shown) == ["0.015000", "0.030000"]
     assert shown.startswith("target\tprice")
-    calls = [[(call["upstream"], call["outcome"]) for call in json.loads(line)["calls"]] for line in lines]
+    calls = [[(call["upstream"], call["outcome"]) for call in record["calls"]] for record in records]
     assert calls == [[("apiany", "upstream_error"), ("anyfast-c", "delivered")], [("apiany", "delivered")]]
 
 
-def read_history(data: Path) -> list[str]:
+def read_history(data: Path) -> list[dict[str, Any]]:
     """The two records of a data folder, newest first; nothing while one is not written yet."""
-    lines = imagegate("history", "--json", "--data-dir", str(data)).stdout.splitlines()
-    return lines if len(lines) == 2 else []
+    found = json.loads(imagegate("history", "--json", "--data-dir", str(data)).stdout)["data"]
+    return found if len(found) == 2 else []
 
 
 @pytest.mark.parametrize("page", ["docs/performance.md"])
@@ -334,7 +334,7 @@ def test_breaking_an_upstream_can_be_watched(tmp_path: Path, simulator: Simulato
         assert "x-gateway-upstream anyfast-c\n" in paste(sys.executable, ask)
         until(lambda: read_history(run.data), what="both records")
         told = paste("bash", look)
-    (record,) = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    ((record,),) = [json.loads(line)["data"] for line in told.splitlines() if line.startswith("{")]
     assert [call["outcome"] for call in record["calls"]] == ["upstream_error", "delivered"]
     assert record["strategy"] == "cost"
     assert "apiany/main\tok" in told

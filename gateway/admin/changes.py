@@ -1,17 +1,18 @@
-"""Who changed what: the log of changes by the admin API and by the command line."""
+"""The route of the log of changes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
 
-from gateway.admin.access import ServicesDep, ViewerDep
+from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import AnswerModel, Listing, Most, QueryModel, Text
-from gateway.admin.spans import Since, read_span
-from gateway.history.export import change_json
+from gateway.admin.shapes import Most, QueryModel, Since, Text
+from gateway.api.dependencies import ServicesDep
+from gateway.operations import changes
+from gateway.operations.answers import Listing
+from gateway.operations.changes import MadeChange
 
 router = APIRouter(route_class=GuardedRoute, tags=["changes"])
 
@@ -25,25 +26,9 @@ class ChangesQuery(QueryModel):
     most: Most = 100
 
 
-class MadeChange(AnswerModel):
-    """One change. `before` and `after` have the fields that differ; null: there was, or is, nothing."""
-
-    id: str
-    time: str
-    actor: str = Field(description="`admin-token`, `operator:NAME` or `cli:USER`.")
-    action: str
-    subject: str = Field(description="What was changed: a key's id, `team:NAME`, `everyone`, `operator:NAME`.")
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
-    address: str | None
-
-
 @router.get("/changes", summary="Who changed what, newest first")
 async def list_changes(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[ChangesQuery, Query()]
 ) -> Listing[MadeChange]:
-    """Of the last 30 days if nothing is said. Never holds a secret."""
-    first, _ = read_span(services, wanted.since, None, "30d")
-    found = await services.changes.read(first, wanted.subject, wanted.actor, wanted.most + 1)
-    rows = [MadeChange.model_validate(change_json(change)) for change in found[: wanted.most]]
-    return Listing(data=rows, has_more=len(found) > wanted.most)
+    """Of the last 30 days without `since`. Never holds a secret."""
+    return await changes.list_changes(services, **wanted.model_dump())

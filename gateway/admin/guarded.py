@@ -1,14 +1,16 @@
-"""The door of every admin route: the operator is known before the body is read, and each refusal is a public error.
+"""The route class of the admin API: it identifies the operator before it reads the body, and makes errors public.
 
-The route class of all routers in `gateway.admin`. Never echoes what was sent.
+Never echoes a request's values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -16,8 +18,9 @@ from typing_extensions import override
 
 from gateway import errors
 from gateway.admin.access import authorize, known_admin, known_viewer
-from gateway.admin.refusals import translated
 from gateway.callers.operator_store import Role
+from gateway.operations.limits import public_arguments
+from gateway.store.client import StoreUnavailable
 
 BODY_BYTES = 65_536
 """The longest body that an operator may send."""
@@ -28,7 +31,7 @@ _ROLES = {known_admin: Role.ADMIN, known_viewer: Role.VIEWER}
 
 
 class GuardedRoute(APIRoute):
-    """A route that says in its signature who may call it."""
+    """A route whose signature names the role that it needs."""
 
     @override
     def get_route_handler(self) -> Handler:
@@ -36,10 +39,10 @@ class GuardedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            with translated():
+            with _public_errors():
                 request.state.operator = await authorize(request, wanted)
                 response = await handle(await _with_body(request))
-            # Some answers hold a secret, and none is to be kept by a proxy.
+            # Some answers hold a secret; no proxy may keep one.
             response.headers["cache-control"] = "no-store"
             return response
 
@@ -47,15 +50,15 @@ class GuardedRoute(APIRoute):
 
     @property
     def role(self) -> Role:
-        """The least role that may call it. Raises TypeError for an endpoint that does not say."""
+        """The least role that may call it. Raises TypeError for an endpoint that names none."""
         for dependency in self.dependant.dependencies:
             if dependency.call in _ROLES:
                 return _ROLES[dependency.call]
-        raise TypeError(f"{self.path} says neither `AdminDep` nor `ViewerDep`")
+        raise TypeError(f"{self.path} has neither `AdminDep` nor `ViewerDep`")
 
 
 async def _with_body(request: Request) -> Request:
-    """The request with its body read, at most so much of it: FastAPI itself would read any."""
+    """The request with its body read, up to BODY_BYTES: FastAPI itself would read any length."""
     body = bytearray()
     try:
         async for piece in request.stream():
@@ -69,3 +72,34 @@ async def _with_body(request: Request) -> Request:
         return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     return Request(request.scope, receive)
+
+
+@contextmanager
+def _public_errors() -> Iterator[None]:
+    """Raise the refusals of the framework and the store as public errors."""
+    try:
+        with public_arguments():
+            yield
+    except RequestValidationError as error:
+        raise explain(error.errors()[0]) from error
+    except StoreUnavailable as error:
+        raise errors.QuotaStoreUnavailable(
+            "The gateway's Redis does not answer. Try again shortly.", retry_after=5
+        ) from error
+
+
+def explain(detail: dict[str, Any]) -> errors.PublicError:
+    """One finding of pydantic as an error that names its field."""
+    kind, place = str(detail["type"]), detail["loc"]
+    if kind == "json_invalid" or (place == ("body",) and kind != "missing"):
+        return errors.InvalidValue("The body must be a JSON object, sent as application/json.")
+    if place == ("body",):
+        return errors.MissingParameter("This needs a body: a JSON object, sent as application/json.")
+    # A place begins with `body`, `path` or `query`.
+    param = ".".join(str(part) for part in place[1:])[:200]
+    if kind == "missing":
+        return errors.MissingParameter(f"`{param}` is required.", param=param)
+    if kind == "extra_forbidden":
+        return errors.UnknownParameter("There is no such field.", param=param)
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    return errors.InvalidValue(f"`{param}` is not valid: {reason[:300]}.", param=param)

@@ -1,18 +1,21 @@
-"""The forms that the admin API's answers share: dollars, lists, errors. Used by every module of `gateway.admin`."""
+"""Forms that several routes share: fields of queries, paths and bodies, and the form of an error."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from fastapi import Path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, WithJsonSchema
 
-from gateway.dollars import parse_usd, show_usd
+from gateway.callers.key_record import Label
+from gateway.dollars import parse_usd
 from gateway.errors import PublicError
-from gateway.history.export import show_time
-
-Row = TypeVar("Row")
+from gateway.operations.answers import USD_SCHEMA, AnswerModel
+from gateway.operations.time_spans import FORMS
 
 _MOST_ROWS = 500
+_MOST_COUNT = 10**12
+_MOST_RATE = 60_000_000
 
 
 def _read_usd(value: object) -> int:
@@ -24,47 +27,43 @@ def _read_usd(value: object) -> int:
     return parse_usd(value)
 
 
-_SCHEMA = {"type": "string", "pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,6})?$", "examples": ["1.500000"]}
+GivenUsd = Annotated[int, BeforeValidator(_read_usd), WithJsonSchema(USD_SCHEMA)]
+"""Dollars as an operator writes them; µ$ in memory."""
 
-GivenUsd = Annotated[int, BeforeValidator(_read_usd), WithJsonSchema(_SCHEMA)]
-"""Dollars as an operator writes them; µ$ inside."""
+DollarAmount = Annotated[GivenUsd, Field(ge=0)]
+Count = Annotated[StrictInt, Field(ge=0, le=_MOST_COUNT)]
+# A rate of 0 a minute would never allow anything again; to stop a key, disable it.
+RateValue = Annotated[StrictInt, Field(ge=1, le=_MOST_RATE)]
 
-Usd = Annotated[int, PlainSerializer(show_usd, return_type=str), WithJsonSchema(_SCHEMA)]
-"""µ$ that leave as dollars with six digits."""
+# Of queries, where everything is text.
+Most = Annotated[int, Field(ge=1, le=_MOST_ROWS, description="Rows of one page.")]
+After = Annotated[str | None, Field(max_length=200, description="`next` of the page before.")]
+Text = Annotated[str | None, Field(max_length=200)]
+Since = Annotated[str | None, Field(max_length=40, description=f"The beginning: {FORMS}.")]
+Until = Annotated[str | None, Field(max_length=40, description=f"The end, not included: {FORMS}. Null: now.")]
 
-
-Instant = Annotated[
-    int, PlainSerializer(show_time, return_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
-]
-"""µs that leave as ISO 8601."""
-
-
-class AnswerModel(BaseModel):
-    """What an admin route answers."""
-
-    model_config = ConfigDict(frozen=True)
+TeamName = Annotated[Label, Path(description="The name of a team.")]
+KeyId = Annotated[str, Path(max_length=64, description="Such as `key_01k…`.")]
 
 
 class QueryModel(BaseModel):
-    """What an admin route is sent. A field that nobody knows is refused: a misspelt limit would be none."""
+    """A query or a body. An unknown field is refused: a misspelt limit would be none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Listing(AnswerModel, Generic[Row]):
-    """A page of a list; the next one begins after `next`."""
+class NewLimits(QueryModel):
+    """The limits of a scope from now on. A field that is absent or null is no limit."""
 
-    object: Literal["list"] = "list"
-    data: list[Row]
-    has_more: bool = False
-    next: str | None = Field(None, description="Send it as `after` for the next page.")
-
-
-class Gone(AnswerModel):
-    """What was deleted."""
-
-    id: str
-    deleted: Literal[True] = True
+    usd_total: DollarAmount | None = None
+    usd_month: DollarAmount | None = None
+    usd_week: DollarAmount | None = None
+    usd_day: DollarAmount | None = None
+    images_month: Count | None = None
+    images_day: Count | None = None
+    concurrent_requests: Count | None = None
+    requests_minute: RateValue | None = None
+    images_minute: RateValue | None = None
 
 
 class ErrorFacts(AnswerModel):
@@ -77,29 +76,16 @@ class ErrorFacts(AnswerModel):
 
 
 class ErrorAnswer(AnswerModel):
-    """Every refusal has this form."""
+    """The form of every error."""
 
     error: ErrorFacts
 
 
-# Of queries, where everything is text.
-Most = Annotated[int, Field(ge=1, le=_MOST_ROWS, description="Rows of one page.")]
-After = Annotated[str | None, Field(max_length=200, description="`next` of the page before.")]
-Text = Annotated[str | None, Field(max_length=200)]
-
-
-def page(rows: list[Row], most: int, after: str | None, name: str) -> Listing[Row]:
-    """The rows that follow `after`; `rows` are in the order of their attribute `name`."""
-    rest = rows if after is None else [row for row in rows if str(getattr(row, name)) > after]
-    has_more = len(rest) > most
-    return Listing[Any](data=rest[:most], has_more=has_more, next=getattr(rest[most - 1], name) if has_more else None)
-
-
 def refusals(*kinds: type[PublicError]) -> dict[int | str, dict[str, Any]]:
-    """What a route's own refusals are, for its documentation."""
-    told: dict[int | str, dict[str, Any]] = {}
+    """A route's own errors, for its documentation."""
+    described: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         line = f"`{kind.code}`: {kind.meaning}"
-        before = told.get(kind.status, {}).get("description")
-        told[kind.status] = {"model": ErrorAnswer, "description": f"{before} {line}" if before else line}
-    return told
+        before = described.get(kind.status, {}).get("description")
+        described[kind.status] = {"model": ErrorAnswer, "description": f"{before} {line}" if before else line}
+    return described

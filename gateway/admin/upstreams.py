@@ -1,23 +1,19 @@
-"""How the upstreams are: each credential's state, places, balance and latencies; and a fresh start for one of them."""
+"""The routes of upstreams: the state of each credential, a reset of one, and the end of counted drift."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import Field
 
 from gateway import errors
-from gateway.admin.access import AdminDep, ServicesDep, ViewerDep
+from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.recording import record_change
-from gateway.admin.shapes import AnswerModel, Gone, Instant, Listing, Usd, refusals
-from gateway.catalogue.catalogue import Target
-from gateway.health.condition import Condition
-from gateway.health.drift import Drift, count_drifts, group_drifts
-from gateway.health.health import caps_of
-from gateway.services import Services
+from gateway.admin.shapes import refusals
+from gateway.api.dependencies import ServicesDep
+from gateway.operations import upstreams
+from gateway.operations.answers import Deleted, Listing
+from gateway.operations.upstreams import UpstreamState
 
 router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
 
@@ -26,107 +22,23 @@ Label = Annotated[str, Path(max_length=201, description="As listed: the upstream
 TargetName = Annotated[str, Path(max_length=100, description="The upstream's name in the catalogue.")]
 
 
-class Typical(AnswerModel):
-    """How long good calls of one quality and resolution took."""
-
-    kind: str = Field(description="Quality and resolution, as in `high/2K`.")
-    seconds: float = Field(description="The median.")
-    samples: int
-
-
-class BrokenPromise(AnswerModel):
-    """Where the vendor is not as the catalogue says."""
-
-    kind: str = Field(description="`made` another thing than was promised, or `refused` what its abilities allow.")
-    what: str = Field(description="The parameter.")
-    count: int
-    last: Instant
-
-
-class UpstreamState(AnswerModel):
-    """One credential of an upstream, as all processes know it."""
-
-    label: str
-    state: str = Field(
-        description="`ok`, `tried again`, `left alone`, `rate limit`, `refused`, `low balance` or `braked`."
-    )
-    seconds: float = Field(description="For how long it stays so; 0: it depends, or it is well.")
-    breaker: str = Field(description="`closed`, `open`, or `half`: one call at a time tries it.")
-    in_flight: int = Field(description="Calls under way.")
-    max_concurrent: int | None
-    presumed_usd: Usd = Field(description="Charged in the last hour for outcomes that nobody knows.")
-    balance: str | None = Field(description="Credits, where the vendor tells them.")
-    min_balance: int | None
-    checked: Instant | None = Field(description="When a free call last asked it.")
-    trouble: str | None = Field(description="What that call met, if anything.")
-    latencies: list[Typical]
-    drift: list[BrokenPromise] = Field(description="Of the whole upstream, in the last 90 days.")
-
-    @classmethod
-    def of(cls, target: Target, condition: Condition, drifts: Sequence[Drift]) -> Self:
-        caps = caps_of(target)
-        state, seconds = condition.describe(has_floor=caps.has_floor, brake=caps.brake)
-        return cls(
-            label=target.label,
-            state=state,
-            seconds=round(seconds, 3),
-            breaker=condition.breaker,
-            in_flight=condition.in_flight,
-            max_concurrent=target.credential_config.max_concurrent,
-            presumed_usd=condition.presumed,
-            balance=condition.balance,
-            min_balance=target.credential_config.min_balance,
-            checked=condition.checked,
-            trouble=condition.trouble or None,
-            latencies=[
-                Typical(kind=kind, seconds=one.median, samples=one.samples)
-                for kind, one in sorted(condition.latencies.items())
-            ],
-            drift=[
-                BrokenPromise(kind=one.kind, what=one.what, count=one.count, last=one.last)
-                for one in drifts
-                if one.upstream == target.upstream
-            ],
-        )
-
-
-@router.get("/upstreams", summary="How every upstream's credentials are")
+@router.get("/upstreams", summary="The state of every upstream's credentials")
 async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[UpstreamState]:
-    """Those that are on, in the catalogue's order."""
-    targets = services.health.targets
-    found = await services.health.store.look(list(targets))
-    drifts = await services.drift.read()
-    return Listing[UpstreamState](data=[UpstreamState.of(targets[label], one, drifts) for label, one in found.items()])
+    """The configured ones, in the catalogue's order."""
+    return await upstreams.list_upstreams(services, services.health.targets)
 
 
 @router.post(
     "/upstreams/{label:path}/reset", summary="Use a credential again", responses=refusals(errors.UpstreamNotFound)
 )
 async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label) -> UpstreamState:
-    """Closes its breaker, ends its cool-down, forgets a low balance, releases the spend brake."""
-    if label not in services.health.targets:
-        raise errors.UpstreamNotFound("No upstream that is on has this label.", param="label")
-    before = await _show(services, label)
-    await services.health.store.reset(label)
+    """Closes its breaker, ends its cool-down, forgets a low balance, releases the spend limit."""
+    after = await upstreams.reset_upstream(services, operator.actor, label, services.health.targets)
     services.health.forget()
-    after = await _show(services, label)
-    await record_change(
-        services, operator, "upstream.reset", label, before={"state": before.state}, after={"state": after.state}
-    )
     return after
 
 
 @router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
-async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Gone:
-    """What was counted of the whole upstream is gone: its entry in the catalogue was put right."""
-    if name not in services.catalogue.document.upstreams:
-        raise errors.UpstreamNotFound("The catalogue has no upstream of this name.", param="name")
-    before = group_drifts(await services.drift.read()).get(name, [])
-    await services.drift.clear(name)
-    await record_change(services, operator, "upstream.clear_drift", name, before=count_drifts(before))
-    return Gone(id=name)
-
-
-async def _show(services: Services, label: str) -> UpstreamState:
-    found = await services.health.store.look([label])
-    return UpstreamState.of(services.health.targets[label], found[label], await services.drift.read())
+async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Deleted:
+    """Deletes all counts of the whole upstream, after its entry in the catalogue was corrected."""
+    return await upstreams.clear_drift(services, operator.actor, name)

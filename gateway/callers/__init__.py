@@ -1,1 +1,1 @@
-"""Callers: API keys, operators' tokens, authentication, and the addresses of their webhooks."""
+"""Authentication: callers' API keys, operators' tokens, and the caller behind a request."""

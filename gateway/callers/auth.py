@@ -1,6 +1,6 @@
-"""Who is asking: turns a request's credentials into a Caller, before its body is read.
+"""Authentication: turns a request's API key into a Caller, before the body is read.
 
-Asked by `api` for every route that is not public. Never says which part of a key was wrong.
+Never says which part of a key was wrong.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from gateway.store.client import StoreUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking, with rights, and from where (None: over a Unix socket)."""
+    """The caller of a request: the key with its rights, and the address (None: over a Unix socket)."""
 
     key: KeyRecord
     address: Address | None = None
 
     @property
     def identity(self) -> CallerIdentity:
-        """Who is asking, as rules and the ledger know it."""
+        """The caller's key and team, as rules and the ledger name them."""
         return CallerIdentity(self.key.id, self.key.name, self.key.team or "")
 
     def may_use(self, name: str, alias: Alias | None) -> bool:
-        """Whether this caller may use a model by this name; who may use a model may say its aliases too."""
+        """True when this caller may use a model by this name. A key for a model may use the model's aliases too."""
         allowed = self.key.models
         return allowed is None or name in allowed or (alias is not None and alias.model in allowed)
 
     def may_reach(self, upstream: str) -> bool:
-        """Whether this caller may be served by an upstream."""
+        """True when an upstream may serve this caller."""
         return self.key.upstreams is None or upstream in self.key.upstreams
 
     def check_model(self, name: str, alias: Alias | None) -> None:
-        """Raises ModelNotAllowed unless this caller may use the model, by the name that was sent."""
+        """Raise ModelNotAllowed unless this caller may use the model by the name in the request."""
         if not self.may_use(name, alias):
             allowed = ", ".join(self.key.models or ()) or "none"
             raise errors.ModelNotAllowed(
@@ -52,7 +52,7 @@ class Caller:
             )
 
     def check_job(self, job: ImageJob, upstream: str | None = None) -> Rights:
-        """What the Plan may do for this caller, who may have chosen an upstream. Raises for what is beyond the caps."""
+        """The rights in a plan; `upstream` is the caller's choice. Raises UpstreamNotAllowed, UnsupportedValue."""
         key = self.key
         rights = Rights(key.upstreams, key.max_quality, key.max_pixels, key.max_n, pinned=upstream)
         if upstream is not None:
@@ -62,9 +62,7 @@ class Caller:
 
     def _check_choice(self, upstream: str) -> None:
         if not self.key.may_pin_upstream:
-            raise errors.UpstreamNotAllowed(
-                "This key may not choose its upstream; leave the X-Gateway-Upstream header out."
-            )
+            raise errors.UpstreamNotAllowed("This key may not choose its upstream; send no X-Gateway-Upstream header.")
         if not self.may_reach(upstream.partition("/")[0]):
             allowed = ", ".join(self.key.upstreams or ())
             raise errors.UpstreamNotAllowed(
@@ -107,32 +105,33 @@ def read_bearer(authorization: str | None) -> str:
 async def count_wrong(
     wrong_keys: WrongKeys, address: Address | None, refusal: errors.PublicError
 ) -> errors.PublicError:
-    """Count a wrong key or token against its address; answers what to raise, RateLimited when there were too many."""
+    """Count a wrong key or token against its address. The error to raise: `refusal`, or RateLimited after too many."""
     wait_s = await wrong_keys.count(name_source(address))
     if wait_s is None:
         return refusal
     return errors.RateLimited(
-        "Too many wrong API keys came from this address; correct the key, and send it again in a minute.",
+        "This address sent too many wrong API keys; correct the key, and try again in a minute.",
         retry_after=max(1, math.ceil(wait_s)),
     )
 
 
 def _check_record(record: KeyRecord, address: Address | None) -> None:
-    # Disabled before expired: to disable a key is somebody's decision, and its owner is to hear of it.
+    # Disabled before expired: an operator decided to disable the key, and its owner must learn that.
     if not record.enabled:
-        raise errors.KeyDisabled("This API key is disabled; ask whoever runs this gateway.")
+        raise errors.KeyDisabled("This API key is disabled; ask the operator of this gateway.")
     if record.has_expired(datetime.now(UTC)):
         raise errors.InvalidApiKey(
-            f"This API key expired on {record.expires:%Y-%m-%d at %H:%M} UTC; ask whoever runs this gateway for one."
+            f"This API key expired on {record.expires:%Y-%m-%d at %H:%M} UTC; "
+            "ask the operator of this gateway for another."
         )
     if record.addresses is not None and not is_within(address, record.addresses):
         shown = "a Unix socket" if address is None else str(address)
         raise errors.AddressNotAllowed(
-            f"This API key may not be used from {shown}; ask whoever runs this gateway to add that address."
+            f"This API key may not be used from {shown}; ask the operator of this gateway to add that address."
         )
 
 
 def _hint(secret: str) -> str:
-    """Enough of a wrong key for its owner to recognise it, too little to be worth stealing."""
+    """The ends of a wrong key: its owner recognises it, and nobody can use it."""
     plain = "".join(char if char.isascii() and char.isprintable() else "?" for char in secret)
     return f"{plain[:4]}***{plain[-4:]}" if len(plain) > 12 else "***"

@@ -1,7 +1,7 @@
-"""Records of keys that were read a moment ago, so that a caller costs Redis one look-up a second and not one a request.
+"""A cache of key records: Redis is asked once a second for each key, not once a request.
 
-Asked by `auth`. While Redis is away a record that was read within ten minutes still tells who is asking: what spends is
-closed by the ledger, not here. Holds digests and records, never a key, and never that there is no such key.
+While Redis is unavailable, a record of the last ten minutes still identifies a caller; the ledger alone stops spending.
+Holds digests and records, never a key, and never the absence of a key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.callers.key_store import KeyStore, is_well_formed
 from gateway.store.client import StoreUnavailable
 
 FRESH_S = 1.0
-"""So soon a disabled key stops everywhere."""
+"""Seconds after which a disabled key stops everywhere."""
 
 STALE_S = 600.0
 MOST = 10_000
@@ -25,7 +25,7 @@ MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """`read` is when the record was asked for and came, `tried` when it was last asked for; monotonic seconds."""
+    """A record; `read` is the start of the last look-up that succeeded, `tried` the last one; monotonic seconds."""
 
     record: KeyRecord
     read: float
@@ -33,7 +33,7 @@ class _Entry:
 
 
 class KeyCache:
-    """The records that one process has read. `now` is in seconds and never goes back."""
+    """The cache of one process. `now` is a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -50,26 +50,26 @@ class KeyCache:
         self._most = most
         self._now = now
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._asking: dict[str, tuple[float, asyncio.Task[KeyRecord | None]]] = {}
+        self._lookups: dict[str, tuple[float, asyncio.Task[KeyRecord | None]]] = {}
 
     async def lookup(self, secret: str) -> KeyRecord | None:
-        """The record of a key that a caller sent, as it was at most a second ago. Raises StoreUnavailable."""
+        """The record of a caller's key, at most a second old; None: no such key. Raises StoreUnavailable."""
         if not is_well_formed(secret):
             return None
         digest = self._keys.digest(secret)
         entry = self._entries.get(digest)
-        # Taken before the question: what changes while the answer is under way is not hidden for longer.
+        # Taken before the look-up: a change during the look-up is not hidden for longer than FRESH_S.
         now = self._now()
         if entry is not None and now - entry.tried < self._fresh_s:
             return entry.record
-        began, asking = self._ask(digest, now)
+        began, lookup = self._start_lookup(digest, now)
         try:
-            # Shielded: whoever leaves takes nobody else's answer along.
-            record = await asyncio.shield(asking)
+            # Shielded: a caller that disconnects cancels no look-up that others wait for.
+            record = await asyncio.shield(lookup)
         except StoreUnavailable:
             if entry is None or now - entry.read > self._stale_s:
                 raise
-            # Its next requests are not to wait for Redis too.
+            # The next requests of this key do not wait for Redis again.
             self._keep(digest, _Entry(entry.record, entry.read, self._now()))
             return entry.record
         if record is None:
@@ -78,25 +78,25 @@ class KeyCache:
             self._keep(digest, _Entry(record, began, began))
         return record
 
-    def _ask(self, digest: str, now: float) -> tuple[float, asyncio.Task[KeyRecord | None]]:
-        """One look-up, and when it began, however many ask for the same key meanwhile."""
-        if digest not in self._asking:
-            asking = asyncio.create_task(self._keys.find(digest))
-            self._asking[digest] = now, asking
-            asking.add_done_callback(lambda _: self._answered(digest, asking))
-        return self._asking[digest]
+    def _start_lookup(self, digest: str, now: float) -> tuple[float, asyncio.Task[KeyRecord | None]]:
+        """The running look-up of a key, shared by all its requests, and the time it began."""
+        if digest not in self._lookups:
+            lookup = asyncio.create_task(self._keys.find(digest))
+            self._lookups[digest] = now, lookup
+            lookup.add_done_callback(lambda _: self._end_lookup(digest, lookup))
+        return self._lookups[digest]
 
-    def _answered(self, digest: str, asked: asyncio.Task[KeyRecord | None]) -> None:
-        if digest in self._asking and self._asking[digest][1] is asked:
-            del self._asking[digest]
-        if not asked.cancelled():
-            # Heard, though everybody may have left.
-            asked.exception()
+    def _end_lookup(self, digest: str, lookup: asyncio.Task[KeyRecord | None]) -> None:
+        if digest in self._lookups and self._lookups[digest][1] is lookup:
+            del self._lookups[digest]
+        if not lookup.cancelled():
+            # Read, so that asyncio does not report it when every caller has disconnected.
+            lookup.exception()
 
     def forget(self) -> None:
-        """Ask Redis at each key's next request: after a change that is to count at once in this process."""
+        """Drop all records, so that a change counts at once in this process."""
         self._entries.clear()
-        self._asking.clear()
+        self._lookups.clear()
 
     def _keep(self, digest: str, entry: _Entry) -> None:
         self._entries[digest] = entry

@@ -1,6 +1,6 @@
-"""What is known of an API key, and what an operator may say of one: one checked model for CLI and admin API alike.
+"""The record of an API key, and the fields that an operator may set: one checked model for CLI and admin API.
 
-Kept by `store.keys`; read by `auth`. Holds neither a key nor its digest.
+Holds neither a key nor its digest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from gateway.process.addresses import read_network
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 LONGEST_URL = 2048
-"""Characters of an address that is told of tasks."""
+"""The most characters of a webhook's address."""
 
 _LABEL_BYTES = 128
 _METADATA_PAIRS = 16
 
 
 def _label(text: str) -> str:
-    """The ledger's own rule for names, so that no key is made that it would refuse."""
+    """A name by the ledger's own rule: the ledger takes every key that is made."""
     if text != text.strip() or not text or len(text.encode()) > _LABEL_BYTES or not text.isprintable():
         raise ValueError(f"must be 1 to {_LABEL_BYTES} bytes of plain text without spaces at its ends")
     return text
@@ -35,19 +35,19 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _written(moment: object) -> object:
-    """A bare number would be read as seconds since 1970, which nobody means."""
+    """A text or a datetime. Pydantic would read a bare number as seconds since 1970, and no operator means that."""
     if not isinstance(moment, str | datetime) or (isinstance(moment, str) and moment.strip("+-. ").isdecimal()):
-        raise ValueError("right is a time such as 2027-01-31T18:00:00Z, or a date")
+        raise ValueError("must be a time such as 2027-01-31T18:00:00Z, or a date")
     return moment
 
 
 def _utc(moment: datetime) -> datetime:
-    """A time without a zone is UTC's."""
+    """A time in UTC; without a zone it is UTC."""
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).replace(microsecond=0)
 
 
 def _web_address(text: str) -> str:
-    """What can be no address at all; whether it may be told is the catalogue's and the network's to say."""
+    """A web address by its form. `webhook_addresses` checks whether the gateway may open it."""
     if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"must be a web address of at most {LONGEST_URL} plain characters")
     if not text.startswith(("https://", "http://")):
@@ -69,16 +69,16 @@ Metadata = Annotated[
 
 
 class KeyChange(BaseModel):
-    """The fields of a key that an operator may set; those that were not named stay as they are. None lifts a limit.
+    """The fields of a key that an operator may set. A field that is not named stays; None lifts a restriction.
 
     `models`, `upstreams` and `addresses` None allow all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Label = Field("", description="Whose key it is, or what for.")
+    name: Label = Field("", description="The key's owner or purpose.")
     team: Label | None = Field(None, description="The team whose limits it shares.")
-    enabled: StrictBool = Field(True, description="Whether the key works.")
+    enabled: StrictBool = Field(True, description="False: the key is refused.")
     models: Names | None = Field(None, description="The models it may use, aliases included; null: all.")
     upstreams: Names | None = Field(None, description="The upstreams that may serve it; null: all.")
     max_quality: QualityName | None = Field(None, description="The best quality it may ask for.")
@@ -86,32 +86,32 @@ class KeyChange(BaseModel):
         None, description="The most pixels of one image."
     )
     max_n: Annotated[StrictInt, Field(ge=1, le=10)] | None = Field(None, description="The most images of one request.")
-    may_pin_upstream: StrictBool = Field(False, description="Whether it may choose the upstream by a header.")
-    expires: Moment | None = Field(None, description="When it stops working; a time without a zone is UTC.")
+    may_pin_upstream: StrictBool = Field(False, description="True: it may choose its upstream by a header.")
+    expires: Moment | None = Field(None, description="The time it stops working; without a zone it is UTC.")
     addresses: Networks | None = Field(None, description="Addresses or networks it may be used from; null: all.")
     webhook: WebAddress | None = Field(
-        None, description="The address that is told of the end of its tasks; null: none but those its requests name."
+        None, description="The address for messages about the end of its tasks; null: only those in its requests."
     )
     metadata: Metadata = Field(default_factory=dict, description="Up to 16 texts of the operator's own.")
 
     def changes(self) -> dict[str, Any]:
-        """The fields that were named."""
+        """The fields that are set here."""
         return self.model_dump(exclude_unset=True)
 
 
 class NewKey(KeyChange):
-    """A key to be made. Only its name is required."""
+    """A new key. Only its name is required."""
 
-    name: Label = Field(description="Whose key it is, or what for.")
+    name: Label = Field(description="The key's owner or purpose.")
 
 
 class KeyRecord(BaseModel):
-    """What is known of a key; `hint` is the key's beginning, for people, `rotated` when it got its present secret.
+    """A key as it is stored. `hint` is the beginning of its secret, for people; `rotated` is the time of that secret.
 
-    `webhook_secret` counts the secrets that signed its webhooks; the one before signs too until `webhook_overlap`.
+    `webhook_secret` is the number of the secret that signs its webhooks; the one before signs until `webhook_overlap`.
     """
 
-    # A replica of an older version must read a record that a newer one wrote.
+    # A replica of an older version must read the record of a newer one.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
@@ -139,12 +139,12 @@ class KeyRecord(BaseModel):
         return self.expires is not None and self.expires <= now
 
     def webhook_secrets(self, now: datetime) -> tuple[int, ...]:
-        """The numbers of the secrets that sign its webhooks, the present one first."""
+        """The numbers of the secrets that sign its webhooks now, the present one first."""
         is_former = self.webhook_overlap is not None and now < self.webhook_overlap
         return (self.webhook_secret, self.webhook_secret - 1) if is_former else (self.webhook_secret,)
 
     def to_hash(self) -> dict[str, str]:
-        """The record as a Redis hash: each field by itself, as JSON, so that one can change without the others."""
+        """The record as a Redis hash, each field as JSON, so that one field can change without the others."""
         return {field: _ANY.dump_json(value).decode() for field, value in self.model_dump(mode="json").items()}
 
     @classmethod

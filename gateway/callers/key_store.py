@@ -1,6 +1,6 @@
-"""API keys: made, shown once, and kept only as an HMAC with the pepper; looked up by that digest.
+"""API keys in Redis: a key is shown once and stored as an HMAC with the pepper; the digest finds its record.
 
-Used by `auth` (lookup) and by the CLI and admin API (everything else). Never stores or logs a key itself.
+Never stores or logs a key itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from gateway import errors
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
 from gateway.ids import new_id
 from gateway.process.settings import StartRefused
@@ -26,7 +27,7 @@ _CHECK = 6
 _BODY = re.compile(rf"[0-9A-Za-z]{{{_RANDOM}}}")
 
 DAY_S = 86_400
-"""How long a rotated key's former secret works, in seconds, unless something else is said."""
+"""Seconds that a rotated key's former secret works, by default."""
 
 # One round trip for a present, a former and an unknown secret alike.
 _FIND = """
@@ -37,7 +38,7 @@ local digest = id and redis.call('HGET', ARGV[2], id)
 return digest and redis.call('HGETALL', ARGV[3] .. digest) or {}
 """
 
-# A plain HSET would bring back half a record of a key that was deleted or rotated a moment ago.
+# A plain HSET would restore half a record of a key that was just deleted or rotated.
 _CHANGE = """
 local digest = redis.call('HGET', KEYS[1], ARGV[1])
 if not digest then return 0 end
@@ -79,21 +80,13 @@ return 1
 
 
 class PepperMismatch(StartRefused):
-    """The store's keys were made with another pepper, so that none of them would be found."""
+    """The store's keys were made with another pepper, so no key of a caller would be found."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The API keys in this store were made with another GATEWAY_KEY_PEPPER, so that none of them would work. "
-            "Set the one they were made with, or use an empty store"
+            "The API keys in this store were made with another GATEWAY_KEY_PEPPER, so none of them would work. "
+            "Set that one, or use an empty store"
         )
-
-
-class NoSuchKey(StartRefused):
-    """No key has this id."""
-
-    def __init__(self, key_id: str) -> None:
-        super().__init__(f"No key has the id {key_id!r}; `imagegate keys list` shows those there are")
-        self.key_id = key_id
 
 
 class KeyStore:
@@ -131,11 +124,11 @@ class KeyStore:
         return await self.add(NewKey(name=name, team=team, **fields), demo=demo)
 
     async def lookup(self, secret: str) -> KeyRecord | None:
-        """The record of a key that a caller sent, enabled or not. A mistyped key costs Redis nothing."""
+        """The record of a key, enabled or not; None: no such key. The checksum finds a mistyped key without Redis."""
         return await self.find(self.digest(secret)) if is_well_formed(secret) else None
 
     async def find(self, digest: str) -> KeyRecord | None:
-        """The record behind a digest: of a present secret, or of a former one in its grace time."""
+        """The record of a digest: of the present secret, or of a former one in its grace time."""
         stems = (names.FORMER_KEY(digest), names.KEY_INDEX(), names.KEY(""))
         flat = await _reply(self._redis.eval(_FIND, 1, names.KEY(digest), *stems))
         return KeyRecord.from_hash(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
@@ -144,7 +137,7 @@ class KeyStore:
         """Raises KeyNotFound."""
         record = await self._look(key_id)
         if record is None:
-            raise NoSuchKey(key_id)
+            raise _no_such_key()
         return record
 
     async def list(self, *, team: str | None = None) -> list[KeyRecord]:
@@ -154,7 +147,7 @@ class KeyStore:
             for digest in index.values():
                 pipe.hgetall(names.KEY(digest))
             rows = await pipe.execute()
-        # A record that is not there was deleted a moment ago, or rotated and so stands elsewhere.
+        # A missing record was just deleted, or rotated: then it has another digest.
         found = [
             KeyRecord.from_hash(row) if row else await self._look(key_id)
             for key_id, row in zip(index, rows, strict=True)
@@ -171,20 +164,20 @@ class KeyStore:
         return await self.change(key_id, enabled=True)
 
     async def apply(self, key_id: str, change: KeyChange) -> KeyRecord:
-        """Set the fields that `change` names, and answer the record. Raises KeyNotFound."""
+        """Set the fields that `change` names; the record afterwards. Raises KeyNotFound."""
         values = change.changes()
         if not values:
             return await self.show(key_id)
         return await self._set(await self.show(key_id), values)
 
     async def change(self, key_id: str, **values: Any) -> KeyRecord:
-        """`apply` in one breath; `values` are fields of KeyChange. Raises KeyNotFound, pydantic's ValidationError."""
+        """`apply` of these fields of KeyChange. Raises KeyNotFound, pydantic's ValidationError."""
         return await self.apply(key_id, KeyChange(**values))
 
     async def rotate(self, key_id: str, grace_s: int = DAY_S) -> tuple[KeyRecord, str]:
         """A new secret for the same key; the old one works for `grace_s` more seconds. Raises KeyNotFound.
 
-        Without grace every former secret stops at once, those of earlier rotations too.
+        With a grace of 0 all former secrets stop at once, those of earlier rotations too.
         """
         secret = make_secret()
         record = await self.show(key_id)
@@ -193,7 +186,7 @@ class KeyStore:
         stems = (names.KEY(""), names.FORMER_KEY(""))
         words = (key_id, self.digest(secret), *stems, str(grace_s * 1000), *pairs)
         if not await _reply(self._redis.eval(_ROTATE, 1, names.KEY_INDEX(), *words)):
-            raise NoSuchKey(key_id)
+            raise _no_such_key()
         return await self.show(key_id), secret
 
     async def rotate_webhook(self, key_id: str, grace_s: int = DAY_S) -> KeyRecord:
@@ -207,13 +200,13 @@ class KeyStore:
         """Forget a key and its former secrets for ever. Raises KeyNotFound."""
         stems = (names.KEY(""), names.FORMER_KEY(""))
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
-            raise NoSuchKey(key_id)
+            raise _no_such_key()
 
     async def _set(self, record: KeyRecord, values: Mapping[str, Any]) -> KeyRecord:
         changed = record.model_copy(update=values).to_hash()
         pairs = _pairs({field: changed[field] for field in values})
         if not await _reply(self._redis.eval(_CHANGE, 1, names.KEY_INDEX(), record.id, names.KEY(""), *pairs)):
-            raise NoSuchKey(record.id)
+            raise _no_such_key()
         return await self.show(record.id)
 
     async def _look(self, key_id: str) -> KeyRecord | None:
@@ -221,7 +214,7 @@ class KeyStore:
         return None if digest is None else await self.find(str(digest))
 
     def digest(self, secret: str) -> str:
-        """By which a key is known here."""
+        """The digest by which the store knows a key."""
         return self._hmac(secret)
 
     def _hmac(self, text: str) -> str:
@@ -229,13 +222,13 @@ class KeyStore:
 
 
 def make_secret(prefix: str = PREFIX) -> str:
-    """A new key: `igw_`, 190 bits of chance, and a checksum by which a mistyped or a leaked one is recognised."""
+    """A new key: `igw_`, 190 random bits, and a checksum that reveals a mistyped key and identifies a leaked one."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
     return f"{prefix}{body}{_checksum(body)}"
 
 
 def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
-    """Whether a text can be one of our keys at all."""
+    """True when a text has the form and the checksum of a key."""
     body = secret[len(prefix) : -_CHECK]
     if not secret.startswith(prefix) or not _BODY.fullmatch(body):
         return False
@@ -243,8 +236,12 @@ def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
 
 
 def digest_of(secret: str, pepper: bytes) -> str:
-    """What is stored in a secret's place."""
+    """The digest that is stored instead of a secret."""
     return hmac.new(pepper, secret.encode(), "sha256").hexdigest()
+
+
+def _no_such_key() -> errors.KeyNotFound:
+    return errors.KeyNotFound("There is no key of this id.", param="key_id")
 
 
 def _checksum(body: str) -> str:
@@ -269,5 +266,5 @@ def _now() -> datetime:
 
 
 async def _reply(answer: Awaitable[Any] | Any) -> Any:
-    # redis-py types its answers for its blocking and its asynchronous client at once.
+    # redis-py types its answers for the blocking and the asynchronous client together.
     return await cast(Awaitable[Any], answer)

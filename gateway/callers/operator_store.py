@@ -1,6 +1,6 @@
-"""Operators of the admin API: their tokens made, shown once, and kept only as an HMAC with the pepper.
+"""Operators of the admin API in Redis: a token is shown once and stored as an HMAC with the pepper.
 
-Used by `admin` and by the CLI. The token in GATEWAY_ADMIN_TOKEN is none of these. Never stores or logs a token itself.
+The token in GATEWAY_ADMIN_TOKEN has no record here. Never stores or logs a token itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway import errors
 from gateway.callers.key_store import digest_of, is_well_formed, make_secret
-from gateway.process.settings import StartRefused
 from gateway.store import names
 from gateway.store.client import StoreClient
 
@@ -21,7 +21,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 
 OperatorName = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$", description="Letters, digits and . _ @ -, up to 64.")]
 
-# The name is taken and the record written at once, so that of two operators of one name one is refused.
+# One script reserves the name and writes the record, so that one of two operators of one name is refused.
 _CREATE = """
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('HSET', KEYS[2], unpack(ARGV, 3))
@@ -30,37 +30,22 @@ return 1
 
 
 class Role(StrEnum):
-    """What an operator may do: everything, or look."""
+    """The rights of an operator: `admin` may do everything, `viewer` may read."""
 
     ADMIN = "admin"
     VIEWER = "viewer"
 
 
-class OperatorExists(StartRefused):
-    """The name is taken."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is an operator called {name!r} already; delete it first, or choose another name")
-
-
-class NoSuchOperator(StartRefused):
-    """No operator has this name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"No operator is called {name!r}; `imagegate operators list` shows those there are")
-        self.name = name
-
-
 class OperatorRecord(BaseModel):
-    """What is known of an operator; `hint` is the token's beginning, for people."""
+    """An operator; `hint` is the beginning of the token, for people."""
 
-    # A replica of an older version must read a record that a newer one wrote.
+    # A replica of an older version must read the record of a newer one.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     role: Role
     created: datetime
-    hint: str = Field("", description="How the token begins.")
+    hint: str = Field("", description="The beginning of the token.")
 
 
 class OperatorStore:
@@ -71,7 +56,7 @@ class OperatorStore:
         self._pepper = pepper
 
     async def create(self, name: str, role: Role) -> tuple[OperatorRecord, str]:
-        """A new operator and its token, which nothing can show again. Raises OperatorExists."""
+        """A new operator and its token, which nothing can show again. Raises InvalidValue for a name that is taken."""
         secret = make_secret(PREFIX)
         created = datetime.now(UTC).replace(microsecond=0)
         record = OperatorRecord(name=name, role=role, created=created, hint=secret[: len(PREFIX) + 4])
@@ -79,11 +64,13 @@ class OperatorStore:
         fields = [word for pair in record.model_dump(mode="json").items() for word in pair]
         places = (names.OPERATOR_INDEX(), names.OPERATOR(digest))
         if not await self._redis.eval(_CREATE, len(places), *places, name, digest, *fields):
-            raise OperatorExists(name)
+            raise errors.InvalidValue(
+                "There is an operator of this name already; delete it first, or choose another name.", param="name"
+            )
         return record, secret
 
     async def lookup(self, secret: str) -> OperatorRecord | None:
-        """The operator whose token this is. A mistyped one costs Redis nothing."""
+        """The operator of a token; None: no such token. The checksum finds a mistyped one without Redis."""
         if not is_well_formed(secret, PREFIX):
             return None
         return await self._read(digest_of(secret, self._pepper))
@@ -95,11 +82,11 @@ class OperatorStore:
         return [record for record in found if record is not None]
 
     async def delete(self, name: str) -> OperatorRecord:
-        """Refuse a token from its next request on, for ever; answers whose it was. Raises OperatorNotFound."""
+        """Delete an operator, whose token is refused from its next request on. Raises OperatorNotFound."""
         digest = await self._redis.hget(names.OPERATOR_INDEX(), name)
         record = None if digest is None else await self._read(str(digest))
         if digest is None or record is None:
-            raise NoSuchOperator(name)
+            raise errors.OperatorNotFound("There is no operator of this name.", param="name")
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(names.OPERATOR(str(digest)))
             pipe.hdel(names.OPERATOR_INDEX(), name)

@@ -1,7 +1,6 @@
-"""Which addresses of callers may be told of tasks, by the catalogue's rules for webhooks.
+"""The check of webhook addresses by the catalogue's rules, when a key or a request names one.
 
-Asked by whoever accepts an address: the image routes, the admin API and `imagegate keys`. Being accepted opens nothing:
-an address is judged again at each try.
+The check opens nothing; each delivery checks the address again.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused
 
 
 def open_fetcher(webhooks: Webhooks) -> Fetcher:
-    """What tells them; its answers' bodies are never read."""
+    """The fetcher for webhooks. It never reads the body of an answer."""
     return Fetcher(FetchPolicy(0, webhooks.timeout, webhooks.timeout, frozenset(webhooks.origins)))
 
 
 async def find_fault(fetcher: Fetcher, url: str) -> str | None:
-    """Why an address would not be opened now, and what would be right; None when it would be."""
+    """The reason why an address would not be opened now; None when it would be."""
     try:
         await fetcher.check(url)
     except FetchRefused as refused:

@@ -1,7 +1,7 @@
-"""How many wrong keys came from an address in the last minute, counted by all workers together.
+"""The number of wrong keys from each address in the last minute, counted by all workers together.
 
-Asked by `auth` after a key was found to be wrong; a right key is never held back. Keeps a count of its own for the time
-in which Redis is away, and so that an address which is over its limit costs Redis nothing.
+A right key is never refused for it. Each process keeps its own count too: for the time when Redis is unavailable, and
+to refuse an address over the limit without a question to Redis.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from gateway.store.client import StoreClient, StoreUnavailable
 LIMIT = 30
 WINDOW_S = 60.0
 _MOST_SOURCES = 10_000
-_AWAY_S = 5.0
+_RETRY_S = 5.0
 
 _log = structlog.get_logger(__name__)
 
 
 class WrongKeys:
-    """The counts in one store. A window begins with a source's first wrong key."""
+    """The counts in one store. A window of `window_s` seconds begins with an address's first wrong key."""
 
     def __init__(self, redis: StoreClient, *, limit: int = LIMIT, window_s: float = WINDOW_S) -> None:
         self._redis = redis
         self._limit = limit
         self._window_s = window_s
-        # Of each source: how many, and the monotonic time at which the window ends.
+        # By address: the count, and the monotonic time of the window's end.
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._away_until = 0.0
+        self._unavailable_until = 0.0
 
     async def count(self, source: str) -> float | None:
-        """Count one more; when that is over the limit, the seconds until wrong keys are answered as such again."""
+        """Count one wrong key; over the limit, the seconds until the window ends, else None."""
         now = time.monotonic()
         number, end = self._seen.get(source, (0, 0.0))
         if end <= now:
             number, end = 0, now + self._window_s
         if number <= self._limit:
-            number, end = await self._ask(source, number + 1, end)
+            number, end = await self._count_in_redis(source, number + 1, end)
             self._remember(source, number, end)
             if number > self._limit:
                 _log.warning("too many wrong keys from one address", address=source, keys=number)
@@ -49,11 +49,11 @@ class WrongKeys:
     def forget(self) -> None:
         """Drop this process's own counts."""
         self._seen.clear()
-        self._away_until = 0.0
+        self._unavailable_until = 0.0
 
-    async def _ask(self, source: str, number: int, end: float) -> tuple[int, float]:
-        """The count and its end as Redis has them, or the given ones while it is away."""
-        if time.monotonic() < self._away_until:
+    async def _count_in_redis(self, source: str, number: int, end: float) -> tuple[int, float]:
+        """The count and the window's end in Redis, or the given ones while Redis is unavailable."""
+        if time.monotonic() < self._unavailable_until:
             return number, end
         name = names.WRONG_KEYS(source)
         try:
@@ -63,8 +63,8 @@ class WrongKeys:
                 pipe.pttl(name)
                 _, counted, left_ms = await pipe.execute()
         except StoreUnavailable:
-            # The next ones are not to wait for Redis as long.
-            self._away_until = time.monotonic() + _AWAY_S
+            # The next wrong keys do not wait for Redis again.
+            self._unavailable_until = time.monotonic() + _RETRY_S
             return number, end
         return int(counted), time.monotonic() + int(left_ms) / 1000
 

@@ -1,7 +1,6 @@
-"""`imagegate check`: what would run, who can reach it, and what is hardly meant, each with file and line.
+"""`imagegate check`: the settings and the catalogue that would run, and likely mistakes, each with file and line.
 
-Reads settings, catalogue and, where it answers already, the store; registered by `cli`. Starts nothing, and asks no
-upstream.
+Reads settings, catalogue and, if it runs, the store. Starts nothing, and calls no upstream.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from gateway.store.client import StoreUnavailable, connect, describe
 
 
 class Warned(StartRefused):
-    """There are warnings, and they were to count."""
+    """There are warnings, and `--strict` was given."""
 
 
 def check(
@@ -35,7 +34,7 @@ def check(
     is_strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 if there is a warning.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings and catalogue; print what would run.
+    """Check settings and catalogue; print the address, upstreams and models that would run.
 
     \b
     imagegate check && imagegate serve
@@ -56,11 +55,11 @@ def check(
             typer.echo(f"{one['level']:<12} {_place(one)}{one['message']}")
     warnings = sum(one["level"] == "warning" for one in remarks)
     if is_strict and warnings:
-        raise Warned(f"{warnings} {'warning' if warnings == 1 else 'warnings'}, and --strict lets none pass.")
+        raise Warned(f"{warnings} {'warning' if warnings == 1 else 'warnings'}, and --strict allows none.")
 
 
 def _locate(settings: Settings, findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Findings with the lines of the file that they are about."""
+    """Findings with their lines in the file."""
     tree, _ = parse_yaml(settings.config.read_text(encoding="utf-8"))
     return [
         {
@@ -80,7 +79,7 @@ def _remark_on_settings(settings: Settings, catalogue: Catalogue) -> list[dict[s
     if text := warn_of_token(settings):
         found.append(("weak_token", text))
     if not catalogue.targets:
-        found.append(("no_upstream", "no upstream is on, so nothing can be said of what could be reached"))
+        found.append(("no_upstream", "no upstream is configured, so no model can be reached"))
     blank: dict[str, Any] = {"file": None, "line": None, "field": None}
     return [{"level": "warning", "kind": kind, **blank, "message": text} for kind, text in found]
 
@@ -90,15 +89,15 @@ def _place(one: dict[str, Any]) -> str:
 
 
 def describe_drift(catalogue: Catalogue, drifts: Sequence[Drift]) -> list[Finding]:
-    """What was counted of upstreams that did otherwise than the catalogue says; those that are gone are left out."""
+    """A warning for each difference between an upstream of the catalogue and its entry there."""
     return [
-        Finding("warning", "drift", ("upstreams", one.upstream), _tell_drift(one))
+        Finding("warning", "drift", ("upstreams", one.upstream), _describe_difference(one))
         for one in drifts
         if one.upstream in catalogue.document.upstreams
     ]
 
 
-def _tell_drift(one: Drift) -> str:
+def _describe_difference(one: Drift) -> str:
     what = f"made another {one.what} than promised" if one.kind == "made" else f"refused {one.what}, which it takes"
     often = "once" if one.count == 1 else f"{one.count} times"
     last = datetime.fromtimestamp(one.last // 1_000_000, UTC)
@@ -107,17 +106,17 @@ def _tell_drift(one: Drift) -> str:
 
 
 def _read_drift(settings: Settings) -> tuple[list[Drift], str]:
-    """What was counted of the upstreams, or why that is not known: a store is asked where it runs, never started."""
+    """The counted drift, or the reason why it is not known. Never starts a store."""
     url = running_store(settings)
     if url is None:
         return [], "not known: the counts are in the embedded store, and no gateway runs in this data folder"
     try:
-        return asyncio.run(_ask_drift(url)), ""
+        return asyncio.run(_fetch_drift(url)), ""
     except StoreUnavailable as refusal:
-        return [], f"not known: Redis is away: {refusal}"
+        return [], f"not known: Redis is unavailable: {refusal}"
 
 
-async def _ask_drift(url: str) -> list[Drift]:
+async def _fetch_drift(url: str) -> list[Drift]:
     redis = connect(url)
     try:
         return await DriftBook(redis).read()
@@ -147,12 +146,12 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
 
 
 def _print_json(settings: Settings, catalogue: Catalogue, remarks: list[dict[str, Any]], unread: str) -> None:
-    told = {
+    facts = {
         "catalogue": str(settings.config),
         "upstreams": [target.label for target in catalogue.targets],
-        "off": catalogue.off,
+        "not_configured": catalogue.off,
         "models": reach(catalogue),
         "findings": remarks,
         "drift_unread": unread or None,
     }
-    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())

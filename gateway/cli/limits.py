@@ -1,6 +1,6 @@
-"""`imagegate limits …`: what a key, a team or everyone may spend and ask for, in the store itself.
+"""`imagegate limits …`: the limits of a key, a team or everyone, in the store itself.
 
-Each change is written into the log of changes, and counts from the next request on.
+The log of changes has each change. A change counts from the next request on.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter
 
 from gateway.cli import options
-from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
-from gateway.money.ledger_results import Scope, Standing
-from gateway.money.limits import DOLLARS, LIMITS, describe_limits, name_scope, set_limits, show_limit
+from gateway.cli.display import Column, print_json, print_rows
+from gateway.cli.store import AsJson, DataDir, cli_actor, with_store
+from gateway.money.ledger_results import Scope
+from gateway.money.limits import LIMITS
+from gateway.operations.limits import LimitStanding, change_limits, show_limits
 
-app = typer.Typer(help="Set and show what keys, teams and everyone may spend.", no_args_is_help=True)
+app = typer.Typer(help="Set and show the limits of keys, teams and everyone.", no_args_is_help=True)
 
 _COLUMNS = (Column("scope"), Column("limit"), *(Column(name, is_number=True) for name in ("at most", "used", "left")))
 
@@ -41,7 +42,7 @@ def set_(  # noqa: PLR0913 (each option is a parameter, read from the context)
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set limits of a key, a team or everyone. Those that are not named stay as they are.
+    """Set limits of a key, a team or everyone. The other limits stay as they are.
 
     \b
     imagegate limits set --team design --usd-month 200 --images-per-minute 20
@@ -62,7 +63,7 @@ def unset(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take limits away.
+    """Remove limits.
 
     \b
     imagegate limits unset --team design usd-month images-per-minute
@@ -83,55 +84,31 @@ def show(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show limits and what is left of them. Of a key: its own, its team's and everyone's, which all hold for it.
+    """Show limits and the rest of each. For a key: its own, its team's and everyone's, which all bind it.
 
     \b
     imagegate limits show --key key_01k…
     """
     scope = options.read_scope(key, team, is_everyone=is_everyone)
-
-    async def look(store: OpenedStore) -> tuple[Standing, ...]:
-        found = (await store.keys.show(scope.key)).team or "" if scope.key else scope.team
-        return (await store.ledger.look(key=scope.key, team=found)).limits
-
-    standings = with_store(data_dir, look)
+    found = with_store(data_dir, lambda store: show_limits(store, scope))
     if as_json:
-        typer.echo(TypeAdapter(list[dict[str, Any]]).dump_json([_as_json(one) for one in standings]).decode())
+        print_json(found)
         return
-    print_rows([*_COLUMNS, Column("resets")], [_cells(one) for one in standings])
+    print_rows([*_COLUMNS, Column("resets")], [_cells(one) for one in found.standing])
 
 
 def _change(scope: Scope, limits: Mapping[str, int | None], data_dir: Path | None, *, as_json: bool) -> None:
-    async def act(store: OpenedStore) -> dict[str, int]:
-        if scope.key:
-            await store.keys.show(scope.key)
-        before = await store.ledger.limits_of(scope)
-        await set_limits(store.ledger, scope, limits)
-        after = await store.ledger.limits_of(scope)
-        await store.changes.write(
-            cli_actor(), "limits.set", name_scope(scope), describe_limits(before), describe_limits(after)
-        )
-        return after
-
-    after = with_store(data_dir, act)
+    after = with_store(data_dir, lambda store: change_limits(store, cli_actor(), scope, limits))
     if as_json:
-        typer.echo(TypeAdapter(dict[str, Any]).dump_json(describe_limits(after)).decode())
+        print_json(after)
         return
-    rows = [(name_scope(scope), name, show_limit(name, after[name])) for name in LIMITS if name in after]
-    print_rows(_COLUMNS[:3], rows)
+    values = after.limits.model_dump(mode="json")
+    print_rows(_COLUMNS[:3], [(after.scope, name, str(values[name])) for name in LIMITS if values[name] is not None])
 
 
-def _cells(one: Standing) -> tuple[str, ...]:
-    amounts = (show_limit(one.limit, amount) for amount in (one.ceiling, one.used, one.left))
-    return (one.scope, one.limit, *amounts, _at(one.resets))
+def _cells(one: LimitStanding) -> tuple[str, ...]:
+    return (one.scope, one.limit, str(one.ceiling), str(one.used), str(one.left), _show_reset(one.resets))
 
 
-def _as_json(one: Standing) -> dict[str, Any]:
-    amounts = {"limit": one.ceiling, "used": one.used, "left": one.left}
-    is_money = one.limit in DOLLARS
-    shown = {name: show_limit(one.limit, amount) if is_money else amount for name, amount in amounts.items()}
-    return {"scope": one.scope, "name": one.limit, **shown, "resets": _at(one.resets) if one.resets else None}
-
-
-def _at(micro: int | None) -> str:
+def _show_reset(micro: int | None) -> str:
     return "-" if micro is None else f"{datetime.fromtimestamp(micro // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"

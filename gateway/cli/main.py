@@ -1,7 +1,7 @@
-"""The command `imagegate`, and where each of its commands is.
+"""The command `imagegate`, and the module of each of its commands.
 
-A command's module is loaded when the command is named: a health check, which runs twice a minute for as long as a
-container does, needs a tenth of what the others import. A refusal becomes a message and an exit code here.
+A command's module is loaded when the command is named: a container's health check runs twice a minute, and needs a
+tenth of the other commands' imports. A refusal becomes a message and an exit code here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from gateway.server.listener import address_for_people
 EXIT_REFUSED = 1
 _HEALTHCHECK_S = 5.0
 
-_ELSEWHERE = {
+_MODULES = {
     "serve": "serve",
     "keys": "keys",
     "limits": "limits",
     "operators": "operators",
     "usage": "usage",
-    "history": "usage",
-    "changes": "usage",
+    "history": "history",
+    "changes": "changes",
     "credit": "money",
     "holds": "money",
     "teams": "money",
@@ -43,11 +43,11 @@ _ELSEWHERE = {
     "check": "check",
     "probe": "probe.command",
 }
-"""Commands by their names, and the modules that have them: as `app` with its own, or as a function of that name."""
+"""Commands by their names, and their modules: a group is the module's `app`, a command its function of that name."""
 
 
-class LoadedWhenAsked(UserDict[str, Any]):
-    """Commands by their names; a text stands for one in the module that it names."""
+class LazyCommands(UserDict[str, Any]):
+    """Commands by their names; a text is the module of a command that is not loaded yet."""
 
     @override
     def __getitem__(self, key: str) -> Any:
@@ -67,12 +67,12 @@ def _load(name: str, module: str) -> Any:
 
 
 class Commands(TyperGroup):
-    """A group whose refusals are sentences on stderr, never tracebacks."""
+    """A group that prints refusals as sentences on stderr, never as tracebacks."""
 
     @override
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = LoadedWhenAsked(_ELSEWHERE | dict(self.commands))
+        self.commands = LazyCommands(_MODULES | dict(self.commands))
 
     @override
     def invoke(self, ctx: Any) -> Any:
@@ -122,7 +122,7 @@ def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     latency: Annotated[float, typer.Option(help="Seconds a picture takes.")] = 0.5,
 ) -> None:
-    """Run the upstreams' stand-in alone.
+    """Run the simulator of upstreams alone.
 
     \b
     imagegate simulate --port 8090
@@ -134,9 +134,10 @@ def simulate(
 
 @app.command()
 def healthcheck() -> None:
-    """Ask this machine's gateway if it is ready.
+    """Ask this machine's gateway whether it is ready, for a container's health check.
 
-    The exit code is 0 when it is and 1 when it is not, as a container's health check wants it."""
+    The exit code is 0 when it is, and 1 when it is not.
+    """
     settings = load_settings(os.environ)
     address = address_for_people(settings.host, settings.port).removeprefix("http://")
     connection = http.client.HTTPConnection(address, timeout=_HEALTHCHECK_S)

@@ -1,74 +1,56 @@
 """`imagegate credit`, `holds` and `teams`: money outside of requests, in the store itself.
 
-A credit is written into the ledger's journal and into the log of changes.
+A credit is in the ledger's journal and in the log of changes.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter
 
 from gateway.cli import options
-from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
+from gateway.cli.display import Column, print_json, print_rows
+from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_store
 from gateway.dollars import parse_usd, show_usd
-from gateway.history.credits import MOST_USD, make_credit
-from gateway.history.record import Credit
-from gateway.ids import new_id
-from gateway.money.ledger_results import Hold, Scope, Spent
-from gateway.money.limited import list_limited_teams
-from gateway.money.limits import name_scope
+from gateway.operations.answers import Listing
+from gateway.operations.money import Correction, LiveHold, list_holds, make_credit
+from gateway.operations.teams import Team, list_teams
 
-_SPANS = ("total", "month", "week", "day")
+_WINDOWS = ("total", "month", "week", "day")
 _HOLDS = ("task", "key", "team", "opened", "images", "usd held", "calls")
-_NUMBERS = {"images", "usd held", "keys", *(f"usd {span}" for span in _SPANS)}
+_NUMBERS = {"images", "usd held", "keys", *(f"usd {window}" for window in _WINDOWS)}
 
 
 def _read_usd(text: str) -> int:
     try:
-        usd = parse_usd(text)
+        return parse_usd(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if usd == 0 or abs(usd) > MOST_USD:
-        raise typer.BadParameter("a correction is more or less than nothing, as in -0.03")
-    return usd
 
 
 def credit(  # noqa: PLR0913 (each option is a parameter)
-    usd: Annotated[
-        int, typer.Option(parser=_read_usd, metavar="USD", help="Added to what was spent; -1.50 gives back.")
-    ],
-    reason: Annotated[str, typer.Option(help="Why, for whoever reads the journal.")],
+    usd: Annotated[int, typer.Option(parser=_read_usd, metavar="USD", help="Added to the spending; -1.50 gives back.")],
+    reason: Annotated[str, typer.Option(help="Why, for readers of the journal.")],
     key: options.OfKey = None,
     team: options.OfTeam = None,
     is_everyone: options.OfEveryone = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Correct what was spent: of a key and its team, of a team, or of everyone. It counts at once.
+    """Correct past spending: of a key and its team, of a team, or of everyone. It counts at once.
 
     \b
     imagegate credit --key key_01k… --usd -0.03 --reason "the picture never came"
     """
-    scope = options.read_scope(key, team, is_everyone=is_everyone)
-
-    async def act(store: OpenedStore) -> Credit:
-        whose = Scope(key=scope.key, team=(await store.keys.show(scope.key)).team or "") if scope.key else scope
-        made = Credit(id=new_id("change"), key=whose.key, team=whose.team, usd=usd, reason=reason)
-        await make_credit(store.ledger, store.history, made, time.time_ns() // 1000)
-        after = {"usd": show_usd(usd), "reason": reason}
-        await store.changes.write(cli_actor(), "credit.make", name_scope(scope), None, after)
-        return made
-
-    made = with_store(data_dir, act)
+    wanted = Correction(options.read_scope(key, team, is_everyone=is_everyone), usd, reason)
+    made = with_store(data_dir, lambda store: make_credit(store, cli_actor(), wanted))
     if as_json:
-        _print_json({"id": made.id, "scope": name_scope(scope), "usd": show_usd(usd), "reason": reason})
+        print_json(made)
         return
-    what = "given back to" if usd < 0 else "charged to"
-    typer.echo(f"${show_usd(abs(usd))} {what} {name_scope(scope)} ({made.id}).")
+    direction = "given back to" if usd < 0 else "charged to"
+    typer.echo(f"${show_usd(abs(usd))} {direction} {made.scope} ({made.id}).")
 
 
 def holds(
@@ -76,49 +58,39 @@ def holds(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what running tasks hold at this moment, oldest first; a doubtful one waits for its settlement."""
+    """Show the amounts that running tasks hold at this moment, oldest first.
 
-    async def read(store: OpenedStore) -> tuple[list[Hold], list[str]]:
-        found = await store.ledger.holds(most)
-        return found, [store.calendar.show_instant(one.opened) for one in found]
+    A task that has ended stays while the outcome of one of its calls is not known.
+    """
+
+    async def read(store: OpenedStore) -> tuple[Listing[LiveHold], list[str]]:
+        found = await list_holds(store, most)
+        return found, [store.calendar.show_instant(one.opened) for one in found.data]
 
     found, times = with_store(data_dir, read)
-    rows = [_describe_hold(one, when) for one, when in zip(found, times, strict=True)]
     if as_json:
-        _print_json([dict(zip(_HOLDS, row, strict=True)) for row in rows])
+        print_json(found)
         return
+    rows = [_describe_hold(one, when) for one, when in zip(found.data, times, strict=True)]
     print_rows([Column(name, name in _NUMBERS, name == "team") for name in _HOLDS], rows)
 
 
 def teams(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show every team that a key or a limit names, and what it has spent."""
-
-    async def read(store: OpenedStore) -> list[tuple[str, ...]]:
-        keys = Counter(record.team for record in await store.keys.list() if record.team)
-        names = sorted(keys.keys() | await list_limited_teams(store.redis))
-        return [(name, str(keys[name]), *_sums(await _spent(store, name))) for name in names]
-
-    rows = with_store(data_dir, read)
-    columns = ("team", "keys", *(f"usd {span}" for span in _SPANS))
+    """Show every team that a key or a limit names, and its spending."""
+    found = with_store(data_dir, list_teams)
     if as_json:
-        _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        print_json(found)
         return
+    columns = ("team", "keys", *(f"usd {window}" for window in _WINDOWS))
+    rows = [(one.name, str(one.keys), *_sum_windows(one)) for one in found.data]
     print_rows([Column(name, name in _NUMBERS) for name in columns], rows)
 
 
-async def _spent(store: OpenedStore, team: str) -> dict[str, Spent]:
-    return {one.window: one for one in (await store.ledger.look(team=team)).spent if one.scope == "team"}
+def _sum_windows(team: Team) -> list[str]:
+    spent = {one.window: one.usd_posted + one.usd_presumed for one in team.spent}
+    return [show_usd(spent[window]) for window in _WINDOWS]
 
 
-def _sums(spent: dict[str, Spent]) -> list[str]:
-    return [show_usd(spent[span].usd_posted + spent[span].usd_presumed) for span in _SPANS]
-
-
-def _describe_hold(one: Hold, opened: str) -> tuple[str, ...]:
-    calls = Counter(call.state.value for call in one.calls)
-    states = ", ".join(f"{number} {state}" for state, number in calls.items()) or "none yet"
-    return (one.task, one.key, one.team or "-", opened, str(one.images), show_usd(one.usd_held), states)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(TypeAdapter(Any).dump_json(value).decode())
+def _describe_hold(one: LiveHold, opened: str) -> tuple[str, ...]:
+    states = ", ".join(f"{number} {state}" for state, number in Counter(call.state for call in one.calls).items())
+    return (one.task, one.key, one.team or "-", opened, str(one.images), show_usd(one.usd_held), states or "none yet")

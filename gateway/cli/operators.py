@@ -1,33 +1,30 @@
-"""`imagegate operators …`: who has a token for the admin API, in the store itself, whether or not a gateway runs.
+"""`imagegate operators …`: tokens for the admin API, in the store itself, with or without a running gateway.
 
-Each change is written into the log of changes. Never shows a token after the command that made it.
+The log of changes has each change. Prints a token only in the command that makes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.callers.operator_store import OperatorName, OperatorRecord, OperatorStore, Role
-from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
-from gateway.process.data_folder import load_secrets
-
-Result = TypeVar("Result")
+from gateway.callers.operator_store import OperatorName, Role
+from gateway.cli.display import Column, print_json, print_rows, show_moment
+from gateway.cli.store import AsJson, DataDir, cli_actor, with_secrets
+from gateway.operations import operators
 
 _COLUMNS = tuple(Column(name) for name in ("name", "role", "token", "created"))
 _NAME: TypeAdapter[str] = TypeAdapter(OperatorName)
 
-app = typer.Typer(help="Give and take tokens for the admin API.", no_args_is_help=True)
+app = typer.Typer(help="Make and delete tokens for the admin API.", no_args_is_help=True)
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token it is: letters, digits and . _ @ -")],
-    role: Annotated[Role, typer.Option(help="admin may do everything, viewer may look.")] = Role.VIEWER,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The operator: letters, digits and . _ @ -")],
+    role: Annotated[Role, typer.Option(help="admin may do everything, viewer may read.")] = Role.VIEWER,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,54 +37,31 @@ def create(
         _NAME.validate_python(name)
     except ValidationError as error:
         raise typer.BadParameter("up to 64 letters, digits and . _ @ -", param_hint="NAME") from error
-
-    async def act(store: OpenedStore, operators: OperatorStore) -> tuple[OperatorRecord, str]:
-        record, token = await operators.create(name, role)
-        await _note(store, "operator.create", name, None, record.model_dump())
-        return record, token
-
-    record, token = _with_operators(data_dir, act)
+    try:
+        made = with_secrets(data_dir, lambda store: operators.create_operator(store, cli_actor(), name, role))
+    except typer.BadParameter as error:
+        raise typer.BadParameter(error.message, param_hint="NAME") from error
     if as_json:
-        typer.echo(TypeAdapter(dict[str, Any]).dump_json(record.model_dump() | {"token": token}).decode())
+        print_json(made)
         return
-    typer.echo(f"{record.name} is {record.role}. Keep the token: it cannot be shown again.", err=True)
-    typer.echo(token)
+    typer.echo(f"{made.name} is {made.role}. Keep the token: it cannot be shown again.", err=True)
+    typer.echo(made.token)
 
 
 @app.command(name="list")
 def list_operators(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show every operator, by name. The token in GATEWAY_ADMIN_TOKEN is none of them."""
-    records = _with_operators(data_dir, lambda _, operators: operators.list())
+    """Show every operator, by name. The token in GATEWAY_ADMIN_TOKEN has no entry."""
+    found = with_secrets(data_dir, operators.list_operators)
     if as_json:
-        typer.echo(TypeAdapter(list[OperatorRecord]).dump_json(records).decode())
+        print_json(found)
         return
-    print_rows(_COLUMNS, [(one.name, one.role, f"{one.hint}…", f"{one.created:%Y-%m-%d %H:%M}") for one in records])
+    print_rows(_COLUMNS, [(one.name, one.role, f"{one.hint}…", show_moment(one.created)) for one in found.data])
 
 
 @app.command()
 def delete(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token it was made for.")], data_dir: DataDir = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The operator's name.")], data_dir: DataDir = None
 ) -> None:
-    """Take a token away, from its next request on."""
-
-    async def act(store: OpenedStore, operators: OperatorStore) -> None:
-        record = await operators.delete(name)
-        await _note(store, "operator.delete", name, record.model_dump(), None)
-
-    _with_operators(data_dir, act)
+    """Delete an operator; the token is refused from its next request on."""
+    with_secrets(data_dir, lambda store: operators.delete_operator(store, cli_actor(), name))
     typer.echo(f"{name} is deleted.", err=True)
-
-
-def _with_operators(data_dir: Path | None, act: Callable[[OpenedStore, OperatorStore], Awaitable[Result]]) -> Result:
-    async def run(store: OpenedStore) -> Result:
-        # A token under another pepper would be refused by every gateway.
-        await store.keys.check_pepper()
-        return await act(store, OperatorStore(store.redis, load_secrets(store.settings).pepper))
-
-    return with_store(data_dir, run)
-
-
-async def _note(
-    store: OpenedStore, action: str, name: str, before: dict[str, Any] | None, after: dict[str, Any] | None
-) -> None:
-    await store.changes.write(cli_actor(), action, f"operator:{name}", before, after)

@@ -1,35 +1,33 @@
-"""What can be typed of a key and of limits: the options, one name each for all commands, and how they are read.
+"""The options of keys and limits, one name each for all commands, and their parsers.
 
-Used by `cli_keys`, `cli_limits` and `cli_money`. Refuses what cannot be meant by naming the option; never opens the
-store.
+An error names the option. Never opens the store.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from gateway.callers.key_record import KeyChange
-from gateway.catalogue.document import Document
 from gateway.dollars import parse_usd
 from gateway.money.ledger_results import Scope
 from gateway.money.limits import LIMITS, RATES
+from gateway.store.windows import read_duration
 
 MOST = 10**12
 
 TeamOption = Annotated[str | None, typer.Option(help="The team whose limits it shares.", show_default=False)]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--models", "--model", help="Models it may use, with commas or one by one; all if none are said."),
+    typer.Option("--models", "--model", help="Models it may use, with commas or one by one; default: all."),
 ]
 Upstreams = Annotated[
     list[str] | None,
-    typer.Option("--upstreams", "--upstream", help="Upstreams that may serve it, likewise; all if none are said."),
+    typer.Option("--upstreams", "--upstream", help="Upstreams that may serve it, likewise; default: all."),
 ]
 MaxQuality = Annotated[
     str | None, typer.Option(metavar="QUALITY", help="The best quality it may ask for: low, medium, high.")
@@ -38,15 +36,15 @@ MaxPixels = Annotated[int | None, typer.Option(help="The most pixels an image ma
 MaxN = Annotated[int | None, typer.Option(help="The most images of one request.")]
 MayPin = Annotated[
     bool | None,
-    typer.Option("--may-pin-upstream/--may-not-pin-upstream", help="Whether it may choose its upstream by a header."),
+    typer.Option("--may-pin-upstream/--may-not-pin-upstream", help="Let it choose its upstream by a header, or not."),
 ]
 Expires = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="When it ends: in 30d, 12h or 45m, or at 2027-01-31T18:00Z.")
+    str | None, typer.Option(metavar="WHEN", help="The time it ends: in 30d, 12h or 45m, or at 2027-01-31T18:00Z.")
 ]
 AddressOption = Annotated[list[str] | None, typer.Option(help="An address or network it may be used from; repeatable.")]
 Webhook = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The address that is told of the end of its tasks.", show_default=False),
+    typer.Option(metavar="URL", help="The address for messages about the end of its tasks.", show_default=False),
 ]
 Meta = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A note of your own; repeatable.")]
 
@@ -64,8 +62,26 @@ OfKey = Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this 
 OfTeam = Annotated[str | None, typer.Option("--team", help="Of this team's keys together.", show_default=False)]
 OfEveryone = Annotated[bool, typer.Option("--everyone", help="Of all keys together.")]
 
-_SPAN = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Since = Annotated[str, typer.Option(help="The beginning: 24h, 7d or 4w ago, or a date as in 2026-11-04.")]
+Until = Annotated[str | None, typer.Option(help="The end, not included; default: now.", show_default=False)]
+OnlyKey = Annotated[str | None, typer.Option("--key", help="Only of this key, by id or name.", show_default=False)]
+OnlyTeam = Annotated[
+    str | None, typer.Option("--team", help="Only of this team; an empty one: of keys without.", show_default=False)
+]
+OnlyModel = Annotated[
+    str | None, typer.Option("--model", help="Only of this model, by the name that was sent.", show_default=False)
+]
+OnlyUpstream = Annotated[
+    str | None, typer.Option("--upstream", help="Only where this upstream was called.", show_default=False)
+]
+Most = Annotated[
+    int | None, typer.Option(min=1, help="How many to show; default: 50 in a table, otherwise all.", show_default=False)
+]
+
+TABLE_ROWS = 50
+"""Rows of a table without `--most`. Other programs get every row."""
+
 _OPTIONS = {
     "addresses": "--address",
     "metadata": "--meta",
@@ -75,20 +91,17 @@ _OPTIONS = {
 
 
 def option_of(field: str) -> str:
-    """The option that sets a field or a limit."""
+    """The option of a field or a limit."""
     return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
 def bad_option(field: str, problem: str) -> typer.BadParameter:
-    """A refusal that names the option."""
+    """An error that names the option."""
     return typer.BadParameter(problem, param_hint=option_of(field))
 
 
 def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tuple[str, ...] = ()) -> KeyChange:
-    """The fields that were typed, checked; `cleared` are those that are to allow everything again.
-
-    Raises BadParameter, which names the option.
-    """
+    """The typed fields, checked; `cleared` are set to no restriction. Raises BadParameter with the option's name."""
     given: dict[str, Any] = {
         "name": typed.get("name"),
         "team": typed["team"],
@@ -111,27 +124,18 @@ def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tu
         raise bad_option(str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")) from error
 
 
-def check_names(change: KeyChange, document: Document) -> None:
-    """Raise BadParameter for a model or an upstream that the catalogue does not have."""
-    known = {"models": [*document.models, *document.aliases], "upstreams": [*document.upstreams]}
-    for field, there in known.items():
-        for name in getattr(change, field) or ():
-            if name not in there:
-                raise bad_option(field, f"the catalogue has no {name!r}; there are {', '.join(there)}")
-
-
 def read_limits(typed: Mapping[str, Any]) -> dict[str, int]:
-    """The limits that were typed, in µ$ and in numbers. Raises BadParameter, which names the option."""
+    """The typed limits, in µ$ and in numbers. Raises BadParameter with the option's name."""
     given = {limit: typed[limit] for limit in LIMITS if typed[limit] is not None}
     return {limit: _read_limit(limit, value) for limit, value in given.items()}
 
 
-def read_span(text: str, field: str) -> timedelta:
-    """A time span such as 30d, 12h or 45m; 0 is none. Raises BadParameter."""
-    match = _SPAN.fullmatch(text)
-    if match is None and text != "0":
-        raise bad_option(field, f"{text!r} is no time span; right is 30d, 12h, 45m or 0")
-    return timedelta() if match is None else timedelta(**{_UNITS[match[2]]: int(match[1])})
+def read_grace(text: str) -> int:
+    """The seconds of a grace time such as 30d, 12h or 45m; 0 is none. Raises BadParameter."""
+    span = read_duration(text)
+    if span is None and text != "0":
+        raise bad_option("grace", f"{text!r} is no time span; right is 30d, 12h, 45m or 0")
+    return 0 if span is None else round(span.total_seconds())
 
 
 def _read_limit(limit: str, value: str | int) -> int:
@@ -146,12 +150,11 @@ def _read_limit(limit: str, value: str | int) -> int:
 
 
 def _read_expiry(text: str | None) -> str | datetime | None:
-    """When a key ends. Whatever is not a span is left to the key's own fields to read."""
+    """The end of a key. The key's own field reads every text that is no span."""
     if text is None:
         return None
-    if not _SPAN.fullmatch(text):
-        return text
-    return datetime.now(UTC) + read_span(text, "expires")
+    span = read_duration(text)
+    return text if span is None else datetime.now(UTC) + span
 
 
 def _split(given: list[str] | None) -> list[str] | None:
@@ -167,8 +170,14 @@ def _read_pairs(given: list[str] | None) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs}
 
 
+def check_format(*, as_json: bool, as_csv: bool) -> None:
+    """Raise BadParameter for two formats at once."""
+    if as_json and as_csv:
+        raise typer.BadParameter("choose --json or --csv")
+
+
 def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
-    """The one scope that was typed. Raises BadParameter for none or several."""
+    """The one typed scope. Raises BadParameter for none or several."""
     if sum((bool(key), bool(team), is_everyone)) != 1:
-        raise typer.BadParameter("say whose: --key ID, --team NAME or --everyone")
+        raise typer.BadParameter("give one of --key ID, --team NAME or --everyone")
     return Scope(key=key or "", team=team or "")

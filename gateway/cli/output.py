@@ -1,6 +1,6 @@
-"""What commands say to people: what was asked for on stdout, and what happened on stderr.
+"""Lines for people and scripts: results on stdout, events on stderr.
 
-A terminal that was closed, or a pipe that nobody reads, must not end a gateway that others use.
+A closed terminal, or a pipe without a reader, must not end a gateway that others use.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import typer
 
 
 def show(text: str) -> None:
-    """Print what was asked for."""
+    """Print a result."""
     with suppress(OSError):
         typer.echo(text)
 
 
 def say(text: str) -> None:
-    """Tell what happened, under the command's name."""
+    """Print an event on stderr, after the command's name."""
     with suppress(OSError):
         typer.echo(f"imagegate: {text}", err=True)

@@ -1,7 +1,6 @@
-"""`imagegate quote`: what a request would cost at each upstream, what would be made, and why in this order.
+"""`imagegate quote`: the price of a request at each upstream, its size there, and the reasons for the order.
 
-Reads the catalogue and, where it answers already, the store; registered by `cli`. Sends nothing, starts nothing, and
-knows no limit of any key.
+Reads the catalogue and, if it runs, the store. Sends nothing, starts nothing, and knows no limit of any key.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from rich.text import Text
 from gateway.catalogue.catalogue import Catalogue, load
 from gateway.catalogue.document import STRATEGIES, Strategy
 from gateway.catalogue.rules import CallerIdentity
-from gateway.cli.store import AsJson, Column, DataDir, print_rows, running_store
+from gateway.cli.display import Column, print_rows
+from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.errors import PublicError
 from gateway.health.health import Health
 from gateway.health.target_store import TargetStore
@@ -41,8 +41,8 @@ from gateway.server import demo
 from gateway.store.client import StoreUnavailable
 from gateway.store.command_queue import CommandQueue
 
-_EXAMPLE = "these are the simulator's example prices, which no vendor stands behind"
-_UNREAD = "how the upstreams are just now is not known"
+_EXAMPLE = "these are the simulator's example prices, and no vendor's"
+_UNREAD = "the present state of the upstreams is not known"
 _NOWHERE = "http://127.0.0.1"
 _COLUMNS = (
     Column("target"),
@@ -57,21 +57,21 @@ _WHOLE = {"target", "price", "an image"}
 
 
 class NothingToQuote(StartRefused):
-    """No target has a key, or no target can serve what was typed."""
+    """No target is configured, or no target can serve the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Typed:
-    """What was typed of the request that is quoted."""
+    """The request to quote."""
 
     job: ImageJob
     model: str
-    around: Circumstances
+    circumstances: Circumstances
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The catalogue, and how its targets are; `unread` says why that is not known."""
+    """The catalogue and the health of its targets; `unread` says why the health is not known."""
 
     catalogue: Catalogue
     health: Health | None
@@ -86,12 +86,12 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
         str | None, typer.Option(metavar="TIER", help="1K, 2K or 4K, for a ratio.", show_default=False)
     ] = None,
     operation: Annotated[str, typer.Option(help="generation or edit.")] = "generation",
-    references: Annotated[int, typer.Option(min=0, max=16, help="Images of an edit; 1 if none are said.")] = 0,
+    references: Annotated[int, typer.Option(min=0, max=16, help="Images of an edit; default: 1.")] = 0,
     reference_size: Annotated[str, typer.Option(metavar="SIZE", help="Pixels of each of them.")] = "1024x1024",
     mask: Annotated[bool, typer.Option("--mask", help="An edit with a mask.")] = False,
     output_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "png",
-    prompt: Annotated[str, typer.Option(help="Where prompts cost by their length.")] = "a cat in the rain",
-    model: Annotated[str | None, typer.Option(help="The catalogue's default model if not said.")] = None,
+    prompt: Annotated[str, typer.Option(help="For upstreams whose price depends on its length.")] = "a cat in the rain",
+    model: Annotated[str | None, typer.Option(help="Default: the catalogue's default model.")] = None,
     strategy: Annotated[
         str | None, typer.Option(help="cost, priority, weighted or latency, as X-Gateway-Route says.")
     ] = None,
@@ -101,12 +101,12 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     team: Annotated[str | None, typer.Option(help="A team, for the rules that name it.", show_default=False)] = None,
     key: Annotated[str | None, typer.Option(help="A key's id or name, likewise.", show_default=False)] = None,
     is_demo: Annotated[
-        bool, typer.Option("--demo", help="With no upstream key set, quote the simulator's example prices.")
+        bool, typer.Option("--demo", help="Without any upstream key, quote the simulator's example prices.")
     ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a request would cost and who would make it now. Nothing is sent.
+    """Show the price of a request, and the upstreams that would serve it now. Nothing is sent.
 
     \b
     imagegate quote --size 2048x2048 --quality high --n 4
@@ -121,7 +121,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
         typed = _Typed(
             job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
             model=model or known.catalogue.document.default_model,
-            around=Circumstances(
+            circumstances=Circumstances(
                 CallerIdentity(key or "", key or "", team or ""),
                 _read_strategy(strategy),
                 medians=known.health.medians() if known.health else {},
@@ -159,14 +159,14 @@ def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogu
 
 
 def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | None, str]:
-    """How the upstreams are now, as all gateways over the store know it; or why that is not known."""
+    """The health of the upstreams, as all gateways over the store know it; or the reason why it is not known."""
     url = running_store(settings)
     if url is None:
         return None, f"{_UNREAD}: no gateway runs in {settings.data_dir}"
     try:
         return asyncio.run(_ask_health(url, catalogue)), ""
     except StoreUnavailable as refusal:
-        return None, f"{_UNREAD}: Redis is away: {refusal}"
+        return None, f"{_UNREAD}: Redis is unavailable: {refusal}"
 
 
 async def _ask_health(url: str, catalogue: Catalogue) -> Health:
@@ -180,7 +180,7 @@ async def _ask_health(url: str, catalogue: Catalogue) -> Health:
 
 
 def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
-    """Without those that are left alone now; when nobody can be asked, prices are told all the same, and why."""
+    """The plan without targets that take no call now; the whole plan, with the reason, where no target takes one."""
     if health is None:
         return plan, ""
     found = availability.narrow(plan, health.down(), health.load)
@@ -188,7 +188,7 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
 
 
 def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool) -> ImageJob:
-    """The job of a request with these fields, read as the gateway reads one. Raises PublicError."""
+    """The job of a request with these fields, as the gateway itself reads it. Raises PublicError."""
     if operation not in ("generation", "edit"):
         raise typer.BadParameter(f"{operation!r} is none; right is generation or edit", param_hint="--operation")
     kind = cast("Operation", operation)
@@ -198,7 +198,7 @@ def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture,
 
 
 def _make_references(count: int, size: str) -> tuple[Picture, ...]:
-    """Pictures without bytes: a plan looks at nothing but their pixels."""
+    """Pictures without bytes: a plan reads their pixels alone."""
     found = sizes.parse_size(size)
     if found is None:
         raise typer.BadParameter(f"{size!r} is no size; right is 1024x1024", param_hint="--reference-size")
@@ -217,20 +217,20 @@ def _read_strategy(text: str | None) -> Strategy | None:
 
 
 def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
-    """The plan as it can be followed now, its note with all that there is to say of it. Raises PublicError."""
+    """The plan for this moment, with every remark in its note. Raises PublicError."""
     found = known.catalogue.find_model(typed.model)
     if found is None:
         names = ", ".join(known.catalogue.model_names())
         raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
     rights = Rights(pinned=upstream)
-    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.around)
-    plan, kept_away = _narrow(whole, known.health)
-    notes = (plan.note, kept_away, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
+    whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.circumstances)
+    plan, kept_note = _narrow(whole, known.health)
+    notes = (plan.note, kept_note, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
     return replace(plan, note="; ".join(note for note in notes if note) or None)
 
 
 def _print(found: dict[str, Any]) -> None:
-    """On a terminal a table with a headline; elsewhere lines with tabs, for other programs to cut."""
+    """Print a table with a headline on a terminal; elsewhere lines with tabs, for other programs."""
     rows = [_show_choice(one) for one in found["choices"]]
     rows += [(one["target"], "-", "-", "-", "-", f"not: {one['reason']}") for one in found["rejections"]]
     if not sys.stdout.isatty():
@@ -242,7 +242,7 @@ def _print(found: dict[str, Any]) -> None:
     for column in _COLUMNS:
         table.add_column(column.name, justify="right" if column.is_number else "left", no_wrap=column.name in _WHOLE)
     for row in rows:
-        # Text, since a catalogue's names may look like rich's markup.
+        # Text, since names in a catalogue may look like rich's markup.
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
 
@@ -254,12 +254,12 @@ def _headline(found: dict[str, Any]) -> str:
 
 
 def _show_choice(one: dict[str, Any]) -> tuple[str, ...]:
-    told = [*one["compensation"], *([f"drops {', '.join(one['dropped'])}"] if one["dropped"] else [])]
+    details = [*one["compensation"], *([f"drops {', '.join(one['dropped'])}"] if one["dropped"] else [])]
     return (
         one["target"],
         f"${one['price_usd']}" if one["price_usd"] else "unknown",
         f"${one['price_per_image_usd']}" if one["price_per_image_usd"] else "unknown",
         one["size"] or "its own choice",
-        "; ".join(told) or "one call",
+        "; ".join(details) or "one call",
         one["reason"],
     )

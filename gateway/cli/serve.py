@@ -1,4 +1,4 @@
-"""`imagegate serve`: what was typed and set becomes Settings, and processes that serve by them."""
+"""`imagegate serve`: makes Settings of options and environment, and starts the processes that serve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.store.client import StoreUnavailable
 
 def serve(
     is_demo: Annotated[
-        bool, typer.Option("--demo", help="Make a key to try with; with no upstream key set, a simulator answers.")
+        bool, typer.Option("--demo", help="Make a demo key; without any upstream key, a simulator answers.")
     ] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8080); 0 takes any free one.")] = None,
@@ -43,4 +43,4 @@ def serve(
     try:
         supervisor.serve(settings, env, is_demo=is_demo, voice=voice)
     except StoreUnavailable as error:
-        raise StartRefused(f"Redis is away: {error}") from error
+        raise StartRefused(f"Redis is unavailable: {error}") from error

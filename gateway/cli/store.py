@@ -1,7 +1,7 @@
-"""The store as a command opens it, whether or not a gateway runs, and how commands show what they found.
+"""The store that a command works on, with or without a running gateway.
 
-Shared by the commands that work on the store itself: GATEWAY_REDIS_URL, else the data folder's server, started for as
-long as the command takes. Needs no token: whoever may read the data folder may do everything.
+It is the Redis of GATEWAY_REDIS_URL, else the data folder's own server, which is started for the time of the command.
+Needs no token: whoever can read the data folder may do everything.
 """
 
 from __future__ import annotations
@@ -9,29 +9,35 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gateway import errors
 from gateway.callers.key_store import KeyStore
+from gateway.callers.operator_store import OperatorStore
+from gateway.callers.webhook_addresses import open_fetcher
 from gateway.catalogue import catalogue
 from gateway.catalogue.document import Document
+from gateway.cli import output
+from gateway.cli.options import bad_option
+from gateway.errors import PublicError
+from gateway.health.drift import DriftBook
 from gateway.history.changes import Changes
 from gateway.history.history import History
 from gateway.history.usage import UsageReader
 from gateway.money.ledger import Ledger
+from gateway.net.fetcher import Fetcher
+from gateway.operations.changes import Actor
+from gateway.operations.time_spans import open_calendar
 from gateway.process.data_folder import DataFolder, FolderInUse, load_secrets
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
+from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import StoreClient, StoreUnavailable, connect
 from gateway.store.command_queue import CommandQueue
 from gateway.store.embedded import EmbeddedServer, running_url
@@ -42,28 +48,45 @@ Result = TypeVar("Result")
 _WAIT_S = 10.0
 _POLL_S = 0.1
 
+_HINTS: Mapping[type[PublicError], str] = {
+    errors.KeyNotFound: "`imagegate keys list` shows all keys",
+    errors.OperatorNotFound: "`imagegate operators list` shows all operators",
+    errors.UpstreamNotFound: "`imagegate upstreams` shows all upstreams",
+    errors.WebhookNotFound: "`imagegate webhooks` shows the messages",
+}
+
 DataDir = Annotated[Path | None, typer.Option(help="The gateway's data folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class ActionRefused(StartRefused):
+    """An operator's action was refused."""
+
+
 class OpenedStore:
-    """What a command may touch. The catalogue is read only by those that ask for its document."""
+    """The stores of an action, each opened when it is first read. Many commands never read the catalogue."""
 
     def __init__(self, settings: Settings, url: str, redis: StoreClient, command_queue: CommandQueue) -> None:
         self.settings = settings
-        self.url = url
+        self.store_url = url
         self.redis = redis
         self.command_queue = command_queue
+        self._fetchers: list[Fetcher] = []
 
     @cached_property
     def document(self) -> Document:
-        """Raises CatalogueError."""
+        """The catalogue. Raises CatalogueError."""
         return catalogue.read(self.settings.config)
 
     @cached_property
     def keys(self) -> KeyStore:
-        """The keys; whoever makes or reads secrets calls `check_pepper` first."""
+        """The keys. Secrets are right only after `check_pepper`."""
         return KeyStore(self.redis, load_secrets(self.settings).pepper)
+
+    @cached_property
+    def operators(self) -> OperatorStore:
+        """The operators. Tokens are right only after the keys' `check_pepper`."""
+        return OperatorStore(self.redis, load_secrets(self.settings).pepper)
 
     @property
     def signing_key(self) -> bytes:
@@ -75,7 +98,7 @@ class OpenedStore:
 
     @cached_property
     def calendar(self) -> Calendar:
-        return Calendar(self.document.accounting.time_zone)
+        return open_calendar(self)
 
     @cached_property
     def history(self) -> History:
@@ -89,86 +112,85 @@ class OpenedStore:
     def changes(self) -> Changes:
         return Changes(self.redis, self.document.accounting)
 
+    @cached_property
+    def drift(self) -> DriftBook:
+        return DriftBook(self.redis)
+
+    @property
+    def webhook_queue(self) -> WebhookQueue:
+        return WebhookQueue(self.command_queue)
+
+    @cached_property
+    def webhook_fetcher(self) -> Fetcher:
+        self._fetchers.append(open_fetcher(self.document.webhooks))
+        return self._fetchers[-1]
+
+    async def aclose(self) -> None:
+        for fetcher in self._fetchers:
+            await fetcher.aclose()
+        await self.command_queue.aclose()
+        await self.redis.aclose()
+
 
 def running_store(settings: Settings) -> str | None:
-    """The URL of the store that the settings name, if it may be asked without starting anything."""
+    """The URL of the settings' store; None when a server would have to be started for it."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
     return running_url(DataFolder(settings.data_dir))
 
 
 def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
-    """Do something to the store that the environment, or the data folder, names. Raises StartRefused."""
+    """Run an action on the store of the environment or the data folder. Raises StartRefused, BadParameter."""
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
 
     async def run() -> Result:
         async with _opened(settings) as url:
-            redis, command_queue = connect(url), CommandQueue(url, wait_replicas=settings.redis_wait_replicas)
+            replicas = settings.redis_wait_replicas
+            store = OpenedStore(settings, url, connect(url), CommandQueue(url, wait_replicas=replicas))
             try:
-                return await act(OpenedStore(settings, url, redis, command_queue))
+                return await act(store)
             finally:
-                await command_queue.aclose()
-                await redis.aclose()
+                await store.aclose()
 
     try:
         return asyncio.run(run())
     except StoreUnavailable as error:
-        raise StartRefused(f"Redis is away: {error}") from error
+        raise StartRefused(f"Redis is unavailable: {error}") from error
+    except PublicError as error:
+        raise _describe_refusal(error) from error
 
 
-def cli_actor() -> str:
-    """How the log of changes names whoever types a command."""
+def with_secrets(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
+    """`with_store` for actions on keys and tokens: a secret made with another pepper would never work."""
+
+    async def run(store: OpenedStore) -> Result:
+        await store.keys.check_pepper()
+        return await act(store)
+
+    return with_store(data_dir, run)
+
+
+def cli_actor() -> Actor:
+    """The person who types a command, as the log of changes names them."""
     try:
-        return f"cli:{getpass.getuser()}"
+        name = getpass.getuser()
     except (OSError, KeyError):
         # A container's user need not have a name.
-        return f"cli:{os.getuid()}"
+        name = str(os.getuid())
+    return Actor(f"cli:{name}", _report)
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of what a command shows; numbers stand to the right. Details are left out where there is no room."""
-
-    name: str
-    is_number: bool = False
-    is_detail: bool = False
+def _report(_: Mapping[str, str | None], error: StoreUnavailable | None) -> None:
+    if error is not None:
+        output.say(f"The change is made, but the log of changes does not have it: Redis is unavailable: {error}")
 
 
-def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
-    """A table on a terminal, else lines with tabs, which other programs can cut. The total is for people alone."""
-    if not sys.stdout.isatty():
-        for row in ([column.name for column in columns], *rows):
-            typer.echo("\t".join(_plain(cell) for cell in row))
-        return
-    console, cells = Console(), [[_plain(cell) for cell in row] for row in rows]
-    shown = _fit(columns, [[column.name for column in columns], *cells], console.width)
-    table = Table(show_footer=total is not None)
-    for index in shown:
-        column, footer = columns[index], Text(total[index] if total else "")
-        # Folded where there is no room: half an id is none.
-        table.add_column(column.name, footer, justify="right" if column.is_number else "left", overflow="fold")
-    for row in cells:
-        # Text, since what callers typed may look like rich's markup.
-        table.add_row(*(Text(row[index]) for index in shown))
-    console.print(table)
-
-
-def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns to show: all, or without as many details, from the right, as there is no room for."""
-    shown = list(range(len(columns)))
-    needed = {index: max(len(row[index]) for row in rows) + 3 for index in shown}
-    for index in reversed(range(len(columns))):
-        if sum(needed[one] for one in shown) + 1 <= width:
-            break
-        if columns[index].is_detail:
-            shown.remove(index)
-    return shown
-
-
-def _plain(cell: str) -> str:
-    """A cell without the characters that would move the cursor or the next cell."""
-    return "".join(char if char.isprintable() else "?" for char in cell)
+def _describe_refusal(error: PublicError) -> Exception:
+    if isinstance(error, errors.InvalidValue) and error.param:
+        return bad_option(error.param, error.message)
+    hint = _HINTS.get(type(error))
+    return ActionRefused(f"{error.message.removesuffix('.')}; {hint}" if hint else error.message)
 
 
 @asynccontextmanager
@@ -188,7 +210,7 @@ async def _start_own(folder: DataFolder, stack: AsyncExitStack) -> str:
         try:
             lock = stack.enter_context(folder.locked(wait_s=0))
         except FolderInUse:
-            # A gateway that is just starting or stopping: its server will answer soon, or be gone.
+            # A gateway starts or stops there: its server answers soon, or ends.
             if (url := running_url(folder)) is not None:
                 return url
             if time.monotonic() > deadline:

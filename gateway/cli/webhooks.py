@@ -1,20 +1,19 @@
 """`imagegate webhooks`: messages to callers' addresses that have not arrived, and another try for them.
 
-Works on the store itself; a gateway that runs makes the tries.
+Works on the store itself; a running gateway makes the tries.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter
 
-from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
-from gateway.history.export import show_time
-from gateway.state.webhook_queue import Undelivered, WebhookQueue
+from gateway.cli.display import Column, print_json, print_rows
+from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_store
+from gateway.operations.answers import Listing
+from gateway.operations.webhooks import UndeliveredMessage, list_webhooks, retry_webhook
 
 _COLUMNS = (
     Column("id"),
@@ -37,48 +36,39 @@ def webhooks(
         str | None, typer.Option(metavar="ID", help="Try this one again; `all`: every one that was given up.")
     ] = None,
     most: Annotated[
-        int, typer.Option(min=1, max=10_000, help="So many that wait, and so many that were given up.")
+        int, typer.Option(min=1, max=10_000, help="How many that wait, and how many that were given up.")
     ] = 100,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the messages to callers' addresses that have not arrived: what waits, and what was given up this week.
+    """Show the messages to callers' addresses that have not arrived: those that wait, and those given up this week.
 
     \b
     imagegate webhooks --key key_01k…
     imagegate webhooks --retry msg_01k…
     """
 
-    async def look(store: OpenedStore) -> list[Undelivered]:
-        webhook_queue = WebhookQueue(store.command_queue)
-        if retry is not None:
-            await _retry(store, webhook_queue, retry, key or "", most)
-        return await webhook_queue.look(most, key or "")
+    async def act(store: OpenedStore) -> Listing[UndeliveredMessage]:
+        if retry == ALL:
+            for one in (await list_webhooks(store, key, most)).data:
+                if one.state == "lost":
+                    await retry_webhook(store, cli_actor(), one.id)
+        elif retry is not None:
+            await retry_webhook(store, cli_actor(), retry)
+        return await list_webhooks(store, key, most)
 
-    found = with_store(data_dir, look)
+    found = with_store(data_dir, act)
     if as_json:
-        typer.echo(TypeAdapter(list[dict[str, Any]]).dump_json([_facts(one) for one in found]).decode())
-    else:
-        print_rows(_COLUMNS, [_cells(one) for one in found])
+        print_json(found)
+        return
+    print_rows(_COLUMNS, [_cells(one) for one in found.data])
 
 
-async def _retry(store: OpenedStore, webhook_queue: WebhookQueue, wanted: str, key: str, most: int) -> None:
-    lost = [one.id for one in await webhook_queue.look(most, key) if one.state == "lost"]
-    for message_id in lost if wanted == ALL else [wanted]:
-        if not await webhook_queue.retry(message_id):
-            raise typer.BadParameter("no message of this id waits or was given up", param_hint="--retry")
-        await store.changes.write(cli_actor(), "webhook.retry", message_id, None, None)
+def _cells(one: UndeliveredMessage) -> tuple[str, ...]:
+    due = "-" if one.due is None else _show_instant(one.due)
+    created = _show_instant(one.created)
+    return (one.id, one.state, str(one.tries), one.why or "-", one.task, one.key, created, due, one.url)
 
 
-def _facts(one: Undelivered) -> dict[str, Any]:
-    due = None if one.due is None else show_time(one.due * 1000)
-    return asdict(one) | {"created": show_time(one.created * 1000), "due": due}
-
-
-def _cells(one: Undelivered) -> tuple[str, ...]:
-    due = "-" if one.due is None else _at(one.due)
-    return (one.id, one.state, str(one.tries), one.why or "-", one.task, one.key, _at(one.created), due, one.url)
-
-
-def _at(moment_ms: int) -> str:
-    return datetime.fromtimestamp(moment_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _show_instant(micro: int) -> str:
+    return datetime.fromtimestamp(micro / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

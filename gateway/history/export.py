@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import orjson
 
 from gateway.dollars import show_usd
-from gateway.history.changes import Change
 from gateway.history.record import Record
 from gateway.history.usage import Dimension, Row, UsageReport
 
@@ -114,10 +112,6 @@ def record_json(record: Record) -> dict[str, Any]:
         "passed_by": [one.model_dump() for one in record.passed_by],
     }
     return to_json(record_cells(record)) | more
-
-
-def change_json(change: Change) -> dict[str, Any]:
-    return asdict(change) | {"time": show_time(change.time)}
 
 
 def to_json(cells: Cells) -> dict[str, Any]:

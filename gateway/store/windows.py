@@ -13,8 +13,14 @@ from zoneinfo import ZoneInfo
 
 MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_AGO = re.compile(r"([0-9]{1,6})([mhd])")
-_UNITS = {"m": 60 * MICROSECONDS, "h": 3600 * MICROSECONDS, "d": 86_400 * MICROSECONDS}
+_DURATION = re.compile(r"([0-9]{1,6})([mhdw])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def read_duration(text: str) -> timedelta | None:
+    """A duration as people write it, such as `90m`, `24h`, `7d` or `4w`; None for any other text."""
+    found = _DURATION.fullmatch(text)
+    return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +87,12 @@ class Calendar:
         return days
 
     def read_instant(self, text: str, now: int) -> int:
-        """An instant in µs as people write it: `90m`, `24h` or `7d` ago, `2026-11-04`, `2026-11-04T12:00[+01:00]`.
+        """An instant in µs as people write it: `90m`, `24h`, `7d` or `4w` ago, or ISO 8601 as in `2026-11-04T12:00`.
 
         Without an offset it is in the zone; a date is its midnight. Raises ValueError that says what would be right.
         """
-        if ago := _AGO.fullmatch(text):
-            return now - int(ago[1]) * _UNITS[ago[2]]
+        if (ago := read_duration(text)) is not None:
+            return now - ago // timedelta(microseconds=1)
         try:
             instant = datetime.fromisoformat(text)
         except ValueError as error:

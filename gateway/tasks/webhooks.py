@@ -16,8 +16,8 @@ import orjson
 import structlog
 
 from gateway.callers.key_record import KeyRecord
-from gateway.callers.key_store import NoSuchKey
 from gateway.catalogue.document import Webhooks
+from gateway.errors import KeyNotFound
 from gateway.net.fetcher import FetchFailed, FetchRefused
 from gateway.services import Services
 from gateway.state.task_record import TaskRecord
@@ -125,7 +125,7 @@ class WebhookSender:
         services = self._services
         try:
             key = await services.keys.show(delivery.key)
-        except NoSuchKey:
+        except KeyNotFound:
             await self._lose(delivery, "the key was deleted", "")
             return
         body = delivery.body or await self._write(delivery)

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.changes import MadeChange
-from gateway.admin.limits import LimitValues, NewLimits
-from gateway.admin.reports import RecordedCall, RequestRecord, UsageRow
+from gateway.admin.shapes import NewLimits
 from gateway.catalogue.document import Accounting
 from gateway.history.changes import Change
 from gateway.history.export import SUM_COLUMNS, record_json
 from gateway.history.history import History
 from gateway.history.usage import DIMENSIONS
 from gateway.money.limits import LIMITS
+from gateway.operations.changes import MadeChange
+from gateway.operations.history import RecordedCall, RequestRecord
+from gateway.operations.limits import LimitValues
+from gateway.operations.usage import UsageRow
 from tests.support.gateways import Gateways
 from tests.support.histories import make_call, make_record, open_books
 from tests.support.ledgers import DAY, SECOND

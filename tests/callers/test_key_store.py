@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from gateway.callers.key_store import KeyStore, NoSuchKey, PepperMismatch, is_well_formed, make_secret
+from gateway.callers.key_store import KeyStore, PepperMismatch, is_well_formed, make_secret
+from gateway.errors import KeyNotFound
 from gateway.store import names
 from gateway.store.client import StoreClient
 from tests.conftest import Valkey
@@ -67,7 +68,7 @@ async def test_deleted_key_is_gone(keys: KeyStore, redis: StoreClient) -> None:
     await keys.delete(record.id)
     assert await keys.lookup(secret) is None
     for change in (keys.disable, keys.show, keys.delete):
-        with pytest.raises(NoSuchKey):
+        with pytest.raises(KeyNotFound):
             await change(record.id)
     assert await redis.keys("*") == []
 
@@ -109,7 +110,7 @@ async def test_deleted_rotated_key_leaves_nothing(keys: KeyStore, redis: StoreCl
     await keys.delete(record.id)
     assert [await keys.lookup(secret) for secret in (old, new)] == [None, None]
     assert await redis.keys("*") == []
-    with pytest.raises(NoSuchKey):
+    with pytest.raises(KeyNotFound):
         await keys.rotate(record.id)
 
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.callers.operator_store import NoSuchOperator, OperatorExists, OperatorStore, Role
+from gateway.callers.operator_store import OperatorStore, Role
+from gateway.errors import InvalidValue, OperatorNotFound
 from gateway.store import names
 from gateway.store.client import StoreClient
 from tests.conftest import Valkey
@@ -32,7 +33,7 @@ async def test_token_finds_its_operator(operators: OperatorStore, redis: StoreCl
 async def test_one_of_two_names_is_refused(operators: OperatorStore) -> None:
     """Of operators made at the same time under one name there is one."""
     ends = await asyncio.gather(*(operators.create("ana", Role.ADMIN) for _ in range(8)), return_exceptions=True)
-    assert sum(isinstance(end, OperatorExists) for end in ends) == 7
+    assert sum(isinstance(end, InvalidValue) for end in ends) == 7
     assert [record.name for record in await operators.list()] == ["ana"]
 
 
@@ -43,7 +44,7 @@ async def test_deleted_operator_leaves_nothing(operators: OperatorStore, redis: 
     assert await operators.lookup(token) is None
     assert await operators.list() == []
     assert not await redis.keys(names.OPERATOR("*"))
-    with pytest.raises(NoSuchOperator):
+    with pytest.raises(OperatorNotFound):
         await operators.delete("ana")
     await operators.create("ana", Role.VIEWER)
 

@@ -52,7 +52,7 @@ def test_difference_is_told_and_repaired(shell: Shell, valkey: Valkey) -> None:
         "right": "0.042000",
     }
     found = json.loads(shell.type("audit", "--json").stdout)
-    assert (len(found["differences"]), found["repaired"]) == (1, False)
+    assert (len(found["differences"]), "repaired" in found) == (1, False)
     repaired = shell.ask("audit", "--apply")
     assert repaired["differences"] == found["differences"]
     assert shell.ask("audit")["differences"] == []

@@ -20,14 +20,14 @@ def test_keys_without_gateway(tmp_path: Path) -> None:
     where = ("--data-dir", str(tmp_path / "data"))
     made = imagegate("keys", "create", "ana", "--team", "design", "--model", "gpt-image-2", *where)
     assert re.fullmatch(r"igw_\w{38}\n", made.stdout), made.stderr
-    listed = json.loads(imagegate("keys", "list", "--json", *where).stdout)
+    listed = json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"]
     assert [(key["name"], key["team"], key["models"]) for key in listed] == [("ana", "design", ["gpt-image-2"])]
     key_id = listed[0]["id"]
     assert json.loads(imagegate("keys", "disable", key_id, "--json", *where).stdout)["enabled"] is False
     assert "disabled" in imagegate("keys", "show", key_id, *where).stdout
     assert json.loads(imagegate("keys", "enable", key_id, "--json", *where).stdout)["enabled"] is True
     assert imagegate("keys", "delete", key_id, *where).returncode == 0
-    assert imagegate("keys", "list", "--json", *where).stdout == "[]\n"
+    assert json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"] == []
     assert not (tmp_path / "data" / "server.json").exists()
 
 
@@ -38,7 +38,7 @@ def test_keys_beside_gateway(tmp_path: Path) -> None:
         assert imagegate("keys", "create", "ana", *where).returncode == 0
         assert run.status("/readyz") == 200
         run.end()
-    names = [key["name"] for key in json.loads(imagegate("keys", "list", "--json", *where).stdout)]
+    names = [key["name"] for key in json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"]]
     assert names == ["demo", "ana"]
 
 
@@ -57,7 +57,7 @@ def test_unknown_key_is_told(tmp_path: Path) -> None:
     """An id that no key has ends in a sentence and exit code 1."""
     refused = imagegate("keys", "show", "key_nope", "--data-dir", str(tmp_path))
     assert refused.returncode == 1
-    assert refused.stderr.startswith("imagegate: No key has the id 'key_nope'")
+    assert refused.stderr.startswith("imagegate: There is no key of this id")
 
 
 def test_away_redis_is_told(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_away_redis_is_told(tmp_path: Path) -> None:
     env = {"GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
     refused = imagegate("keys", "list", GATEWAY_REDIS_URL="redis://:hunter2@127.0.0.1:9", **env)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("imagegate: Redis is away")
+    assert refused.stderr.startswith("imagegate: Redis is unavailable")
     assert "hunter2" not in refused.stderr
 
 

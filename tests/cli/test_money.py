@@ -17,7 +17,7 @@ def test_credit_makes_room_at_once(shell: Shell) -> None:
     shell.ask("credit", "--key", key_id, "--usd", "1", "--reason", "a bill that came late")
     made = shell.ask("credit", "--key", key_id, "--usd", "-0.25", "--reason", "the picture never came")
     assert (made["scope"], made["usd"]) == (key_id, "-0.250000")
-    left = {one["name"]: one["left"] for one in shell.ask("limits", "show", "--key", key_id)}
+    left = {one["limit"]: one["left"] for one in shell.ask("limits", "show", "--key", key_id)["standing"]}
     assert left == {"usd_total": "0.750000", "usd_day": "1.250000"}
     assert asyncio.run(read_usage(shell.url, "upstream")).total.usd == 750_000
     assert [action for _, action, _ in shell.log()][-2:] == ["credit.make", "credit.make"]
@@ -53,10 +53,11 @@ def test_holds_are_shown(shell: Shell) -> None:
         task=task, key=new_id("key"), fingerprint="0" * 64, price=30_000, images=2, worker=new_id("worker"), team="a"
     )
     asyncio.run(with_ledger(shell.url, lambda ledger: ledger.open(opening)))
-    (held,) = shell.ask("holds")
-    assert (held["task"], held["team"], held["usd held"], held["calls"]) == (task, "a", "0.060000", "none yet")
+    (held,) = shell.ask("holds")["data"]
+    assert (held["task"], held["team"], held["usd_held"], held["calls"]) == (task, "a", "0.060000", [])
+    assert shell.type("holds").stdout.splitlines()[1].endswith("\t2\t0.060000\tnone yet")
     asyncio.run(with_ledger(shell.url, lambda ledger: ledger.close(task, 1)))
-    assert shell.ask("holds") == []
+    assert shell.ask("holds")["data"] == []
 
 
 def test_teams_are_named_by_keys_and_limits(shell: Shell) -> None:
@@ -64,5 +65,8 @@ def test_teams_are_named_by_keys_and_limits(shell: Shell) -> None:
     shell.ask("keys", "create", "ana", "--team", "design")
     shell.ask("limits", "set", "--team", "sales", "--usd-day", "2")
     shell.ask("credit", "--team", "sales", "--usd", "0.5", "--reason", "x")
-    found = {one["team"]: (one["keys"], one["usd total"], one["usd day"]) for one in shell.ask("teams")}
+    assert [(one["name"], one["keys"]) for one in shell.ask("teams")["data"]] == [("design", 1), ("sales", 0)]
+    head, *rows = (line.split("\t") for line in shell.type("teams").stdout.splitlines())
+    shown = [dict(zip(head, row, strict=True)) for row in rows]
+    found = {one["team"]: (one["keys"], one["usd total"], one["usd day"]) for one in shown}
     assert found == {"design": ("1", "0.000000", "0.000000"), "sales": ("0", "0.500000", "0.500000")}

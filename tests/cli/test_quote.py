@@ -68,7 +68,7 @@ def test_cheapest_stands_first(quote: Quote, tmp_path: Path) -> None:
     assert lines[0] == ["target", "price", "an image", "size made", "how", "why"]
     assert lines[1] == ["anyfast-c/main", "$0.120000", "$0.030000", "2048x2048", "4 calls", "cheapest"]
     assert [line[0] for line in lines[1:]] == ["anyfast-c/main", "apiany/main", "anyfast/main"]
-    assert found.stderr.startswith("imagegate: how the upstreams are just now is not known: no gateway runs in ")
+    assert found.stderr.startswith("imagegate: the present state of the upstreams is not known: no gateway runs in ")
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -119,7 +119,7 @@ async def test_quote_tells_prices_all_the_same(quote: Quote, valkey: Valkey, tmp
     assert "No upstream can take this request now (it refused the gateway's credential)" in found.stderr
     away = quote(**(env | {"GATEWAY_REDIS_URL": "redis://:hunter2@127.0.0.1:9"}))
     assert len(away.stdout.splitlines()) == 4
-    assert "not known: Redis is away" in away.stderr
+    assert "not known: Redis is unavailable" in away.stderr
     assert "hunter2" not in away.output
 
 
@@ -131,7 +131,7 @@ def test_terminal_has_a_headline(tmp_path: Path) -> None:
     assert "│ anyfast-c/main │" in shown
     assert "│ $0.060000 │" in shown
     assert "not: it" in shown
-    assert "which no vendor stands behind" in shown
+    assert "and no vendor's" in shown
 
 
 def test_json_is_a_dry_runs(quoted: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -33,37 +33,38 @@ async def refuse(url: str) -> None:
 async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     """Every credential of the catalogue has a row; a reset is made, and written into the log of changes."""
     await refuse(valkey.url)
-    shown = {one["label"]: one for one in shell.ask("upstreams")}
+    shown = {one["label"]: one for one in shell.ask("upstreams")["data"]}
     assert list(shown) == ["anyfast/main", "anyfast-c/main", "apiany/main"]
     assert (shown["apiany/main"]["state"], shown["apiany/main"]["balance"]) == ("refused", "1234.5")
     assert shown["anyfast/main"]["state"] == "ok"
-    assert shown["apiany/main"]["drift"] == [{"kind": "refused", "what": "quality", "count": 1}]
+    (drift,) = shown["apiany/main"]["drift"]
+    assert (drift["kind"], drift["what"], drift["count"]) == ("refused", "quality", 1)
     assert shown["anyfast/main"]["drift"] == []
     table = [line.split("\t") for line in shell.type("upstreams").stdout.splitlines()]
     assert table[0][:4] == ["upstream", "state", "for", "in flight"]
     assert table[3][:2] == ["apiany/main", "refused"]
-    after = {one["label"]: one["state"] for one in shell.ask("upstreams", "--reset", "apiany/main")}
+    after = {one["label"]: one["state"] for one in shell.ask("upstreams", "--reset", "apiany/main")["data"]}
     assert after["apiany/main"] == "ok"
-    (change,) = shell.ask("changes")
+    (change,) = shell.ask("changes")["data"]
     assert (change["action"], change["subject"]) == ("upstream.reset", "apiany/main")
 
 
 async def test_drift_is_cleared(shell: Shell, valkey: Valkey) -> None:
     """Once the catalogue is right, what was counted of an upstream is forgotten, and who did it is written down."""
     await refuse(valkey.url)
-    after = {one["label"]: one for one in shell.ask("upstreams", "--clear-drift", "apiany")}
+    after = {one["label"]: one for one in shell.ask("upstreams", "--clear-drift", "apiany")["data"]}
     assert after["apiany/main"]["drift"] == []
     assert after["apiany/main"]["state"] == "refused"
-    (change,) = shell.ask("changes")
+    (change,) = shell.ask("changes")["data"]
     assert (change["action"], change["subject"]) == ("upstream.clear_drift", "apiany")
     assert change["before"] == {"refused quality": 1}
     wrong = shell.type("upstreams", "--clear-drift", "apiany/main")
-    assert wrong.exit_code == 2
+    assert wrong.exit_code == 1
     assert "anyfast, anyfast-c, apiany" in wrong.output
 
 
 def test_unknown_label_is_refused(shell: Shell) -> None:
     """A name that is not in the catalogue is refused with those that are."""
     done = shell.type("upstreams", "--reset", "apiany")
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "apiany/main" in done.output

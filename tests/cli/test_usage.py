@@ -132,8 +132,8 @@ def test_history_tells_requests(run: Run, made: tuple[Record, ...]) -> None:
 
 
 def test_history_for_programs(run: Run, made: tuple[Record, ...]) -> None:
-    """As JSON a record is a line, as CSV a row in which no cell is a formula."""
-    told = [json.loads(line) for line in run("history", "--json").stdout.splitlines()]
+    """As JSON the records are a list, as CSV rows in which no cell is a formula."""
+    told = json.loads(run("history", "--json").stdout)["data"]
     assert [record["id"] for record in told] == [made[1].id, made[0].id]
     assert told[1]["calls"][0]["usd"] == "1.500000"
     text = run("history", "--csv").stdout_bytes.decode()
@@ -151,7 +151,7 @@ def test_one_record_is_whole(run: Run, made: tuple[Record, ...]) -> None:
     assert json.loads(run("history", made[0].id, "--json").stdout)["id"] == made[0].id
     unknown = run("history", "rec_nothing")
     assert (unknown.exit_code, unknown.stdout) == (1, "")
-    assert "No record has the id" in unknown.stderr
+    assert "There is no record of this id" in unknown.stderr
 
 
 def test_changes_are_told(run: Run, valkey: Valkey) -> None:
@@ -169,7 +169,7 @@ def test_changes_are_told(run: Run, valkey: Valkey) -> None:
         ["operator:olga", "change", "key_1", '{"enabled":true}', '{"enabled":false}', "10.0.0.7"],
         ["cli:ana", "create", "key_1", "-", '{"name":"x"}', "-"],
     ]
-    (told,) = json.loads(run("changes", "--actor", "cli:ana", "--json").stdout)
+    (told,) = json.loads(run("changes", "--actor", "cli:ana", "--json").stdout)["data"]
     assert (told["before"], told["after"]) == (None, {"name": "x"})
 
 
@@ -178,7 +178,7 @@ def test_changes_are_told(run: Run, valkey: Valkey) -> None:
     [
         (("usage", "--by", "colour"), 2, "'colour' is none of day, key"),
         (("usage", "--json", "--csv"), 2, "choose --json or --csv"),
-        (("usage", "--since", "yesterday"), 1, "'yesterday' is no time; write 24h"),
+        (("usage", "--since", "yesterday"), 2, "must be a date, an ISO 8601 instant"),
         (("history", "--key", "nobody"), 1, "No key is named 'nobody'"),
         (("history", "--key", "twin"), 1, "2 keys are named 'twin'"),
     ],
@@ -224,6 +224,6 @@ def test_other_programs_get_everything(run: Run, valkey: Valkey) -> None:
 
     asyncio.run(fill())
     assert len(lines(run("history"))) == 51
-    assert len(lines(run("history", "--json"))) == 60
+    assert len(json.loads(run("history", "--json").stdout)["data"]) == 60
     assert len(lines(run("history", "--csv"))) == 61
     assert len(lines(run("history", "--csv", "--most", "3"))) == 4

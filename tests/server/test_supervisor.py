@@ -192,7 +192,7 @@ def test_killed_server_comes_back(tmp_path: Path) -> None:
         until(lambda: not is_alive(before))
         until(lambda: run.status("/readyz") == 200)
         listed = imagegate("keys", "list", "--json", "--data-dir", str(tmp_path / "data"))
-        assert [key["name"] for key in json.loads(listed.stdout)] == ["demo"]
+        assert [key["name"] for key in json.loads(listed.stdout)["data"]] == ["demo"]
         assert "The embedded server ended (SIGKILL)" in run.err
         assert run.end() == 0
 
@@ -275,12 +275,12 @@ def test_demo_key_is_kept(tmp_path: Path) -> None:
         assert (data / "demo.key").read_text() == f"{first}\n"
         assert (data / "demo.key").stat().st_mode & 0o777 == 0o600
         run.end()
-    made = json.loads(imagegate("keys", "list", "--json", "--data-dir", str(data)).stdout)
+    made = json.loads(imagegate("keys", "list", "--json", "--data-dir", str(data)).stdout)["data"]
     imagegate("keys", "disable", made[0]["id"], "--data-dir", str(data))
     with gateway(data) as run:
         assert run.demo_key == first
         run.end()
-    assert json.loads(imagegate("keys", "list", "--json", "--data-dir", str(data)).stdout)[0]["enabled"]
+    assert json.loads(imagegate("keys", "list", "--json", "--data-dir", str(data)).stdout)["data"][0]["enabled"]
     imagegate("keys", "delete", made[0]["id"], "--data-dir", str(data))
     with gateway(data) as run:
         assert run.demo_key != first

@@ -87,11 +87,12 @@ def test_people_write_instants() -> None:
     now = at("2026-11-04T12:00:00")
     assert calendar.read_instant("90m", now) == now - 90 * 60 * SECOND
     assert calendar.read_instant("24h", now) == calendar.read_instant("1d", now) == now - DAY
+    assert calendar.read_instant("1w", now) == calendar.read_instant("7d", now) == now - 7 * DAY
     assert calendar.read_instant("2026-11-04", now) == at("2026-11-04T00:00:00")
     assert calendar.read_instant("2026-11-04T12:00", now) == now
     assert calendar.read_instant("2026-11-04T11:00Z", now) == now
     assert calendar.read_instant("2026-11-04T12:00:00+01:00", now) == now
     assert calendar.show_instant(now + 999_999) == "2026-11-04 12:00:00"
-    for wrong in ("", "yesterday", "7", "d", "-7d", "7w", "2026-13-01", "1e3d", "9999999d"):
+    for wrong in ("", "yesterday", "7", "d", "-7d", "7y", "2026-13-01", "1e3d", "9999999d"):
         with pytest.raises(ValueError, match="is no time"):
             calendar.read_instant(wrong, now)

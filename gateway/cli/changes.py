@@ -1,0 +1,48 @@
+"""`imagegate changes`: the log of changes, from the store itself, with or without a gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from gateway.cli import options
+from gateway.cli.display import Column, print_json, print_rows
+from gateway.cli.store import AsJson, DataDir, OpenedStore, with_store
+from gateway.operations.answers import Listing
+from gateway.operations.changes import MadeChange, list_changes
+
+_COLUMNS = ("time", "actor", "action", "subject", "before", "after", "address")
+
+
+def changes(
+    since: options.Since = "30d",
+    subject: Annotated[str | None, typer.Option(help="Only of this key, team or operator.", show_default=False)] = None,
+    actor: Annotated[str | None, typer.Option(help="Only by this operator.", show_default=False)] = None,
+    most: options.Most = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who changed what, newest first."""
+
+    async def read(store: OpenedStore) -> tuple[Listing[MadeChange], list[str]]:
+        rows = most or (None if as_json else options.TABLE_ROWS)
+        found = await list_changes(store, since, subject, actor, rows)
+        return found, [store.calendar.show_instant(change.time) for change in found.data]
+
+    found, times = with_store(data_dir, read)
+    if as_json:
+        print_json(found)
+        return
+    rows = [_cells(change, when) for change, when in zip(found.data, times, strict=True)]
+    print_rows([Column(name, is_detail=name in ("before", "address")) for name in _COLUMNS], rows)
+
+
+def _cells(change: MadeChange, when: str) -> tuple[str, ...]:
+    before, after = _show_fields(change.before), _show_fields(change.after)
+    return (when, change.actor, change.action, change.subject, before, after, change.address or "-")
+
+
+def _show_fields(fields: dict[str, Any] | None) -> str:
+    return "-" if fields is None else orjson.dumps(fields).decode()

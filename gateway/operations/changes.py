@@ -1,0 +1,75 @@
+"""The log of changes: each action writes a line with the values before and after, and operators read it back.
+
+Never holds a secret: records have none, and the log hides each text that looks like one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from gateway.operations.answers import AnswerModel, Instant, Listing
+from gateway.operations.stores import Stores
+from gateway.operations.time_spans import read_span
+from gateway.store.client import StoreUnavailable
+
+State = BaseModel | Mapping[str, Any] | None
+"""The state of something before or after a change; None: it did not exist, or does not exist any more."""
+
+_NO_LIMIT = 2**62
+
+ChangeReport = Callable[[Mapping[str, str | None], StoreUnavailable | None], None]
+"""Takes the facts of a change that was made, and the error that kept it out of the log of changes, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who makes a change, as the log of changes names them."""
+
+    name: str
+    report: ChangeReport
+    address: str | None = None
+
+
+class MadeChange(AnswerModel):
+    """One change. `before` and `after` have the fields that differ; null: there was, or is, nothing."""
+
+    id: str
+    time: Instant
+    actor: str = Field(description="`admin-token`, `operator:NAME` or `cli:USER`.")
+    action: str
+    subject: str = Field(description="The thing that changed: a key's id, `team:NAME`, `everyone`, `operator:NAME`.")
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    address: str | None
+
+
+async def record_change(
+    stores: Stores, actor: Actor, action: str, subject: str, *, before: State = None, after: State = None
+) -> None:
+    """Write one change down. Never fails: the change stands, and its answer may hold a secret that is shown once."""
+    facts = {"actor": actor.name, "action": action, "subject": subject, "address": actor.address}
+    was, became = (state.model_dump() if isinstance(state, BaseModel) else state for state in (before, after))
+    lost: StoreUnavailable | None = None
+    try:
+        await stores.changes.write(actor.name, action, subject, was, became, actor.address)
+    except StoreUnavailable as error:
+        lost = error
+    actor.report(facts, lost)
+
+
+async def list_changes(
+    stores: Stores,
+    since: str | None = None,
+    subject: str | None = None,
+    actor: str | None = None,
+    most: int | None = None,
+) -> Listing[MadeChange]:
+    """The newest changes, of 30 days unless `since` says otherwise; `most` None: all of them."""
+    first, _ = read_span(stores, since or "30d", None)
+    found = await stores.changes.read(first, subject, actor, _NO_LIMIT if most is None else most + 1)
+    rows = [MadeChange.model_validate(asdict(change)) for change in found[:most]]
+    return Listing(data=rows, has_more=len(found) > len(rows))

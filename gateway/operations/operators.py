@@ -1,0 +1,35 @@
+"""Operators of the admin API: their tokens and roles."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gateway.callers.operator_store import OperatorRecord, Role
+from gateway.operations.answers import Deleted, Listing
+from gateway.operations.changes import Actor, record_change
+from gateway.operations.stores import Stores
+
+
+class CreatedOperator(OperatorRecord):
+    """An operator with the token, which nothing can show again."""
+
+    token: str = Field(description="Shown this once.")
+
+
+async def list_operators(stores: Stores) -> Listing[OperatorRecord]:
+    """All operators, by name."""
+    return Listing(data=await stores.operators.list())
+
+
+async def create_operator(stores: Stores, actor: Actor, name: str, role: Role) -> CreatedOperator:
+    """An operator and a new token. Raises InvalidValue for a name that is taken."""
+    record, token = await stores.operators.create(name, role)
+    await record_change(stores, actor, "operator.create", f"operator:{name}", after=record)
+    return CreatedOperator(token=token, **record.model_dump())
+
+
+async def delete_operator(stores: Stores, actor: Actor, name: str) -> Deleted:
+    """Refuse an operator's token from its next request on. Raises OperatorNotFound."""
+    record = await stores.operators.delete(name)
+    await record_change(stores, actor, "operator.delete", f"operator:{name}", before=record)
+    return Deleted(id=name)

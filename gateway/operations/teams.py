@@ -1,0 +1,52 @@
+"""Teams that a key or a limit names: their keys, limits and spending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from gateway import errors
+from gateway.money.ledger_results import Scope
+from gateway.money.limited import list_limited_teams
+from gateway.operations.answers import AnswerModel, Listing, page
+from gateway.operations.limits import LimitStanding, LimitValues, WindowSpent, list_spent, list_standings
+from gateway.operations.stores import Stores
+
+
+class Team(AnswerModel):
+    """A team: its number of keys, its own limits, the standing of each limit that binds it, and its spending."""
+
+    name: str
+    keys: int
+    limits: LimitValues
+    standing: list[LimitStanding]
+    spent: list[WindowSpent]
+
+
+async def list_teams(stores: Stores, most: int | None = None, after: str | None = None) -> Listing[Team]:
+    """Every team that a key or a limit names, by name; `most` None: all of them."""
+    keys = Counter(record.team for record in await stores.keys.list() if record.team)
+    found = sorted(keys.keys() | await list_limited_teams(stores.redis))
+    names = [name for name in found if after is None or name > after][: None if most is None else most + 1]
+    teams = await asyncio.gather(*(_describe(stores, name, keys[name]) for name in names))
+    return page(list(teams), most, after, "name")
+
+
+async def show_team(stores: Stores, name: str) -> Team:
+    """One team. Raises TeamNotFound."""
+    keys = await stores.keys.list(team=name)
+    found = await _describe(stores, name, len(keys))
+    if not keys and found.limits == LimitValues():
+        raise errors.TeamNotFound("No key and no limit has this team.", param="team")
+    return found
+
+
+async def _describe(stores: Stores, name: str, keys: int) -> Team:
+    limits, standings = await asyncio.gather(stores.ledger.limits_of(Scope(team=name)), stores.ledger.look(team=name))
+    return Team(
+        name=name,
+        keys=keys,
+        limits=LimitValues.model_validate(limits),
+        standing=list_standings(standings),
+        spent=list_spent(standings, "team"),
+    )

@@ -1,0 +1,137 @@
+"""The state of upstreams: each credential's breaker, places, balance, latencies and drift; and two resets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Self
+
+from pydantic import Field
+
+from gateway import errors
+from gateway.catalogue.document import Credential, Document, Upstream
+from gateway.health.condition import Condition
+from gateway.health.drift import Drift, count_drifts, group_drifts
+from gateway.health.target_store import TargetStore, make_caps
+from gateway.operations.answers import AnswerModel, Deleted, Instant, Listing, Usd
+from gateway.operations.changes import Actor, record_change
+from gateway.operations.stores import Stores
+
+_Credentials = Mapping[str, tuple[str, Upstream, Credential]]
+"""By label: the upstream's name and entry in the catalogue, and the credential."""
+
+
+class TypicalLatency(AnswerModel):
+    """The duration of good calls of one quality and resolution."""
+
+    kind: str = Field(description="Quality and resolution, as in `high/2K`.")
+    seconds: float = Field(description="The median.")
+    samples: int
+
+
+class Deviation(AnswerModel):
+    """A difference between the vendor and its entry in the catalogue."""
+
+    kind: str = Field(description="`made`: another thing than promised; `refused`: a request its abilities allow.")
+    what: str = Field(description="The parameter.")
+    count: int
+    last: Instant
+
+
+class UpstreamState(AnswerModel):
+    """One credential of an upstream, as all processes know it."""
+
+    label: str
+    state: str = Field(description="In words, as the table in docs/admin.md lists them; `ok` when calls may go to it.")
+    seconds: float = Field(description="For how long it stays so; 0: not known, or `ok`.")
+    breaker: str = Field(description="`closed`, `open`, or `half-open`: one call at a time tries it.")
+    in_flight: int = Field(description="Calls under way.")
+    max_concurrent: int | None
+    presumed_usd: Usd = Field(description="Charged in the last hour for calls whose outcome is not known.")
+    balance: str | None = Field(description="Credits, where the vendor reports them.")
+    min_balance: int | None
+    checked: Instant | None = Field(description="The time of the last free call that checked it.")
+    trouble: str | None = Field(description="The failure of that check, if any.")
+    latencies: list[TypicalLatency]
+    drift: list[Deviation] = Field(description="Of the whole upstream, in the last 90 days.")
+
+    @classmethod
+    def of(
+        cls, label: str, upstream: Upstream, credential: Credential, condition: Condition, drifts: Sequence[Drift]
+    ) -> Self:
+        caps = make_caps(credential, upstream.health)
+        state, seconds = condition.describe(has_floor=caps.has_floor, brake=caps.brake)
+        return cls(
+            label=label,
+            state=state,
+            seconds=round(seconds, 3),
+            breaker="half-open" if condition.breaker == "half" else condition.breaker,
+            in_flight=condition.in_flight,
+            max_concurrent=credential.max_concurrent,
+            presumed_usd=condition.presumed,
+            balance=condition.balance,
+            min_balance=credential.min_balance,
+            checked=condition.checked,
+            trouble=condition.trouble or None,
+            latencies=[
+                TypicalLatency(kind=kind, seconds=one.median, samples=one.samples)
+                for kind, one in sorted(condition.latencies.items())
+            ],
+            drift=[Deviation(kind=one.kind, what=one.what, count=one.count, last=one.last) for one in drifts],
+        )
+
+
+async def list_upstreams(stores: Stores, labels: Collection[str] | None = None) -> Listing[UpstreamState]:
+    """The credentials of these labels, in the catalogue's order; None: all of the catalogue, configured or not."""
+    return Listing[UpstreamState](data=await _look(stores, _list_credentials(stores.document, labels)))
+
+
+async def reset_upstream(
+    stores: Stores, actor: Actor, label: str, labels: Collection[str] | None = None
+) -> UpstreamState:
+    """Use a credential again: closes its breaker, ends its cool-down, forgets a low balance and presumed charges.
+
+    Raises UpstreamNotFound for a label that is not among `labels`.
+    """
+    known = _list_credentials(stores.document, labels)
+    if label not in known:
+        raise errors.UpstreamNotFound(
+            f"No configured credential has this label; there are {', '.join(known)}.", param="label"
+        )
+    wanted = {label: known[label]}
+    (before,) = await _look(stores, wanted)
+    await TargetStore(stores.command_queue).reset(label)
+    (after,) = await _look(stores, wanted)
+    states = {"before": {"state": before.state}, "after": {"state": after.state}}
+    await record_change(stores, actor, "upstream.reset", label, **states)
+    return after
+
+
+async def clear_drift(stores: Stores, actor: Actor, name: str) -> Deleted:
+    """Forget the drift that was counted of an upstream, after its entry was corrected. Raises UpstreamNotFound."""
+    known = stores.document.upstreams
+    if name not in known:
+        raise errors.UpstreamNotFound(
+            f"The catalogue has no upstream of this name; there are {', '.join(known)}.", param="name"
+        )
+    before = group_drifts(await stores.drift.read()).get(name, [])
+    await stores.drift.clear(name)
+    await record_change(stores, actor, "upstream.clear_drift", name, before=count_drifts(before))
+    return Deleted(id=name)
+
+
+async def _look(stores: Stores, credentials: _Credentials) -> list[UpstreamState]:
+    found = await TargetStore(stores.command_queue).look(list(credentials))
+    drifts = group_drifts(await stores.drift.read())
+    return [
+        UpstreamState.of(label, upstream, credential, found[label], drifts.get(name, []))
+        for label, (name, upstream, credential) in credentials.items()
+    ]
+
+
+def _list_credentials(document: Document, labels: Collection[str] | None) -> _Credentials:
+    found = {
+        f"{name}/{credential.name}": (name, upstream, credential)
+        for name, upstream in document.upstreams.items()
+        for credential in upstream.credentials
+    }
+    return found if labels is None else {label: one for label, one in found.items() if label in labels}
