@@ -6,10 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -17,6 +19,7 @@ import structlog
 from gateway.process.children import stop
 from gateway.store import embedded
 from gateway.store.client import StoreClient, connect
+from tests.support import processes
 from tests.support.processes import until
 
 
@@ -54,10 +57,15 @@ pytest_plugins = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+STARTERS = {"gateway": processes.gateway, "imagegate": processes.imagegate, "subprocess": subprocess}
+"""What a test's module has where it may start a process: it is left out likewise."""
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Mark each test that needs a running server, so that `make fast` can leave it out."""
     for item in items:
-        if SERVERS & set(getattr(item, "fixturenames", ())):
+        starts_processes = any(getattr(item.module, name, None) is found for name, found in STARTERS.items())
+        if starts_processes or SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("served")
 
 
