@@ -28,8 +28,7 @@ from gateway.health.retry_budget import RetryBudget
 from gateway.health.target_store import TargetStore
 from gateway.history.changes import Changes
 from gateway.history.history import History
-from gateway.history.recorder import Recorder
-from gateway.history.refusals import Refusals
+from gateway.history.recorder import Recorder, Refusals
 from gateway.history.usage import UsageReader
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
@@ -52,6 +51,7 @@ from gateway.state.task_store import TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import StoreClient, connect, open_store_health
 from gateway.store.command_queue import CommandQueue
+from gateway.store.outbox import Outbox
 from gateway.store.store_health import StoreHealth
 from gateway.store.windows import Calendar
 from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
@@ -137,6 +137,11 @@ class Services:
         """Where vendors may call back; None where they are not asked to."""
         return open_callbacks(self.settings)
 
+    @property
+    def outboxes(self) -> tuple[Outbox[Any], ...]:
+        """All that is written behind the requests' backs."""
+        return self.pending_posts.outbox, self.recorder.outbox, self.health.reports, self.drift.outbox
+
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
 
@@ -149,9 +154,7 @@ class Services:
         await self.artifacts.close()
         await self.picture_converter.close()
         self.refusals.flush()
-        await self.recorder.aclose()
-        await self.health.settle()
-        await self.drift.aclose()
+        await asyncio.gather(*(outbox.aclose() for outbox in self.outboxes))
         await self.command_queue.aclose()
         await self.redis.aclose()
         await self.store_health.stop()

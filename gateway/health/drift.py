@@ -6,8 +6,6 @@ holds more entries than there are upstreams and parameters.
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import time_ns
@@ -17,13 +15,13 @@ import orjson
 import structlog
 
 from gateway.store import names
-from gateway.store.client import StoreClient, StoreUnavailable
+from gateway.store.client import StoreClient
+from gateway.store.outbox import PAUSE_S, Outbox
 
 DriftKind = Literal["made", "refused"]
 """`made`: another thing than was promised; `refused`: what its abilities allow, its own model among them."""
 
 KEPT_S = 90 * 86_400
-PAUSE_S = 1.0
 
 _PARAMETERS = frozenset(
     {
@@ -59,6 +57,18 @@ class _Place:
         return orjson.dumps([self.upstream, self.kind, self.what, measure]).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """`count` broken promises of one place that are not in the store yet, and an example of the last."""
+
+    place: _Place
+    count: int
+    example: str
+
+    def merged(self, newer: _Note) -> _Note:
+        return _Note(self.place, self.count + newer.count, newer.example or self.example)
+
+
 def count_drifts(drifts: Iterable[Drift]) -> dict[str, int]:
     """Drifts of one upstream as the log of changes tells of them."""
     return {f"{one.kind} {one.what}": one.count for one in drifts}
@@ -83,16 +93,8 @@ class DriftBook:
         now: Callable[[], int] = lambda: time_ns() // 1000,
     ) -> None:
         self._redis = redis
-        self._pause_s = pause_s
         self._now = now
-        self._waiting: Counter[_Place] = Counter()
-        self._examples: dict[_Place, str] = {}
-        self._writer: asyncio.Task[None] | None = None
-
-    @property
-    def waiting(self) -> int:
-        """Notes that are not in the store yet."""
-        return self._waiting.total()
+        self.outbox: Outbox[_Note] = Outbox("drift", self._write, at_once=1, merge=_Note.merged, pause_s=pause_s)
 
     def note(self, upstream: str, kind: DriftKind, what: str | None, example: str = "") -> None:
         """Have it counted soon, and tell the log. `what` is a parameter; `example` tells no caller's words."""
@@ -100,11 +102,7 @@ class DriftBook:
         _log.warning(
             "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
         )
-        self._waiting[place] += 1
-        if example:
-            self._examples[place] = example
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all())
+        self.outbox.put(place.field(""), _Note(place, 1, example))
 
     async def read(self) -> list[Drift]:
         """What was counted, by upstream. Raises StoreUnavailable."""
@@ -135,32 +133,12 @@ class DriftBook:
         if fields:
             await cast(Awaitable[int], self._redis.hdel(names.DRIFT(), *fields))
 
-    async def aclose(self, seconds: float = 1.0) -> None:
-        """Write what can be written in the time; a count that is lost is told by the log alone."""
-        if self._writer is None:
-            return
-        await asyncio.wait({self._writer}, timeout=seconds)
-        self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
-
-    async def _write_all(self) -> None:
-        while self._waiting:
-            place, count = next(iter(self._waiting.items()))
-            try:
-                await self._write(place, count)
-            except StoreUnavailable:
-                await asyncio.sleep(self._pause_s)
-                continue
-            self._waiting[place] -= count
-            if not self._waiting[place]:
-                del self._waiting[place]
-
-    async def _write(self, place: _Place, count: int) -> None:
+    async def _write(self, note: _Note) -> None:
         # A reply that is lost counts twice; these are hints for an operator, not money.
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hincrby(names.DRIFT(), place.field("count"), count)
-            pipe.hset(names.DRIFT(), place.field("last"), str(self._now()))
-            if example := self._examples.pop(place, ""):
-                pipe.hset(names.DRIFT(), place.field("example"), example)
+            pipe.hincrby(names.DRIFT(), note.place.field("count"), note.count)
+            pipe.hset(names.DRIFT(), note.place.field("last"), str(self._now()))
+            if note.example:
+                pipe.hset(names.DRIFT(), note.place.field("example"), note.example)
             pipe.expire(names.DRIFT(), KEPT_S)
             await pipe.execute()

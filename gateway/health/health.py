@@ -24,6 +24,7 @@ from gateway.ids import new_id
 from gateway.jobs.job import Quality
 from gateway.jobs.sizes import SQUARE
 from gateway.store.client import StoreUnavailable
+from gateway.store.outbox import Outbox
 from gateway.upstreams.verdict import Executed, Verdict
 
 LOOK_S = 1.0
@@ -63,7 +64,9 @@ class Health:
         self._looking: asyncio.Task[None] | None = None
         self._held: dict[str, Permit] = {}
         self._passes: dict[str, float] = {}
-        self._reports: set[asyncio.Task[None]] = set()
+        # A report waits for nobody: the next call may need the place. One that is late teaches nothing, and the lease's
+        # end gives its place back.
+        self.reports: Outbox[tuple[Permit, CallReport]] = Outbox("health reports", self._write_report, pause_s=None)
 
     @property
     def targets(self) -> Mapping[str, Target]:
@@ -134,19 +137,7 @@ class Health:
         """Give a place back, and have everybody know how the call went, soon."""
         if self._held.pop(permit.id, None) is None:
             return
-        telling = asyncio.create_task(self._tell(permit, report))
-        self._reports.add(telling)
-        telling.add_done_callback(self._reports.discard)
-
-    @property
-    def untold(self) -> int:
-        """Reports on their way to the store."""
-        return len(self._reports)
-
-    async def settle(self) -> None:
-        """Return once everything is told."""
-        while self._reports:
-            await asyncio.wait(set(self._reports))
+        self.reports.put(f"{permit.target.label} {permit.id}", (permit, report))
 
     async def keep(self) -> None:
         """Hold the places of what is under way; called several times a lease."""
@@ -171,13 +162,10 @@ class Health:
         # Not asked again at once while Redis is away, either.
         self._seen_at = time.monotonic()
 
-    async def _tell(self, permit: Permit, report: CallReport) -> None:
+    async def _write_report(self, item: tuple[Permit, CallReport]) -> None:
+        permit, report = item
         target = permit.target
-        try:
-            change = await self.store.finish(target.label, permit.id, report, target.config.health)
-        except StoreUnavailable as error:
-            _log.warning("an upstream's health could not be told", upstream=target.label, reason=str(error))
-            return
+        change = await self.store.finish(target.label, permit.id, report, target.config.health)
         if change.breaker or change.cooled:
             self._seen_at = float("-inf")
         if change.breaker == "opened":

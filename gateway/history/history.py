@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 
 from gateway.catalogue.document import Accounting
-from gateway.history.record import PREFIX, CallFact, Credit, Record, Sums, UsageLine, instant_of, record_id, subtract
+from gateway.history.record import PREFIX, Credit, Record, Sums, UsageLine, instant_of, record_id, subtract
 from gateway.ids import first_id
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable
@@ -95,20 +95,22 @@ class History:
 
         Raises StoreUnavailable: it may be written, or may not.
         """
-        await self._change(record.id, "", lambda known: known.merged(record) if known else record)
+        text = ""
+        for _ in range(_CHANGES):
+            before = Record.model_validate_json(text) if text else None
+            after = before.merged(record) if before else record
+            if after == before:
+                return
+            moves = subtract(after.lines(), before.lines() if before else {})
+            found = await self._note("record", record.id, text, after.to_json(), moves)
+            if found is None:
+                return
+            text = found
+        raise HistoryBusy(record.id)
 
     async def credit(self, credit: Credit, at: int) -> None:
         """Show an operator's correction in the sums of the day of `at` (µs), once for each change id."""
         await self._note("credit", credit.id, "", credit.model_dump_json(), credit.lines(), at)
-
-    async def amend(self, task_id: str, fact: CallFact) -> Record | None:
-        """Take later news of a task's call into its record and the sums; None when there is no such record.
-
-        Old news, and news that was told before, change nothing.
-        """
-        identifier = record_id(task_id)
-        text = await self._read(identifier)
-        return await self._change(identifier, text or "", lambda known: known.with_call(fact) if known else None)
 
     async def show(self, identifier: str) -> Record | None:
         """One record, by its own id or by its task's."""
@@ -181,22 +183,6 @@ class History:
 
     async def _read(self, identifier: str) -> str | None:
         return cast(str | None, await _reply(self._redis.hget(names.RECORDS(self._day_of(identifier)), identifier)))
-
-    async def _change(
-        self, identifier: str, text: str, change: Callable[[Record | None], Record | None]
-    ) -> Record | None:
-        """Put in place of `text`, or of what others have written meanwhile, what `change` makes of it."""
-        for _ in range(_CHANGES):
-            before = Record.model_validate_json(text) if text else None
-            after = change(before)
-            if after is None or after == before:
-                return before
-            moves = subtract(after.lines(), before.lines() if before else {})
-            found = await self._note("record", identifier, text, after.to_json(), moves)
-            if found is None:
-                return after
-            text = found
-        raise HistoryBusy(identifier)
 
     async def _note(
         self,

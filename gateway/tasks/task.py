@@ -220,7 +220,7 @@ async def drain(services: Services) -> int:
     with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, settings.drain_s - shutdown.seconds)):
             await services.pending_posts.wait()
-            await services.recorder.flush(settings.drain_s)
+            await services.recorder.outbox.wait()
     return len(cut_off) + services.pending_posts.is_behind
 
 

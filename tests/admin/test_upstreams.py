@@ -49,7 +49,7 @@ def test_drift_is_cleared(office: Office) -> None:
     gateway = office.gateway
     gateway.simulator.fault("wrong_size", size="512x320")
     assert gateway.generate().status_code == 200
-    wait_until(lambda: not gateway.services.drift.waiting, "the last note of drift")
+    wait_until(lambda: not gateway.services.drift.outbox.waiting, "the last note of drift")
     assert [(one["kind"], one["what"]) for one in office.get("/upstreams")["data"][0]["drift"]] == [("made", "size")]
     assert office.delete("/upstreams/anyfast/drift") == {"id": "anyfast", "deleted": True}
     assert office.get("/upstreams")["data"][0]["drift"] == []

@@ -230,7 +230,7 @@ def test_absence_of_redis_costs_no_record(gateway: Gateway, valkey: Valkey) -> N
         wait_until(gateway.simulator.paid, "the paid call")
         with valkey.paused():
             assert answer.result().status_code == 200
-            assert gateway.services.recorder.waiting == 1
+            assert gateway.services.recorder.outbox.waiting == 1
     record = only(gateway.records())
     assert record.n_delivered == 1
     assert record.price_settled == gateway.booked() == gateway.spent().usd_posted

@@ -25,7 +25,7 @@ async def refuse(url: str) -> None:
     book = DriftBook(redis)
     book.note("apiany", "refused", "quality")
     async with asyncio.timeout(5):
-        while book.waiting:
+        while book.outbox.waiting:
             await asyncio.sleep(0.01)
     await redis.aclose()
 
