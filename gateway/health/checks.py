@@ -6,7 +6,6 @@ Started and stopped by `app`. Never sends anything that makes or costs something
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
@@ -15,11 +14,10 @@ import structlog
 from gateway.catalogue.catalogue import Target
 from gateway.health.health import Health, tell_of_credential
 from gateway.pictures.spool import Spool
+from gateway.process.periodic import PeriodicStep
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, classify
-
-_jitter = random.SystemRandom()
 
 _log = structlog.get_logger(__name__)
 
@@ -33,17 +31,11 @@ class HealthChecks:
         self._health = health
         self._upstreams = upstreams
         self._new_spool = new_spool
-        self._pace_s = pace_s
-        self._running: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        # Apart, for a vendor may take longer to answer a check than a lease lasts.
-        self._running = [asyncio.create_task(self._hold()), asyncio.create_task(self._look_after())]
-
-    async def stop(self) -> None:
-        for one in self._running:
-            one.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        # Two steps, for a vendor may take longer to answer a check than a lease lasts.
+        self.steps = (
+            PeriodicStep("renewal of permits", pace_s, health.keep),
+            PeriodicStep("checks of credentials", pace_s, self._check_all, pauses_first=True, jitter=0.5),
+        )
 
     async def check(self, target: Target) -> None:
         """Ask a target for something free, and tell everybody. Raises StoreUnavailable."""
@@ -70,19 +62,6 @@ class HealthChecks:
 
     async def _check_all(self) -> None:
         await asyncio.gather(*(self._check_in_turn(target) for target in self._health.targets.values()))
-
-    async def _hold(self) -> None:
-        while True:
-            await self._health.keep()
-            await asyncio.sleep(self._pace_s)
-
-    async def _look_after(self) -> None:
-        while True:
-            await asyncio.sleep(self._pace_s * _jitter.uniform(0.5, 1.5))
-            try:
-                await self._check_all()
-            except Exception:  # noqa: BLE001 (a fault in one check must not end them all)
-                _log.exception("checking the upstreams failed; it goes on")
 
     async def _check_in_turn(self, target: Target) -> None:
         every = target.config.health.check_every

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from time import time_ns
 from typing import cast
 
+import structlog
+
 from gateway.history.history import DAY, History
 from gateway.history.record import Record, instant_of
 from gateway.money.ledger import Ledger
@@ -21,6 +23,8 @@ ON_ITS_WAY = 120 * MICROSECONDS
 """For so long after its task's end a record is its own process's business."""
 
 _MOST = 500
+
+_log = structlog.get_logger(__name__)
 
 
 class Gaps:
@@ -62,6 +66,8 @@ class Gaps:
                     self._note(await self._describe(hold))
                     told += 1
         self._looked_to = until
+        if told:
+            _log.warning("wrote records of work whose process died", tasks=told)
         return told
 
     async def _ended(self, since: int, until: int) -> AsyncIterator[list[str]]:
