@@ -6,6 +6,7 @@ may have run.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -19,13 +20,15 @@ from typing_extensions import override
 
 from gateway.process.redis_url import read_redis_url
 from gateway.store.connections import StorePool, connection_options
-from gateway.store.deadline import deadline
 from gateway.store.store_health import StoreHealth
 
 DEADLINE_S = 1.2
 """The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""
 
 CONNECTIONS = 64
+
+LATE_S = 0.03
+"""A bell that rings so much later than it was due tells of a busy loop: the answer may lie unread in its socket."""
 
 # What a server answers while it starts, fails over or can no longer write; no other error means that Redis is away.
 _AWAY = (
@@ -158,3 +161,28 @@ async def translated(deadline_s: float | None, store_health: StoreHealth | None)
         if is_away(error):
             raise StoreUnavailable(str(error)) from error
         raise
+
+
+@asynccontextmanager
+async def deadline(seconds: float | None) -> AsyncIterator[None]:
+    """Raises TimeoutError after `seconds`, which begin anew whenever the loop was late to notice their end."""
+    if seconds is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as guard:
+
+        def ring(due: float) -> None:
+            nonlocal bell
+            now = loop.time()
+            if now - due <= LATE_S:
+                guard.reschedule(now)
+            else:
+                bell = loop.call_at(now + seconds, ring, now + seconds)
+
+        due = loop.time() + seconds
+        bell = loop.call_at(due, ring, due)
+        try:
+            yield
+        finally:
+            bell.cancel()
