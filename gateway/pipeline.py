@@ -134,7 +134,7 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, rights, around)
-    return availability.narrow(plan, services.health.down(), services.health.load)
+    return availability.narrow(plan, services.health.find_blocks(), services.health.load)
 
 
 async def work(task: Task, patience: WaitLimit | None = None) -> Outcome:

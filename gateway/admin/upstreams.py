@@ -48,10 +48,11 @@ class UpstreamState(AnswerModel):
 
     label: str
     state: str = Field(
-        description="`ok`, `tried again`, `left alone`, `rate limit`, `refused`, `low balance` or `braked`."
+        description="`ok`, `half_open`, `circuit_open`, `rate_limited`, `credential_rejected`, `low_balance` or "
+        "`paused_by_spend_limit`."
     )
     seconds: float = Field(description="For how long it stays so; 0: it depends, or it is well.")
-    breaker: str = Field(description="`closed`, `open`, or `half`: one call at a time tries it.")
+    breaker: str = Field(description="`closed`, `open`, or `half_open`: one call at a time goes to it.")
     in_flight: int = Field(description="Calls under way.")
     max_concurrent: int | None
     presumed_usd: Usd = Field(description="Charged in the last hour for outcomes that nobody knows.")
@@ -65,7 +66,7 @@ class UpstreamState(AnswerModel):
     @classmethod
     def of(cls, target: Target, condition: Condition, drifts: Sequence[Drift]) -> Self:
         caps = caps_of(target)
-        state, seconds = condition.describe(has_floor=caps.has_floor, brake=caps.brake)
+        state, seconds = condition.describe(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
         return cls(
             label=target.label,
             state=state,

@@ -183,7 +183,7 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
     """Without those that are left alone now; when nobody can be asked, prices are told all the same, and why."""
     if health is None:
         return plan, ""
-    found = availability.narrow(plan, health.down(), health.load)
+    found = availability.narrow(plan, health.find_blocks(), health.load)
     return (plan, found.refusal.message) if found.refusal else (found, "")
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from gateway.catalogue.document import Credential, Document, Upstream
 from gateway.cli.store import AsJson, Column, DataDir, OpenedStore, cli_actor, print_rows, with_store
 from gateway.dollars import show_usd
-from gateway.health.condition import Condition
+from gateway.health.condition import Condition, State, show_state
 from gateway.health.drift import Drift, DriftBook, count_drifts, group_drifts
 from gateway.health.target_store import TargetStore, make_caps
 
@@ -90,9 +90,9 @@ def _list_credentials(document: Document) -> dict[str, tuple[str, Upstream, Cred
     }
 
 
-def _describe(upstream: Upstream, credential: Credential, one: Condition) -> tuple[str, float]:
+def _describe(upstream: Upstream, credential: Credential, one: Condition) -> tuple[State, float]:
     caps = make_caps(credential, upstream.health)
-    return one.describe(has_floor=caps.has_floor, brake=caps.brake)
+    return one.describe(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
 
 
 def _cells(
@@ -104,7 +104,7 @@ def _cells(
     checked = "-" if one.checked is None else f"{max(0, round(time.time() - one.checked / 1e6))} s ago"
     return (
         label,
-        state,
+        show_state(state),
         f"{seconds:.0f} s" if seconds else "-",
         f"{one.in_flight}{most}",
         show_usd(one.presumed),

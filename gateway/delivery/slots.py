@@ -98,7 +98,7 @@ class SlotProgress:
         places = {(slot, label) for slot in slots}
         self.again -= places
         if verdict.again and verdict.cool:
-            self.bars[label] = Block("limit", verdict.cool)
+            self.bars[label] = Block("rate_limited", verdict.cool)
             self.again |= places
         if verdict.kind == "unreachable":
             self.unreachable |= places

@@ -92,16 +92,15 @@ class Health:
         condition = self._seen.get(target.label)
         return condition.latencies.get(kind_of(fit)) if condition else None
 
-    def bar(self, target: Target) -> Block | None:
-        """What keeps calls away from a target, as far as the last look tells."""
+    def find_blocks(self) -> dict[str, Block]:
+        """Return the targets that are blocked for longer than a request waits, as of the last look."""
+        found = ((label, self._find_block(target)) for label, target in self._targets.items())
+        return {label: block for label, block in found if block is not None and not block.is_passing}
+
+    def _find_block(self, target: Target) -> Block | None:
         caps = caps_of(target)
         condition = self._seen.get(target.label, Condition())
-        return condition.bar(has_floor=caps.has_floor, brake=caps.brake)
-
-    def down(self) -> dict[str, Block]:
-        """The targets that calls are kept away from for longer than a request waits, as far as the last look tells."""
-        found = ((label, self.bar(target)) for label, target in self._targets.items())
-        return {label: bar for label, bar in found if bar is not None and not bar.is_passing}
+        return condition.find_block(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
 
     def medians(self) -> dict[tuple[str, Tier, Quality], float]:
         """The median seconds of good calls, by target, tier and quality."""

@@ -5,7 +5,7 @@ Called by `health`. Times are µs, amounts µ$. Never keeps a paid answer waitin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -20,6 +20,19 @@ from gateway.store.lua import join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS
 
 Result = Literal["good", "unknown", "refusal", "none"]
+
+# The scripts' words: `cooled_why` is stored, so they stay.
+_BREAKERS: Mapping[str, Breaker] = {"closed": "closed", "open": "open", "half": "half_open"}
+_REASONS: Mapping[str, Reason] = {
+    "open": "circuit_open",
+    "probing": "half_open",
+    "limit": "rate_limited",
+    "credential": "credential_rejected",
+    "low": "low_balance",
+    "braked": "paused_by_spend_limit",
+    "full": "full",
+    "busy": "busy",
+}
 
 _SCRIPTS = join_scripts(read_sources("targets"), "health.target_store")
 
@@ -41,11 +54,11 @@ class CallReport:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What bounds the calls to one target; 0 and None bound nothing. `brake` is in µ$ an hour."""
+    """What bounds the calls to one target; 0 and None bound nothing. `spend_limit` is in µ$ an hour."""
 
     at_once: int = 0
     per_minute: int = 0
-    brake: int | None = None
+    spend_limit: int | None = None
     has_floor: bool = False
 
 
@@ -62,7 +75,7 @@ def make_caps(credential: Credential, rules: HealthRules) -> Caps:
     return Caps(
         at_once=credential.max_concurrent or 0,
         per_minute=credential.requests_per_minute or 0,
-        brake=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
+        spend_limit=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
         has_floor=credential.min_balance is not None,
     )
 
@@ -76,10 +89,10 @@ class TargetStore:
 
     async def take(self, label: str, permit: str, lease_s: float, caps: Caps) -> Block | None:
         """A place for one call, until `lease_s` after it was last held; or why there is none."""
-        brake = "" if caps.brake is None else str(caps.brake)
-        words = (str(caps.at_once), str(caps.per_minute), brake, str(int(caps.has_floor)))
+        spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
+        words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))
         answer = await self._run("take", label, permit, _us(lease_s), *words)
-        return None if answer[0] == "taken" else Block(cast(Reason, answer[0]), int(answer[1]) / MICROSECONDS)
+        return None if answer[0] == "taken" else Block(_REASONS[answer[0]], int(answer[1]) / MICROSECONDS)
 
     async def finish(self, label: str, permit: str, report: CallReport, rules: HealthRules) -> TargetChange:
         """Give the place back, and let everybody know how the call went."""
@@ -132,13 +145,13 @@ def _us(seconds: float) -> str:
 
 def _read(found: dict[str, Any]) -> Condition:
     return Condition(
-        breaker=cast(Breaker, found["breaker"]),
+        breaker=_BREAKERS[found["breaker"]],
         opens_in=int(found["open_us"]) / MICROSECONDS,
         cooled_for=int(found["cooled_us"]) / MICROSECONDS,
         cooled_why=found["cooled_why"],
         in_flight=int(found["in_flight"]),
         presumed=int(found["presumed"]),
-        braked_for=int(found["brake_us"]) / MICROSECONDS,
+        paused_for=int(found["brake_us"]) / MICROSECONDS,
         is_low=found["is_low"],
         balance=found["balance"] or None,
         checked=int(found["checked"]) if found["checked"] else None,

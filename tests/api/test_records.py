@@ -98,7 +98,7 @@ def test_reason_of_the_moment_is_told(gateway: Gateway) -> None:
     refused, later = gateway.records()
     assert [call.outcome for call in refused.calls] == ["credential", "delivered"]
     # Whether the plan knew it already or the door did, nobody is told twice.
-    assert passed_by(later)["anyfast-c/main"] == "it refused the gateway's credential"
+    assert passed_by(later)["anyfast-c/main"] == "it rejected the gateway's credential"
     assert len(passed_by(later)) == len(later.passed_by)
 
 
