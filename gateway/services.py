@@ -23,8 +23,7 @@ from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.catalogue import Catalogue
 from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
-from gateway.health.health import Health
-from gateway.health.retry_budget import RetryBudget
+from gateway.health.health import Health, RetryBudget
 from gateway.health.target_store import TargetStore
 from gateway.history.changes import Changes
 from gateway.history.history import History
@@ -51,8 +50,8 @@ from gateway.state.task_store import TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import StoreClient, connect, open_store_health
 from gateway.store.command_queue import CommandQueue
+from gateway.store.connections import StoreHealth
 from gateway.store.outbox import Outbox
-from gateway.store.store_health import StoreHealth
 from gateway.store.windows import Calendar
 from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
 from gateway.upstreams.callback_urls import Callbacks, open_callbacks
@@ -74,7 +73,6 @@ class Services:
     store_url: str = field(repr=False)
     redis: StoreClient
     store_health: StoreHealth
-    store_health_client: StoreClient
     command_queue: CommandQueue
     ledger: Ledger
     calls: CallStore
@@ -157,8 +155,7 @@ class Services:
         await asyncio.gather(*(outbox.aclose() for outbox in self.outboxes))
         await self.command_queue.aclose()
         await self.redis.aclose()
-        await self.store_health.stop()
-        await self.store_health_client.aclose()
+        await self.store_health.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
 
 
@@ -234,7 +231,7 @@ def open_services(
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
-    store_health, store_health_client = open_store_health(store_url)
+    store_health = open_store_health(store_url)
     redis = connect(store_url, store_health=store_health)
     command_queue = CommandQueue(store_url, wait_replicas=settings.redis_wait_replicas, store_health=store_health)
     keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, command_queue, catalogue)
@@ -247,7 +244,6 @@ def open_services(
         store_url=store_url,
         redis=redis,
         store_health=store_health,
-        store_health_client=store_health_client,
         command_queue=command_queue,
         ledger=Ledger(command_queue, Calendar(accounting.time_zone), store_epoch=store_epoch),
         calls=CallStore(command_queue, keeps_prompts=accounting.keep_prompts),

@@ -30,7 +30,7 @@ from gateway.pictures.spool import Spool, StorageFullError
 from gateway.routing import split
 from gateway.routing.plan import Choice, Plan
 from gateway.services import Services
-from gateway.state.task_record import TaskImage
+from gateway.state.task_store import TaskImage
 from gateway.upstreams.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 PAUSE = 0.3

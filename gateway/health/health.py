@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
@@ -35,6 +36,14 @@ _LONGEST_COOL = 3600.0
 
 _UNCOUNTED = frozenset({"refused", "policy", "credential", "unfit"})
 """Failures that say nothing of an upstream's health: the caller's, and those that cool the credential down."""
+
+LEAST = 10
+"""Retries of a minute that are always allowed."""
+
+SHARE = 0.1
+"""The share of a minute's calls that may be retries."""
+
+_MINUTE = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -213,3 +222,34 @@ def kind_of(fit: Fit) -> str:
 def caps_of(target: Target) -> Caps:
     """What the catalogue bounds of a target."""
     return make_caps(target.credential_config, target.config.health)
+
+
+class RetryBudget:
+    """How often one process sends to the same target again: `LEAST` times a minute, or a `SHARE` of the minute's calls.
+
+    Without a bound every retry would make an upstream's bad minute worse. `clock` tells seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calls: deque[float] = deque()
+        self._retries: deque[float] = deque()
+
+    def note_call(self) -> None:
+        """Count a call that was sent, a retry or not."""
+        self._calls.append(self._clock())
+
+    def take(self) -> bool:
+        """Count one more retry, and return True, when it may be sent."""
+        now = self._clock()
+        for times in (self._calls, self._retries):
+            while times and times[0] <= now - _MINUTE:
+                times.popleft()
+        if len(self._retries) >= max(LEAST, int(SHARE * len(self._calls))):
+            return False
+        self._retries.append(now)
+        return True
+
+    def forget(self) -> None:
+        self._calls.clear()
+        self._retries.clear()

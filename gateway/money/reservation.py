@@ -36,8 +36,7 @@ from gateway.money.ledger_results import (
 )
 from gateway.money.pending_posts import PendingPosts, Step
 from gateway.routing.plan import Plan
-from gateway.state.call_record import CallNote, Links
-from gateway.state.call_store import Binding, CallStore, say_note
+from gateway.state.call_store import Binding, CallNote, CallStore, Links, say_note
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 

@@ -16,8 +16,7 @@ from typing import Any, cast
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.state.task_record import TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import TaskRecord, TaskStore
 from gateway.store import names
 from gateway.store.client import DEADLINE_S, StoreUnavailable, connect
 

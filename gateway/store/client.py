@@ -19,8 +19,7 @@ from redis.backoff import NoBackoff
 from typing_extensions import override
 
 from gateway.process.redis_url import read_redis_url
-from gateway.store.connections import StorePool, connection_options
-from gateway.store.store_health import StoreHealth
+from gateway.store.connections import StoreHealth, StorePool, connection_options
 
 DEADLINE_S = 1.2
 """The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""
@@ -119,8 +118,8 @@ def connect(
     return client
 
 
-def open_store_health(url: str) -> tuple[StoreHealth, StoreClient]:
-    """A pulse, and the client by which it asks, which is to be closed after it."""
+def open_store_health(url: str) -> StoreHealth:
+    """Open the health of the store at a URL; it has a connection of its own."""
     client = connect(url, connections=1)
 
     async def is_answered() -> bool:
@@ -130,7 +129,7 @@ def open_store_health(url: str) -> tuple[StoreHealth, StoreClient]:
         except (StoreUnavailable, redis.exceptions.ResponseError):
             return False
 
-    return StoreHealth(is_answered), client
+    return StoreHealth(is_answered, client.aclose)
 
 
 def describe(url: str) -> str:

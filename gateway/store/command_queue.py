@@ -18,8 +18,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.store import names
 from gateway.store.client import StoreSilent, StoreUnavailable, connect, is_away, translated
+from gateway.store.connections import StoreHealth
 from gateway.store.lua import Script
-from gateway.store.store_health import StoreHealth
 
 DEADLINE_S = 1.2
 """Seconds; spending is refused within 1.5 s of Redis going away."""

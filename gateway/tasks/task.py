@@ -27,8 +27,7 @@ from gateway.pictures.spool import Spool
 from gateway.process.shutdown import PAUSE_S
 from gateway.routing.plan import Plan
 from gateway.services import Services
-from gateway.state.task_record import End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
-from gateway.state.task_store import MOST_HOOKS
+from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.wait import TaskWait
 

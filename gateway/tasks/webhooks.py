@@ -21,7 +21,7 @@ from gateway.catalogue.document import Webhooks
 from gateway.net.fetcher import FetchFailed, FetchRefused
 from gateway.process.periodic import PeriodicStep
 from gateway.services import Services
-from gateway.state.task_record import TaskRecord
+from gateway.state.task_store import TaskRecord
 from gateway.state.webhook_queue import WebhookDelivery
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.answer import describe_task

@@ -12,9 +12,8 @@ from gateway.jobs.job import FoundImage, Ticket, TokenUsage, UpstreamAnswer
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import LedgerAnswer
 from gateway.pictures.spool import Blob
-from gateway.state.call_record import CallNote, Link, Links, Receipt
-from gateway.state.call_store import Binding, Bound, CallStore, say_note
-from gateway.state.task_record import TaskImage
+from gateway.state.call_store import Binding, Bound, CallNote, CallStore, Link, Links, Receipt, say_note
+from gateway.state.task_store import TaskImage
 from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id, make_opening

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.state.task_events import TaskEvents, Watch
-from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import End, Promise, TaskImage, TaskRecord, TaskStore
 from gateway.store.client import StoreUnavailable
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id

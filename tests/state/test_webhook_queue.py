@@ -9,8 +9,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.ids import new_id
-from gateway.state.task_record import End, Hook, Promise, TaskRecord
-from gateway.state.task_store import MOST_HOOKS, TaskStore
+from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store import names
 from gateway.store.client import StoreClient
