@@ -1,6 +1,6 @@
-"""The application: which routes there are, in which layers, and what they may touch.
+"""The application of one worker: its routes, its middleware, and the steps beside the requests.
 
-Made once by each worker. Never binds a socket and never starts a process.
+Never binds a socket and never starts a process.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ EXPOSED = (
     "location",
     "preference-applied",
 )
-"""Answer headers that a browser's script may read."""
+"""Response headers that a browser's script may read."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,9 +86,9 @@ def create_app(
     env: Mapping[str, str],
     simulated_by: str | None = None,
 ) -> FastAPI:
-    """The gateway over one store. `simulated_by` is the URL of the simulator that stands for every upstream.
+    """Make the gateway over one store. `simulated_by` is the URL of a simulator in place of every upstream.
 
-    `env` is where the catalogue's `env:NAME` references are looked up. Raises CatalogueError.
+    `env` has the values of the catalogue's `env:NAME` references. Raises CatalogueError.
     """
     catalogue = load(settings.config, env, simulator_url=simulated_by)
     services = open_services(
@@ -101,7 +101,7 @@ def create_app(
     )
 
     app = FastAPI(
-        title="imagegate", version=__version__, lifespan=_live, openapi_url=None, docs_url=None, redoc_url=None
+        title="imagegate", version=__version__, lifespan=_run_lifespan, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
     add_error_handlers(app)
@@ -120,8 +120,8 @@ def create_app(
 
 
 @asynccontextmanager
-async def _live(app: FastAPI) -> AsyncIterator[None]:
-    """From the first step to the last: what runs beside the requests, and what must end before the process does."""
+async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the work beside the requests, and at the end finish paid work before the process ends."""
     services: Services = app.state.services
     await asyncio.to_thread(clear_spools, services.spool_folder)
     await asyncio.to_thread(services.worker_locks.tie)
@@ -149,7 +149,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     yield
     for step in steps:
         await step.stop()
-    # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
+    # The work of a disconnected caller still runs; paid pictures are stored before the process ends.
     services.shutdown.begin()
     if left := await drain(services):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
@@ -163,7 +163,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _list_steps(services: Services) -> list[PeriodicStep]:
-    """What runs beside the requests until the drain begins."""
+    """Return the steps beside the requests that stop when the drain begins."""
     gaps = Gaps(
         services.redis,
         services.ledger,
@@ -200,14 +200,14 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(key.router, prefix="/v1")
     app.include_router(artifacts.router, prefix="/v1")
     app.include_router(callbacks.router)
-    # A base URL pasted without /v1 is the commonest mistake.
+    # A base URL without /v1 is the most common mistake.
     app.include_router(images.router, include_in_schema=False)
     if settings.admin_token is not None:
         app.include_router(admin_router(), prefix=ADMIN_PREFIX, include_in_schema=False)
 
 
 def wire_limits(app: FastAPI) -> WireLimits:
-    """The catalogue's bounds on a connection, for the protocol class."""
+    """Return the catalogue's bounds on a connection, for the protocol class."""
     limits = app.state.services.catalogue.limits
     return WireLimits(
         header_timeout_s=limits.header_timeout,

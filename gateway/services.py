@@ -1,7 +1,4 @@
-"""All that a request may touch, in one frozen object; `open_services` makes it, `close` ends it.
-
-Made by `app` at start. Holds no logic of its own.
-"""
+"""All services of a request in one frozen object; `open_services` makes it, `close` ends it. It has no logic."""
 
 from __future__ import annotations
 
@@ -57,14 +54,14 @@ from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
 from gateway.upstreams.callback_urls import Callbacks, open_callbacks
 
 OPENINGS = 32
-"""Requests whose tasks are opened at a time in one process; more would only make the loop's turns longer."""
+"""The most tasks that one process opens at a time; more would only make the turns of the loop longer."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
+    """The services. `running` has the work that outlives its request; `in_flight` counts the bytes of bodies.
 
-    `departing` has a future for each caller that hung up, until the ledger knows.
+    `departing` has a future for each disconnected caller, until the ledger has recorded it.
     """
 
     settings: Settings
@@ -119,7 +116,7 @@ class Services:
 
     @cached_property
     def books(self) -> Books:
-        """All that a reservation touches."""
+        """The services of a reservation."""
         return Books(self.ledger, self.calls, self.pending_posts, self.catalogue.document, self.worker)
 
     @cached_property
@@ -132,12 +129,12 @@ class Services:
 
     @cached_property
     def callbacks(self) -> Callbacks | None:
-        """Where vendors may call back; None where they are not asked to."""
+        """The callback URLs for vendors; None without callbacks."""
         return open_callbacks(self.settings)
 
     @property
     def outboxes(self) -> tuple[Outbox[Any], ...]:
-        """All that is written behind the requests' backs."""
+        """The outboxes of this process, all flushed at its end."""
         return self.pending_posts.outbox, self.recorder.outbox, self.health.reports, self.drift.outbox
 
     def new_spool(self) -> Spool:
@@ -160,7 +157,7 @@ class Services:
 
 
 def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
-    """Where pictures are kept for `ttl_s` seconds. Raises SettingsError for a storage URL that cannot be used."""
+    """Open the store of pictures, each kept for `ttl_s` seconds. Raises SettingsError for a wrong storage URL."""
     try:
         return open_store(settings.storage_url, settings.data_dir / "artifacts", ttl_s)
     except ValueError as error:
@@ -168,7 +165,7 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
 
 
 def _open_store_epoch(settings: Settings, lease_s: float) -> StoreEpoch:
-    """This worker's name and memory. Only a store that is the data folder's own can be remembered by the folder."""
+    """Return this worker's store epoch; the data folder remembers only the epoch of its own store."""
     return StoreEpoch(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
@@ -180,7 +177,7 @@ def _open_task_store(redis: StoreClient, command_queue: CommandQueue, catalogue:
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
-    """For result links and for callers' links: an address inside the network is right for the former alone."""
+    """Open the fetchers of result links and of callers' links; only the first may open an upstream's private address."""
     limits = catalogue.limits
     fetcher, reference_fetcher = (
         Fetcher(
@@ -199,7 +196,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 def _open_upstreams(
     catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, picture_converter: PictureConverter
 ) -> dict[str, Adapter]:
-    """Every target's adapter, by label."""
+    """Return every target's adapter, by label."""
     most = catalogue.limits.image_bytes
     return {
         target.label: ADAPTERS[target.config.kind](UpstreamClient(target, paid, pooled, most), picture_converter)
@@ -208,7 +205,7 @@ def _open_upstreams(
 
 
 def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]:
-    """Where this instance keeps the ledger and the pictures itself."""
+    """Return the folders of this instance's own ledger and pictures."""
     own = [settings.data_dir] if settings.redis_url is None else []
     return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
@@ -226,7 +223,7 @@ def open_services(
     signing_key: bytes,
     spool_folder: Path,
 ) -> Services:
-    """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
+    """Open all services; each connects at its first use. `spool_folder` belongs to this process."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)

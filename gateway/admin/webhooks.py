@@ -61,7 +61,7 @@ async def retry_webhook(services: ServicesDep, operator: AdminDep, message_id: M
     """Now, and with all its tries anew."""
     if not await services.webhook_queue.retry(message_id):
         raise errors.WebhookNotFound("No message of this id waits or was given up.", param="message_id")
-    services.task_store.told.set()
+    services.task_store.webhook_queued.set()
     await record_change(services, operator, "webhook.retry", message_id)
     return Retried(id=message_id)
 

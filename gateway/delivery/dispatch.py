@@ -105,11 +105,11 @@ class Delivery:
         if not passing:
             return None
 
-        async def has_left() -> bool:
-            return self._stops(progress) or await self.patience.has_left()
+        async def has_disconnected() -> bool:
+            return self._stops(progress) or await self.patience.has_disconnected()
 
         try:
-            patience = replace(self.patience, has_left=has_left)
+            patience = replace(self.patience, has_disconnected=has_disconnected)
             found = await self.services.concurrency_queue.wait([one.target for one in passing], patience)
         except errors.QueueFull as full:
             progress.verdicts.append(kept_away(full))

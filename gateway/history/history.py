@@ -1,7 +1,6 @@
-"""The history: one record for every request, found again by what it was about; each moves its day's sums with it.
+"""The history: one record for each request, with filters to find it; each record changes its day's sums with it.
 
-Written through `store.recorder` and by whoever settles late; read by the admin API and the CLI. Never changes what the
-ledger counts.
+Never changes the ledger.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _CHANGES = 10
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
-    """Which records: from `since` to just before `until`, in µs; None asks nothing."""
+    """The records from `since` to just before `until`, in µs; None allows every value."""
 
     since: int
     until: int
@@ -47,7 +46,7 @@ class RecordFilter:
     request: str | None = None
 
     def fits(self, record: Record) -> bool:
-        """Whether a record of the right time is one of them. The team `""` is of keys without one."""
+        """True when a record of the right time passes. The team `""` stands for keys without a team."""
         asked = (
             (self.key, record.key),
             (self.team, record.team or ""),
@@ -63,14 +62,14 @@ class RecordFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records, newest first. `cursor` asks for what comes after them; None: nothing does."""
+    """Some records, newest first. `cursor` leads to the records after them; None at the end."""
 
     records: tuple[Record, ...]
     cursor: str | None
 
 
 class HistoryBusy(StoreUnavailable):
-    """A record was changed by others each time that it was about to be changed."""
+    """Other processes changed a record before each try to change it."""
 
 
 class History:
@@ -91,9 +90,9 @@ class History:
         self._now = now
 
     async def write(self, record: Record) -> None:
-        """Remember a request. Written again it changes nothing, unless it knows more of its calls.
+        """Write a record, merged with what stands. A repetition changes nothing.
 
-        Raises StoreUnavailable: it may be written, or may not.
+        Raises StoreUnavailable: the record may or may not be written.
         """
         text = ""
         for _ in range(_CHANGES):
@@ -109,11 +108,11 @@ class History:
         raise HistoryBusy(record.id)
 
     async def credit(self, credit: Credit, at: int) -> None:
-        """Show an operator's correction in the sums of the day of `at` (µs), once for each change id."""
+        """Add an operator's correction to the sums of the day of `at` (µs), once for each change id."""
         await self._note("credit", credit.id, "", credit.model_dump_json(), credit.lines(), at)
 
     async def show(self, identifier: str) -> Record | None:
-        """One record, by its own id or by its task's."""
+        """Return one record, by its own id or its task's."""
         try:
             text = await self._read(record_id(identifier))
         except ValueError:
@@ -121,7 +120,7 @@ class History:
         return Record.model_validate_json(text) if text else None
 
     async def find_missing(self, tasks: Sequence[str]) -> list[str]:
-        """Those of these tasks that have no record."""
+        """Return the tasks without a record."""
         if not tasks:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -131,9 +130,9 @@ class History:
         return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
 
     async def find(self, wanted: RecordFilter, most: int = 50, cursor: str | None = None) -> Page:
-        """The newest records that fit, at most so many. A page may be short, or empty, and still have a cursor.
+        """Return the newest records that pass, at most `most`. A short or empty page may still have a cursor.
 
-        Raises ValueError for a cursor that no page had.
+        Raises ValueError for a cursor of no page.
         """
         wanted = self._narrow(wanted)
         found: list[Record] = []
@@ -155,7 +154,7 @@ class History:
         return Page(tuple(found), None)
 
     async def stream(self, wanted: RecordFilter) -> AsyncIterator[Record]:
-        """Every record that fits, newest first; only a page of them is held at a time."""
+        """Yield every record that passes, newest first; only a page of them is in memory."""
         cursor: str | None = None
         while True:
             page = await self.find(wanted, _BATCH, cursor)
@@ -165,7 +164,7 @@ class History:
                 return
 
     def _narrow(self, wanted: RecordFilter) -> RecordFilter:
-        """Look only where there can be something: within what is kept, and about when the request was made."""
+        """Limit the search to the kept days, and to the time that an id says."""
         since = max(wanted.since, self._now() - (self._accounting.history_days + 1) * DAY)
         until = min(wanted.until, self._now() + DAY)
         for identifier, length in ((wanted.task, 1000), (wanted.request, DAY)):
@@ -174,7 +173,7 @@ class History:
         return replace(wanted, since=since, until=until)
 
     async def _read_before(self, day: str, latest: str, earliest: str) -> list[Record]:
-        """The next records of a day before the id `latest`, newest first."""
+        """Return the next records of a day before the id `latest`, newest first."""
         ids = await _reply(
             self._redis.zrevrangebylex(names.RECORD_ORDER(day), f"({latest}", f"[{earliest}", start=0, num=_BATCH)
         )
@@ -193,7 +192,7 @@ class History:
         lines: Mapping[UsageLine, Sums],
         at: int | None = None,
     ) -> str | None:
-        """None once `text` stands; otherwise what stands there instead of `expected`."""
+        """Replace `expected` by `text` and return None; otherwise return the text that stands instead."""
         day = self._calendar.name_windows(instant_of(identifier) if at is None else at).day
         sums_go = day.end + self._accounting.usage_days * DAY
         texts_go = sums_go if kind == "credit" else day.end + self._accounting.history_days * DAY
@@ -208,7 +207,7 @@ class History:
 
 
 def sum_field(line: UsageLine, measure: str) -> str:
-    """The name of one sum in a day's hash: unambiguous whatever people call their teams and models."""
+    """Return the field of one sum in a day's hash; JSON keeps any names of teams and models apart."""
     return orjson.dumps([line.key, line.team, line.model, line.upstream, measure]).decode()
 
 
@@ -231,7 +230,7 @@ def _bound(at: int) -> str:
 
 
 def _after(cursor: str | None) -> int:
-    """The end of the instants that may hold what comes after a cursor."""
+    """Return the latest instant, in µs, of records after a cursor."""
     return 2**62 if cursor is None else instant_of(cursor) + 1
 
 
@@ -243,5 +242,5 @@ def _instant_or_none(identifier: str) -> int | None:
 
 
 async def _reply(answer: Awaitable[Any] | Any) -> Any:
-    # redis-py types its answers for its blocking and its asynchronous client at once.
+    # redis-py has one type for the answers of its blocking and its asynchronous client.
     return await cast(Awaitable[Any], answer)

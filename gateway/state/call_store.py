@@ -1,7 +1,6 @@
-"""Paid calls as other processes know them: the note that `mark_sent` wrote, and the evidence that came since.
+"""Records of paid calls, from which another process can finish them: the note before the call, and later evidence.
 
-Written by whoever works on a call, read by whoever finishes it in a dead worker's place. Decides nothing: what is kept
-here is evidence, taken from anybody at any time, and first come it stands.
+Any process may add evidence at any time; the first evidence stands. Never holds a prompt, a picture or a key.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from gateway.store.lua import join_scripts, read_sources
 
 
 class CallNote(Lean):
-    """What a call is for, and how its pictures are to be handed out and billed.
+    """The purpose of a call, and how to deliver and bill its pictures.
 
-    `size` is the one promised, None where only the upstream knew. `prices` are those that held when it was sent, and
-    `given` the µ$ of what it was given. `is_called_back`: the vendor was asked to tell of its end.
+    `size` is the promised one, None where only the upstream chooses. `prices` are those at the time of the call, and
+    `given` is the price of its inputs in µ$. `is_called_back`: the vendor has a callback URL for the call's end.
     """
 
     upstream: str
@@ -56,7 +55,7 @@ class CallNote(Lean):
         return parse_size(self.size) if self.size else None
 
     def is_broken_by(self, made: Size) -> bool:
-        """Whether a picture of that size is another than was promised."""
+        """True when a picture of that size is not the promised one."""
         return self.size is not None and str(made) != self.size
 
 
@@ -66,7 +65,7 @@ class Link(Lean):
 
 
 class Links(Lean):
-    """An answer whose pictures are links: whoever has them downloads them. `usage` and `credits` are as it told."""
+    """An answer with links to its pictures, which any process can download. `usage` and `credits` are the vendor's."""
 
     images: tuple[Link, ...]
     usage: TokenUsage | None = None
@@ -74,7 +73,7 @@ class Links(Lean):
 
     @classmethod
     def of(cls, answer: UpstreamAnswer) -> Links | None:
-        """None where the answer brought bytes, which only its own process has."""
+        """Return the links of an answer; None where it has bytes, which only its own process has."""
         links = [Link(url=one.url, revised_prompt=one.revised_prompt) for one in answer.images if one.url]
         if not links or len(links) < len(answer.images):
             return None
@@ -86,10 +85,10 @@ class Links(Lean):
 
 
 class Receipt(Lean):
-    """What a call brought, and what it is posted at; written while its pictures are stored, before the call is posted.
+    """The pictures and the price of a call; written after its pictures are stored and before the call is posted.
 
-    `usd` is µ$, None where no price is known. Withheld pictures are of a size that nobody wants: they are paid for and
-    kept, but not handed out.
+    `usd` is in µ$, None where no price is known. Withheld pictures have an unwanted size: they are paid for and stored,
+    but not delivered.
     """
 
     usd: int | None
@@ -98,16 +97,16 @@ class Receipt(Lean):
 
     @property
     def pictures(self) -> tuple[TaskImage, ...]:
-        """All that is paid for, by slot."""
+        """All paid pictures, by slot."""
         return tuple(sorted((*self.images, *self.withheld), key=lambda each: each.slot))
 
     @property
     def sizes(self) -> list[Size]:
-        """In which the upstream made them."""
+        """The sizes that the upstream made."""
         return [size for each in self.pictures if (size := parse_size(each.made or each.size))]
 
     def without(self, lost: Collection[str]) -> Receipt | None:
-        """The receipt without those artifacts, charged for what is left; None where nothing is."""
+        """Return the receipt without the lost artifacts and their price; None when no picture is left."""
         images = tuple(each for each in self.images if each.artifact not in lost)
         withheld = tuple(each for each in self.withheld if each.artifact not in lost)
         if not images and not withheld:
@@ -119,7 +118,7 @@ class Receipt(Lean):
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call as other processes know it; `error` is a PublicError's facts. What is None never came."""
+    """One call as stored; `error` is a PublicError's facts. None stands for evidence that never came."""
 
     id: str
     task: str
@@ -131,7 +130,7 @@ class CallRecord:
 
     @property
     def is_collectable(self) -> bool:
-        """Whether a process that never sent it can bring its pictures."""
+        """True when a process that did not send the call can collect its pictures."""
         return self.note is not None and self.error is None and bool(self.ticket or self.links or self.receipt)
 
 
@@ -139,29 +138,29 @@ _WORDS = 8
 
 
 class Binding(StrEnum):
-    """How it ended to give a ticket to a call."""
+    """The result of binding a ticket to a call."""
 
     BOUND = "bound"
     OTHER = "other"
-    """The call has another ticket, which stands."""
+    """The call already has another ticket."""
     TAKEN = "taken"
-    """It is another call's ticket, which stands."""
+    """The ticket already belongs to another call."""
     UNKNOWN = "unknown"
     """There is no such call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`stands` is what stands instead: the call's own ticket, or the task and call that have this one."""
+    """`stands` is the earlier binding: the call's ticket, or the task and call of this ticket."""
 
     binding: Binding
     stands: tuple[str, ...] = ()
 
 
 class CallStore:
-    """Every method may raise StoreUnavailable.
+    """The calls in one store. Every method may raise StoreUnavailable.
 
-    A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
+    A vendor's `revised_prompt` counts as a prompt: it is stored only where the operator allows prompts.
     """
 
     def __init__(self, command_queue: CommandQueue, *, keeps_prompts: bool = False) -> None:
@@ -170,42 +169,42 @@ class CallStore:
         self._hidden: Any = None if keeps_prompts else {"images": {"__all__": {"revised_prompt"}}}
 
     async def bind(self, task: str, call: str, upstream: str, credential: str, ticket: Ticket) -> Bound:
-        """Evidence that the vendor gave this ticket for the call. `poll_path` may be "" where nobody told it."""
+        """Bind the vendor's ticket to the call. Its `poll_path` is "" where the vendor gave none."""
         answer = await self._run("ticket", task, call, upstream, credential, ticket.id, ticket.poll_path)
         return Bound(Binding(answer[0]), tuple(answer[1:]))
 
     async def keep_links(self, task: str, call: str, links: Links) -> None:
-        await self._run("keep", task, call, "links", self._say(links), "")
+        await self._run("keep", task, call, "links", self._encode(links), "")
 
     async def keep_receipt(self, task: str, call: str, receipt: Receipt, former: Receipt | None = None) -> Receipt:
-        """Write down what a call brought; answers the receipt that stands, which is the first.
+        """Store a call's receipt; return the receipt that stands, which is the first.
 
-        `former` is one that turned out to be worth nothing, and gives way.
+        A worthless `former` receipt is replaced.
         """
-        words = ("receipt", self._say(receipt), self._say(former) if former else "")
+        words = ("receipt", self._encode(receipt), self._encode(former) if former else "")
         answer = await self._run("keep", task, call, *words)
         return Receipt.model_validate_json(answer[1]) if answer[0] == "other" else receipt
 
     async def keep_error(self, task: str, call: str, error: dict[str, Any]) -> None:
-        """Why a call brought nothing, as its caller is to hear it."""
+        """Store the caller's error for a call without pictures."""
         await self._run("keep", task, call, "error", json.dumps(error), "")
 
     async def read(self, calls: Sequence[str]) -> dict[str, CallRecord]:
-        """What is known of some calls, by id; those of which nothing is kept are left out."""
+        """Return the records of some calls, by id; calls without a record are left out."""
         if not calls:
             return {}
         answer = await self._run("calls", ",".join(calls))
         return {row[0]: _read_call(*row) for row in _rows(answer[1:])}
 
-    def _say(self, part: Links | Receipt) -> str:
+    def _encode(self, part: Links | Receipt) -> str:
         return part.model_dump_json(exclude_defaults=True, exclude=self._hidden)
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
         return await self._command_queue.run(self._scripts[name], "", *arguments)
 
 
-def say_note(note: CallNote) -> str:
-    """A note as `mark_sent` takes it."""
+def encode_note(note: CallNote) -> str:
+    """Return a note as text, as the ledger's `mark_sent` takes it."""
     return note.model_dump_json(exclude_defaults=True)
 
 

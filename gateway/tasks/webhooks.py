@@ -50,7 +50,7 @@ class WebhookSender:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._rules = services.catalogue.document.webhooks
-        self._news = services.task_store.told
+        self._news = services.task_store.webhook_queued
         self._busy: Counter[str] = Counter()
         self._tries: set[asyncio.Task[None]] = set()
         self._looking = PeriodicStep(
@@ -130,7 +130,7 @@ class WebhookSender:
         if why == str(_GONE) or pause is None:
             await self._lose(delivery, why, body)
         else:
-            await services.webhook_queue.put_off(delivery.id, pause, why, body)
+            await services.webhook_queue.postpone(delivery.id, pause, why, body)
 
     async def _post(self, delivery: WebhookDelivery, key: KeyRecord, body: bytes) -> tuple[str, float | None]:
         """What was wrong, "" for nothing, and for how long the receiver wants to be left alone."""
