@@ -177,7 +177,7 @@ def _open_task_store(redis: StoreClient, command_queue: CommandQueue, catalogue:
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
-    """Open the fetchers of result links and of callers' links; only the first may open an upstream's private address."""
+    """Open the fetchers of result links and of callers' links; only the first may open private addresses."""
     limits = catalogue.limits
     fetcher, reference_fetcher = (
         Fetcher(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.history.record import Record
-from gateway.store.outbox import PAUSE_S, Bound, Outbox
+from gateway.store.outbox import PAUSE_S, Outbox, OutboxBound
 
 MOST = 1000
 """Records that wait for Redis in one process."""
@@ -41,7 +41,7 @@ class Recorder:
             write,
             at_once=_AT_ONCE,
             merge=Record.merged,
-            bound=Bound(most, is_cheap=lambda record: not record.calls),
+            bound=OutboxBound(most, is_cheap=lambda record: not record.calls),
             pause_s=pause_s,
         )
 

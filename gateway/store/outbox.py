@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Bound(Generic[T]):
+class OutboxBound(Generic[T]):
     """The `most` items that may wait: beyond it an item that `is_cheap` is lost first, then the oldest."""
 
     most: int
@@ -51,7 +51,7 @@ class Outbox(Generic[T]):
         *,
         at_once: int | None = None,
         merge: Callable[[T, T], T] | None = None,
-        bound: Bound[T] | None = None,
+        bound: OutboxBound[T] | None = None,
         pause_s: float | None = PAUSE_S,
     ) -> None:
         self._name = name
@@ -194,7 +194,7 @@ class Outbox(Generic[T]):
             self._is_delayed = False
             _log.info("writes go on: Redis is back", outbox=self._name, waiting=len(self._waiting))
 
-    def _drop_one(self, bound: Bound[T]) -> None:
+    def _drop_one(self, bound: OutboxBound[T]) -> None:
         """Make room. Items that are being written stay, and so does the newest where nothing else can go."""
         cheapest = next((key for key, item in self._waiting.items() if bound.is_cheap(item)), None)
         del self._waiting[cheapest or next(iter(self._waiting))]
