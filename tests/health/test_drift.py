@@ -48,7 +48,7 @@ async def test_counts_wait_for_an_absent_store(valkey: Valkey) -> None:
         book.note("anyfast", "refused", "model")
         assert await book.outbox.flush(0.3) == 1
         book.note("anyfast", "refused", "model")
-        assert await book.outbox.flush(0.05) == 1
+        assert await book.outbox.flush(0.05)
     assert await book.outbox.flush(5) == 0
     # A reply that is lost may count twice.
     assert sum(one.count for one in await book.read()) - before >= 2
