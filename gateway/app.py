@@ -1,17 +1,14 @@
-"""The application: which routes there are, in which layers, and what they may touch.
+"""The application of one worker: its routes, its middleware, and the steps beside the requests.
 
-Made once by each worker. Never binds a socket and never starts a process.
+Never binds a socket and never starts a process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -26,12 +23,15 @@ from gateway.api.connection.edge import Edge
 from gateway.api.connection.error_handlers import add_error_handlers
 from gateway.api.connection.protocol import WireLimits
 from gateway.api.front import DirectRoutes
-from gateway.artifacts import ArtifactsUnavailable
+from gateway.artifacts import ArtifactsUnavailable, remove_expired
 from gateway.catalogue.catalogue import load
 from gateway.health.checks import HealthChecks
 from gateway.history.gaps import Gaps
+from gateway.history.recorder import FOLD_EVERY_S
+from gateway.pictures.spool import clear_spools
 from gateway.process import memory
 from gateway.process.data_folder import Secrets
+from gateway.process.periodic import PeriodicStep
 from gateway.process.settings import Settings
 from gateway.recovery import conclusion
 from gateway.recovery.collector import Collector
@@ -46,9 +46,9 @@ SWEEP_EVERY_S = 300.0
 
 TRIM_EVERY_S = 30.0
 
-CANCEL_EVERY_S = 0.5
-
 GAPS_EVERY_S = 60.0
+
+LISTEN_AGAIN_S = 0.5
 
 EXPOSED = (
     "x-request-id",
@@ -73,7 +73,7 @@ EXPOSED = (
     "location",
     "preference-applied",
 )
-"""Answer headers that a browser's script may read."""
+"""Response headers that a browser's script may read."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,9 +86,9 @@ def create_app(
     env: Mapping[str, str],
     simulated_by: str | None = None,
 ) -> FastAPI:
-    """The gateway over one store. `simulated_by` is the URL of the simulator that stands for every upstream.
+    """Make the gateway over one store. `simulated_by` is the URL of a simulator in place of every upstream.
 
-    `env` is where the catalogue's `env:NAME` references are looked up. Raises CatalogueError.
+    `env` has the values of the catalogue's `env:NAME` references. Raises CatalogueError.
     """
     catalogue = load(settings.config, env, simulator_url=simulated_by)
     services = open_services(
@@ -101,7 +101,7 @@ def create_app(
     )
 
     app = FastAPI(
-        title="imagegate", version=__version__, lifespan=_live, openapi_url=None, docs_url=None, redoc_url=None
+        title="imagegate", version=__version__, lifespan=_run_lifespan, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.state.services = services
     add_error_handlers(app)
@@ -120,12 +120,14 @@ def create_app(
 
 
 @asynccontextmanager
-async def _live(app: FastAPI) -> AsyncIterator[None]:
-    """From the first step to the last: what runs beside the requests, and what must end before the process does."""
+async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the work beside the requests, and at the end finish paid work before the process ends."""
     services: Services = app.state.services
-    await asyncio.to_thread(_clear_spools, services.spool_folder)
-    collector = Collector(services)
+    await asyncio.to_thread(clear_spools, services.spool_folder)
     await asyncio.to_thread(services.worker_locks.tie)
+    services.shutdown.on_change = services.task_events.wake_all
+
+    collector = Collector(services)
     housekeeping = Housekeeping(
         services.ledger,
         services.worker,
@@ -134,37 +136,60 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         adopter=collector,
         worker_locks=services.worker_locks,
     )
-    services.shutdown.on_change = services.task_events.wake_all
-    await housekeeping.start()
     health_checks = HealthChecks(
         services.health, services.upstreams, services.new_spool, services.catalogue.document.accounting.lease / 3
     )
-    health_checks.start()
     webhook_sender = WebhookSender(services)
+    steps = _list_steps(services)
+
+    await housekeeping.start()
     webhook_sender.start()
-    keepers = [asyncio.create_task(keep(services)) for keep in (_sweep, _trim, _fill_gaps, _listen)]
+    for step in (*steps, *health_checks.steps):
+        step.start()
     yield
-    for keeper in keepers:
-        await _stop(keeper)
-    # A request's answer may be gone while its work runs on; what was paid for is stored before the process ends.
+    for step in steps:
+        await step.stop()
+    # The work of a disconnected caller still runs; paid pictures are stored before the process ends.
     services.shutdown.begin()
     if left := await drain(services):
         _log.error("tasks were cut off at the end of the drain", tasks=left)
     await webhook_sender.stop()
-    await health_checks.stop()
+    for step in health_checks.steps:
+        await step.stop()
     await housekeeping.stop()
     await collector.stop()
     await services.close()
     services.worker_locks.cut()
 
 
-async def _stop(keeper: asyncio.Task[None]) -> None:
-    """End what would run for ever, though a library on the way loses a cancellation, as happens while it connects."""
-    while not keeper.done():
-        keeper.cancel()
-        await asyncio.wait({keeper}, timeout=CANCEL_EVERY_S)
-    if not keeper.cancelled() and (fault := keeper.exception()):
-        _log.error("what runs beside the requests had broken off", exc_info=fault)
+def _list_steps(services: Services) -> list[PeriodicStep]:
+    """Return the steps beside the requests that stop when the drain begins."""
+    gaps = Gaps(
+        services.redis,
+        services.ledger,
+        services.history,
+        services.recorder.note,
+        describe=lambda hold: conclusion.describe(services, hold),
+    )
+    return [
+        PeriodicStep(
+            "removal of expired pictures",
+            SWEEP_EVERY_S,
+            lambda: remove_expired(services.artifacts),
+            expected=(OSError, ArtifactsUnavailable),
+        ),
+        PeriodicStep(
+            "return of freed memory",
+            TRIM_EVERY_S,
+            lambda: memory.trim_if(lambda: not services.running),
+            pauses_first=True,
+        ),
+        PeriodicStep(
+            "search for gaps in the history", GAPS_EVERY_S, gaps.fill, pauses_first=True, expected=(StoreUnavailable,)
+        ),
+        PeriodicStep("count of refusals", FOLD_EVERY_S, services.refusals.fold),
+        PeriodicStep("listener for changed tasks", LISTEN_AGAIN_S, services.task_events.listen),
+    ]
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:
@@ -175,14 +200,14 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(key.router, prefix="/v1")
     app.include_router(artifacts.router, prefix="/v1")
     app.include_router(callbacks.router)
-    # A base URL pasted without /v1 is the commonest mistake.
+    # A base URL without /v1 is the most common mistake.
     app.include_router(images.router, include_in_schema=False)
     if settings.admin_token is not None:
         app.include_router(admin_router(), prefix=ADMIN_PREFIX, include_in_schema=False)
 
 
 def wire_limits(app: FastAPI) -> WireLimits:
-    """The catalogue's bounds on a connection, for the protocol class."""
+    """Return the catalogue's bounds on a connection, for the protocol class."""
     limits = app.state.services.catalogue.limits
     return WireLimits(
         header_timeout_s=limits.header_timeout,
@@ -199,59 +224,3 @@ def _pace(services: Services) -> Pace:
         call_timeout_s=max((each.connect + each.call for each in times), default=0),
         lease_s=services.catalogue.document.accounting.lease,
     )
-
-
-async def _listen(services: Services) -> None:
-    """Hear of tasks that other workers run."""
-    await services.task_events.listen()
-
-
-async def _sweep(services: Services) -> None:
-    """Remove expired pictures, now and every few minutes."""
-    while True:
-        try:
-            removed = await services.artifacts.sweep(time.time())
-        except (OSError, ArtifactsUnavailable) as error:
-            _log.error("the sweep of expired pictures failed", reason=str(error))
-        else:
-            if removed:
-                _log.info("removed expired pictures", pictures=removed)
-        await asyncio.sleep(SWEEP_EVERY_S)
-
-
-async def _trim(services: Services) -> None:
-    """Give freed memory back whenever nothing runs: after 40 answers of 20 MB at once, that is 86 of 91 MiB."""
-    while True:
-        await asyncio.sleep(TRIM_EVERY_S)
-        if not services.running:
-            await asyncio.to_thread(memory.trim)
-
-
-async def _fill_gaps(services: Services) -> None:
-    """Tell the history of paid work whose process died before it could."""
-    gaps = Gaps(
-        services.redis,
-        services.ledger,
-        services.history,
-        services.recorder.note,
-        describe=lambda hold: conclusion.describe(services, hold),
-    )
-    while True:
-        await asyncio.sleep(GAPS_EVERY_S)
-        try:
-            told = await gaps.fill()
-        except StoreUnavailable as error:
-            _log.warning("the history could not be compared with the ledger", reason=str(error))
-        else:
-            if told:
-                _log.warning("told the history of work whose process died", tasks=told)
-
-
-def _clear_spools(own: Path) -> None:
-    """Remove what workers that are gone have left; a folder is named after its process."""
-    if not own.parent.is_dir():
-        return
-    for folder in own.parent.iterdir():
-        is_gone = folder == own or not Path("/proc", folder.name).exists()
-        if is_gone:
-            shutil.rmtree(folder, ignore_errors=True)

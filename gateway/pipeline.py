@@ -134,7 +134,7 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, rights, around)
-    return availability.narrow(plan, services.health.down(), services.health.load)
+    return availability.narrow(plan, services.health.find_blocks(), services.health.load)
 
 
 async def work(task: Task, patience: WaitLimit | None = None) -> Outcome:
@@ -170,10 +170,12 @@ def _patience(services: Services, caller: Caller, asked: CheckedRequest) -> Wait
     """How long the request may wait for a place, so that its refusal comes before its caller's time is up."""
     seconds, presence = asked.form.answer_within, asked.presence
 
-    async def has_left() -> bool:
+    async def has_disconnected() -> bool:
         # Who asked for a task asks again by its id, and a retry may wait in its first request's place.
         waiting = presence.waiting
         is_promised = asked.repeat.form == "task" or waiting is None
         return not is_promised and presence.gone.done() and not services.task_events.is_watched(waiting.task)
 
-    return WaitLimit(caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), has_left)
+    return WaitLimit(
+        caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), has_disconnected
+    )

@@ -1,7 +1,4 @@
-"""All that a request may touch, in one frozen object; `open_services` makes it, `close` ends it.
-
-Made by `app` at start. Holds no logic of its own.
-"""
+"""All services of a request in one frozen object; `open_services` makes it, `close` ends it. It has no logic."""
 
 from __future__ import annotations
 
@@ -24,13 +21,11 @@ from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.document import Document
 from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
-from gateway.health.health import Health
-from gateway.health.retry_budget import RetryBudget
+from gateway.health.health import Health, RetryBudget
 from gateway.health.target_store import TargetStore
 from gateway.history.changes import Changes
 from gateway.history.history import History
-from gateway.history.recorder import Recorder
-from gateway.history.refusals import Refusals
+from gateway.history.recorder import Recorder, Refusals
 from gateway.history.usage import UsageReader
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
@@ -53,20 +48,21 @@ from gateway.state.task_store import TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import StoreClient, connect, open_store_health
 from gateway.store.command_queue import CommandQueue
-from gateway.store.store_health import StoreHealth
+from gateway.store.connections import StoreHealth
+from gateway.store.outbox import Outbox
 from gateway.store.windows import Calendar
 from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
 from gateway.upstreams.callback_urls import Callbacks, open_callbacks
 
 OPENINGS = 32
-"""Requests whose tasks are opened at a time in one process; more would only make the loop's turns longer."""
+"""The most tasks that one process opens at a time; more would only make the turns of the loop longer."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """What there is. `running` keeps the work that outlives its request; `in_flight` counts bytes of bodies.
+    """The services. `running` has the work that outlives its request; `in_flight` counts the bytes of bodies.
 
-    `departing` has a future for each caller that hung up, until the ledger knows.
+    `departing` has a future for each disconnected caller, until the ledger has recorded it.
     """
 
     settings: Settings
@@ -75,7 +71,6 @@ class Services:
     store_url: str = field(repr=False)
     redis: StoreClient
     store_health: StoreHealth
-    store_health_client: StoreClient
     command_queue: CommandQueue
     ledger: Ledger
     calls: CallStore
@@ -127,7 +122,7 @@ class Services:
 
     @cached_property
     def books(self) -> Books:
-        """All that a reservation touches."""
+        """The services of a reservation."""
         return Books(self.ledger, self.calls, self.pending_posts, self.catalogue.document, self.worker)
 
     @cached_property
@@ -140,8 +135,13 @@ class Services:
 
     @cached_property
     def callbacks(self) -> Callbacks | None:
-        """Where vendors may call back; None where they are not asked to."""
+        """The callback URLs for vendors; None without callbacks."""
         return open_callbacks(self.settings)
+
+    @property
+    def outboxes(self) -> tuple[Outbox[Any], ...]:
+        """The outboxes of this process, all flushed at its end."""
+        return self.pending_posts.outbox, self.recorder.outbox, self.health.reports, self.drift.outbox
 
     def new_spool(self) -> Spool:
         return Spool(self.spool_folder, self.memory)
@@ -155,18 +155,15 @@ class Services:
         await self.artifacts.close()
         await self.picture_converter.close()
         self.refusals.flush()
-        await self.recorder.aclose()
-        await self.health.settle()
-        await self.drift.aclose()
+        await asyncio.gather(*(outbox.aclose() for outbox in self.outboxes))
         await self.command_queue.aclose()
         await self.redis.aclose()
-        await self.store_health.stop()
-        await self.store_health_client.aclose()
+        await self.store_health.aclose()
         await asyncio.to_thread(shutil.rmtree, self.spool_folder, ignore_errors=True)
 
 
 def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
-    """Where pictures are kept for `ttl_s` seconds. Raises SettingsError for a storage URL that cannot be used."""
+    """Open the store of pictures, each kept for `ttl_s` seconds. Raises SettingsError for a wrong storage URL."""
     try:
         return open_store(settings.storage_url, settings.data_dir / "artifacts", ttl_s)
     except ValueError as error:
@@ -174,7 +171,7 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
 
 
 def _open_store_epoch(settings: Settings, lease_s: float) -> StoreEpoch:
-    """This worker's name and memory. Only a store that is the data folder's own can be remembered by the folder."""
+    """Return this worker's store epoch; the data folder remembers only the epoch of its own store."""
     return StoreEpoch(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
@@ -186,7 +183,7 @@ def _open_task_store(redis: StoreClient, command_queue: CommandQueue, catalogue:
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
-    """For result links and for callers' links: an address inside the network is right for the former alone."""
+    """Open the fetchers of result links and of callers' links; only the first may open private addresses."""
     limits = catalogue.limits
     fetcher, reference_fetcher = (
         Fetcher(
@@ -205,7 +202,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 def _open_upstreams(
     catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, picture_converter: PictureConverter
 ) -> dict[str, Adapter]:
-    """Every target's adapter, by label."""
+    """Return every target's adapter, by label."""
     most = catalogue.limits.image_bytes
     return {
         target.label: ADAPTERS[target.config.kind](UpstreamClient(target, paid, pooled, most), picture_converter)
@@ -214,7 +211,7 @@ def _open_upstreams(
 
 
 def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]:
-    """Where this instance keeps the ledger and the pictures itself."""
+    """Return the folders of this instance's own ledger and pictures."""
     own = [settings.data_dir] if settings.redis_url is None else []
     return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
@@ -232,12 +229,12 @@ def open_services(
     signing_key: bytes,
     spool_folder: Path,
 ) -> Services:
-    """Everything opened; nothing is connected before it is used. `spool_folder` is this process's own."""
+    """Open all services; each connects at its first use. `spool_folder` belongs to this process."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
-    store_health, store_health_client = open_store_health(store_url)
+    store_health = open_store_health(store_url)
     redis = connect(store_url, store_health=store_health)
     command_queue = CommandQueue(store_url, wait_replicas=settings.redis_wait_replicas, store_health=store_health)
     keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, command_queue, catalogue)
@@ -250,7 +247,6 @@ def open_services(
         store_url=store_url,
         redis=redis,
         store_health=store_health,
-        store_health_client=store_health_client,
         command_queue=command_queue,
         ledger=Ledger(command_queue, Calendar(accounting.time_zone), store_epoch=store_epoch),
         calls=CallStore(command_queue, keeps_prompts=accounting.keep_prompts),

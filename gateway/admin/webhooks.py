@@ -39,5 +39,5 @@ async def list_webhooks(
 async def retry_webhook(services: ServicesDep, operator: AdminDep, message_id: MessageId) -> Retried:
     """Now, and with all its tries anew."""
     retried = await webhooks.retry_webhook(services, operator.actor, message_id)
-    services.task_store.told.set()
+    services.task_store.webhook_queued.set()
     return retried

@@ -18,7 +18,7 @@ from gateway.callers.auth import Caller
 from gateway.money.ledger_results import LedgerAnswer
 from gateway.money.reservation import ledger_unavailable
 from gateway.services import Services
-from gateway.state.task_record import Status, TaskRecord
+from gateway.state.task_store import Status, TaskRecord
 from gateway.store.client import StoreUnavailable
 from gateway.tasks import answer, task
 from gateway.tasks.answer import AnswerForm, Part

@@ -3,7 +3,7 @@
 Called by the pipeline, which puts, and by the routes that serve. Never looks inside a picture beyond its first bytes.
 """
 
-from gateway.artifacts.base import Artifact, ArtifactStore, ArtifactsUnavailable, Readiness, Stored
+from gateway.artifacts.base import Artifact, ArtifactStore, ArtifactsUnavailable, Readiness, Stored, remove_expired
 from gateway.artifacts.base64_stream import base64_chunks, base64_length
 from gateway.artifacts.opening import open_store
 
@@ -16,4 +16,5 @@ __all__ = [
     "base64_chunks",
     "base64_length",
     "open_store",
+    "remove_expired",
 ]

@@ -6,14 +6,19 @@ Implemented by `local` and `objects`. A name is checked before it becomes a path
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple, Protocol, cast
 
+import structlog
+
 from gateway.ids import BODY, new_id, time_of
 from gateway.pictures.picture import Format, Picture, sniff
 from gateway.pictures.spool import StorageFullError
+
+_log = structlog.get_logger(__name__)
 
 _NAME = re.compile(rf"img_{BODY}\.(png|jpeg|webp)")
 
@@ -132,3 +137,9 @@ def day_end(folder: str) -> float | None:
 def is_expired(name: str, ttl_s: int, now: float) -> bool:
     """Whether this is the id of an artifact that outlived its time; other files' names are never expired."""
     return format_of(name) is not None and time_of(name).timestamp() + ttl_s <= now
+
+
+async def remove_expired(store: ArtifactStore) -> None:
+    """Remove the pictures that have expired by now. Raises ArtifactsUnavailable and OSError."""
+    if removed := await store.sweep(time.time()):
+        _log.info("removed expired pictures", pictures=removed)

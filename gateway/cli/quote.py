@@ -183,7 +183,7 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
     """The plan without targets that take no call now; the whole plan, with the reason, where no target takes one."""
     if health is None:
         return plan, ""
-    found = availability.narrow(plan, health.down(), health.load)
+    found = availability.narrow(plan, health.find_blocks(), health.load)
     return (plan, found.refusal.message) if found.refusal else (found, "")
 
 

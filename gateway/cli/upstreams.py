@@ -13,6 +13,7 @@ import typer
 from gateway.cli.display import Column, print_json, print_rows
 from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_store
 from gateway.dollars import show_usd
+from gateway.health.condition import show_state
 from gateway.operations.answers import Listing
 from gateway.operations.upstreams import UpstreamState, clear_drift, list_upstreams, reset_upstream
 
@@ -65,7 +66,7 @@ def _cells(one: UpstreamState) -> tuple[str, ...]:
     checked = "-" if one.checked is None else f"{max(0, round(time.time() - one.checked / 1e6))} s ago"
     return (
         one.label,
-        one.state,
+        show_state(one.state),
         f"{one.seconds:.0f} s" if one.seconds else "-",
         f"{one.in_flight}{most}",
         show_usd(one.presumed_usd),

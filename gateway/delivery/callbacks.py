@@ -85,7 +85,7 @@ def _hear(services: Services, trust: CallbackTrust, call: str) -> Iterator[Callb
             return found.ticket if found else None
         return None
 
-    with services.task_events.heed(call) as told:
+    with services.task_events.watch_callbacks(call) as told:
         yield CallbackListener(told, trust, look)
 
 
@@ -97,7 +97,7 @@ async def record(services: Services, kind: str, task: str, call: str, document: 
     ticket = CALLED_BACK[kind](document) if kind in CALLED_BACK else None
     if ticket is not None and _TICKET.fullmatch(ticket.id):
         await _bind(services, task, call, ticket)
-    await services.task_store.hint(call)
+    await services.task_store.announce_callback(call)
 
 
 async def _bind(services: Services, task: str, call: str, ticket: Ticket) -> None:

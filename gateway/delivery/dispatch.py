@@ -30,7 +30,7 @@ from gateway.pictures.spool import Spool, StorageFullError
 from gateway.routing import split
 from gateway.routing.plan import Choice, Plan
 from gateway.services import Services
-from gateway.state.task_record import TaskImage
+from gateway.state.task_store import TaskImage
 from gateway.upstreams.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 PAUSE = 0.3
@@ -105,11 +105,11 @@ class Delivery:
         if not passing:
             return None
 
-        async def has_left() -> bool:
-            return self._stops(progress) or await self.patience.has_left()
+        async def has_disconnected() -> bool:
+            return self._stops(progress) or await self.patience.has_disconnected()
 
         try:
-            patience = replace(self.patience, has_left=has_left)
+            patience = replace(self.patience, has_disconnected=has_disconnected)
             found = await self.services.concurrency_queue.wait([one.target for one in passing], patience)
         except errors.QueueFull as full:
             progress.verdicts.append(kept_away(full))

@@ -22,8 +22,8 @@ from gateway.jobs.sizes import Size
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.routing.plan import Choice
 from gateway.services import Services
-from gateway.state.call_record import CallNote, Receipt
-from gateway.state.task_record import TaskImage
+from gateway.state.call_store import CallNote, Receipt
+from gateway.state.task_store import TaskImage
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams.verdict import CallFailed, Failure
 

@@ -11,7 +11,7 @@ from gateway.artifacts import Artifact, ArtifactStore
 from gateway.jobs.sizes import Size
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, Spool, StorageFullError
-from gateway.state.call_record import CallNote
+from gateway.state.call_store import CallNote
 from gateway.upstreams.verdict import CallFailed, Failure
 
 

@@ -18,8 +18,8 @@ from gateway.history.record import CallFact, PassedBy
 from gateway.jobs.job import Call, TokenUsage
 from gateway.jobs.sizes import Size
 from gateway.routing.plan import Choice
-from gateway.state.call_record import CallNote, Receipt
-from gateway.state.task_record import TaskImage
+from gateway.state.call_store import CallNote, Receipt
+from gateway.state.task_store import TaskImage
 from gateway.upstreams.verdict import Executed, Verdict
 
 _ONCE = frozenset({"unsent", "task_failed"})
@@ -98,7 +98,7 @@ class SlotProgress:
         places = {(slot, label) for slot in slots}
         self.again -= places
         if verdict.again and verdict.cool:
-            self.bars[label] = Block("limit", verdict.cool)
+            self.bars[label] = Block("rate_limited", verdict.cool)
             self.again |= places
         if verdict.kind == "unreachable":
             self.unreachable |= places

@@ -1,3 +1,1 @@
-"""The state of the upstreams: circuit breakers, cool-downs, concurrency, the waiting queue, the retry budget,
-checks, drift.
-"""
+"""The health of the upstreams: circuit breakers, cool-downs, the concurrency queue, the retry budget, checks, drift."""

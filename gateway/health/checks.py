@@ -1,31 +1,29 @@
-"""Looks after the targets in each worker process: holds the places of its calls, and checks credentials by free calls.
+"""Health checks in each worker: renewal of the permits of its calls, and checks of credentials by free calls.
 
-Started and stopped by `app`. Never sends anything that makes or costs something.
+Never sends a call that makes or costs something.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 import structlog
 
 from gateway.catalogue.catalogue import Target
-from gateway.health.health import Health, tell_of_credential
+from gateway.health.health import Health, log_rejected_credential
 from gateway.pictures.spool import Spool
+from gateway.process.periodic import PeriodicStep
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, classify
-
-_jitter = random.SystemRandom()
 
 _log = structlog.get_logger(__name__)
 
 
 class HealthChecks:
-    """One worker's. `upstreams` are adapters by target label; `pace_s` is the time between two of its steps."""
+    """One worker's checks. `upstreams` are adapters by target label; `pace_s` is the time between two steps."""
 
     def __init__(
         self, health: Health, upstreams: Mapping[str, Adapter], new_spool: Callable[[], Spool], pace_s: float
@@ -33,20 +31,14 @@ class HealthChecks:
         self._health = health
         self._upstreams = upstreams
         self._new_spool = new_spool
-        self._pace_s = pace_s
-        self._running: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        # Apart, for a vendor may take longer to answer a check than a lease lasts.
-        self._running = [asyncio.create_task(self._hold()), asyncio.create_task(self._look_after())]
-
-    async def stop(self) -> None:
-        for one in self._running:
-            one.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        # Two steps, for a vendor may take longer to answer a check than a lease lasts.
+        self.steps = (
+            PeriodicStep("renewal of permits", pace_s, health.renew_permits),
+            PeriodicStep("checks of credentials", pace_s, self._check_all, pauses_first=True, jitter=0.5),
+        )
 
     async def check(self, target: Target) -> None:
-        """Ask a target for something free, and tell everybody. Raises StoreUnavailable."""
+        """Send a free call to a target, and store its result for all processes. Raises StoreUnavailable."""
         store, spool = self._health.store, self._new_spool()
         floor = target.credential_config.min_balance
         trouble, left, cool = "", None, 0.0
@@ -59,40 +51,25 @@ class HealthChecks:
         finally:
             await spool.close()
         is_low = floor is not None and left is not None and left < floor
-        balance = "" if left is None else _show(left)
+        balance = "" if left is None else _show_amount(left)
         change = await store.note_check(target.label, trouble=trouble, balance=balance, is_low=is_low, cool=cool)
         if change == "credential":
-            tell_of_credential(target, cool)
+            log_rejected_credential(target, cool)
         elif change == "low":
-            _log.error(
-                "an upstream's balance is below its floor; it is left alone", upstream=target.label, credits=balance
-            )
+            _log.error("low balance: no call goes to the upstream", upstream=target.label, credits=balance)
 
     async def _check_all(self) -> None:
-        await asyncio.gather(*(self._check_in_turn(target) for target in self._health.targets.values()))
+        await asyncio.gather(*(self._check_if_due(target) for target in self._health.targets.values()))
 
-    async def _hold(self) -> None:
-        while True:
-            await self._health.keep()
-            await asyncio.sleep(self._pace_s)
-
-    async def _look_after(self) -> None:
-        while True:
-            await asyncio.sleep(self._pace_s * _jitter.uniform(0.5, 1.5))
-            try:
-                await self._check_all()
-            except Exception:  # noqa: BLE001 (a fault in one check must not end them all)
-                _log.exception("checking the upstreams failed; it goes on")
-
-    async def _check_in_turn(self, target: Target) -> None:
+    async def _check_if_due(self, target: Target) -> None:
         every = target.config.health.check_every
         try:
             if every is not None and await self._health.store.take_turn(target.label, every):
                 await self.check(target)
         except StoreUnavailable:
-            # Nobody could be told of it.
+            # The result could not be stored; the next turn checks again.
             return
 
 
-def _show(amount: Decimal) -> str:
+def _show_amount(amount: Decimal) -> str:
     return f"{amount.normalize():f}"

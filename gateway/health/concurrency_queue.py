@@ -1,6 +1,6 @@
-"""The door to the targets: a call enters while there is a place, and otherwise waits in order, fair by key.
+"""The concurrency queue before the targets: a call without a permit waits in order, and the keys take turns.
 
-Used by `dispatch`, before anything is sent. The order is this process's; the places are everybody's, in `health`.
+The order is this process's; all processes share the permits. Nothing is sent before a call has its permit.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from gateway.health.health import Health, Permit
 from gateway.health.target_store import CallReport
 
 TICK_S = 0.25
-"""Seconds between two looks at places that another process may have given back."""
+"""Seconds between two tries to get a permit that another process may have returned."""
 
-_LEFT_EVERY_S = 1.0
+_DISCONNECTED_EVERY_S = 1.0
+"""Seconds between two looks whether a waiting caller has disconnected."""
 
 T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Items in the order in which they are to be served: the keys take turns, each with its oldest first."""
+    """Items in the order of service: the keys take turns, each with its oldest item first."""
 
     def __init__(self, most: int, most_per_key: int) -> None:
         self._most = most
         self._most_per_key = most_per_key
-        # The keys in the order of their turns: a dict keeps it.
+        # A dict keeps the keys in the order of their turns.
         self._lines: dict[str, deque[T]] = {}
 
     def __len__(self) -> int:
@@ -43,21 +44,21 @@ class FairQueue(Generic[T]):
             yield from [line[place] for line in lines if place < len(line)]
 
     def add(self, key: str, item: T) -> bool:
-        """Whether there was room for it."""
+        """Add an item; return False when there is no room for it."""
         if len(self) >= self._most or len(self._lines.get(key, ())) >= self._most_per_key:
             return False
         self._lines.setdefault(key, deque()).append(item)
         return True
 
     def serve(self, key: str, item: T) -> None:
-        """Take an item out because it was served: the next turn is another key's."""
+        """Remove a served item; the next turn is another key's."""
         line = self._lines.pop(key)
         line.remove(item)
         if line:
             self._lines[key] = line
 
     def leave(self, key: str, item: T) -> None:
-        """Take an item out that waits no longer; its key's turn stays."""
+        """Remove an item that gives up; its key's turn stays."""
         line = self._lines.get(key, deque())
         if item in line:
             line.remove(item)
@@ -65,17 +66,17 @@ class FairQueue(Generic[T]):
                 del self._lines[key]
 
 
-async def _stays() -> bool:
+async def _stay_connected() -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class WaitLimit:
-    """Whose request waits, until when on the loop's clock, and what tells that its caller has left."""
+    """The key of a waiting request, the end of its wait on the loop's clock, and a test for a disconnected caller."""
 
     key: str = ""
     until: float = float("inf")
-    has_left: Callable[[], Awaitable[bool]] = _stays
+    has_disconnected: Callable[[], Awaitable[bool]] = _stay_connected
 
 
 @dataclass(slots=True, eq=False)
@@ -86,67 +87,69 @@ class _Waiter:
 
 
 class ConcurrencyQueue:
-    """One process's. `most` and `most_per_key` bound how many wait."""
+    """One process's queue. `most` and `most_per_key` bound the waiting calls."""
 
     def __init__(self, health: Health, most: int, most_per_key: int, *, tick_s: float = TICK_S) -> None:
         self._health = health
         self._queue: FairQueue[_Waiter] = FairQueue(most, most_per_key)
         self._tick_s = tick_s
         self._freed = asyncio.Event()
-        self._letting: asyncio.Task[None] | None = None
+        self._serving: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
         return len(self._queue)
 
     async def enter(self, target: Target) -> Permit | Block:
-        """A place for one call, unless others wait for one there."""
+        """Return a permit for one call, or a block when there is none or others wait for one."""
         if len(self._queue) and any(target.label == one.label for waiter in self._queue for one in waiter.targets):
             return Block("full")
         return await self._health.take(target)
 
-    async def wait(self, targets: Sequence[Target], patience: WaitLimit) -> Permit | Block | None:
-        """The next place at one of the targets; the Bar when none will let anybody in soon; None: the time is up, or
-        the caller has left. Raises QueueFull."""
-        waiter = _Waiter(patience.key, targets)
-        if not self._queue.add(patience.key, waiter):
-            raise errors.QueueFull("Too many requests wait for a place at the upstreams.", retry_after=5)
-        if self._letting is None or self._letting.done():
-            self._letting = asyncio.create_task(self._let_in())
+    async def wait(self, targets: Sequence[Target], limit: WaitLimit) -> Permit | Block | None:
+        """Return the next permit at one of the targets, or a block when none will give one soon.
+
+        Return None when the time is up or the caller has disconnected. Raises QueueFull.
+        """
+        waiter = _Waiter(limit.key, targets)
+        if not self._queue.add(limit.key, waiter):
+            raise errors.QueueFull("Too many requests wait for the upstreams.", retry_after=5)
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve_all())
         self._freed.set()
         try:
-            return await self._await(waiter, patience)
+            return await self._wait_for_answer(waiter, limit)
         finally:
-            self._queue.leave(patience.key, waiter)
+            self._queue.leave(limit.key, waiter)
 
     def finish(self, permit: Permit, report: CallReport) -> None:
-        """Give a place back with what its call taught; who waits first gets it."""
+        """Return a permit with its call's report; the first waiting call gets it."""
         self._health.finish(permit, report)
         self._freed.set()
 
-    async def _await(self, waiter: _Waiter, patience: WaitLimit) -> Permit | Block | None:
+    async def _wait_for_answer(self, waiter: _Waiter, limit: WaitLimit) -> Permit | Block | None:
         loop = asyncio.get_running_loop()
         try:
-            while (left := patience.until - loop.time()) > 0:
-                await asyncio.wait({waiter.served}, timeout=min(left, _LEFT_EVERY_S))
+            while (left := limit.until - loop.time()) > 0:
+                await asyncio.wait({waiter.served}, timeout=min(left, _DISCONNECTED_EVERY_S))
                 if waiter.served.done():
                     return waiter.served.result()
-                if await patience.has_left():
+                if await limit.has_disconnected():
                     break
         except asyncio.CancelledError:
-            self._take_back(waiter)
+            self._withdraw(waiter)
             raise
-        self._take_back(waiter)
+        self._withdraw(waiter)
         return None
 
-    def _take_back(self, waiter: _Waiter) -> None:
+    def _withdraw(self, waiter: _Waiter) -> None:
         if not waiter.served.cancel() and isinstance(found := waiter.served.result(), Permit):
             self.finish(found, CallReport("none"))
 
-    async def _let_in(self) -> None:
+    async def _serve_all(self) -> None:
         while len(self._queue):
             self._freed.clear()
-            while await self._let_one_in():
+            while await self._serve_one():
                 pass
             try:
                 async with asyncio.timeout(self._tick_s):
@@ -154,27 +157,27 @@ class ConcurrencyQueue:
             except TimeoutError:
                 continue
 
-    async def _let_one_in(self) -> bool:
-        """Whether somebody got a place, so that the order is another one now."""
-        shut: dict[str, Block] = {}
+    async def _serve_one(self) -> bool:
+        """Return True when a call got a permit, which changes the order."""
+        blocked: dict[str, Block] = {}
         for waiter in list(self._queue):
             for target in waiter.targets:
-                if target.label in shut or waiter.served.done():
+                if target.label in blocked or waiter.served.done():
                     continue
                 found = await self._health.take(target)
                 if isinstance(found, Block):
-                    shut[target.label] = found
-                elif self._hand_over(found, waiter):
+                    blocked[target.label] = found
+                elif self._give_permit(found, waiter):
                     return True
-            bars = [shut[target.label] for target in waiter.targets if target.label in shut]
-            if len(bars) == len(waiter.targets) and not any(bar.is_passing for bar in bars):
-                self._answer(waiter, bars[0])
+            blocks = [blocked[target.label] for target in waiter.targets if target.label in blocked]
+            if len(blocks) == len(waiter.targets) and not any(block.is_passing for block in blocks):
+                self._answer(waiter, blocks[0])
         return False
 
-    def _hand_over(self, permit: Permit, waiter: _Waiter) -> bool:
+    def _give_permit(self, permit: Permit, waiter: _Waiter) -> bool:
         if self._answer(waiter, permit):
             return True
-        # It left while the place was asked for.
+        # It gave up while the store was asked.
         self._health.finish(permit, CallReport("none"))
         return False
 

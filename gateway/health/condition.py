@@ -1,7 +1,4 @@
-"""How a target is at a moment, and why a call cannot go there now: plain facts, made by `store.targets`.
-
-Read by `narrowing`, `dispatch` and whoever shows them. Knows no store.
-"""
+"""The condition of a target at one moment, and why a call cannot go to it now. Plain facts; no store, no network."""
 
 from __future__ import annotations
 
@@ -14,37 +11,40 @@ from typing import Literal
 from gateway import errors
 from gateway.errors import PublicError
 
-Breaker = Literal["closed", "open", "half"]
-Reason = Literal["open", "probing", "limit", "credential", "low", "braked", "full", "busy"]
+Breaker = Literal["closed", "open", "half_open"]
+Reason = Literal[
+    "circuit_open",
+    "half_open",
+    "rate_limited",
+    "credential_rejected",
+    "low_balance",
+    "paused_by_spend_limit",
+    "full",
+    "busy",
+]
+State = Reason | Literal["ok"]
+"""The states of a credential that operators see: `ok`, or the reason why no call goes to it, or only one at a time."""
 
 LONGEST_WAIT = 30.0
-"""Seconds that a request waits for a target which asked to be left alone, before its answer passes the time on."""
+"""Seconds that a request waits for a target with a rate limit; a longer time goes to the caller as `Retry-After`."""
 
-_PASSING: frozenset[Reason] = frozenset({"limit", "full", "busy"})
-
-_STATES: Mapping[Reason, str] = {
-    "open": "left alone",
-    "limit": "rate limit",
-    "credential": "refused",
-    "low": "low balance",
-    "braked": "braked",
-}
+_PASSING: frozenset[Reason] = frozenset({"rate_limited", "full", "busy"})
 
 _WORDS: Mapping[Reason, str] = {
-    "open": "it failed too often and is left alone",
-    "probing": "it failed too often, and one call is trying it",
-    "limit": "its rate limit is reached",
-    "credential": "it refused the gateway's credential",
-    "low": "its balance is below the floor",
-    "braked": "too many of its calls may have been billed for nothing",
-    "full": "all its places are taken",
+    "circuit_open": "its circuit is open, since it failed too often",
+    "half_open": "its circuit is half-open, and one call is testing it",
+    "rate_limited": "its rate limit is reached",
+    "credential_rejected": "it rejected the gateway's credential",
+    "low_balance": "its balance is below the minimum",
+    "paused_by_spend_limit": "it is paused by the spend limit: too many of its calls may have been billed for nothing",
+    "full": "it has as many calls under way as it may",
     "busy": "its calls a minute are used up",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Why a call cannot go to a target now, and the seconds after which it is worth asking again; 0 is not known."""
+    """Why a call cannot go to a target now, and after how many seconds to try again; 0 is unknown."""
 
     reason: Reason
     wait: float = 0.0
@@ -55,7 +55,7 @@ class Block:
 
     @property
     def is_passing(self) -> bool:
-        """Whether a request waits for it rather than for an answer from elsewhere."""
+        """True when a request waits for the end of the block rather than ask another target or fail."""
         return self.reason in _PASSING and self.wait <= LONGEST_WAIT
 
 
@@ -69,7 +69,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One target as all processes know it. Durations in seconds, `presumed` in µ$ of the last hour."""
+    """One target as all processes know it. Durations are in seconds, `presumed` in µ$ of the last hour.
+
+    `paused_for` is how long the spend limit still pauses it.
+    """
 
     breaker: Breaker = "closed"
     opens_in: float = 0.0
@@ -77,43 +80,53 @@ class Condition:
     cooled_why: str = ""
     in_flight: int = 0
     presumed: int = 0
-    braked_for: float = 0.0
+    paused_for: float = 0.0
     is_low: bool = False
     balance: str | None = None
     checked: int | None = None
     trouble: str = ""
     latencies: Mapping[str, Latency] = field(default_factory=dict)
 
-    def bar(self, *, has_floor: bool, brake: int | None) -> Block | None:
-        """What keeps calls away, if anything. Not its caps: whether those are reached is known when a call begins."""
+    def find_block(self, *, has_floor: bool, spend_limit: int | None) -> Block | None:
+        """Return what keeps calls away, if anything.
+
+        The target's caps are left out: only the start of a call shows whether one is reached. `spend_limit` is in µ$ an
+        hour.
+        """
         if self.breaker == "open":
-            return Block("open", self.opens_in)
+            return Block("circuit_open", self.opens_in)
         if self.cooled_for > 0:
-            return Block("credential" if self.cooled_why == "credential" else "limit", self.cooled_for)
+            reason: Reason = "credential_rejected" if self.cooled_why == "credential" else "rate_limited"
+            return Block(reason, self.cooled_for)
         if has_floor and self.is_low:
-            return Block("low")
-        if brake is not None and self.presumed > brake:
-            return Block("braked", self.braked_for)
+            return Block("low_balance")
+        if spend_limit is not None and self.presumed > spend_limit:
+            return Block("paused_by_spend_limit", self.paused_for)
         return None
 
-    def describe(self, *, has_floor: bool, brake: int | None) -> tuple[str, float]:
-        """Its state in a word or two, and for how many seconds it stays so; 0 is not known."""
-        if found := self.bar(has_floor=has_floor, brake=brake):
-            return _STATES[found.reason], found.wait
-        return ("tried again" if self.breaker == "half" else "ok"), 0.0
+    def describe(self, *, has_floor: bool, spend_limit: int | None) -> tuple[State, float]:
+        """Return the state, and for how many seconds it lasts; 0 is unknown."""
+        if found := self.find_block(has_floor=has_floor, spend_limit=spend_limit):
+            return found.reason, found.wait
+        return ("half_open" if self.breaker == "half_open" else "ok"), 0.0
+
+
+def show_state(state: State) -> str:
+    """Return a state as people write it: `circuit open`, `half-open`."""
+    return "half-open" if state == "half_open" else state.replace("_", " ")
 
 
 def read_latency(text: str) -> Latency:
-    """Samples as the store keeps them: milliseconds with commas between."""
+    """Parse the samples of the store: milliseconds with commas between them."""
     samples = [int(one) for one in text.split(",") if one]
     return Latency(len(samples), statistics.median(samples) / 1000 if samples else 0.0)
 
 
-def refuse(bars: list[Block]) -> PublicError:
-    """The answer where every target that could serve is kept away from; it tells the least time."""
-    waits = [bar.wait for bar in bars if bar.wait > 0]
-    reasons = "; ".join(dict.fromkeys(bar.words for bar in bars))
-    if all(bar.reason in _PASSING for bar in bars):
+def refuse(blocks: list[Block]) -> PublicError:
+    """Make the error for a request that every target blocks; its `Retry-After` is the shortest wait."""
+    waits = [block.wait for block in blocks if block.wait > 0]
+    reasons = "; ".join(dict.fromkeys(block.words for block in blocks))
+    if all(block.reason in _PASSING for block in blocks):
         return errors.RateLimited(
             f"No upstream takes this request now ({reasons}); nothing was sent.", retry_after=_seconds(waits, 60)
         )

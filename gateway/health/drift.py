@@ -1,13 +1,10 @@
-"""Where upstreams are not as the catalogue says: how often each promise was broken, counted by all workers together.
+"""Drift: how often an upstream was not as the catalogue says. All workers count together.
 
-Noted by `dispatch` behind the requests' backs, read by the operator's commands. Never makes a request wait, and never
-holds more entries than there are upstreams and parameters.
+Never makes a request wait; never holds more entries than there are upstreams and parameters.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import time_ns
@@ -17,13 +14,13 @@ import orjson
 import structlog
 
 from gateway.store import names
-from gateway.store.client import StoreClient, StoreUnavailable
+from gateway.store.client import StoreClient
+from gateway.store.outbox import PAUSE_S, Outbox
 
 DriftKind = Literal["made", "refused"]
-"""`made`: another thing than was promised; `refused`: what its abilities allow, its own model among them."""
+"""`made`: it made another thing than promised; `refused`: it refused what its abilities allow, or its own model."""
 
 KEPT_S = 90 * 86_400
-PAUSE_S = 1.0
 
 _PARAMETERS = frozenset(
     {
@@ -32,14 +29,14 @@ _PARAMETERS = frozenset(
     }
 )
 _OTHER = "other"
-"""A parameter that a vendor named in words of its own, or did not name: their number has no bound."""
+"""A parameter that a vendor named in its own words, or did not name: the number of such names has no bound."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One broken promise: how often, when last (µs since 1970), and an example of it where there is one."""
+    """One broken promise: its count, its last time (µs since 1970), and an example if there is one."""
 
     upstream: str
     kind: DriftKind
@@ -59,13 +56,25 @@ class _Place:
         return orjson.dumps([self.upstream, self.kind, self.what, measure]).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """`count` new broken promises of one place, and an example of the last one."""
+
+    place: _Place
+    count: int
+    example: str
+
+    def merged(self, newer: _Note) -> _Note:
+        return _Note(self.place, self.count + newer.count, newer.example or self.example)
+
+
 def count_drifts(drifts: Iterable[Drift]) -> dict[str, int]:
-    """Drifts of one upstream as the log of changes tells of them."""
+    """Return the counts of one upstream's drifts as the log of changes shows them."""
     return {f"{one.kind} {one.what}": one.count for one in drifts}
 
 
 def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
-    """Drifts by their upstream."""
+    """Return the drifts by upstream."""
     found: dict[str, list[Drift]] = {}
     for one in drifts:
         found.setdefault(one.upstream, []).append(one)
@@ -83,31 +92,19 @@ class DriftBook:
         now: Callable[[], int] = lambda: time_ns() // 1000,
     ) -> None:
         self._redis = redis
-        self._pause_s = pause_s
         self._now = now
-        self._waiting: Counter[_Place] = Counter()
-        self._examples: dict[_Place, str] = {}
-        self._writer: asyncio.Task[None] | None = None
-
-    @property
-    def waiting(self) -> int:
-        """Notes that are not in the store yet."""
-        return self._waiting.total()
+        self.outbox: Outbox[_Note] = Outbox("drift", self._write, at_once=1, merge=_Note.merged, pause_s=pause_s)
 
     def note(self, upstream: str, kind: DriftKind, what: str | None, example: str = "") -> None:
-        """Have it counted soon, and tell the log. `what` is a parameter; `example` tells no caller's words."""
+        """Log a broken promise, and count it soon. `what` is a parameter; `example` must hold no caller's words."""
         place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
         _log.warning(
             "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
         )
-        self._waiting[place] += 1
-        if example:
-            self._examples[place] = example
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all())
+        self.outbox.put(place.field(""), _Note(place, 1, example))
 
     async def read(self) -> list[Drift]:
-        """What was counted, by upstream. Raises StoreUnavailable."""
+        """Return the counts, by upstream. Raises StoreUnavailable."""
         stored = await cast(Awaitable[dict[str, str]], self._redis.hgetall(names.DRIFT()))
         places: dict[_Place, dict[str, str]] = {}
         for field, value in stored.items():
@@ -129,38 +126,18 @@ class DriftBook:
         return sorted(found, key=lambda one: (one.upstream, one.kind, one.what))
 
     async def clear(self, upstream: str) -> None:
-        """Forget what was counted of one upstream: its entry in the catalogue was put right."""
+        """Delete the counts of one upstream, after a correction of its entry in the catalogue."""
         stored = await cast(Awaitable[list[str]], self._redis.hkeys(names.DRIFT()))
         fields = [field for field in stored if orjson.loads(field)[0] == upstream]
         if fields:
             await cast(Awaitable[int], self._redis.hdel(names.DRIFT(), *fields))
 
-    async def aclose(self, seconds: float = 1.0) -> None:
-        """Write what can be written in the time; a count that is lost is told by the log alone."""
-        if self._writer is None:
-            return
-        await asyncio.wait({self._writer}, timeout=seconds)
-        self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
-
-    async def _write_all(self) -> None:
-        while self._waiting:
-            place, count = next(iter(self._waiting.items()))
-            try:
-                await self._write(place, count)
-            except StoreUnavailable:
-                await asyncio.sleep(self._pause_s)
-                continue
-            self._waiting[place] -= count
-            if not self._waiting[place]:
-                del self._waiting[place]
-
-    async def _write(self, place: _Place, count: int) -> None:
-        # A reply that is lost counts twice; these are hints for an operator, not money.
+    async def _write(self, note: _Note) -> None:
+        # A lost reply makes it count twice; these are hints for an operator, not money.
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hincrby(names.DRIFT(), place.field("count"), count)
-            pipe.hset(names.DRIFT(), place.field("last"), str(self._now()))
-            if example := self._examples.pop(place, ""):
-                pipe.hset(names.DRIFT(), place.field("example"), example)
+            pipe.hincrby(names.DRIFT(), note.place.field("count"), note.count)
+            pipe.hset(names.DRIFT(), note.place.field("last"), str(self._now()))
+            if note.example:
+                pipe.hset(names.DRIFT(), note.place.field("example"), note.example)
             pipe.expire(names.DRIFT(), KEPT_S)
             await pipe.execute()

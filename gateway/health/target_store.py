@@ -1,11 +1,11 @@
-"""What all processes know of the targets' health, each step one script: breaker, cool-down, places, latencies, balance.
+"""The targets' health in Redis, shared by all processes: breaker, cool-down, permits, latencies, balance.
 
-Called by `health`. Times are µs, amounts µ$. Never keeps a paid answer waiting: whoever reports does so aside.
+Each step is one script. Times are in µs, amounts in µ$.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -21,14 +21,27 @@ from gateway.store.windows import MICROSECONDS
 
 Result = Literal["good", "unknown", "refusal", "none"]
 
+# The scripts' words: `cooled_why` is stored, so they stay.
+_BREAKERS: Mapping[str, Breaker] = {"closed": "closed", "open": "open", "half": "half_open"}
+_REASONS: Mapping[str, Reason] = {
+    "open": "circuit_open",
+    "probing": "half_open",
+    "limit": "rate_limited",
+    "credential": "credential_rejected",
+    "low": "low_balance",
+    "braked": "paused_by_spend_limit",
+    "full": "full",
+    "busy": "busy",
+}
+
 _SCRIPTS = join_scripts(read_sources("targets"), "health.target_store")
 
 
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """What one call taught. `cool` is for how many seconds the target wants to be left alone, and `why`.
+    """The outcome of one call. `cool` is the seconds of a cool-down, and `why` its cause.
 
-    `kind` names quality and size of a good call, whose `seconds` then count; `presumed` is in µ$.
+    `kind` is the quality and size of a good call, and `seconds` its duration; `presumed` is in µ$.
     """
 
     result: Result
@@ -41,28 +54,28 @@ class CallReport:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What bounds the calls to one target; 0 and None bound nothing. `brake` is in µ$ an hour."""
+    """The bounds on calls to one target; 0 and None are no bound. `spend_limit` is in µ$ an hour."""
 
     at_once: int = 0
     per_minute: int = 0
-    brake: int | None = None
+    spend_limit: int | None = None
     has_floor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TargetChange:
-    """What a report changed: the breaker, and why the target is left alone from now on; "" is nothing."""
+    """The change by a report: of the breaker, and the cause of a new cool-down; "" is no change."""
 
     breaker: Literal["opened", "closed", ""] = ""
     cooled: Literal["limit", "credential", ""] = ""
 
 
 def make_caps(credential: Credential, rules: HealthRules) -> Caps:
-    """What the catalogue bounds of a credential."""
+    """Return the catalogue's caps for a credential."""
     return Caps(
         at_once=credential.max_concurrent or 0,
         per_minute=credential.requests_per_minute or 0,
-        brake=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
+        spend_limit=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
         has_floor=credential.min_balance is not None,
     )
 
@@ -75,14 +88,14 @@ class TargetStore:
         self._now = now
 
     async def take(self, label: str, permit: str, lease_s: float, caps: Caps) -> Block | None:
-        """A place for one call, until `lease_s` after it was last held; or why there is none."""
-        brake = "" if caps.brake is None else str(caps.brake)
-        words = (str(caps.at_once), str(caps.per_minute), brake, str(int(caps.has_floor)))
+        """Take a permit for one call, valid for `lease_s` after its last renewal, or return the block."""
+        spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
+        words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))
         answer = await self._run("take", label, permit, _us(lease_s), *words)
-        return None if answer[0] == "taken" else Block(cast(Reason, answer[0]), int(answer[1]) / MICROSECONDS)
+        return None if answer[0] == "taken" else Block(_REASONS[answer[0]], int(answer[1]) / MICROSECONDS)
 
     async def finish(self, label: str, permit: str, report: CallReport, rules: HealthRules) -> TargetChange:
-        """Give the place back, and let everybody know how the call went."""
+        """Return the permit, and store the call's outcome."""
         answer = await self._run(
             "finish",
             label,
@@ -98,27 +111,27 @@ class TargetStore:
         )
         return TargetChange(*cast(Any, answer[1:])) if answer[0] == "done" else TargetChange()
 
-    async def hold(self, label: str, rights: Sequence[str], lease_s: float) -> None:
-        """Keep the places of calls that are under way."""
-        await self._run("hold", label, _us(lease_s), *rights)
+    async def hold(self, label: str, permits: Sequence[str], lease_s: float) -> None:
+        """Renew the permits of calls that are under way."""
+        await self._run("hold", label, _us(lease_s), *permits)
 
     async def look(self, labels: Sequence[str]) -> dict[str, Condition]:
-        """How some targets are."""
+        """Return the conditions of some targets."""
         found = await self._run("look", *labels)
         return {label: _read(orjson.loads(text)) for label, text in zip(labels, found, strict=True)}
 
     async def take_turn(self, label: str, every_s: float) -> bool:
-        """Whether it is this process's turn to look after a target."""
+        """Return True when it is this process's turn to check a target."""
         return (await self._run("check", label, _us(every_s)))[0] == "yours"
 
     async def note_check(
         self, label: str, *, trouble: str = "", balance: str = "", is_low: bool = False, cool: float = 0.0
     ) -> str:
-        """Tell everybody what a free call told; answers `low` or `credential` when that is news."""
+        """Store the result of a free call; return `low` or `credential` when that is new, else ""."""
         return (await self._run("checked", label, trouble, balance, str(int(is_low)), _us(cool)))[1]
 
     async def reset(self, label: str) -> None:
-        """Use a target again, whatever was known of it."""
+        """Clear every block of a target."""
         await self._run("reset", label)
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
@@ -132,13 +145,13 @@ def _us(seconds: float) -> str:
 
 def _read(found: dict[str, Any]) -> Condition:
     return Condition(
-        breaker=cast(Breaker, found["breaker"]),
+        breaker=_BREAKERS[found["breaker"]],
         opens_in=int(found["open_us"]) / MICROSECONDS,
         cooled_for=int(found["cooled_us"]) / MICROSECONDS,
         cooled_why=found["cooled_why"],
         in_flight=int(found["in_flight"]),
         presumed=int(found["presumed"]),
-        braked_for=int(found["brake_us"]) / MICROSECONDS,
+        paused_for=int(found["brake_us"]) / MICROSECONDS,
         is_low=found["is_low"],
         balance=found["balance"] or None,
         checked=int(found["checked"]) if found["checked"] else None,

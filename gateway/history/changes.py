@@ -1,6 +1,6 @@
-"""The log of who changed what: keys, limits, credits, operators; read back newest first.
+"""The log of operators' changes: to keys, limits, credits, operators; read newest first.
 
-Written by the admin API and the CLI after each change they made. Never holds a secret, whatever it is handed.
+Never holds a secret: it hides the secrets in the values it gets.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ _BATCH = 200
 _LOOKED_AT = 20_000
 _HIDDEN = "***"
 _SECRET_FIELDS = frozenset({"secret", "token", "digest", "pepper", "password", "signing_key", "api_key"})
-# Keys of callers and operators, and what vendors' keys look like; the beginning tells people which one it was.
+# Keys of callers and operators, and of vendors by their usual form; the beginning identifies the key to people.
 _SECRET = re.compile(r"\b((?:igw|igo)_[0-9A-Za-z]{4})[0-9A-Za-z]{20,}|\b(sk-[\w-]{2})[\w-]{10,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change. `before` and `after` hold the fields that differ; None: there was, or is, nothing. `time` is µs.
+    """One change. `before` and `after` hold the fields that differ, None for an absent subject. `time` is in µs.
 
-    `actor` is `admin-token`, `operator:NAME` or `cli:USER`; `subject` what was changed, as in `key_…` or `team:design`.
+    `actor` is `admin-token`, `operator:NAME` or `cli:USER`; `subject` is the changed thing, as in `key_…` or
+    `team:design`.
     """
 
     id: str
@@ -66,7 +67,7 @@ class Changes:
         after: Mapping[str, Any] | None = None,
         address: str | None = None,
     ) -> Change:
-        """Add a change that was made. Values are anything that JSON has, dates included. Raises StoreUnavailable."""
+        """Add a change. Values are JSON values or dates. Raises StoreUnavailable."""
         was, became = _differences(_plain(before), _plain(after))
         now = self._now()
         change = Change(new_id("log", at=now / 1_000_000), now, actor, action, _hide(subject), was, became, address)
@@ -89,7 +90,7 @@ class Changes:
     async def read(
         self, since: int = 0, subject: str | None = None, actor: str | None = None, most: int = 50
     ) -> list[Change]:
-        """The newest changes since an instant in µs, of one subject or by one actor if either is said."""
+        """Return the newest changes since an instant in µs; `subject` and `actor` narrow them down."""
         found: list[Change] = []
         latest, looked_at = "+", 0
         since = max(since, self._now() - self._kept_ms * 1000)
@@ -111,7 +112,7 @@ class Changes:
 
 
 def _plain(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Fields as JSON has them, with every secret hidden."""
+    """Return the fields as JSON values, with every secret hidden."""
     if value is None:
         return None
     return cast(dict[str, Any], _hide(from_json(to_json(dict(value)))))
@@ -133,7 +134,7 @@ def _hide(value: Any) -> Any:
 def _differences(
     before: dict[str, Any] | None, after: dict[str, Any] | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Both without what did not change; of something made or deleted, all."""
+    """Return both without the equal fields; of a new or deleted subject, all fields."""
     if before is None or after is None:
         return before, after
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
@@ -157,5 +158,5 @@ def _read_change(fields: Mapping[str, str]) -> Change:
 
 
 async def _reply(answer: Awaitable[Any] | Any) -> Any:
-    # redis-py types its answers for its blocking and its asynchronous client at once.
+    # redis-py has one type for the answers of its blocking and its asynchronous client.
     return await cast(Awaitable[Any], answer)

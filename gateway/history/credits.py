@@ -1,6 +1,6 @@
-"""An operator's correction of what was spent: in the ledger's totals and journal, and in the usage.
+"""An operator's correction of spending: in the ledger's totals and journal, and in the usage.
 
-Used by the admin API and by the command line. Safe to repeat by its id; never changes a task.
+It can be repeated with the same id. It never changes a task.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import LedgerAnswer, Scope
 
 MOST_USD = 10**15
-"""µ$, either way."""
+"""The largest correction in µ$, up or down."""
 
 
 async def make_credit(ledger: Ledger, history: History, credit: Credit, at: int) -> bool:
-    """Book a correction at an instant in µs; False when its id was used for another one, and nothing is booked.
+    """Book a correction at an instant in µs; return False, and book nothing, when another correction has its id.
 
-    Raises InvalidArgument for an amount of nothing, or an instant whose windows are gone.
+    Raises InvalidArgument for an amount of 0, or an instant whose windows have expired.
     """
     scope = Scope(key=credit.key, team=credit.team)
     if await ledger.adjust(credit.id, scope, credit.usd, credit.reason, at) is LedgerAnswer.CONFLICT:

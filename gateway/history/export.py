@@ -1,7 +1,6 @@
-"""Records, sums and changes as rows for other programs: CSV by RFC 4180, and JSON a line.
+"""Records, sums and changes as rows for other programs: CSV by RFC 4180, and one JSON object a line.
 
-Used by the admin API and the CLI. Dollars are decimal text with six digits, times ISO 8601 in UTC. Never changes a
-column's place: new ones come last.
+Dollars are decimal text with six digits, times are ISO 8601 in UTC. A column keeps its place; new ones come last.
 """
 
 from __future__ import annotations
@@ -58,23 +57,23 @@ SUM_COLUMNS = ("requests", "images", "errors", "usd")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 64 * 1024
-# What a spreadsheet takes for the beginning of a formula; it runs what callers typed on the operator's machine.
+# A spreadsheet takes these for the beginning of a formula, and would run a caller's text on the operator's machine.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def usage_columns(by: Sequence[Dimension]) -> tuple[str, ...]:
-    """The columns of a report: its dimensions, a name after each key's id, the sums."""
+    """Return the columns of a report: its dimensions, the key's name after its id, the sums."""
     dimensions = [column for one in by for column in ((one, "key_name") if one == "key" else (one,))]
     return (*dimensions, *SUM_COLUMNS)
 
 
 def usage_cells(report: UsageReport, key_names: Mapping[str, str]) -> list[Cells]:
-    """The rows of a report, without its total."""
+    """Return the rows of a report, without its total."""
     return [_usage_row(report.by, row, key_names) for row in report.rows]
 
 
 def usage_json(report: UsageReport, key_names: Mapping[str, str]) -> dict[str, Any]:
-    """A report as one JSON object: rows, and all of them together."""
+    """Return a report as one JSON object: its rows and their total."""
     return {
         "by": list(report.by),
         "rows": [to_json(cells) for cells in usage_cells(report, key_names)],
@@ -83,7 +82,7 @@ def usage_json(report: UsageReport, key_names: Mapping[str, str]) -> dict[str, A
 
 
 def record_cells(record: Record) -> Cells:
-    """A record as one flat row; each call is `target outcome seconds`."""
+    """Return a record as one flat row; each call is `target outcome seconds`."""
     calls = "; ".join(f"{call.target} {call.outcome} {call.seconds:.3f}" for call in record.calls)
     values: dict[str, Cell] = {
         **{name: getattr(record, name) for name in RECORD_COLUMNS if name in Record.model_fields},
@@ -100,7 +99,7 @@ def record_cells(record: Record) -> Cells:
 
 
 def record_json(record: Record) -> dict[str, Any]:
-    """A record as JSON has it, its calls as objects."""
+    """Return a record as a JSON object, with its calls as objects."""
     calls = [
         call.model_dump(mode="json") | {"usd": None if call.usd is None else show_usd(call.usd)}
         for call in record.calls
@@ -115,12 +114,12 @@ def record_json(record: Record) -> dict[str, Any]:
 
 
 def to_json(cells: Cells) -> dict[str, Any]:
-    """A row as JSON has it; dollars stay text, since a number would be rounded by whoever reads it."""
+    """Return a row as a JSON object. Dollars stay text, since readers would round a number."""
     return {name: f"{cell:f}" if isinstance(cell, Decimal) else cell for name, cell in cells.items()}
 
 
 def csv_line(cells: Iterable[Cell]) -> str:
-    """One line of CSV, with its end."""
+    """Return one line of CSV, with its line end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow([_to_text(cell) for cell in cells])
     return text.getvalue()
@@ -131,7 +130,7 @@ def json_line(value: Mapping[str, Any]) -> str:
 
 
 async def stream_csv(columns: Sequence[str], rows: AsyncIterable[Cells]) -> AsyncIterator[str]:
-    """A header and a line for each row, in pieces; no more than one piece is held."""
+    """Yield a header and a line for each row, in pieces; at most one piece is in memory."""
     piece = csv_line(columns)
     async for row in rows:
         piece += csv_line(row[column] for column in columns)
@@ -142,7 +141,7 @@ async def stream_csv(columns: Sequence[str], rows: AsyncIterable[Cells]) -> Asyn
 
 
 def show_time(at: int) -> str:
-    """An instant in µs as ISO 8601, to the millisecond: `2026-11-04T12:00:00.000Z`."""
+    """Return an instant in µs as ISO 8601, to the millisecond: `2026-11-04T12:00:00.000Z`."""
     instant = _EPOCH + timedelta(microseconds=at)
     return f"{instant:%Y-%m-%dT%H:%M:%S}.{instant.microsecond // 1000:03d}Z"
 

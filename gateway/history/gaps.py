@@ -1,6 +1,6 @@
-"""Finds what the ledger has counted and the history never heard of: a process died between the two.
+"""Search for paid tasks without a record: their process died after the ledger had counted them.
 
-Stepped in every worker by `app`. Never changes the ledger; what it finds goes to `store.recorder` as everything does.
+Writes the missing records through the recorder. Never changes the ledger.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import time_ns
 from typing import cast
+
+import structlog
 
 from gateway.history.history import DAY, History
 from gateway.history.record import Record, instant_of
@@ -17,14 +19,16 @@ from gateway.store import names
 from gateway.store.client import StoreClient
 from gateway.store.windows import MICROSECONDS
 
-ON_ITS_WAY = 120 * MICROSECONDS
-"""For so long after its task's end a record is its own process's business."""
+GRACE = 120 * MICROSECONDS
+"""The time after a task's end, in µs, in which its own process may still write the record."""
 
 _MOST = 500
 
+_log = structlog.get_logger(__name__)
+
 
 class Gaps:
-    """One worker's look at the last day. `note` is handed the missing records, as `describe` makes them.
+    """One worker's search through the last day. `describe` makes a missing record, and `note` gets it.
 
     `now` replaces the clock in tests.
     """
@@ -45,24 +49,26 @@ class Gaps:
         self._history = history
         self._note = note
         self._now = now
-        self._looked_to = 0
+        self._searched_to = 0
 
     async def fill(self) -> int:
-        """Tell of every task that ended lately without a record; answers how many. Raises StoreUnavailable."""
-        now, told = self._now(), 0
-        until = now - ON_ITS_WAY
-        # Once more what was just looked at, since the ledger has another clock.
-        since = max(now - DAY, self._looked_to - ON_ITS_WAY)
+        """Write a record for each recent task that has none; return their number. Raises StoreUnavailable."""
+        now, written = self._now(), 0
+        until = now - GRACE
+        # With an overlap, since the ledger has another clock.
+        since = max(now - DAY, self._searched_to - GRACE)
         async for tasks in self._ended(since, until):
-            # Of an older task the record may be over, and to write it again would count it twice.
+            # The record of an older task may have expired, and a new one would count its money twice.
             recent = [task for task in tasks if instant_of(task) >= now - DAY]
             for task in await self._history.find_missing(recent):
                 hold = await self._ledger.show(task)
                 if hold is not None and hold.calls:
                     self._note(await self._describe(hold))
-                    told += 1
-        self._looked_to = until
-        return told
+                    written += 1
+        self._searched_to = until
+        if written:
+            _log.warning("wrote records of work whose process died", tasks=written)
+        return written
 
     async def _ended(self, since: int, until: int) -> AsyncIterator[list[str]]:
         for name in (names.ENDED(), names.DOUBTFUL()):

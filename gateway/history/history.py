@@ -1,7 +1,6 @@
-"""The history: one record for every request, found again by what it was about; each moves its day's sums with it.
+"""The history: one record for each request, with filters to find it; each record changes its day's sums with it.
 
-Written through `store.recorder` and by whoever settles late; read by the admin API and the CLI. Never changes what the
-ledger counts.
+Never changes the ledger.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, cast
 import orjson
 
 from gateway.catalogue.document import Accounting
-from gateway.history.record import PREFIX, CallFact, Credit, Record, Sums, UsageLine, instant_of, record_id, subtract
+from gateway.history.record import PREFIX, Credit, Record, Sums, UsageLine, instant_of, record_id, subtract
 from gateway.ids import first_id
 from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable
@@ -34,7 +33,7 @@ _CHANGES = 10
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
-    """Which records: from `since` to just before `until`, in µs; None asks nothing."""
+    """The records from `since` to just before `until`, in µs; None allows every value."""
 
     since: int
     until: int
@@ -47,7 +46,7 @@ class RecordFilter:
     request: str | None = None
 
     def fits(self, record: Record) -> bool:
-        """Whether a record of the right time is one of them. The team `""` is of keys without one."""
+        """True when a record of the right time passes. The team `""` stands for keys without a team."""
         asked = (
             (self.key, record.key),
             (self.team, record.team or ""),
@@ -63,14 +62,14 @@ class RecordFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records, newest first. `cursor` asks for what comes after them; None: nothing does."""
+    """Some records, newest first. `cursor` leads to the records after them; None at the end."""
 
     records: tuple[Record, ...]
     cursor: str | None
 
 
 class HistoryBusy(StoreUnavailable):
-    """A record was changed by others each time that it was about to be changed."""
+    """Other processes changed a record before each try to change it."""
 
 
 class History:
@@ -91,27 +90,29 @@ class History:
         self._now = now
 
     async def write(self, record: Record) -> None:
-        """Remember a request. Written again it changes nothing, unless it knows more of its calls.
+        """Write a record, merged with what stands. A repetition changes nothing.
 
-        Raises StoreUnavailable: it may be written, or may not.
+        Raises StoreUnavailable: the record may or may not be written.
         """
-        await self._change(record.id, "", lambda known: known.merged(record) if known else record)
+        text = ""
+        for _ in range(_CHANGES):
+            before = Record.model_validate_json(text) if text else None
+            after = before.merged(record) if before else record
+            if after == before:
+                return
+            moves = subtract(after.lines(), before.lines() if before else {})
+            found = await self._note("record", record.id, text, after.to_json(), moves)
+            if found is None:
+                return
+            text = found
+        raise HistoryBusy(record.id)
 
     async def credit(self, credit: Credit, at: int) -> None:
-        """Show an operator's correction in the sums of the day of `at` (µs), once for each change id."""
+        """Add an operator's correction to the sums of the day of `at` (µs), once for each change id."""
         await self._note("credit", credit.id, "", credit.model_dump_json(), credit.lines(), at)
 
-    async def amend(self, task_id: str, fact: CallFact) -> Record | None:
-        """Take later news of a task's call into its record and the sums; None when there is no such record.
-
-        Old news, and news that was told before, change nothing.
-        """
-        identifier = record_id(task_id)
-        text = await self._read(identifier)
-        return await self._change(identifier, text or "", lambda known: known.with_call(fact) if known else None)
-
     async def show(self, identifier: str) -> Record | None:
-        """One record, by its own id or by its task's."""
+        """Return one record, by its own id or its task's."""
         try:
             text = await self._read(record_id(identifier))
         except ValueError:
@@ -119,7 +120,7 @@ class History:
         return Record.model_validate_json(text) if text else None
 
     async def find_missing(self, tasks: Sequence[str]) -> list[str]:
-        """Those of these tasks that have no record."""
+        """Return the tasks without a record."""
         if not tasks:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -129,9 +130,9 @@ class History:
         return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
 
     async def find(self, wanted: RecordFilter, most: int = 50, cursor: str | None = None) -> Page:
-        """The newest records that fit, at most so many. A page may be short, or empty, and still have a cursor.
+        """Return the newest records that pass, at most `most`. A short or empty page may still have a cursor.
 
-        Raises ValueError for a cursor that no page had.
+        Raises ValueError for a cursor of no page.
         """
         wanted = self._narrow(wanted)
         found: list[Record] = []
@@ -153,7 +154,7 @@ class History:
         return Page(tuple(found), None)
 
     async def stream(self, wanted: RecordFilter) -> AsyncIterator[Record]:
-        """Every record that fits, newest first; only a page of them is held at a time."""
+        """Yield every record that passes, newest first; only a page of them is in memory."""
         cursor: str | None = None
         while True:
             page = await self.find(wanted, _BATCH, cursor)
@@ -163,7 +164,7 @@ class History:
                 return
 
     def _narrow(self, wanted: RecordFilter) -> RecordFilter:
-        """Look only where there can be something: within what is kept, and about when the request was made."""
+        """Limit the search to the kept days, and to the time that an id says."""
         since = max(wanted.since, self._now() - (self._accounting.history_days + 1) * DAY)
         until = min(wanted.until, self._now() + DAY)
         for identifier, length in ((wanted.task, 1000), (wanted.request, DAY)):
@@ -172,7 +173,7 @@ class History:
         return replace(wanted, since=since, until=until)
 
     async def _read_before(self, day: str, latest: str, earliest: str) -> list[Record]:
-        """The next records of a day before the id `latest`, newest first."""
+        """Return the next records of a day before the id `latest`, newest first."""
         ids = await _reply(
             self._redis.zrevrangebylex(names.RECORD_ORDER(day), f"({latest}", f"[{earliest}", start=0, num=_BATCH)
         )
@@ -181,22 +182,6 @@ class History:
 
     async def _read(self, identifier: str) -> str | None:
         return cast(str | None, await _reply(self._redis.hget(names.RECORDS(self._day_of(identifier)), identifier)))
-
-    async def _change(
-        self, identifier: str, text: str, change: Callable[[Record | None], Record | None]
-    ) -> Record | None:
-        """Put in place of `text`, or of what others have written meanwhile, what `change` makes of it."""
-        for _ in range(_CHANGES):
-            before = Record.model_validate_json(text) if text else None
-            after = change(before)
-            if after is None or after == before:
-                return before
-            moves = subtract(after.lines(), before.lines() if before else {})
-            found = await self._note("record", identifier, text, after.to_json(), moves)
-            if found is None:
-                return after
-            text = found
-        raise HistoryBusy(identifier)
 
     async def _note(
         self,
@@ -207,7 +192,7 @@ class History:
         lines: Mapping[UsageLine, Sums],
         at: int | None = None,
     ) -> str | None:
-        """None once `text` stands; otherwise what stands there instead of `expected`."""
+        """Replace `expected` by `text` and return None; otherwise return the text that stands instead."""
         day = self._calendar.name_windows(instant_of(identifier) if at is None else at).day
         sums_go = day.end + self._accounting.usage_days * DAY
         texts_go = sums_go if kind == "credit" else day.end + self._accounting.history_days * DAY
@@ -222,7 +207,7 @@ class History:
 
 
 def sum_field(line: UsageLine, measure: str) -> str:
-    """The name of one sum in a day's hash: unambiguous whatever people call their teams and models."""
+    """Return the field of one sum in a day's hash; JSON keeps any names of teams and models apart."""
     return orjson.dumps([line.key, line.team, line.model, line.upstream, measure]).decode()
 
 
@@ -245,7 +230,7 @@ def _bound(at: int) -> str:
 
 
 def _after(cursor: str | None) -> int:
-    """The end of the instants that may hold what comes after a cursor."""
+    """Return the latest instant, in µs, of records after a cursor."""
     return 2**62 if cursor is None else instant_of(cursor) + 1
 
 
@@ -257,5 +242,5 @@ def _instant_or_none(identifier: str) -> int | None:
 
 
 async def _reply(answer: Awaitable[Any] | Any) -> Any:
-    # redis-py types its answers for its blocking and its asynchronous client at once.
+    # redis-py has one type for the answers of its blocking and its asynchronous client.
     return await cast(Awaitable[Any], answer)

@@ -1,7 +1,6 @@
-"""What is remembered of one request: who asked, what was sent and made, what it cost; and how that moves a day's sums.
+"""The record of one request: its caller, its calls and their cost; and the change of a day's sums that follows.
 
-Made by `recording`, kept by `store.history`. Never holds a picture or a key, and a prompt only where the operator
-wants it. Pure: data and what follows from it.
+Never holds a picture or a key; holds a prompt only where the operator allows it. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from gateway.money.ledger_results import Hold, LedgerAnswer
 
 PREFIX = "rec"
 CREDIT = "(credit)"
-"""Stands as the upstream of an operator's corrections in the sums; no upstream can be named so."""
+"""The upstream of operators' corrections in the sums; no real upstream can have this name."""
 
 SettledState = Literal["held", "void", "presumed", "posted"]
 _RISES: tuple[SettledState, ...] = ("held", "void", "presumed", "posted")
@@ -28,15 +27,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Fact(BaseModel):
-    # A replica of an older version must read a record that a newer one wrote.
+    # A replica of an older version must be able to read a newer version's record.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class CallFact(_Fact):
-    """What became of one paid call: `outcome` is `delivered` or the verdict on its failure, `images` what came of `n`.
+    """One paid call: `outcome` is `delivered` or the verdict on its failure; `images` of `n` images arrived.
 
-    `usd` is µ$, None where its price is not known. `state` is the ledger's: a presumed or posted call is charged.
-    `promised` and `made` are sizes, told where a picture came in another size than its upstream was to make.
+    `usd` is in µ$, None where its price is unknown. `state` is the ledger's: a presumed or posted call is charged.
+    `promised` and `made` are sizes, set when the upstream made another size than promised.
     """
 
     id: str
@@ -52,14 +51,14 @@ class CallFact(_Fact):
     made: tuple[str, ...] = ()
 
     def raised_by(self, news: CallFact) -> CallFact:
-        """The call after news of it, which count only where its state rises: the first bill stands."""
+        """Return the call with its news, which count only if its state rises: the first bill stands."""
         if _RISES.index(news.state) <= _RISES.index(self.state):
             return self
         return self.model_copy(update={"state": news.state, "usd": news.usd, "images": news.images})
 
 
 class PassedBy(_Fact):
-    """A target of the model that was not asked, and why: the plan had rejected it, or it had no place just then."""
+    """A target of the model that was skipped, and why: the plan rejected it, or it had no free place."""
 
     target: str
     reason: str
@@ -67,7 +66,7 @@ class PassedBy(_Fact):
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
-    """What the sums of a day are kept by. Empty text: no team, no such model, nothing was sent anywhere."""
+    """The key of one line of a day's sums. Empty text is: no team, no known model, no upstream."""
 
     key: str
     team: str
@@ -77,7 +76,7 @@ class UsageLine:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Requests, images that came, requests that ended in an error, and µ$."""
+    """Counts of requests, delivered images and requests that ended in an error; and µ$."""
 
     requests: int = 0
     images: int = 0
@@ -102,26 +101,26 @@ class Sums:
 
 
 class Record(_Fact):
-    """One request. Prices are µ$, times seconds; None is what was not said or is not known.
+    """One request. Prices are in µ$, durations in seconds; None is absent or unknown.
 
-    `status` is what the caller was answered, or would have been had it stayed. `quality_asked` and `size_asked` None
-    mean `auto`. `strategy` is what ordered the targets, and None where the request came to no plan.
+    `status` is the caller's answer, also when the caller disconnected before it. `quality_asked` and `size_asked` None
+    mean `auto`. `strategy` put the targets in order, and is None for a request without a plan.
     """
 
     id: str
     request: str
-    """Empty when its worker died: then only what the ledger knows is told."""
+    """Empty when its worker died: then the record has only the facts of the ledger."""
     key: str
     key_name: str
     task: str | None = None
     is_joined: bool = False
-    """Another request began the task, whose record tells what it made and cost."""
+    """True when another request began the task: that request's record has its images and cost."""
     team: str | None = None
     end_user: str | None = None
     operation: str = "generation"
     model: str = ""
     is_model_known: bool = True
-    """A name that no catalogue has stands in the record, but not in the sums: anybody can think of thousands."""
+    """False for a model that no catalogue has: the sums leave it out, since callers can invent thousands."""
     calls: tuple[CallFact, ...] = ()
     size_asked: str | None = None
     sizes_made: tuple[str, ...] = ()
@@ -133,7 +132,7 @@ class Record(_Fact):
     status: int = 200
     error: str | None = None
     repeats: int = 1
-    """How many requests this record tells of: refusals that come too fast are told together."""
+    """The number of requests in this record: refusals in quick succession share one."""
     seconds: float = 0.0
     prompt: str | None = None
     strategy: str | None = None
@@ -142,42 +141,42 @@ class Record(_Fact):
 
     @property
     def time(self) -> int:
-        """When the id was made, in µs: a request belongs to the day of that instant."""
+        """The instant of the id in µs; the request belongs to its day."""
         return instant_of(self.id)
 
     @property
     def price_settled(self) -> int | None:
-        """What the calls came to, in µ$; None when one of them had no known price, which the sums count as 0."""
+        """The cost of the calls in µ$; None when the price of one is unknown, which the sums count as 0."""
         known = [call.usd for call in self.calls if call.usd is not None]
         return sum(known) if len(known) == len(self.calls) else None
 
     @property
     def is_presumed(self) -> bool:
-        """Whether a part of the price is a guess, since a call's outcome is not known."""
+        """True when part of the price is a guess, since the outcome of a call is unknown."""
         return any(call.state == "presumed" for call in self.calls)
 
     @property
     def upstreams(self) -> tuple[str, ...]:
-        """The upstreams that were called, in order."""
+        """The called upstreams, in order."""
         return tuple(dict.fromkeys(call.upstream for call in self.calls))
 
     def to_json(self) -> str:
         return self.model_dump_json(exclude_defaults=True)
 
     def with_call(self, news: CallFact) -> Record:
-        """The record after news of one of its calls, or of one that it did not know."""
+        """Return the record with news of one of its calls, or with a new call."""
         if all(call.id != news.id for call in self.calls):
             return self.model_copy(update={"calls": (*self.calls, news)})
         calls = tuple(call.raised_by(news) if call.id == news.id else call for call in self.calls)
         return self.model_copy(update={"calls": calls})
 
     def merged(self, other: Record) -> Record:
-        """What two records of one request say together: the words of the one that was made while it was known."""
+        """Return two records of one request as one: the request's facts of the one that has them, the calls of both."""
         told, rest = (other, self) if not self.request else (self, other)
         return reduce(Record.with_call, rest.calls, told)
 
     def lines(self) -> dict[UsageLine, Sums]:
-        """What the record adds to its day: money and images at each upstream, the request itself at one of them."""
+        """Return the record's part of its day's sums: money and images by upstream, the request at one of them."""
         found: dict[UsageLine, Sums] = {}
         for call in self.calls:
             line = self._line(call.upstream)
@@ -189,7 +188,7 @@ class Record(_Fact):
         return found
 
     def _last_upstream(self) -> str:
-        """Where the request ended: at the last call that brought an image, else the last that was made."""
+        """Return the upstream of the last call that brought an image, else of the last call."""
         delivering = [call.upstream for call in self.calls if call.images]
         return (delivering or [call.upstream for call in self.calls] or [""])[-1]
 
@@ -198,7 +197,7 @@ class Record(_Fact):
 
 
 def describe_hold(hold: Hold) -> Record:
-    """The record of a task whose worker died: what the ledger knows of it, and nothing of the request."""
+    """Make the record of a task whose worker died: it has the ledger's facts, and none of the request's."""
     calls = tuple(
         CallFact(
             id=call.call,
@@ -207,7 +206,7 @@ def describe_hold(hold: Hold) -> Record:
             outcome="lost",
             seconds=0,
             n=call.slots,
-            # A guess counts a price; it brought nothing.
+            # A presumed call has a price and no images.
             images=call.images if call.state is LedgerAnswer.POSTED else 0,
             usd=call.usd,
             state=cast(SettledState, call.state.value),
@@ -230,7 +229,7 @@ def describe_hold(hold: Hold) -> Record:
 
 
 class Credit(_Fact):
-    """An operator's correction of what was spent, as the sums know it. `usd` is µ$, negative in the caller's favour."""
+    """An operator's correction in the sums. `usd` is in µ$, negative in the caller's favour."""
 
     id: str
     key: str = ""
@@ -243,15 +242,15 @@ class Credit(_Fact):
 
 
 def record_id(task_id: str) -> str:
-    """The id of a task's record: it says the same time, and whoever knows the task finds the record."""
+    """Return the id of a task's record: it has the task's instant, so that the task leads to the record."""
     return f"{PREFIX}_{task_id.partition('_')[2]}"
 
 
 def instant_of(identifier: str) -> int:
-    """When an id was made, in µs since 1970. Raises ValueError."""
+    """Return the instant of an id in µs since 1970. Raises ValueError."""
     return (time_of(identifier) - _EPOCH) // timedelta(microseconds=1)
 
 
 def subtract(after: Mapping[UsageLine, Sums], before: Mapping[UsageLine, Sums]) -> dict[UsageLine, Sums]:
-    """How the sums move from one state of a record to another."""
+    """Return the change of the sums from one state of a record to another."""
     return {line: after.get(line, Sums()) - before.get(line, Sums()) for line in {**before, **after}}

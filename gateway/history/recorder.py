@@ -1,93 +1,120 @@
-"""Writes records behind the requests' backs, and keeps them while Redis is away.
+"""Writes the records of requests to the history, without holding up a request.
 
-Handed each record as its request ends. Never makes a request wait, and never keeps more than `most`: what cost nothing
-goes first.
+It keeps a bounded number of records while Redis is away, and loses those that cost nothing first. It writes some
+refusals of each key one by one and counts the rest together: a client that never stops must not fill Redis.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Awaitable, Callable
-
-import structlog
-from redis.exceptions import ResponseError
+from dataclasses import dataclass, field
 
 from gateway.history.record import Record
-from gateway.store.client import StoreUnavailable
+from gateway.store.outbox import PAUSE_S, Outbox, OutboxBound
 
 MOST = 1000
-PAUSE_S = 1.0
-_AT_ONCE = 50
+"""Records that wait for Redis in one process."""
 
-_log = structlog.get_logger(__name__)
+BURST = 250
+"""Refusals of a quiet key that are written one by one."""
+
+PER_WINDOW = 20
+"""Refusals of a key that is refused all the time that are written one by one in each window."""
+
+WINDOW_S = 60.0
+
+FOLD_EVERY_S = 5.0
+"""Seconds between two looks for windows that have ended."""
+
+_AT_ONCE = 50
 
 
 class Recorder:
-    """Records on their way into one history; `write` may be repeated."""
+    """One process's records on their way into a history. `write` may be repeated for one record."""
 
     def __init__(
         self, write: Callable[[Record], Awaitable[None]], *, most: int = MOST, pause_s: float = PAUSE_S
     ) -> None:
-        self._write = write
-        self._most = most
-        self._pause_s = pause_s
-        self._waiting: dict[str, Record] = {}
-        self._writer: asyncio.Task[None] | None = None
-        self.lost = 0
-        """Records that there was no room for, or that the store refused."""
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
+        self.outbox: Outbox[Record] = Outbox(
+            "records of requests",
+            write,
+            at_once=_AT_ONCE,
+            merge=Record.merged,
+            bound=OutboxBound(most, is_cheap=lambda record: not record.calls),
+            pause_s=pause_s,
+        )
 
     def note(self, record: Record) -> None:
-        """Have a record written soon."""
-        known = self._waiting.get(record.id)
-        self._waiting[record.id] = known.merged(record) if known else record
-        if len(self._waiting) > self._most:
-            self._give_up(next((one for one in self._waiting.values() if not one.calls), None))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all())
+        """Have a record written soon, merged with one of the same id that still waits."""
+        self.outbox.put(record.id, record)
 
-    async def flush(self, seconds: float) -> int:
-        """Wait until all is written, so long at most; answers how many records still wait."""
-        if self._writer is not None and not self._writer.done():
-            await asyncio.wait({self._writer}, timeout=seconds)
-        return len(self._waiting)
 
-    async def aclose(self, seconds: float = 2.0) -> None:
-        """Write what can be written in the time, and tell the log how much could not."""
-        if left := await self.flush(seconds):
-            _log.error("records of requests are lost: Redis is away", records=left)
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+@dataclass(slots=True)
+class _Window:
+    """The refusals of one key. `left` more are written one by one; `rest` is written when the window ends."""
 
-    async def _write_all(self) -> None:
-        while self._waiting:
-            batch = list(self._waiting.values())[:_AT_ONCE]
-            ends = await asyncio.gather(*(self._write_one(record) for record in batch))
-            if not all(ends):
-                await asyncio.sleep(self._pause_s)
+    ends: float
+    left: int
+    rest: dict[tuple[object, ...], Record] = field(default_factory=dict)
 
-    async def _write_one(self, record: Record) -> bool:
-        """Whether the record needs no further try."""
-        try:
-            await self._write(record)
-        except StoreUnavailable:
-            return False
-        except (ValueError, ResponseError) as error:
-            # It will never be taken; the others behind it must not wait for that.
-            self.lost += 1
-            _log.error("a record was refused by the store", record=record.id, reason=str(error))
-        # It may know more by now.
-        if self._waiting.get(record.id) is record:
-            del self._waiting[record.id]
-        return True
 
-    def _give_up(self, cheapest: Record | None) -> None:
-        record = cheapest or next(iter(self._waiting.values()))
-        del self._waiting[record.id]
-        if not self.lost:
-            _log.error("too many records wait for Redis: from now on some are lost", most=self._most)
-        self.lost += 1
+class Refusals:
+    """One process's refusals on their way to `note`. No refusal goes uncounted.
+
+    Of a key `burst` are written one by one, and `per_window` in each `window_s` after that. `clock` tells seconds that
+    never go back.
+    """
+
+    def __init__(
+        self,
+        note: Callable[[Record], None],
+        *,
+        burst: int = BURST,
+        per_window: int = PER_WINDOW,
+        window_s: float = WINDOW_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._note = note
+        self._burst = burst
+        self._per_window = per_window
+        self._window_s = window_s
+        self._clock = clock
+        self._windows: dict[str, _Window] = {}
+
+    def note(self, record: Record) -> None:
+        """Have a refusal written, by itself or counted together with those like it."""
+        window = self._windows.get(record.key)
+        if window is None:
+            window = self._windows[record.key] = _Window(self._clock() + self._window_s, self._burst)
+        if window.left:
+            window.left -= 1
+            self._note(record)
+            return
+        model = record.model if record.is_model_known else ""
+        kind = (record.status, record.error, record.operation, model, record.team)
+        first = window.rest.get(kind, record.model_copy(update={"repeats": 0}))
+        window.rest[kind] = first.model_copy(update={"repeats": first.repeats + 1})
+
+    async def fold(self) -> None:
+        """End the windows whose time is up: write what they counted, and forget keys that are quiet again."""
+        now = self._clock()
+        for key, window in list(self._windows.items()):
+            if window.ends > now:
+                continue
+            self._write_rest(window)
+            window.ends += self._window_s
+            window.left += self._per_window
+            if window.left >= self._burst:
+                del self._windows[key]
+
+    def flush(self) -> None:
+        """Write now what was counted."""
+        for window in self._windows.values():
+            self._write_rest(window)
+        self._windows.clear()
+
+    def _write_rest(self, window: _Window) -> None:
+        for record in window.rest.values():
+            self._note(record)
+        window.rest.clear()

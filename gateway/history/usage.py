@@ -1,7 +1,4 @@
-"""The daily sums, added up as an operator wants to see them: by day, key, team, model or upstream.
-
-Read by the admin API and the CLI; what moves the sums is `store.history`. Never changes anything.
-"""
+"""The daily sums, added up by day, key, team, model or upstream. Never changes them."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One group: a value for each dimension that was asked for, in that order, and its sums."""
+    """One group: a value for each dimension of the report, in order, and its sums."""
 
     group: tuple[str, ...]
     sums: Sums
@@ -32,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Rows in the order of their groups, and all of them together."""
+    """Rows in the order of their groups, and their total."""
 
     by: tuple[Dimension, ...]
     rows: tuple[Row, ...]
@@ -41,7 +38,7 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """Which lines are summed; None asks nothing. Empty text: no team, no known model, no upstream."""
+    """The lines to add up; None allows every value. Empty text is: no team, no known model, no upstream."""
 
     key: str | None = None
     team: str | None = None
@@ -70,7 +67,7 @@ class UsageReader:
         self._now = now
 
     async def sum(self, since: int, until: int, by: Sequence[Dimension] = (), only: Only | None = None) -> UsageReport:
-        """Add up the whole days that `since` to just before `until` (µs) touch, grouped by dimensions."""
+        """Add up the whole days from `since` to just before `until` (µs), grouped by dimensions."""
         only = only or Only()
         groups: dict[tuple[str, ...], Sums] = defaultdict(Sums)
         earliest = self._now() - (self._accounting.usage_days + 1) * DAY

@@ -36,8 +36,7 @@ from gateway.money.ledger_results import (
 )
 from gateway.money.pending_posts import PendingPosts, Step
 from gateway.routing.plan import Plan
-from gateway.state.call_record import CallNote, Links
-from gateway.state.call_store import Binding, CallStore, say_note
+from gateway.state.call_store import Binding, CallNote, CallStore, Links, encode_note
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 
@@ -109,7 +108,7 @@ class Reservation:
         Raises PublicError: do not send.
         """
         price = None if quote is None else quote.expected
-        words = (self.task, call.id, call.slots, price, self.fence, policy, say_note(note))
+        words = (self.task, call.id, call.slots, price, self.fence, policy, encode_note(note))
         try:
             answer = await self._ledger.mark_sent(*words)
         except StoreUnavailable as error:

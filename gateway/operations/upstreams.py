@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gateway import errors
 from gateway.catalogue.document import Credential, Document, Upstream
-from gateway.health.condition import Condition
+from gateway.health.condition import Condition, State
 from gateway.health.drift import Drift, count_drifts, group_drifts
 from gateway.health.target_store import TargetStore, make_caps
 from gateway.operations.answers import AnswerModel, Deleted, Instant, Listing, Usd
@@ -41,9 +41,12 @@ class UpstreamState(AnswerModel):
     """One credential of an upstream, as all processes know it."""
 
     label: str
-    state: str = Field(description="In words, as the table in docs/admin.md lists them; `ok` when calls may go to it.")
+    state: State = Field(
+        description="`ok`, `half_open`, `circuit_open`, `rate_limited`, `credential_rejected`, `low_balance` or "
+        "`paused_by_spend_limit`."
+    )
     seconds: float = Field(description="For how long it stays so; 0: not known, or `ok`.")
-    breaker: str = Field(description="`closed`, `open`, or `half-open`: one call at a time tries it.")
+    breaker: str = Field(description="`closed`, `open`, or `half_open`: one call at a time tries it.")
     in_flight: int = Field(description="Calls under way.")
     max_concurrent: int | None
     presumed_usd: Usd = Field(description="Charged in the last hour for calls whose outcome is not known.")
@@ -59,12 +62,12 @@ class UpstreamState(AnswerModel):
         cls, label: str, upstream: Upstream, credential: Credential, condition: Condition, drifts: Sequence[Drift]
     ) -> Self:
         caps = make_caps(credential, upstream.health)
-        state, seconds = condition.describe(has_floor=caps.has_floor, brake=caps.brake)
+        state, seconds = condition.describe(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
         return cls(
             label=label,
             state=state,
             seconds=round(seconds, 3),
-            breaker="half-open" if condition.breaker == "half" else condition.breaker,
+            breaker=condition.breaker,
             in_flight=condition.in_flight,
             max_concurrent=credential.max_concurrent,
             presumed_usd=condition.presumed,

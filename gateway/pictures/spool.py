@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import os
+import shutil
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,3 +294,13 @@ def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def clear_spools(own: Path) -> None:
+    """Remove the folders of processes that are gone, and what lies in `own`; a folder bears its process's number."""
+    if not own.parent.is_dir():
+        return
+    for folder in own.parent.iterdir():
+        is_gone = folder == own or not Path("/proc", folder.name).exists()
+        if is_gone:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -25,7 +25,7 @@ from gateway.pictures.spool import StorageFullError
 from gateway.recovery.conclusion import conclude, find_unknown, is_awaited
 from gateway.recovery.housekeeping import Adopter
 from gateway.services import Services
-from gateway.state.call_record import CallNote, CallRecord, Receipt
+from gateway.state.call_store import CallNote, CallRecord, Receipt
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 from gateway.upstreams.verdict import CallFailed, Executed, Failure, classify

@@ -18,8 +18,8 @@ from gateway.jobs.job import TokenUsage
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
 from gateway.pictures.spool import StorageFullError
 from gateway.services import Services
-from gateway.state.call_record import CallRecord, Receipt
-from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
+from gateway.state.call_store import CallRecord, Receipt
+from gateway.state.task_store import End, Promise, TaskImage, TaskRecord
 from gateway.store.windows import MICROSECONDS
 
 Calls = Mapping[str, CallRecord]

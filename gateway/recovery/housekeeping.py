@@ -15,6 +15,7 @@ import structlog
 
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer, LedgerLost, Retention
+from gateway.process.periodic import PeriodicStep
 from gateway.process.worker_locks import WorkerLocks
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
@@ -94,8 +95,8 @@ class Housekeeping:
         self._worker = worker
         self._pace = pace
         self._runs = runs
-        self._stopping = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        self._steps = PeriodicStep("the ledger's housekeeping", pace.lease_s / 3, self.step)
+        self._watch = PeriodicStep("watch over other workers", _LOOK_S, self._watch_workers)
         self._is_away = False
         self._adopts_from: int | None = None
         self._folds_from = 0
@@ -108,13 +109,13 @@ class Housekeeping:
             # Before the first request, which may be for a picture that one of them has paid for.
             with suppress(StoreUnavailable):
                 await self._bury()
-        self._running = asyncio.create_task(self._run(), name="housekeeping")
+        self._steps.start()
+        self._watch.start()
 
     async def stop(self) -> None:
         """Finish the step that is under way, and give the lease up: others need not wait for its end."""
-        self._stopping.set()
-        if self._running is not None:
-            await self._running
+        await self._watch.stop()
+        await self._steps.finish()
         with suppress(StoreUnavailable):
             await self._ledger.retire([self._worker])
 
@@ -135,27 +136,12 @@ class Housekeeping:
         except StoreUnavailable as error:
             self._lose(error)
 
-    async def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self.step()
-            except Exception:  # noqa: BLE001 (a fault in one step must not end the lease of a worker that works)
-                _log.exception("the ledger's housekeeping failed; it goes on")
-            await self._rest()
-
-    async def _rest(self) -> None:
-        """Until the next step is due, or a worker of this instance has died."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._pace.lease_s / 3
-        while (left := until - loop.time()) > 0 and not (self._worker_locks and self._worker_locks.find_dead()):
-            if self._worker_locks:
-                self._worker_locks.beat()
-            try:
-                async with asyncio.timeout(min(left, _LOOK_S)):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
-            return
+    async def _watch_workers(self) -> None:
+        """Show that this process lives, and have the next step at once when a worker of this instance has died."""
+        if self._worker_locks:
+            self._worker_locks.beat()
+            if self._worker_locks.find_dead():
+                self._steps.wake.set()
 
     async def _renew(self) -> int | None:
         """The server's time, or None while the store is away or lost."""

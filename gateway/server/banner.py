@@ -1,6 +1,6 @@
-"""What `imagegate serve` says when it is ready: where it answers, how to try it, how to stop it.
+"""The banner of `imagegate serve` when it is ready: its address, examples to try it, and the way to stop it.
 
-Made by the supervisor. Never shows any key but the demo key.
+Never shows a key except the demo key.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway import __version__
 
-# An error is printed as it came; without the condition a KeyError would hide it.
+# Without the condition a KeyError would hide an error of the gateway.
 _SAVE = (
     "import sys, json, base64; a = json.load(sys.stdin); data = a.get('data'); "
     "data and open('picture.png', 'wb').write(base64.b64decode(data[0]['b64_json'])); "
@@ -20,10 +20,9 @@ _SAVE = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the banner tells. `demo_key` None is outside demo mode; `simulator` None when real upstreams answer.
+    """The facts of the banner. `demo_key` is None outside demo mode; `simulator` is None when real upstreams answer.
 
-    `command` runs this program again from the caller's shell, on the same data folder; `on`, `off` and
-    `unpriced` are upstreams.
+    `command` runs this program again in the user's shell. `on`, `off` (not configured) and `unpriced` are upstreams.
     """
 
     url: str
@@ -38,20 +37,20 @@ class Facts:
 
 
 def banner(facts: Facts) -> str:
-    """The whole text, whose examples can be pasted into a shell."""
+    """Return the whole text, with examples to paste into a shell."""
     parts = [f"imagegate {__version__} answers on {facts.url}/v1"]
     if facts.simulator is not None:
         parts.append(
-            "Demo mode: no upstream key is set, so a SIMULATOR draws the pictures. They cost nothing and show nothing\n"
-            "but shapes; every answer says `x-gateway-simulated: 1`. Prices are examples, for trying budgets."
+            "Demo mode: no upstream key is set, so a SIMULATOR draws the pictures. They cost nothing and show only\n"
+            "shapes; every answer has the header `x-gateway-simulated: 1`. Prices are examples, to try budgets with."
         )
     else:
-        off = f" Off, for want of a key: {', '.join(facts.off)}." if facts.off else ""
+        off = f" Not configured (no key): {', '.join(facts.off)}." if facts.off else ""
         parts.append(f"Real upstreams answer, and pictures cost money. On: {', '.join(facts.on)}.{off}")
         if facts.unpriced:
             parts.append(
                 f"No price is known of {', '.join(facts.unpriced)}: keys with a limit in dollars cannot use it,\n"
-                "and nothing is routed by cost where it could serve. Give it `prices` in the catalogue."
+                "and requests that it could serve are not routed by cost. Give it `prices` in the catalogue."
             )
     if facts.demo_key is None:
         parts.append(f"Make a key for a caller:\n\n  {facts.command} keys create NAME --data-dir {facts.data_dir}")
@@ -62,7 +61,7 @@ def banner(facts: Facts) -> str:
         parts.append(f"The same with OpenAI's own SDK (pip install openai):\n\n{_python(facts.url, facts.demo_key)}")
     if facts.simulator is not None:
         parts.append(
-            f"Break a vendor and see another one serve, or `-X DELETE` to mend it:\n\n{_break(facts.simulator)}"
+            f"Make a vendor fail and see another one serve; `-X DELETE` ends the fault:\n\n{_break(facts.simulator)}"
         )
     parts.append(f"Data is kept in {facts.data_dir} (store: {facts.store}). Ctrl-C stops everything.")
     return "\n" + "\n\n".join(parts) + "\n"

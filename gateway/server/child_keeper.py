@@ -1,6 +1,6 @@
-"""Keeping a child alive: started, watched, started again when it dies, given up when it dies again and again.
+"""Keeps a child process alive: starts it, watches it, restarts it when it dies, and gives up after several fast deaths.
 
-Used by the supervisor. Never decides in which order children start and stop.
+Never decides the order of starts and stops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class GaveUp(StartRefused):
 
 
 class ChildFailed(StartRefused):
-    """A child ended, or said nothing, before it was ready."""
+    """A child ended, or was silent, before it was ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RestartDelay:
 
 
 class ChildKeeper:
-    """One child. `start` starts it and returns when it is ready, or raises StartRefused."""
+    """One child process. `start` starts it and returns when it is ready, or raises StartRefused."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ChildKeeper:
         start: Callable[[], Awaitable[subprocess.Popen[bytes]]],
         watch: ChildWatch,
         say: Callable[[str], None],
-        patience: RestartDelay | None = None,
+        restart_delay: RestartDelay | None = None,
     ) -> None:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,16 +55,16 @@ class ChildKeeper:
         self._start = start
         self._watch = watch
         self._say = say
-        self._patience = patience or RestartDelay()
+        self._restart_delay = restart_delay or RestartDelay()
         self._began = 0.0
 
     async def begin(self) -> None:
-        """Start the child, and from then on keep it alive. Raises what `start` raises."""
+        """Start the child, and keep it alive from then on. Raises the errors of `start`."""
         await self._start_once()
         self.task = asyncio.create_task(self._keep(), name=self.name)
 
-    async def leave(self) -> subprocess.Popen[bytes] | None:
-        """Stop keeping it alive; answer its process, if it still runs."""
+    async def release(self) -> subprocess.Popen[bytes] | None:
+        """Stop keeping the child alive; return its process if it still runs."""
         if self.task is not None:
             self.task.cancel()
             with suppress(asyncio.CancelledError, GaveUp):
@@ -76,11 +76,11 @@ class ChildKeeper:
         while True:
             assert self.process is not None
             end = name_exit(await self._watch.exit_of(self.process))
-            deaths = deaths + 1 if time.monotonic() - self._began < self._patience.fast_s else 1
+            deaths = deaths + 1 if time.monotonic() - self._began < self._restart_delay.fast_s else 1
             while True:
-                if deaths >= self._patience.fast_deaths:
-                    raise GaveUp(f"{self.name} ended {deaths} times in a row ({end}); gave up. What it said is above")
-                delay = self._patience.delay(deaths)
+                if deaths >= self._restart_delay.fast_deaths:
+                    raise GaveUp(f"{self.name} ended {deaths} times in a row ({end}); gave up. Its output is above")
+                delay = self._restart_delay.delay(deaths)
                 self._say(f"{self.name} ended ({end}); starting it again in {delay:.1f} s")
                 await asyncio.sleep(delay)
                 try:
@@ -97,9 +97,9 @@ class ChildKeeper:
 
 
 class FirstLine:
-    """The reading end of a pipe to a child: its first line can be awaited, and what follows is thrown away.
+    """The reading end of a pipe to a child: it waits for the first line, and drops the rest.
 
-    Give `writer` to the child and close it here; the pipe then ends with the child.
+    Give `writer` to the child and close it here; then the pipe ends with the child.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class FirstLine:
         self._loop.add_reader(self._reader, self._read)
 
     async def wait(self, wait_s: float) -> str:
-        """The line, or nothing if the child ended or was silent for too long."""
+        """Return the line, or nothing if the child ended or was silent for too long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 return await asyncio.shield(self._line)

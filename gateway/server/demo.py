@@ -1,6 +1,6 @@
-"""Demo mode: whether the simulator answers, and the key with which to try the gateway.
+"""Demo mode: the choice of the simulator, and the key to try the gateway with.
 
-Used by the supervisor at its start. Never mixes real and simulated upstreams.
+Never mixes real and simulated upstreams.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from gateway.process.data_folder import DataFolder, replace
 from gateway.process.settings import StartRefused
 
 SIMULATED_BY = "IMAGEGATE_SIMULATED_BY"
-"""Set by the supervisor alone, for its workers: the simulator's URL, which then stands for every upstream."""
+"""The simulator's URL, in place of every upstream's. Only the supervisor sets it, for its workers."""
 
 
 class NoUpstreamKey(StartRefused):
-    """No upstream can be called."""
+    """No upstream is configured."""
 
 
 def is_simulated(catalogue: Catalogue, *, is_demo: bool) -> bool:
-    """Whether the simulator answers. Raises NoUpstreamKey when nothing could."""
+    """True when the simulator answers. Raises NoUpstreamKey when no upstream is configured outside demo mode."""
     if catalogue.targets:
         return False
     if not is_demo:
@@ -32,7 +32,7 @@ def is_simulated(catalogue: Catalogue, *, is_demo: bool) -> bool:
 
 
 def upstream_keys(document: Document) -> list[str]:
-    """Where the catalogue looks for upstream keys: names of variables, and paths of files."""
+    """Return the sources of upstream keys in the catalogue: names of variables, and paths of files."""
     found = (
         credential.key.removeprefix("env:").removeprefix("file:")
         for upstream in document.upstreams.values()
@@ -42,7 +42,7 @@ def upstream_keys(document: Document) -> list[str]:
 
 
 async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
-    """A working key for trying the gateway, made at the first call and the same at later ones."""
+    """Return a working key to try the gateway with; the first call makes it, later calls return the same one."""
     if folder.demo_key_path.exists():
         secret = folder.demo_key_path.read_text().strip()
         found = await keys.lookup(secret)
@@ -50,7 +50,7 @@ async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
             if not found.enabled:
                 await keys.enable(found.id)
             return secret
-    # Never made, or made for another store: that key would be refused.
+    # There is none, or this store does not know it.
     _, secret = await keys.create("demo", demo=True)
     replace(folder.demo_key_path, f"{secret}\n")
     return secret

@@ -1,7 +1,4 @@
-"""What must be true of a store before anything is served from it.
-
-Called by the supervisor and the CLI at their start. Never repairs anything.
-"""
+"""The checks of a store before the first use. Never repairs anything."""
 
 from __future__ import annotations
 
@@ -22,17 +19,17 @@ from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable, connect, describe
 
 OLDEST = (7, 0)
-"""Before it, an error inside a script (no room, read-only) does not say what it is. Valkey 7.2 is as Redis 7.2."""
+"""Older versions do not name the error of a script (no room, read-only). Valkey 7.2 equals Redis 7.2."""
 
 _POLL_S = 0.2
 
 
 class StoreRefused(StartRefused):
-    """This store cannot be used. The text says why and what to do."""
+    """This store cannot be used. The message has the reason and the remedy."""
 
 
 async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
-    """Raise StoreRefused or PepperMismatch unless the store answers in time, can be relied on, and has our secrets."""
+    """Raise StoreRefused or PepperMismatch unless the store answers in time, is safe for money, and has our secrets."""
     client = connect(url)
     try:
         deadline = time.monotonic() + wait_s
@@ -40,7 +37,7 @@ async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
         # INFO and not CONFIG: managed servers refuse CONFIG.
         if problem := find_problem(await client.execute_command("INFO"), is_cluster=_is_cluster(url)):
             raise StoreRefused(f"Redis at {describe(url)} {problem}")
-        # A Cluster's node answers before its Cluster does.
+        # A Cluster's node answers before its Cluster is ready.
         await _wait_for(client, url, deadline, "GET", names.SIGNING_CHECK())
         await KeyStore(client, secrets.pepper).check_pepper()
         await check_signing_key(client, url, secrets.signing_key)
@@ -49,7 +46,7 @@ async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
 
 
 def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
-    """Why a server that says this of itself cannot hold money, and what to do; what it does not say is believed."""
+    """Return why a server with these facts cannot hold money, and the remedy; missing facts count as right."""
     version = str(facts.get("redis_version", ""))
     policy = facts.get("maxmemory_policy", "noeviction")
     if (found := re.match(r"(\d+)\.(\d+)", version)) and (int(found[1]), int(found[2])) < OLDEST:
@@ -59,12 +56,10 @@ def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
             "is a replica, which cannot be written to. Name its master, or use the Sentinel form of GATEWAY_REDIS_URL"
         )
     if facts.get("cluster_enabled", 0) and not is_cluster:
-        return (
-            "is a Cluster's node. Write redis+cluster://host:6379 in GATEWAY_REDIS_URL, so that its owner is followed"
-        )
+        return "is a node of a Cluster. Write it as redis+cluster://host:6379 in GATEWAY_REDIS_URL"
     if policy != "noeviction":
         return (
-            f"throws entries away when it is full (maxmemory-policy {policy}), which would lose money that was spent. "
+            f"drops entries when it is full (maxmemory-policy {policy}), which would lose records of money. "
             "Set its maxmemory-policy to noeviction"
         )
     return None
@@ -89,9 +84,9 @@ async def _wait_for(client: StoreClient, url: str, deadline: float, *command: st
 
 
 async def check_signing_key(client: StoreClient, url: str, signing_key: bytes) -> None:
-    """Raise StoreRefused unless this signing key is the store's; the first one becomes its own.
+    """Raise StoreRefused unless this signing key is the store's; the first signing key becomes the store's.
 
-    Replicas with different ones would refuse each other's links, and sign webhooks that no receiver believes.
+    Replicas with different keys would refuse each other's links, and receivers would refuse their webhooks.
     """
     mine = hmac.new(signing_key, b"signing-check", "sha256").hexdigest()
     if await client.set(names.SIGNING_CHECK(), mine, nx=True):

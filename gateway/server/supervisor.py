@@ -1,6 +1,6 @@
-"""The first process of `imagegate serve`: owns the data folder and the port, and starts, keeps and stops all others.
+"""The first process of `imagegate serve`: it owns the data folder and the port, and starts and stops all others.
 
-The order of starting and of stopping is read here. Never answers a request and never calls an upstream.
+The order of starts and stops is here. Never answers a request and never calls an upstream.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ SIMULATOR_START_S = 20.0
 SIMULATOR_LATENCY_S = 0.5
 
 DRAIN_MARGIN_S = 10.0
-"""What a worker gets above GATEWAY_DRAIN_S to write down what it leaves undone."""
+"""Seconds that a worker gets after GATEWAY_DRAIN_S to record unfinished work."""
 
 ABANDON_S = 5.0
-"""What a worker gets after a second signal, for the same."""
+"""Seconds that a worker gets after a second signal to record unfinished work."""
 
 _WORKER_ENV = {"MALLOC_ARENA_MAX": "2"}
-"""What a worker gets unless the operator set it. glibc keeps freed memory per arena, and makes eight arenas a core for
-threads that here only read, write and hash pieces; with two the peak was lower and steadier, in the same time
-(docs/performance.md)."""
+"""A worker's environment, where the operator has not set it.
+
+glibc keeps freed memory per arena, and makes eight arenas a core for threads that here only read, write and hash
+pieces; with two the peak was lower and steadier, in the same time (docs/performance.md).
+"""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _HTTP_URL = re.compile(r"https?://\S+")
@@ -50,15 +52,15 @@ _HTTP_URL = re.compile(r"https?://\S+")
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where the supervisor speaks: `show` for what was asked for, `say` for what happened."""
+    """The supervisor's output: `show` prints the banner, `say` prints events."""
 
     show: Callable[[str], None]
     say: Callable[[str], None]
 
 
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Output) -> None:
-    """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start, or cannot go on."""
-    # Read here so that a mistake in it is refused before anything starts; each worker reads it again for itself.
+    """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start or go on."""
+    # Read here so that a mistake in it ends the start; each worker reads it again.
     catalogue = load(settings.config, env)
     simulated = demo.is_simulated(catalogue, is_demo=is_demo)
     folder = DataFolder(settings.data_dir)
@@ -69,7 +71,7 @@ def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: O
 
 
 class Supervisor:
-    """One run: everything is started in `_start`, and stopped in the reverse order in `_stop`."""
+    """One run: `_start_and_watch` starts all processes, and `_stop` stops them in the reverse order."""
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._abandoning = asyncio.Event()
         for number in _STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._hear)
+            asyncio.get_running_loop().add_signal_handler(number, self._note_signal)
         work = asyncio.create_task(self._start_and_watch(catalogue, is_demo=is_demo, is_simulated=is_simulated))
         signalled = asyncio.create_task(self._stopping.wait())
         try:
@@ -113,14 +115,14 @@ class Supervisor:
             await self._stop()
             self._watch.close()
 
-    def _hear(self) -> None:
+    def _note_signal(self) -> None:
         if self._stopping.is_set():
-            self._voice.say("Stopping now; pictures in the making are abandoned, and recorded as unknown")
+            self._voice.say("Stopping now; unfinished pictures are abandoned, and recorded as unknown")
             self._abandoning.set()
         self._stopping.set()
 
     async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
-        """Start everything, say so, and wait; raises StartRefused when that fails or a child cannot be kept alive."""
+        """Start all processes, show the banner, and wait. Raises StartRefused when a child cannot stay alive."""
         secrets = load_secrets(self._settings)
         url = await self._start_store()
         await check_store(url, secrets, STORE_WAIT_S)
@@ -163,7 +165,7 @@ class Supervisor:
         return f"http://127.0.0.1:{self._simulator_port}"
 
     async def _start_workers(self) -> None:
-        # One first: a mistake in the catalogue is then reported once, and not by each of them.
+        # One first, so that a mistake in the catalogue is reported once, and not by each worker.
         for _ in range(self._settings.workers):
             self._workers.append(self._keeper(f"Worker {len(self._workers) + 1}", self._spawn_worker))
         await self._workers[0].begin()
@@ -183,8 +185,8 @@ class Supervisor:
         process = spawn(
             [sys.executable, "-m", "gateway.server.worker", "--fd", str(listener), "--ready-fd", str(ready.writer)],
             env=_WORKER_ENV | self._env,
-            # The next start may not listen before this process is gone, so it holds the lock too; and it may not
-            # linger after the supervisor was killed: what it had sent is on record, and is found again.
+            # It holds the lock too, since the next start must not listen before this process has ended. It dies with a
+            # killed supervisor: its calls are on record, and the next worker adopts them.
             dies_by=signal.SIGKILL,
             pass_fds=(listener, ready.writer, self._lock),
         )
@@ -193,7 +195,7 @@ class Supervisor:
 
     async def _spawn_simulator(self) -> subprocess.Popen[bytes]:
         first = FirstLine()
-        # The same port after a restart, since the workers know it.
+        # A restart uses the same port, since the workers know it.
         options = {"--host": "127.0.0.1", "--port": self._simulator_port, "--latency": SIMULATOR_LATENCY_S}
         words = [word for name, value in options.items() for word in (name, str(value))]
         process = spawn(
@@ -216,7 +218,7 @@ class Supervisor:
             if not line:
                 stop(process, 0 if self._stopping.is_set() else 1)
         if not line:
-            raise ChildFailed(f"{name} ended or was silent at its start; what it said is above")
+            raise ChildFailed(f"{name} ended or was silent at its start; its output is above")
         return line
 
     async def _demo_key(self, url: str, pepper: bytes) -> str:
@@ -227,14 +229,14 @@ class Supervisor:
             await client.aclose()
 
     async def _stop(self) -> None:
-        """Workers first, since their paid pictures need the simulator and the store until the last is recorded."""
-        # While it is open the kernel accepts connections that nobody will answer.
+        """Stop the workers first: their paid pictures need the simulator and the store until the last record."""
+        # While it is open, the kernel accepts connections that no worker will answer.
         self._listener.close()
-        workers = [process for keeper in self._workers if (process := await keeper.leave()) is not None]
+        workers = [process for keeper in self._workers if (process := await keeper.release()) is not None]
         await self._drain(workers)
-        if self._simulator is not None and (process := await self._simulator.leave()) is not None:
+        if self._simulator is not None and (process := await self._simulator.release()) is not None:
             stop(process, ABANDON_S)
-        process = await self._store.leave() if self._store is not None else None
+        process = await self._store.release() if self._store is not None else None
         if self._server is not None:
             self._server.close(process)
 
@@ -245,7 +247,7 @@ class Supervisor:
         limit_s = self._settings.drain_s
         if await self._ends(exits, 1.0) or not workers:
             return
-        self._voice.say(f"Stopping; pictures in the making get up to {limit_s:.0f} s. Ctrl-C again abandons them")
+        self._voice.say(f"Stopping; unfinished pictures get up to {limit_s:.0f} s. Ctrl-C again abandons them")
         if await self._ends(exits, limit_s + DRAIN_MARGIN_S):
             return
         for process in workers:
@@ -256,7 +258,7 @@ class Supervisor:
         await exits
 
     async def _ends(self, exits: asyncio.Future[list[int]], wait_s: float) -> bool:
-        """Whether all ended, within the time and before somebody asked to abandon them."""
+        """Return True when all ended in the time, and before a second signal."""
         abandoned = asyncio.create_task(self._abandoning.wait())
         await asyncio.wait((exits, abandoned), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         abandoned.cancel()
@@ -264,7 +266,7 @@ class Supervisor:
 
 
 def _own_command() -> str:
-    """How a person in this folder runs `imagegate`: a fresh checkout has it in its environment, not on the PATH."""
+    """Return the command for `imagegate` in this folder; in a fresh checkout it is not on the PATH."""
     beside = Path(sys.executable).with_name("imagegate")
     if not beside.exists():
         return f"{sys.executable} -m gateway"

@@ -1,6 +1,6 @@
-"""One worker process: the application behind uvicorn, on the socket the supervisor bound.
+"""One worker process: the application behind uvicorn, on a socket that is already bound.
 
-Started by the supervisor as `python -m gateway.worker --fd N`. SIGTERM drains; a SIGINT after it abandons.
+The command is `python -m gateway.server.worker --fd N`. SIGTERM drains; a SIGINT after it abandons unfinished work.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from gateway.store.embedded import store_url
 from gateway.telemetry.logs import logging_to
 
 EXIT_CONFIG = 78
-"""sysexits.h: the configuration is wrong, and another try would find it as wrong."""
+"""sysexits.h: the configuration is wrong, and another start would fail too."""
 
-# Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into one we close.
+# Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into a closed one.
 _KEEP_ALIVE_S = 75
 
 
 def main(arguments: list[str], env: Mapping[str, str]) -> int:
-    """Serve until SIGTERM; the exit code."""
+    """Serve until SIGTERM; return the exit code."""
     parser = argparse.ArgumentParser(prog="gateway.server.worker")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
     options = parser.parse_args(arguments)
-    # The socket is open to Ctrl-C only through the supervisor; until uvicorn listens, one must not end in a traceback.
+    # Ctrl-C reaches this process through the supervisor; before uvicorn handles signals it must not end in a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         settings = load_settings(env)
@@ -64,7 +64,7 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
 
 
 def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol] | None = None) -> uvicorn.Config:
-    """How uvicorn runs; `http` is the protocol class that reads requests, httptools' own by default."""
+    """Return uvicorn's configuration; `http` is the protocol class for requests, by default the one of httptools."""
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -74,17 +74,17 @@ def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol]
         access_log=False,
         log_config=None,
         server_header=False,
-        # Without a list of its own uvicorn would believe whatever runs on this machine, or FORWARDED_ALLOW_IPS.
+        # Without this list uvicorn would trust every process on this machine, or FORWARDED_ALLOW_IPS.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=add_mapped(settings.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE_S,
-        # When the time is up, whoever waits is still answered.
+        # One second more, so that waiting callers still get an answer when the time is up.
         timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
     )
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says when it is ready, and ends as `closing` has it from the first signal on."""
+    """uvicorn that reports when it is ready, and begins the shutdown at the first signal."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, ready_fd: int | None) -> None:
         super().__init__(config)
@@ -103,14 +103,14 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
         services.shutdown.begin()
-        cutting = asyncio.create_task(self._cut(services))
+        cutting = asyncio.create_task(self._cut_connections(services))
         ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.shutdown.give_up)
         await super().shutdown(sockets)
         cutting.cancel()
         ending.cancel()
 
-    async def _cut(self, services: Services) -> None:
-        """End the connections that are left when nothing is out that must be taken in, however slowly they read."""
+    async def _cut_connections(self, services: Services) -> None:
+        """Close the remaining connections once no call is out that only this process can take in."""
         await services.shutdown.idle(services.settings.stop_s)
         for connection in list(self.server_state.connections):
             if (transport := getattr(connection, "transport", None)) is not None:
@@ -118,7 +118,7 @@ class Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own raises the signal once more at the end, which would skip whatever Python does at an exit.
+        # uvicorn's own handler raises the signal again at the end, which would skip Python's exit handlers.
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True

@@ -1,49 +1,166 @@
-"""Paid calls as other processes know them: the note that `mark_sent` wrote, and the evidence that came since.
+"""Records of paid calls, from which another process can finish them: the note before the call, and later evidence.
 
-Written by whoever works on a call, read by whoever finishes it in a dead worker's place. Decides nothing: what is kept
-here is evidence, taken from anybody at any time, and first come it stands.
+Any process may add evidence at any time; the first evidence stands. Never holds a prompt, a picture or a key.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from gateway.jobs.job import Ticket
-from gateway.state.call_record import CallNote, CallRecord, Links, Receipt
+from gateway.catalogue.document import OtherSize
+from gateway.catalogue.pricing import Prices, Terms
+from gateway.jobs.job import Format, FoundImage, Quality, Ticket, TokenUsage, UpstreamAnswer
+from gateway.jobs.sizes import Size, parse_size
+from gateway.state.task_store import Lean, TaskImage
 from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
+
+
+class CallNote(Lean):
+    """The purpose of a call, and how to deliver and bill its pictures.
+
+    `size` is the promised one, None where only the upstream chooses. `prices` are those at the time of the call, and
+    `given` is the price of its inputs in µ$. `is_called_back`: the vendor has a callback URL for the call's end.
+    """
+
+    upstream: str
+    credential: str
+    slots: tuple[int, ...]
+    format: Format = "png"
+    compression: int | None = None
+    size: str | None = None
+    other_size: OtherSize = "tell"
+    quality: Quality | None = None
+    background: Literal["opaque", "transparent"] = "opaque"
+    dropped: tuple[str, ...] = ()
+    prices: Prices | None = None
+    given: Decimal = Decimal(0)
+    is_called_back: bool = False
+
+    @property
+    def target(self) -> str:
+        return f"{self.upstream}/{self.credential}"
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.prices, self.quality, self.given)
+
+    @property
+    def promised(self) -> Size | None:
+        return parse_size(self.size) if self.size else None
+
+    def is_broken_by(self, made: Size) -> bool:
+        """True when a picture of that size is not the promised one."""
+        return self.size is not None and str(made) != self.size
+
+
+class Link(Lean):
+    url: str
+    revised_prompt: str | None = None
+
+
+class Links(Lean):
+    """An answer with links to its pictures, which any process can download. `usage` and `credits` are the vendor's."""
+
+    images: tuple[Link, ...]
+    usage: TokenUsage | None = None
+    credits: Decimal | None = None
+
+    @classmethod
+    def of(cls, answer: UpstreamAnswer) -> Links | None:
+        """Return the links of an answer; None where it has bytes, which only its own process has."""
+        links = [Link(url=one.url, revised_prompt=one.revised_prompt) for one in answer.images if one.url]
+        if not links or len(links) < len(answer.images):
+            return None
+        return cls(images=tuple(links), usage=answer.usage, credits=answer.credits)
+
+    def to_answer(self) -> UpstreamAnswer:
+        found = (FoundImage(url=one.url, revised_prompt=one.revised_prompt) for one in self.images)
+        return UpstreamAnswer(tuple(found), self.usage, self.credits)
+
+
+class Receipt(Lean):
+    """The pictures and the price of a call; written after its pictures are stored and before the call is posted.
+
+    `usd` is in µ$, None where no price is known. Withheld pictures have an unwanted size: they are paid for and stored,
+    but not delivered.
+    """
+
+    usd: int | None
+    images: tuple[TaskImage, ...]
+    withheld: tuple[TaskImage, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[TaskImage, ...]:
+        """All paid pictures, by slot."""
+        return tuple(sorted((*self.images, *self.withheld), key=lambda each: each.slot))
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The sizes that the upstream made."""
+        return [size for each in self.pictures if (size := parse_size(each.made or each.size))]
+
+    def without(self, lost: Collection[str]) -> Receipt | None:
+        """Return the receipt without the lost artifacts and their price; None when no picture is left."""
+        images = tuple(each for each in self.images if each.artifact not in lost)
+        withheld = tuple(each for each in self.withheld if each.artifact not in lost)
+        if not images and not withheld:
+            return None
+        gone = sum(each.usd or 0 for each in self.images if each.artifact in lost)
+        usd = None if self.usd is None else self.usd - gone
+        return Receipt(usd=usd, images=images, withheld=withheld)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call as stored; `error` is a PublicError's facts. None stands for evidence that never came."""
+
+    id: str
+    task: str
+    note: CallNote | None = None
+    ticket: Ticket | None = None
+    links: Links | None = None
+    receipt: Receipt | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def is_collectable(self) -> bool:
+        """True when a process that did not send the call can collect its pictures."""
+        return self.note is not None and self.error is None and bool(self.ticket or self.links or self.receipt)
+
 
 _WORDS = 8
 
 
 class Binding(StrEnum):
-    """How it ended to give a ticket to a call."""
+    """The result of binding a ticket to a call."""
 
     BOUND = "bound"
     OTHER = "other"
-    """The call has another ticket, which stands."""
+    """The call already has another ticket."""
     TAKEN = "taken"
-    """It is another call's ticket, which stands."""
+    """The ticket already belongs to another call."""
     UNKNOWN = "unknown"
     """There is no such call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`stands` is what stands instead: the call's own ticket, or the task and call that have this one."""
+    """`stands` is the earlier binding: the call's ticket, or the task and call of this ticket."""
 
     binding: Binding
     stands: tuple[str, ...] = ()
 
 
 class CallStore:
-    """Every method may raise StoreUnavailable.
+    """The calls in one store. Every method may raise StoreUnavailable.
 
-    A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
+    A vendor's `revised_prompt` counts as a prompt: it is stored only where the operator allows prompts.
     """
 
     def __init__(self, command_queue: CommandQueue, *, keeps_prompts: bool = False) -> None:
@@ -52,42 +169,42 @@ class CallStore:
         self._hidden: Any = None if keeps_prompts else {"images": {"__all__": {"revised_prompt"}}}
 
     async def bind(self, task: str, call: str, upstream: str, credential: str, ticket: Ticket) -> Bound:
-        """Evidence that the vendor gave this ticket for the call. `poll_path` may be "" where nobody told it."""
+        """Bind the vendor's ticket to the call. Its `poll_path` is "" where the vendor gave none."""
         answer = await self._run("ticket", task, call, upstream, credential, ticket.id, ticket.poll_path)
         return Bound(Binding(answer[0]), tuple(answer[1:]))
 
     async def keep_links(self, task: str, call: str, links: Links) -> None:
-        await self._run("keep", task, call, "links", self._say(links), "")
+        await self._run("keep", task, call, "links", self._encode(links), "")
 
     async def keep_receipt(self, task: str, call: str, receipt: Receipt, former: Receipt | None = None) -> Receipt:
-        """Write down what a call brought; answers the receipt that stands, which is the first.
+        """Store a call's receipt; return the receipt that stands, which is the first.
 
-        `former` is one that turned out to be worth nothing, and gives way.
+        A worthless `former` receipt is replaced.
         """
-        words = ("receipt", self._say(receipt), self._say(former) if former else "")
+        words = ("receipt", self._encode(receipt), self._encode(former) if former else "")
         answer = await self._run("keep", task, call, *words)
         return Receipt.model_validate_json(answer[1]) if answer[0] == "other" else receipt
 
     async def keep_error(self, task: str, call: str, error: dict[str, Any]) -> None:
-        """Why a call brought nothing, as its caller is to hear it."""
+        """Store the caller's error for a call without pictures."""
         await self._run("keep", task, call, "error", json.dumps(error), "")
 
     async def read(self, calls: Sequence[str]) -> dict[str, CallRecord]:
-        """What is known of some calls, by id; those of which nothing is kept are left out."""
+        """Return the records of some calls, by id; calls without a record are left out."""
         if not calls:
             return {}
         answer = await self._run("calls", ",".join(calls))
         return {row[0]: _read_call(*row) for row in _rows(answer[1:])}
 
-    def _say(self, part: Links | Receipt) -> str:
+    def _encode(self, part: Links | Receipt) -> str:
         return part.model_dump_json(exclude_defaults=True, exclude=self._hidden)
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
         return await self._command_queue.run(self._scripts[name], "", *arguments)
 
 
-def say_note(note: CallNote) -> str:
-    """A note as `mark_sent` takes it."""
+def encode_note(note: CallNote) -> str:
+    """Return a note as text, as the ledger's `mark_sent` takes it."""
     return note.model_dump_json(exclude_defaults=True)
 
 

@@ -1,7 +1,6 @@
-"""Where requests wait for tasks: told at once of those that run here, by one blocking reader of all others.
+"""Events of tasks: a task that runs here wakes its waiting requests at once, one blocking reader announces all others.
 
-Never decides anything, and
-never keeps a record longer than its task runs or somebody watches it.
+Never keeps a record longer than its task runs or a request watches it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from typing import Any, cast
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.state.task_record import TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import TaskRecord, TaskStore
 from gateway.store import names
 from gateway.store.client import DEADLINE_S, StoreUnavailable, connect
 
@@ -25,17 +23,17 @@ BLOCK_S = 5.0
 """Seconds that one blocking read waits for news."""
 
 GATHER_S = 0.02
-"""Seconds in which more news may come, to be read with those that came: each request brings two, to every process."""
+"""Seconds to collect more news before the next read: each request makes two announcements, to every process."""
 
 PAUSE_S = 0.5
-"""Seconds before a reader that found Redis away asks again."""
+"""Seconds before the reader asks again while Redis is away."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Place:
-    """One task that runs here or is watched here. `record` is its newest, where it runs here."""
+class _Entry:
+    """One task that runs or is watched here. `record` is its newest one, where it runs here."""
 
     record: TaskRecord | None = None
     is_running: bool = False
@@ -43,28 +41,28 @@ class _Place:
 
 
 class Watch:
-    """One wait for news of a task, while it is entered. An asyncio.Event and a task that waits for it are 4 KB more."""
+    """One wait for news of a task, as a context. An asyncio.Event and a task for its wait would take 4 KB more."""
 
-    __slots__ = ("_places", "_task", "_waker", "has_news")
+    __slots__ = ("_entries", "_task", "_waker", "has_news")
 
-    def __init__(self, places: dict[str, _Place], task: str) -> None:
-        self._places = places
+    def __init__(self, entries: dict[str, _Entry], task: str) -> None:
+        self._entries = entries
         self._task = task
         self._waker: asyncio.Future[None] | None = None
         self.has_news = False
 
     def __enter__(self) -> Watch:
-        self._places.setdefault(self._task, _Place()).watchers.append(self)
+        self._entries.setdefault(self._task, _Entry()).watchers.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._places[self._task].watchers.remove(self)
-        _tidy(self._places, self._task)
+        self._entries[self._task].watchers.remove(self)
+        _drop_unused(self._entries, self._task)
 
-    def tell(self) -> None:
-        """The task may have changed."""
+    def notify(self) -> None:
+        """Note that the task may have changed, and end the wait."""
         self.has_news = True
         self.wake()
 
@@ -74,7 +72,7 @@ class Watch:
             self._waker.set_result(None)
 
     async def wait(self, seconds: float, gone: asyncio.Future[None] | None = None) -> None:
-        """Until there is news, `gone` is done, or the time is up."""
+        """Wait until there is news, `gone` is done, or the time is up."""
         if self.has_news or (gone is not None and gone.done()):
             return
         loop = asyncio.get_running_loop()
@@ -92,48 +90,48 @@ class Watch:
 
 
 class TaskEvents:
-    """`url` is the store's, for the reader's own connection."""
+    """One process's task events. `url` is the store's, for the reader's own connection."""
 
     def __init__(self, url: str, store: TaskStore) -> None:
         self._url = url
         self._store = store
-        self._places: dict[str, _Place] = {}
-        self._heeded: dict[str, asyncio.Event] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._callbacks: dict[str, asyncio.Event] = {}
 
     def post(self, record: TaskRecord) -> None:
-        """A task that runs here has changed; without an end it runs on."""
-        place = self._places.setdefault(record.id, _Place())
-        place.record, place.is_running = record, record.end is None
+        """Publish the new record of a task that runs here."""
+        entry = self._entries.setdefault(record.id, _Entry())
+        entry.record, entry.is_running = record, record.end is None
         self._wake(record.id)
-        _tidy(self._places, record.id)
+        _drop_unused(self._entries, record.id)
 
     def watch(self, task_id: str) -> Watch:
-        """A wait that is told whenever the task may have changed."""
-        return Watch(self._places, task_id)
+        """Return a wait for changes of the task."""
+        return Watch(self._entries, task_id)
 
     @contextmanager
-    def heed(self, call_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set by each callback for a paid call that is followed here."""
-        event = self._heeded[call_id] = asyncio.Event()
+    def watch_callbacks(self, call_id: str) -> Iterator[asyncio.Event]:
+        """Return an event that each callback for a paid call sets."""
+        event = self._callbacks[call_id] = asyncio.Event()
         try:
             yield event
         finally:
-            del self._heeded[call_id]
+            del self._callbacks[call_id]
 
     def is_watched(self, task_id: str) -> bool:
-        """Whether anybody here waits for the task."""
-        place = self._places.get(task_id)
-        return place is not None and bool(place.watchers)
+        """True when a request waits for the task here."""
+        entry = self._entries.get(task_id)
+        return entry is not None and bool(entry.watchers)
 
     async def look(self, task_id: str) -> TaskRecord | None:
-        """The task as it stands. Raises StoreUnavailable where it does not run here and Redis is away."""
-        place = self._places.get(task_id)
-        if place is not None and place.record is not None:
-            return place.record
+        """Return the task. Raises StoreUnavailable when it does not run here and Redis is away."""
+        entry = self._entries.get(task_id)
+        if entry is not None and entry.record is not None:
+            return entry.record
         return await self._store.read(task_id)
 
     async def listen(self) -> None:
-        """Wake whoever watches a task that changed anywhere, until cancelled."""
+        """Read the announcements of all processes and wake the watches of changed tasks, until cancelled."""
         client = connect(self._url, deadline_s=BLOCK_S + DEADLINE_S, connections=1)
         last = ""
         try:
@@ -144,11 +142,11 @@ class TaskEvents:
                     news = await cast(Any, client.xread({stream: last}, block=round(BLOCK_S * 1000), count=1000))
                     for entry, fields in news[0][1] if news else ():
                         last = entry
-                        self._hear(fields)
+                        self._handle_news(fields)
                     await asyncio.sleep(GATHER_S)
                 except (StoreUnavailable, RedisError) as error:
-                    # Whatever it was, who waits here still looks from time to time.
-                    _log.debug("the announcements are away", reason=str(error))
+                    # Each wait still looks from time to time.
+                    _log.debug("the announcements of changed tasks are unavailable", reason=str(error))
                     last = ""
                     self.wake_all()
                     await asyncio.sleep(PAUSE_S)
@@ -156,23 +154,23 @@ class TaskEvents:
             await client.aclose()
 
     def wake_all(self) -> None:
-        """Have everybody who watches look again."""
-        for task_id in self._places:
+        """Wake every watch."""
+        for task_id in self._entries:
             self._wake(task_id)
 
-    def _hear(self, fields: dict[str, str]) -> None:
+    def _handle_news(self, fields: dict[str, str]) -> None:
         if "call" not in fields:
             self._wake(fields["task"])
-        elif event := self._heeded.get(fields["call"]):
+        elif event := self._callbacks.get(fields["call"]):
             event.set()
 
     def _wake(self, task_id: str) -> None:
-        place = self._places.get(task_id)
-        for watch in place.watchers if place else ():
-            watch.tell()
+        entry = self._entries.get(task_id)
+        for watch in entry.watchers if entry else ():
+            watch.notify()
 
 
-def _tidy(places: dict[str, _Place], task_id: str) -> None:
-    place = places[task_id]
-    if not place.watchers and not place.is_running:
-        del places[task_id]
+def _drop_unused(entries: dict[str, _Entry], task_id: str) -> None:
+    entry = entries[task_id]
+    if not entry.watchers and not entry.is_running:
+        del entries[task_id]

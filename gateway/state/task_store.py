@@ -1,6 +1,7 @@
-"""Task records in Redis: opened before anything is sent, grown as images are stored, ended once.
+"""Task records in Redis, from which any process can answer: the request, the images by slot, the end.
 
-Written by `gateway.tasks.task`, read by whoever waits or asks. What was sent and what it cost is in the ledger.
+A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. Never holds a
+prompt, a picture or a key's secret.
 """
 
 from __future__ import annotations
@@ -8,26 +9,146 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from gateway.state.task_record import End, Hook, Promise, TaskImage, TaskRecord
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
+
 from gateway.state.webhook_queue import ROOM
 from gateway.store import names
 from gateway.store.client import StoreClient
 from gateway.store.command_queue import CommandQueue
 from gateway.store.lua import SHARED, join_scripts, read_sources
 
+Status = Literal["pending", "processing", "succeeded", "failed", "canceled", "expired"]
+ResponseFormat = Literal["b64_json", "url"]
+
+_NO_NAMES: set[str] = set()
+
+
+class Lean(BaseModel):
+    """A frozen record of little memory, for thousands at once. It does not know which of its fields were given."""
+
+    # A replica of an older version must be able to read a newer version's record.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @override
+    def model_post_init(self, context: Any, /) -> None:
+        # A set of the given names would take 700 bytes in each record. A copy of a record copies this empty one.
+        object.__setattr__(self, "__pydantic_fields_set__", _NO_NAMES)
+
+
+class Promise(Lean):
+    """The request, as far as an answer shows it. `size` is `auto` or the requested one, `created` is in unix seconds.
+
+    `response_format` is the form of the answers at the task's own address.
+    """
+
+    key: str
+    key_name: str = ""
+    operation: str
+    model: str = ""
+    n: int
+    size: str = "auto"
+    dropped: tuple[str, ...] = ()
+    end_user: str | None = None
+    created: int
+    response_format: ResponseFormat = "b64_json"
+
+
+class TaskImage(Lean):
+    """One image: its artifact, its upstream, and the parameters of its call.
+
+    `made` is the size from the upstream, where it is not the image's own. `usage` is the whole call's, and only the
+    call's last image has it. `usd` is in µ$, None where no price is known.
+    """
+
+    slot: int
+    artifact: str
+    format: str
+    width: int
+    height: int
+    made: str | None = None
+    bytes: int
+    created: int
+    expires: int
+    upstream: str
+    revised_prompt: str | None = None
+    usage: dict[str, Any] | None = None
+    usd: int | None = None
+    quality: str | None = None
+    background: str = "opaque"
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> str:
+        """The delivered size."""
+        return f"{self.width}x{self.height}"
+
+
+class Hook(Lean):
+    """A caller's address for the webhook of a task's end. `id` is the message's, `base_url` is the start of links."""
+
+    id: str
+    key: str
+    url: str
+    base_url: str
+
+
+class End(Lean):
+    """The end of a task. `spent` is in µ$, None where a price is unknown; `error` is a PublicError's facts.
+
+    `is_unstarted`: its worker died before it sent anything, so that waiting requests may begin again. `is_guess`: the
+    outcome of a call is unknown; its real outcome, if it arrives, replaces this end.
+    """
+
+    status: Literal["succeeded", "failed", "canceled"]
+    completed: int
+    calls: int = 0
+    upstreams: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    usage: dict[str, Any] | None = None
+    spent: int | None = 0
+    error: dict[str, Any] | None = None
+    is_unstarted: bool = False
+    is_guess: bool = False
+
+
+class TaskRecord(Lean):
+    """One task."""
+
+    id: str
+    promise: Promise
+    images: tuple[TaskImage, ...] = ()
+    end: End | None = None
+
+    def with_image(self, made: TaskImage) -> TaskRecord:
+        others = (each for each in self.images if each.slot != made.slot)
+        return self.model_copy(update={"images": tuple(sorted((*others, made), key=lambda each: each.slot))})
+
+    def with_end(self, end: End) -> TaskRecord:
+        return self.model_copy(update={"end": end})
+
+    def status_at(self, now: float) -> Status:
+        """Return the status at an instant in unix seconds. The ledger knows whether a running task has sent a call."""
+        if self.end is None:
+            return "processing"
+        if self.end.status == "succeeded" and any(each.expires <= now for each in self.images):
+            return "expired"
+        return self.end.status
+
+
 TTL_S = 86_400 + 3600
-"""Seconds that a record outlives its last change: a day, and the time in which an answer that began may end."""
+"""Seconds from a record's last change to its expiry: a day, and the time for an answer under way to end."""
 
 MOST_HOOKS = 10
-"""Addresses that are told of one task."""
+"""The most webhook addresses of one task."""
 
 _STREAM = 10_000
 _LISTED = 10_000
 
 _OWN = read_sources("tasks")
-# A task's end queues what its caller's addresses are to be told, in the same step.
+# A task's end queues its webhooks in the same step.
 _BOTH = {SHARED: f"{read_sources('webhooks')[SHARED]}\n{_OWN[SHARED]}"}
 SCRIPTS = join_scripts(_OWN | _BOTH, "state.task_store", "state.webhook_queue")
 
@@ -35,8 +156,8 @@ SCRIPTS = join_scripts(_OWN | _BOTH, "state.task_store", "state.webhook_queue")
 class TaskStore:
     """The task records in one store. Every method may raise StoreUnavailable.
 
-    A vendor's `revised_prompt` is as good as the prompt: it is kept only where the operator lets prompts be kept.
-    `told` is set when something was queued for callers' addresses, of which `room` may wait for one key.
+    A vendor's `revised_prompt` counts as a prompt: it is stored only where the operator allows prompts.
+    `webhook_queued` is set when a webhook was queued here; `room` bounds the queued webhooks of one key.
     """
 
     def __init__(
@@ -45,48 +166,47 @@ class TaskStore:
         self._redis = redis
         self._command_queue = command_queue
         self._room = str(room)
-        self.told = asyncio.Event()
+        self.webhook_queued = asyncio.Event()
         self._hidden = set() if keeps_prompts else {"revised_prompt"}
 
     async def open(self, record: TaskRecord, hook: Hook | None = None) -> None:
-        """Promise a task, and to tell its caller's address of its end. When it raises, nothing may be sent for it."""
+        """Store a new task, and its caller's webhook address. If this raises, nothing may be sent for the task."""
         promise = record.promise.model_dump_json(exclude_defaults=True)
         words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
-        told = () if hook is None else self._name(hook)
-        await self._command_queue.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *told)
+        address = () if hook is None else self._encode_hook(hook)
+        await self._command_queue.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *address)
 
     async def add(self, task_id: str, images: Sequence[TaskImage]) -> None:
-        """Write down images that are stored, and tell who waits."""
-        await self._command_queue.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._say(images))
+        """Add stored images to a task, and announce the change."""
+        await self._command_queue.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._encode(images))
 
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
-        """Tell one more address of a task's end, at once if it has ended; False if there are too many already."""
-        answer = await self._command_queue.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._name(hook))
+        """Add an address for a webhook of the task's end, queued now if it has ended; False when there are too many."""
+        answer = await self._command_queue.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._encode_hook(hook))
         if answer[0] == "done" and answer[1] != "0":
-            self.told.set()
+            self.webhook_queued.set()
         return answer[0] == "done"
 
     async def end(self, record: TaskRecord) -> TaskRecord:
-        """Write down how a task ended, and tell who waits; answers the task as it stands then.
+        """Store a task's end, queue its webhooks and announce the change in one step; return the task as it stands.
 
-        The first end stands, and a guess only until somebody knows. What its caller's addresses are to be told is
-        queued in the same step.
+        The first end stands, except that a known end replaces a guess. Raises ValueError for a record without an end.
         """
         if record.end is None:
-            raise ValueError("a task that has no end yet")
+            raise ValueError("the task has no end yet")
         promise = record.promise.model_dump_json(exclude_defaults=True)
         ended = record.end.model_dump_json(exclude_defaults=True)
         field = "guess" if record.end.is_guess else "end"
-        words = (promise, field, ended, self._room, *self._say(record.images))
+        words = (promise, field, ended, self._room, *self._encode(record.images))
         _, queued, *stands = await self._command_queue.run(
             SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words
         )
         if queued != "0":
-            self.told.set()
+            self.webhook_queued.set()
         return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
 
     async def find_unended(self, tasks: Sequence[str]) -> set[str]:
-        """Those of these tasks whose end was not written down."""
+        """Return the tasks without a stored end."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for task_id in tasks:
                 pipe.hmget(names.TASK(task_id), "end", "guess")
@@ -97,7 +217,7 @@ class TaskStore:
         return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
 
     async def list(self, key_id: str, after: str | None, most: int) -> tuple[list[TaskRecord], bool]:
-        """A key's tasks, the newest first, from the one after `after`; and whether there are more."""
+        """Return a key's tasks after `after`, newest first; and True when there are more."""
         name, start = names.TASKS_OF(key_id), 0
         if after is not None:
             rank = await cast(Any, self._redis.zrevrank(name, after))
@@ -113,20 +233,20 @@ class TaskStore:
         return [record for record in found if record is not None], len(ids) > most
 
     async def last_change(self) -> str:
-        """Where the announcements stand now."""
+        """Return the position of the last announcement."""
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
 
-    async def hint(self, call_id: str) -> None:
-        """Tell whoever follows a paid call that its vendor called back."""
+    async def announce_callback(self, call_id: str) -> None:
+        """Announce to all processes that the vendor called back for a paid call."""
         await cast(Any, self._redis.xadd(names.CHANGED(), {"call": call_id}, maxlen=_STREAM, approximate=True))
 
-    def _name(self, hook: Hook) -> tuple[str, ...]:
-        """An address as the scripts take it."""
+    def _encode_hook(self, hook: Hook) -> tuple[str, ...]:
+        """Return an address as the scripts take it."""
         return hook.model_dump_json(), str(MOST_HOOKS), self._room
 
-    def _say(self, images: Sequence[TaskImage]) -> Iterator[str]:
-        """Images as the scripts take them: slot, text."""
+    def _encode(self, images: Sequence[TaskImage]) -> Iterator[str]:
+        """Yield images as the scripts take them: slot, text."""
         for made in images:
             yield str(made.slot)
             yield made.model_dump_json(exclude_defaults=True, exclude=self._hidden)

@@ -1,7 +1,6 @@
-"""What callers' addresses are still to be told: queued with a task's end, claimed by any worker, each step one script.
+"""The queue of webhooks: a task's end fills it, any worker claims from it; each step is one script.
 
-Queued by `store.tasks`, emptied by `webhooks`, looked at by operators. A claim ends by itself, so that a delivery whose
-worker died is made again; never forgets one that was given up before a week is over.
+A claim expires, so that another worker sends the webhook of a dead one. A lost webhook stays for a week.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ State = Literal["waiting", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """One message to one address. `created` is in ms since 1970; `tries` counts this one; `body` once it was sent."""
+    """One message to one address. `created` is in ms since 1970; `tries` counts this one; the first try sets `body`."""
 
     id: str
     task: str
@@ -39,7 +38,7 @@ class WebhookDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A delivery as operators see it. `why` is what its last try met, `due` when the next one is; ms since 1970."""
+    """A delivery as operators see it. `why` is its last failure; `created` and `due` are in ms since 1970."""
 
     id: str
     task: str
@@ -53,7 +52,10 @@ class Undelivered:
 
 
 class WebhookQueue:
-    """The queue in one store. `now`, in ms, replaces the server's clock in tests. All may raise StoreUnavailable."""
+    """The queue in one store. Every method may raise StoreUnavailable.
+
+    `now`, in ms, replaces the server's clock in tests.
+    """
 
     def __init__(self, command_queue: CommandQueue, *, now: Callable[[], int] | None = None) -> None:
         self._command_queue = command_queue
@@ -62,28 +64,31 @@ class WebhookQueue:
     async def claim(
         self, lease_s: float, most: int, passed: Iterable[str]
     ) -> tuple[list[WebhookDelivery], float | None]:
-        """Due deliveries, at most one of each key and none of those `passed`; and seconds until the next is due."""
+        """Claim due deliveries, at most one of each key and none of the keys `passed`.
+
+        Return them, and the seconds until the next delivery is due.
+        """
         first, *rows = await self._run("claim", _ms(lease_s), str(most), *passed)
         return [_read_delivery(orjson.loads(row)) for row in rows], int(first) / 1000 if first else None
 
     async def finish(self, delivery_id: str) -> None:
-        """It arrived."""
+        """Remove a delivery that arrived."""
         await self._run("finish", delivery_id, "done", "0", "", "")
 
-    async def put_off(self, delivery_id: str, pause_s: float, why: str, body: str) -> None:
-        """It did not arrive; the same body is sent again."""
+    async def postpone(self, delivery_id: str, pause_s: float, why: str, body: str) -> None:
+        """Schedule the next try of a delivery, with the same body."""
         await self._run("finish", delivery_id, "later", _ms(pause_s), why, body)
 
     async def lose(self, delivery_id: str, why: str, body: str) -> None:
-        """Give it up, until an operator has it tried again."""
+        """Give a delivery up; only an operator can retry it."""
         await self._run("finish", delivery_id, "lost", "0", why, body)
 
     async def retry(self, delivery_id: str) -> bool:
-        """Try it now, with all its tries anew; False if there is none of this id."""
+        """Make a delivery due now, with a new count of tries; False when the id is unknown."""
         return (await self._run("retry", delivery_id))[0] == "done"
 
     async def look(self, most: int, key: str = "") -> list[Undelivered]:
-        """Those that wait and those that were given up, at most so many of each, of one key or of all."""
+        """Return the waiting and the lost deliveries, at most `most` of each, of one key or of all."""
         rows = [orjson.loads(row) for row in await self._run("look", key, str(most))]
         return [_read_undelivered(row) for row in rows]
 

@@ -1,1 +1,1 @@
-"""Everything kept in Redis: names, clients, the embedded server, and the records."""
+"""Redis: names, clients, scripts, the outbox, the embedded server. No amounts, no keys, no tasks."""

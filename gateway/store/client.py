@@ -1,11 +1,11 @@
-"""The Redis client: no retries of its own, a bound on every wait, and one error for "Redis is away".
+"""The Redis client: a deadline for every command, and one error for "Redis is away".
 
-Made at start by `connect`; used by the modules of `gateway.store`. Never re-sends a command: one whose reply was lost
-may have run.
+Never sends a command again: one whose reply was lost may have run.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -18,19 +18,20 @@ from redis.backoff import NoBackoff
 from typing_extensions import override
 
 from gateway.process.redis_url import read_redis_url
-from gateway.store.connections import StorePool, connection_options
-from gateway.store.deadline import deadline
-from gateway.store.store_health import StoreHealth
+from gateway.store.connections import StoreHealth, StorePool, connection_options
 
 DEADLINE_S = 1.2
-"""The longest a command may take, waiting for a connection included: spending is refused within 1.5 s."""
+"""The longest duration of a command, with the wait for a connection: spending is refused within 1.5 s."""
 
 CONNECTIONS = 64
 
-# What a server answers while it starts, fails over or can no longer write; no other error means that Redis is away.
+LATE_S = 0.03
+"""A timer that is this late shows that the loop was busy: the answer may be in the socket, unread."""
+
+# The answers of a server that starts, fails over or cannot write; no other error means that Redis is away.
 _AWAY = (
     *("MISCONF", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "OOM", "NOAUTH"),
-    # A master that becomes a replica tells so whoever waits in a blocking read.
+    # A master that becomes a replica ends blocking reads so.
     *("MOVED", "ASK ", "UNBLOCKED"),
 )
 _AWAY_ERRORS = (
@@ -41,7 +42,7 @@ _AWAY_ERRORS = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
-    # A Cluster's slot has another owner, which the next connection finds.
+    # A Cluster's slot has another owner; the next connection finds it.
     redis.exceptions.AskError,
 )
 
@@ -51,11 +52,11 @@ class StoreUnavailable(Exception):
 
 
 class StoreSilent(StoreUnavailable):
-    """Redis said nothing for as long as a command may take."""
+    """Redis answered nothing for as long as a command may take."""
 
 
 class StorePipeline(Pipeline):
-    """A pipeline whose errors are the store's."""
+    """A pipeline that ends within `deadline_s` or raises StoreUnavailable."""
 
     deadline_s: float | None = None
     store_health: StoreHealth | None = None
@@ -92,16 +93,16 @@ def connect(
     connections: int = CONNECTIONS,
     store_health: StoreHealth | None = None,
 ) -> StoreClient:
-    """A client for a URL of any form; connects at its first command. Raises ValueError for what is no such URL.
+    """Make a client for a Redis URL of any form; it connects at its first command. Raises ValueError for another URL.
 
-    `deadline_s` None is for a reader of its own that blocks in XREAD or waits on a channel; it alone may wait for long.
-    With a `store_health` commands fail at once while Redis is silent.
+    `deadline_s` None is for a client that only blocks in XREAD or waits on a channel. With a `store_health` commands
+    fail at once while Redis is silent.
     """
     common: dict[str, Any] = {
-        # One clock decides, ours: redis-py's own counts what a busy loop left lying as Redis's silence.
+        # Only our clock decides: redis-py's would take an answer that a busy loop has not read for silence.
         "socket_timeout": None,
         "socket_connect_timeout": None,
-        # redis-py's default re-sends a command whose reply was lost, ten times.
+        # By default redis-py sends a command whose reply was lost ten more times.
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "decode_responses": True,
@@ -116,33 +117,33 @@ def connect(
     return client
 
 
-def open_store_health(url: str) -> tuple[StoreHealth, StoreClient]:
-    """A pulse, and the client by which it asks, which is to be closed after it."""
+def open_store_health(url: str) -> StoreHealth:
+    """Open the health of the store at a URL; it has a connection of its own."""
     client = connect(url, connections=1)
 
     async def is_answered() -> bool:
         try:
-            # A script and not PING: a server that holds back what may write, as in a fail-over, answers a PING.
+            # A script and not PING: a server that delays writes, as in a fail-over, answers a PING.
             return bool(await client.eval("return 1", 0))
         except (StoreUnavailable, redis.exceptions.ResponseError):
             return False
 
-    return StoreHealth(is_answered), client
+    return StoreHealth(is_answered, client.aclose)
 
 
 def describe(url: str) -> str:
-    """A Redis URL without its credentials and options, for messages."""
+    """Return a Redis URL without its credentials and options, for messages."""
     return read_redis_url(url).describe()
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error that a server answered means that it is away, and not that we asked for nonsense."""
+    """True when a server's error means that it is away; False when the command was wrong."""
     return isinstance(error, _AWAY_ERRORS) or str(error).startswith(_AWAY)
 
 
 @asynccontextmanager
 async def translated(deadline_s: float | None, store_health: StoreHealth | None) -> AsyncIterator[None]:
-    """Bounds what is asked of Redis within it, and raises StoreUnavailable in place of redis-py's own errors."""
+    """Bound the commands in this context, and raise StoreUnavailable in place of redis-py's errors."""
     if store_health is not None and store_health.is_lost:
         raise StoreSilent("Redis does not answer")
     try:
@@ -158,3 +159,28 @@ async def translated(deadline_s: float | None, store_health: StoreHealth | None)
         if is_away(error):
             raise StoreUnavailable(str(error)) from error
         raise
+
+
+@asynccontextmanager
+async def deadline(seconds: float | None) -> AsyncIterator[None]:
+    """Raise TimeoutError after `seconds` in which this process's loop was not busy; a late loop starts them again."""
+    if seconds is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as guard:
+
+        def end(due: float) -> None:
+            nonlocal timer
+            now = loop.time()
+            if now - due <= LATE_S:
+                guard.reschedule(now)
+            else:
+                timer = loop.call_at(now + seconds, end, now + seconds)
+
+        due = loop.time() + seconds
+        timer = loop.call_at(due, end, due)
+        try:
+            yield
+        finally:
+            timer.cancel()

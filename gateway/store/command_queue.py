@@ -1,8 +1,7 @@
-"""Runs scripts over one connection, many at once: what is asked in one turn of the loop goes out as one pipeline.
+"""A queue of scripts over one connection: all scripts of one turn of the loop go out as one pipeline.
 
-Used by `store.ledger`. Re-sends a script whose reply was lost once, which is right only because each is idempotent by
-the ids in its arguments. Whoever waits behind others is answered or refused with them: what it waits for then is this
-process, not Redis.
+It sends a script whose reply was lost once more; each script is idempotent by the ids in its arguments. While Redis is
+silent it refuses the whole queue at once, so that no caller waits for several deadlines.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.store import names
 from gateway.store.client import StoreSilent, StoreUnavailable, connect, is_away, translated
+from gateway.store.connections import StoreHealth
 from gateway.store.lua import Script
-from gateway.store.store_health import StoreHealth
 
 DEADLINE_S = 1.2
 """Seconds; spending is refused within 1.5 s of Redis going away."""
 
 PAUSE_S = 0.1
-"""Seconds before what was lost is sent again: a server that is started again needs about so long."""
+"""Seconds before a second try: a server needs about this time to start again."""
 
 _MOST = 500
 _TRIES = 2
@@ -39,9 +38,9 @@ class _Asked:
 
 
 class CommandQueue:
-    """One connection to a server, which has `deadline_s` for what was asked together, a repetition included.
+    """One connection to a server, with `deadline_s` for each pipeline, its repetition included.
 
-    `wait_replicas` is how many replicas must have a change before it counts as made.
+    A change counts as made once `wait_replicas` replicas have it.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class CommandQueue:
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, *arguments: str) -> list[str]:
-        """A script's answer. Raises StoreUnavailable when it may or may not have run, ResponseError when it failed."""
+        """Return a script's answer. Raises StoreUnavailable when it may have run, ResponseError when it failed."""
         if self._store_health is not None and self._store_health.is_lost:
             raise StoreSilent("Redis does not answer")
         asked = _Asked(script, arguments, asyncio.get_running_loop().create_future())
@@ -72,7 +71,7 @@ class CommandQueue:
         return await asked.reply
 
     async def aclose(self) -> None:
-        """Answer what was asked, then close the connection."""
+        """Send the whole queue, then close the connection."""
         if self._sender is not None:
             await self._sender
         await self._client.aclose()
@@ -85,7 +84,7 @@ class CommandQueue:
     async def _send_batch(self, batch: list[_Asked]) -> None:
         lost = StoreUnavailable("Redis did not answer")
         for number in range(_TRIES):
-            # Nobody waits for one whose deadline has passed: to send it now could only surprise.
+            # A script whose caller gave up must not run later.
             batch = [asked for asked in batch if not asked.reply.done()]
             try:
                 if batch:
@@ -102,7 +101,7 @@ class CommandQueue:
 
     def _refuse(self, batch: list[_Asked], lost: StoreUnavailable) -> None:
         if isinstance(lost, StoreSilent):
-            # Who asked meanwhile is not to wait for as long as these did.
+            # The scripts behind these must not wait for a deadline of their own.
             batch = batch + self._queue
             self._queue = list[_Asked]()
             if self._store_health is not None:
@@ -116,20 +115,20 @@ class CommandQueue:
         unknown = [asked for asked, reply in zip(batch, replies, strict=True) if isinstance(reply, NoScriptError)]
         _answer(batch, replies)
         if unknown:
-            # A server that restarted, failed over or was flushed; the text makes it known again.
+            # The server restarted, failed over or was flushed, and needs the text of these.
             _answer(unknown, await self._pipe(unknown, "EVAL"))
 
     async def _pipe(self, batch: list[_Asked], command: str) -> list[Any]:
-        # redis-py's own pipeline costs five times as much, and does nothing else.
+        # redis-py's own pipeline takes five times as long for the same.
         pool = self._client.connection_pool
         async with translated(self._try_s, None):
             connection = await pool.get_connection()
             try:
-                packed = b"".join(map(pack_command, self._say(batch, command)))
+                packed = b"".join(map(pack_command, self._list_commands(batch, command)))
                 await connection.send_packed_command(packed, check_health=False)
                 replies = [await _read(connection) for _ in range(len(batch) + bool(self._wait_replicas))]
             except BaseException:
-                # Replies to these scripts must not be taken for those to others.
+                # The next scripts must not get the replies to these.
                 await connection.disconnect(nowait=True)
                 raise
             finally:
@@ -138,19 +137,19 @@ class CommandQueue:
             raise StoreUnavailable("too few replicas have the change")
         return replies
 
-    def _say(self, batch: list[_Asked], command: str) -> Iterator[Any]:
-        """Each command's words."""
-        # The one key tells a Cluster's client which server to ask.
+    def _list_commands(self, batch: list[_Asked], command: str) -> Iterator[Any]:
+        """Yield the words of each command."""
+        # A Cluster's client finds the server by this key.
         key = names.JOURNAL()
         for asked in batch:
-            known_by = asked.script.digest if command == "EVALSHA" else asked.script.text
-            yield (command, known_by, 1, key, *asked.arguments)
+            script = asked.script.digest if command == "EVALSHA" else asked.script.text
+            yield (command, script, 1, key, *asked.arguments)
         if self._wait_replicas:
             yield ("WAIT", self._wait_replicas, round(self._try_s * 500))
 
 
 async def _read(connection: AbstractConnection) -> Any:
-    """One reply; an error that the server answered is one too."""
+    """Return one reply; a server's error is a reply too."""
     try:
         return await connection.read_response()
     except ResponseError as error:

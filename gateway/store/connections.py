@@ -1,7 +1,7 @@
 """Connections to the server that owns the store: a fixed one, the sentinels' master, or the owner of a Cluster's slot.
 
-Made by `store.client` alone. Where servers change places, the owner is asked for at every connect, and a connection
-whose server turned out to be no owner any more is dropped after its reply. Never sends a command twice.
+Where servers change places, each connect asks for the owner, and a connection to a former owner is dropped after its
+reply. Never sends a command twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing_extensions import override
 
 from gateway.process.redis_url import HostPort, RedisUrl
 from gateway.store.names import TAG
-from gateway.store.store_health import StoreHealth
 
 _MOVED_ERRORS = (
     redis.exceptions.ReadOnlyError,
@@ -34,22 +33,70 @@ _MOVED_ERRORS = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.MasterDownError,
 )
-"""What a server answers that owns the store no longer. Behind a name that DNS moves, a new connection finds the new."""
+"""Answers of a server that no longer owns the store. A new connection finds the new owner."""
+
+HEALTH_PAUSE_S = 0.1
+"""Seconds between two questions whether Redis answers."""
 
 Ask = Callable[[Any], Awaitable[HostPort]]
 Find = Callable[[], Awaitable[HostPort]]
 
 
+class StoreHealth:
+    """True or false for one process: does Redis answer? After one command that waited in vain no other one waits.
+
+    A Redis that hangs would otherwise cost a request its deadline at each of its steps. `is_answered` asks Redis
+    something that changes nothing, once, for as long as a command may take; `close` ends its connection.
+    """
+
+    def __init__(
+        self,
+        is_answered: Callable[[], Awaitable[bool]],
+        close: Callable[[], Awaitable[None]],
+        pause_s: float = HEALTH_PAUSE_S,
+    ) -> None:
+        self._is_answered = is_answered
+        self._close = close
+        self._pause_s = pause_s
+        self._asking: asyncio.Task[None] | None = None
+        self.losses = 0
+        """How often Redis was lost. A connection from before the last time may lead to a server that is gone."""
+
+    @property
+    def is_lost(self) -> bool:
+        """True when Redis has answered nothing since a command waited in vain."""
+        return self._asking is not None and not self._asking.done()
+
+    def lose(self) -> None:
+        """Note that a command waited in vain, and ask until Redis answers."""
+        if not self.is_lost:
+            self.losses += 1
+            self._asking = asyncio.create_task(self._ask(), name="store health")
+
+    async def aclose(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+        await self._close()
+
+    async def _ask(self) -> None:
+        while True:
+            if await self._is_answered():
+                return
+            await asyncio.sleep(self._pause_s)
+
+
 class _Dropping(AbstractConnection):
-    """A connection that is closed, not kept, once its server has said that it owns the store no longer."""
+    """A connection that is closed after its server has answered that it no longer owns the store."""
 
     @override
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
         await super().send_packed_command(*args, **options)
-        # redis-py writes under `wait_for`, which before Python 3.12 forgets a cancellation that comes as it ends: a
-        # reader that was told to stop would read for ever.
+        # redis-py writes under `wait_for`, which before Python 3.12 loses a cancellation that comes as it ends: a
+        # cancelled reader would read for ever.
         if task and task.cancelling() > before:
             await self.disconnect(nowait=True)
             raise asyncio.CancelledError
@@ -59,13 +106,13 @@ class _Dropping(AbstractConnection):
         try:
             return await super().read_response(*args, **options)
         except _MOVED_ERRORS:
-            # Not closed here: behind this reply may stand those to the rest of its pipeline.
+            # Not closed here: the replies to the rest of its pipeline may follow this one.
             self.mark_for_reconnect()
             raise
 
 
 class StorePool(BlockingConnectionPool):
-    """A pool that makes its connections anew after Redis was silent: the others may lead to a machine that is gone."""
+    """A pool that replaces its connections after Redis was silent: the old ones may lead to a machine that is gone."""
 
     def __init__(self, *, store_health: StoreHealth | None, **options: Any) -> None:
         self._store_health = store_health
@@ -82,19 +129,19 @@ class StorePool(BlockingConnectionPool):
 
 
 class ServerConnection(_Dropping, Connection):
-    """To a host that is always the same."""
+    """A connection to a fixed host."""
 
 
 class ServerTlsConnection(_Dropping, SSLConnection):
-    """The same with TLS."""
+    """A connection to a fixed host with TLS."""
 
 
 class SocketConnection(_Dropping, UnixDomainSocketConnection):
-    """To a Unix socket."""
+    """A connection to a Unix socket."""
 
 
 class SeekingConnection(_Dropping, Connection):
-    """To wherever `find` says at this moment, if that server agrees that it is a master."""
+    """A connection to the server that `find` returns, which must agree that it is a master."""
 
     def __init__(self, *, find: Find, **options: Any) -> None:
         self._find = find
@@ -108,20 +155,20 @@ class SeekingConnection(_Dropping, Connection):
     @override
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health)
-        # Sentinels and nodes may know of a fail-over later than the servers do.
+        # Sentinels and nodes may learn of a fail-over later than the servers.
         await self.send_command("ROLE", check_health=False)
         if str_if_bytes((await self.read_response())[0]) != "master":
             raise redis.exceptions.ConnectionError(f"{self.host}:{self.port} is not the master")
 
 
 class SeekingTlsConnection(SeekingConnection, SSLConnection):
-    """The same with TLS."""
+    """A connection to the server that `find` returns, with TLS."""
 
 
 def connection_options(url: RedisUrl, common: dict[str, Any]) -> dict[str, Any]:
-    """What a pool needs to make connections for this URL: their class, and the arguments of each.
+    """Return the class of this URL's connections, and the arguments of each.
 
-    `common` goes to every connection, also to those that ask where the owner is.
+    `common` goes to every connection, also to those that ask for the owner.
     """
     tls: dict[str, Any] = dict(url.tls)
     own: dict[str, Any] = {**common, **tls, **url.login, "db": url.db}
@@ -140,7 +187,7 @@ def connection_options(url: RedisUrl, common: dict[str, Any]) -> dict[str, Any]:
 
 
 class Seeker:
-    """Asks all that may know where the owner is at once, and believes the first that does."""
+    """Asks all hosts for the owner at once, and takes the first answer."""
 
     def __init__(self, url: RedisUrl, ask: Ask, connect: Callable[[str, int], Connection]) -> None:
         self._url = url
@@ -148,8 +195,8 @@ class Seeker:
         self._connect = connect
 
     async def find(self) -> HostPort:
-        """The owner's address. Raises redis-py's ConnectionError when nobody knows."""
-        # At once: one that is cut off says nothing for longer than a command may take.
+        """Return the owner's address. Raises redis-py's ConnectionError when no host knows it."""
+        # All at once: a host that is cut off is silent for longer than a command may take.
         asked = [asyncio.create_task(self._ask_one(*host)) for host in self._url.hosts]
         refusals: list[str] = []
         try:
@@ -163,7 +210,7 @@ class Seeker:
                 each.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
         raise redis.exceptions.ConnectionError(
-            f"nobody at {self._url.describe()} knows where the master is ({'; '.join(dict.fromkeys(refusals))})"
+            f"no host of {self._url.describe()} knows the master ({'; '.join(dict.fromkeys(refusals))})"
         )
 
     async def _ask_one(self, host: str, port: int) -> HostPort:
@@ -182,7 +229,7 @@ def _ask_sentinel(service: str) -> Ask:
         await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
         answer = await connection.read_response()
         if not answer:
-            raise ResponseError(f"no service {service} is watched here")
+            raise ResponseError(f"the sentinel watches no service {service}")
         return str_if_bytes(answer[0]), int(answer[1])
 
     return ask

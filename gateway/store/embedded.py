@@ -1,7 +1,6 @@
 """The embedded server: a real Valkey or Redis on a Unix socket, with every write on disk before its answer.
 
-Started and restarted by the supervisor, and by the CLI when no gateway runs. Holds the data folder's lock while it
-lives, so that no second server ever opens its files.
+It holds the data folder's lock while it runs, so that no second server can open its files.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from gateway.process.settings import Settings
 from gateway.store.binaries import ServerFailed, choose_binary, find_binaries, record_writer
 
 SOCKET_PATH_LIMIT = 100
-"""Bytes; the kernel takes 107, and a server may write a longer name beside it first."""
+"""The longest socket path in bytes; the kernel allows 107, and a server may first create a longer name beside it."""
 
 START_S = 10.0
 STOP_S = 10.0
@@ -33,11 +32,11 @@ _POLL_S = 0.01
 _PRIVATE = "imagegate-"
 
 _ADVICE = re.compile(r"[.:]? (You can: 1\) )?make a backup of your AOF file.*", re.IGNORECASE)
-"""What a server says of a file that it cannot read: to cut it. That would cut the ledger."""
+"""A server's advice for a file that it cannot read: to cut it. That would cut the ledger."""
 
 
 class EmbeddedServer:
-    """One server over one data folder, whose lock the caller holds as `lock`."""
+    """One server over one data folder. `lock` is the descriptor of the folder's lock."""
 
     def __init__(self, folder: DataFolder, lock: int) -> None:
         self._folder = folder
@@ -48,7 +47,7 @@ class EmbeddedServer:
         self.url = url_of(self.socket)
 
     async def start(self) -> subprocess.Popen[bytes]:
-        """A server that answers; its process is for the caller to wait for. Raises ServerFailed."""
+        """Start the server, and return its process once it answers. Raises ServerFailed."""
         self._files.mkdir(mode=0o700, exist_ok=True)
         binary = choose_binary(self._files)
         with self._log.open("wb") as log:
@@ -57,7 +56,7 @@ class EmbeddedServer:
             await wait_ready(process, self.socket)
         except ServerFailed as error:
             stop(process, STOP_S)
-            raise ServerFailed(f"{error}. Its log, {self._log}, ends: {self._last_words()}") from error
+            raise ServerFailed(f"{error}. Its log, {self._log}, ends: {self._read_log_end()}") from error
         except asyncio.CancelledError:
             stop(process, STOP_S)
             raise
@@ -66,7 +65,7 @@ class EmbeddedServer:
         return process
 
     def close(self, process: subprocess.Popen[bytes] | None) -> None:
-        """Stop the server, wait until it is gone, and remove its traces."""
+        """Stop the server, wait for its end, and remove its socket and its record."""
         if process is not None:
             stop(process, STOP_S)
         self.socket.unlink(missing_ok=True)
@@ -78,13 +77,13 @@ class EmbeddedServer:
         inside = self._folder.path / "valkey.sock"
         before = self._folder.server()
         if before is not None and before.socket.parent.name.startswith(_PRIVATE):
-            # Left by a gateway that was killed; ours alone, since nobody else may write the record.
+            # A killed gateway left it. It is ours, since only the folder's gateway writes the record.
             shutil.rmtree(before.socket.parent, ignore_errors=True)
         if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
             return inside
         return Path(tempfile.mkdtemp(prefix=_PRIVATE)) / "valkey.sock"
 
-    def _last_words(self) -> str:
+    def _read_log_end(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         words = " | ".join(_ADVICE.sub("", line) for line in lines[-3:]) or "(nothing)"
         if not any(_ADVICE.search(line) for line in lines):
@@ -100,7 +99,7 @@ def launch(
     log: IO[bytes] | int = subprocess.DEVNULL,
     binary: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server whose files are in `files`, not yet answering. Raises ServerFailed."""
+    """Start a server with its files in `files`; it does not answer yet. Raises ServerFailed."""
     socket_path.unlink(missing_ok=True)
     # SIGTERM rather than SIGKILL: a child that rewrites the log would outlive a killed server, and hold the lock.
     return spawn(
@@ -113,7 +112,7 @@ def launch(
 
 
 def command(binary: Path, files: Path, socket_path: Path) -> list[str]:
-    """The command line: no TCP port, and nothing answered before it is on disk."""
+    """Return the command line: no TCP port, and every write on disk before its answer."""
     options = {
         "port": "0",
         "unixsocket": str(socket_path),
@@ -134,7 +133,7 @@ def find_binary() -> Path:
 
 
 async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s: float = START_S) -> None:
-    """Return when the server answers PING. Raises ServerFailed when it exits, or says nothing for `wait_s`."""
+    """Return when the server answers PING. Raises ServerFailed when it exits, or is silent for `wait_s`."""
     deadline = time.monotonic() + wait_s
     while True:
         if (code := process.poll()) is not None:
@@ -143,7 +142,7 @@ async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s
         if answer.startswith(b"+PONG"):
             return
         if answer.startswith(b"-LOADING"):
-            # It reads a long log, and says so: that is no reason to give up.
+            # It loads a long log, which may take longer.
             deadline = time.monotonic() + wait_s
         if time.monotonic() > deadline:
             raise ServerFailed(f"The embedded server did not answer within {wait_s:.0f} s")
@@ -151,7 +150,7 @@ async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s
 
 
 def ask(socket_path: Path, line: bytes, wait_s: float = 0.5) -> bytes:
-    """The first bytes of a server's answer to one line; nothing when no server answers there in time."""
+    """Return the first bytes of a server's answer to one line; nothing when no server answers in time."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(wait_s)
         try:
@@ -163,7 +162,7 @@ def ask(socket_path: Path, line: bytes, wait_s: float = 0.5) -> bytes:
 
 
 def running_url(folder: DataFolder) -> str | None:
-    """The URL of the server that answers in this folder now, if one does."""
+    """Return the URL of the server that answers in this folder now, if one does."""
     record = folder.server()
     if record is None or not ask(record.socket, b"PING\r\n").startswith(b"+PONG"):
         return None
@@ -171,7 +170,7 @@ def running_url(folder: DataFolder) -> str | None:
 
 
 def store_url(settings: Settings) -> str:
-    """The URL of the store of a gateway that runs: the one that is set, else its data folder's own server.
+    """Return the URL of a running gateway's store: the configured one, else its data folder's own server.
 
     Raises ServerFailed when no server was started here.
     """
@@ -184,5 +183,5 @@ def store_url(settings: Settings) -> str:
 
 
 def url_of(socket_path: Path) -> str:
-    """The URL of a server on this socket, whatever signs the path has."""
+    """Return the URL of a server on this socket; the path may have any characters."""
     return f"unix://{quote(str(socket_path))}"

@@ -1,7 +1,6 @@
-"""Lua scripts: read from `scripts/`, joined with what they share and with their owner's names in Redis.
+"""Lua scripts: read from `scripts/`, and joined with their shared part and their owner's names in Redis.
 
-A script's text begins with its version, so that two
-releases side by side each run their own.
+A script's text begins with a version, so that two releases side by side each run their own.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from importlib.resources import files
 from gateway.store import names
 
 VERSION = 1
-"""Raised when the meaning of a stored field changes."""
+"""The version of the stored fields. Raise it when the meaning of one changes."""
 
 SHARED = "lib"
 LEDGER = "money.ledger"
@@ -22,7 +21,7 @@ LEDGER = "money.ledger"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script and the digest by which a server that has seen it knows it."""
+    """One script, and the digest by which a server that has run it knows it."""
 
     name: str
     text: str
@@ -30,7 +29,7 @@ class Script:
 
 
 def read_sources(*inner: str) -> dict[str, str]:
-    """The text of every file in `scripts/`, or in a folder inside it, by its name without the ending."""
+    """Return the text of every file in `scripts/`, or in a folder inside it, by its name without the ending."""
     folder = files("gateway.store").joinpath("scripts", *inner)
     return {
         entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
@@ -40,14 +39,14 @@ def read_sources(*inner: str) -> dict[str, str]:
 
 
 def join_scripts(sources: Mapping[str, str], *owners: str) -> dict[str, Script]:
-    """Scripts that are ready to be sent, by name. They know the names of these owners, or the ledger's."""
+    """Return complete scripts, by name. They have the Redis names of these owners, or the ledger's."""
     shared = f"{_list_names(owners or (LEDGER,))}\n{sources.get(SHARED, '')}"
     return {name: _join(name, shared, body) for name, body in sources.items() if name != SHARED}
 
 
 def _join(name: str, shared: str, body: str) -> Script:
     text = f"-- imagegate {VERSION} {name}\n{shared}\n{body}"
-    # SHA-1 is how EVALSHA names a script; nothing rests on its strength.
+    # EVALSHA names a script by its SHA-1; nothing depends on the strength of the hash.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -1,7 +1,6 @@
-"""Every name in Redis: its type, how long it lives, who writes it and what it holds.
+"""Every name in Redis: its type, its lifetime, its owner and its content.
 
-Used by the modules of `gateway.store` alone. All names carry one hash tag, so that one script may touch any of them on
-a Cluster too.
+All names have one hash tag, so that one script can use any of them on a Cluster too.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ TAG = "{igw}"
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One kind of name. Called with the parts that vary, it is the name itself."""
+    """One kind of name. A call with the variable parts returns the name itself."""
 
     stem: str
     kind: str
@@ -42,7 +41,7 @@ FORMER_KEY = Name(
     "callers.key_store",
     "key id, by the digest of a former secret",
 )
-WRONG_KEYS = Name("wrong-keys", "string", "a minute", "callers.wrong_keys", "wrong keys that came from one address")
+WRONG_KEYS = Name("wrong-keys", "string", "a minute", "callers.wrong_keys", "the number of wrong keys from one address")
 
 OPERATOR_INDEX = Name(
     "operators", "hash", "for ever", "callers.operator_store", "operator's name → digest of the token"
@@ -60,7 +59,7 @@ TASK = Name(
     "hash",
     "a day after the task's last change",
     "state.task_store",
-    "one task: what was promised to whom, its images by slot, its end",
+    "one task: its request, its images by slot, its end",
 )
 TASKS_OF = Name(
     "tasks-of",
@@ -74,15 +73,15 @@ CHANGED = Name(
     "stream",
     "the last 10,000",
     "state.task_store",
-    "tasks that changed, and calls whose vendor called back",
+    "changed tasks, and calls with a callback",
 )
 
 WEBHOOK = Name(
     "webhook",
     "hash",
-    "until it was delivered, or a week after it was given up",
+    "until its delivery, or a week after its last try",
     "state.webhook_queue",
-    "one delivery to a caller's address: task, key, address, tries, and what to send again",
+    "one delivery to a caller's address: task, key, address, tries, body",
 )
 WEBHOOKS = Name(
     "webhooks", "sorted set", "while deliveries wait", "state.webhook_queue", "key id, by its next delivery, ms"
@@ -95,10 +94,10 @@ WEBHOOKS_OF = Name(
     "one key's deliveries, by their time, ms",
 )
 WEBHOOKS_LOST = Name(
-    "webhooks-lost", "sorted set", "a week each", "state.webhook_queue", "deliveries that were given up, by when, ms"
+    "webhooks-lost", "sorted set", "a week each", "state.webhook_queue", "lost deliveries, by the time of the loss, ms"
 )
 
-LIMITS = Name("limits", "hash", "until the last limit is taken away", "money.ledger", "one scope's limits, by name")
+LIMITS = Name("limits", "hash", "until the removal of the last limit", "money.ledger", "one scope's limits, by name")
 WINDOW = Name(
     "window",
     "hash",
@@ -106,8 +105,8 @@ WINDOW = Name(
     "money.ledger",
     "µ$ and images held, presumed and posted by one scope in one calendar window, and the two bases",
 )
-RATE = Name("rate", "string", "until it allows everything again", "money.ledger", "GCRA: theoretical arrival time, µs")
-RUNNING = Name("running", "hash", "while tasks run", "money.ledger", "worker → tasks of one scope that it runs")
+RATE = Name("rate", "string", "until the rate is unused", "money.ledger", "GCRA: theoretical arrival time, µs")
+RUNNING = Name("running", "hash", "while tasks run", "money.ledger", "worker → its running tasks of one scope")
 LEASES = Name(
     "leases", "sorted set", "a day after the lease's end", "money.ledger", "worker, by the end of its lease, µs"
 )
@@ -123,7 +122,7 @@ CALL = Name(
     "hash",
     "two days after its last change",
     "money.ledger",
-    "what another process needs to finish one paid call: its note, and the ticket, links, receipt or error that it got",
+    "one paid call, for another process to finish: its note, ticket, links, receipt or error",
 )
 TICKET = Name(
     "ticket", "string", "as long", "money.ledger", "task and call, by upstream, credential and the vendor's own id"
@@ -133,19 +132,17 @@ CLAIMS = Name(
     "sorted set",
     "two days after its last task's opening",
     "money.ledger",
-    "tasks of one key and fingerprint whose answer nobody has got, by their opening, µs",
+    "tasks of one key and fingerprint with an undelivered answer, by their opening, µs",
 )
 IDEMPOTENCY = Name(
     "idempotency", "string", "two days", "money.ledger", "task id, by key id and digest of route and Idempotency-Key"
 )
-EPOCH = Name("epoch", "string", "for ever", "money.ledger", "by what processes know that the store forgot nothing")
+EPOCH = Name("epoch", "string", "for ever", "money.ledger", "the id by which processes notice a store that lost data")
 OPEN = Name("open", "sorted set", "until over", "money.ledger", "tasks that may still hold money, by their opening, µs")
-ENDED = Name("ended", "sorted set", "until folded", "money.ledger", "tasks that wait for nothing, by their end, µs")
+ENDED = Name("ended", "sorted set", "until folded", "money.ledger", "ended tasks, by their end, µs")
 DOUBTFUL = Name("doubtful", "sorted set", "until folded", "money.ledger", "ended tasks with a presumed call, likewise")
 JOURNAL = Name("journal", "stream", "until folded", "money.ledger", "every change of an amount: what, why, whose, when")
-CHANGE = Name(
-    "change", "string", "a day", "money.ledger", "an operator's change that was made, so that it is made once"
-)
+CHANGE = Name("change", "string", "a day", "money.ledger", "an operator's change, so that a repetition changes nothing")
 
 RECORDS = Name(
     "records", "hash", "`accounting.history_days` after the day", "history.history", "record id → one request, as JSON"
@@ -160,7 +157,11 @@ CREDITS = Name(
     "credits", "hash", "as long as the day's sums", "history.history", "change id → an operator's correction, as JSON"
 )
 CHANGES = Name(
-    "changes", "stream", "the last 20,000, for `accounting.usage_days`", "history.changes", "who changed what, and how"
+    "changes",
+    "stream",
+    "the last 20,000, for `accounting.usage_days`",
+    "history.changes",
+    "operators' changes: who, what, how",
 )
 
 TARGET = Name(
@@ -185,14 +186,14 @@ PRESUMED = Name(
     "hash",
     "two hours after the last",
     "health.target_store",
-    "five minutes → µ$ that a target's calls may have cost",
+    "five minutes → presumed µ$ of a target's calls",
 )
 DRIFT = Name(
     "drift",
     "hash",
     "90 days after the last",
     "health.drift",
-    "upstream, kind, parameter → how often, when last and how an upstream was not as the catalogue says",
+    "upstream, kind, parameter → count, last time and example of a drift",
 )
 
 NAMES = (

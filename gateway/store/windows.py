@@ -1,7 +1,6 @@
-"""Names calendar windows: the day, the week and the month in which an instant lies, in the operator's time zone.
+"""Calendar windows: the day, the week and the month of an instant, in the operator's time zone.
 
-Used by `store.ledger` and `store.history`; the scripts check the boundaries and know nothing of zones. Never reads a
-clock.
+The scripts check the boundaries and know no time zones. Never reads a clock.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def read_duration(text: str) -> timedelta | None:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One stretch of the calendar: from `start` to just before `end`, in µs since 1970."""
+    """One part of the calendar: from `start` to just before `end`, in µs since 1970."""
 
     name: str
     start: int
@@ -41,7 +40,7 @@ class Windows:
     month: Window
 
     def arguments(self) -> list[str]:
-        """The nine words by which a script is told."""
+        """Return the nine words that a script takes."""
         return [
             word
             for window in (self.day, self.week, self.month)
@@ -57,15 +56,15 @@ class Calendar:
         self._last: Windows | None = None
 
     def name_windows(self, at: int) -> Windows:
-        """The windows of an instant in µs. Weeks are ISO 8601's: they begin on Monday."""
-        # Nearly every instant lies in the day of the one before.
+        """Return the windows of an instant in µs. Weeks are ISO 8601's: they begin on Monday."""
+        # Nearly every instant is in the day of the one before.
         last = self._last
         if last is None or not last.day.start <= at < last.day.end:
             last = self._last = self._name_windows(at)
         return last
 
     def _name_windows(self, at: int) -> Windows:
-        # Whole seconds and the rest apart: a float of µs would round.
+        # Whole seconds and the rest separately: a float of µs would round.
         seconds, rest = divmod(at, MICROSECONDS)
         today = (datetime.fromtimestamp(seconds, self._zone) + timedelta(microseconds=rest)).date()
         monday = today - timedelta(days=today.weekday())
@@ -78,7 +77,7 @@ class Calendar:
         )
 
     def name_days(self, since: int, until: int) -> list[Window]:
-        """The days that the instants from `since` to just before `until` touch, the last day first; both in µs."""
+        """Return the days from `since` to just before `until`, the last day first; both in µs."""
         days: list[Window] = []
         at = until - 1
         while at >= since:
@@ -89,25 +88,25 @@ class Calendar:
     def read_instant(self, text: str, now: int) -> int:
         """An instant in µs as people write it: `90m`, `24h`, `7d` or `4w` ago, or ISO 8601 as in `2026-11-04T12:00`.
 
-        Without an offset it is in the zone; a date is its midnight. Raises ValueError that says what would be right.
+        Without an offset it is in the zone; a date is its midnight. Raises ValueError with the right forms.
         """
         if (ago := read_duration(text)) is not None:
             return now - ago // timedelta(microseconds=1)
         try:
             instant = datetime.fromisoformat(text)
         except ValueError as error:
-            raise ValueError(f"{text!r} is no time; write 24h or 7d for so long ago, or 2026-11-04") from error
+            raise ValueError(f"{text!r} is no time; write 24h or 7d for a duration until now, or 2026-11-04") from error
         instant = instant if instant.tzinfo else instant.replace(tzinfo=self._zone)
         return (instant - _EPOCH) // timedelta(microseconds=1)
 
     def show_instant(self, at: int) -> str:
-        """An instant in the zone, to the second, for people: `2026-11-04 12:00:00`."""
+        """Return an instant in the zone, to the second, for people: `2026-11-04 12:00:00`."""
         return f"{datetime.fromtimestamp(at // MICROSECONDS, self._zone):%Y-%m-%d %H:%M:%S}"
 
     def _window(self, name: str, first: date, after: date) -> Window:
         return Window(name, self._midnight(first), self._midnight(after))
 
     def _midnight(self, day: date) -> int:
-        # Where clocks skip midnight, or pass it twice, `fold=0` is the instant at which the day begins.
+        # Where clocks skip or repeat midnight, `fold=0` is the instant at which the day begins.
         began = datetime(day.year, day.month, day.day, tzinfo=self._zone, fold=0)
         return (began - _EPOCH) // timedelta(microseconds=1)

@@ -19,7 +19,7 @@ from gateway.artifacts.links import link
 from gateway.dollars import show_usd
 from gateway.money import limit_messages
 from gateway.services import Services
-from gateway.state.task_record import Promise, TaskImage, TaskRecord
+from gateway.state.task_store import Promise, TaskImage, TaskRecord
 from gateway.tasks.task import Delivered, Ending, PartlyDelivered, StillRunning, name_ending
 from gateway.tasks.wait import LOST_AFTER_S, TaskWait
 

@@ -27,8 +27,7 @@ from gateway.pictures.spool import Spool
 from gateway.process.shutdown import PAUSE_S
 from gateway.routing.plan import Plan
 from gateway.services import Services
-from gateway.state.task_record import End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
-from gateway.state.task_store import MOST_HOOKS
+from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.wait import TaskWait
 
@@ -220,7 +219,7 @@ async def drain(services: Services) -> int:
     with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, settings.drain_s - shutdown.seconds)):
             await services.pending_posts.wait()
-            await services.recorder.flush(settings.drain_s)
+            await services.recorder.outbox.wait()
     return len(cut_off) + services.pending_posts.is_behind
 
 

@@ -16,7 +16,7 @@ from gateway import errors
 from gateway.money.ledger import Leaving
 from gateway.money.ledger_results import Rate
 from gateway.services import Services
-from gateway.state.task_record import TaskRecord
+from gateway.state.task_store import TaskRecord
 from gateway.store.client import StoreUnavailable
 
 UNWRITTEN_S = 0.05

@@ -19,8 +19,9 @@ from gateway.callers.key_record import KeyRecord
 from gateway.catalogue.document import Webhooks
 from gateway.errors import KeyNotFound
 from gateway.net.fetcher import FetchFailed, FetchRefused
+from gateway.process.periodic import PeriodicStep
 from gateway.services import Services
-from gateway.state.task_record import TaskRecord
+from gateway.state.task_store import TaskRecord
 from gateway.state.webhook_queue import WebhookDelivery
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.answer import describe_task
@@ -49,19 +50,19 @@ class WebhookSender:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._rules = services.catalogue.document.webhooks
-        self._news = services.task_store.told
+        self._news = services.task_store.webhook_queued
         self._busy: Counter[str] = Counter()
         self._tries: set[asyncio.Task[None]] = set()
-        self._running: asyncio.Task[None] | None = None
+        self._looking = PeriodicStep(
+            "sending of webhooks", self._rules.look_every, self._look, expected=(StoreUnavailable,), wake=self._news
+        )
 
     def start(self) -> None:
-        self._running = asyncio.create_task(self._run(), name="webhook sender")
+        self._looking.start()
 
     async def stop(self) -> None:
         """Begin nothing more, and wait a little for what is under way."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait({self._running}, timeout=STOP_S)
+        await self._looking.stop()
         if self._tries:
             await asyncio.wait(set(self._tries), timeout=STOP_S)
         for one in (cut := set(self._tries)):
@@ -69,21 +70,10 @@ class WebhookSender:
         if cut:
             await asyncio.wait(cut, timeout=STOP_S)
 
-    async def _run(self) -> None:
-        while True:
-            self._news.clear()
-            try:
-                pause = await self._take()
-            except StoreUnavailable:
-                pause = self._rules.look_every
-            except Exception:  # noqa: BLE001 (a fault in one look must not end them all)
-                _log.exception("looking for webhooks failed; it goes on")
-                pause = self._rules.look_every
-            try:
-                async with asyncio.timeout(pause):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
+    async def _look(self) -> None:
+        """Begin what is due, and look again when the next one is."""
+        self._looking.seconds = self._rules.look_every
+        self._looking.seconds = await self._take()
 
     async def _take(self) -> float:
         """Begin what is due, the keys in turns; answers the seconds until the next look."""
@@ -140,7 +130,7 @@ class WebhookSender:
         if why == str(_GONE) or pause is None:
             await self._lose(delivery, why, body)
         else:
-            await services.webhook_queue.put_off(delivery.id, pause, why, body)
+            await services.webhook_queue.postpone(delivery.id, pause, why, body)
 
     async def _post(self, delivery: WebhookDelivery, key: KeyRecord, body: bytes) -> tuple[str, float | None]:
         """What was wrong, "" for nothing, and for how long the receiver wants to be left alone."""

@@ -1,1 +1,1 @@
-"""What operators see of the gateway from outside: its logs."""
+"""Telemetry: the gateway's logs."""

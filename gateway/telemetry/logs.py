@@ -1,7 +1,6 @@
-"""Logs: one JSON object a line, or columns on a terminal; written by a thread of their own; secrets never in them.
+"""Logs: one JSON object a line, or columns on a terminal, written by a thread of its own.
 
-Set up once by each worker. Prompts and pictures are never passed to a log call; this module takes out keys that other
-libraries' messages might carry.
+No log call gets a prompt or a picture; this module also removes keys from the messages of libraries.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 _SECRET = re.compile(r"(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|((?i:bearer)\s+)[^\s\"',]{6,}|\b(sk-[\w-]{2})[\w-]{10,}")
 
-# httpx and its kin log whole URLs at INFO, with their signatures; uvicorn tells of every start and stop.
+# httpx and similar libraries log whole URLs at INFO, with their signatures; uvicorn logs every start and stop.
 _QUIET = ("uvicorn.error", "httpx", "httpcore", "aiohttp", "asyncio", "PIL", "python_multipart")
 
 
 @contextmanager
 def logging_to(stream: TextIO = sys.stderr, level: str = "info") -> Iterator[None]:
-    """Send every log line of this process to `stream` while the context lasts."""
+    """Write every log line of this process to `stream` in this context."""
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     output = logging.StreamHandler(stream)
     output.setFormatter(_formatter(is_terminal=stream.isatty()))
     root = logging.getLogger()
-    # Writing may block on a full pipe; the event loop only puts a record into a queue.
+    # A write may block on a full pipe, so the event loop only puts a record into a queue.
     entrance = logging.handlers.QueueHandler(lines)
     entrance.setFormatter(logging.Formatter("%(message)s"))
     entrance.prepare = lambda record: record  # type: ignore[method-assign] (the default formats, and loses structure)
@@ -55,12 +54,12 @@ def logging_to(stream: TextIO = sys.stderr, level: str = "info") -> Iterator[Non
 
 
 def redact(_: Any, __: str, line: Any) -> str:
-    """Cut keys and bearer tokens out of a line, its exceptions included."""
+    """Remove keys and bearer tokens from a line, its exceptions included."""
     return _SECRET.sub(lambda match: f"{match[1] or match[2] or match[3]}***", line)
 
 
 def _hold_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace `exc_info=True` by the exception itself: the thread that writes the line handles none."""
+    """Replace `exc_info=True` by the exception itself: the writing thread has no current exception."""
     if event.get("exc_info") is True:
         event["exc_info"] = sys.exc_info()
     return event
@@ -76,7 +75,7 @@ def _shared() -> list[Any]:
 
 
 def _formatter(*, is_terminal: bool) -> logging.Formatter:
-    # Without the values of variables: among them are prompts and keys.
+    # Without the values of variables, since some are prompts and keys.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     described = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
     render: list[Any] = [plain] if is_terminal else [described, structlog.processors.JSONRenderer()]

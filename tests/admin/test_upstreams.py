@@ -14,7 +14,7 @@ def test_state_is_shown(office: Office) -> None:
     listed = {one["label"]: one for one in office.hire("vera").get("/upstreams")["data"]}
     assert list(listed) == ["anyfast/main", "anyfast-c/main", "apiany/main"]
     assert {label: one["state"] for label, one in listed.items()} == {
-        "anyfast/main": "refused",
+        "anyfast/main": "credential_rejected",
         "anyfast-c/main": "ok",
         "apiany/main": "ok",
     }
@@ -41,7 +41,7 @@ def test_reset_uses_it_again(office: Office) -> None:
     assert office.gateway.generate().status_code == 200
     change = office.get("/changes")["data"][0]
     assert (change["action"], change["subject"]) == ("upstream.reset", "anyfast/main")
-    assert (change["before"], change["after"]) == ({"state": "refused"}, {"state": "ok"})
+    assert (change["before"], change["after"]) == ({"state": "credential_rejected"}, {"state": "ok"})
 
 
 def test_drift_is_cleared(office: Office) -> None:
@@ -49,7 +49,7 @@ def test_drift_is_cleared(office: Office) -> None:
     gateway = office.gateway
     gateway.simulator.fault("wrong_size", size="512x320")
     assert gateway.generate().status_code == 200
-    wait_until(lambda: not gateway.services.drift.waiting, "the last note of drift")
+    wait_until(lambda: not gateway.services.drift.outbox.waiting, "the last note of drift")
     assert [(one["kind"], one["what"]) for one in office.get("/upstreams")["data"][0]["drift"]] == [("made", "size")]
     assert office.delete("/upstreams/anyfast/drift") == {"id": "anyfast", "deleted": True}
     assert office.get("/upstreams")["data"][0]["drift"] == []

@@ -14,7 +14,7 @@ from gateway.jobs.job import ImageJob
 from gateway.jobs.sizes import Size
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Settled
-from gateway.state.task_record import Promise, TaskImage, TaskRecord
+from gateway.state.task_store import Promise, TaskImage, TaskRecord
 from tests.api.test_joining import RETRY, pictures_of
 from tests.support.gateways import OFFICIAL, Gateway, Gateways, error_of
 from tests.support.simulators import wait_until

@@ -98,7 +98,7 @@ def test_reason_of_the_moment_is_told(gateway: Gateway) -> None:
     refused, later = gateway.records()
     assert [call.outcome for call in refused.calls] == ["credential", "delivered"]
     # Whether the plan knew it already or the door did, nobody is told twice.
-    assert passed_by(later)["anyfast-c/main"] == "it refused the gateway's credential"
+    assert passed_by(later)["anyfast-c/main"] == "it rejected the gateway's credential"
     assert len(passed_by(later)) == len(later.passed_by)
 
 
@@ -230,7 +230,7 @@ def test_absence_of_redis_costs_no_record(gateway: Gateway, valkey: Valkey) -> N
         wait_until(gateway.simulator.paid, "the paid call")
         with valkey.paused():
             assert answer.result().status_code == 200
-            assert gateway.services.recorder.waiting == 1
+            assert gateway.services.recorder.outbox.waiting == 1
     record = only(gateway.records())
     assert record.n_delivered == 1
     assert record.price_settled == gateway.booked() == gateway.spent().usd_posted

@@ -15,8 +15,7 @@ import yaml
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, Opening
-from gateway.state.task_record import Hook, Promise, TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import Hook, Promise, TaskRecord, TaskStore
 from gateway.store.client import connect
 from gateway.store.command_queue import CommandQueue
 from gateway.tasks.webhook_signature import make_secret

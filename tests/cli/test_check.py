@@ -54,7 +54,7 @@ async def test_drift_is_read_from_redis(valkey: Valkey, redis: StoreClient) -> N
     """What the workers counted of an upstream is a warning at its line."""
     book = DriftBook(redis)
     book.note("anyfast", "made", "size", "1024x1024 for 1536x1024")
-    await book.aclose()
+    await book.outbox.aclose()
     env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
     told = json.loads(imagegate("check", "--json", **env, ANYFAST_API_KEY="x").stdout)
     (drift,) = [one for one in told["findings"] if one["kind"] == "drift"]

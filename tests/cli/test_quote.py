@@ -107,7 +107,7 @@ async def test_quote_knows_health(quoted: Callable[..., dict[str, Any]], valkey:
     await teach(valkey.url, "apiany/main", refused=True)
     choices, rejected = targets_of(quoted("--size", "1024x1024", **env))
     assert choices == ["anyfast-c/main", "anyfast/main"]
-    assert rejected == {"apiany/main": "it refused the gateway's credential"}
+    assert rejected == {"apiany/main": "it rejected the gateway's credential"}
 
 
 async def test_quote_tells_prices_all_the_same(quote: Quote, valkey: Valkey, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_quote_tells_prices_all_the_same(quote: Quote, valkey: Valkey, tmp
     await teach(valkey.url, "anyfast-c/main", "anyfast/main", "apiany/main", refused=True)
     found = quote(**env)
     assert len(found.stdout.splitlines()) == 4
-    assert "No upstream can take this request now (it refused the gateway's credential)" in found.stderr
+    assert "No upstream can take this request now (it rejected the gateway's credential)" in found.stderr
     away = quote(**(env | {"GATEWAY_REDIS_URL": "redis://:hunter2@127.0.0.1:9"}))
     assert len(away.stdout.splitlines()) == 4
     assert "not known: Redis is unavailable" in away.stderr

@@ -14,7 +14,7 @@ from tests.support.shell import Shell
 
 
 async def refuse(url: str) -> None:
-    """Have the store know that one credential is refused."""
+    """Have the store know that one credential is rejected."""
     command_queue = CommandQueue(url)
     store, permit = TargetStore(command_queue), "permit_1"
     assert await store.take("apiany/main", permit, 15, Caps()) is None
@@ -25,7 +25,7 @@ async def refuse(url: str) -> None:
     book = DriftBook(redis)
     book.note("apiany", "refused", "quality")
     async with asyncio.timeout(5):
-        while book.waiting:
+        while book.outbox.waiting:
             await asyncio.sleep(0.01)
     await redis.aclose()
 
@@ -35,14 +35,14 @@ async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     await refuse(valkey.url)
     shown = {one["label"]: one for one in shell.ask("upstreams")["data"]}
     assert list(shown) == ["anyfast/main", "anyfast-c/main", "apiany/main"]
-    assert (shown["apiany/main"]["state"], shown["apiany/main"]["balance"]) == ("refused", "1234.5")
+    assert (shown["apiany/main"]["state"], shown["apiany/main"]["balance"]) == ("credential_rejected", "1234.5")
     assert shown["anyfast/main"]["state"] == "ok"
     (drift,) = shown["apiany/main"]["drift"]
     assert (drift["kind"], drift["what"], drift["count"]) == ("refused", "quality", 1)
     assert shown["anyfast/main"]["drift"] == []
     table = [line.split("\t") for line in shell.type("upstreams").stdout.splitlines()]
     assert table[0][:4] == ["upstream", "state", "for", "in flight"]
-    assert table[3][:2] == ["apiany/main", "refused"]
+    assert table[3][:2] == ["apiany/main", "credential rejected"]
     after = {one["label"]: one["state"] for one in shell.ask("upstreams", "--reset", "apiany/main")["data"]}
     assert after["apiany/main"] == "ok"
     (change,) = shell.ask("changes")["data"]
@@ -54,7 +54,7 @@ async def test_drift_is_cleared(shell: Shell, valkey: Valkey) -> None:
     await refuse(valkey.url)
     after = {one["label"]: one for one in shell.ask("upstreams", "--clear-drift", "apiany")["data"]}
     assert after["apiany/main"]["drift"] == []
-    assert after["apiany/main"]["state"] == "refused"
+    assert after["apiany/main"]["state"] == "credential_rejected"
     (change,) = shell.ask("changes")["data"]
     assert (change["action"], change["subject"]) == ("upstream.clear_drift", "apiany")
     assert change["before"] == {"refused quality": 1}

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from gateway.ids import new_id
-from gateway.state.task_record import End, Hook, Promise, TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import connect
 from gateway.store.command_queue import CommandQueue

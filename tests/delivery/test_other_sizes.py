@@ -31,7 +31,7 @@ def drifts(gateway: Gateway) -> list[tuple[str, str, str, int, str]]:
         finally:
             await redis.aclose()
 
-    wait_until(lambda: not gateway.services.drift.waiting, "the last note of drift")
+    wait_until(lambda: not gateway.services.drift.outbox.waiting, "the last note of drift")
     return [(one.upstream, one.kind, one.what, one.count, one.example) for one in asyncio.run(read())]
 
 

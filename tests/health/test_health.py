@@ -64,7 +64,7 @@ def test_time_outs_open_the_breaker(quick: Gateway) -> None:
     assert (refused.status_code, error_of(refused)["code"]) == (503, "upstream_unavailable")
     assert refused.headers["retry-after"] == "1"
     assert len(quick.simulator.paid()) == 3
-    wait_until(lambda: breaker(quick, "anyfast/main") == "half", "the end of the open time")
+    wait_until(lambda: breaker(quick, "anyfast/main") == "half_open", "the end of the open time")
     quick.services.health.forget()
     assert [quick.generate().status_code for _ in range(2)] == [200, 200]
     assert breaker(quick, "anyfast/main") == "closed"
@@ -85,7 +85,7 @@ def test_dry_run_tells_who_is_left_alone(gateways: Gateways) -> None:
     told = gateway.generate({"x-gateway-dry-run": "1"}, model="pair").json()
     assert [one["target"] for one in told["choices"]] == ["anyfast-c/main"]
     assert [(one["target"], one["reason"]) for one in told["rejections"]] == [
-        ("anyfast/main", "it refused the gateway's credential")
+        ("anyfast/main", "it rejected the gateway's credential")
     ]
 
 

@@ -61,7 +61,7 @@ async def test_three_unknown_outcomes_open(rig: Rig) -> None:
     assert [await rig.call(one) for one in results] == [""] * 5
     assert await rig.call("unknown") == "opened"
     assert await rig.breaker() == "open"
-    assert await rig.take() == Block("open", RULES.open)
+    assert await rig.take() == Block("circuit_open", RULES.open)
 
 
 async def test_five_refusals_open(rig: Rig) -> None:
@@ -88,7 +88,7 @@ async def test_half_open_lets_one_pass(rig: Rig) -> None:
     for change in ("", "", "closed"):
         probe = await rig.take()
         assert isinstance(probe, str)
-        assert await rig.take() == Block("probing")
+        assert await rig.take() == Block("half_open")
         ended = await rig.one.finish(LABEL, probe, CallReport("good"), RULES)
         assert ended.breaker == change
     assert await rig.breaker() == "closed"
@@ -104,7 +104,7 @@ async def test_failed_probe_opens_for_longer(rig: Rig) -> None:
     for seconds in (60, 120, 240, 480, 600, 600):
         rig.wait(600)
         assert await rig.call("refusal") == "opened"
-        assert await rig.take() == Block("open", seconds)
+        assert await rig.take() == Block("circuit_open", seconds)
     rig.wait(600)
     assert isinstance(await rig.take(), str)
     rig.wait(LEASE_S)
@@ -120,7 +120,7 @@ async def test_late_results_change_no_open_breaker(rig: Rig) -> None:
     for permit, result in zip(late, ("good", "good", "good", "unknown"), strict=True):
         assert isinstance(permit, str)
         assert (await rig.one.finish(LABEL, permit, CallReport(result), RULES)).breaker == ""  # type: ignore[arg-type]
-    assert await rig.breaker() == "half"
+    assert await rig.breaker() == "half_open"
 
 
 async def test_repeated_report_counts_once(rig: Rig) -> None:
@@ -182,20 +182,20 @@ async def test_refused_credential_outlasts_a_rate_limit(rig: Rig) -> None:
         assert isinstance(permit, str)
         told.append((await rig.one.finish(LABEL, permit, report, RULES)).cooled)
     assert told == ["limit", "credential", ""]
-    assert await rig.take() == Block("credential", 600)
+    assert await rig.take() == Block("credential_rejected", 600)
     rig.wait(600)
     assert isinstance(await rig.take(), str)
 
 
 async def test_spend_brake_holds_for_an_hour(rig: Rig) -> None:
     """Too much presumed money keeps calls away until the hour is over, or an operator resets it."""
-    caps = Caps(brake=10)
+    caps = Caps(spend_limit=10)
     await rig.call("none", presumed=10)
     assert isinstance(await rig.take(caps), str)
     await rig.call("none", presumed=1)
     found = await rig.take(caps)
     assert isinstance(found, Block)
-    assert (found.reason, 3600 <= found.wait <= 3900) == ("braked", True)
+    assert (found.reason, 3600 <= found.wait <= 3900) == ("paused_by_spend_limit", True)
     rig.wait(found.wait)
     assert isinstance(await rig.take(caps), str)
     await rig.call("none", presumed=11)
@@ -209,7 +209,7 @@ async def test_reset_uses_it_again(rig: Rig) -> None:
         await rig.call("unknown", cool=300.0, why="credential") if await rig.breaker() == "closed" else None
         await rig.one.reset(LABEL)
     assert await rig.one.note_check(LABEL, balance="3", is_low=True) == "low"
-    assert await rig.take(Caps(has_floor=True)) == Block("low")
+    assert await rig.take(Caps(has_floor=True)) == Block("low_balance")
     await rig.one.reset(LABEL)
     assert isinstance(await rig.take(Caps(has_floor=True)), str)
 

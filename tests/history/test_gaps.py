@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from gateway.history.gaps import ON_ITS_WAY, Gaps
+from gateway.history.gaps import GRACE, Gaps
 from gateway.history.record import Record, Sums, describe_hold, record_id
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
@@ -64,7 +64,7 @@ async def test_lost_record_is_told(scene: Scene) -> None:
     """A paid task without a record gets one from the ledger, with its price, and the sums move once."""
     task = await scene.spend()
     assert await scene.gaps.fill() == 0
-    scene.clock.now += ON_ITS_WAY + SECOND
+    scene.clock.now += GRACE + SECOND
     assert await scene.gaps.fill() == 1
     (record,) = scene.told
     assert (record.id, record.price_settled, record.n_delivered) == (record_id(task), 7, 1)
@@ -80,7 +80,7 @@ async def test_told_work_is_left_alone(scene: Scene) -> None:
     task = await scene.spend()
     await scene.books.history.write(make_record(id=record_id(task), task=task, calls=(make_call(usd=7),)))
     await scene.ledger.close(new_id("task", at=NOON / SECOND), 1)
-    scene.clock.now += ON_ITS_WAY + SECOND
+    scene.clock.now += GRACE + SECOND
     assert await scene.gaps.fill() == 0
 
 
@@ -94,7 +94,7 @@ async def test_older_work_is_left_alone(scene: Scene) -> None:
 async def test_every_task_is_looked_at(scene: Scene) -> None:
     """However many ended, each gap is found, and found once more until it is written."""
     tasks = [await scene.spend() for _ in range(12)]
-    scene.clock.now += ON_ITS_WAY + SECOND
+    scene.clock.now += GRACE + SECOND
     assert await scene.gaps.fill() == 12
     assert {record.task for record in scene.told} == set(tasks)
     assert await scene.gaps.fill() == 12

@@ -146,23 +146,26 @@ def test_late_news_moves_sums(valkey: Valkey) -> None:
     @given(records, st.lists(calls, max_size=5), st.randoms(use_true_random=False))
     def check(record: Record, news: list[CallFact], chance: random.Random) -> None:
         valkey.flush()
-        asyncio.run(_amend_shuffled(valkey.url, record, news, chance))
+        asyncio.run(_write_news(valkey.url, record, news, chance))
 
     check()
 
 
-async def _amend_shuffled(url: str, record: Record, news: list[CallFact], chance: random.Random) -> None:
+async def _write_news(url: str, record: Record, news: list[CallFact], chance: random.Random) -> None:
     async with open_books(url) as books:
-        task_id = task_of(record)
-        assert await books.history.amend(task_id, make_call()) is None
         await books.history.write(record)
         repeated = [*news, *chance.sample(news, len(news) // 2)]
         for fact in repeated:
-            await books.history.amend(task_id, fact)
+            await books.history.write(_thin(record, fact))
         await books.history.write(record)
         expected = reduce(Record.with_call, news, record)
         assert await books.history.show(record.id) == expected
         assert await all_sums(books) == add_up([expected])
+
+
+def _thin(record: Record, *calls: CallFact) -> Record:
+    """What a process says of a request that it knows by its calls alone."""
+    return Record(id=record.id, request="", key=record.key, key_name="", calls=calls, status=500)
 
 
 def test_two_tellers_make_one_record(valkey: Valkey) -> None:
@@ -179,7 +182,7 @@ def test_two_tellers_make_one_record(valkey: Valkey) -> None:
 
 async def _tell_twice(url: str, record: Record, news: list[CallFact], chance: random.Random) -> None:
     async with open_books(url) as books:
-        thin = Record(id=record.id, request="", key=record.key, key_name="", calls=tuple(news), status=500)
+        thin = _thin(record, *news)
         tellings = chance.sample([record, thin, record, thin], chance.randrange(5))
         for told in tellings:
             await books.history.write(told)
@@ -191,15 +194,14 @@ async def _tell_twice(url: str, record: Record, news: list[CallFact], chance: ra
             assert {call.id for call in record.calls} <= {call.id for call in found[0].calls}
 
 
-async def test_many_amend_at_once(valkey: Valkey) -> None:
+async def test_late_news_at_once_all_count(valkey: Valkey) -> None:
     """News of four calls at the same time are all taken in, once."""
     async with open_books(valkey.url) as books:
         guesses = tuple(make_call(number, state="presumed", images=0) for number in range(4))
         record = make_record(calls=guesses)
         await books.history.write(record)
-        task_id = task_of(record)
         facts = [make_call(number, usd=number) for number in range(4)]
-        await asyncio.gather(*(books.history.amend(task_id, fact) for fact in [*facts, *facts]))
+        await asyncio.gather(*(books.history.write(_thin(record, fact)) for fact in [*facts, *facts]))
         assert await find_all(books) == [record.model_copy(update={"calls": tuple(facts)})]
         assert (await books.usage.sum(NOON, NOON + 1)).total == Sums(requests=1, images=4, usd=6)
 

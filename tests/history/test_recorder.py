@@ -46,10 +46,10 @@ async def test_records_are_written_soon() -> None:
     made = [make_record() for _ in range(120)]
     for record in made:
         recorder.note(record)
-    assert await recorder.flush(5) == 0
+    assert await recorder.outbox.flush(5) == 0
     assert slate.written == made
     recorder.note(made[0])
-    assert await recorder.flush(5) == 0
+    assert await recorder.outbox.flush(5) == 0
     assert len(slate.written) == 121
 
 
@@ -63,11 +63,11 @@ async def test_records_wait_for_redis(valkey: Valkey) -> None:
     with valkey.paused():
         for record in made:
             recorder.note(record)
-        assert await recorder.flush(0.3) == 30
-    assert await recorder.flush(5) == 0
+        assert await recorder.outbox.flush(0.3) == 30
+    assert await recorder.outbox.flush(5) == 0
     found = [record async for record in history.stream(RecordFilter(NOON, NOON + 1_000_000))]
     assert sorted(found, key=lambda record: record.id) == sorted(made, key=lambda record: record.id)
-    await recorder.aclose()
+    await recorder.outbox.aclose()
     await command_queue.aclose()
     await redis.aclose()
 
@@ -79,14 +79,14 @@ async def test_room_is_bounded() -> None:
     paid = [make_record(calls=(make_call(number),)) for number in range(8)]
     for record in [*paid, *(make_record() for _ in range(20))]:
         recorder.note(record)
-    assert (recorder.waiting, recorder.lost) == (10, 18)
+    assert (recorder.outbox.waiting, recorder.outbox.lost) == (10, 18)
     slate.is_there.set()
-    assert await recorder.flush(5) == 0
+    assert await recorder.outbox.flush(5) == 0
     assert slate.written[:8] == paid
     for number in range(20):
         recorder.note(make_record(calls=(make_call(number),)))
-    assert (recorder.waiting, recorder.lost) == (10, 28)
-    await recorder.aclose()
+    assert (recorder.outbox.waiting, recorder.outbox.lost) == (10, 28)
+    await recorder.outbox.aclose()
 
 
 async def test_waiting_record_learns_more() -> None:
@@ -98,7 +98,7 @@ async def test_waiting_record_learns_more() -> None:
     recorder.note(record)
     recorder.note(later)
     slate.is_there.set()
-    assert await recorder.flush(5) == 0
+    assert await recorder.outbox.flush(5) == 0
     assert slate.written == [record.model_copy(update={"calls": later.calls})]
 
 
@@ -107,8 +107,8 @@ async def test_nonsense_blocks_nobody() -> None:
     slate = Slate(error=ResponseError("INVALID id"))
     recorder = Recorder(slate.write, pause_s=60)
     recorder.note(make_record())
-    assert await recorder.flush(5) == 0
-    assert recorder.lost == 1
+    assert await recorder.outbox.flush(5) == 0
+    assert recorder.outbox.lost == 1
 
 
 async def test_close_ends_in_time() -> None:
@@ -116,6 +116,6 @@ async def test_close_ends_in_time() -> None:
     slate = Slate(is_there=False)
     recorder = Recorder(slate.write, pause_s=60)
     recorder.note(make_record())
-    await asyncio.wait_for(recorder.aclose(0.05), 2)
-    assert (recorder.waiting, slate.tries) == (1, 1)
-    await Recorder(slate.write).aclose()
+    await asyncio.wait_for(recorder.outbox.aclose(0.05), 2)
+    assert (recorder.outbox.waiting, slate.tries) == (1, 1)
+    await Recorder(slate.write).outbox.aclose()

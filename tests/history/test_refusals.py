@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.history.record import Record, Sums, UsageLine
-from gateway.history.refusals import Refusals
+from gateway.history.recorder import Refusals
 from tests.support.histories import make_record
 from tests.support.ledgers import make_id
 
@@ -17,19 +17,21 @@ def refuse(key: int = 1, status: int = 429, model: str = "gpt-image-2", *, is_kn
     return make_record(key=make_id("key", key), status=status, error=f"e{status}", model=model, is_model_known=is_known)
 
 
-async def test_rest_is_told_together() -> None:
-    """A key's burst is told one by one, the rest at the window's end, another key's as ever."""
+async def test_rest_is_counted_together() -> None:
+    """A key's burst is written one by one, the rest at the window's end, another key's as ever."""
     told: list[Record] = []
-    refusals = Refusals(told.append, burst=3, most=2, window_s=0.05)
+    time = 0.0
+    refusals = Refusals(told.append, burst=3, per_window=2, window_s=60, clock=lambda: time)
     made = [refuse() for _ in range(10)]
     for record in made:
         refusals.note(record)
     refusals.note(refuse(key=2))
     assert [record.key for record in told] == [make_id("key", 1)] * 3 + [make_id("key", 2)]
-    async with asyncio.timeout(5):
-        while len(told) < 5:
-            await asyncio.sleep(0.01)
-    assert told[-1] == made[3].model_copy(update={"repeats": 7})
+    await refusals.fold()
+    assert len(told) == 4
+    time = 60.0
+    await refusals.fold()
+    assert told[4:] == [made[3].model_copy(update={"repeats": 7})]
     refusals.note(refuse())
     assert (len(told), told[-1].repeats) == (6, 1)
     refusals.flush()
@@ -37,18 +39,19 @@ async def test_rest_is_told_together() -> None:
 
 
 async def test_quiet_key_has_its_burst_again() -> None:
-    """A key that is refused no more is forgotten, and the next burst is told one by one."""
+    """A key that is refused no more is forgotten, and the next burst is written one by one."""
     told: list[Record] = []
-    refusals = Refusals(told.append, burst=3, most=3, window_s=0.02)
+    time = 0.0
+    refusals = Refusals(told.append, burst=3, per_window=3, window_s=60, clock=lambda: time)
     for _ in range(3):
         refusals.note(refuse())
-    async with asyncio.timeout(5):
-        while refusals.watched:
-            await asyncio.sleep(0.01)
-    for _ in range(3):
+    time = 60.0
+    await refusals.fold()
+    for _ in range(4):
         refusals.note(refuse())
     assert [record.repeats for record in told] == [1] * 6
     refusals.flush()
+    assert [record.repeats for record in told] == [1] * 7
 
 
 async def test_invented_models_are_one_kind() -> None:

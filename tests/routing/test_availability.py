@@ -32,34 +32,38 @@ def test_nothing_changes_while_all_is_well() -> None:
 
 
 def test_target_that_is_down_is_told() -> None:
-    """A target that is left alone is no choice any more, but a rejection with its label and its reason."""
-    found = narrow(PLAN, {LABELS[0]: Block("open", 30)}, idle)
+    """A target whose circuit is open is no choice any more, but a rejection with its label and its reason."""
+    found = narrow(PLAN, {LABELS[0]: Block("circuit_open", 30)}, idle)
     assert labels(found) == LABELS[1:]
-    assert [(one.label, one.unfit.reason) for one in found.rejections] == [(LABELS[0], Block("open").words)]
+    assert [(one.label, one.unfit.reason) for one in found.rejections] == [(LABELS[0], Block("circuit_open").words)]
 
 
 def test_outage_makes_no_compromise() -> None:
     """While the only target that honours a quality is down, no other drops it: the request is told to come back."""
-    found = narrow(plan(make_job("edit", quality="high")), {"apiany/main": Block("credential", 60)}, idle)
+    found = narrow(plan(make_job("edit", quality="high")), {"apiany/main": Block("credential_rejected", 60)}, idle)
     assert not found.choices
     assert isinstance(found.refusal, UpstreamUnavailable)
-    assert "refused the gateway's credential" in found.refusal.message
+    assert "rejected the gateway's credential" in found.refusal.message
 
 
 @pytest.mark.parametrize(
-    ("bars", "kind", "seconds"),
+    ("blocks", "kind", "seconds"),
     [
-        ([Block("open", 100), Block("credential", 40.2), Block("limit", 90)], UpstreamUnavailable, 41),
-        ([Block("open", 9000)] * 3, UpstreamUnavailable, 120),
-        ([Block("low")] * 3, UpstreamUnavailable, 5),
-        ([Block("limit", 50), Block("limit", 45), Block("limit", 300)], RateLimited, 45),
-        ([Block("limit", 9000)] * 3, RateLimited, 60),
+        (
+            [Block("circuit_open", 100), Block("credential_rejected", 40.2), Block("rate_limited", 90)],
+            UpstreamUnavailable,
+            41,
+        ),
+        ([Block("circuit_open", 9000)] * 3, UpstreamUnavailable, 120),
+        ([Block("low_balance")] * 3, UpstreamUnavailable, 5),
+        ([Block("rate_limited", 50), Block("rate_limited", 45), Block("rate_limited", 300)], RateLimited, 45),
+        ([Block("rate_limited", 9000)] * 3, RateLimited, 60),
     ],
     ids=str,
 )
-def test_all_down_tells_the_least_time(bars: list[Block], kind: type[PublicError], seconds: int) -> None:
+def test_all_down_tells_the_least_time(blocks: list[Block], kind: type[PublicError], seconds: int) -> None:
     """With every target down the caller hears the least time: 429 where all are rate limits, else 503."""
-    refusal = narrow(PLAN, dict(zip(LABELS, bars, strict=True)), idle).refusal
+    refusal = narrow(PLAN, dict(zip(LABELS, blocks, strict=True)), idle).refusal
     assert isinstance(refusal, kind)
     assert refusal.retry_after == seconds
 
@@ -83,13 +87,13 @@ def test_dearer_credential_stays_behind() -> None:
 @pytest.mark.parametrize(
     ("bar", "passes"),
     [
-        (Block("limit", LONGEST_WAIT), True),
-        (Block("limit", LONGEST_WAIT + 1), False),
+        (Block("rate_limited", LONGEST_WAIT), True),
+        (Block("rate_limited", LONGEST_WAIT + 1), False),
         (Block("full"), True),
         (Block("busy", 1), True),
-        (Block("open", 1), False),
-        (Block("credential", 1), False),
-        (Block("probing"), False),
+        (Block("circuit_open", 1), False),
+        (Block("credential_rejected", 1), False),
+        (Block("half_open"), False),
     ],
     ids=str,
 )
@@ -102,15 +106,15 @@ def test_short_limits_are_waited_for(bar: Block, passes: bool) -> None:
     ("condition", "state"),
     [
         (Condition(), "ok"),
-        (Condition(breaker="half"), "tried again"),
-        (Condition(breaker="open", opens_in=3), "left alone"),
-        (Condition(cooled_for=3, cooled_why="limit"), "rate limit"),
-        (Condition(cooled_for=3, cooled_why="credential"), "refused"),
-        (Condition(is_low=True), "low balance"),
-        (Condition(presumed=11), "braked"),
+        (Condition(breaker="half_open"), "half_open"),
+        (Condition(breaker="open", opens_in=3), "circuit_open"),
+        (Condition(cooled_for=3, cooled_why="limit"), "rate_limited"),
+        (Condition(cooled_for=3, cooled_why="credential"), "credential_rejected"),
+        (Condition(is_low=True), "low_balance"),
+        (Condition(presumed=11), "paused_by_spend_limit"),
     ],
     ids=str,
 )
 def test_state_is_named(condition: Condition, state: str) -> None:
-    """Each reason to be left alone has a word of its own for the operator."""
-    assert condition.describe(has_floor=True, brake=10)[0] == state
+    """Each reason why no call goes to a target has a state of its own for the operator."""
+    assert condition.describe(has_floor=True, spend_limit=10)[0] == state

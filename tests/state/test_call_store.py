@@ -12,9 +12,8 @@ from gateway.jobs.job import FoundImage, Ticket, TokenUsage, UpstreamAnswer
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import LedgerAnswer
 from gateway.pictures.spool import Blob
-from gateway.state.call_record import CallNote, Link, Links, Receipt
-from gateway.state.call_store import Binding, Bound, CallStore, say_note
-from gateway.state.task_record import TaskImage
+from gateway.state.call_store import Binding, Bound, CallNote, CallStore, Link, Links, Receipt, encode_note
+from gateway.state.task_store import TaskImage
 from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id, make_opening
@@ -39,8 +38,8 @@ async def calls(valkey: Valkey) -> AsyncIterator[CallStore]:
 async def marked(ledger: Ledger) -> Ledger:
     """A ledger with a task of two images, of which each has its call."""
     await ledger.open(make_opening(1, images=2))
-    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, note=say_note(NOTE)) is LedgerAnswer.HELD
-    assert await ledger.mark_sent(TASK, OTHER_CALL, [1], 10, 1, note=say_note(NOTE)) is LedgerAnswer.HELD
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, note=encode_note(NOTE)) is LedgerAnswer.HELD
+    assert await ledger.mark_sent(TASK, OTHER_CALL, [1], 10, 1, note=encode_note(NOTE)) is LedgerAnswer.HELD
     return ledger
 
 
@@ -72,7 +71,7 @@ async def test_note_comes_with_the_mark(marked: Ledger, calls: CallStore, store:
 async def test_refused_mark_leaves_no_note(marked: Ledger, calls: CallStore) -> None:
     """A call that may not be sent is not written down."""
     third = make_id("call", 3)
-    assert await marked.mark_sent(TASK, third, [0], 10, 1, note=say_note(NOTE)) is LedgerAnswer.TAKEN
+    assert await marked.mark_sent(TASK, third, [0], 10, 1, note=encode_note(NOTE)) is LedgerAnswer.TAKEN
     assert await calls.read([third]) == {}
 
 

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.state.task_events import TaskEvents, Watch
-from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import End, Promise, TaskImage, TaskRecord, TaskStore
 from gateway.store.client import StoreUnavailable
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id
@@ -149,11 +148,15 @@ async def test_hint_reaches_its_call(task_events: TaskEvents, tasks: TaskStore) 
     """Whoever follows a paid call hears that its vendor called back, and nobody else does."""
     await be_heard(task_events, tasks)
     first, second = make_id("call", 1), make_id("call", 2)
-    with task_events.heed(first) as mine, task_events.heed(second) as other, task_events.watch(TASK) as watched:
-        await tasks.hint(first)
+    with (
+        task_events.watch_callbacks(first) as mine,
+        task_events.watch_callbacks(second) as other,
+        task_events.watch(TASK) as watched,
+    ):
+        await tasks.announce_callback(first)
         async with asyncio.timeout(5):
             await mine.wait()
         assert not other.is_set()
         assert not watched.has_news
-    await tasks.hint(first)
+    await tasks.announce_callback(first)
     await be_heard(task_events, tasks)

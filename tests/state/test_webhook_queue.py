@@ -9,8 +9,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.ids import new_id
-from gateway.state.task_record import End, Hook, Promise, TaskRecord
-from gateway.state.task_store import MOST_HOOKS, TaskStore
+from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store import names
 from gateway.store.client import StoreClient
@@ -174,7 +173,7 @@ async def test_slow_report_changes_nothing(rig: Rig) -> None:
     rig.wait(LEASE_S)
     assert await rig.claim() == [message]
     await rig.queue.finish(message)
-    await rig.queue.put_off(message, 1, "500", "{}")
+    await rig.queue.postpone(message, 1, "500", "{}")
     await rig.queue.lose(message, "500", "{}")
     assert await rig.queue.look(100) == []
     assert not [name async for name in rig.redis.scan_iter("{igw}:webhook*")]
@@ -184,7 +183,7 @@ async def test_pause_is_kept_with_its_body(rig: Rig) -> None:
     """A message that was put off is due after its pause, with the body of its first try; the claim tells when."""
     message = await rig.tell()
     await rig.claim()
-    await rig.queue.put_off(message, 60, "500", '{"a":"ü"}')
+    await rig.queue.postpone(message, 60, "500", '{"a":"ü"}')
     found, next_s = await rig.queue.claim(LEASE_S, 100, ())
     assert (found, next_s) == ([], 60)
     rig.wait(60)

@@ -12,8 +12,7 @@ from gateway.callers.key_store import KeyStore
 from gateway.money.ledger import Ledger, LedgerAnswer
 from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
-from gateway.state.task_record import End, Hook, Promise, TaskRecord
-from gateway.state.task_store import TaskStore
+from gateway.state.task_store import End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import StoreUnavailable, connect
 from gateway.store.command_queue import CommandQueue

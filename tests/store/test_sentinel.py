@@ -67,7 +67,7 @@ async def test_master_is_found(calm: Sentinels) -> None:
 
 async def test_wrong_service_is_explained(calm: Sentinels) -> None:
     """A service that no sentinel watches is refused at the start, with its name."""
-    with pytest.raises(StoreRefused, match="no service other is watched"):
+    with pytest.raises(StoreRefused, match="the sentinel watches no service other"):
         await check_store(calm.url.replace("/money", "/other"), SECRETS, wait_s=0)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.store.client import StoreClient, StoreSilent, StoreUnavailable, connect, open_store_health
 from gateway.store.command_queue import CommandQueue
-from gateway.store.store_health import StoreHealth
+from gateway.store.connections import StoreHealth
 from tests.conftest import Valkey
 from tests.store.test_command_queue import ECHO
 
@@ -24,14 +24,13 @@ Connected = tuple[StoreHealth, StoreClient, CommandQueue]
 
 @pytest.fixture
 async def connected(valkey: Valkey) -> AsyncIterator[Connected]:
-    store_health, asking = open_store_health(valkey.url)
+    store_health = open_store_health(valkey.url)
     client = connect(valkey.url, deadline_s=DEADLINE_S, store_health=store_health)
     command_queue = CommandQueue(valkey.url, deadline_s=DEADLINE_S, store_health=store_health)
     yield store_health, client, command_queue
     await command_queue.aclose()
     await client.aclose()
-    await store_health.stop()
-    await asking.aclose()
+    await store_health.aclose()
 
 
 async def until_heard(store_health: StoreHealth) -> None:
@@ -93,11 +92,10 @@ async def test_refusal_loses_no_pulse(valkey: Valkey, connected: Connected) -> N
     assert await client.get("a") is None
 
 
-async def test_stopped_pulse_asks_no_more(valkey: Valkey) -> None:
+async def test_closed_health_asks_no_more(valkey: Valkey) -> None:
     """A process that ends while Redis is silent does not wait for it."""
-    store_health, asking = open_store_health(valkey.url)
+    store_health = open_store_health(valkey.url)
     with valkey.paused():
         store_health.lose()
-        await store_health.stop()
+        await store_health.aclose()
         assert not store_health.is_lost
-    await asking.aclose()

@@ -190,10 +190,10 @@ class Gateway:
         return sum(parse_usd(one["price_usd"]) for one in self.simulator.book() if not one["refunded"])
 
     def settle(self) -> None:
-        """Return once no work runs and every record is written."""
+        """Return once no work runs, and every record and report is written."""
         wait_until(lambda: not self.services.running, "the end of the running work", 10)
-        wait_until(lambda: not self.services.recorder.waiting, "the last record", 10)
-        wait_until(lambda: not self.services.health.untold, "the last report", 10)
+        wait_until(lambda: not self.services.recorder.outbox.waiting, "the last record", 10)
+        wait_until(lambda: not self.services.health.reports.waiting, "the last report", 10)
 
     def records(self) -> list[Record]:
         """This test's key's records, oldest first."""

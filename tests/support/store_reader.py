@@ -16,8 +16,7 @@ from gateway.history.record import Record
 from gateway.history.usage import Dimension, UsageReader, UsageReport
 from gateway.money.ledger import Ledger
 from gateway.process.data_folder import Secrets
-from gateway.state.call_record import CallRecord
-from gateway.state.call_store import CallStore
+from gateway.state.call_store import CallRecord, CallStore
 from gateway.state.task_store import TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store.client import connect

@@ -20,7 +20,7 @@ from gateway.pictures.spool import StorageFullError
 from gateway.pipeline import work
 from gateway.routing.plan import Plan, plan
 from gateway.services import Services
-from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
+from gateway.state.task_store import End, Promise, TaskImage, TaskRecord
 from gateway.tasks.task import (
     Delivered,
     Failed,

@@ -8,7 +8,7 @@ import pytest
 
 from gateway import errors
 from gateway.catalogue.document import Webhooks
-from gateway.state.task_record import End, Promise, TaskImage, TaskRecord
+from gateway.state.task_store import End, Promise, TaskImage, TaskRecord
 from gateway.state.webhook_queue import WebhookDelivery
 from gateway.tasks.webhooks import find_pause, write_message
 

@@ -1,0 +1,203 @@
+"""Writes that nobody waits for: an outbox keeps them while Redis is away and makes them when it is back.
+
+It keeps what it was given in order, and loses an item only where its owner allows it. It never holds up a caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+from redis.exceptions import ResponseError
+
+from gateway.store.client import StoreUnavailable
+
+PAUSE_S = 1.0
+"""Seconds between two tries while Redis is away."""
+
+CLOSE_S = 2.0
+"""Seconds that the end of the process waits for writes."""
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class OutboxBound(Generic[T]):
+    """The `most` items that may wait: beyond it an item that `is_cheap` is lost first, then the oldest."""
+
+    most: int
+    is_cheap: Callable[[T], bool]
+
+
+class Outbox(Generic[T]):
+    """Items on their way to the store. `write` makes one of them; a write whose reply was lost is repeated.
+
+    `name` names the outbox in the log. `at_once` bounds the writes that run at a time: 1 keeps their order; with None
+    any number runs. `merge` joins two items of one key; without it every key must be new. Without a `bound` any number
+    of items waits. With `pause_s` None an item is lost when its first write finds Redis away.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[T], Awaitable[object]],
+        *,
+        at_once: int | None = None,
+        merge: Callable[[T, T], T] | None = None,
+        bound: OutboxBound[T] | None = None,
+        pause_s: float | None = PAUSE_S,
+    ) -> None:
+        self._name = name
+        self._write = write
+        self._at_once = at_once
+        self._merge = merge
+        self._bound = bound
+        self._pause_s = pause_s
+        self._waiting: OrderedDict[str, T] = OrderedDict()
+        self._writes: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, T] = {}
+        self._pause: asyncio.TimerHandle | None = None
+        self._is_delayed = False
+        self._is_closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.lost = 0
+        """Items that there was no room for, that the store refused, or that Redis was away for too long for."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of items that are not written yet."""
+        return len(self._waiting) + len(self._running)
+
+    def put(self, key: str, item: T) -> None:
+        """Write the item soon, together with one of the same key that still waits."""
+        known = self._waiting.get(key)
+        self._waiting[key] = item if known is None or self._merge is None else self._merge(known, item)
+        self._idle.clear()
+        if self._bound is not None and self.waiting > self._bound.most:
+            self._drop_one(self._bound)
+        self._start_writes()
+
+    async def write(self, key: str, item: T) -> None:
+        """Write the item before returning where nothing waits; else put it behind the others. Raise nothing."""
+        if not self.waiting:
+            try:
+                await self._write_or_refuse(key, item)
+            except StoreUnavailable:
+                pass
+            else:
+                return
+        self.put(key, item)
+
+    async def wait(self) -> None:
+        """Return once everything is written."""
+        await self._idle.wait()
+
+    async def flush(self, seconds: float) -> int:
+        """Wait at most `seconds` until everything is written; return how many items still wait."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.wait()
+        return self.waiting
+
+    async def aclose(self, seconds: float = CLOSE_S) -> None:
+        """Write what can be written in `seconds`; log how many items are lost."""
+        if left := await self.flush(seconds):
+            self.lost += left
+            _log.error("writes are lost: Redis is away", outbox=self._name, items=left)
+        self._is_closed = True
+        if self._pause is not None:
+            self._pause.cancel()
+        for write in (writes := set(self._writes.values())):
+            write.cancel()
+        await asyncio.gather(*writes, return_exceptions=True)
+
+    def _start_writes(self) -> None:
+        """Begin as many writes as may run now."""
+        if self._pause is not None or self._is_closed:
+            return
+        for key in self._waiting:
+            if self._at_once is not None and len(self._writes) >= self._at_once:
+                return
+            if key not in self._writes:
+                write = self._writes[key] = asyncio.create_task(self._write_waiting(key), name=f"outbox {self._name}")
+                write.add_done_callback(lambda _, key=key: self._end_write(key))
+
+    async def _write_waiting(self, key: str) -> None:
+        # The item is taken here and not where the task is made: it may have grown, or been lost, since.
+        if key not in self._waiting:
+            return
+        item = self._running[key] = self._waiting.pop(key)
+        try:
+            await self._write_or_refuse(key, item)
+        except StoreUnavailable as error:
+            self._delay_or_lose(key, item, str(error))
+        except asyncio.CancelledError:
+            self._put_back(key, item)
+            raise
+        except Exception:  # noqa: BLE001 (a fault of ours in one write must lose nothing, and end no other write)
+            _log.exception("a write failed; it is tried again", outbox=self._name, item=key)
+            self._put_back(key, item)
+            self._rest()
+        else:
+            self._note_success()
+        finally:
+            del self._running[key]
+
+    def _end_write(self, key: str) -> None:
+        del self._writes[key]
+        self._start_writes()
+        if not self.waiting:
+            self._idle.set()
+
+    async def _write_or_refuse(self, key: str, item: T) -> None:
+        """Write the item, or drop one that the store will never take: those behind it must not wait for that."""
+        try:
+            await self._write(item)
+        except (ValueError, ResponseError):
+            self.lost += 1
+            _log.exception("the store refused a write", outbox=self._name, item=key)
+
+    def _delay_or_lose(self, key: str, item: T, reason: str) -> None:
+        if self._pause_s is None:
+            self.lost += 1
+            _log.warning("a write is lost: Redis is away", outbox=self._name, item=key, reason=reason)
+            return
+        self._put_back(key, item)
+        self._rest()
+        if not self._is_delayed:
+            self._is_delayed = True
+            _log.warning("writes wait: Redis is away", outbox=self._name, reason=reason)
+
+    def _put_back(self, key: str, item: T) -> None:
+        newer = self._waiting.get(key)
+        self._waiting[key] = item if newer is None or self._merge is None else self._merge(item, newer)
+        self._waiting.move_to_end(key, last=False)
+
+    def _rest(self) -> None:
+        if self._pause is None and not self._is_closed:
+            self._pause = asyncio.get_running_loop().call_later(self._pause_s or PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._start_writes()
+
+    def _note_success(self) -> None:
+        if self._is_delayed:
+            self._is_delayed = False
+            _log.info("writes go on: Redis is back", outbox=self._name, waiting=len(self._waiting))
+
+    def _drop_one(self, bound: OutboxBound[T]) -> None:
+        """Make room. Items that are being written stay, and so does the newest where nothing else can go."""
+        cheapest = next((key for key, item in self._waiting.items() if bound.is_cheap(item)), None)
+        del self._waiting[cheapest or next(iter(self._waiting))]
+        if not self.lost:
+            _log.error("too many writes wait: from now on some are lost", outbox=self._name, most=bound.most)
+        self.lost += 1
