@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench import tree
-from bench.serving import ROOT, STOP_S, BenchError, environment, port_in, read_until
+from bench.processes import ROOT, STOP_S, BenchError, environment, port_in, read_until
 from gateway.process.children import spawn, stop
 
 PEERS = ROOT / ".build" / "peers"

@@ -14,9 +14,9 @@ from hashlib import sha256
 from statistics import median
 from typing import Any
 
-from bench import report, serving
-from bench.pinging import quantile
-from bench.serving import BenchError
+from bench import processes, report
+from bench.ping import quantile
+from bench.processes import BenchError
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Scope, Settled
@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> bool:
     """Measure, print the table, write the results; whether the limit is kept."""
-    with serving.simulator() as vendors, serving.gateway(vendors.url) as gateway:
+    with processes.simulator() as vendors, processes.gateway(vendors.url) as gateway:
         rows = asyncio.run(_measure_all(gateway.data_dir, options.rounds, options.lifecycles))
     held = next(row for row in rows if row["limits"] == len(_LIMITS) * 3 and row["at_once"] == _HELD_AT)
     is_kept = held["rate"] >= LEAST

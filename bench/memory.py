@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import load, report, samples, serving
+from bench import load, processes, report, samples
 from bench.load import Load
-from bench.pinging import Pings, quantile
-from bench.serving import BenchError, Gateway, Simulator
-from bench.watching import MIB, PeakWatch, details, resident
+from bench.ping import Pings, quantile
+from bench.processes import BenchError, Gateway, Simulator
+from bench.resident_memory import MIB, PeakWatch, details, resident
 
 NAME = "memory"
 HELP = "resident memory and loop stalls with 8 answers of 20 MB, or 8 edits of 50 MB, at once"
@@ -80,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> bool:
     """Measure, write and print; whether every case kept its limit."""
-    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name, serving.simulator() as simulator:
+    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name, processes.simulator() as simulator:
         folder = Path(name)
         results = [
             _measure(simulator, folder, upstream, case, options)
@@ -132,7 +132,7 @@ def _measure(
     simulator.reset()
     body = case.make_body(folder, "case", UPSTREAMS[upstream])
     extra = dict(pair.split("=", 1) for pair in options.env)
-    with serving.gateway(simulator.url, extra) as gateway:
+    with processes.gateway(simulator.url, extra) as gateway:
         for warm in UPSTREAMS:
             _request(gateway, _GENERATIONS, samples.plain(folder, "warm", UPSTREAMS[warm]), 1, warm)
         with Pings(gateway.port) as idle:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.serving import ROOT, STOP_S, BenchError
+from bench.processes import ROOT, STOP_S, BenchError
 from gateway.process.children import spawn, stop
 
 SOURCES = ROOT / "bench" / "native"

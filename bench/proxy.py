@@ -21,9 +21,9 @@ from typing import Any
 from bench import contestants, native, report, rows, tree
 from bench.contestants import Contestant
 from bench.native import Shot, Upstream
+from bench.processes import ROOT, BenchError
+from bench.resident_memory import MIB, resident
 from bench.rows import Case
-from bench.serving import ROOT, BenchError
-from bench.watching import MIB, resident
 
 NAME = "proxy"
 HELP = "processor time and memory of a request, beside nginx, LiteLLM and Portkey if wanted"

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.serving import ROOT
+from bench.processes import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import callers, report, serving
-from bench.callers import Answer, Crowd
-from bench.pinging import Pings, quantile
-from bench.serving import BenchError, Simulator
-from bench.watching import MIB, PeakWatch, resident
+from bench import callers, processes, report
+from bench.callers import Answer, Burst
+from bench.ping import Pings, quantile
+from bench.processes import BenchError, Simulator
+from bench.resident_memory import MIB, PeakWatch, resident
 
 NAME = "tasks"
 HELP = "2,000 tasks open at once: polls of each, delay from ready to answered, CPU and memory"
@@ -83,15 +83,15 @@ def _measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
     if "callbacks" in way:
         extra["GATEWAY_CALLBACK_SECRET"] = "bench" * 7
     with (
-        serving.simulator(latency=options.seconds) as simulator,
-        serving.gateway(simulator.url, extra, port=port) as gateway,
+        processes.simulator(latency=options.seconds) as simulator,
+        processes.gateway(simulator.url, extra, port=port) as gateway,
     ):
         # One picture, drawn once: what drawing costs is the vendor's business.
         simulator.fault("pad", bytes=_PICTURE_BYTES)
-        _check(callers.run(Crowd(gateway.port, gateway.key, MODEL, "warm", _WARMING, 1)))
+        _check(callers.run(Burst(gateway.port, gateway.key, MODEL, "warm", _WARMING, 1)))
         asked, base, spent = simulator.polls(), resident(gateway.pid), _cpu(gateway.pid)
         with Pings(gateway.port) as pings, PeakWatch(gateway.pid) as watch:
-            answers = callers.run(Crowd(gateway.port, gateway.key, MODEL, "task", options.tasks, options.over))
+            answers = callers.run(Burst(gateway.port, gateway.key, MODEL, "task", options.tasks, options.over))
         spent = _cpu(gateway.pid) - spent
         _check(answers)
         delays = _delays(simulator, answers, options.seconds)

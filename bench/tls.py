@@ -18,7 +18,7 @@ from statistics import median
 import uvloop
 
 from bench import report
-from bench.serving import STOP_S, BenchError, read_until
+from bench.processes import STOP_S, BenchError, read_until
 from gateway.net.http_client import Request, Timeout
 from gateway.net.transport import AiohttpTransport
 from gateway.process.children import spawn, stop

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from bench.watching import EVERY_S, resident
+from bench.resident_memory import EVERY_S, resident
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

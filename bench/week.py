@@ -60,7 +60,7 @@ def priced_catalogue() -> Catalogue:
 
 def assumed_medians(catalogue: Catalogue) -> Medians:
     return {
-        (target.label, tier, quality): seconds * SECONDS[target.upstream]
+        (target.label, f"{quality}/{tier}"): seconds * SECONDS[target.upstream]
         for target in catalogue.targets
         for tier in ("1K", "2K", "4K")
         for quality, seconds in _BY_QUALITY.items()

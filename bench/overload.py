@@ -17,10 +17,10 @@ from typing import Any
 from bench import contestants, native, report, rows, tree
 from bench.contestants import Contestant
 from bench.native import Shot, Upstream
-from bench.pinging import Pings, quantile
-from bench.watching import MIB, resident
+from bench.ping import Pings, quantile
+from bench.resident_memory import MIB, resident
 
-NAME = "crowd"
+NAME = "overload"
 HELP = "thousands of waiting requests, three times more than can be served, and how the cost grows"
 
 _SETTLE_S = 0.5
