@@ -22,10 +22,9 @@ from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
 from gateway.api import artifacts, callbacks, healthz, images, key, models
 from gateway.api import tasks as task_routes
-from gateway.api.connection.edge import Edge
 from gateway.api.connection.error_handlers import add_error_handlers
+from gateway.api.connection.middleware import DirectRoutes, Edge
 from gateway.api.connection.protocol import WireLimits
-from gateway.api.front import DirectRoutes
 from gateway.artifacts import ArtifactsUnavailable
 from gateway.catalogue.catalogue import load
 from gateway.health.checks import HealthChecks

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from gateway import errors
 from gateway.api.dependencies import ServicesDep
 from gateway.artifacts import ArtifactsUnavailable
-from gateway.artifacts.base import format_of
+from gateway.artifacts.artifact import format_of
 from gateway.artifacts.links import verify
 
 router = APIRouter(tags=["artifacts"])

@@ -15,8 +15,7 @@ from fastapi import Request
 from gateway import errors
 from gateway.callers.key_record import LONGEST_URL
 from gateway.callers.webhook_addresses import find_fault
-from gateway.jobs.fingerprint import Repeat, digest_key, take_fingerprint
-from gateway.jobs.job import ImageJob
+from gateway.jobs.job import ImageJob, Repeat, digest_key, take_fingerprint
 from gateway.services import Services
 
 LONGEST_KEY = 255

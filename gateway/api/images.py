@@ -6,28 +6,33 @@ only once its caller is known.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from gateway import errors, pipeline
 from gateway.api import headers
 from gateway.api.connection.handover import Handover
-from gateway.api.connection.response import TaskResponse
 from gateway.api.dependencies import CallerDep, ServicesDep
-from gateway.api.forms import read_form
-from gateway.api.references import load_references
+from gateway.api.forms import Form, Source, read_form
 from gateway.callers.auth import Caller
 from gateway.catalogue.document import STRATEGIES, Strategy
 from gateway.jobs import parameters
 from gateway.jobs.job import Operation
 from gateway.money import reservation
-from gateway.pictures.spool import Spool
+from gateway.net.fetcher import FetchFailed, FetchRefused
+from gateway.pictures.picture import NotAPicture, Picture, check_mask
+from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.pipeline import CheckedRequest
 from gateway.services import Services
 from gateway.tasks import record
-from gateway.tasks.answer import AnswerForm
+from gateway.tasks.answer import AnswerForm, Shaped
 from gateway.tasks.record import RequestNote
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
@@ -61,7 +66,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         asked = await _read(request, services, note, spool, presence)
         handover: Handover | None = request.scope["state"].get("handover")
         if handover is not None:
-            handover.tell_of_hang_up(presence.leave)
+            handover.on_disconnect(presence.leave)
         shaped = await pipeline.serve(services, caller, asked)
     except errors.PublicError as error:
         note.answer = error
@@ -135,7 +140,7 @@ async def _read(
     note.model = params.model or document.default_model
     found = services.catalogue.find_model(note.model)
     note.is_model_known = found is not None
-    references, mask = await load_references(services, form, spool) if note.operation == "edit" else ((), None)
+    references, mask = await _load_references(services, form, spool) if note.operation == "edit" else ((), None)
     note.job = job = parameters.make_job(params, references, mask)
     default_form = found[1].response_format if found and found[1] else "b64_json"
     answer = AnswerForm(
@@ -168,6 +173,57 @@ async def _read(
     )
 
 
+async def _load_references(services: Services, form: Form, spool: Spool) -> tuple[tuple[Picture, ...], Picture | None]:
+    """The references in order, and the mask. Raises PublicError that names the field."""
+    if not form.images:
+        raise errors.MissingParameter("An edit needs at least one `image`.", param="image")
+    sources = [*form.images, *([form.mask] if form.mask else [])]
+    async with asyncio.TaskGroup() as group:
+        loads = [group.create_task(_load_quietly(services, source, spool)) for source in sources]
+    pictures: list[Picture] = []
+    for load in loads:
+        loaded = load.result()
+        if isinstance(loaded, errors.PublicError):
+            raise loaded
+        pictures.append(loaded)
+    if form.mask is None:
+        return tuple(pictures), None
+    mask = pictures.pop()
+    try:
+        check_mask(mask, pictures[0])
+    except NotAPicture as error:
+        raise errors.InvalidValue(str(error), param="mask") from error
+    return tuple(pictures), mask
+
+
+async def _load_quietly(services: Services, source: Source, spool: Spool) -> Picture | errors.PublicError:
+    # An error is returned, so that the first in the caller's order is told and not the first in time.
+    try:
+        return await _load(services, source, spool)
+    except errors.PublicError as error:
+        return error
+    except StorageFullError:
+        return errors.StorageFull("The gateway's disk takes no more bytes.", retry_after=60)
+
+
+async def _load(services: Services, source: Source, spool: Spool) -> Picture:
+    blob = source.blob if source.blob is not None else await _fetch(services, source, spool)
+    try:
+        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`")
+        return await services.picture_converter.strip(picture, spool)
+    except NotAPicture as error:
+        raise errors.InvalidValue(str(error), param=source.name) from error
+
+
+async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
+    try:
+        return await services.reference_fetcher.fetch(source.url or "", spool)
+    except FetchRefused as error:
+        raise errors.InvalidValue(f"`{source.name}` is refused: {error}", param=source.name) from error
+    except FetchFailed as error:
+        raise errors.InvalidValue(f"`{source.name}` could not be downloaded: {error}", param=source.name) from error
+
+
 @router.post("/images/variations", summary="Not served: retired by OpenAI")
 async def vary() -> None:
     raise errors.UnsupportedEndpoint(
@@ -182,6 +238,49 @@ async def refuse_text() -> None:
         "This gateway serves images only: POST /v1/images/generations or /v1/images/edits. "
         "Point your SDK for chat and responses at another base_url."
     )
+
+
+class TaskResponse(Response):
+    """`presence` tells whether its caller has hung up.
+
+    The framework's own streaming answer reads the connection in a second task, of its own.
+    """
+
+    def __init__(self, shaped: Shaped, presence: CallerConnection) -> None:
+        self.status_code = shaped.status
+        self.media_type = shaped.media_type
+        self.background = None
+        self._shaped = shaped
+        self._presence = presence
+        headers = {**shaped.headers, "content-type": _describe(shaped.media_type)}
+        if shaped.length is not None:
+            headers["content-length"] = str(shaped.length)
+        # Not the base class's, which would add the length of a body that it was given.
+        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # Its pictures are closed at once, and not when somebody next looks for what nobody needs.
+            async with aclosing(cast(Any, self._shaped.body)):
+                await self._send(send)
+        except CallerDisconnected:
+            return
+
+    async def _send(self, send: Send) -> None:
+        left = self._shaped.length
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._shaped.body:
+            if self._presence.gone.done():
+                return
+            left = None if left is None else left - len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left != 0})
+        if left != 0:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _describe(media_type: str) -> str:
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
 FRONT = {
