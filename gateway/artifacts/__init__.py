@@ -3,9 +3,16 @@
 Called by the pipeline, which puts, and by the routes that serve. Never looks inside a picture beyond its first bytes.
 """
 
-from gateway.artifacts.base import Artifact, ArtifactStore, ArtifactsUnavailable, Readiness, Stored
-from gateway.artifacts.base64_stream import base64_chunks, base64_length
-from gateway.artifacts.opening import open_store
+from gateway.artifacts.artifact import (
+    Artifact,
+    ArtifactStore,
+    ArtifactsUnavailable,
+    Readiness,
+    Stored,
+    base64_chunks,
+    base64_length,
+)
+from gateway.artifacts.storage import open_store
 
 __all__ = [
     "Artifact",

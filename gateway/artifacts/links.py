@@ -12,7 +12,7 @@ import hmac
 import re
 from urllib.parse import parse_qsl
 
-from gateway.artifacts.base import format_of
+from gateway.artifacts.artifact import format_of
 
 _VERSION = "v1"
 _EXPIRES = re.compile(r"[1-9][0-9]{0,11}")

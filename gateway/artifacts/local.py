@@ -13,7 +13,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gateway.artifacts.base import (
+from gateway.artifacts.artifact import (
     Artifact,
     ArtifactsUnavailable,
     Readiness,

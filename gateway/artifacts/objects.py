@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import BaseError
 
-from gateway.artifacts.base import (
+from gateway.artifacts.artifact import (
     Artifact,
     ArtifactsUnavailable,
     Readiness,

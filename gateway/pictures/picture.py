@@ -11,13 +11,26 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
-from gateway.pictures.metadata import Damaged, Format, copy_pieces, read_layout
+from gateway.pictures.metadata.jpeg import read_jpeg
+from gateway.pictures.metadata.layout import Damaged, Format, Layout, copy_pieces
+from gateway.pictures.metadata.png import read_png
+from gateway.pictures.metadata.webp import read_webp
 from gateway.pictures.pixels import LARGEST_EDGE, ImageEncoding, Undecodable, reencode
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 
-__all__ = ["Format", "NotAPicture", "Picture", "PictureConverter", "UnfitMask", "check_mask", "looks_like", "sniff"]
+__all__ = [
+    "Format",
+    "NotAPicture",
+    "Picture",
+    "PictureConverter",
+    "UnfitMask",
+    "check_mask",
+    "looks_like",
+    "read_layout",
+    "sniff",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,6 +41,7 @@ HEAD = 512
 INSTANT = 64 * 1024
 """Bytes in memory whose headers are read at once: the worst of them take less than two hand-overs to a busy thread."""
 
+_READERS = {"png": read_png, "jpeg": read_jpeg, "webp": read_webp}
 _NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
 
 
@@ -71,6 +85,11 @@ def sniff(head: bytes) -> Format | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     return None
+
+
+def read_layout(file: BinaryIO, size: int, form: Format) -> Layout:
+    """The layout of a file of `size` bytes that starts like `form`. Raises Damaged."""
+    return _READERS[form](file, size)
 
 
 def looks_like(head: bytes) -> str:

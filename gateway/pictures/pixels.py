@@ -20,7 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from gateway.pictures.metadata import Format
+from gateway.pictures.metadata.layout import Format
 from gateway.pictures.spool import StorageFullError
 
 LARGEST_EDGE: dict[Format, int] = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}

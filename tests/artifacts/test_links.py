@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.artifacts.base import format_of, matches
+from gateway.artifacts.artifact import format_of, matches
 from gateway.artifacts.links import link, sign, verify
 from gateway.ids import new_id
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
-from gateway.pictures.metadata.layout import MAX_PARTS, Damaged, Layout, Recipe
+from gateway.pictures.metadata.layout import MAX_PARTS, Damaged, Layout, Recipe, only_orientation, orientation_of
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE

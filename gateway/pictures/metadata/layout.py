@@ -5,9 +5,12 @@ Made by the three format modules beside it, read by `gateway.pictures.picture`. 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Literal
+
+Format = Literal["png", "jpeg", "webp"]
 
 Piece = bytes | tuple[int, int]
 """Bytes to write, or a (start, end) range of the file to copy."""
@@ -16,6 +19,9 @@ MAX_PARTS = 65_536
 """Chunks or segments of one file. A file of nothing but empty chunks would otherwise cost seconds of walking."""
 
 _COPY = 1024 * 1024
+
+_ORIENTATION = 0x0112
+_INTEGERS = {1: "B", 3: "H", 4: "I"}
 
 EXIF_READ = 1024 * 1024
 """Bytes of an EXIF block that are searched for its Orientation."""
@@ -74,3 +80,27 @@ def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
                 raise Damaged("ends while it is copied")
             yield data
             start += len(data)
+
+
+def orientation_of(tiff: bytes) -> int:
+    """The Orientation (1-8) of an EXIF block that starts at its TIFF header; 1 where there is none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return 1
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    if start + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(order + "H", tiff, start)
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, items = struct.unpack_from(order + "HHI", tiff, entry)
+        if tag == _ORIENTATION:
+            if kind not in _INTEGERS or items != 1:
+                return 1
+            (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def only_orientation(orientation: int) -> bytes:
+    """An EXIF block, from its TIFF header on, that says the Orientation and nothing else."""
+    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, orientation, 0, 0)

@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
-from gateway.pictures.metadata.layout import EXIF_READ, MAX_PARTS, Damaged, Layout, Recipe
+from gateway.pictures.metadata.layout import (
+    EXIF_READ,
+    MAX_PARTS,
+    Damaged,
+    Layout,
+    Recipe,
+    only_orientation,
+    orientation_of,
+)
 
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _COLOUR = frozenset(

@@ -10,8 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
-from gateway.pictures.metadata.layout import EXIF_READ, MAX_PARTS, Damaged, Layout, Piece, Recipe
+from gateway.pictures.metadata.layout import (
+    EXIF_READ,
+    MAX_PARTS,
+    Damaged,
+    Layout,
+    Piece,
+    Recipe,
+    only_orientation,
+    orientation_of,
+)
 
 _ICC, _ALPHA, _EXIF, _ANIMATION = 0x20, 0x10, 0x08, 0x02
 _PIXELS = (b"VP8 ", b"VP8L")

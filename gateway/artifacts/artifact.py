@@ -6,10 +6,12 @@ Implemented by `local` and `objects`. A name is checked before it becomes a path
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple, Protocol, cast
+
+import pybase64
 
 from gateway.ids import BODY, new_id, time_of
 from gateway.pictures.picture import Format, Picture, sniff
@@ -132,3 +134,21 @@ def day_end(folder: str) -> float | None:
 def is_expired(name: str, ttl_s: int, now: float) -> bool:
     """Whether this is the id of an artifact that outlived its time; other files' names are never expired."""
     return format_of(name) is not None and time_of(name).timestamp() + ttl_s <= now
+
+
+async def base64_chunks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The base64 text of all chunks together, padded at its end only."""
+    carry = b""
+    async for chunk in chunks:
+        data = carry + chunk if carry else chunk
+        whole = len(data) - len(data) % 3
+        carry = data[whole:]
+        if whole:
+            yield pybase64.b64encode(data[:whole] if carry else data)
+    if carry:
+        yield pybase64.b64encode(carry)
+
+
+def base64_length(size: int) -> int:
+    """Characters of the base64 of `size` bytes."""
+    return (size + 2) // 3 * 4
