@@ -11,11 +11,16 @@ from gateway.dollars import show_usd
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Scope
+from gateway.store import names
+from gateway.store.client import StoreClient
 
 DOLLARS = ("usd_total", "usd_month", "usd_week", "usd_day")
 IMAGES = ("images_month", "images_day")
 RATES = ("images_minute", "requests_minute")
 LIMITS = (*DOLLARS, *IMAGES, *RATES, "concurrent_requests")
+
+
+_AT_ONCE = 1000
 
 
 def show_limit(limit: str, value: int) -> str:
@@ -45,3 +50,9 @@ async def set_limits(ledger: Ledger, scope: Scope, limits: Mapping[str, int | No
 async def drop_limits(ledger: Ledger, scope: Scope) -> None:
     """Take every limit of a scope away."""
     await set_limits(ledger, scope, dict.fromkeys(await ledger.limits_of(scope)))
+
+
+async def list_limited_teams(redis: StoreClient) -> set[str]:
+    """The names of all teams with a limit."""
+    stem = names.LIMITS("team", "")
+    return {name.removeprefix(stem) async for name in redis.scan_iter(f"{stem}*", count=_AT_ONCE)}
