@@ -11,18 +11,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 import structlog
 
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.catalogue import Target
-from gateway.catalogue.pricing import Tier, tier_of
-from gateway.health.condition import Block, Condition, Latency
+from gateway.health.condition import Block, Condition, Latency, kind_of
 from gateway.health.target_store import CallReport, Caps, TargetStore, make_caps
 from gateway.ids import new_id
-from gateway.jobs.job import Quality
-from gateway.jobs.sizes import SQUARE
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams.verdict import Executed, Verdict
 
@@ -100,13 +96,12 @@ class Health:
         found = ((label, self.bar(target)) for label, target in self._targets.items())
         return {label: bar for label, bar in found if bar is not None and not bar.is_passing}
 
-    def medians(self) -> dict[tuple[str, Tier, Quality], float]:
-        """The median seconds of good calls, by target, tier and quality."""
+    def medians(self) -> dict[tuple[str, str], float]:
+        """The median seconds of good calls, by target and kind of call."""
         return {
-            (label, cast(Tier, tier), cast(Quality, quality)): latency.median
+            (label, kind): latency.median
             for label, condition in self._seen.items()
             for kind, latency in condition.latencies.items()
-            for quality, _, tier in [kind.partition("/")]
         }
 
     def load(self, target: Target) -> tuple[float, float]:
@@ -216,11 +211,6 @@ def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> Ca
     if verdict.executed is Executed.NO:
         return CallReport("refusal", cool=cool, why="limit" if cool else "", presumed=presumed)
     return CallReport("unknown", presumed=presumed)
-
-
-def kind_of(fit: Fit) -> str:
-    """The quality and the tier by which latencies are compared; a size that nobody knows counts as a square."""
-    return f"{fit.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"
 
 
 def caps_of(target: Target) -> Caps:

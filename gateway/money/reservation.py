@@ -17,8 +17,7 @@ from gateway.catalogue.document import Document
 from gateway.catalogue.pricing import Quote
 from gateway.catalogue.rules import CallerIdentity
 from gateway.errors import PublicError
-from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import Call, ImageJob, Ticket, UpstreamAnswer
+from gateway.jobs.job import Call, ImageJob, Repeat, Ticket, UpstreamAnswer
 from gateway.money import limit_messages
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import (

@@ -6,25 +6,34 @@ used only where no target honours them all, whatever the strategy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 
 from gateway import errors
 from gateway.catalogue import pricing, rules
 from gateway.catalogue.capabilities import Fit, Unfit, fit
 from gateway.catalogue.catalogue import Catalogue, Target
 from gateway.catalogue.document import Model, OtherSize, Strategy
-from gateway.catalogue.pricing import Quote, Tier
+from gateway.catalogue.pricing import Quote
 from gateway.catalogue.rules import CallerIdentity, Route
 from gateway.errors import PublicError
-from gateway.jobs import sizes
-from gateway.jobs.job import ImageJob, Quality
+from gateway.health.condition import Block, kind_of, refuse
+from gateway.ids import new_id
+from gateway.jobs.job import Call, ImageJob
 from gateway.routing import strategies
 from gateway.routing.rights import Rights
 from gateway.routing.strategies import Candidate
 
-Medians = Mapping[tuple[str, Tier, Quality], float]
-"""Seconds that a call took at a target, by its label, the tier of what it made and the quality; the median."""
+Medians = Mapping[tuple[str, str], float]
+"""The median seconds of a call at a target, by the target's label and the kind of call (`kind_of`)."""
+
+
+Load = Callable[[Target], tuple[float, float]]
+"""What orders equals, the least first."""
+
+_BY_LOAD = frozenset({"cost", "priority"})
+"""The other strategies tell one credential from the next by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,41 @@ def plan(
     return Plan(tuple(ranked), tuple(rejections), strategy, route.rule, note)
 
 
+def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
+    """The plan without the targets that are down, by label; what they honour is dropped by no other meanwhile.
+
+    When none is left its refusal is UpstreamUnavailable or RateLimited.
+    """
+    kept = [choice for choice in plan.choices if choice.target.label not in down]
+    out = [(choice.target, down[choice.target.label]) for choice in plan.choices if choice.target.label in down]
+    told = (Rejection(target.upstream, Unfit(bar.words, "model"), target.label) for target, bar in out)
+    ordered = _share_out(kept, load) if plan.strategy in _BY_LOAD else kept
+    refusal = None if kept else refuse([bar for _, bar in out])
+    return replace(plan, choices=tuple(ordered), rejections=(*plan.rejections, *told), refusal=refusal)
+
+
+def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
+    """Calls of at most `fit.per_call` images that together fill `slots`, in order."""
+    rest = iter(slots)
+    groups = [tuple(islice(rest, images)) for images in pricing.count_calls(len(slots), fit.per_call)]
+    return [
+        Call(
+            id=new_id("call"),
+            slots=group,
+            operation=job.operation,
+            prompt=job.prompt,
+            size=fit.size,
+            quality=fit.quality,
+            output_format=fit.output_format,
+            compression=None if fit.transcode else job.output_compression,
+            moderation=fit.moderation,
+            background=fit.background,
+            end_user=job.end_user if fit.passes_user else None,
+        )
+        for group in groups
+    ]
+
+
 def _fill_in(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
     """The job with the rule's defaults where the caller said nothing, as if it had said so."""
     size, quality = rights.hold_defaults(route.size, route.quality)
@@ -204,7 +248,7 @@ def _arrange(
             label=choice.target.label,
             price=None if choice.total is None else choice.total.expected,
             weight=choice.target.weight,
-            seconds=around.medians.get(_median_of(choice)),
+            seconds=around.medians.get((choice.target.label, kind_of(choice.fit))),
         )
         for choice in choices
     ]
@@ -213,9 +257,12 @@ def _arrange(
     return ranked, found.note
 
 
-def _median_of(choice: Choice) -> tuple[str, Tier, Quality]:
-    """Under which name a call's seconds are kept; a size that only the upstream knows is taken for a square."""
-    return choice.target.label, pricing.tier_of(choice.fit.made or sizes.SQUARE), choice.fit.quality or "medium"
+def _share_out(choices: Sequence[Choice], load: Load) -> list[Choice]:
+    """Neighbours of one upstream and one price in the order of their load; the order between ranks stays."""
+    ordered: list[Choice] = []
+    for _, equals in groupby(choices, key=lambda choice: (choice.target.upstream, choice.total)):
+        ordered += sorted(equals, key=lambda choice: load(choice.target))
+    return ordered
 
 
 def _explain(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:

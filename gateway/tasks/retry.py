@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from gateway import errors
 from gateway.callers.auth import Caller
-from gateway.jobs.fingerprint import Repeat
+from gateway.jobs.job import Repeat
 from gateway.money.ledger import Twin
 from gateway.services import Services
 from gateway.store.client import StoreUnavailable

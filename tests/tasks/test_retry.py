@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from gateway.callers.auth import Caller
-from gateway.jobs.fingerprint import Repeat
+from gateway.jobs.job import Repeat
 from gateway.money.ledger import Twin
 from gateway.services import Services
 from gateway.tasks import retry as doubting
