@@ -105,7 +105,7 @@ def create_app(
     app.state.services = services
     add_error_handlers(app)
     _include_routes(app, settings)
-    app.add_middleware(DirectRoutes, routes=images.FRONT)
+    app.add_middleware(DirectRoutes, routes=images.DIRECT_ROUTES)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -124,7 +124,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     await asyncio.to_thread(_clear_spools, services.spool_folder)
     collector = Collector(services)
-    await asyncio.to_thread(services.worker_locks.tie)
+    await asyncio.to_thread(services.worker_locks.acquire)
     housekeeping = Housekeeping(
         services.ledger,
         services.worker,
@@ -154,7 +154,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     await housekeeping.stop()
     await collector.stop()
     await services.close()
-    services.worker_locks.cut()
+    services.worker_locks.release()
 
 
 async def _stop(keeper: asyncio.Task[None]) -> None:

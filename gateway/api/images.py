@@ -1,7 +1,6 @@
-"""The image routes: generations, edits, and the refusal of variations.
+"""The image routes: generations and edits. They read a request, load its pictures and send the pipeline's answer.
 
-They read a request, hand it to `pipeline.serve` and send what comes back. They take `Request`, so that a body is read
-only once its caller is known.
+A body is read only once its caller is known. Decides nothing about upstreams or money.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from gateway.tasks.record import RequestNote
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
 CLIENT_CLOSED_REQUEST = 499
-"""Stands in the log where an answer would have been, as nginx writes it; nobody hears it."""
+"""The status in the log of a request whose caller disconnected, as in nginx. It is never sent."""
 
 router = APIRouter(tags=["images"])
 
@@ -59,7 +58,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         return await _quote(request, services, caller, operation)
     spool = services.new_spool()
     note = record.open_note(services, request.state.request_id, caller.key, operation)
-    # The outermost layer sees the last byte go, and ends the wait by it.
+    # The outermost middleware sees the last byte, and ends the wait.
     request.state.presence = presence = CallerConnection(departing=services.departing)
     try:
         await _check_room(services)
@@ -80,7 +79,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         note.answer = errors.InternalError("The gateway failed.")
         raise
     finally:
-        # Once a task is open, its work owns the spool and the record, and outlives this request.
+        # Once a task is open, its work owns the spool and the record, beyond this request.
         if not spool.is_kept:
             _record(services, note, presence)
             await spool.close()
@@ -92,11 +91,11 @@ def _record(services: Services, note: RequestNote, presence: CallerConnection) -
         record.record_joined(services, note, presence.waiting.task)
     elif note.answer is not None:
         record.record_refusal(services, note)
-    # Otherwise its caller left before anything was begun.
+    # Otherwise the caller disconnected before anything began.
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
-    """The Plan of the same request. It leaves no record: nothing was asked for."""
+    """Answer a dry run: the plan of the request. It leaves no record."""
     spool = services.new_spool()
     note = record.open_note(services, request.state.request_id, caller.key, operation)
     try:
@@ -107,7 +106,7 @@ async def _quote(request: Request, services: Services, caller: Caller, operation
 
 
 def _is_dry(request: Request) -> bool:
-    """Raises InvalidValue for what might be meant so: a request that was to cost nothing must not be made."""
+    """True when X-Gateway-Dry-Run is 1. Raises InvalidValue for other values: a dry run must never cost money."""
     text = request.headers.get("X-Gateway-Dry-Run", "")
     if text not in ("", "0", "1"):
         raise errors.InvalidValue(
@@ -126,7 +125,7 @@ def _read_strategy(request: Request) -> Strategy | None:
 
 async def _check_room(services: Services) -> None:
     if await services.disk_space.find_shortage() is not None:
-        raise errors.StorageFull("The gateway has too little room left to keep new pictures.", retry_after=60)
+        raise errors.StorageFull("The gateway has too little disk space for new pictures.", retry_after=60)
 
 
 async def _read(
@@ -147,12 +146,12 @@ async def _read(
         response_format=params.response_format or default_form,
         stream=params.stream,
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
-        answer_within=headers.patience(request, document.limits.answer_within),
+        answer_within=headers.answer_within(request, document.limits.answer_within),
         keep_alive=headers.keep_alive(request, document.limits.keep_alive),
     )
     if headers.sdk_timeout(request) is not None:
         presence.patient_until = presence.began + answer.answer_within
-    # A stream tells of itself from the first second.
+    # A stream answers from the first second.
     prefer, seconds = ("answer", None) if params.stream else headers.read_preference(request)
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
@@ -179,7 +178,7 @@ async def _load_references(services: Services, form: Form, spool: Spool) -> tupl
         raise errors.MissingParameter("An edit needs at least one `image`.", param="image")
     sources = [*form.images, *([form.mask] if form.mask else [])]
     async with asyncio.TaskGroup() as group:
-        loads = [group.create_task(_load_quietly(services, source, spool)) for source in sources]
+        loads = [group.create_task(_try_to_load(services, source, spool)) for source in sources]
     pictures: list[Picture] = []
     for load in loads:
         loaded = load.result()
@@ -196,14 +195,14 @@ async def _load_references(services: Services, form: Form, spool: Spool) -> tupl
     return tuple(pictures), mask
 
 
-async def _load_quietly(services: Services, source: Source, spool: Spool) -> Picture | errors.PublicError:
-    # An error is returned, so that the first in the caller's order is told and not the first in time.
+async def _try_to_load(services: Services, source: Source, spool: Spool) -> Picture | errors.PublicError:
+    # Errors are returned, so that the caller gets the first in the order of its images.
     try:
         return await _load(services, source, spool)
     except errors.PublicError as error:
         return error
     except StorageFullError:
-        return errors.StorageFull("The gateway's disk takes no more bytes.", retry_after=60)
+        return errors.StorageFull("The gateway's disk is full.", retry_after=60)
 
 
 async def _load(services: Services, source: Source, spool: Spool) -> Picture:
@@ -241,9 +240,9 @@ async def refuse_text() -> None:
 
 
 class TaskResponse(Response):
-    """`presence` tells whether its caller has hung up.
+    """The answer of a task, made while it is sent. It ends early when its caller disconnects.
 
-    The framework's own streaming answer reads the connection in a second task, of its own.
+    The framework's own streaming response needs a second asyncio task to watch the connection.
     """
 
     def __init__(self, shaped: Shaped, presence: CallerConnection) -> None:
@@ -255,13 +254,13 @@ class TaskResponse(Response):
         headers = {**shaped.headers, "content-type": _describe(shaped.media_type)}
         if shaped.length is not None:
             headers["content-length"] = str(shaped.length)
-        # Not the base class's, which would add the length of a body that it was given.
+        # The base class would add the length of its own body.
         self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            # Its pictures are closed at once, and not when somebody next looks for what nobody needs.
+            # Close the pictures now, not at the next garbage collection.
             async with aclosing(cast(Any, self._shaped.body)):
                 await self._send(send)
         except CallerDisconnected:
@@ -283,9 +282,9 @@ def _describe(media_type: str) -> str:
     return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
-FRONT = {
+DIRECT_ROUTES = {
     f"{prefix}/images/{name}": endpoint
     for prefix in ("/v1", "")
     for name, endpoint in (("generations", generate), ("edits", edit))
 }
-"""The routes that are answered in front of the framework's router."""
+"""The endpoints that are called without the framework's router, by path."""

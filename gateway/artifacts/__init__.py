@@ -1,6 +1,6 @@
-"""Stored image bytes with a link: kept in a folder or in object storage until they expire.
+"""Artifacts: stored pictures with a link, in a folder or in object storage, until they expire.
 
-Called by the pipeline, which puts, and by the routes that serve. Never looks inside a picture beyond its first bytes.
+Never reads a picture beyond its first bytes.
 """
 
 from gateway.artifacts.artifact import (

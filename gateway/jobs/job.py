@@ -1,7 +1,4 @@
-"""What is to be made, free of any vendor and of HTTP: the job a caller wants, and the calls that make it.
-
-`wire` makes an ImageJob, `fanout` turns it into Calls, `upstreams` write them in a vendor's dialect.
-"""
+"""The image job: a caller's wish without any vendor or HTTP, its fingerprint, its calls, and a vendor's answers."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ Background = Literal["auto", "opaque", "transparent"]
 class ImageJob:
     """n images of one prompt. `size` None is `auto`, `quality` None is `auto`; references only on edits.
 
-    `explicit` names the parameters that the caller set, `dropped` those that no upstream takes; `end_user` is who asks
-    the caller (`safety_identifier`, else `user`).
+    `explicit` names the parameters that the caller set, `dropped` those that no upstream takes. `end_user` is the
+    caller's own user (`safety_identifier`, else `user`).
     """
 
     operation: Operation
@@ -51,10 +48,10 @@ class ImageJob:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One paid POST at a target, for the slots it names. None means: not sent.
+    """One paid POST at a target, for some slots of a task. None means: not sent.
 
-    `slots` are indexes into the task's n images; `compression` is 0-100 and never for png; `callback_url` is where the
-    vendor may tell of its end.
+    `slots` are indexes into the task's n images. `compression` is 0-100 and never for png. `callback_url` is for the
+    vendor's callback.
     """
 
     id: str
@@ -77,9 +74,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls.
+    """A job's pictures as one upstream takes them: converted, or uploaded to `urls`. All calls share them.
 
-    `takes_callback`: its submission has a parameter for an address to call back at.
+    `takes_callback`: the upstream's submission has a parameter for a callback URL.
     """
 
     references: tuple[Picture, ...] = ()
@@ -90,7 +87,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens as an upstream counted them; None is what it did not count."""
+    """Tokens as an upstream counted them; None where it did not."""
 
     input_tokens: int
     output_tokens: int
@@ -114,7 +111,7 @@ def _add(one: int | None, other: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """One image in an upstream's answer: its bytes, or a link that the fetcher may follow."""
+    """One image in an upstream's answer: its bytes, or a link to download."""
 
     blob: Blob | None = None
     url: str | None = None
@@ -123,7 +120,7 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAnswer:
-    """What an upstream made for one call, and what it says that it cost, in tokens or in credits of its own."""
+    """An upstream's images for one call, and its cost in tokens or in the upstream's own credits."""
 
     images: tuple[FoundImage, ...]
     usage: TokenUsage | None = None
@@ -132,7 +129,7 @@ class UpstreamAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A vendor's promise: its task's id, and the path to ask at."""
+    """A vendor's task: its id, and the path to poll."""
 
     id: str
     poll_path: str
@@ -140,11 +137,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """How a request may be one that was made before. Digests are SHA-256 in hex; without a fingerprint it is none.
+    """The facts by which a request repeats an earlier one. Digests are SHA-256 in hex; "" matches nothing.
 
-    `idempotency` is of the route and its Idempotency-Key. `retry` is how often the caller's SDK says that it has asked
-    already, `patience` the seconds until its own time-out, 0 where it did not say. `form` task: it is answered with the
-    task itself.
+    `idempotency` is the digest of the operation and the Idempotency-Key. `retry` is the SDK's count of earlier
+    attempts, `patience` the seconds until the SDK's time-out, 0 if unknown. `form` task: the answer is the task.
     """
 
     fingerprint: str = ""
@@ -155,9 +151,9 @@ class Repeat:
 
 
 def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
-    """The digest of what is asked for and by whom. The same pictures may be answered in another form.
+    """The digest of a job, its model and its chosen upstream, without the form of the answer.
 
-    Blocks while pictures that are files are read, so call it in a thread then.
+    Blocks while it reads pictures that are files: call it in a thread then.
     """
     asked = {
         "operation": job.operation,
@@ -180,7 +176,7 @@ def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
 
 
 def digest_key(operation: str, idempotency_key: str) -> str:
-    """What an Idempotency-Key is known by: its route counts, so that one key may be used on each."""
+    """The digest of an Idempotency-Key and its operation, so that each operation may use the same key."""
     return hashlib.sha256(f"{operation}\0{idempotency_key}".encode()).hexdigest()
 
 

@@ -149,7 +149,7 @@ class Housekeeping:
         until = loop.time() + self._pace.lease_s / 3
         while (left := until - loop.time()) > 0 and not (self._worker_locks and self._worker_locks.find_dead()):
             if self._worker_locks:
-                self._worker_locks.beat()
+                self._worker_locks.touch()
             try:
                 async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._stopping.wait()

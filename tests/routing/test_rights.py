@@ -64,7 +64,7 @@ def test_upstream_without_quality_cannot_be_held() -> None:
     edit = make_job("edit")
     assert [one.target.upstream for one in plan(edit, rights=Rights(max_quality="low")).choices] == ["apiany"]
     assert len(plan(edit, rights=Rights(max_quality="medium")).choices) == 3
-    with pytest.raises(UnsupportedValue, match="takes no quality here, and this key is held to low"):
+    with pytest.raises(UnsupportedValue, match="takes no quality here, and this key is limited to low"):
         plan(edit, model="anyfast/gpt-image-2", rights=Rights(max_quality="low"))
 
 
@@ -81,7 +81,7 @@ def test_snapped_size_counts_as_made() -> None:
     size = Size(1280, 1024)
     catalogue = shipped(sizes="nearest", upstreams=["apiany"])
     assert plan(make_job(size=size), catalogue).choices[0].fit.made == Size(1536, 1024)
-    with pytest.raises(UnsupportedValue, match="would make 1536x1024, and this key is held to 1,400,000 pixels"):
+    with pytest.raises(UnsupportedValue, match="would make 1536x1024, and this key is limited to 1,400,000 pixels"):
         plan(make_job(size=size), catalogue, rights=Rights(max_pixels=1_400_000))
 
 

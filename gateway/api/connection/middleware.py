@@ -1,6 +1,6 @@
-"""One layer around every route: a request id, the gateway's own headers, one log line, and no exception past it.
+"""The ASGI middleware: `Edge` around every route, and `DirectRoutes` in front of the framework's router.
 
-Plain ASGI, because it must see streamed answers as they are; added by `app`.
+Plain ASGI, so that answers are streamed as they are made. Reads no body.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Edge:
-    """The outermost layer. A caller's own `x-request-id` is kept where it is a plain word."""
+    """The outermost layer: it adds the request id and the gateway's headers, writes one log line a request, and answers
+    500 to any exception. It keeps a caller's own `x-request-id` of letters, digits and `._-`.
+    """
 
     def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
         self._app = app
@@ -59,13 +61,13 @@ class Edge:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            _log.exception("request broke off")
+            _log.exception("request failed")
             if status == 0:
                 fault = errors.InternalError("The gateway failed; the request id finds it in its log.")
                 fault.should_retry = False
                 await render(fault)(scope, receive, send_with_headers)
             else:
-                # The answer has begun: only a broken connection tells the caller that it is not whole.
+                # The answer has begun: only a broken connection shows the caller that it is incomplete.
                 raise
         finally:
             if (presence := scope["state"].get("presence")) is not None:
@@ -75,7 +77,7 @@ class Edge:
 
 
 async def _finish(presence: CallerConnection, handover: Handover | None, *, is_whole: bool) -> None:
-    """End a request's wait by what became of its answer."""
+    """End the request's wait, and report whether its answer arrived."""
     is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:
         is_whole = await handover.arrive()
@@ -105,7 +107,11 @@ Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
 
 
 class DirectRoutes:
-    """`routes` are endpoints of POST by path. The framework's way to them costs as much as half of their own work."""
+    """Calls the endpoints of some POST paths directly: the framework's router costs half as much as their own work.
+
+    The router has these routes too, for its lists. A request that would be one too many is refused before its body is
+    read.
+    """
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[str, Endpoint]) -> None:
         self._app = app
@@ -117,11 +123,11 @@ class DirectRoutes:
             return
         request = Request(scope, receive, send)
         services = get_services(request)
-        with AdmittedRequest(services.admission) as places:
+        with AdmittedRequest(services.admission) as admitted:
             try:
-                places.enter(len(services.running))
+                admitted.enter(len(services.running))
                 caller = await get_caller(request, services)
-                places.enter_key(caller.key.id)
+                admitted.enter_key(caller.key.id)
                 response = await self._routes[scope["path"]](request, services, caller)
             except PublicError as error:
                 response = render(error)

@@ -1,6 +1,6 @@
-"""What a walk over an image file finds: its facts, and which of its bytes are picture rather than data about it.
+"""The layout of an image file: its size, orientation and alpha, and the ranges of bytes that are not metadata.
 
-Made by the three format modules beside it, read by `gateway.pictures.picture`. Never decodes a pixel.
+EXIF blocks are read and written for one tag, Orientation. Never decodes a pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Piece = bytes | tuple[int, int]
 """Bytes to write, or a (start, end) range of the file to copy."""
 
 MAX_PARTS = 65_536
-"""Chunks or segments of one file. A file of nothing but empty chunks would otherwise cost seconds of walking."""
+"""The most chunks or segments of one file. A file of empty chunks would otherwise take seconds."""
 
 _COPY = 1024 * 1024
 
@@ -32,13 +32,13 @@ class Damaged(Exception):
 
 
 class Recipe:
-    """The file without its metadata, as ranges to copy and bytes to write in between."""
+    """A file without its metadata, as ranges to copy and bytes to write between them."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
 
     def keep(self, start: int, end: int) -> None:
-        """Copy a range of the file; it joins the one before when they touch."""
+        """Copy a range of the file, joined with the previous one if they touch."""
         last = self.pieces[-1] if self.pieces else None
         if isinstance(last, tuple) and last[1] == start:
             self.pieces[-1] = (last[0], end)
@@ -46,7 +46,7 @@ class Recipe:
             self.pieces.append((start, end))
 
     def put(self, data: bytes) -> None:
-        """Write bytes that the file does not hold."""
+        """Write bytes that are not in the file."""
         self.pieces.append(data)
 
 
@@ -62,12 +62,12 @@ class Layout:
     pieces: list[Piece] = field(repr=False)
 
     def is_clean(self, size: int) -> bool:
-        """Whether a file of `size` bytes holds nothing that stripping would drop."""
+        """True when a file of `size` bytes has no metadata to remove."""
         return self.pieces == [(0, size)]
 
 
 def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
-    """The bytes that a recipe makes of its file, a megabyte at most at a time."""
+    """The bytes of a recipe applied to its file, at most a megabyte at a time."""
     for piece in pieces:
         if isinstance(piece, bytes):
             yield piece
