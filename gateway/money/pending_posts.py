@@ -1,7 +1,4 @@
-"""What Redis could not take when it happened: kept in order, and booked when Redis is back.
-
-Used by `quota` for evidence about paid calls, which must not be lost while this process lives. Never answers anybody.
-"""
+"""Ledger steps that wait for Redis, in order: evidence about paid calls, kept while the process lives."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from redis.exceptions import ResponseError
 from gateway.store.client import StoreUnavailable
 
 PAUSE_S = 0.5
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 
 Step = Callable[[], Awaitable[object]]
 
@@ -23,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PendingPosts:
-    """One process's steps that wait. Each must be idempotent by the ids in it."""
+    """The waiting steps of one process. Each step must be idempotent by its ids."""
 
     def __init__(self, pause_s: float = PAUSE_S) -> None:
         self._pause_s = pause_s
@@ -32,11 +29,11 @@ class PendingPosts:
 
     @property
     def is_behind(self) -> bool:
-        """Whether Redis was away when it was last asked: then nothing new should be begun."""
+        """True when Redis was unavailable at the last attempt: then start nothing new."""
         return bool(self._steps)
 
     async def book(self, what: str, step: Step) -> None:
-        """Take the step now, or behind those that wait already. Raises nothing."""
+        """Take the step now, or after those that wait already. Never raises."""
         if not self._steps:
             try:
                 await _take(what, step)
@@ -49,9 +46,9 @@ class PendingPosts:
             self._catching_up = asyncio.create_task(self._catch_up(), name="pending posts")
 
     async def wait(self) -> None:
-        """Return once nothing waits."""
+        """Return once no step waits."""
         if self._catching_up is not None:
-            # Not awaited by itself: whoever stops waiting must not stop the booking.
+            # Shielded: a cancelled waiter must not cancel the steps.
             await asyncio.wait({self._catching_up})
 
     async def _catch_up(self) -> None:
@@ -69,5 +66,5 @@ async def _take(what: str, step: Step) -> None:
     try:
         await step()
     except (ValueError, ResponseError):
-        # A fault of ours in one step must not keep back all that wait behind it.
-        _log.exception("a step was refused", what=what)
+        # A fault in one step must not block the steps behind it.
+        _log.exception("a ledger step failed", what=what)

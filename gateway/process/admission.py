@@ -32,9 +32,7 @@ class Admission:
     def enter_key(self, key: str) -> None:
         """Admit the same request for its key. Raises RateLimited."""
         if self._by_key[key] >= self._most_per_key:
-            raise errors.RateLimited(
-                "This key has too many requests in progress here; try again shortly.", retry_after=2
-            )
+            raise errors.RateLimited("This key has too many requests in progress; try again shortly.", retry_after=2)
         self._by_key[key] += 1
 
     def leave_key(self, key: str) -> None:

@@ -55,7 +55,7 @@ def test_forms_are_read(text: str, read: RedisUrl) -> None:
         ("redis://cache:0", "port is 0"),
         ("redis://[hunter2", "not such a URL"),
         ("redis://\u2100hunter2", "not such a URL"),
-        ("redis://cache/hunter2", "database is no number"),
+        ("redis://cache/hunter2", "database is not a number"),
         ("redis://cache/0/hunter2", "too many parts"),
         ("redis://cache#hunter2", "%23"),
         ("redis://cache?hunter2=1", "known are db"),
