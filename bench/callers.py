@@ -1,4 +1,4 @@
-"""Many callers in one process, each with one request that it waits for: what came, and when.
+"""Many callers in one process, each with one request; the answers and their times.
 
 `python -m bench.callers` reads one `Burst` as JSON on stdin and writes the answers as JSON on stdout.
 """
@@ -29,7 +29,7 @@ class Burst:
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` 0: no whole answer. `ended` is the unix time of its last byte."""
+    """One answer. `status` 0: it is incomplete. `ended` is the unix time of its last byte."""
 
     prompt: str
     status: int

@@ -1,4 +1,4 @@
-"""How many requests' money the ledger takes a second, and what that adds to each: open, mark_sent, post, close.
+"""The ledger's lifecycles (open, mark_sent, post, close) a second, and the milliseconds that they add to a request.
 
 Runs against the embedded server of a gateway that serves, every write synced as in production, from one process.
 """
@@ -49,7 +49,7 @@ _TEAM = "bench"
 
 @dataclass(frozen=True)
 class Round:
-    """One round: lifecycles a second, and the milliseconds that each took."""
+    """One round: lifecycles a second, and the milliseconds of each."""
 
     rate: float
     waits: list[float]
@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, print the table, write the results; whether the limit is kept."""
+    """Measure, print the table, write the results; True if the limit is kept."""
     with processes.simulator() as vendors, processes.gateway(vendors.url) as gateway:
         rows = asyncio.run(_measure_all(gateway.data_dir, options.rounds, options.lifecycles))
     held = next(row for row in rows if row["limits"] == len(_LIMITS) * 3 and row["at_once"] == _HELD_AT)
@@ -103,7 +103,7 @@ async def _measure(
     ledger: Ledger, worker: str, limits: int, rounds: int, lifecycles: int, key: str = ""
 ) -> list[dict[str, Any]]:
     found: dict[int, list[Round]] = {at_once: [] for at_once in AT_ONCE}
-    # Interleaved, so that whatever else the machine does strikes all cases alike.
+    # Interleaved, so that other load of the machine affects all cases equally.
     for _ in range(rounds):
         for at_once, done in found.items():
             count = lifecycles if at_once > 1 else lifecycles // 4
@@ -139,9 +139,9 @@ async def _run_round(ledger: Ledger, worker: str, key: str, at_once: int, count:
 
 
 async def _live(ledger: Ledger, worker: str, key: str) -> None:
-    """One request's money, from its admission to its end."""
+    """One lifecycle of a request in the ledger."""
     task, call = new_id("task"), new_id("call")
-    # No two ask for the same: a hundred that are left unanswered would be looked through for one to join.
+    # All different: the ledger would search a hundred equal unanswered tasks for one to join.
     fingerprint = sha256(task.encode()).hexdigest()
     opening = Opening(task=task, key=key, team=_TEAM, fingerprint=fingerprint, price=30_000, images=1, worker=worker)
     admitted = await ledger.open(opening)

@@ -1,4 +1,4 @@
-"""Many requests that wait at once, and more than can be served: failures, waits, memory, and how the cost grows.
+"""Waiting requests, and more requests than a worker can serve: failures, waits, memory, and the growth of the cost.
 
 imagegate alone, with everything on, before the played upstream of `bench.native`.
 """
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, print the tables, write the results; whether the limits are kept."""
+    """Measure, print the tables, write the results; True if the limits are kept."""
     parts: dict[str, Callable[[Upstream, Path], tuple[str, list[dict[str, Any]]]]] = {
         "waiting": _measure_waiting,
         "growth": _measure_growth,
@@ -145,7 +145,7 @@ def _measure_waiting(upstream: Upstream, body: Path) -> tuple[str, list[dict[str
 
 
 def _measure_growth(upstream: Upstream, body: Path) -> tuple[str, list[dict[str, Any]]]:
-    """How cost grows with the requests that wait, and with the bytes of an answer."""
+    """The growth of the cost with the waiting requests, and with the bytes of an answer."""
     found: list[dict[str, Any]] = []
     with contestants.imagegate(upstream.url) as who:
         _warm(who, upstream, body)

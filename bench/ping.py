@@ -1,4 +1,4 @@
-"""How long the worker's loop keeps others waiting: `GET /healthz` every 50 ms from a process of its own.
+"""Pings, which show stalls of the worker's event loop: `GET /healthz` every 50 ms from a process of its own.
 
 `python -m bench.ping PORT` pings until its stdin ends, then writes the waits in milliseconds as JSON.
 """
@@ -48,7 +48,7 @@ class Pings:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The smallest value that at least this share of them does not pass; 0 when there are none."""
+    """The quantile of the values; 0 if there are none."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else 0.0
 
 

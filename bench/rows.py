@@ -1,6 +1,6 @@
-"""The rows of the comparison: what is sent, what the upstream answers, what imagegate may cost, and the table.
+"""The rows of the comparison: requests, upstream answers, limits for imagegate, and the table.
 
-Used by `bench.proxy`. Never measures anything.
+Never measures anything.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make(folder: Path) -> Rows:
     """All cases, with their bodies and answers as files in the folder."""
     answers = tuple(_write_answer(folder, name, size, count) for name, (size, count) in _ANSWERS.items())
     plain = folder / "plain.json"
-    # The place is filled with each request's number: no two are alike.
+    # The place is filled with each request's number: all are different.
     plain.write_text(json.dumps({"model": MODEL, "prompt": "a red fox @@@@@@@@", "size": "1024x1024"}))
     tens = samples.form(folder, "tens", MODEL, samples.pixel_heavy(folder, megabytes=10))
     fifties = samples.form(folder, "fifties", MODEL, samples.pixel_heavy(folder))
