@@ -172,9 +172,9 @@ class PictureConverter:
 
     def __init__(self, *, threads: int = 2, max_pixels: int) -> None:
         self.max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(threads, "darkroom-pixels")
+        self._decoders = ThreadPoolExecutor(threads, "pictures-pixels")
         # A probe takes a millisecond, and must not wait for a conversion of a second.
-        self._walkers = ThreadPoolExecutor(threads, "darkroom-files")
+        self._walkers = ThreadPoolExecutor(threads, "pictures-files")
 
     async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
         """The picture by its headers; decodes no pixel. Raises NotAPicture, whose reason starts with `what`."""
@@ -226,7 +226,7 @@ class PictureConverter:
         finally:
             if clean.blob.path is not None and clean is not picture:
                 await _finish(self._walkers, clean.blob.path.unlink, True)
-        # An encoder leaves out an alpha channel that is opaque everywhere, so the result is asked what it became.
+        # An encoder drops an alpha channel that is opaque everywhere, so probe the result.
         return await self.probe(await spool.adopt(target))
 
     async def to_png_upright(self, picture: Picture, spool: Spool) -> Picture:

@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         default=None, description="the address callers use, such as https://images.example.com"
     )
     simulator_url: Annotated[str | None, AfterValidator(_http_url)] = Field(
-        default=None, description="the address of a simulator that runs already, such as http://127.0.0.1:8090"
+        default=None, description="the address of a running simulator, such as http://127.0.0.1:8090"
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_origins)] = Field(
         default=(), description="origins with commas between them, such as https://app.example.com, or *"
@@ -212,7 +212,10 @@ class Settings(BaseSettings):
         description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints; unset, no callbacks",
     )
     stop_s: float = Field(
-        default=30, ge=0, le=3600, description="seconds from 0 to 3600 that a stop takes while no paid call is out"
+        default=30,
+        ge=0,
+        le=3600,
+        description="seconds from 0 to 3600 that a stop takes while no paid call is in progress",
     )
     drain_s: float = Field(
         default=330, ge=0, le=3600, description="seconds from 0 to 3600 that a stop waits for paid pictures"
