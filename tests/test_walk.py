@@ -23,7 +23,7 @@ from tests.support.plain_pictures import png
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gateway"
 
-MOST = 91
+MOST = 82
 """Modules on the walk, at most. Revision 22468c6 had 91; the goal is two thirds of them."""
 
 LEFT_OUT = ("errors", "ids", "dollars", "telemetry", "simulator")

@@ -46,9 +46,6 @@ METAPHOR = re.compile(
 NAMES = re.compile(r"\b(?:def|class) (\w+)|\b([A-Za-z_]\w+)(?= ?[:=][^=])")
 """Names that are defined, annotated or assigned."""
 
-NOUNS = {"findings", "housekeeping", "pricing", "routing", "settings", "string"}
-"""Names that end in -ing and are nouns of the field."""
-
 EXCEPTIONS: dict[str, int] = {}
 """The number of findings that a file may still have. It may only shrink."""
 
@@ -91,8 +88,6 @@ def read_prose(suffix: str, text: str) -> str:
 
 def search_names(stem: str, text: str) -> Iterator[str]:
     """What is wrong with the names and the docstrings of a module."""
-    if stem.endswith("ing") and stem not in NOUNS:
-        yield f"module {stem}"
     for docstring in re.findall(r'(?ms)^\s*"""(.*?)"""', text):
         if match := BEGINNINGS.match(docstring):
             yield f"docstring begins with {match[0]}"

@@ -67,7 +67,7 @@ def test_only_exact_names_are_artifacts(name):
     """What is not exactly an artifact's id is neither signed, verified nor looked for."""
     assert format_of(name) is None
     assert not verify(name, "exp=1000&sig=v1.x", 0, KEY)
-    with pytest.raises(ValueError, match="not an artifact"):
+    with pytest.raises(ValueError, match="not the id of an artifact"):
         sign(name, 1000, KEY)
 
 

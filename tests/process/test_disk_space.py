@@ -57,13 +57,13 @@ async def test_disk_is_looked_at_once_a_second() -> None:
 
 
 async def test_broken_disk_is_a_shortage() -> None:
-    """A disk that cannot be looked at has no room."""
+    """A disk that cannot be measured has no room."""
 
     def fail(folder: Path) -> int:
         raise OSError(5, "Input/output error")
 
     shortage = await DiskSpace([Path("/data")], 1, measure=fail).find_shortage()
-    assert shortage == "/data cannot be looked at (Input/output error)"
+    assert shortage == "/data cannot be measured (Input/output error)"
 
 
 async def test_nothing_to_watch_is_no_shortage() -> None:

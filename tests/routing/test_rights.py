@@ -20,7 +20,7 @@ LEAST = 655_360
         (Rights(max_quality="low"), {"quality": "medium"}, "quality", "low at most"),
         (Rights(max_pixels=SQUARE.pixels), {"size": Size(1536, 1024)}, "size", "1536x1024 has 1,572,864"),
         (Rights(max_pixels=SQUARE.pixels), {"size": Shape(16, 9, "2K")}, "size", "(2048x1152) has 2,359,296"),
-        (Rights(max_pixels=SQUARE.pixels - 1), {}, "size", "name a `size` such as 1024x640"),
+        (Rights(max_pixels=SQUARE.pixels - 1), {}, "size", "send a `size` such as 1024x640"),
     ],
     ids=str,
 )
@@ -141,7 +141,7 @@ def test_chosen_upstream_goes_alone(pinned: str) -> None:
 @pytest.mark.parametrize("pinned", ["nowhere", "anyfast/other", "main"])
 def test_unknown_choice_lists_upstreams(pinned: str) -> None:
     """A choice that serves nothing is refused with those there are for this key."""
-    with pytest.raises(UnsupportedValue, match=r"there are anyfast-c, apiany\.$"):
+    with pytest.raises(UnsupportedValue, match=r"use one of anyfast-c, apiany\.$"):
         plan(make_job(), rights=Rights(pinned=pinned, upstreams=("anyfast-c", "apiany")))
 
 
