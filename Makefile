@@ -54,8 +54,8 @@ lock: ## pin every dependency anew, with hashes
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh
 
-bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, TLS, crowds (a quarter of an hour); fails over a limit
-	@failed=0; for one in ledger memory tasks "proxy --no-write" tls crowd; do $(PY) -m bench $$one || failed=1; done; exit $$failed
+bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open tasks, what a request costs, TLS, overload (a quarter of an hour); fails over a limit
+	@failed=0; for one in ledger memory tasks "proxy --no-write" tls overload; do $(PY) -m bench $$one || failed=1; done; exit $$failed
 
 bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (twenty minutes)
 	scripts/peers.sh

@@ -1,1 +1,1 @@
-"""Benchmarks of the served gateway: `python -m bench NAME`. Loopback only, upstreams played by the simulator."""
+"""Benchmarks of the served gateway: `python -m bench NAME`. Loopback only; the simulator plays the upstreams."""

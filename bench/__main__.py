@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import crowd, ledger, memory, proxy, tasks, tls
-from bench.serving import BenchError
+from bench import ledger, memory, overload, proxy, tasks, tls
+from bench.processes import BenchError
 
-BENCHMARKS = (memory, ledger, tasks, proxy, tls, crowd)
+BENCHMARKS = (memory, ledger, tasks, proxy, tls, overload)
 
 
 def main(arguments: list[str]) -> int:

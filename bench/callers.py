@@ -1,6 +1,6 @@
-"""Many callers in one process, each with one request that it waits for: what came, and when.
+"""Many callers in one process, each with one request; the answers and their times.
 
-`python -m bench.callers` reads one `Crowd` as JSON on stdin and writes the answers as JSON on stdout.
+`python -m bench.callers` reads one `Burst` as JSON on stdin and writes the answers as JSON on stdout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Crowd:
+class Burst:
     """`count` generations of `model`, arriving evenly over `over_s` seconds; each prompt is `mark` and a number."""
 
     port: int
@@ -29,18 +29,18 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` 0: no whole answer. `ended` is the unix time of its last byte."""
+    """One answer. `status` 0: it is incomplete. `ended` is the unix time of its last byte."""
 
     prompt: str
     status: int
     ended: float
 
 
-def run(crowd: Crowd) -> list[Answer]:
-    """Send the crowd from a process of its own and wait for all answers."""
+def run(burst: Burst) -> list[Answer]:
+    """Send the burst from a process of its own and wait for all answers."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.callers"],
-        input=json.dumps(asdict(crowd)),
+        input=json.dumps(asdict(burst)),
         capture_output=True,
         text=True,
         check=True,
@@ -48,26 +48,26 @@ def run(crowd: Crowd) -> list[Answer]:
     return [Answer(**one) for one in json.loads(done.stdout)]
 
 
-async def _ask(crowd: Crowd, number: int) -> Answer:
-    prompt = f"{crowd.mark} {number}"
-    await asyncio.sleep(crowd.over_s * number / crowd.count)
+async def _ask(burst: Burst, number: int) -> Answer:
+    prompt = f"{burst.mark} {number}"
+    await asyncio.sleep(burst.over_s * number / burst.count)
     status = 0
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            status = await _exchange(crowd, prompt)
+            status = await _exchange(burst, prompt)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
         sys.stderr.write(f"{prompt}: {error!r}\n")
     return Answer(prompt, status, time.time())
 
 
-async def _exchange(crowd: Crowd, prompt: str) -> int:
-    fields = {"model": crowd.model, "prompt": prompt, "size": "1024x1024", "response_format": "url"}
+async def _exchange(burst: Burst, prompt: str) -> int:
+    fields = {"model": burst.model, "prompt": prompt, "size": "1024x1024", "response_format": "url"}
     body = json.dumps(fields).encode()
     head = (
-        f"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1:{crowd.port}\r\nAuthorization: Bearer {crowd.key}\r\n"
+        f"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1:{burst.port}\r\nAuthorization: Bearer {burst.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    reader, writer = await asyncio.open_connection("127.0.0.1", crowd.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", burst.port)
     try:
         writer.write(head.encode("ascii") + body)
         start = await reader.readuntil(b"\r\n\r\n")
@@ -77,13 +77,13 @@ async def _exchange(crowd: Crowd, prompt: str) -> int:
     return int(start.split()[1]) if rest.endswith(b"}") else 0
 
 
-async def _ask_all(crowd: Crowd) -> list[Answer]:
-    return await asyncio.gather(*(_ask(crowd, number) for number in range(crowd.count)))
+async def _ask_all(burst: Burst) -> list[Answer]:
+    return await asyncio.gather(*(_ask(burst, number) for number in range(burst.count)))
 
 
 def main() -> None:
-    crowd = Crowd(**json.load(sys.stdin))
-    json.dump([asdict(answer) for answer in asyncio.run(_ask_all(crowd))], sys.stdout)
+    burst = Burst(**json.load(sys.stdin))
+    json.dump([asdict(answer) for answer in asyncio.run(_ask_all(burst))], sys.stdout)
 
 
 if __name__ == "__main__":

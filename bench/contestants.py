@@ -1,4 +1,4 @@
-"""Those that are measured side by side: imagegate with everything on, and the proxies that people use in its place.
+"""The contestants of the comparison: imagegate with everything on, and the usual alternatives.
 
 Each is started as its own documentation says, with one worker, before the same upstream. Never takes a key or a setting
 from the environment.
@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench import tree
-from bench.serving import ROOT, STOP_S, BenchError, environment, port_in, read_until
+from bench.processes import ROOT, STOP_S, BenchError, environment, port_in, read_until
 from gateway.process.children import spawn, stop
 
 PEERS = ROOT / ".build" / "peers"
@@ -49,7 +49,7 @@ _LIMITS = ("--usd-month", "100000", "--images-day", "10000000", "--requests-per-
 
 @dataclass(frozen=True)
 class Contestant:
-    """One that serves. `pids` is what is weighed, `aside` what is weighed apart."""
+    """A running contestant. `pids` are the measured processes, `aside` those measured separately."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""How many requests' money the ledger takes a second, and what that adds to each: open, mark_sent, post, close.
+"""The ledger's lifecycles (open, mark_sent, post, close) a second, and the milliseconds that they add to a request.
 
 Runs against the embedded server of a gateway that serves, every write synced as in production, from one process.
 """
@@ -14,9 +14,9 @@ from hashlib import sha256
 from statistics import median
 from typing import Any
 
-from bench import report, serving
-from bench.pinging import quantile
-from bench.serving import BenchError
+from bench import processes, report
+from bench.ping import quantile
+from bench.processes import BenchError
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Scope, Settled
@@ -49,7 +49,7 @@ _TEAM = "bench"
 
 @dataclass(frozen=True)
 class Round:
-    """One round: lifecycles a second, and the milliseconds that each took."""
+    """One round: lifecycles a second, and the milliseconds of each."""
 
     rate: float
     waits: list[float]
@@ -61,8 +61,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, print the table, write the results; whether the limit is kept."""
-    with serving.simulator() as vendors, serving.gateway(vendors.url) as gateway:
+    """Measure, print the table, write the results; True if the limit is kept."""
+    with processes.simulator() as vendors, processes.gateway(vendors.url) as gateway:
         rows = asyncio.run(_measure_all(gateway.data_dir, options.rounds, options.lifecycles))
     held = next(row for row in rows if row["limits"] == len(_LIMITS) * 3 and row["at_once"] == _HELD_AT)
     is_kept = held["rate"] >= LEAST
@@ -103,7 +103,7 @@ async def _measure(
     ledger: Ledger, worker: str, limits: int, rounds: int, lifecycles: int, key: str = ""
 ) -> list[dict[str, Any]]:
     found: dict[int, list[Round]] = {at_once: [] for at_once in AT_ONCE}
-    # Interleaved, so that whatever else the machine does strikes all cases alike.
+    # Interleaved, so that other load of the machine affects all cases equally.
     for _ in range(rounds):
         for at_once, done in found.items():
             count = lifecycles if at_once > 1 else lifecycles // 4
@@ -139,9 +139,9 @@ async def _run_round(ledger: Ledger, worker: str, key: str, at_once: int, count:
 
 
 async def _live(ledger: Ledger, worker: str, key: str) -> None:
-    """One request's money, from its admission to its end."""
+    """One lifecycle of a request in the ledger."""
     task, call = new_id("task"), new_id("call")
-    # No two ask for the same: a hundred that are left unanswered would be looked through for one to join.
+    # All different: the ledger would search a hundred equal unanswered tasks for one to join.
     fingerprint = sha256(task.encode()).hexdigest()
     opening = Opening(task=task, key=key, team=_TEAM, fingerprint=fingerprint, price=30_000, images=1, worker=worker)
     admitted = await ledger.open(opening)

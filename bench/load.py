@@ -1,4 +1,4 @@
-"""A client in a process of its own: so many equal requests at once, uploads from a file, answers counted and dropped.
+"""A client in a process of its own: equal requests at once, uploads from a file, answers counted and discarded.
 
 `python -m bench.load` reads one `Load` as JSON on stdin and writes the answers as JSON on stdout. Never parses a body.
 """
@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 
 TIMEOUT_S = 120.0
-"""Seconds without a byte in either direction, after which a request is given up."""
+"""Seconds without a byte in either direction, after which the client gives a request up."""
 
 _PIECE = 512 * 1024
 

@@ -1,6 +1,6 @@
-"""How much memory large pictures cost the worker: 8 answers of 20 MB at once, 8 edits of 50 MB at once.
+"""The worker's memory under large pictures: 8 answers of 20 MB at once, 8 edits of 50 MB at once.
 
-Each case has a gateway of its own and is held against the memory that was in use after small warm-up requests; memory
+Each case has a gateway of its own and is compared with the memory after small warm-up requests; memory
 that a round leaves behind therefore counts in the next one.
 """
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import load, report, samples, serving
+from bench import load, processes, report, samples
 from bench.load import Load
-from bench.pinging import Pings, quantile
-from bench.serving import BenchError, Gateway, Simulator
-from bench.watching import MIB, PeakWatch, details, resident
+from bench.ping import Pings, quantile
+from bench.processes import BenchError, Gateway, Simulator
+from bench.resident_memory import MIB, PeakWatch, details, resident
 
 NAME = "memory"
 HELP = "resident memory and loop stalls with 8 answers of 20 MB, or 8 edits of 50 MB, at once"
@@ -40,7 +40,7 @@ _HOLD_S = 3.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent to the gateway, and what it may cost."""
+    """The requests of a case, and the limit on its memory."""
 
     name: str
     path: str
@@ -79,8 +79,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, write and print; whether every case kept its limit."""
-    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name, serving.simulator() as simulator:
+    """Measure, write and print; True if every case kept its limit."""
+    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name, processes.simulator() as simulator:
         folder = Path(name)
         results = [
             _measure(simulator, folder, upstream, case, options)
@@ -120,7 +120,7 @@ def _edits(pixels: Path, metadata: Path) -> list[Case]:
 
     return [
         case("edit of 50 MB, pixels", samples.form, pixels, pixels.stat().st_size),
-        # Stripped before it is passed on: the upstream gets the pixels alone.
+        # The gateway strips metadata: the upstream gets only the pixels.
         case("edit of 50 MB, metadata", samples.form, metadata, 1),
         case("edit of 50 MB, JSON", samples.data_url, pixels, pixels.stat().st_size),
     ]
@@ -132,7 +132,7 @@ def _measure(
     simulator.reset()
     body = case.make_body(folder, "case", UPSTREAMS[upstream])
     extra = dict(pair.split("=", 1) for pair in options.env)
-    with serving.gateway(simulator.url, extra) as gateway:
+    with processes.gateway(simulator.url, extra) as gateway:
         for warm in UPSTREAMS:
             _request(gateway, _GENERATIONS, samples.plain(folder, "warm", UPSTREAMS[warm]), 1, warm)
         with Pings(gateway.port) as idle:
@@ -190,7 +190,7 @@ def _conclude(upstream: str, case: Case, base: int, rounds: list[Round], at_once
         "growth_mib_each": round(median(growths), 2),
         "growth_mib_each_rounds": [round(growth, 2) for growth in growths],
         "limit_mib_each": case.limit // MIB,
-        # One round over the limit is a limit passed: the median tells what is usual, not what is promised.
+        # One round over the limit fails: the median is typical, the limit is a promise.
         "is_kept": max(growths) * MIB <= case.limit,
         "left_mib": round((rounds[-1].left - base) / MIB, 1),
         "stall_p99_ms": round(median(quantile(one.waits, 0.99) for one in rounds), 1),

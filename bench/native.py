@@ -1,6 +1,6 @@
-"""The load generator and the upstream of the load benchmarks: two small C programs, compiled when they are needed.
+"""The load generator and the upstream of the load benchmarks: two small C programs, compiled on demand.
 
-Used by `bench.proxy`. Neither may be the bottleneck: each costs tens of microseconds a request.
+Neither may be the bottleneck: each costs tens of microseconds a request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.serving import ROOT, STOP_S, BenchError
+from bench.processes import ROOT, STOP_S, BenchError
 from gateway.process.children import spawn, stop
 
 SOURCES = ROOT / "bench" / "native"
@@ -40,7 +40,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Upstream:
-    """The played upstream. `choose` sets what it answers, and when, and returns what it counted since the last time."""
+    """The played upstream. `choose` sets its answer and delay, and returns the counts since the last call."""
 
     port: int
 
@@ -52,7 +52,7 @@ class Upstream:
         return self._ask(f"/_set?answer={answer}&delay={delay_s * 1000:.3f}")
 
     def count(self) -> dict[str, int]:
-        """What was counted since the last `choose`."""
+        """The counts since the last `choose`."""
         return self._ask("/_stats")
 
     def _ask(self, path: str) -> dict[str, int]:
@@ -76,7 +76,7 @@ def upstream(answers: Sequence[Path]) -> Iterator[Upstream]:
 
 
 def fire(shot: Shot) -> dict[str, Any]:
-    """Send the shot; answers the counts and times by status, as `load.c` tells them."""
+    """Send the shot; returns the counts and times by status, as `load.c` reports them."""
     with tempfile.NamedTemporaryFile("w", encoding="ascii", newline="") as head:
         head.write(f"POST {shot.path} HTTP/1.1\r\nHost: 127.0.0.1:{shot.port}\r\n")
         head.writelines(f"{name}: {value}\r\n" for name, value in shot.headers.items())

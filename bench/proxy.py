@@ -1,7 +1,7 @@
-"""What a request costs: processor time, memory and failures of imagegate with everything on, alone or beside others.
+"""The cost of a request: processor time, memory and failures of imagegate, alone or beside other proxies.
 
 `--against nginx,litellm,portkey` measures all in one interleaved run before one upstream. Writes `bench/results.json`
-and `bench/results.md`. Valkey's processor time is told apart.
+and `bench/results.md`. Valkey's processor time is reported separately.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 from bench import contestants, native, report, rows, tree
 from bench.contestants import Contestant
 from bench.native import Shot, Upstream
+from bench.processes import ROOT, BenchError
+from bench.resident_memory import MIB, resident
 from bench.rows import Case
-from bench.serving import ROOT, BenchError
-from bench.watching import MIB, resident
 
 NAME = "proxy"
 HELP = "processor time and memory of a request, beside nginx, LiteLLM and Portkey if wanted"
@@ -65,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, print the table, write the results; whether imagegate kept its limits."""
+    """Measure, print the table, write the results; True if imagegate kept its limits."""
     names = ["imagegate", *(name for name in options.against.split(",") if name)]
     if unknown := set(names) - set(contestants.ALL):
         raise BenchError(f"no contestant is called {', '.join(sorted(unknown))}")
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> bool:
         for standing in standings:
             _warm(standing, upstream, made.cases[0])
         for case in cases:
-            # Interleaved, so that whatever else the machine does strikes all alike.
+            # Interleaved, so that other load of the machine affects all equally.
             for _ in range(options.rounds):
                 for standing in standings:
                     standing.rounds.setdefault(case.name, []).append(_round(standing, upstream, case))
@@ -117,7 +117,7 @@ def _round(standing: Standing, upstream: Upstream, case: Case) -> Round:
     cpu, aside = tree.cpu_seconds(who.pids), tree.cpu_seconds(who.aside)
     with tree.Growth(who.pids) as growth:
         answers = native.fire(_shot(who, case, case.count))
-        # What is booked after the answer is part of its cost.
+        # Work after the answer is part of its cost.
         time.sleep(_PAUSE_S)
     good = answers["statuses"].get("200", {}).get("count", 0)
     return Round(

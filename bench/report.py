@@ -1,6 +1,6 @@
-"""What was measured, on what, as JSON and as Markdown.
+"""The report of a benchmark: results and machine as JSON and as Markdown.
 
-Used by every benchmark. Names no host, path or user: results are kept with the code.
+Names no host, path or user: results are kept with the code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.serving import ROOT
+from bench.processes import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 

@@ -1,6 +1,6 @@
-"""The rows of the comparison: what is sent, what the upstream answers, what imagegate may cost, and the table.
+"""The rows of the comparison: requests, upstream answers, limits for imagegate, and the table.
 
-Used by `bench.proxy`. Never measures anything.
+Never measures anything.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make(folder: Path) -> Rows:
     """All cases, with their bodies and answers as files in the folder."""
     answers = tuple(_write_answer(folder, name, size, count) for name, (size, count) in _ANSWERS.items())
     plain = folder / "plain.json"
-    # The place is filled with each request's number: no two are alike.
+    # The place is filled with each request's number: all are different.
     plain.write_text(json.dumps({"model": MODEL, "prompt": "a red fox @@@@@@@@", "size": "1024x1024"}))
     tens = samples.form(folder, "tens", MODEL, samples.pixel_heavy(folder, megabytes=10))
     fifties = samples.form(folder, "fifties", MODEL, samples.pixel_heavy(folder))
@@ -62,7 +62,7 @@ def make(folder: Path) -> Rows:
             Case("8 answers of 20 MB at once", plain, 8, _bulk, _is_light(8, 8), at_once=8, answer=2),
             Case("8 uploads of 10 MB at once", tens.path, show=_bulk, is_kept=_is_light(8, 4), **upload),
             Case("8 uploads of 50 MB at once", fifties.path, show=_bulk, is_kept=_is_light(8, 4), **upload),
-            Case("2,000 over 5 s, each waits 5 s", plain, 2000, _crowd, _is_patient(8), over_s=5, delay_s=5),
+            Case("2,000 over 5 s, each waits 5 s", plain, 2000, _of_waiting, _is_patient(8), over_s=5, delay_s=5),
         ),
         answers=answers,
     )
@@ -97,7 +97,7 @@ def _bulk(one: Result) -> str:
     return f"{one['cpu_s_gb']:.1f} s/GB, +{max(0, one['growth_mib']):.0f} MiB{failed}"
 
 
-def _crowd(one: Result) -> str:
+def _of_waiting(one: Result) -> str:
     answered = f"{one['failed']} failed" if one["failed"] else "all answered"
     return f"{answered}, p99 {one['p99_s']:.1f} s, +{max(0, one['growth_mib']):.0f} MiB"
 
@@ -127,7 +127,7 @@ def _shapes() -> tuple[Case, ...]:
         "8 answers of 20 MB at once": _bulk,
         "8 uploads of 10 MB at once": _bulk,
         "8 uploads of 50 MB at once": _bulk,
-        "2,000 over 5 s, each waits 5 s": _crowd,
+        "2,000 over 5 s, each waits 5 s": _of_waiting,
     }
     return tuple(Case(name, nothing, 0, show, lambda _: True) for name, show in shows.items())
 

@@ -1,6 +1,6 @@
-"""The bodies that are sent: edits with an image just under 50 MiB, made cheaply and valid to the last checksum.
+"""Sample bodies: edits with an image just under 50 MiB, cheap to make, with valid checksums.
 
-Written once into a folder, as the HTTP bodies they are sent as. Never larger in memory than one piece.
+Written once into a folder as HTTP bodies. Only one piece at a time is in memory.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _row_counts(height: int) -> Iterator[int]:
 
 
 def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A zlib stream at level 0, which only wraps what is noise anyway."""
+    """A zlib stream at level 0, which does not compress the noise."""
     packer = zlib.compressobj(0)
     for piece in pieces:
         yield packer.compress(piece)

@@ -1,7 +1,7 @@
-"""2,000 of apiany's tasks open at once on one worker: how often each is asked after, how late its end is answered.
+"""2,000 of apiany's tasks open at once on one worker: the polls of each, and the delay of its answer.
 
-Each way of hearing of an end has a gateway of its own, which first learns how long such a task takes. Ready is when the
-simulator has the picture; answered, when the caller has the last byte.
+Polling and callbacks have a gateway each, which first learns the duration of such a task. A task is ready when the
+simulator has the picture, and answered when the caller has the last byte.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import callers, report, serving
-from bench.callers import Answer, Crowd
-from bench.pinging import Pings, quantile
-from bench.serving import BenchError, Simulator
-from bench.watching import MIB, PeakWatch, resident
+from bench import callers, processes, report
+from bench.callers import Answer, Burst
+from bench.ping import Pings, quantile
+from bench.processes import BenchError, Simulator
+from bench.resident_memory import MIB, PeakWatch, resident
 
 NAME = "tasks"
 HELP = "2,000 tasks open at once: polls of each, delay from ready to answered, CPU and memory"
@@ -26,7 +26,7 @@ MODEL = "apiany/gpt-image-2"
 WAYS = ("polls", "polls and callbacks")
 
 MOST_POLLS = {"polls": 9.0, "polls and callbacks": 2.0}
-"""Polls of one task, on average, that may not be passed."""
+"""The limit on the average polls of one task."""
 
 MOST_HEALTHZ_MS = 250.0
 
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, write and print; whether every limit was kept."""
+    """Measure, write and print; True if every limit was kept."""
     if options.over >= options.seconds:
         raise BenchError("the first task would end before the last one is open")
     rows = [_measure(way, options) for way in WAYS if options.only in ("", way)]
@@ -83,15 +83,15 @@ def _measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
     if "callbacks" in way:
         extra["GATEWAY_CALLBACK_SECRET"] = "bench" * 7
     with (
-        serving.simulator(latency=options.seconds) as simulator,
-        serving.gateway(simulator.url, extra, port=port) as gateway,
+        processes.simulator(latency=options.seconds) as simulator,
+        processes.gateway(simulator.url, extra, port=port) as gateway,
     ):
-        # One picture, drawn once: what drawing costs is the vendor's business.
+        # One picture, drawn once: the vendor's drawing is not measured.
         simulator.fault("pad", bytes=_PICTURE_BYTES)
-        _check(callers.run(Crowd(gateway.port, gateway.key, MODEL, "warm", _WARMING, 1)))
+        _check(callers.run(Burst(gateway.port, gateway.key, MODEL, "warm", _WARMING, 1)))
         asked, base, spent = simulator.polls(), resident(gateway.pid), _cpu(gateway.pid)
         with Pings(gateway.port) as pings, PeakWatch(gateway.pid) as watch:
-            answers = callers.run(Crowd(gateway.port, gateway.key, MODEL, "task", options.tasks, options.over))
+            answers = callers.run(Burst(gateway.port, gateway.key, MODEL, "task", options.tasks, options.over))
         spent = _cpu(gateway.pid) - spent
         _check(answers)
         delays = _delays(simulator, answers, options.seconds)

@@ -1,6 +1,6 @@
-"""What TLS adds to a paid call: a fresh connection, its handshake and the check of the certificate, beside a plain one.
+"""The cost of TLS for a paid call: a new connection, its handshake and the check of the certificate.
 
-Weighs the processor time of this process, which sends by the gateway's own transport; the server is another process.
+Measures this process, which sends with the gateway's own transport; the server is another process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statistics import median
 import uvloop
 
 from bench import report
-from bench.serving import STOP_S, BenchError, read_until
+from bench.processes import STOP_S, BenchError, read_until
 from gateway.net.http_client import Request, Timeout
 from gateway.net.transport import AiohttpTransport
 from gateway.process.children import spawn, stop
@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, print the table, write the results; it has no limit to keep."""
+    """Measure, print the table, write the results; it has no limit."""
     with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name:
         certificate = _make_certificate(Path(name))
         server = spawn([sys.executable, "-c", _SERVER, str(certificate)], dies_by=9, stdout=subprocess.PIPE)

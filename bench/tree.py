@@ -1,6 +1,6 @@
 """The processor time and the resident memory of a process and all its children. Linux only.
 
-Reads `/proc`. Never attaches to a process, so that watching costs it nothing.
+Reads `/proc`. Never attaches to a process, so that the measurement costs it nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from bench.watching import EVERY_S, resident
+from bench.resident_memory import EVERY_S, resident
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> list[int]:
-    """A process and what it started, as they are now."""
+    """A process and its present descendants."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         try:

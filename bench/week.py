@@ -1,9 +1,8 @@
-"""What a week of mixed traffic costs by each strategy, at the simulator's example prices: the table of docs/routing.md.
+"""The cost of a week of mixed traffic by each strategy, at the simulator's example prices: a table of docs/routing.md.
 
     python -m bench.week
 
-Plans 2,000 requests that are drawn from one seed, and sums what the first choices would charge. Nothing is sent.
-`tests/test_week.py` holds the document to it.
+Plans 2,000 requests drawn from one seed, and sums the prices of the first choices. Nothing is sent.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ REQUESTS = 2_000
 SEED = 20_261_101
 
 SECONDS = {"anyfast": 1.0, "anyfast-c": 1.15, "apiany": 1.4}
-"""How much longer than the official model each upstream is taken to need; an assumption, not a measurement."""
+"""The assumed duration of each upstream, relative to the official model; not measured."""
 
 _BY_QUALITY = {"low": 23.0, "medium": 48.0, "high": 155.0}
 _REFERENCE = Picture(Blob(0, data=b""), "png", 1024, 1024, orientation=1, has_alpha=False)
@@ -41,7 +40,7 @@ _SHARES = {
 
 
 def requests(count: int = REQUESTS, seed: int = SEED) -> Iterator[ImageJob]:
-    """The week's requests: what is asked for how often, in percent, is `_SHARES`."""
+    """The week's requests, drawn by the percentages in `_SHARES`."""
     dice = random.Random(seed)
     for _ in range(count):
         drawn = {
@@ -60,7 +59,7 @@ def priced_catalogue() -> Catalogue:
 
 def assumed_medians(catalogue: Catalogue) -> Medians:
     return {
-        (target.label, tier, quality): seconds * SECONDS[target.upstream]
+        (target.label, f"{quality}/{tier}"): seconds * SECONDS[target.upstream]
         for target in catalogue.targets
         for tier in ("1K", "2K", "4K")
         for quality, seconds in _BY_QUALITY.items()
@@ -83,7 +82,7 @@ def cost_of(way: str, catalogue: Catalogue, jobs: list[ImageJob]) -> tuple[int, 
 
 
 def render() -> str:
-    """The table, as it stands in docs/routing.md."""
+    """The table of docs/routing.md."""
     catalogue, jobs = priced_catalogue(), list(requests())
     names = catalogue.document.models["gpt-image-2"].upstreams
     lines = [

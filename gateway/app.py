@@ -19,10 +19,9 @@ from gateway.admin.router import PREFIX as ADMIN_PREFIX
 from gateway.admin.router import admin_router
 from gateway.api import artifacts, callbacks, healthz, images, key, models
 from gateway.api import tasks as task_routes
-from gateway.api.connection.edge import Edge
 from gateway.api.connection.error_handlers import add_error_handlers
+from gateway.api.connection.middleware import DirectRoutes, Edge
 from gateway.api.connection.protocol import WireLimits
-from gateway.api.front import DirectRoutes
 from gateway.artifacts import ArtifactsUnavailable, remove_expired
 from gateway.catalogue.catalogue import load
 from gateway.health.checks import HealthChecks
@@ -106,7 +105,7 @@ def create_app(
     app.state.services = services
     add_error_handlers(app)
     _include_routes(app, settings)
-    app.add_middleware(DirectRoutes, routes=images.FRONT)
+    app.add_middleware(DirectRoutes, routes=images.DIRECT_ROUTES)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -124,7 +123,7 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the work beside the requests, and at the end finish paid work before the process ends."""
     services: Services = app.state.services
     await asyncio.to_thread(clear_spools, services.spool_folder)
-    await asyncio.to_thread(services.worker_locks.tie)
+    await asyncio.to_thread(services.worker_locks.acquire)
     services.shutdown.on_change = services.task_events.wake_all
 
     collector = Collector(services)
@@ -159,7 +158,7 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
     await housekeeping.stop()
     await collector.stop()
     await services.close()
-    services.worker_locks.cut()
+    services.worker_locks.release()
 
 
 def _list_steps(services: Services) -> list[PeriodicStep]:

@@ -1,7 +1,4 @@
-"""Dollars as people write them and micro-dollars (µ$) as everything here counts them. Pure functions, no floats.
-
-Used wherever an amount enters or leaves: the catalogue, the command line, the admin API, answer headers.
-"""
+"""Amounts in dollars as text, and in micro-dollars (µ$) as integers. Pure functions, no floats."""
 
 from __future__ import annotations
 
@@ -13,20 +10,20 @@ MICRO = 1_000_000
 """µ$ in a dollar."""
 
 MOST_USD = 1_000_000_000
-"""The largest amount in dollars that may be written, either way."""
+"""The largest amount in dollars, positive or negative."""
 
 _WRITTEN = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,6})?")
 
 
 @lru_cache(maxsize=1024)
 def parse_usd(text: str) -> int:
-    """The µ$ of an amount in dollars such as `1.50` or `-0.000001`. Raises ValueError that says what would be right."""
+    """The µ$ of an amount in dollars such as `1.50` or `-0.000001`. Raises ValueError, for a user to read."""
     if not _WRITTEN.fullmatch(text) or abs(Decimal(text)) > MOST_USD:
-        raise ValueError(f"{text!r} is no amount in dollars; write digits, with up to six after the point, as in 1.50")
+        raise ValueError(f"{text!r} is not an amount in dollars; write digits, up to six after the point: 1.50")
     return int(Decimal(text) * MICRO)
 
 
 def show_usd(micro: int) -> str:
-    """An amount of µ$ in dollars, with all six digits: `-0.050000`."""
+    """An amount of µ$ in dollars with six digits after the point: `-0.050000`."""
     whole, rest = divmod(abs(micro), MICRO)
     return f"{'-' if micro < 0 else ''}{whole}.{rest:06d}"

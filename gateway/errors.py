@@ -1,6 +1,6 @@
-"""Every error a caller can meet: status, type and code in one table, in OpenAI's shape.
+"""Every error that a caller can get: status, type, code and meaning, in OpenAI's shape.
 
-Raised anywhere, rendered once in `api/error_handlers.py`; the table in `docs/api.md` is checked against `table()`.
+`docs/api.md` has the same table.
 
     PublicError
     ├── 400  UnknownParameter, InvalidValue, UnsupportedValue, MissingParameter, ModerationBlocked
@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 
 class PublicError(Exception):
-    """An answer to the caller: `message` says what was wrong and what would be right, `param` names the field.
+    """An error for the caller: `message` says what is wrong and what would be right, `param` names the field.
 
     `retry_after` is in seconds. `should_retry` becomes `x-should-retry`, which the OpenAI SDKs obey.
     """
@@ -53,7 +53,7 @@ class PublicError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def to_facts(self) -> dict[str, Any]:
-        """What `read_error` makes the same error of."""
+        """The error as JSON values, for `read_error`."""
         return {
             "kind": type(self).__name__,
             "message": self.message,
@@ -73,24 +73,24 @@ class PublicError(Exception):
 
 class UnknownParameter(PublicError):
     status, type, code = 400, "invalid_request_error", "unknown_parameter"
-    meaning = "A field this endpoint does not have."
+    meaning = "The endpoint has no such field."
 
 
 class InvalidValue(PublicError):
     status, type, code = 400, "invalid_request_error", "invalid_value"
     meaning = (
-        "A field of the wrong type or outside its range, a body that cannot be read, or a request the upstream refused."
+        "A field of the wrong type or outside its range, a malformed body, or a request that the upstream refused."
     )
 
 
 class UnsupportedValue(PublicError):
     status, type, code = 400, "invalid_request_error", "unsupported_value"
-    meaning = "A valid value that no upstream of this model can honour, or beyond the key's caps; the message says why."
+    meaning = "A valid value that no upstream of the model supports, or over the key's caps; the message says why."
 
 
 class MissingParameter(PublicError):
     status, type, code = 400, "invalid_request_error", "missing_required_parameter"
-    meaning = "A required field is absent."
+    meaning = "A required field is missing."
 
 
 class ModerationBlocked(PublicError):
@@ -100,7 +100,7 @@ class ModerationBlocked(PublicError):
 
 class InvalidApiKey(PublicError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
-    meaning = "No key, one this gateway does not know, or one that has expired."
+    meaning = "The key is missing, unknown or expired."
 
 
 class ModelNotAllowed(PublicError):
@@ -110,7 +110,7 @@ class ModelNotAllowed(PublicError):
 
 class UpstreamNotAllowed(PublicError):
     status, type, code = 403, "permission_error", "upstream_not_allowed"
-    meaning = "The key may not choose its upstream, or not this one."
+    meaning = "The key may not choose an upstream, or not this one."
 
 
 class KeyDisabled(PublicError):
@@ -125,32 +125,32 @@ class AddressNotAllowed(PublicError):
 
 class RoleNotAllowed(PublicError):
     status, type, code = 403, "permission_error", "role_not_allowed"
-    meaning = "The operator may look, and this would change something."
+    meaning = "The operator may read, and this request would change something."
 
 
 class ModelNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "model_not_found"
-    meaning = "No such model, here or at the upstream; the message says which."
+    meaning = "There is no such model, at the gateway or at the upstream; the message says which."
 
 
 class UnsupportedEndpoint(PublicError):
     status, type, code = 404, "invalid_request_error", "unsupported_endpoint"
-    meaning = "An OpenAI endpoint that an image gateway does not serve; the message names the one to use."
+    meaning = "An OpenAI endpoint that this gateway does not serve; the message names the endpoint to use."
 
 
 class UnknownRoute(PublicError):
     status, type, code = 404, "invalid_request_error", "unknown_url"
-    meaning = "No such path."
+    meaning = "There is no such path."
 
 
 class TaskNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "task_not_found"
-    meaning = "No task of this id belongs to this key."
+    meaning = "The key has no task of this id."
 
 
 class ArtifactNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "artifact_not_found"
-    meaning = "The link is wrong, was altered or has expired."
+    meaning = "The link is wrong or has expired."
 
 
 class KeyNotFound(PublicError):
@@ -160,7 +160,7 @@ class KeyNotFound(PublicError):
 
 class TeamNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "team_not_found"
-    meaning = "No key and no limit has this team."
+    meaning = "No key and no limit belongs to this team."
 
 
 class OperatorNotFound(PublicError):
@@ -170,27 +170,27 @@ class OperatorNotFound(PublicError):
 
 class RecordNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "record_not_found"
-    meaning = "The history has no request of this id, or has it no more."
+    meaning = "The history has no request of this id, or no longer keeps it."
 
 
 class WebhookNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "webhook_not_found"
-    meaning = "No message of this id waits or was given up."
+    meaning = "No message of this id is queued or given up."
 
 
 class UpstreamNotFound(PublicError):
     status, type, code = 404, "invalid_request_error", "upstream_not_found"
-    meaning = "No upstream of the catalogue has this name, or none that is on this label."
+    meaning = "The catalogue has no upstream of this name, or no enabled target of this label."
 
 
 class MethodNotAllowed(PublicError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
-    meaning = "The path exists, but not with this method."
+    meaning = "The path has no such method."
 
 
 class RequestTimeout(PublicError):
     status, type, code = 408, "invalid_request_error", "request_timeout"
-    meaning = "The request's body stopped arriving."
+    meaning = "The request's body did not arrive in time."
 
 
 class TaskCanceled(PublicError):
@@ -205,12 +205,12 @@ class RequestTooLarge(PublicError):
 
 class IdempotencyMismatch(PublicError):
     status, type, code = 422, "invalid_request_error", "idempotency_mismatch"
-    meaning = "The same id was used for something else before."
+    meaning = "The same id was used for a different request or change."
 
 
 class UpstreamOutcomeUnknown(PublicError):
     status, type, code = 424, "upstream_error", "upstream_outcome_unknown"
-    meaning = "The request was sent and its answer lost: it may have been billed, so it is not sent again."
+    meaning = "The answer was lost. The call may have been billed, so the gateway does not send it again."
 
 
 class UpstreamBadResponse(PublicError):
@@ -220,29 +220,29 @@ class UpstreamBadResponse(PublicError):
 
 class UpstreamFailed(PublicError):
     status, type, code = 424, "upstream_error", "upstream_failed"
-    meaning = "The upstream accepted the request and then failed."
+    meaning = "The upstream accepted the request and failed later."
 
 
 class RateLimited(PublicError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
     meaning = (
-        "A limit a minute, or of requests at a time, is reached, here or at the upstream, or too many wrong keys came "
-        "from this address; Retry-After says when to come back."
+        "A limit per minute or of concurrent requests is reached, at the gateway or at the upstream, or too many wrong "
+        "keys came from this address; Retry-After says when to retry."
     )
 
 
 class QueueFull(PublicError):
     status, type, code = 429, "rate_limit_error", "queue_full"
     meaning = (
-        "All places at the upstreams that could serve are taken, and so many requests wait for one, or this one waited "
-        "so long, that no more can; nothing was sent."
+        "All places at the suitable upstreams are taken, and the queue is full or the request waited too long; nothing "
+        "was sent."
     )
 
 
 class InsufficientQuota(PublicError):
     status, type, code = 429, "insufficient_quota", "insufficient_quota"
     meaning = (
-        "A budget, or a day's or month's number of images, is used up; the message names it and says when it resets."
+        "A budget, or a number of images per day or month, is used up; the message names it and says when it resets."
     )
 
 
@@ -253,42 +253,42 @@ class HeadersTooLarge(PublicError):
 
 class InternalError(PublicError):
     status, type, code = 500, "server_error", "internal_error"
-    meaning = "A fault of the gateway; the request id finds it in the log."
+    meaning = "The gateway failed; the request id finds the error in its log."
 
 
 class UpstreamError(PublicError):
     status, type, code = 502, "server_error", "upstream_error"
-    meaning = "The upstream said that it failed and billed nothing."
+    meaning = "The upstream failed and billed nothing."
 
 
 class UpstreamUnavailable(PublicError):
     status, type, code = 503, "server_error", "upstream_unavailable"
-    meaning = "No upstream took the request; nothing was billed."
+    meaning = "No upstream accepted the request; nothing was billed."
 
 
 class QuotaStoreUnavailable(PublicError):
     status, type, code = 503, "server_error", "quota_store_unavailable"
-    meaning = "Redis does not answer, so nothing that costs money is started."
+    meaning = "Redis does not answer, so the gateway starts nothing that costs money."
 
 
 class StorageFull(PublicError):
     status, type, code = 503, "server_error", "storage_full"
-    meaning = "The gateway's disk or object storage takes no more bytes."
+    meaning = "The gateway's disk or object storage is full or unavailable."
 
 
 class Overloaded(PublicError):
     status, type, code = 503, "server_error", "overloaded"
-    meaning = "The gateway holds as many bytes or requests as it may, or is shutting down."
+    meaning = "The gateway has too many requests or bytes of uploads in progress, or is shutting down."
 
 
 def shutting_down() -> Overloaded:
-    """The answer of a process that begins nothing any more; another one, or the next, takes the request."""
+    """The error of a process that shuts down; another process can take the request."""
     return Overloaded("The gateway is shutting down; send the request again.", retry_after=1)
 
 
 class TaskStillRunning(PublicError):
     status, type, code = 504, "server_error", "task_still_running"
-    meaning = "The answer is not there before the caller's time-out; the work goes on."
+    meaning = "The answer is not ready before the caller's time-out; the task goes on."
 
 
 def table() -> list[type[PublicError]]:
@@ -297,7 +297,7 @@ def table() -> list[type[PublicError]]:
 
 
 def read_error(facts: dict[str, Any]) -> PublicError:
-    """The error whose `to_facts` these are."""
+    """The error that `to_facts` described."""
     kinds = {kind.__name__: kind for kind in table()}
     rest = {name: facts[name] for name in ("param", "retry_after", "should_retry")}
     return kinds.get(facts["kind"], InternalError)(facts["message"], **rest)

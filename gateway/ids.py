@@ -1,7 +1,6 @@
-"""Makes the ids of everything this gateway creates, and reads the time out of them.
+"""The ids of everything that this gateway creates, and their times.
 
-Called wherever a task, an artifact or a request is made. An id is a UUIDv7 (RFC 9562) in Crockford's base32, so that
-ids sort by time; it is never a secret.
+An id is a UUIDv7 (RFC 9562) in Crockford's base32, so that ids sort by time. It is never a secret.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ _SHIFTS = range(120, -1, -10)
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 BODY = f"[0-7][{_ALPHABET}]{{25}}"
-"""A regular expression for what follows the prefix: 128 bits in 26 letters, so the first holds only three."""
+"""A regular expression for an id after its prefix: 128 bits in 26 letters, so the first letter has three bits."""
 
 
 def new_id(prefix: str, *, at: float | None = None) -> str:
-    """`<prefix>_<26 letters>`, made now or `at` a unix time."""
+    """A new id, `<prefix>_<26 letters>`, of now or of the unix time `at`."""
     milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
     chance = secrets.randbits(74)
     value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & _LOW
@@ -31,12 +30,12 @@ def new_id(prefix: str, *, at: float | None = None) -> str:
 
 
 def first_id(prefix: str, at: int) -> str:
-    """What no id made at `at` ms since 1970 or later comes before; every earlier one does. No id that is ever made."""
+    """The lower bound of all ids made at `at` (ms since 1970) or later. It is never an id itself."""
     return _spell(prefix, min(max(at, 0), _LATEST) << 80)
 
 
 def time_of(identifier: str) -> datetime:
-    """When the id was made, in UTC, to the millisecond. Whatever follows a dot is ignored. Raises ValueError."""
+    """The time of an id, in UTC, to the millisecond. Text after a dot is ignored. Raises ValueError."""
     letters = identifier.partition(".")[0].rpartition("_")[2]
     if len(letters) != 26 or letters[0] > "7" or not all(letter in _VALUES for letter in letters):
         raise ValueError("not an id of this gateway")

@@ -16,13 +16,12 @@ from gateway.callers.key_record import KeyRecord
 from gateway.catalogue.document import Strategy
 from gateway.delivery.dispatch import Delivery, Outcome
 from gateway.health.concurrency_queue import WaitLimit
-from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import ImageJob
+from gateway.jobs.job import ImageJob, Repeat
 from gateway.money import reservation
 from gateway.pictures.spool import Spool
-from gateway.routing import availability, description
+from gateway.routing import description
 from gateway.routing import plan as routing
-from gateway.routing.plan import Circumstances, Plan
+from gateway.routing.plan import Circumstances, Plan, narrow
 from gateway.services import Services
 from gateway.tasks import record, retry
 from gateway.tasks.answer import AnswerForm, Shaped, shape, shape_promise, shape_stream
@@ -134,7 +133,7 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, rights, around)
-    return availability.narrow(plan, services.health.find_blocks(), services.health.load)
+    return narrow(plan, services.health.find_blocks(), services.health.load)
 
 
 async def work(task: Task, patience: WaitLimit | None = None) -> Outcome:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the container image with buildah on a Debian base made by debootstrap, and runs it as it is meant to be run:
-# another user than root, a read-only root, a writable /data. Sees a picture served, and everything end at a SIGTERM.
+# Builds the container image with buildah on a Debian base made by debootstrap, and runs it as in production:
+# a user other than root, a read-only root, a writable /data. Checks that it serves a picture and ends at a SIGTERM.
 # Needs root on Debian, no Docker daemon and no image registry. Takes minutes; `make image-test` runs it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,11 +35,10 @@ if ! "${buildah[@]}" inspect --type image localhost/python-base >/dev/null 2>&1;
 fi
 
 # --- the image ---------------------------------------------------------------------------------------------------
-# Where packages come from is this machine's affair: its pip configuration, and the files it names, are lent to the
-# build and are no part of the image.
+# The build uses this machine's pip configuration and the files it names; they are not in the image.
 python3 -m pip config list | sed -nE "s/^[^.]+\.\.?([a-z-]+)='(.*)'$/\1 = \2/p" | sort -u -t= -k1,1 \
   | sed '1i [global]' >"$work/pip.conf"
-# An index in a folder refers to files beside it, so its parent folder is lent.
+# An index in a folder refers to files beside it, so the build gets its parent folder.
 paths=$({ grep -oE 'file:///[^ ]+' "$work/pip.conf" | sed 's#^file://##' | xargs -r dirname
           grep -oE '[ =]/[^ ]+' "$work/pip.conf" | tr -d ' ='; } | sort -u)
 lent=(--volume "$work/pip.conf:/etc/pip.conf:ro")
@@ -77,7 +76,7 @@ chown 10001:10001 "$data"
 say "size: $(du -sm "$root" | cut -f1) MiB, of which the install $(du -sm "$root/opt/imagegate" | cut -f1) MiB"
 
 # --- running it --------------------------------------------------------------------------------------------------
-# The kernel's own means, so that no container runtime is needed: a mount namespace with a read-only root, then chroot.
+# Plain kernel features, no container runtime: a mount namespace with a read-only root, then chroot.
 # All of it runs in one shell of that namespace, and `inside` enters it.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export root data

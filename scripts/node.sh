@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests with the customers' own Node libraries need; does nothing when the lock was installed before.
+# Installs the Node packages of tests/sdk; does nothing if this lock is installed already.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/sdk/node"
 
@@ -13,7 +13,7 @@ if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
   fi
 fi
 
-# Several test processes may come here at once.
+# Several test processes may run this at once.
 exec 9<package.json
 flock 9
 stamp=node_modules/.installed-$(sha256sum package-lock.json | cut -c1-16)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what imagegate is measured beside, each as its own documentation says, into .build/peers: LiteLLM from PyPI and
+# Installs the contestants of the comparison, each by its own documentation, into .build/peers: LiteLLM from PyPI and
 # Portkey's gateway from npm, in just the versions that bench/contestants.py names, and nginx from Debian.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ mkdir -p "$peers"
 
 if ! [ -x "$peers/litellm/bin/litellm" ]; then
   echo "imagegate: installing LiteLLM $litellm" >&2
-  # Some of its other releases were compromised: never another one.
+  # Some of its other releases were compromised: use only this one.
   "${PYTHON:-python3}" -m venv "$peers/litellm"
   "$peers/litellm/bin/pip" install --quiet --disable-pip-version-check "litellm[proxy]==$litellm"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Python: curl, for the README's examples, and Node.js with the packages of tests/sdk.
+# Installs the tools of the tests beside Python: curl, for the README's examples, and Node.js with the packages of tests/sdk.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv from a hashed lock and installs this project into it; does nothing when the lock was installed before.
-#   scripts/venv.sh requirements.lock        what serving needs
-#   scripts/venv.sh requirements-dev.lock    that, and what the tests and checks need
+# Makes .venv from a hashed lock and installs this project into it; does nothing if this lock is installed already.
+#   scripts/venv.sh requirements.lock        to serve
+#   scripts/venv.sh requirements-dev.lock    to run tests and checks too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lock=$1

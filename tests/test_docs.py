@@ -146,7 +146,7 @@ def test_every_parameter_is_told() -> None:
     """Each parameter that the gateway reads, drops or refuses by name stands in the table, and no other does."""
     source = Path(parameters.__file__).read_text(encoding="utf-8")
     read_names = set(re.findall(r'reader\.(?:text|choice|integer|boolean)\("(\w+)"', source))
-    known = read_names | set(parameters._TOLD) | set(parameters._OTHER_MODELS) | set(parameters._BODY) | {"frame_*"}
+    known = read_names | set(parameters._REPORTED) | set(parameters._OTHER_MODELS) | set(parameters._BODY) | {"frame_*"}
     rows = API.table("parameter").rows
     agree(API, "parameters", {name for row in rows for name in code(row["parameter"])}, known)
 

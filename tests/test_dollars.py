@@ -26,5 +26,5 @@ def test_amounts_read_exactly(text: str, micro: int) -> None:
 )
 def test_other_texts_refused(text: str) -> None:
     """What is no plain amount is refused with an example of one."""
-    with pytest.raises(ValueError, match=r"as in 1\.50"):
+    with pytest.raises(ValueError, match=r"1\.50"):
         parse_usd(text)

@@ -1,4 +1,4 @@
-"""Pictures by their signed links. Public: the signature is the right to read, and it expires."""
+"""The route of stored pictures. It is public: a signed link that has not expired is the right to read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fastapi.responses import StreamingResponse
 from gateway import errors
 from gateway.api.dependencies import ServicesDep
 from gateway.artifacts import ArtifactsUnavailable
-from gateway.artifacts.base import format_of
+from gateway.artifacts.artifact import format_of
 from gateway.artifacts.links import verify
 
 router = APIRouter(tags=["artifacts"])
 
-_GONE = "This link is wrong or has expired; pictures are kept for a limited time. Ask for the image again."
+_GONE = "This link is wrong or has expired. Pictures are kept for a limited time; request the image again."
 
 
 @router.get("/artifacts/{artifact_id}", summary="A picture, by its signed link")
 async def read_artifact(artifact_id: str, request: Request, services: ServicesDep) -> StreamingResponse:
-    """Raises ArtifactNotFound for every kind of wrong link alike."""
+    """The bytes of an artifact. Raises ArtifactNotFound for every kind of wrong link."""
     now = int(time.time())
     if not verify(artifact_id, request.url.query, now, services.signing_key):
         raise errors.ArtifactNotFound(_GONE)
@@ -33,7 +33,7 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
     headers = {
         "content-length": str(stored.size),
         "x-content-type-options": "nosniff",
-        # Whatever a browser is brought to take these bytes for, it may run nothing and load nothing.
+        # A browser that takes these bytes for a page may run nothing and load nothing.
         "content-security-policy": "default-src 'none'; sandbox",
         "content-disposition": f'inline; filename="{artifact_id}"',
         "cache-control": "private, max-age=3600, immutable",

@@ -1,6 +1,6 @@
-"""Where vendors tell that a task of theirs has ended: the address is the right to tell it, and telling is only a hint.
+"""The route of vendors' callbacks. A callback is a hint that a vendor's task may have ended; its URL authorizes it.
 
-Whoever follows the call asks the vendor at once, with our key; nothing that a callback's body claims is believed.
+The gateway then polls the vendor with its own key. It believes nothing that a callback's body claims.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ router = APIRouter(tags=["callbacks"])
 _IDS = re.compile(rf"task_{BODY}/call_{BODY}")
 
 MOST_BYTES = 256 * 1024
-"""Of a callback's body. One that brings its pictures along is heard all the same, without being read."""
+"""The most bytes of a callback's body that are read. A longer one still counts as a hint."""
 
 
 @router.post("/callbacks/{kind}/{task_id}/{call_id}", summary="A vendor's hint that a paid call has ended")
-async def hear_callback(
+async def receive_callback(
     kind: str, task_id: str, call_id: str, request: Request, services: ServicesDep, token: str = ""
 ) -> Response:
-    """Raises UnknownRoute for every address that this gateway did not make, before anything of the body is read."""
+    """Raises UnknownRoute, before the body is read, for every URL that this gateway did not make."""
     callbacks = services.callbacks
     is_known = callbacks is not None and callbacks.knows(kind, task_id, call_id, token)
     if not is_known or not _IDS.fullmatch(f"{task_id}/{call_id}"):
-        raise errors.UnknownRoute("There is nothing at this address.")
+        raise errors.UnknownRoute("There is nothing at this URL.")
     document = await _read(request)
     try:
         await record(services, kind, task_id, call_id, document)
@@ -46,7 +46,7 @@ async def hear_callback(
 
 
 async def _read(request: Request) -> Any:
-    """What the callback says; None when that is too long, or no JSON."""
+    """The callback's body; None when it is too long or not JSON."""
     body = bytearray()
     try:
         async for piece in request.stream():

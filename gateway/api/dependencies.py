@@ -1,4 +1,4 @@
-"""What endpoints are handed: the services, and the caller, who is known before any body is read."""
+"""Dependencies of endpoints: the services, and the caller, authenticated before the body is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def get_services(request: Request) -> Services:
 
 
 def address_of(request: Request) -> Address | None:
-    """The peer's address, or behind a trusted proxy that of the peer's peer; None on a Unix socket."""
+    """The client's address, or the one that a trusted proxy reports; None on a Unix socket."""
     return read_address(request.client.host if request.client else None)
 
 
@@ -25,7 +25,7 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
-    """Raises InvalidApiKey and its kin."""
+    """The caller of a request. Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited."""
     authorization = request.headers.get("authorization")
     return await authenticate(services.key_cache, services.wrong_keys, authorization, address_of(request))
 
@@ -33,6 +33,6 @@ async def get_caller(request: Request, services: ServicesDep) -> Caller:
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-async def tell_rates(services: ServicesDep, caller: CallerDep, response: Response) -> None:
-    """A dependency of routes that open nothing: their answers tell the limits a minute too."""
+async def add_rate_headers(services: ServicesDep, caller: CallerDep, response: Response) -> None:
+    """Add the `x-ratelimit-*` headers to an answer of a route that reserves nothing."""
     response.headers.update(await reservation.look_at_rates(services.books, caller.identity))

@@ -1,7 +1,6 @@
-"""A request's body in any dialect, read as it arrives: JSON or multipart; `image`, `image[]`, `image[0]`, data URLs.
+"""The body of an image request, read as it arrives: JSON or multipart; `image`, `image[]`, `image[0]`, data URLs.
 
-Called by the image routes after authentication. Pictures go to the spool at once; what a field means is `wire`'s
-business.
+Pictures go straight to the spool. Never decides what a field means.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _MAX_PARTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one picture comes from: bytes that were sent, or a URL. `name` is the field, for messages."""
+    """The source of one picture: bytes of the body, or a URL. `name` is the field, for messages."""
 
     name: str
     blob: Blob | None = None
@@ -48,7 +47,7 @@ class Form:
 
 
 async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> Form:
-    """The body, whole. Raises PublicError: 400 for what cannot be read, 413 over a limit, 503 without room."""
+    """Read the whole body. Raises PublicError: 400 if it is malformed, 413 over a limit, 503 without space."""
     kind, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1", "replace"))
     if request.headers.get("content-encoding", "identity") != "identity":
         raise errors.InvalidValue("A compressed request body is not supported; send it without Content-Encoding.")
@@ -65,11 +64,11 @@ async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: M
     except ClientDisconnect as error:
         raise errors.RequestTimeout("The request's body ended before it was complete.") from error
     except StorageFullError as error:
-        raise errors.StorageFull("The gateway's disk takes no more bytes.", retry_after=60) from error
+        raise errors.StorageFull("The gateway's disk is full.", retry_after=60) from error
 
 
 async def _read_body(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> AsyncIterator[bytes]:
-    """The body's bytes, counted against the limit and against all bodies under way."""
+    """The body's bytes, counted against its own limit and against that of all bodies together."""
     declared = request.headers.get("content-length")
     if declared is not None and declared.isascii() and declared.isdigit():
         _check_size(int(declared), limits)
@@ -90,9 +89,7 @@ def _check_size(size: int, limits: Limits) -> None:
 
 def _claim(spool: Spool, in_flight: MemoryBudget, size: int) -> None:
     if not spool.claim(in_flight, size):
-        raise errors.Overloaded(
-            "The gateway holds as many bytes of uploads as it may; try again shortly.", retry_after=5
-        )
+        raise errors.Overloaded("The gateway is receiving too many bytes of uploads; try again shortly.", retry_after=5)
 
 
 async def _read_json(body: AsyncIterator[bytes], spool: Spool, limits: Limits) -> Form:
@@ -119,7 +116,7 @@ async def _read_json(body: AsyncIterator[bytes], spool: Spool, limits: Limits) -
             form.fields[name] = value
     if "images" in document and "image" in document:
         raise errors.InvalidValue("Send `images` or `image`, not both.", param="images")
-    # The names stay among the fields, so that generations can refuse them.
+    # The names stay among the fields: generations refuse them.
     form.fields |= {name: True for name in ("images", "image", "mask") if document.get(name) is not None}
     _check_count(len(form.images), limits)
     return form
@@ -140,7 +137,7 @@ def _json_source(name: str, value: Any) -> Source:
     if isinstance(value, dict):
         if value.get("file_id") is not None:
             raise errors.InvalidValue(
-                "Files are not kept here; instead of `file_id` send `image_url`, an https URL or a base64 data URL.",
+                "This gateway has no files; instead of `file_id` send `image_url`, an https URL or a base64 data URL.",
                 param=f"{name}.file_id",
             )
         name, value = f"{name}.image_url", value.get("image_url")
@@ -166,7 +163,7 @@ class _Part:
 
 
 class _Multipart:
-    """Turns the parser's synchronous callbacks into parts: they are queued, and drained after each piece."""
+    """Makes parts of the parser's synchronous callbacks, which are queued and handled after each piece."""
 
     def __init__(self, spool: Spool, limits: Limits) -> None:
         self._spool = spool
@@ -328,6 +325,6 @@ class _Multipart:
 
 
 def _short(error: Exception) -> str:
-    """A parser's message without an echo of what was sent."""
+    """A parser's message without the bytes of the request."""
     text = str(error).partition("\n")[0]
     return "".join(char for char in text if char.isprintable())[:160].rstrip(".")

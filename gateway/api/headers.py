@@ -1,7 +1,6 @@
-"""What a request's headers say of itself: how long its caller waits, whether it was asked before, what answer it takes,
-and who is told of its end.
+"""The headers of an image request: time-outs, retries and idempotency, the preferred answer, the webhook.
 
-Read by the image routes. OpenAI's SDKs send the `x-stainless-*` headers by themselves.
+OpenAI's SDKs send the `x-stainless-*` headers by themselves.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from fastapi import Request
 from gateway import errors
 from gateway.callers.key_record import LONGEST_URL
 from gateway.callers.webhook_addresses import find_fault
-from gateway.jobs.fingerprint import Repeat, digest_key, take_fingerprint
-from gateway.jobs.job import ImageJob
+from gateway.jobs.job import ImageJob, Repeat, digest_key, take_fingerprint
 from gateway.services import Services
 
 LONGEST_KEY = 255
@@ -26,7 +24,7 @@ _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 
 
 async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
-    """How the request may be one that was made before. Raises InvalidValue for an Idempotency-Key that is none."""
+    """The facts by which a request is found to repeat another. Raises InvalidValue for a wrong Idempotency-Key."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
@@ -43,7 +41,7 @@ async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal
 
 
 def read_preference(request: Request) -> tuple[Literal["answer", "task"], float | None]:
-    """What `Prefer` asks for: a task at once, or one after so many seconds without an answer."""
+    """The answer that `Prefer` asks for: a task at once, or the answer, and a task after so many seconds."""
     text = ",".join(request.headers.getlist("prefer")).lower()
     wishes = [wish.partition(";")[0].strip() for wish in text.split(",")]
     waits = [float(found[1]) for wish in wishes if (found := _WAIT.fullmatch(wish))]
@@ -53,12 +51,12 @@ def read_preference(request: Request) -> tuple[Literal["answer", "task"], float 
 
 
 async def read_webhook(request: Request, services: Services) -> str | None:
-    """The address that the request has told of its end. Raises InvalidValue for one that would not be opened."""
+    """The URL in `X-Gateway-Webhook`. Raises InvalidValue for one that the gateway would not open."""
     given = request.headers.getlist("X-Gateway-Webhook")
     if not given:
         return None
     if len(given) > 1:
-        raise errors.InvalidValue("X-Gateway-Webhook may be sent once; a task has one address for each request.")
+        raise errors.InvalidValue("X-Gateway-Webhook was sent twice; send one URL.")
     if len(given[0]) > LONGEST_URL:
         raise errors.InvalidValue(f"X-Gateway-Webhook must have at most {LONGEST_URL} characters.")
     if fault := await find_fault(services.webhook_fetcher, given[0]):
@@ -66,14 +64,14 @@ async def read_webhook(request: Request, services: Services) -> str | None:
     return given[0]
 
 
-def patience(request: Request, longest: float) -> float:
-    """Seconds until the answer must be there: a little less than the SDK itself says it will wait."""
+def answer_within(request: Request, longest: float) -> float:
+    """Seconds until the answer must be there: a little less than the time-out that the SDK announces."""
     seconds = sdk_timeout(request)
     return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
 
 
 def keep_alive(request: Request, usual: float) -> float:
-    """Seconds between a stream's comments: an SDK's time-out counts from byte to byte."""
+    """Seconds between the comments of a stream: an SDK's time-out counts from byte to byte."""
     seconds = sdk_timeout(request)
     return usual if seconds is None else min(usual, seconds / 3)
 

@@ -1,4 +1,4 @@
-"""Is it alive, and may it take work. Public, and silent about anything else."""
+"""`/healthz` (the process answers) and `/readyz` (it takes work). Both are public."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="New work is welcome")
+@router.get("/readyz", summary="The process takes new work")
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """503 while Redis or the storage is away or full, or while the process is ending."""
+    """503 while Redis or the storage is unavailable or full, or while the process shuts down."""
     problems: dict[str, Any] = {}
     try:
         await services.redis.ping()
@@ -30,7 +30,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     if not storage.is_writable:
         problems["storage"] = storage.reason
     elif await services.disk_space.find_shortage() is not None:
-        problems["storage"] = "has too little room"
+        problems["storage"] = "has too little free space"
     if services.shutdown.is_begun:
         problems["process"] = "is shutting down"
     return JSONResponse(

@@ -1,38 +1,42 @@
-"""The image routes: generations, edits, and the refusal of variations.
+"""The image routes: generations and edits. They read a request, load its pictures and send the pipeline's answer.
 
-They read a request, hand it to `pipeline.serve` and send what comes back. They take `Request`, so that a body is read
-only once its caller is known.
+A body is read only once its caller is known. Decides nothing about upstreams or money.
 """
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from gateway import errors, pipeline
 from gateway.api import headers
 from gateway.api.connection.handover import Handover
-from gateway.api.connection.response import TaskResponse
 from gateway.api.dependencies import CallerDep, ServicesDep
-from gateway.api.forms import read_form
-from gateway.api.references import load_references
+from gateway.api.forms import Form, Source, read_form
 from gateway.callers.auth import Caller
 from gateway.catalogue.document import STRATEGIES, Strategy
 from gateway.jobs import parameters
 from gateway.jobs.job import Operation
 from gateway.money import reservation
-from gateway.pictures.spool import Spool
+from gateway.net.fetcher import FetchFailed, FetchRefused
+from gateway.pictures.picture import NotAPicture, Picture, check_mask
+from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.pipeline import CheckedRequest
 from gateway.services import Services
 from gateway.tasks import record
-from gateway.tasks.answer import AnswerForm
+from gateway.tasks.answer import AnswerForm, Shaped
 from gateway.tasks.record import RequestNote
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
 CLIENT_CLOSED_REQUEST = 499
-"""Stands in the log where an answer would have been, as nginx writes it; nobody hears it."""
+"""The status in the log of a request whose caller disconnected, as in nginx. It is never sent."""
 
 router = APIRouter(tags=["images"])
 
@@ -54,14 +58,14 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         return await _quote(request, services, caller, operation)
     spool = services.new_spool()
     note = record.open_note(services, request.state.request_id, caller.key, operation)
-    # The outermost layer sees the last byte go, and ends the wait by it.
+    # The outermost middleware sees the last byte, and ends the wait.
     request.state.presence = presence = CallerConnection(departing=services.departing)
     try:
         await _check_room(services)
         asked = await _read(request, services, note, spool, presence)
         handover: Handover | None = request.scope["state"].get("handover")
         if handover is not None:
-            handover.tell_of_hang_up(presence.leave)
+            handover.on_disconnect(presence.leave)
         shaped = await pipeline.serve(services, caller, asked)
     except errors.PublicError as error:
         note.answer = error
@@ -75,7 +79,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
         note.answer = errors.InternalError("The gateway failed.")
         raise
     finally:
-        # Once a task is open, its work owns the spool and the record, and outlives this request.
+        # Once a task is open, its work owns the spool and the record, beyond this request.
         if not spool.is_kept:
             _record(services, note, presence)
             await spool.close()
@@ -87,11 +91,11 @@ def _record(services: Services, note: RequestNote, presence: CallerConnection) -
         record.record_joined(services, note, presence.waiting.task)
     elif note.answer is not None:
         record.record_refusal(services, note)
-    # Otherwise its caller left before anything was begun.
+    # Otherwise the caller disconnected before anything began.
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
-    """The Plan of the same request. It leaves no record: nothing was asked for."""
+    """Answer a dry run: the plan of the request. It leaves no record."""
     spool = services.new_spool()
     note = record.open_note(services, request.state.request_id, caller.key, operation)
     try:
@@ -102,7 +106,7 @@ async def _quote(request: Request, services: Services, caller: Caller, operation
 
 
 def _is_dry(request: Request) -> bool:
-    """Raises InvalidValue for what might be meant so: a request that was to cost nothing must not be made."""
+    """True when X-Gateway-Dry-Run is 1. Raises InvalidValue for other values: a dry run must never cost money."""
     text = request.headers.get("X-Gateway-Dry-Run", "")
     if text not in ("", "0", "1"):
         raise errors.InvalidValue(
@@ -121,7 +125,7 @@ def _read_strategy(request: Request) -> Strategy | None:
 
 async def _check_room(services: Services) -> None:
     if await services.disk_space.find_shortage() is not None:
-        raise errors.StorageFull("The gateway has too little room left to keep new pictures.", retry_after=60)
+        raise errors.StorageFull("The gateway has too little disk space for new pictures.", retry_after=60)
 
 
 async def _read(
@@ -135,19 +139,19 @@ async def _read(
     note.model = params.model or document.default_model
     found = services.catalogue.find_model(note.model)
     note.is_model_known = found is not None
-    references, mask = await load_references(services, form, spool) if note.operation == "edit" else ((), None)
+    references, mask = await _load_references(services, form, spool) if note.operation == "edit" else ((), None)
     note.job = job = parameters.make_job(params, references, mask)
     default_form = found[1].response_format if found and found[1] else "b64_json"
     answer = AnswerForm(
         response_format=params.response_format or default_form,
         stream=params.stream,
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
-        answer_within=headers.patience(request, document.limits.answer_within),
+        answer_within=headers.answer_within(request, document.limits.answer_within),
         keep_alive=headers.keep_alive(request, document.limits.keep_alive),
     )
     if headers.sdk_timeout(request) is not None:
         presence.patient_until = presence.began + answer.answer_within
-    # A stream tells of itself from the first second.
+    # A stream answers from the first second.
     prefer, seconds = ("answer", None) if params.stream else headers.read_preference(request)
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
@@ -168,6 +172,57 @@ async def _read(
     )
 
 
+async def _load_references(services: Services, form: Form, spool: Spool) -> tuple[tuple[Picture, ...], Picture | None]:
+    """The references in order, and the mask. Raises PublicError that names the field."""
+    if not form.images:
+        raise errors.MissingParameter("An edit needs at least one `image`.", param="image")
+    sources = [*form.images, *([form.mask] if form.mask else [])]
+    async with asyncio.TaskGroup() as group:
+        loads = [group.create_task(_try_to_load(services, source, spool)) for source in sources]
+    pictures: list[Picture] = []
+    for load in loads:
+        loaded = load.result()
+        if isinstance(loaded, errors.PublicError):
+            raise loaded
+        pictures.append(loaded)
+    if form.mask is None:
+        return tuple(pictures), None
+    mask = pictures.pop()
+    try:
+        check_mask(mask, pictures[0])
+    except NotAPicture as error:
+        raise errors.InvalidValue(str(error), param="mask") from error
+    return tuple(pictures), mask
+
+
+async def _try_to_load(services: Services, source: Source, spool: Spool) -> Picture | errors.PublicError:
+    # Errors are returned, so that the caller gets the first in the order of its images.
+    try:
+        return await _load(services, source, spool)
+    except errors.PublicError as error:
+        return error
+    except StorageFullError:
+        return errors.StorageFull("The gateway's disk is full.", retry_after=60)
+
+
+async def _load(services: Services, source: Source, spool: Spool) -> Picture:
+    blob = source.blob if source.blob is not None else await _fetch(services, source, spool)
+    try:
+        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`")
+        return await services.picture_converter.strip(picture, spool)
+    except NotAPicture as error:
+        raise errors.InvalidValue(str(error), param=source.name) from error
+
+
+async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
+    try:
+        return await services.reference_fetcher.fetch(source.url or "", spool)
+    except FetchRefused as error:
+        raise errors.InvalidValue(f"`{source.name}` is refused: {error}", param=source.name) from error
+    except FetchFailed as error:
+        raise errors.InvalidValue(f"`{source.name}` could not be downloaded: {error}", param=source.name) from error
+
+
 @router.post("/images/variations", summary="Not served: retired by OpenAI")
 async def vary() -> None:
     raise errors.UnsupportedEndpoint(
@@ -184,9 +239,52 @@ async def refuse_text() -> None:
     )
 
 
-FRONT = {
+class TaskResponse(Response):
+    """The answer of a task, made while it is sent. It ends early when its caller disconnects.
+
+    The framework's own streaming response needs a second asyncio task to watch the connection.
+    """
+
+    def __init__(self, shaped: Shaped, presence: CallerConnection) -> None:
+        self.status_code = shaped.status
+        self.media_type = shaped.media_type
+        self.background = None
+        self._shaped = shaped
+        self._presence = presence
+        headers = {**shaped.headers, "content-type": _describe(shaped.media_type)}
+        if shaped.length is not None:
+            headers["content-length"] = str(shaped.length)
+        # The base class would add the length of its own body.
+        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # Close the pictures now, not at the next garbage collection.
+            async with aclosing(cast(Any, self._shaped.body)):
+                await self._send(send)
+        except CallerDisconnected:
+            return
+
+    async def _send(self, send: Send) -> None:
+        left = self._shaped.length
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._shaped.body:
+            if self._presence.gone.done():
+                return
+            left = None if left is None else left - len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left != 0})
+        if left != 0:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _describe(media_type: str) -> str:
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+
+
+DIRECT_ROUTES = {
     f"{prefix}/images/{name}": endpoint
     for prefix in ("/v1", "")
     for name, endpoint in (("generations", generate), ("edits", edit))
 }
-"""The routes that are answered in front of the framework's router."""
+"""The endpoints that are called without the framework's router, by path."""

@@ -1,4 +1,4 @@
-"""What a caller may know of its own key: rights, limits, how they stand, and what was spent."""
+"""The route of a caller's own key: its rights, its limits and their use, and the amounts it has spent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HIDDEN = {"demo", "hint", "metadata", "webhook_secret", "webhook_overlap"}
 router = APIRouter(tags=["key"])
 
 
-@router.get("/key", summary="This key: what it may do, its limits and what it has spent")
+@router.get("/key", summary="This key: its rights, its limits and the amounts it has spent")
 async def show_key(services: ServicesDep, caller: CallerDep, response: Response) -> dict[str, Any]:
-    """Limits of the key and of its team; dollars are texts with six digits after the point."""
+    """Limits of the key and of its team. Dollars are strings with six digits after the point."""
     try:
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")
     except StoreUnavailable as error:

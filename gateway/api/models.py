@@ -1,4 +1,4 @@
-"""The models a caller may use, in OpenAI's shapes."""
+"""The routes of models: those that a key may use, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from gateway import errors
-from gateway.api.dependencies import CallerDep, ServicesDep, tell_rates
+from gateway.api.dependencies import CallerDep, ServicesDep, add_rate_headers
 from gateway.callers.auth import Caller
 from gateway.services import Services
 
-router = APIRouter(tags=["models"], dependencies=[Depends(tell_rates)])
+router = APIRouter(tags=["models"], dependencies=[Depends(add_rate_headers)])
 
 _CREATED = 1_776_729_600
 """2026-04-21, when gpt-image-2 was published; OpenAI's shape requires a time."""

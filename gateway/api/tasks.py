@@ -1,6 +1,6 @@
-"""A caller's own tasks: looked at one by one or as a list, canceled as long as nothing was sent.
+"""The routes of a caller's tasks: read one, list them, cancel one for which nothing was sent.
 
-They answer from the task's record, whichever process runs it. Another key's task does not exist.
+Every worker answers from the task's record, also for tasks of other workers. A key sees only its own tasks.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ router = APIRouter(tags=["tasks"])
 
 @router.get("/tasks/{task_id}", summary="One task of this key")
 async def read_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """How it stands; with its images once it has succeeded."""
+    """The task's state, and its images once it has succeeded."""
     return await _answer(request, services, await _find(services, caller, task_id))
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task for which nothing was sent yet")
 async def cancel_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """The task as it stands then: `canceled` at no cost, or unchanged when something was sent for it."""
+    """The task afterwards: `canceled` at no cost, or unchanged when something was sent for it."""
     record = await _find(services, caller, task_id)
     try:
         record = await task.cancel(services, record)
@@ -54,7 +54,7 @@ async def list_tasks(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
 ) -> StreamingResponse:
-    """The newest first, their images as links; `after` is the last id of the page before."""
+    """A page of tasks, newest first, with images as links; `after` is the last id of the previous page."""
     try:
         records, has_more = await services.task_store.list(caller.key.id, after, limit)
     except StoreUnavailable as error:
@@ -74,7 +74,7 @@ async def _find(services: Services, caller: Caller, task_id: str) -> TaskRecord:
     except StoreUnavailable as error:
         raise ledger_unavailable(error) from error
     if record is None or record.promise.key != caller.key.id:
-        raise errors.TaskNotFound("No task of this id belongs to this key, or it is more than a day old.")
+        raise errors.TaskNotFound("This key has no task of this id. A task is kept for a day after its end.")
     return record
 
 
@@ -86,7 +86,7 @@ async def _answer(request: Request, services: Services, record: TaskRecord) -> S
 
 
 async def _status(services: Services, record: TaskRecord) -> Status:
-    """The record's; of a task that runs, the ledger knows whether anything was sent for it."""
+    """The record's status; `processing` of a running task once the ledger says that something was sent for it."""
     if record.end is None:
         try:
             hold = await services.ledger.show(record.id)

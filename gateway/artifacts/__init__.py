@@ -1,11 +1,19 @@
-"""Stored image bytes with a link: kept in a folder or in object storage until they expire.
+"""Artifacts: stored pictures with a link, in a folder or in object storage, until they expire.
 
-Called by the pipeline, which puts, and by the routes that serve. Never looks inside a picture beyond its first bytes.
+Never reads a picture beyond its first bytes.
 """
 
-from gateway.artifacts.base import Artifact, ArtifactStore, ArtifactsUnavailable, Readiness, Stored, remove_expired
-from gateway.artifacts.base64_stream import base64_chunks, base64_length
-from gateway.artifacts.opening import open_store
+from gateway.artifacts.artifact import (
+    Artifact,
+    ArtifactStore,
+    ArtifactsUnavailable,
+    Readiness,
+    Stored,
+    base64_chunks,
+    base64_length,
+    remove_expired,
+)
+from gateway.artifacts.storage import open_store
 
 __all__ = [
     "Artifact",

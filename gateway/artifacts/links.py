@@ -1,8 +1,4 @@
-"""Signs the links under which artifacts are served, and checks them.
-
-Called by `shaping` (sign) and by the artifact route (verify). A link opens one artifact until
-one moment, and nothing else.
-"""
+"""Signed links to artifacts. A link opens one artifact until one moment, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,26 +8,26 @@ import hmac
 import re
 from urllib.parse import parse_qsl
 
-from gateway.artifacts.base import format_of
+from gateway.artifacts.artifact import format_of
 
 _VERSION = "v1"
 _EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
 
 
 def link(artifact_id: str, expires: int, key: bytes) -> str:
-    """The path and query of an artifact, good until `expires` (unix seconds)."""
+    """The path and query of an artifact, valid until `expires` (unix seconds)."""
     return f"/v1/artifacts/{artifact_id}?{sign(artifact_id, expires, key)}"
 
 
 def sign(artifact_id: str, expires: int, key: bytes) -> str:
-    """The query string of a link. Raises ValueError for what is no artifact's id."""
+    """The query string of a link. Raises ValueError for a wrong id."""
     if format_of(artifact_id) is None:
-        raise ValueError("not an artifact's id")
+        raise ValueError("this is not the id of an artifact")
     return f"exp={expires}&sig={_signature(artifact_id, str(expires), key)}"
 
 
 def verify(artifact_id: str, query: str, now: float, key: bytes) -> bool:
-    """Whether this gateway signed the link and it has not expired at `now`; other parameters are ignored."""
+    """True when this gateway signed the link and it has not expired at `now`. Ignores other parameters."""
     if format_of(artifact_id) is None or len(query) > 2000:
         return False
     fields = parse_qsl(query, keep_blank_values=True)

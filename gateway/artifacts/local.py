@@ -1,7 +1,4 @@
-"""Artifacts in a folder, one sub-folder a day: `YYYY-MM-DD/<id>`.
-
-Opened by `opening.open_store`. A file stands under its own name only when all its bytes are on disk.
-"""
+"""Artifacts in a folder: `YYYY-MM-DD/<id>`. A file gets its name only when all its bytes are on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gateway.artifacts.base import (
+from gateway.artifacts.artifact import (
     Artifact,
     ArtifactsUnavailable,
     Readiness,
@@ -32,13 +29,13 @@ from gateway.pictures.spool import CHUNK, Blob, StorageFullError, file_chunks
 _NOT_LINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _HEAD = 12
-"""Bytes of a start that tell a picture's format."""
+"""Bytes of a file's start that show the format of a picture."""
 _LEFT_OVER_S = 3600
 """A file still being written after this long belongs to a process that died."""
 
 
 class LocalArtifacts:
-    """`folder` may be shared by several replicas, and need not be on the spool's filesystem."""
+    """Artifacts in `folder`, which replicas may share and which need not be on the spool's file system."""
 
     def __init__(self, folder: Path, ttl_s: int) -> None:
         self.folder = folder
@@ -94,7 +91,7 @@ class LocalArtifacts:
             return Readiness(False, reason=os.strerror(error.errno or 0))
 
     async def close(self) -> None:
-        """Nothing is held open between calls."""
+        """Nothing to close: no file stays open between calls."""
 
     def _store(self, blob: Blob, artifact_id: str) -> None:
         day = self.folder / day_of(artifact_id)
@@ -114,7 +111,7 @@ class LocalArtifacts:
             self._copy(blob, final)
 
     def _copy(self, blob: Blob, final: Path) -> None:
-        """Write aside, then rename: a process that dies in between leaves nothing under the final name."""
+        """Write a temporary file, then rename it: a process that dies leaves nothing under the final name."""
         aside = self._incoming / final.name
         try:
             with blob.open() as source, aside.open("xb") as target:
@@ -137,7 +134,7 @@ class LocalArtifacts:
                 if is_expired(file.name, self._ttl_s, now):
                     file.unlink(missing_ok=True)
                     count += 1
-            # Not before every writer of that day is certainly done: one may be between making the folder and using it.
+            # Wait until every writer of that day is done: one may have made the folder and not used it yet.
             if end + self._ttl_s + _LEFT_OVER_S <= now:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -156,7 +153,7 @@ class LocalArtifacts:
 
 
 def _link(source: Path, final: Path) -> bool:
-    """Give the spool's file its final name as well, without copying; False where the filesystem cannot."""
+    """Link the spool's file to its final name without a copy; False if the file system cannot."""
     descriptor = os.open(source, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -172,7 +169,7 @@ def _link(source: Path, final: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on disk only when its folder is."""
+    """Write a folder to disk: a new name is on disk only then."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -188,8 +185,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _look(path: Path) -> tuple[int, bytes]:
-    """A file's size and its start; of a small one that is all there is, and no thread is asked again."""
-    # Without a buffer, for which Python would ask the kernel more than for the file itself.
+    """A file's size and its start; of a small file all bytes, so that no second read is needed."""
+    # A buffer would cost more system calls than the file itself.
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         return size, file.read(size if size <= CHUNK else _HEAD)

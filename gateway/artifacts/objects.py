@@ -1,7 +1,6 @@
-"""Artifacts in object storage (S3 and what speaks it, Google Cloud Storage, Azure): `<prefix>/YYYY-MM-DD/<id>`.
+"""Artifacts in object storage (S3 and compatible stores, Google Cloud Storage, Azure): `<prefix>/YYYY-MM-DD/<id>`.
 
-Opened by `opening.open_store`. Objects appear whole or not at all; the parts of an upload that broke off are removed by
-the bucket's own lifecycle rule, never by this code.
+Objects appear whole or not at all. The bucket's own lifecycle rule removes the parts of an upload that failed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import BaseError
 
-from gateway.artifacts.base import (
+from gateway.artifacts.artifact import (
     Artifact,
     ArtifactsUnavailable,
     Readiness,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _PART = 5 * 1024 * 1024
-"""S3 takes no smaller part of an upload in parts."""
+"""The smallest part of a multipart upload to S3, in bytes."""
 
 _PARTS_AT_ONCE = 2
 _CHECK_S = 5.0
@@ -73,7 +72,7 @@ class ObjectArtifacts:
         try:
             found = await obstore.get_async(self._store, _key(artifact_id))
             stream = found.stream(min_chunk_size=CHUNK)
-            # Its type says bytes, but what comes is the library's own buffer, which servers and base64 do not take.
+            # The type says bytes, but the library returns its own buffer type, which servers and base64 do not accept.
             first = bytes(await anext(aiter(stream), b""))
         except FileNotFoundError:
             return None
@@ -113,7 +112,7 @@ class ObjectArtifacts:
         return Readiness(True)
 
     async def close(self) -> None:
-        """The client's connections end with the object."""
+        """Nothing to close: the connections end with the object."""
 
     async def _delete(self, keys: list[str]) -> None:
         if not keys:
@@ -122,7 +121,7 @@ class ObjectArtifacts:
             try:
                 await obstore.delete_async(self._store, keys)
             except FileNotFoundError:
-                # Google and Azure refuse to delete what another replica has just deleted; the rest may remain.
+                # Google and Azure refuse to delete an object that another replica has deleted: go on with the rest.
                 for key in keys:
                     with suppress(FileNotFoundError):
                         await obstore.delete_async(self._store, key)
@@ -144,6 +143,6 @@ async def _chunks(first: bytes, stream: BytesStream) -> AsyncIterator[bytes]:
 
 
 def _unavailable(error: Exception) -> ArtifactsUnavailable:
-    """Only the first line, and no query strings: a signature may stand there."""
+    """The error with its first line only and without query strings, which may hold a signature."""
     first = re.sub(r"\?\S*", "", str(error).splitlines()[0] if str(error) else "")
     return ArtifactsUnavailable(f"{type(error).__name__}: {first[:300]}")

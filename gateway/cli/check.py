@@ -19,7 +19,7 @@ from gateway.catalogue.findings import Finding, inspect, reach
 from gateway.catalogue.strict_yaml import line_of, parse_yaml
 from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.health.drift import Drift, DriftBook
-from gateway.process.settings import Settings, StartRefused, load_settings, variable, warn_of_token
+from gateway.process.settings import Settings, StartRefused, find_token_warning, load_settings, variable
 from gateway.server import demo
 from gateway.server.listener import address_for_people
 from gateway.store.client import StoreUnavailable, connect, describe
@@ -76,7 +76,7 @@ def _locate(settings: Settings, findings: Sequence[Finding]) -> list[dict[str, A
 
 def _remark_on_settings(settings: Settings, catalogue: Catalogue) -> list[dict[str, Any]]:
     found: list[tuple[str, str]] = []
-    if text := warn_of_token(settings):
+    if text := find_token_warning(settings):
         found.append(("weak_token", text))
     if not catalogue.targets:
         found.append(("no_upstream", "no upstream is configured, so no model can be reached"))

@@ -33,9 +33,9 @@ from gateway.jobs.sizes import Size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
-from gateway.routing import availability, description
+from gateway.routing import description
 from gateway.routing import plan as routing
-from gateway.routing.plan import Circumstances, Plan
+from gateway.routing.plan import Circumstances, Plan, narrow
 from gateway.routing.rights import Rights
 from gateway.server import demo
 from gateway.store.client import StoreUnavailable
@@ -183,7 +183,7 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
     """The plan without targets that take no call now; the whole plan, with the reason, where no target takes one."""
     if health is None:
         return plan, ""
-    found = availability.narrow(plan, health.find_blocks(), health.load)
+    found = narrow(plan, health.find_blocks(), health.load)
     return (plan, found.refusal.message) if found.refusal else (found, "")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import output
-from gateway.process.settings import StartRefused, load_settings, variable, warn_of_token
+from gateway.process.settings import StartRefused, find_token_warning, load_settings, variable
 from gateway.server import supervisor
 from gateway.store.client import StoreUnavailable
 
@@ -38,7 +38,7 @@ def serve(
     env = dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
     voice = supervisor.Output(show=output.show, say=output.say)
     settings = load_settings(env)
-    if warning := warn_of_token(settings):
+    if warning := find_token_warning(settings):
         output.say(f"Warning: {warning}")
     try:
         supervisor.serve(settings, env, is_demo=is_demo, voice=voice)

@@ -27,8 +27,7 @@ from gateway.history.record import CallFact, PassedBy, SettledState
 from gateway.jobs.job import Call, ImageJob, Inputs, TokenUsage
 from gateway.money.reservation import Reservation
 from gateway.pictures.spool import Spool, StorageFullError
-from gateway.routing import split
-from gateway.routing.plan import Choice, Plan
+from gateway.routing.plan import Choice, Plan, split_job
 from gateway.services import Services
 from gateway.state.task_store import TaskImage
 from gateway.upstreams.verdict import CallFailed, Executed, Failure, Verdict, classify
@@ -137,7 +136,7 @@ class Delivery:
         slots = progress.may_send(slots)
         entries: list[Entry] = []
         if slots and await self._may_afford(choice, progress):
-            entries = await self._enter(choice, split.split(self.job, choice.fit, slots), progress, permit)
+            entries = await self._enter(choice, split_job(self.job, choice.fit, slots), progress, permit)
         elif permit:
             self.services.concurrency_queue.finish(permit, CallReport("none"))
         if not entries:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway import errors
+from gateway.catalogue.capabilities import Fit
+from gateway.catalogue.pricing import tier_of
 from gateway.errors import PublicError
+from gateway.jobs.sizes import SQUARE
 
 Breaker = Literal["closed", "open", "half_open"]
 Reason = Literal[
@@ -137,3 +140,8 @@ def refuse(blocks: list[Block]) -> PublicError:
 
 def _seconds(waits: list[float], most: int) -> int:
     return min(max(math.ceil(min(waits, default=5)), 1), most)
+
+
+def kind_of(fit: Fit) -> str:
+    """The kind of call whose seconds are comparable, as `high/2K`; a size that nobody knows counts as a square."""
+    return f"{fit.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"

@@ -12,18 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 import structlog
 
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.catalogue import Target
-from gateway.catalogue.pricing import Tier, tier_of
-from gateway.health.condition import Block, Condition, Latency
+from gateway.health.condition import Block, Condition, Latency, kind_of
 from gateway.health.target_store import CallReport, Caps, TargetStore, make_caps
 from gateway.ids import new_id
-from gateway.jobs.job import Quality
-from gateway.jobs.sizes import SQUARE
 from gateway.store.client import StoreUnavailable
 from gateway.store.outbox import Outbox
 from gateway.upstreams.verdict import Executed, Verdict
@@ -110,13 +106,12 @@ class Health:
         condition = self._seen.get(target.label, Condition())
         return condition.find_block(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
 
-    def medians(self) -> dict[tuple[str, Tier, Quality], float]:
-        """Return the median seconds of good calls, by target, tier and quality."""
+    def medians(self) -> dict[tuple[str, str], float]:
+        """Return the median seconds of good calls, by target and kind of call."""
         return {
-            (label, cast(Tier, tier), cast(Quality, quality)): latency.median
+            (label, kind): latency.median
             for label, condition in self._seen.items()
             for kind, latency in condition.latencies.items()
-            for quality, _, tier in [kind.partition("/")]
         }
 
     def load(self, target: Target) -> tuple[float, float]:
@@ -211,11 +206,6 @@ def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> Ca
     if verdict.executed is Executed.NO:
         return CallReport("refusal", cool=cool, why="limit" if cool else "", presumed=presumed)
     return CallReport("unknown", presumed=presumed)
-
-
-def kind_of(fit: Fit) -> str:
-    """Return the quality and tier that group latencies; an unknown size counts as a square."""
-    return f"{fit.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"
 
 
 def caps_of(target: Target) -> Caps:

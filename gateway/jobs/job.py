@@ -1,10 +1,9 @@
-"""What is to be made, free of any vendor and of HTTP: the job a caller wants, and the calls that make it.
-
-`wire` makes an ImageJob, `fanout` turns it into Calls, `upstreams` write them in a vendor's dialect.
-"""
+"""The image job: a caller's wish without any vendor or HTTP, its fingerprint, its calls, and a vendor's answers."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
@@ -23,8 +22,8 @@ Background = Literal["auto", "opaque", "transparent"]
 class ImageJob:
     """n images of one prompt. `size` None is `auto`, `quality` None is `auto`; references only on edits.
 
-    `explicit` names the parameters that the caller set, `dropped` those that no upstream takes; `end_user` is who asks
-    the caller (`safety_identifier`, else `user`).
+    `explicit` names the parameters that the caller set, `dropped` those that no upstream takes. `end_user` is the
+    caller's own user (`safety_identifier`, else `user`).
     """
 
     operation: Operation
@@ -49,10 +48,10 @@ class ImageJob:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One paid POST at a target, for the slots it names. None means: not sent.
+    """One paid POST at a target, for some slots of a task. None means: not sent.
 
-    `slots` are indexes into the task's n images; `compression` is 0-100 and never for png; `callback_url` is where the
-    vendor may tell of its end.
+    `slots` are indexes into the task's n images. `compression` is 0-100 and never for png. `callback_url` is for the
+    vendor's callback.
     """
 
     id: str
@@ -75,9 +74,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A job's pictures as one upstream wants them: converted, or uploaded and known by `urls`. Shared by its calls.
+    """A job's pictures as one upstream takes them: converted, or uploaded to `urls`. All calls share them.
 
-    `takes_callback`: its submission has a parameter for an address to call back at.
+    `takes_callback`: the upstream's submission has a parameter for a callback URL.
     """
 
     references: tuple[Picture, ...] = ()
@@ -88,7 +87,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens as an upstream counted them; None is what it did not count."""
+    """Tokens as an upstream counted them; None where it did not."""
 
     input_tokens: int
     output_tokens: int
@@ -112,7 +111,7 @@ def _add(one: int | None, other: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """One image in an upstream's answer: its bytes, or a link that the fetcher may follow."""
+    """One image in an upstream's answer: its bytes, or a link to download."""
 
     blob: Blob | None = None
     url: str | None = None
@@ -121,7 +120,7 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAnswer:
-    """What an upstream made for one call, and what it says that it cost, in tokens or in credits of its own."""
+    """An upstream's images for one call, and its cost in tokens or in the upstream's own credits."""
 
     images: tuple[FoundImage, ...]
     usage: TokenUsage | None = None
@@ -130,7 +129,56 @@ class UpstreamAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A vendor's promise: its task's id, and the path to ask at."""
+    """A vendor's task: its id, and the path to poll."""
 
     id: str
     poll_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The facts by which a request repeats an earlier one. Digests are SHA-256 in hex; "" matches nothing.
+
+    `idempotency` is the digest of the operation and the Idempotency-Key. `retry` is the SDK's count of earlier
+    attempts, `patience` the seconds until the SDK's time-out, 0 if unknown. `form` task: the answer is the task.
+    """
+
+    fingerprint: str = ""
+    idempotency: str = ""
+    retry: int = 0
+    patience: float = 0.0
+    form: Literal["answer", "task"] = "answer"
+
+
+def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
+    """The digest of a job, its model and its chosen upstream, without the form of the answer.
+
+    Blocks while it reads pictures that are files: call it in a thread then.
+    """
+    asked = {
+        "operation": job.operation,
+        "model": model,
+        "upstream": upstream,
+        "prompt": job.prompt,
+        "n": job.n,
+        "size": str(job.size) if job.size else None,
+        "quality": job.quality,
+        "background": job.background,
+        "output_format": job.output_format,
+        "output_compression": job.output_compression,
+        "moderation": job.moderation,
+        "references": [_hash_of(picture) for picture in job.references],
+        "mask": _hash_of(job.mask) if job.mask else None,
+        "end_user": job.end_user,
+        "dropped": sorted(job.dropped),
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def digest_key(operation: str, idempotency_key: str) -> str:
+    """The digest of an Idempotency-Key and its operation, so that each operation may use the same key."""
+    return hashlib.sha256(f"{operation}\0{idempotency_key}".encode()).hexdigest()
+
+
+def _hash_of(picture: Picture) -> str:
+    return picture.blob.digest()

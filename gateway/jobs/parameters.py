@@ -1,7 +1,6 @@
-"""OpenAI's Images parameters, read strictly and told precisely: what is right, what is wrong, what would be right.
+"""The parameters of OpenAI's Images API: checked strictly, and turned into an ImageJob.
 
-`api` hands in the parsed fields of either dialect; out come Params, and with the pictures an ImageJob. From there on
-HTTP and OpenAI are forgotten.
+Each error names the field, the fault and a right value. Nothing below this module knows OpenAI's names.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ MAX_PROMPT = 32_000
 MAX_N = 10
 
 _QUALITIES = {"low": "low", "medium": "medium", "high": "high", "standard": "medium", "hd": "high", "auto": None}
-_TOLD = ("input_fidelity", "style", "callback_url")
-"""Valid parameters that no upstream takes: dropped, and named in the answer's header."""
+_REPORTED = ("input_fidelity", "style", "callback_url")
+"""Valid parameters that no upstream takes: dropped, and reported in a header."""
 
 _OTHER_MODELS = ("complexity", "svg", "markup")
-"""Parameters of other models, which would change the picture if they were ignored."""
+"""Parameters of other models. To ignore them would give a different picture, so they are refused."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -55,13 +54,13 @@ class Params:
 
 
 def read_params(fields: Mapping[str, Any], operation: Operation, *, is_text: bool, refuse_unknown: bool) -> Params:
-    """Check every field. `is_text`: values came as multipart text. Raises PublicError (400) at the first fault."""
+    """Check every field. `is_text`: values are multipart text. Raises PublicError (400) at the first fault."""
     reader = _Reader(fields, is_text)
     prompt = reader.text("prompt", MAX_PROMPT)
     if not prompt:
         raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
     size, tier = _read_size(reader)
-    quality = reader.choice("quality", tuple(_QUALITIES), "Other models' qualities are not available.")
+    quality = reader.choice("quality", tuple(_QUALITIES), "Qualities of other models are not available.")
     output_format = reader.choice("output_format", ("png", "jpeg", "webp")) or "png"
     compression = reader.integer("output_compression", 0, 100)
     background = reader.choice("background", ("auto", "opaque", "transparent")) or "auto"
@@ -99,10 +98,10 @@ def read_params(fields: Mapping[str, Any], operation: Operation, *, is_text: boo
 
 
 def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | None) -> ImageJob:
-    """The vendor-free job of checked parameters and pictures."""
+    """The job of checked parameters and pictures."""
     size = params.size
     if size is None and params.tier is not None:
-        # A tier alone keeps the first image's shape, or makes a square.
+        # A tier alone keeps the shape of the first image, or makes a square.
         wide, high = (references[0].width, references[0].height) if references else (1, 1)
         if max(wide, high) > sizes.MAX_RATIO * min(wide, high):
             wide, high = (sizes.MAX_RATIO, 1) if wide > high else (1, sizes.MAX_RATIO)
@@ -126,7 +125,7 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
 
 
 def _read_size(reader: _Reader) -> tuple[Size | Shape | None, str | None]:
-    """The size asked for, and the tier where one came without a ratio."""
+    """The requested size, and the tier if it came without a ratio."""
     text = reader.text("size", 32)
     tier = reader.choice("resolution", tuple(sizes.TIERS), ignore_case=True)
     ratio_text = reader.text("aspect_ratio", 32)
@@ -176,7 +175,7 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
 
 
 def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Params:
-    dropped = [name for name in _TOLD if reader.given(name)]
+    dropped = [name for name in _REPORTED if reader.given(name)]
     if params.output_format == "png" and reader.integer("output_compression", 0, 100) not in (None, 100):
         dropped.append("output_compression")
     for name in reader.unread():
@@ -194,7 +193,7 @@ def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Para
 
 
 class _Reader:
-    """Reads fields of one request by name and type; null and, in multipart, an empty text mean absent."""
+    """Reads the fields of one request by name and type. Null, and empty multipart text, count as absent."""
 
     def __init__(self, fields: Mapping[str, Any], is_text: bool) -> None:
         self._fields = fields

@@ -1,7 +1,4 @@
-"""Sizes in pixels: what is legal, what a ratio and a tier mean, what a snapping upstream makes of them. Pure functions.
-
-Asked by `wire` (is it legal), `capabilities` (what will be made) and the adapters (how to write it).
-"""
+"""Sizes in pixels: the legal ones, those of a ratio and a tier, and the nearest of a list. Pure functions."""
 
 from __future__ import annotations
 
@@ -65,10 +62,10 @@ SEVEN = (
     Size(3840, 2160),
     Size(2160, 3840),
 )
-"""All that apiany makes, whatever it is asked for (its public documentation)."""
+"""The only sizes that apiany makes (its public documentation)."""
 
 THREE = SEVEN[:3]
-"""What every GPT image model of OpenAI makes (its published specification)."""
+"""The sizes that every GPT image model of OpenAI makes (its published specification)."""
 
 RATIOS = frozenset(
     {"1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "9:21"}
@@ -77,7 +74,7 @@ RATIOS = frozenset(
 
 
 def make_shape(wide: int, high: int, tier: str) -> Shape:
-    """A Shape in lowest terms, except that 21:9 keeps the name everybody gives it."""
+    """A Shape in lowest terms, except that 21:9 keeps its usual name."""
     factor = math.gcd(wide, high)
     wide, high = wide // factor, high // factor
     if sorted((wide, high)) == [3, 7]:
@@ -86,19 +83,19 @@ def make_shape(wide: int, high: int, tier: str) -> Shape:
 
 
 def parse_size(text: str) -> Size | None:
-    """`1536x1024` as a Size, legal or not; None when it is written otherwise."""
+    """`1536x1024` as a Size, legal or not; None for other text."""
     match = _SIZE.fullmatch(text.strip())
     return Size(int(match[1]), int(match[2])) if match else None
 
 
 def parse_ratio(text: str) -> tuple[int, int] | None:
-    """`16:9` as two integers; None when it is written otherwise."""
+    """`16:9` as two integers; None for other text."""
     match = _RATIO.fullmatch(text.strip())
     return (int(match[1]), int(match[2])) if match else None
 
 
 def find_fault(size: Size) -> str | None:
-    """Which rule of gpt-image-2 a size breaks, as a sentence with what would be right; None when it is legal."""
+    """The rule of gpt-image-2 that a size breaks, and a right value, as a sentence; None for a legal size."""
     long, short = max(size.width, size.height), min(size.width, size.height)
     if size.width % EDGE_STEP or size.height % EDGE_STEP:
         near = nearest_legal(size.width, size.height)
@@ -113,12 +110,12 @@ def find_fault(size: Size) -> str | None:
 
 
 def resolve(shape: Shape) -> Size:
-    """The legal size a ratio and a tier stand for: 16:9 at 2K is 2048x1152, 1:1 at 4K is 2880x2880."""
+    """The legal size of a ratio and a tier: 16:9 at 2K is 2048x1152, 1:1 at 4K is 2880x2880."""
     if shape.wide == shape.high and shape.tier == "1K":
         return SQUARE
     long = TIERS[shape.tier]
     ratio = max(shape.wide, shape.high) / min(shape.wide, shape.high)
-    # A ratio such as 3:1 at 4K would pass the pixel limit only after scaling both edges by the same factor.
+    # A shape near 1:1 at 4K exceeds the pixel limit: scale both edges by the same factor.
     if long * long / ratio > MAX_PIXELS:
         long = _down(math.sqrt(MAX_PIXELS * ratio))
     short = _near(long / ratio)
@@ -128,12 +125,12 @@ def resolve(shape: Shape) -> Size:
 
 
 def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
-    """The legal size nearest to a picture's shape, with about `pixels` pixels (its own count where not given)."""
+    """The legal size nearest to a picture's shape, with about `pixels` pixels (by default its own number)."""
     ratio = min(max(width, height) / min(width, height), MAX_RATIO)
     area = min(max(pixels or width * height, MIN_PIXELS), MAX_PIXELS)
     long = min(_near(math.sqrt(area * ratio)), MAX_EDGE)
     short = _near(long / ratio)
-    # Rounding each edge to 16 may step just over a limit; one edge gives way by one step at a time.
+    # Rounding each edge to 16 may exceed a limit: change one edge by one step at a time.
     while long * short > MAX_PIXELS:
         long, short = (long, short - EDGE_STEP) if short < long else (long - EDGE_STEP, short)
     while long * short < MIN_PIXELS or long > MAX_RATIO * short:
@@ -143,9 +140,9 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
 
 
 def snap(size: Size, among: Sequence[Size] = SEVEN) -> Size:
-    """The nearest of some sizes that keeps the orientation where one does, edges compared as ratios.
+    """The nearest of some sizes by the ratios of edges, of the same orientation if there is one.
 
-    Among the seven it is what apiany makes of a size: its documentation gives 1280x720 -> 1536x1024, 1920x1080 ->
+    Of the seven it is the size that apiany makes. Its documentation gives 1280x720 -> 1536x1024, 1920x1080 ->
     2048x1152 and 1440x2560 -> 2160x3840.
     """
 

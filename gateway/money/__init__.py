@@ -1,1 +1,4 @@
-"""Money: quotas, budgets and limits; the reservation of a task, the ledger in Redis, and its audit."""
+"""Quota: the limits of keys, teams and everyone, the reservation of a task against them, the ledger and its audit.
+
+`reservation` enforces the quota, `limits` and `limit_messages` describe it, `ledger` counts it in Redis.
+"""

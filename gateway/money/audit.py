@@ -1,7 +1,7 @@
-"""Compares what the ledger says thrice, by totals, tasks and journal, and its indexes; repairs what differs.
+"""The audit of the ledger: it compares totals, tasks, journal and indexes, and repairs differences on request.
 
-Called by `imagegate audit`, while traffic goes on. What looks wrong in a reading that took its time is counted anew by
-one script, which alone decides and repairs. Never changes an amount without an entry in the journal.
+It runs beside traffic. A slow reading finds suspects; one script counts each suspect again, decides and repairs. Never
+changes an amount without a journal entry.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _KEPT = timedelta(days=399)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One amount, counter or index entry that is not what it must be.
+    """One wrong amount, counter or index entry.
 
-    `found` is what the ledger goes by; `tasks` and `journal` are what these add up to, where they say anything.
+    `found` is the value in use; `tasks` and `journal` are the sums of these, or empty.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What was read, and what was not right in it."""
+    """The number of tasks, buckets and journal entries, and the differences."""
 
     tasks: int
     buckets: int
@@ -64,7 +64,7 @@ class AuditReport:
 
 @dataclass(slots=True)
 class _Journal:
-    """What the journal's entries add up to, by bucket; and the ids of the first and the last of them."""
+    """The sums of the journal's entries by bucket, and the ids of its first and last entry."""
 
     first: str = ""
     last: str = ""
@@ -73,7 +73,7 @@ class _Journal:
 
 
 class Audit:
-    """Of one store. The batcher's deadline should be DEADLINE_S; `now` replaces the server's clock in tests."""
+    """The audit of one store, by a command queue with the deadline DEADLINE_S. `now` replaces the clock in tests."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class Audit:
         self._now = now
 
     async def read_epoch(self) -> str:
-        """The store's epoch, as a data folder keeps it."""
+        """The store's epoch, as in a data folder's file."""
         return str(await self._redis.get(names.EPOCH()) or "")
 
     async def run(self, *, repairs: bool = False) -> AuditReport:
-        """Find every difference, and repair it if asked to. Raises StoreUnavailable."""
+        """Find every difference, and repair it if `repairs`. Raises StoreUnavailable."""
         journal = await self._read_journal()
         totals = await self._read_hashes(names.WINDOW("*"))
         holds = await self._read_holds()
@@ -111,7 +111,7 @@ class Audit:
         found: list[Difference] = []
         for part in _split(buckets) if buckets else [()] if scopes else []:
             for _ in range(_TRIES):
-                words = [word for bucket in part for word in (*bucket, *_said(journal.sums[bucket]))]
+                words = [word for bucket in part for word in (*bucket, *_format_sums(journal.sums[bucket]))]
                 counts = (str(len(part)), str(len(scopes)))
                 answer = await self._run(
                     "recount", str(int(repairs)), journal.first, journal.last, *counts, *words, *scopes
@@ -158,7 +158,7 @@ class Audit:
         return {hold.task: hold for hold in holds}
 
     async def _read_hashes(self, pattern: str) -> dict[str, dict[str, str]]:
-        """Every hash of a kind, by what follows that kind's name."""
+        """Every hash that matches the pattern, by the end of its name."""
         found = [name async for name in self._scan(pattern)]
         rows: dict[str, dict[str, str]] = {}
         for part in _split(found):
@@ -169,7 +169,7 @@ class Audit:
         return rows
 
     async def _scan(self, pattern: str) -> AsyncIterator[str]:
-        # A name may be found twice.
+        # SCAN may return a name twice.
         seen: set[str] = set()
         async for name in self._redis.scan_iter(match=pattern, count=1000):
             if name not in seen:
@@ -234,7 +234,7 @@ def _scopes_of(key: str, team: str) -> Iterator[str]:
 
 
 def _buckets_of(key: str, team: str, windows: Iterable[str]) -> Iterator[Bucket]:
-    # A task that was given up before it was opened has no windows, and counts nowhere.
+    # A task that was closed before it was opened has no windows and no amounts.
     spans = [window for window in windows if window]
     for scope in _scopes_of(key, team) if spans else ():
         for window in (*spans, "total"):
@@ -254,7 +254,7 @@ def _parse_bucket(place: str) -> Bucket:
 
 
 def _is_gone(window: str) -> bool:
-    """Whether a window has been forgotten for its age: what else is known of it has nothing to agree with."""
+    """True for a window that is too old to be kept: its total is gone."""
     if window == "total":
         return False
     if "W" in window:
@@ -274,7 +274,7 @@ def _add(sums: BucketSums, more: Mapping[str, int]) -> None:
         sums[name] += more[name]
 
 
-def _said(sums: BucketSums) -> list[str]:
+def _format_sums(sums: BucketSums) -> list[str]:
     return [str(sums[name]) for name in AMOUNTS]
 
 

@@ -1,7 +1,6 @@
-"""What the ledger is asked and what it answers: openings, verdicts, standings, holds.
+"""The arguments and results of the ledger: openings, answers, standings, holds.
 
-Made and read by `store.ledger`; used by all who ask it. Amounts are whole micro-dollars (µ$), times are µs of the
-server's clock.
+Amounts are whole micro-dollars (µ$), times are µs of the server's clock.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import Any, Literal, cast
 from gateway.store.client import StoreUnavailable
 
 Policy = Literal["presume", "release", "hold"]
-"""What becomes of a call whose outcome nobody knows: charged and flagged, given back, or held for an operator."""
+"""The policy for a call of unknown outcome: charge and flag it, release it, or hold it for an operator."""
 
 OpeningForm = Literal["answer", "task", "join"]
 
 CloseReason = Literal["", "policy", "cancel", "collect"]
-"""How a task is closed: as it is, after a refusal, only if nothing was sent, by an heir that brings what was made."""
+"""The way to close a task: as it is, after a refusal, only if nothing was sent, or by its adopter."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
 
 class InvalidArgument(ValueError):
-    """A script was handed something that it does not take. Nothing was written."""
+    """A script got a wrong argument. It wrote nothing."""
 
     def __init__(self, script: str, argument: str) -> None:
         super().__init__(f"{script}: {argument}")
@@ -34,21 +33,21 @@ class InvalidArgument(ValueError):
 
 
 class LedgerLost(StoreUnavailable):
-    """The store was emptied, or is an older copy: what it says was spent cannot be trusted."""
+    """The store was emptied or is an older copy, so its spent amounts are wrong."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the store was emptied or is an older copy of itself, so what was spent is not known. Look at it with "
-            "`imagegate audit`; `imagegate audit --accept` takes it as it is"
+            "the store was emptied or is an older copy of itself, so the spent amounts are unknown. Check it with "
+            "`imagegate audit`; accept it as it is with `imagegate audit --accept`"
         )
 
 
 class LedgerConfused(Exception):
-    """A script answered what it never answers, or the windows move faster than they can be named."""
+    """A script gave an impossible answer, or the windows change faster than they can be named."""
 
 
 class LedgerAnswer(StrEnum):
-    """How a step ended. The first four are the states of a call."""
+    """The answer to a step. The first four are the states of a call."""
 
     HELD = "held"
     VOID = "void"
@@ -57,19 +56,19 @@ class LedgerAnswer(StrEnum):
     RAISED = "raised"
     ADOPTED = "adopted"
     DONE = "done"
-    """An operator's change is made."""
+    """The change was made."""
     TAKEN = "taken"
-    """A slot is another call's."""
+    """A slot belongs to another call."""
     UNDERHELD = "underheld"
-    """A slot holds less than this target costs: `raise_price` first."""
+    """A slot holds less than the target's price: call `raise_price` first."""
     CONFLICT = "conflict"
-    """The same id was used for something else."""
+    """The id was used for something else."""
     MISMATCH = "mismatch"
     """The Idempotency-Key was used for another request."""
     SENT = "sent"
-    """Something was sent: it cannot be canceled any more."""
+    """A call was sent, so the task cannot be canceled."""
     GONE = "gone"
-    """Another request waits in this one's place."""
+    """Another request waits in place of this one."""
     LIVING = "living"
     """The owner's lease has not ended."""
     FENCED = "fenced"
@@ -77,17 +76,17 @@ class LedgerAnswer(StrEnum):
     CLOSED = "closed"
     NOTHING = "nothing"
     UNKNOWN = "unknown"
-    """There is no such task or call; or, NOTHING, none to join."""
+    """UNKNOWN: no such task or call. NOTHING: no task to join."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A task that asks to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex.
+    """A task to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex.
 
-    `form` task: its caller is answered with the task; join: nothing new is admitted. In µs: `patience` until the
-    caller's own time-out, 0 where it is not known; `orphans`, for which a request that is no retry finds a task that
-    was left; `keep`, for which an end is answered again. A price of None is unknown: it holds nothing, and is admitted
-    only where nobody limits dollars.
+    `form` task: the answer is the task; join: admit no new task. In µs: `patience` until the caller's own time-out, 0
+    if unknown; `orphans`, for which a request that is not a retry joins a task without a waiter; `keep`, for which an
+    ended task can be joined. A price of None is unknown: it holds nothing, and is admitted only without limits in
+    dollars.
     """
 
     task: str
@@ -107,7 +106,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One limit a minute, after the task that was asked about, if it passed. `full_in` is µs."""
+    """One limit by the minute after the task, if it was admitted. `full_in` is in µs."""
 
     limit: str
     scope: str
@@ -118,7 +117,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The price is held. `rates` has every limit a minute of the task's scopes."""
+    """The price is held. `rates` has every limit by the minute of the task's scopes."""
 
     fence: int
     rates: tuple[Rate, ...]
@@ -126,7 +125,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Nothing is held: `task` makes the same, or has made it. `is_replay`: it ended, under an Idempotency-Key."""
+    """Nothing is held: `task` is equal. `is_replay`: it has ended, and has the same Idempotency-Key."""
 
     task: str
     is_replay: bool
@@ -134,7 +133,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """Nothing is held. `left` is µ$ or a number; `resets` is when it allows more, in µs, if a clock can tell."""
+    """Nothing is held. `left` is µ$ or a number; `resets` is the time of the next reset in µs, or None."""
 
     limit: str
     scope: str
@@ -144,12 +143,12 @@ class OverLimit:
     now: int = field(default=0, compare=False)
     """The server's clock, µs."""
     rates: tuple[Rate, ...] = field(default=(), compare=False)
-    """Every limit a minute of the task's scopes; none when a raise was refused."""
+    """Every limit by the minute of the task's scopes; none if a raise was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Nothing is held: this limit on dollars cannot be kept for a target whose price is unknown."""
+    """Nothing is held: a limit in dollars is set, and the price of the target is unknown."""
 
     limit: str
     scope: str
@@ -157,7 +156,7 @@ class Unpriced:
 
 @dataclass(frozen=True, slots=True)
 class TooMany:
-    """A task wants more images than a minute ever allows: waiting would not help."""
+    """A task of more images than the limit for a minute: a retry would not help."""
 
     limit: str
     scope: str
@@ -166,7 +165,7 @@ class TooMany:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a call counts for. After VOID nothing."""
+    """The settled amount of a call; nothing after VOID."""
 
     state: LedgerAnswer
     usd: int
@@ -175,7 +174,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whom a limit or a correction is about; without a name: everyone."""
+    """The scope of a limit or a correction: a key, a team or, without a name, everyone."""
 
     key: str = ""
     team: str = ""
@@ -183,17 +182,17 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's lease, in µs of the server's clock: it was prolonged `now`, and ends at `stop`."""
+    """A worker's lease in µs of the server's clock: prolonged at `now`, it ends at `stop`."""
 
     now: int
     stop: int
     epoch: str = ""
-    """The store's, as it is kept; another one means that an operator has accepted a store that forgot."""
+    """The store's epoch; a new one means that an operator has accepted a store that lost data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one limit stands. `resets` is when it allows everything again, if a clock can tell."""
+    """One limit and its use. `resets` is the time of its next full reset, or None."""
 
     limit: str
     scope: str
@@ -205,7 +204,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one scope (`key`, `team`, `everyone`) has spent in one window: `total`, `month`, `week` or `day`."""
+    """The spent amounts of one scope (`key`, `team`, `everyone`) in one window (`total`, `month`, `week`, `day`)."""
 
     scope: str
     window: str
@@ -219,7 +218,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """Every limit that is set, and every sum, of up to three scopes at one instant `now`."""
+    """All limits and spent amounts of up to three scopes at the instant `now`."""
 
     now: int
     limits: tuple[Standing, ...]
@@ -228,7 +227,7 @@ class Standings:
 
 @dataclass(frozen=True, slots=True)
 class HeldCall:
-    """One paid POST. `price` is what it would be presumed to cost, `marked` when it was about to be sent."""
+    """One paid POST. `price` is its presumed cost, `marked` the time just before it was sent."""
 
     call: str
     state: LedgerAnswer
@@ -242,7 +241,7 @@ class HeldCall:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The money side of one task. `free` slots were never sent; `state` is `open` or `closed`."""
+    """The amounts of one task. `free` slots were never sent; `state` is `open` or `closed`."""
 
     task: str
     key: str
@@ -252,11 +251,11 @@ class Hold:
     state: str
     opened: int
     windows: tuple[str, str, str]
-    """The names of the day, the week and the month in which it counts; of a task that never opened: none."""
+    """The names of its day, week and month; none for a task that never opened."""
     images: int
     free: int
     amounts: Mapping[str, int]
-    """What it counts for, by amount."""
+    """Its amounts, by name."""
     calls: tuple[HeldCall, ...]
 
     @property
@@ -273,25 +272,25 @@ class Hold:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can change any more but by evidence."""
+        """True when only evidence can change the task."""
         return not self.is_open and all(call.state != LedgerAnswer.HELD for call in self.calls)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long what is over is kept by itself before it is folded into base amounts, in seconds."""
+    """Seconds for which ended tasks and journal entries are kept before they are folded into base amounts."""
 
     ended_s: int = 86_400
     doubtful_s: int = 30 * 86_400
-    """A presumed amount can be replaced by what was really billed only until then."""
+    """Within this time the real bill can replace a presumed amount."""
     journal_s: int = 90 * 86_400
 
 
-def say_price(price: int | None) -> str:
+def format_price(price: int | None) -> str:
     return "" if price is None else str(price)
 
 
-def say_opening(opening: Opening) -> tuple[str, ...]:
+def format_opening(opening: Opening) -> tuple[str, ...]:
     return (
         opening.task,
         opening.key,
@@ -299,7 +298,7 @@ def say_opening(opening: Opening) -> tuple[str, ...]:
         opening.idempotency,
         opening.fingerprint,
         str(opening.retry),
-        say_price(opening.price),
+        format_price(opening.price),
         str(opening.images),
         opening.worker,
         opening.form,

@@ -1,7 +1,4 @@
-"""What a caller's limits say to it: a refusal in OpenAI's words, and the `x-ratelimit-*` headers. Pure functions.
-
-Used by `quota` and by the routes. Never asks the ledger anything.
-"""
+"""Limits as a caller sees them: errors in OpenAI's words, and the `x-ratelimit-*` headers. Pure functions."""
 
 from __future__ import annotations
 
@@ -35,9 +32,9 @@ _WHOSE = {"key": "this key", "team": "this key's team", "everyone": "everyone on
 
 
 def refuse(over: OverLimit, *, price: int, images: int) -> PublicError:
-    """The answer to a request over a limit, which asked for `price` µ$ and `images`.
+    """The error for a request of `price` µ$ and `images` that is over a limit.
 
-    A rate says when to come back. A budget does not: an SDK that is told would sleep for nothing, and twice.
+    For a rate it has a Retry-After; for a budget it has none, because an SDK would sleep twice for nothing.
     """
     if over.limit not in ("requests_minute", "images_minute", "concurrent_requests"):
         error = _refuse_budget(over, price=price, images=images)
@@ -47,8 +44,8 @@ def refuse(over: OverLimit, *, price: int, images: int) -> PublicError:
     return error
 
 
-def refuse_ever(many: TooMany) -> PublicError:
-    """The answer to a request for more images than a minute ever allows."""
+def refuse_too_many(many: TooMany) -> PublicError:
+    """The error for a request of more images than the limit for a minute."""
     return errors.InvalidValue(
         f"`n` is over what {_whose(many.scope)} may ask for in a minute ({many.limit}): at most {many.ceiling} images. "
         "Ask for fewer at a time.",
@@ -56,11 +53,11 @@ def refuse_ever(many: TooMany) -> PublicError:
     )
 
 
-def foresee(standings: Standings, *, price: int, images: int) -> PublicError | None:
-    """The refusal that a request of `price` µ$ and `images` would meet if these limits stood so; None if none would."""
+def foresee_refusal(standings: Standings, *, price: int, images: int) -> PublicError | None:
+    """The error that a request of `price` µ$ and `images` would get under these limits; None if it fits."""
     for one in standings.limits:
         if one.limit == "images_minute" and images > one.ceiling:
-            return refuse_ever(TooMany(one.limit, one.scope, one.ceiling))
+            return refuse_too_many(TooMany(one.limit, one.scope, one.ceiling))
     for one in standings.limits:
         if one.left < _needs(one.limit, price, images):
             over = OverLimit(one.limit, one.scope, one.ceiling, one.left, one.resets, standings.now)
@@ -69,7 +66,7 @@ def foresee(standings: Standings, *, price: int, images: int) -> PublicError | N
 
 
 def find_dollars(standings: Standings) -> Standing | None:
-    """A limit in dollars, if one is set."""
+    """The first limit in dollars; None if there is none."""
     return next((one for one in standings.limits if one.limit.startswith("usd_")), None)
 
 
@@ -80,7 +77,7 @@ def _needs(limit: str, price: int, images: int) -> int:
 
 
 def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:
-    """OpenAI's headers for requests and images: of several limits the one with least left."""
+    """OpenAI's headers for requests and images, of the limit with the least left."""
     tightest: dict[str, Rate] = {}
     for rate in rates:
         name = _HEADERS[rate.limit]
@@ -95,7 +92,7 @@ def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:
 
 
 def rates_of(standings: Standings) -> list[Rate]:
-    """The limits a minute among standings that were looked up."""
+    """The limits by the minute among the standings."""
     return [
         Rate(one.limit, one.scope, one.ceiling, one.left, max(0, (one.resets or standings.now) - standings.now))
         for one in standings.limits
@@ -104,7 +101,7 @@ def rates_of(standings: Standings) -> list[Rate]:
 
 
 def show_duration(micro: int) -> str:
-    """A time span of µs as OpenAI writes it: `340ms`, `7s`, `1m12s`; rounded up."""
+    """A time span in µs as OpenAI writes it: `340ms`, `7s`, `1m12s`; rounded up."""
     if micro < SECOND:
         return f"{math.ceil(micro / 1000)}ms"
     minutes, seconds = divmod(math.ceil(micro / SECOND), 60)

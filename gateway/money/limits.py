@@ -1,6 +1,6 @@
-"""The limits that a scope can have: their names and units, and several of them set one after the other.
+"""The limits of a scope: their names and units, their setting and removal, and the teams that have any.
 
-Used by the commands and the admin API; the ledger keeps each limit. Never says whether a request may pass.
+The ledger stores each limit. Never decides on a request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from gateway.dollars import show_usd
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Scope
+from gateway.store import names
+from gateway.store.client import StoreClient
 
 DOLLARS = ("usd_total", "usd_month", "usd_week", "usd_day")
 IMAGES = ("images_month", "images_day")
@@ -18,30 +20,39 @@ RATES = ("images_minute", "requests_minute")
 LIMITS = (*DOLLARS, *IMAGES, *RATES, "concurrent_requests")
 
 
+_AT_ONCE = 1000
+
+
 def show_limit(limit: str, value: int) -> str:
-    """A limit, or an amount of what it limits, as people read it: dollars, or a number."""
+    """The value or the use of a limit as text: dollars, or a number."""
     return show_usd(value) if limit in DOLLARS else str(value)
 
 
 def name_scope(scope: Scope) -> str:
-    """A scope as the log of changes and the admin API name it: a key's id, `team:NAME` or `everyone`."""
+    """The name of a scope in the log of changes and the admin API: a key's id, `team:NAME` or `everyone`."""
     return scope.key or (f"team:{scope.team}" if scope.team else "everyone")
 
 
 def describe_limits(limits: Mapping[str, int]) -> dict[str, str | int]:
-    """Limits as JSON shows them: dollars as text, since a float would round."""
+    """Limits as JSON values: dollars as text, because a float would round."""
     return {name: show_usd(limits[name]) if name in DOLLARS else limits[name] for name in LIMITS if name in limits}
 
 
 async def set_limits(ledger: Ledger, scope: Scope, limits: Mapping[str, int | None]) -> None:
-    """Set some limits of a scope, and take those away that are None; the others stay.
+    """Set some limits of a scope, and remove those that are None; the others stay.
 
-    What is set comes first, so that at no moment there is less of a bound than before and after.
+    New values are set before removals, so that the scope is never less limited than before and after.
     """
     for limit, value in sorted(limits.items(), key=lambda pair: pair[1] is None):
         await ledger.set_limit(new_id("change"), scope, limit, value)
 
 
 async def drop_limits(ledger: Ledger, scope: Scope) -> None:
-    """Take every limit of a scope away."""
+    """Remove every limit of a scope."""
     await set_limits(ledger, scope, dict.fromkeys(await ledger.limits_of(scope)))
+
+
+async def list_limited_teams(redis: StoreClient) -> set[str]:
+    """The names of all teams that have a limit, with a key or without. Scans all names in the store."""
+    stem = names.LIMITS("team", "")
+    return {name.removeprefix(stem) async for name in redis.scan_iter(f"{stem}*", count=_AT_ONCE)}

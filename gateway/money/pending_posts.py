@@ -11,7 +11,7 @@ from itertools import count
 from gateway.store.outbox import Outbox
 
 PAUSE_S = 0.5
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 
 Step = Callable[[], Awaitable[object]]
 

@@ -1,7 +1,6 @@
-"""A task's reservation: admitted and held in the ledger, moved as its calls are sent and settled, released at its end.
+"""Quota enforcement: the reservation of a task holds its price in the ledger, settles its calls and releases the rest.
 
-Opened by `tasks`, moved by `dispatch`. Never decides what may be retried, and never loses evidence: what Redis cannot
-take now waits in the backlog.
+Never decides on retries, and never loses evidence: steps that Redis cannot take wait in `pending_posts`.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from gateway.catalogue.document import Document
 from gateway.catalogue.pricing import Quote
 from gateway.catalogue.rules import CallerIdentity
 from gateway.errors import PublicError
-from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import Call, ImageJob, Ticket, UpstreamAnswer
+from gateway.jobs.job import Call, ImageJob, Repeat, Ticket, UpstreamAnswer
 from gateway.money import limit_messages
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import (
@@ -41,10 +39,10 @@ from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 
 FIRST_FENCE = 1
-"""The fence of a task that nobody adopted."""
+"""The fence of a task that no worker adopted."""
 
 ANSWERED_AGAIN_S = 86_400
-"""Seconds for which an end is answered again, while its pictures live."""
+"""Seconds for which a retry gets an ended task's answer, while its pictures live."""
 
 MOST_PATIENCE_S = 86_400.0
 
@@ -53,7 +51,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """All that a reservation touches. `worker` is this process's name in the ledger."""
+    """The parts that a reservation needs. `worker` is this process's name in the ledger."""
 
     ledger: Ledger
     calls: CallStore
@@ -64,10 +62,10 @@ class Books:
 
 @dataclass(slots=True)
 class Reservation:
-    """What is held for one task of `images`. `price` is what each unsent image holds, in µ$; None where unknown.
+    """The reservation of one task of `images`. `price` is the µ$ that each unsent image holds; None if unknown.
 
-    `spent` is what its calls came to so far, in µ$; None once one of them had no known price. `is_doubtful`: some of it
-    is presumed.
+    `spent` is the cost of its calls so far, in µ$; None once one of them had no known price. `is_doubtful`: a part of
+    it is presumed, or its call is held for an operator.
     """
 
     books: Books
@@ -84,7 +82,7 @@ class Reservation:
         return self.books.ledger
 
     async def afford(self, quote: Quote | None) -> PublicError | None:
-        """Hold what a target may cost before it is tried; the refusal when a limit is in the way, and then skip it."""
+        """Hold the price of a target before it is tried. Returns an error if a limit forbids it: skip the target."""
         price = None if quote is None else quote.ceiling
         if price == self.price or (price is not None and self.price is not None and price < self.price):
             return None
@@ -98,53 +96,53 @@ class Reservation:
             return unpriced(answer)
         if answer is not LedgerAnswer.RAISED:
             return _lost(answer)
-        # Slots that are held for more stay so; a price that is not known raises nothing.
+        # Slots that hold more keep it; an unknown price raises nothing.
         self.price = price if price is None or self.price is None else max(price, self.price)
         return None
 
     async def mark_sent(self, call: Call, quote: Quote | None, policy: Policy, note: CallNote) -> None:
-        """Write a paid call down before its first byte, with what finishes it elsewhere.
+        """Mark a paid call as sent before its first byte, with the facts by which any process can finish it.
 
-        Raises PublicError: do not send.
+        Raises PublicError: then do not send it.
         """
         price = None if quote is None else quote.expected
         words = (self.task, call.id, call.slots, price, self.fence, policy, encode_note(note))
         try:
             answer = await self._ledger.mark_sent(*words)
         except StoreUnavailable as error:
-            # The mark may have been made: that it was not sent is the evidence which frees its slots again.
+            # Redis may have written the mark. The call was not sent: this evidence frees its slots again.
             await self.nack(call)
             raise ledger_unavailable(error) from error
         if answer is not LedgerAnswer.HELD:
             raise _lost(answer)
 
-    async def keep(self, call: Call, note: CallNote, told: Ticket | UpstreamAnswer) -> None:
-        """Book the vendor's ticket, or its links: from here on any process can bring the call's pictures."""
+    async def keep(self, call: Call, note: CallNote, found: Ticket | UpstreamAnswer) -> None:
+        """Store the vendor's ticket or links: from now on any process can collect the call's pictures."""
         calls = self.books.calls
 
         async def bind(ticket: Ticket) -> None:
             bound = await calls.bind(self.task, call.id, note.upstream, note.credential, ticket)
             if bound.binding is not Binding.BOUND:
-                _log.error("a ticket is not this call's alone", call=call.id, ticket=ticket.id, found=bound.stands)
+                _log.error("two calls have the same ticket", call=call.id, ticket=ticket.id, found=bound.stands)
 
-        if isinstance(told, Ticket):
-            await self.books.pending_posts.book(f"ticket {call.id}", partial(bind, told))
-        elif links := Links.of(told):
+        if isinstance(found, Ticket):
+            await self.books.pending_posts.book(f"ticket {call.id}", partial(bind, found))
+        elif links := Links.of(found):
             await self.books.pending_posts.book(
                 f"links {call.id}", partial(calls.keep_links, self.task, call.id, links)
             )
 
     async def nack(self, call: Call) -> None:
-        """Book the proof that a call was not accepted."""
+        """Record the proof that a call was not accepted."""
         await self._book("nack", lambda: self._ledger.nack(self.task, call.id))
 
     async def post(self, call: Call, usd: int | None, images: int) -> None:
-        """Book what a call cost, and how many images it brought."""
+        """Post the cost of a call, in µ$ (None if unknown), and its number of images."""
         self._count(usd)
         await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
-        """Settle a call whose outcome nobody knows, as its upstream's policy says; answers the µ$ it is charged."""
+        """Settle a call of unknown outcome by its upstream's policy; returns the charged µ$."""
         if policy == "release":
             await self.nack(call)
             return 0
@@ -157,7 +155,7 @@ class Reservation:
         return usd
 
     async def close(self, how: CloseReason = "") -> None:
-        """Release what will never be sent."""
+        """Release the slots that will never be sent."""
         await self._book("close", lambda: self._ledger.close(self.task, self.fence, how))
 
     def _count(self, usd: int | None) -> None:
@@ -167,9 +165,9 @@ class Reservation:
         async def checked() -> None:
             answer = await step()
             if answer is LedgerAnswer.FENCED:
-                _log.warning("another worker has taken this task over", task=self.task, what=what)
+                _log.warning("another worker has adopted this task", task=self.task, what=what)
             elif answer in (None, LedgerAnswer.UNKNOWN):
-                _log.error("the ledger does not know what was booked", task=self.task, what=what)
+                _log.error("the ledger does not know the task or call", task=self.task, what=what)
 
         await self.books.pending_posts.book(f"{what} {self.task}", checked)
 
@@ -177,11 +175,11 @@ class Reservation:
 async def reserve(
     books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat
 ) -> tuple[Reservation, Plan] | Joined:
-    """Join a task that makes the same, or admit this one and hold its first target's price.
+    """Join an equal task, or admit this one and hold the price of its first target.
 
-    Answers the plan without targets whose price must be known. A plan with a refusal can only be joined: the caller's
-    earlier request may have begun what could not be begun now. Raises that refusal, IdempotencyMismatch, RateLimited,
-    InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable: nothing is held.
+    Returns the plan without targets of unknown price if a limit in dollars is set. A request whose plan has a refusal
+    can only join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota,
+    InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable; then nothing is held.
     """
     while True:
         opening = _opening(books, identity, job, task, plan, repeat)
@@ -201,7 +199,7 @@ async def reserve(
             case OverLimit():
                 raise limit_messages.refuse(answer, price=(price or 0) * job.n, images=job.n)
             case TooMany():
-                raise limit_messages.refuse_ever(answer)
+                raise limit_messages.refuse_too_many(answer)
             case Unpriced():
                 plan = _keep_priced(plan, answer)
             case _:
@@ -211,9 +209,9 @@ async def reserve(
 async def look_ahead(
     books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan
 ) -> tuple[Plan, PublicError | None]:
-    """The plan as `reserve` would leave it, and the refusal it would meet at this instant. Holds nothing.
+    """The plan that `reserve` would return, and the error of a limit at this instant, or None. Holds nothing.
 
-    Raises the plan's refusal, QuotaStoreUnavailable, and UpstreamUnavailable where a limit in dollars leaves no target.
+    Raises the plan's refusal, QuotaStoreUnavailable, and UpstreamUnavailable if a limit in dollars leaves no target.
     """
     if plan.refusal:
         raise plan.refusal
@@ -225,11 +223,11 @@ async def look_ahead(
         answer = Unpriced(limit.limit, limit.scope)
         plan = _keep_priced(plan, answer)
     quote = plan.choices[0].quote
-    return plan, limit_messages.foresee(standings, price=quote.ceiling * job.n if quote else 0, images=job.n)
+    return plan, limit_messages.foresee_refusal(standings, price=quote.ceiling * job.n if quote else 0, images=job.n)
 
 
 async def look_at_rates(books: Books, identity: CallerIdentity) -> dict[str, str]:
-    """The `x-ratelimit-*` headers of a caller that opened nothing; none while Redis is away."""
+    """The `x-ratelimit-*` headers of a caller that reserved nothing; none while Redis is unavailable."""
     try:
         standings = await books.ledger.look(identity.key, identity.team)
     except StoreUnavailable:
@@ -238,7 +236,7 @@ async def look_at_rates(books: Books, identity: CallerIdentity) -> dict[str, str
 
 
 def _keep_priced(plan: Plan, answer: Unpriced) -> Plan:
-    kept = plan.keep_priced(f"its price is not known, and {answer.limit} is set")
+    kept = plan.keep_priced(f"its price is unknown, and {answer.limit} is set")
     if not kept.choices:
         raise unpriced(answer)
     return kept
@@ -247,19 +245,19 @@ def _keep_priced(plan: Plan, answer: Unpriced) -> Plan:
 def ledger_unavailable(reason: StoreUnavailable | None = None) -> errors.QuotaStoreUnavailable:
     if isinstance(reason, LedgerLost):
         return errors.QuotaStoreUnavailable(
-            "The gateway's Redis was emptied or put back, so nothing that costs money is started until its operator "
-            "has run `imagegate audit --accept`.",
+            "The gateway's Redis was emptied or restored, so the gateway starts nothing that costs money until its "
+            "operator has run `imagegate audit --accept`.",
             retry_after=60,
         )
     return errors.QuotaStoreUnavailable(
-        "The gateway's Redis does not answer, so nothing that costs money is started. Try again shortly.", retry_after=5
+        "The gateway's Redis does not answer, so it starts nothing that costs money. Try again shortly.", retry_after=5
     )
 
 
 def unpriced(answer: Unpriced) -> PublicError:
     return errors.UpstreamUnavailable(
         f"A limit in dollars is set ({answer.limit}, {answer.scope}), and no upstream that could serve this request "
-        "has a known price. The gateway's operator can give it one in the catalogue.",
+        "has a known price. The gateway's operator can set one in the catalogue.",
         should_retry=False,
     )
 
@@ -271,7 +269,7 @@ def _opening(books: Books, identity: CallerIdentity, job: ImageJob, task: str, p
         task=task,
         key=identity.key,
         team=identity.team,
-        # Work that no request can repeat is like no other.
+        # Without a fingerprint no request can repeat the task.
         fingerprint=repeat.fingerprint or hashlib.sha256(task.encode()).hexdigest(),
         price=None if quote is None else quote.ceiling,
         images=job.n,
@@ -281,7 +279,7 @@ def _opening(books: Books, identity: CallerIdentity, job: ImageJob, task: str, p
         form="join" if plan.refusal else repeat.form,
         patience=round(min(repeat.patience, MOST_PATIENCE_S) * MICROSECONDS),
         orphans=round(document.join.orphans * MICROSECONDS),
-        # A picture that has expired cannot be answered again.
+        # An answer cannot be repeated once its pictures have expired.
         keep=min(ANSWERED_AGAIN_S, document.limits.artifact_ttl) * MICROSECONDS,
     )
 
@@ -296,16 +294,16 @@ async def _open(
     except LedgerLost as error:
         raise ledger_unavailable(error) from error
     except StoreUnavailable as error:
-        # It may have been opened, and its reply lost: nothing will be sent for it.
+        # Redis may have opened the task, and its reply was lost: close it.
         await Reservation(books, opening.task, job.n, opening.price).close()
         raise ledger_unavailable(error) from error
 
 
 def _lost(answer: LedgerAnswer) -> PublicError:
-    """A step was refused by somebody else's: this process slept through its lease, and another has the task now."""
+    """The error of a refused step: the task was canceled, or another worker adopted it after a missed lease."""
     if answer is LedgerAnswer.CLOSED:
         return errors.TaskCanceled("The task was canceled before anything was sent for it.")
-    _log.error("a task is not ours any more", answer=answer.value)
+    _log.error("another worker has adopted this task", answer=answer.value)
     return errors.InternalError(
-        "The gateway lost hold of this request; nothing more is sent for it.", should_retry=False
+        "Another worker took over this request; this one sends nothing more for it.", should_retry=False
     )

@@ -1,7 +1,6 @@
-"""What one process remembers of the store: by it a store is noticed that was emptied, or is an older copy of itself.
+"""The store epoch: by it a process finds out that the store was emptied or restored from an older copy.
 
-Asked by `store.ledger` before anything is spent. Keeps the epoch in a file where the store is a data folder's own, so
-that it outlives the process; never writes to the store.
+The epoch of an embedded store is also in a file of the data folder. Never writes to the store.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 
 LEDGER_ID = "ledger.id"
-"""The file in a data folder that remembers its own store's epoch."""
+"""The file in a data folder that holds the epoch of its embedded store."""
 
 NO_MEMORY = ("", "", "")
-"""What a process says that spends nothing, and need not care."""
+"""The words of a process that spends nothing, and needs no check."""
 
 
 class StoreEpoch:
-    """The memory of the process that runs `worker`; `path` is the file of a data folder that has a store of its own."""
+    """The epoch that the process of `worker` knows; `path` is the file in the data folder of an embedded store."""
 
     def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:
         self.worker = worker
@@ -32,25 +31,25 @@ class StoreEpoch:
 
     @property
     def epoch(self) -> str:
-        """The epoch's id; nothing before the first meeting."""
+        """The epoch's id; empty before the first renewal of the lease."""
         return self._epoch
 
     def words(self) -> tuple[str, str, str]:
-        """The epoch, the worker and the end that its lease had before its last renewal, as scripts take them."""
+        """The epoch, the worker and the end of its lease before the last renewal, as arguments of scripts."""
         if not self._epoch:
             return NO_MEMORY
-        # A fail-over may lose what was written last, hence one renewal: that alone is no reason to stop.
+        # A fail-over may lose the last renewal, so that one does not count.
         return self._epoch, self.worker, str(self._ends[0]) if len(self._ends) == 2 else ""
 
-    def meet(self, epoch: str, now: int, stop: int) -> None:
-        """The store prolonged the lease. Raises StoreUnavailable when its epoch cannot be kept."""
+    def record_renewal(self, epoch: str, now: int, stop: int) -> None:
+        """Note that the store prolonged the lease. Raises StoreUnavailable if the epoch's file cannot be written."""
         self._keep(epoch)
         self._epoch, _ = _parse(epoch)
         self._since = now
         self._ends = (*self._ends, stop)[-2:]
 
-    def forgive(self, epoch: str) -> bool:
-        """Whether an operator has accepted the store since it was last known to be right: if so, it is known anew."""
+    def accept_reset(self, epoch: str) -> bool:
+        """Take a new epoch if an operator has accepted the store since the last renewal; True if so."""
         found, since = _parse(epoch)
         if found == self._epoch or " accepted " not in epoch or since <= self._since:
             return False
@@ -69,7 +68,7 @@ class StoreEpoch:
 
 
 def read_kept(path: Path) -> str:
-    """The epoch that a data folder remembers; nothing if it is new."""
+    """The epoch in a data folder's file; empty if there is none."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -77,13 +76,13 @@ def read_kept(path: Path) -> str:
 
 
 def keep(path: Path, epoch: str) -> None:
-    """Let a data folder remember its store's epoch. Raises OSError."""
+    """Write the epoch to a data folder's file. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     replace(path, epoch)
 
 
 def _parse(epoch: str) -> tuple[str, int]:
-    """An epoch's id, and since when it is one in µs; of anything else an id that no store has."""
+    """The id of an epoch and its begin in µs; for other text an id that no store has."""
     match epoch.split():
         case []:
             return "", 0

@@ -7,7 +7,7 @@ from collections import Counter
 
 from gateway import errors
 from gateway.money.ledger_results import Scope
-from gateway.money.limited import list_limited_teams
+from gateway.money.limits import list_limited_teams
 from gateway.operations.answers import AnswerModel, Listing, page
 from gateway.operations.limits import LimitStanding, LimitValues, WindowSpent, list_spent, list_standings
 from gateway.operations.stores import Stores

@@ -1,1 +1,1 @@
-"""Picture bytes: the spool, streaming JSON, probing, conversion, metadata."""
+"""The bytes of pictures: the spool, base64 in streamed JSON, probing, conversion, metadata."""

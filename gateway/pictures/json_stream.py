@@ -1,7 +1,6 @@
-"""Reads a JSON document as its bytes arrive: base64 pictures go decoded to a Spool, only the rest is kept and parsed.
+"""JSON documents read as their bytes arrive: base64 pictures go decoded to a Spool, and the rest is parsed.
 
-Used for callers' bodies and for upstreams' answers alike, so that no picture is ever held whole as a JSON string. Never
-decides what a field means.
+No picture is ever held whole as a JSON string. Never decides what a field means.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _SPECIAL = re.compile(rb'["\\]')
 _KEY = re.compile(rb'"((?:[^"\\]|\\.){0,64})"\s*:\s*$', re.DOTALL)
 _DATA_URL = re.compile(rb"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 _PEEK = 160
-"""Bytes of a string looked at before it is decided whether it holds a picture; a data URL's head is shorter."""
+"""Bytes of a string that show whether it is a picture; the head of a data URL is shorter."""
 
 MAX_PICTURES = 64
-"""Pictures in one document. Each costs 400 bytes beside its own, so that a few megabytes of tiny ones would cost 50."""
+"""Pictures in one document. Each costs 400 bytes more than its own: a few megabytes of tiny ones would cost 50."""
 
 _SPACE = b" \t\r\n"
 _ESCAPES = {rb"\/": b"/", rb"\n": b"", rb"\r": b"", rb"\t": b"", rb"\b": b"", rb"\f": b""}
@@ -32,11 +31,11 @@ _URLSAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class BadJson(Exception):
-    """The bytes are not the JSON document they should be; the message says where it went wrong."""
+    """The bytes are not valid JSON, or a picture is not valid base64; the message says where."""
 
 
 class TooLarge(Exception):
-    """One picture, their number, or all that is not a picture, is over its limit; `what` names which."""
+    """A picture, the number of pictures, or the rest of the document is over its limit; `what` names it."""
 
     def __init__(self, what: str, limit: int, unit: str = "bytes") -> None:
         super().__init__(f"{what} is over {limit} {unit}")
@@ -67,7 +66,7 @@ class Base64Writer:
 
     async def finish(self) -> Blob:
         rest = self._rest.translate(_URLSAFE, _SPACE)
-        # Some relays leave the padding out; one lone character can never be right.
+        # Some relays omit the padding; one single character is never right.
         if len(rest) == 1:
             raise BadJson("the base64 text ends in the middle of a byte")
         if rest:
@@ -97,9 +96,9 @@ def _decode(text: bytes | memoryview) -> bytes:
 
 
 def _decode_plain(text: bytes, whole: int) -> bytes | None:
-    """The bytes of the first `whole` characters of plain base64; None where there is anything else in it.
+    """The bytes of the first `whole` characters of plain base64; None if they hold other characters.
 
-    Nearly every picture comes so, and trying costs a tenth of translating its text first.
+    Nearly every picture is plain base64, and this attempt costs a tenth of a translation of the text.
     """
     with suppress(BadJson), memoryview(text)[:whole] as groups:
         return _decode(groups)
@@ -107,7 +106,7 @@ def _decode_plain(text: bytes, whole: int) -> bytes | None:
 
 
 async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
-    """The bytes of a base64 data URL held in a blob; None when it is not one. Raises BadJson, TooLarge."""
+    """The bytes of a base64 data URL in a blob; None if it is not one. Raises BadJson, TooLarge."""
     writer: Base64Writer | None = None
     async for piece in blob.chunks():
         if writer is None:
@@ -121,10 +120,10 @@ async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
 
 
 class JsonReader:
-    """Feed it a document in pieces; `finish` gives the parsed value with a Blob wherever a picture stood.
+    """Takes a document in pieces; `finish` returns the parsed value with a Blob in place of each picture.
 
-    A picture is the string value of a key in `picture_keys`, or any string that begins as a base64 data URL. `max_rest`
-    bounds everything else, `max_picture` one decoded picture, both in bytes.
+    A picture is the string value of a key in `picture_keys`, or any string that begins as a base64 data URL.
+    `max_picture` bounds one decoded picture, `max_rest` everything else, both in bytes.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class JsonReader:
         self._picture_keys = {key.encode() for key in picture_keys}
         self._max_rest = max_rest
         self._max_picture = max_picture
-        # A caller cannot guess the mark, so no string of its own can stand for a picture.
+        # A caller cannot guess the mark, so none of its strings can stand for a picture.
         self._mark = f"\x00{secrets.token_hex(8)}:"
         self._rest = bytearray()
         self._blobs: list[Blob] = []
@@ -150,7 +149,7 @@ class JsonReader:
         self._writer: Base64Writer | None = None
 
     async def feed(self, piece: bytes) -> None:
-        """Take the next bytes. Raises BadJson or TooLarge as soon as it is certain."""
+        """Take the next bytes. Raises BadJson or TooLarge as early as possible."""
         start = 0
         while start < len(piece):
             start = await self._step(piece, start)
@@ -158,7 +157,7 @@ class JsonReader:
                 raise TooLarge("the JSON beside its pictures", self._max_rest)
 
     async def finish(self) -> Any:
-        """The whole document. Raises BadJson when it is not complete and valid; NaN and Infinity are not JSON."""
+        """The whole document. Raises BadJson if it is incomplete or invalid; NaN and Infinity are not JSON."""
         if self._writer is not None:
             raise BadJson("the document ends inside a picture")
         try:
@@ -168,7 +167,7 @@ class JsonReader:
         return self._restore(document) if self._blobs else document
 
     async def abort(self) -> None:
-        """Drop a picture that was still arriving."""
+        """Discard an incomplete picture."""
         if self._writer is not None:
             await self._writer.abort()
 
@@ -184,7 +183,7 @@ class JsonReader:
         return quote + 1
 
     async def _peek(self, piece: bytes, start: int) -> int:
-        """Collect a string's first bytes until it ends or shows whether it is a picture."""
+        """Collect a string's first bytes until it ends or is known to be a picture or not."""
         stop = min(len(piece), start + _PEEK - len(self._peeked))
         end = self._string_end(piece, start, stop)
         self._peeked += piece[start : end if end >= 0 else stop]
@@ -201,7 +200,7 @@ class JsonReader:
         return end if end >= 0 else stop
 
     def _picture_begins(self) -> int:
-        """Where in the peeked string its base64 begins; 0 when it is no picture."""
+        """The offset of the base64 in the peeked string; 0 if the string is not a picture."""
         if self._last not in (b":", b"[", b","):
             return 0
         if head := _DATA_URL.match(self._peeked, 1):
@@ -247,8 +246,8 @@ class JsonReader:
 
     async def _picture(self, piece: bytes, start: int) -> int:
         assert self._writer is not None
-        # An escaped quote is no base64, so the first quote ends the picture; `find` reads 200 times as many bytes a
-        # second as a pattern for quotes and backslashes does.
+        # Base64 has no escaped quotes, so the first quote ends the picture. `find` is 200 times as fast as a pattern
+        # for quotes and backslashes.
         quote = piece.find(b'"', start)
         end = quote if quote >= 0 else len(piece)
         text, self._escape = self._escape + piece[start:end], b""
@@ -277,7 +276,7 @@ class JsonReader:
 
 
 def _unescape(text: bytes) -> tuple[bytes, bytes]:
-    """JSON's escapes replaced, all at once, and the escape that is cut off at the end. Raises BadJson."""
+    """The text with JSON's escapes replaced, and an incomplete escape at its end. Raises BadJson."""
     last = text.rfind(b"\\", -5)
     tail = text[last:] if last >= 0 else b""
     is_cut = len(tail) == 1 or (len(tail) < 6 and tail[1:2] == b"u")
@@ -286,9 +285,9 @@ def _unescape(text: bytes) -> tuple[bytes, bytes]:
         text = text.replace(spelled, meant)
     if b"\\" in text:
         text = _UNICODE.sub(_read_unicode, text)
-    # Whatever is left, a doubled backslash among it, stands for a character that base64 does not have.
+    # Every other escape, also a doubled backslash, stands for a character that base64 does not have.
     if b"\\" in text:
-        raise BadJson("a picture's text holds an escape that base64 has no use for")
+        raise BadJson("a picture's text holds an escape that is not base64")
     return text, cut
 
 

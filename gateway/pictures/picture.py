@@ -1,6 +1,6 @@
-"""What bytes are as a picture: probe it, strip its metadata, convert it, and whether a mask fits it.
+"""A still picture: its probe, the removal of its metadata, its conversion, and the check of a mask.
 
-Called by whoever takes a picture in or hands one out. Never fetches, stores or judges what a picture shows.
+Never fetches or stores a picture, and never judges its content.
 """
 
 from __future__ import annotations
@@ -11,28 +11,42 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
-from gateway.pictures.metadata import Damaged, Format, copy_pieces, read_layout
+from gateway.pictures.metadata.jpeg import read_jpeg
+from gateway.pictures.metadata.layout import Damaged, Format, Layout, copy_pieces
+from gateway.pictures.metadata.png import read_png
+from gateway.pictures.metadata.webp import read_webp
 from gateway.pictures.pixels import LARGEST_EDGE, ImageEncoding, Undecodable, reencode
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 
-__all__ = ["Format", "NotAPicture", "Picture", "PictureConverter", "UnfitMask", "check_mask", "looks_like", "sniff"]
+__all__ = [
+    "Format",
+    "NotAPicture",
+    "Picture",
+    "PictureConverter",
+    "UnfitMask",
+    "check_mask",
+    "looks_like",
+    "read_layout",
+    "sniff",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 HEAD = 512
-"""Bytes of a file's start that are enough to say what it is."""
+"""Bytes of a file's start that show its format."""
 
 INSTANT = 64 * 1024
-"""Bytes in memory whose headers are read at once: the worst of them take less than two hand-overs to a busy thread."""
+"""Up to so many bytes in memory are probed on the event loop: that takes less time than a busy thread pool."""
 
+_READERS = {"png": read_png, "jpeg": read_jpeg, "webp": read_webp}
 _NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
 
 
 class NotAPicture(Exception):
-    """The bytes are no picture this gateway takes; `reason` is a sentence for the caller."""
+    """The bytes are not a picture that the gateway accepts; `reason` is a sentence for the caller."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -40,7 +54,7 @@ class NotAPicture(Exception):
 
 
 class UnfitMask(NotAPicture):
-    """The mask is a picture, but not one that can mask its image."""
+    """The picture cannot be the mask of its image."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,8 +87,13 @@ def sniff(head: bytes) -> Format | None:
     return None
 
 
+def read_layout(file: BinaryIO, size: int, form: Format) -> Layout:
+    """The layout of a file of `size` bytes that starts like `form`. Raises Damaged."""
+    return _READERS[form](file, size)
+
+
 def looks_like(head: bytes) -> str:
-    """What bytes that are no PNG, JPEG or WebP probably are, in words that follow "it looks like"."""
+    """The probable type of other bytes, in words that follow "it looks like"."""
     for start, name in _OTHER_STARTS.items():
         if head.startswith(start):
             return name
@@ -133,7 +152,7 @@ _TEXT_STARTS = {
 
 
 def check_mask(mask: Picture, image: Picture) -> None:
-    """Raises UnfitMask unless the mask has transparency to say where to edit, and the displayed size of its image."""
+    """Raise UnfitMask unless the mask has an alpha channel and the displayed size of its image."""
     if mask.format == "jpeg":
         raise UnfitMask("The mask is a JPEG, which cannot be transparent: send a PNG or WebP with an alpha channel.")
     if not mask.has_alpha:
@@ -141,32 +160,32 @@ def check_mask(mask: Picture, image: Picture) -> None:
     if (mask.width, mask.height) != (image.width, image.height):
         raise UnfitMask(
             f"The mask is {mask.width}x{mask.height} and the image is {image.width}x{image.height}: "
-            "they must be of one size."
+            "they must have the same size."
         )
 
 
 class PictureConverter:
-    """The threads in which pictures are read and written: at most `threads` decode at a time.
+    """The threads that probe, strip and convert pictures: at most `threads` decode at a time.
 
     `max_pixels` bounds the memory of each: about 12 bytes a pixel while it converts.
     """
 
     def __init__(self, *, threads: int = 2, max_pixels: int) -> None:
         self.max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(threads, "darkroom-pixels")
-        # Probing takes a millisecond, and must not queue behind a conversion that takes a second.
-        self._walkers = ThreadPoolExecutor(threads, "darkroom-files")
+        self._decoders = ThreadPoolExecutor(threads, "pictures-pixels")
+        # A probe takes a millisecond, and must not wait for a conversion of a second.
+        self._walkers = ThreadPoolExecutor(threads, "pictures-files")
 
     async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
-        """What the headers say. Raises NotAPicture, whose reason starts with `what`; no pixel is decoded."""
+        """The picture by its headers; decodes no pixel. Raises NotAPicture, whose reason starts with `what`."""
         if blob.path is None and blob.size <= INSTANT:
             return _probe(blob, self.max_pixels, what)
         return await _finish(self._walkers, _probe, blob, self.max_pixels, what)
 
     async def strip(self, picture: Picture, spool: Spool) -> Picture:
-        """The same pixels, bit for bit, without EXIF, GPS, XMP, comments or anything behind the picture.
+        """The same pixels, bit for bit, without EXIF, GPS, XMP, comments or data after the picture.
 
-        Its ICC profile and Orientation stay. The same Picture where nothing was to be dropped.
+        The ICC profile and the Orientation stay. Returns the same Picture if nothing is to be removed.
         """
         path = None if picture.blob.path is None else spool.new_path()
         blob = await _finish(self._walkers, _strip, picture, path)
@@ -183,14 +202,13 @@ class PictureConverter:
         quality: int | None = None,
         size: tuple[int, int] | None = None,
     ) -> Picture:
-        """The picture as `into`, upright, with its ICC profile; onto white where it was transparent and JPEG is not.
+        """The picture as `into`, upright, with its ICC profile; a JPEG gets white in place of transparency.
 
-        `size` makes it of just so many pixels: resampled, and cut at two edges where its proportions are others.
+        `size` resamples the picture to that size, and crops two edges if its proportions differ.
 
-        `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None; a JPEG is never written above 95,
-        where files double and nothing is seen. The same Picture, metadata and all, where it is already so and no
-        quality was asked for.
-        Raises NotAPicture when its pixels cannot be decoded.
+        `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None. A JPEG is never written above 95,
+        where files double without a visible gain. Returns the same Picture, with its metadata, if it has the format
+        and size already and `quality` is None. Raises NotAPicture when its pixels cannot be decoded.
         """
         is_so = picture.format == into and picture.orientation == 1 and (quality is None or into == "png")
         if is_so and size in (None, (picture.width, picture.height)):
@@ -208,21 +226,21 @@ class PictureConverter:
         finally:
             if clean.blob.path is not None and clean is not picture:
                 await _finish(self._walkers, clean.blob.path.unlink, True)
-        # An encoder leaves out an alpha channel that is opaque everywhere, so the result is asked what it became.
+        # An encoder drops an alpha channel that is opaque everywhere, so probe the result.
         return await self.probe(await spool.adopt(target))
 
     async def to_png_upright(self, picture: Picture, spool: Spool) -> Picture:
-        """For vendors that ignore Orientation or want the source in the format of its mask."""
+        """The picture as an upright PNG, for vendors that ignore Orientation or want the format of the mask."""
         return await self.convert(picture, "png", spool)
 
     async def close(self) -> None:
-        """Wait for what is running; what is queued is cancelled."""
+        """Wait for running work and cancel queued work."""
         for pool in (self._decoders, self._walkers):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
 
 async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in the pool. A cancelled caller waits for its thread, or the spool would close under the thread's hands."""
+    """Run in the pool. A cancelled caller waits for its thread, so that the spool stays open for it."""
     work = pool.submit(function, *args, **kwargs)
     try:
         return await asyncio.wrap_future(work)
@@ -258,7 +276,7 @@ def _probe(blob: Blob, max_pixels: int, what: str) -> Picture:
 
 
 def _strip(picture: Picture, path: Path | None) -> Blob | bytes | None:
-    """None where nothing is to be dropped, bytes for a blob in memory, else a blob of the file at `path`."""
+    """None if nothing is to be removed, bytes for a blob in memory, else a blob of the file at `path`."""
     blob = picture.blob
     with blob.open() as file:
         layout = read_layout(file, blob.size, picture.format)

@@ -1,7 +1,7 @@
-"""Decodes one picture and writes its pixels, upright, as another: the only code that uses Pillow.
+"""The pixels of a picture: decodes them and writes them, upright, in another format. The only user of Pillow.
 
-Takes a source whose metadata was stripped and whose size was checked. Pillow
-warns about odd EXIF, multi-picture indexes and large headers; a stripped source has none of them to warn about.
+The source is stripped of metadata and its size is checked. Pillow warns about odd EXIF, multi-picture indexes and large
+headers; a stripped source has none.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from gateway.pictures.metadata import Format
+from gateway.pictures.metadata.layout import Format
 from gateway.pictures.spool import StorageFullError
 
 LARGEST_EDGE: dict[Format, int] = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
-"""Pixels that an edge may have in each format; JPEG's is libjpeg's own limit, below the format's 65,535."""
+"""The longest edge in each format, in pixels; JPEG's is the limit of libjpeg, below the format's 65,535."""
 
 _QUALITY = 90
-"""Without `output_compression`. On 3840x2160: 1.9 MB as WebP and 3.0 MB as JPEG, against 6.1 and 14.8 at 100."""
+"""The default of `output_compression`. On 3840x2160: 1.9 MB as WebP and 3.0 MB as JPEG, against 6.1 and 14.8 at 100."""
 
 _BEST_JPEG = 95
-"""libjpeg's own advice: above it files double (5.7 to 14.8 MB) and the picture does not change to the eye."""
+"""The limit that libjpeg advises: above it files double (5.7 to 14.8 MB) without a visible gain."""
 
 _FULL_COLOUR_FROM = 90
-"""From this JPEG quality on colour keeps its full resolution; below it coloured text would show the loss least."""
+"""From this JPEG quality on, colour keeps its full resolution."""
 
 _PNG_LEVEL = 2
 """Measured on 3840x2160: 0.75 s and 16.0 MB, against 1.1 s and 14.3 MB at Pillow's default of 6."""
@@ -51,7 +51,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Image.open would also try MPO on a JPEG, and warn or raise by a process-wide pixel limit that is not ours.
+# Image.open would also try MPO on a JPEG, and would apply Pillow's process-wide pixel limit.
 _PLUGINS: dict[Format, type[ImageFile]] = {"png": PngImageFile, "jpeg": JpegImageFile, "webp": WebPImageFile}
 
 _DECODING_ERRORS = (
@@ -67,16 +67,16 @@ _DECODING_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's three decoders were seen to raise, or say they raise, on damaged bytes."""
+"""The errors that Pillow's three decoders raise on damaged bytes, as observed and as documented."""
 
 
 class Undecodable(Exception):
-    """The pixels cannot be read; `str` is the decoder's reason."""
+    """The pixels cannot be decoded; `str` is the decoder's reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEncoding:
-    """What is to be written; `size` None keeps the picture's own."""
+    """The format, size and quality to write; a `size` of None keeps the picture's own."""
 
     form: Format
     quality: int | None = None
@@ -84,9 +84,9 @@ class ImageEncoding:
 
 
 def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wanted: ImageEncoding) -> None:
-    """Write the picture in `source` to `target`; in another size it keeps its proportions, and loses an edge.
+    """Write the picture in `source` to `target`. Another size keeps the proportions and crops an edge.
 
-    `quality` is OpenAI's `output_compression`, 0-100, best at 100; it means nothing to a PNG. Memory: up to three
+    `quality` is OpenAI's `output_compression`, 0-100, best at 100; PNG ignores it. Memory: up to three
     copies of the pixels at 4 bytes each. Raises Undecodable and StorageFullError, and leaves no file behind.
     """
     into, quality = wanted.form, wanted.quality
@@ -115,7 +115,7 @@ def _decode(source: BinaryIO, form: Format) -> Image.Image:
         image = _PLUGINS[form](source)
         image.load()
     except _DECODING_ERRORS as error:
-        # A number means that the disk failed, not the picture.
+        # An errno means that the disk failed, not the picture.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise Undecodable(str(error) or type(error).__name__) from error
@@ -123,11 +123,11 @@ def _decode(source: BinaryIO, form: Format) -> Image.Image:
 
 
 def _in_plain_mode(image: Image.Image, into: Format, profile: bytes | None) -> Image.Image:
-    """The image in a mode that `into` can hold, palettes and colour keys resolved."""
+    """The image in a mode that `into` supports, without palettes and colour keys."""
     if image.mode.startswith("I"):
         if into == "png":
             return image
-        # Pillow's own conversion of 16 bits clips at 255, which makes almost every picture white.
+        # Pillow's own conversion of 16 bits clips at 255: almost every picture would be white.
         image = image.point(lambda value: value * (1 / 257)).convert("L")
         image.info.pop("transparency", None)
     if image.mode == "CMYK":
@@ -142,7 +142,7 @@ def _in_plain_mode(image: Image.Image, into: Format, profile: bytes | None) -> I
 
 
 def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """To RGB by way of the profile; the bare formula, which exaggerates every colour, is for pictures without one."""
+    """Convert to RGB by the profile; without one by the bare formula, which exaggerates colours."""
     if profile:
         try:
             transformed = ImageCms.profileToProfile(

@@ -1,7 +1,6 @@
-"""Bytes on their way through: small ones in memory, larger ones in a temporary file, all gone when their Spool closes.
+"""The spool: temporary bytes of uploads, upstream answers and downloads, until their Spool closes.
 
-Written by whoever receives a body (uploads, upstream answers, downloads), read by whoever sends one. Never decides what
-the bytes mean.
+Small blobs stay in memory, larger ones go into temporary files. Never interprets the bytes.
 """
 
 from __future__ import annotations
@@ -19,33 +18,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 192 * 1024
-"""Bytes read or handed on at a time: three times a power of two, so that base64 carries no byte over to the next."""
+"""Bytes of one chunk: three times a power of two, so that base64 carries no byte over to the next chunk."""
 
 _FLUSH = 1024 * 1024
-"""A writer hands this many bytes at a time to a thread; a smaller share costs more in hand-overs than in writing."""
+"""A writer gives a thread so many bytes at a time; for fewer the thread costs more than the write."""
 
 _CRUMB = 4096
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
-"""Has a read give what lies in memory, and fail where it would wait for a disk (Linux, preadv(2))."""
+"""The flag for a read from the page cache, which fails instead of waiting for the disk (Linux, preadv(2))."""
 
 _names = itertools.count(1)
-"""Of temporary files: their folder is one process's own, and shared by all its spools."""
+"""Numbers of temporary files: all spools of a process share one folder."""
 
 
 class StorageFullError(Exception):
-    """The disk under the data folder took no more bytes."""
+    """The disk of the data folder is full."""
 
 
 class MemoryBudget:
-    """A number of bytes that many share: those that may stay in memory, or those of bodies that may be under way."""
+    """A number of bytes that many users share: bytes in memory, or bytes of bodies in progress."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """Reserve `size` bytes, or answer False and reserve nothing."""
+        """Reserve `size` bytes; False, and nothing reserved, if they are not free."""
         if self.used + size > self.limit:
             return False
         self.used += size
@@ -57,7 +56,7 @@ class MemoryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes that do not change, in memory (`data`) or in a file (`path`); valid until their Spool closes."""
+    """Immutable bytes in memory (`data`) or in a file (`path`), valid until their Spool closes."""
 
     size: int
     data: bytes | None = None
@@ -67,7 +66,7 @@ class Blob:
         return f"Blob({self.size} bytes, {'memory' if self.path is None else 'file'})"
 
     def digest(self) -> str:
-        """The SHA-256 of its bytes, in hex; blocks while a file is read, so call it in a thread then."""
+        """The SHA-256 of the bytes, in hex. Blocks while it reads a file: call it in a thread then."""
         if self.path is None:
             return hashlib.sha256(self.data or b"").hexdigest()
         found, buffer = hashlib.sha256(), bytearray(min(self.size, _FLUSH))
@@ -101,12 +100,12 @@ class Blob:
 
 
 async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
-    """A file's bytes in order, opened when the first are asked for and closed whatever becomes of the reader."""
+    """A file's bytes in order. The file is opened at the first chunk and always closed."""
     opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size))
     try:
         file, piece = await asyncio.shield(opening)
     except asyncio.CancelledError:
-        # The thread goes on, and opens a file that nobody would close.
+        # The thread goes on and opens the file: close it then.
         opening.add_done_callback(_close_opened)
         raise
     with file:
@@ -115,14 +114,14 @@ async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, No
         while piece:
             yield piece
             at += len(piece)
-            # A file gives less than was asked for at its end alone, so its end need not be read.
+            # Only at its end does a file give less than requested, so there is no read of the end itself.
             piece = b"" if at >= end else await _read_on(file.fileno(), buffer, at, min(size, end - at))
 
 
 async def _read_on(descriptor: int, buffer: bytearray, at: int, size: int) -> bytes:
-    """The next bytes of a file. A thread is asked only for those that the kernel would have to fetch."""
+    """The next bytes of a file, by a thread only if the kernel has to fetch them from the disk."""
     if _NOWAIT is not None:
-        # A hand-over to a thread costs as much as copying a hundred kilobytes.
+        # A thread costs as much as copying a hundred kilobytes.
         with contextlib.suppress(OSError), memoryview(buffer)[:size] as view:
             if os.preadv(descriptor, [view], at, _NOWAIT) == size:
                 return bytes(view)
@@ -130,7 +129,7 @@ async def _read_on(descriptor: int, buffer: bytearray, at: int, size: int) -> by
 
 
 def _open_and_read(path: Path, size: int) -> tuple[BinaryIO, bytes]:
-    # One hand-over to a thread costs as much as reading a hundred kilobytes.
+    # One use of a thread costs as much as reading a hundred kilobytes.
     file = path.open("rb", buffering=0)
     try:
         return file, file.read(size)
@@ -145,9 +144,9 @@ def _close_opened(opening: asyncio.Future[tuple[BinaryIO, bytes]]) -> None:
 
 
 class Spool:
-    """The temporary bytes of one piece of work. `close` removes whatever is left of them.
+    """The temporary bytes of one request. `close` removes all of them.
 
-    `keep` is the most bytes of one blob that stay in memory, and `memory` the budget they share with all other spools.
+    `keep` is the largest blob that stays in memory, in bytes, and `memory` the budget of all spools.
     """
 
     def __init__(self, folder: Path, memory: MemoryBudget, keep: int = CHUNK) -> None:
@@ -161,7 +160,7 @@ class Spool:
         self._claims: list[tuple[MemoryBudget, int]] = []
 
     def claim(self, budget: MemoryBudget, size: int) -> bool:
-        """Take `size` bytes of a budget until this spool closes; False, and nothing taken, when it has not as many."""
+        """Take `size` bytes of a budget until this spool closes; False, and nothing taken, if they are not free."""
         if self.is_closed:
             raise RuntimeError("this spool is closed")
         if not budget.take(size):
@@ -170,7 +169,7 @@ class Spool:
         return True
 
     def new_path(self) -> Path:
-        """A path for a new temporary file, which goes when this spool closes."""
+        """A path for a new temporary file, which is removed when this spool closes."""
         if self.is_closed:
             raise RuntimeError("this spool is closed")
         if not self._paths:
@@ -186,7 +185,7 @@ class Spool:
         return self.claim(self.memory, size)
 
     async def blob(self, data: bytes) -> Blob:
-        """A blob of bytes already in hand."""
+        """A blob of these bytes."""
         writer = self.writer()
         await writer.write(data)
         return await writer.finish()
@@ -196,7 +195,7 @@ class Spool:
         return Blob((await asyncio.to_thread(path.stat)).st_size, path=path)
 
     async def close(self) -> None:
-        """Remove every file and give the memory back; harmless when called twice."""
+        """Remove every file and release the memory. May be called twice."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -208,13 +207,13 @@ class Spool:
 
 
 class BlobWriter:
-    """Takes bytes as they come and ends as a Blob; `size` counts them."""
+    """Makes a Blob of bytes that arrive in pieces; `size` counts them."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._pieces: list[bytes] = []
         self._waiting = 0
-        # Tiny pieces are put together first: kept as they come they would cost 30 times their bytes.
+        # Tiny pieces are joined first: single objects would cost 30 times their bytes.
         self._crumbs = bytearray()
         self._file: io.FileIO | None = None
         self._path: Path | None = None
@@ -222,13 +221,13 @@ class BlobWriter:
         self.head = b""
 
     async def write(self, data: bytes) -> None:
-        """Append bytes. Raises StorageFullError when the disk takes no more."""
+        """Append bytes. Raises StorageFullError when the disk is full."""
         if len(self.head) < 64:
             self.head += bytes(data[: 64 - len(self.head)])
         if len(data) < _CRUMB:
             self._crumbs += data
         if len(data) >= _CRUMB or len(self._crumbs) >= _CRUMB:
-            self._sweep_up()
+            self._discard_file()
         if len(data) >= _CRUMB:
             self._pieces.append(data)
         self._waiting += len(data)
@@ -237,15 +236,15 @@ class BlobWriter:
             await self._flush()
 
     async def finish(self) -> Blob:
-        """Close the writer and describe what it took."""
+        """Close the writer and return its Blob."""
         if self._file is None and self._spool.hold(self.size):
-            self._sweep_up()
+            self._discard_file()
             return Blob(self.size, data=b"".join(self._pieces))
         await self._flush(is_last=True)
         return Blob(self.size, path=self._path)
 
     async def abort(self) -> None:
-        """Drop what was written so far."""
+        """Discard the bytes written so far."""
         self._pieces.clear()
         self._crumbs.clear()
         if self._file is not None:
@@ -255,7 +254,7 @@ class BlobWriter:
                 self._path.unlink(missing_ok=True)
 
     async def _flush(self, *, is_last: bool = False) -> None:
-        self._sweep_up()
+        self._discard_file()
         pieces = self._pieces
         self._pieces = []
         self._waiting = 0
@@ -266,7 +265,7 @@ class BlobWriter:
         except OSError as error:
             raise StorageFullError(os.strerror(error.errno or 0)) from error
 
-    def _sweep_up(self) -> None:
+    def _discard_file(self) -> None:
         if self._crumbs:
             self._pieces.append(bytes(self._crumbs))
             self._crumbs.clear()
@@ -283,7 +282,7 @@ class BlobWriter:
 def _write_all(file: io.FileIO, pieces: Sequence[bytes]) -> None:
     if not pieces:
         return
-    # All at once: each call gives the interpreter away, and has to wait for it again.
+    # One call for all: each call releases the interpreter lock and waits for it again.
     written = os.writev(file.fileno(), pieces)
     rest = memoryview(b"".join(pieces))[written:] if written < sum(map(len, pieces)) else b""
     while rest:

@@ -1,1 +1,1 @@
-"""What one process is given and has: settings, data folder, admission, memory, disk space, shutdown."""
+"""The process: its settings, data folder, admission, memory, disk space and shutdown."""

@@ -1,7 +1,6 @@
-"""IP addresses as they arrive and networks as people write them. Pure functions.
+"""IP addresses of clients, and networks as operators write them. Pure functions.
 
-Used by `settings`, by the records of keys and by `auth`. An IPv4 address that came through an IPv6 socket is judged as
-what it is.
+An IPv4 address from an IPv6 socket counts as IPv4.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 
 _ONE_SITE = 64
-"""The prefix of IPv6 that one subscriber has for himself: within it he may change his address at will."""
+"""The length of the IPv6 prefix of one subscriber, who may use any address in it."""
 
 
 def read_network(text: str) -> str:
-    """An address or a network in its one spelling. Raises ValueError that says what would be right."""
+    """An address or a network in canonical form. Raises ValueError with an example, for a user to read."""
     try:
         network = ip_network(text.strip(), strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no address; right is 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32") from None
+        raise ValueError(f"{text!r} is not an address; write 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32") from None
     return str(network)
 
 
 @lru_cache(maxsize=1024)
 def read_address(host: str | None) -> Address | None:
-    """The address of a peer; None where it has none, as on a Unix socket."""
+    """The address of a peer; None if it has none, as on a Unix socket."""
     try:
         address = ip_address((host or "").partition("%")[0])
     except ValueError:
@@ -36,12 +35,12 @@ def read_address(host: str | None) -> Address | None:
 
 
 def is_within(address: Address | None, networks: Iterable[str]) -> bool:
-    """Whether an address lies in one of the networks; no address lies in none."""
+    """True when the address is in one of the networks; False for None."""
     return address is not None and any(address in _parse(network) for network in networks)
 
 
 def name_source(address: Address | None) -> str:
-    """One name for all addresses that one peer can choose from."""
+    """One name for all addresses that one peer can use."""
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address) >> (128 - _ONE_SITE) << (128 - _ONE_SITE), _ONE_SITE)))
     return "none" if address is None else str(address)
@@ -49,12 +48,12 @@ def name_source(address: Address | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _parse(network: str) -> IPv4Network | IPv6Network:
-    """Kept, because a key's networks are asked for at each of its requests."""
+    """Cached: every request of a key checks its networks."""
     return ip_network(network)
 
 
 def add_mapped(networks: Iterable[str]) -> list[str]:
-    """The networks, and each IPv4 one once more as an IPv6 socket shows it."""
+    """The networks, and each IPv4 network also in the form that an IPv6 socket reports."""
     found: list[str] = []
     for text in networks:
         network = ip_network(text)

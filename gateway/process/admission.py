@@ -1,6 +1,6 @@
-"""How many requests are under way in one process, in all and by key: refused at once, rather than served slowly.
+"""Admission: one process refuses requests above a number, in all and by key, rather than serve them slowly.
 
-Asked by `api.front` before a body is read. What an upstream takes is bounded by its credentials' places, in `waiting`.
+The concurrency limits of upstreams are elsewhere, in `gateway.health`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gateway import errors
 
 
 class Admission:
-    """`most` and `most_per_key` bound the requests; work that has outlived its request takes a place too."""
+    """The requests of one process: at most `most`, and `most_per_key` of one key. Running tasks count as well."""
 
     def __init__(self, most: int, most_per_key: int) -> None:
         self._most = most
@@ -21,18 +21,18 @@ class Admission:
         self.count = 0
 
     def enter(self, running: int) -> None:
-        """One request, while `running` tasks work. Raises Overloaded."""
+        """Admit one request, while `running` tasks run. Raises Overloaded."""
         if max(self.count, running) >= self._most:
-            raise errors.Overloaded("The gateway serves as many requests as it may; try again shortly.", retry_after=2)
+            raise errors.Overloaded("The gateway has too many requests in progress; try again shortly.", retry_after=2)
         self.count += 1
 
     def leave(self) -> None:
         self.count -= 1
 
     def enter_key(self, key: str) -> None:
-        """The same request, once its key is known. Raises RateLimited."""
+        """Admit the same request for its key. Raises RateLimited."""
         if self._by_key[key] >= self._most_per_key:
-            raise errors.RateLimited("This key has as many requests under way here as a key may.", retry_after=2)
+            raise errors.RateLimited("This key has too many requests in progress; try again shortly.", retry_after=2)
         self._by_key[key] += 1
 
     def leave_key(self, key: str) -> None:
@@ -42,7 +42,7 @@ class Admission:
 
 
 class AdmittedRequest:
-    """One request's places in a crowd, given back when it is left. Not generators: thousands of these wait at once."""
+    """The admission of one request, released on exit. Not a generator: thousands of these exist at once."""
 
     __slots__ = ("_admission", "_has_entered", "_key")
 
@@ -63,11 +63,11 @@ class AdmittedRequest:
             self._admission.leave()
 
     def enter(self, running: int) -> None:
-        """One place, while `running` tasks work. Raises Overloaded."""
+        """Admit the request, while `running` tasks run. Raises Overloaded."""
         self._admission.enter(running)
         self._has_entered = True
 
     def enter_key(self, key: str) -> None:
-        """One of the key's, too. Raises RateLimited."""
+        """Admit the request for its key. Raises RateLimited."""
         self._admission.enter_key(key)
         self._key = key

@@ -1,7 +1,4 @@
-"""Child processes that die with the process that started them, and that a terminal's Ctrl-C does not reach.
-
-Used by the supervisor, the CLI and the embedded server. Never starts a shell.
-"""
+"""Child processes that end with their parent and do not get a terminal's Ctrl-C. Never starts a shell."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from contextlib import suppress
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
-# Resolved here, since a child between fork and exec may not take the loader's lock.
+# Resolved here: a child between fork and exec may not take the loader's lock.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -35,7 +32,7 @@ def spawn(
     The kernel sends that signal when the starting *thread* ends, so only the main thread may start one.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("a child that was started outside the main thread would die with its thread")
+        raise RuntimeError("only the main thread may start a child, which ends with its thread")
     return subprocess.Popen(  # noqa: S603 - the command is ours, and no shell reads it
         command,
         env=None if env is None else dict(env),
@@ -49,7 +46,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:
-    """End a child: SIGTERM, and SIGKILL after `wait_s`; waits until it is gone."""
+    """End a child by SIGTERM, and by SIGKILL after `wait_s`; waits until it has ended."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -61,7 +58,7 @@ def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:
 
 
 class ChildWatch:
-    """Waits for children of this process without a thread; of one event loop, and made inside it."""
+    """Waits for children of this process without a thread. Belongs to the event loop in which it is made."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
@@ -74,7 +71,7 @@ class ChildWatch:
         """The exit code of a child, when it has ended; minus the signal's number if a signal ended it."""
         while (code := process.poll()) is None:
             changed = self._changed
-            # The second is for a SIGCHLD that another library's handler took.
+            # The time-out is for a SIGCHLD that another library's handler took.
             with suppress(TimeoutError):
                 async with asyncio.timeout(1):
                     await changed.wait()

@@ -1,7 +1,4 @@
-"""The data folder: its lock, what is made once and kept (secrets, the demo key), and who runs in it now.
-
-Used by the supervisor, the CLI and the embedded server. Belongs to one instance; never shared between two.
-"""
+"""The data folder: its lock, its secrets, and the processes that run in it. It belongs to one instance."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ from typing import IO, Any
 from gateway.process.settings import Settings, SettingsError, StartRefused
 
 LOCK_WAIT_S = 10.0
-"""How long a start waits for a server that outlived its gateway."""
+"""Seconds that a start waits for a server that still runs after its gateway ended."""
 
 _POLL_S = 0.05
 
 
 class FolderInUse(StartRefused):
-    """Another gateway, or a server it left behind, runs in this folder. The text is for people."""
+    """Another gateway, or its server, runs in this folder. The text is for users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The pepper makes digests of API keys; the signing key makes links and callbacks. Both are text as UTF-8 bytes."""
+    """The pepper is for digests of API keys, the signing key for links and callback URLs. Both are UTF-8 bytes."""
 
     pepper: bytes
     signing_key: bytes
@@ -43,14 +40,14 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """Where this folder's embedded server listens, and its process."""
+    """The socket and the process of this folder's embedded server."""
 
     pid: int
     socket: Path
 
 
 class DataFolder:
-    """One folder, made with mode 0700 by `make`."""
+    """One data folder; `make` creates it with mode 0700."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +59,7 @@ class DataFolder:
         self.simulator_path = path / "simulator.url"
 
     def make(self) -> None:
-        """Make the folder. Raises SettingsError when it cannot be made or written."""
+        """Create the folder. Raises SettingsError if it cannot be created or written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryFile(dir=self.path):
@@ -74,19 +71,19 @@ class DataFolder:
 
     @contextmanager
     def locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
-        """Hold the lock; yields its descriptor, which child processes inherit so that it outlives us with them.
+        """Hold the lock. Yields its descriptor for child processes, which keep the lock until they end.
 
-        Raises FolderInUse at once when a living gateway holds it, and after `wait_s` when only its children do.
+        Raises FolderInUse: at once if a running gateway holds the lock, after `wait_s` if only its children do.
         """
         self.make()
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             deadline = time.monotonic() + wait_s
             while not _try_lock(descriptor):
-                if (pid := self.living_gateway()) is not None:
+                if (pid := self.running_gateway()) is not None:
                     raise FolderInUse(
-                        f"A gateway runs in {self.path} already (process {pid}). Stop it (kill {pid}), "
-                        "or give this one a folder of its own: --data-dir FOLDER"
+                        f"A gateway already runs in {self.path} (process {pid}). Stop it (kill {pid}), "
+                        "or use another folder: --data-dir FOLDER"
                     )
                 if time.monotonic() > deadline:
                     raise FolderInUse(self._left_behind(wait_s))
@@ -97,10 +94,10 @@ class DataFolder:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Say that a gateway lives here, in `gateway.pid`; call it with the lock held.
+        """Write this process's number to `gateway.pid`; call it with the lock held.
 
-        The file is locked too, by this process alone: a process number may belong to a stranger after a crash, or mean
-        nothing in another container, while a lock is held exactly as long as its holder lives.
+        Only this process locks that file. After a crash, or in another container, the number may belong to another
+        process; the lock ends with its holder.
         """
         with self.pid_path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -112,8 +109,8 @@ class DataFolder:
             finally:
                 self.pid_path.unlink(missing_ok=True)
 
-    def living_gateway(self) -> int | None:
-        """The process of the gateway that runs here, if one lives."""
+    def running_gateway(self) -> int | None:
+        """The process number of the gateway that runs here, or None."""
         try:
             with self.pid_path.open() as file:
                 try:
@@ -128,7 +125,7 @@ class DataFolder:
         replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))
 
     def server(self) -> ServerRecord | None:
-        """The embedded server that was started here last; it may be gone."""
+        """The embedded server that was started last; it may have ended."""
         try:
             found = json.loads(self.server_path.read_text())
             return ServerRecord(int(found["pid"]), Path(found["socket"]))
@@ -139,7 +136,7 @@ class DataFolder:
         self.server_path.unlink(missing_ok=True)
 
     def secrets(self) -> Secrets:
-        """This folder's secrets, made at the first call."""
+        """This folder's secrets, created at the first call."""
         text = make_once(self.secrets_path, _new_secrets())
         try:
             found = json.loads(text)
@@ -157,7 +154,7 @@ class DataFolder:
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """The pepper and the signing key: from the environment, else this folder's own, made once."""
+    """The pepper and the signing key: from the environment, else this folder's own, created once."""
     given_pepper, given_key = settings.key_pepper, settings.signing_key
     if given_pepper is not None and given_key is not None:
         return Secrets(given_pepper.get_secret_value().encode(), given_key.get_secret_value().encode())
@@ -171,12 +168,12 @@ def load_secrets(settings: Settings) -> Secrets:
 
 
 def make_once(path: Path, text: str) -> str:
-    """The text of a private file (mode 0600), which is `text` if the file was not there; two processes agree on one."""
+    """The text of a private file (mode 0600), created with `text` if it is missing. Two processes get the same."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     aside = _write_aside(path, text)
     try:
-        # A link fails when the name exists, so the file is whole from its first moment and never replaced.
+        # A link fails if the name exists, so the file is complete from the start and never replaced.
         os.link(aside, path)
     except FileExistsError:
         pass
@@ -185,8 +182,8 @@ def make_once(path: Path, text: str) -> str:
     return path.read_text()
 
 
-def tell_simulator(folder: DataFolder, url: str | None) -> None:
-    """Keep the simulator's address for people who want to break a vendor, or none where real ones answer."""
+def record_simulator(folder: DataFolder, url: str | None) -> None:
+    """Write the simulator's URL to the folder, for users who change its behaviour; remove it for None."""
     if url is None:
         folder.simulator_path.unlink(missing_ok=True)
     else:
@@ -194,7 +191,7 @@ def tell_simulator(folder: DataFolder, url: str | None) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a private file (mode 0600) in place of what was there."""
+    """Write a private file (mode 0600), and replace the old one."""
     _write_aside(path, text).rename(path)
 
 

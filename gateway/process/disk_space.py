@@ -1,7 +1,6 @@
-"""Whether the disks that keep what was paid for have room for more; when not, nothing is begun that costs money.
+"""The free space of the disks that keep paid pictures. Without enough of it the gateway starts no paid work.
 
-Asked by the image routes before anything is opened, and by `/readyz`. Looks once a second at most, and never frees
-anything.
+Measures once a second at most. Never frees space.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _log = structlog.get_logger(__name__)
 
 
 def free_bytes(folder: Path) -> int:
-    """What a file system has left for us; of the nearest folder above, where this one is not made yet."""
+    """The free bytes of a folder's file system; of its nearest existing parent if it does not exist."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 class DiskSpace:
-    """The folders whose file systems must keep `least` bytes free. `now` is in seconds and never goes back."""
+    """The folders whose file systems must keep `least` bytes free. `now` is a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -47,13 +46,13 @@ class DiskSpace:
         self._short: str | None = None
 
     async def find_shortage(self) -> str | None:
-        """What has too little room, for the operator; None while there is enough."""
+        """The folder with too little free space, as a sentence for operators; None if there is enough."""
         now = self._now()
         if self._looked is None or now - self._looked >= self._every_s:
-            # Set first, so that whoever asks meanwhile does not look too.
+            # Set first, so that no other request measures meanwhile.
             self._looked = now
-            # A network's file system can take its time, and the loop may not.
-            self._tell(await asyncio.to_thread(self._look))
+            # A network file system may be slow, and must not block the event loop.
+            self._log_change(await asyncio.to_thread(self._look))
         return self._short
 
     def _look(self) -> str | None:
@@ -61,14 +60,14 @@ class DiskSpace:
             try:
                 free = self._measure(folder)
             except OSError as error:
-                return f"{folder} cannot be looked at ({error.strerror})"
+                return f"{folder} cannot be measured ({error.strerror})"
             if free < self._least:
                 return f"{folder} has {free >> 20} MiB free, less than limits.min_free ({self._least >> 20} MiB)"
         return None
 
-    def _tell(self, short: str | None) -> None:
+    def _log_change(self, short: str | None) -> None:
         if short is not None and self._short is None:
-            _log.error("no new work: too little room", reason=short)
+            _log.error("no new work: too little disk space", reason=short)
         elif short is None and self._short is not None:
-            _log.info("there is room again: new work is taken")
+            _log.info("new work is accepted again: enough disk space")
         self._short = short

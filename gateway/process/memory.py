@@ -1,7 +1,4 @@
-"""The process's memory: what was freed goes back to the system, what stays is not searched for garbage again and again.
-
-Called by `worker` at its start and by `app` while nothing runs. Never frees anything that is in use.
-"""
+"""The memory of the process: freed memory returns to the system, and garbage collections are rare."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linu
 
 
 def trim() -> bool:
-    """Whether the system got any memory back; blocks for milliseconds, so call it in a thread.
+    """Return freed memory to the system; True if there was any. Blocks for milliseconds: call it in a thread.
 
-    glibc by itself gives back only what lies at the end of its heap, and one small object there keeps the rest.
+    By itself glibc returns only the end of its heap, and one small object there keeps the rest.
     """
     return _TRIM is not None and bool(_TRIM(0))
 
@@ -29,11 +26,11 @@ async def trim_if(is_idle: Callable[[], bool]) -> None:
         await asyncio.to_thread(trim)
 
 
-def settle() -> None:
-    """Leave what the start has made out of every search for garbage, and search less often.
+def tune_collector() -> None:
+    """Exclude all present objects from garbage collection, and collect less often.
 
-    Python looks after each 700 objects that were made and not dropped, which a single request makes; with many requests
-    under way nearly all it finds is in use.
+    Python collects after each 700 new objects, which a single request makes; with many requests in progress nearly all
+    of them are in use.
     """
     gc.collect()
     gc.freeze()

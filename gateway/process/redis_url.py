@@ -1,7 +1,6 @@
-"""A Redis URL in its five forms: read into what a client needs to know, and described without its secrets.
+"""A Redis URL in its five forms: parsed for a client, and described without its secrets.
 
-Used by `settings`, to refuse what cannot be meant, and by `store.client`. Never connects; no message quotes a part of
-the URL, since in a mistyped one any part may be the password.
+Never connects. No message quotes a part of the URL: in a mistyped one any part may be the password.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _REQUIREMENTS = ("required", "optional", "none")
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Where a store is. `hosts` are its own, or those who know where it is; `tls` holds redis-py's `ssl_*` options."""
+    """The address of a store. `hosts` are its own or its sentinels'; `tls` holds redis-py's `ssl_*` options."""
 
     kind: RedisUrlKind
     hosts: tuple[HostPort, ...] = ()
@@ -69,11 +68,11 @@ class RedisUrl:
 
 
 def read_redis_url(text: str) -> RedisUrl:
-    """What a URL says. Raises ValueError with what is wrong; the caller adds what would be right."""
+    """Parse a URL. Raises ValueError with the fault; the caller adds a right value."""
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        # The library's own words quote the host, which in a mistyped URL may be the password.
+        # The library's message quotes the host, which in a mistyped URL may be the password.
         raise ValueError("not such a URL") from error
     kind = _KINDS.get(parts.scheme)
     if kind is None:
@@ -107,7 +106,7 @@ def _read_hosts(text: str, kind: RedisUrlKind) -> tuple[HostPort, ...]:
 
 
 def _read_host(text: str, default_port: int) -> HostPort:
-    # One piece alone is what the library splits; it does not know of several.
+    # The library splits one host; it does not know several.
     try:
         parts = urlsplit(f"//{text.strip()}")
         host, port = parts.hostname, parts.port
@@ -132,7 +131,7 @@ def _read_path(parts: SplitResult, kind: RedisUrlKind, db_option: str) -> tuple[
         raise ValueError("its path has too many parts")
     db = _read_db(pieces[0] if pieces else db_option)
     if kind == "cluster" and db:
-        raise ValueError("a Cluster has the database 0 alone")
+        raise ValueError("a Cluster has only database 0")
     return service, db
 
 
@@ -140,7 +139,7 @@ def _read_db(text: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit()):
-        raise ValueError("the database is no number")
+        raise ValueError("the database is not a number")
     return int(text)
 
 
@@ -157,7 +156,7 @@ def _read_options(query: str, kind: RedisUrlKind, is_encrypted: bool) -> dict[st
     options = dict(parse_qsl(query, keep_blank_values=True))
     if set(options) - allowed:
         known = ", ".join(sorted(allowed)) or "none"
-        raise ValueError(f"it has an option that is not for this form; known are {known}")
+        raise ValueError(f"it has an option that this form does not know; known options are {known}")
     return options
 
 

@@ -1,7 +1,6 @@
-"""The process's settings: every `GATEWAY_*` variable, checked once at start and frozen.
+"""The settings of the process: every `GATEWAY_*` variable, checked at start and frozen.
 
-Made by the CLI, the supervisor and the worker from the environment. Never reads a file and never holds what the
-catalogue says.
+Never reads a file, and holds nothing of the catalogue.
 """
 
 from __future__ import annotations
@@ -43,22 +42,22 @@ _PLACEHOLDERS = (
 SHIPPED_CONFIG = Path(__file__).parent.parent / "config" / "gateway.yaml"
 SOURCE_CONFIG = Path(__file__).parent.parent.parent / "config" / "gateway.yaml"
 
-# Kubernetes names every service of a namespace to every container; a service called "gateway" yields these.
+# Kubernetes sets variables for every service of a namespace; a service called "gateway" gives these.
 _INJECTED = re.compile(r"GATEWAY_(SERVICE_.+|PORT_.+)$")
 
 
 class StartRefused(Exception):
-    """The command cannot do its work here. The text is for people: what is wrong, and what to do."""
+    """The command cannot run here. The text tells the user what is wrong and what to do."""
 
     exit_code: ClassVar[int] = 1
 
     def tell(self) -> str:
-        """The text with what it is about."""
+        """The text for the user, with its subject."""
         return str(self)
 
 
 class SettingsError(StartRefused):
-    """The environment cannot be used; each of `problems` is a line: variable, what is wrong, what would be right."""
+    """The environment is wrong; each of `problems` is a line: the variable, the fault, a right value."""
 
     exit_code = 2
 
@@ -109,7 +108,7 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     found = tuple(read_network(network) for network in networks)
     if any(network.endswith("/0") for network in found):
-        raise ValueError("all addresses at once would let every caller name its own")
+        raise ValueError("all addresses at once would let every caller choose its address")
     return found
 
 
@@ -120,7 +119,7 @@ def _long_enough(secret: SecretStr | None) -> SecretStr | None:
 
 
 def find_weakness(token: str) -> str | None:
-    """Why an admin token could be guessed, or None."""
+    """The reason why an admin token is easy to guess; None if it is not."""
     if len(token) < TOKEN_LENGTH:
         return f"shorter than {TOKEN_LENGTH} characters"
     if len(set(token)) < _DISTINCT:
@@ -130,7 +129,7 @@ def find_weakness(token: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """True when only this machine can reach a listening address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -138,13 +137,13 @@ def is_loopback(host: str) -> bool:
 
 
 def find_config() -> Path:
-    """The catalogue to use when none is named: the folder's own, else the one this package ships."""
+    """The default catalogue: that of the working directory, else the one in this package."""
     candidates = (Path("config/gateway.yaml").absolute(), SHIPPED_CONFIG, SOURCE_CONFIG)
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 class Settings(BaseSettings):
-    """What the environment decides. A field's description says what a right value is; error messages quote it."""
+    """The settings. A field's description says what a right value is; error messages quote it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -158,7 +157,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The environment comes in by `load_settings` alone, which also sees the unknown names that this would ignore.
+        # Only `load_settings` reads the environment: it also finds unknown names, which pydantic would ignore.
         return (init_settings,)
 
     config: Annotated[Path, AfterValidator(_absolute)] = Field(
@@ -186,7 +185,7 @@ class Settings(BaseSettings):
         default=None, description="the address callers use, such as https://images.example.com"
     )
     simulator_url: Annotated[str | None, AfterValidator(_http_url)] = Field(
-        default=None, description="the address of a simulator that runs already, such as http://127.0.0.1:8090"
+        default=None, description="the address of a running simulator, such as http://127.0.0.1:8090"
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_split_list), AfterValidator(_origins)] = Field(
         default=(), description="origins with commas between them, such as https://app.example.com, or *"
@@ -213,7 +212,10 @@ class Settings(BaseSettings):
         description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints; unset, no callbacks",
     )
     stop_s: float = Field(
-        default=30, ge=0, le=3600, description="seconds from 0 to 3600 that a stop takes while no paid call is out"
+        default=30,
+        ge=0,
+        le=3600,
+        description="seconds from 0 to 3600 that a stop takes while no paid call is in progress",
     )
     drain_s: float = Field(
         default=330, ge=0, le=3600, description="seconds from 0 to 3600 that a stop waits for paid pictures"
@@ -231,7 +233,7 @@ def variables() -> list[str]:
 
 
 def load_settings(env: Mapping[str, str]) -> Settings:
-    """Settings from an environment. Raises SettingsError naming everything that is wrong, not only the first."""
+    """Settings from an environment. Raises SettingsError with all faults."""
     values, problems = _collect(env)
     settings: Settings | None = None
     try:
@@ -251,17 +253,17 @@ def load_settings(env: Mapping[str, str]) -> Settings:
         )
     if settings is not None and settings.callback_secret is not None and settings.public_url is None:
         problems.append(
-            f"{variable('callback_secret')}: no vendor could call back without an address; set GATEWAY_PUBLIC_URL too"
+            f"{variable('callback_secret')}: vendors need a public URL to call back; set GATEWAY_PUBLIC_URL too"
         )
-    if settings is not None and not is_loopback(settings.host) and (warning := warn_of_token(settings)):
+    if settings is not None and not is_loopback(settings.host) and (warning := find_token_warning(settings)):
         problems.append(warning)
     if settings is None or problems:
         raise SettingsError(problems)
     return settings
 
 
-def warn_of_token(settings: Settings) -> str | None:
-    """What is wrong with the admin token, if anything; `load_settings` refuses it where others reach the gateway."""
+def find_token_warning(settings: Settings) -> str | None:
+    """A warning about a weak admin token, or None. `load_settings` refuses one if others can reach the gateway."""
     if settings.admin_token is None or not (weakness := find_weakness(settings.admin_token.get_secret_value())):
         return None
     right = Settings.model_fields["admin_token"].description
@@ -278,7 +280,7 @@ def _collect(env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         field = name.removeprefix(PREFIX).lower()
         if name == variable(field) and field in Settings.model_fields:
             is_injected = field == "port" and value.startswith(("tcp://", "udp://"))
-            # Compose writes an unset variable as an empty one.
+            # Compose passes an unset variable as an empty one.
             if value.strip() and not is_injected:
                 values[field] = value.strip()
         elif not _INJECTED.match(name):

@@ -1,7 +1,6 @@
-"""How a process ends: nothing is begun, paid calls are waited for, and what another process can finish is left to it.
+"""The shutdown of one process: it starts nothing, waits for paid calls, and leaves tickets to other processes.
 
-One a process, in `Services`; begun by `worker`, told by `dispatch` what is out, asked by whoever waits. Never ends
-anything itself.
+Knows the calls in progress. Never ends anything itself.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PAUSE_S = 0.05
-"""Seconds between two looks at what is still out."""
+"""Seconds between two checks for calls in progress."""
 
 
 class Shutdown:
-    """`on_change` is called when the end begins, from then on when a task can be left, and when the time is up."""
+    """The state of a shutdown. `on_change` is called when it begins, when a task can be left, and when time is up."""
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.on_change = on_change
         self.is_over = False
         self._since: float | None = None
-        # By task: the calls that are out, and by call how many of its parts only wait to ask again.
+        # By task, the calls in progress; by call, how many of its parts wait for the next poll.
         self._out: dict[str, dict[str, int]] = {}
 
     @property
@@ -31,12 +30,12 @@ class Shutdown:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the shutdown began; 0 before."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
     def is_holding(self) -> bool:
-        """Whether anything is out that only this process can take in."""
+        """True while a call is in progress that only this process can finish."""
         return any(map(self._holds, self._out))
 
     def begin(self) -> None:
@@ -45,21 +44,21 @@ class Shutdown:
             self.on_change()
 
     def give_up(self) -> None:
-        """The time is up: what is out is abandoned."""
+        """The time is up: abandon the calls in progress."""
         self.is_over = True
         self.on_change()
 
     def forbids(self, task: str) -> bool:
-        """Whether nothing may be sent for a task any more: nothing that only this process can take in is out for it."""
+        """True when nothing more may be sent for a task: no call of it needs this process."""
         return self.is_begun and not self._holds(task)
 
     def may_leave(self, task: str) -> bool:
-        """Whether all that is out for a task is tickets, which any process can follow."""
+        """True when all calls in progress of a task are tickets, which any process can follow."""
         return task in self._out and not self._holds(task)
 
     def hold(self, task: str, call: str) -> None:
-        """A call of the task is out, until it is released."""
-        # A plain dict: a Counter has a second one in it, for thousands of tasks that are out at once.
+        """Note that a call of the task is in progress, until `release`."""
+        # Not a Counter, which holds a second dict: thousands of tasks run at once.
         self._out.setdefault(task, {})[call] = 0
 
     def release(self, task: str, call: str) -> None:
@@ -70,7 +69,7 @@ class Shutdown:
 
     @contextmanager
     def resting(self, task: str, call: str) -> Iterator[None]:
-        """While a call only waits to ask again for what it has made: it can be left meanwhile."""
+        """Note that a call waits for its next poll: it can be left meanwhile."""
         calls = self._out[task]
         calls[call] += 1
         try:
@@ -81,8 +80,8 @@ class Shutdown:
             calls[call] -= 1
 
     async def idle(self, after: float) -> None:
-        """Return once the end has lasted for so many seconds, and nothing is out any more."""
-        # Calls come and go meanwhile.
+        """Return once the shutdown has lasted `after` seconds and no call needs this process."""
+        # Calls begin and end meanwhile.
         while self.seconds < after or self.is_holding:  # noqa: ASYNC110 (their absence at one moment ends it)
             await asyncio.sleep(PAUSE_S)
 

@@ -1,7 +1,7 @@
-"""Which workers of this data folder are dead: each holds a lock on a file of its own name for as long as it lives.
+"""Worker locks: each worker of a data folder locks a file of its name while it lives, so that others find dead ones.
 
-Tied by `app`, asked by `housekeeping`, which need not wait for the lease of a worker that is certainly gone. One that
-sleeps, or is stopped, keeps its lock and is none of them; the file's time tells `doubting` when its loop last turned.
+The kernel frees the lock of a dead worker at once, before its lease ends. A suspended worker keeps its lock. The file's
+time is the last turn of the worker's event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TICK_NS = 1_000_000_000
 
 
 class WorkerLocks:
-    """One process's. `folder` belongs to one instance, as the data folder does."""
+    """The lock of one worker, and its view of the others. `folder` belongs to one instance of the gateway."""
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder = folder
@@ -25,47 +25,47 @@ class WorkerLocks:
         self._others: list[str] = []
         self._listed_at = 0
 
-    def tie(self) -> None:
-        """Be known to live, until `cut` or the process's end."""
+    def acquire(self) -> None:
+        """Lock the file of this worker, until `release` or the end of the process."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         aside = self._folder / f".{self._own.name}"
         self._descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        # It has its name only once it is locked: nobody finds it free before.
+        # The file gets its name only once it is locked, so that nobody finds it free.
         aside.rename(self._own)
 
-    def beat(self) -> None:
-        """The loop of this process turns."""
+    def touch(self) -> None:
+        """Note that this worker's event loop turns."""
         if self._descriptor is not None:
             os.utime(self._descriptor)
 
-    def cut(self) -> None:
-        """Be known to be gone."""
+    def release(self) -> None:
+        """Free the lock: the others take this worker for dead."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def find_dead(self) -> list[str]:
-        """The workers that were tied here, are gone, and were not forgotten."""
+        """The workers whose lock is free and whose file is still there."""
         return [name for name in self._list_others() if self._is_free(self._folder / name)]
 
     def find_living(self, since: int) -> list[str]:
-        """The other workers that are tied here, and whose loops have turned `since` (unix ns)."""
+        """The other workers that hold their lock and whose event loop has turned since `since` (unix ns)."""
         return [name for name in self._list_others() if self._has_turned(self._folder / name, since)]
 
     def forget(self, workers: Iterable[str]) -> None:
-        """Their leases are ended."""
+        """Remove the files of workers whose leases have ended."""
         for worker in workers:
             (self._folder / worker).unlink(missing_ok=True)
 
     def _list_others(self) -> list[str]:
-        """Asked several times a second, and nearly always answered by one look at the folder's time."""
+        """The other workers. Several calls a second, of which nearly all need only the folder's time."""
         try:
             changed = self._folder.stat().st_mtime_ns
             if changed != self._listed_at:
                 found = (entry.name for entry in self._folder.iterdir())
                 self._others = [name for name in found if not name.startswith(".") and name != self._own.name]
-                # A change right after this one may bear the same time.
+                # A change right after this one may have the same time.
                 self._listed_at = changed if time.time_ns() - changed > _TICK_NS else 0
         except FileNotFoundError:
             return []

@@ -139,7 +139,7 @@ class Housekeeping:
     async def _watch_workers(self) -> None:
         """Show that this process lives, and have the next step at once when a worker of this instance has died."""
         if self._worker_locks:
-            self._worker_locks.beat()
+            self._worker_locks.touch()
             if self._worker_locks.find_dead():
                 self._steps.wake.set()
 

@@ -1,1 +1,1 @@
-"""Routing: which targets can serve a job, in which order, in how many calls. Pure."""
+"""Routing: the targets that can serve a job, their order, and the job's calls. Pure functions."""

@@ -1,7 +1,4 @@
-"""A Plan as people and programs read it: who would be asked, for how much, what would be made, and who would not.
-
-Made for a dry run by `pipeline` and for `imagegate quote`. Pure functions; nothing is sent or held.
-"""
+"""A Plan as JSON, for a dry run and for `imagegate quote`. Pure functions; nothing is sent or held."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from gateway.routing.plan import Choice, Plan, Rejection
 
 
 def describe_plan(plan: Plan, job: ImageJob, model: str, refusal: PublicError | None = None) -> dict[str, Any]:
-    """The Plan of a request to a model, as JSON. `refusal` is what the caller's limits would say to it."""
+    """The Plan of a request to a model, as JSON. `refusal` is the error that the caller's limits would raise."""
     return {
         "object": "image.plan",
         "model": model,
@@ -41,31 +38,31 @@ def _describe_choice(choice: Choice, job: ImageJob) -> dict[str, Any]:
         "upstream": choice.target.upstream,
         "price_usd": None if total is None else show_usd(total.expected),
         "price_per_image_usd": None if quote is None else show_usd(quote.expected),
-        # What a limit must have room for, and what is held meanwhile.
+        # The amount that the limits must allow, and that is held until the task ends.
         "held_usd": None if quote is None else show_usd(quote.ceiling * job.n),
         "size": None if found.made is None else str(found.made),
         "quality": found.quality,
         "calls": choice.calls,
         "images_per_call": min(found.per_call, job.n),
-        "compensation": _tell_compensation(choice, job),
+        "compensation": _describe_compensation(choice, job),
         "dropped": list(found.dropped),
         "reason": choice.reason,
     }
 
 
-def _tell_compensation(choice: Choice, job: ImageJob) -> list[str]:
-    """What the gateway, or the upstream, does differently from a plain call that makes what was asked for."""
+def _describe_compensation(choice: Choice, job: ImageJob) -> list[str]:
+    """The differences from one plain call that makes exactly what was requested."""
     found = choice.fit
-    told: list[str] = []
+    notes: list[str] = []
     if choice.calls > 1:
-        told.append(
+        notes.append(
             f"{choice.calls} calls of up to {found.per_call}" if found.per_call > 1 else f"{choice.calls} calls"
         )
     if found.transcode:
-        told.append(f"converted to {job.output_format} here")
+        notes.append(f"converted to {job.output_format} here")
     if "size" in found.compromises:
-        told.append(f"{found.made} in place of {size_wanted(job)}")
-    return told
+        notes.append(f"{found.made} in place of {size_wanted(job)}")
+    return notes
 
 
 def _describe_rejection(one: Rejection) -> dict[str, Any]:

@@ -1,38 +1,46 @@
-"""The Plan: which targets can serve a job, in which order, and why the others cannot. A pure function.
+"""The Plan: the targets that can serve a job, in order, the reasons against the others, and the job's calls. Pure.
 
-Asked once a request by `pipeline`; followed by `dispatch`. A target that would drop a hard parameter the caller set is
-used only where no target honours them all, whatever the strategy.
+Whatever the strategy, a target that drops a hard parameter serves only if no target honours them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 
 from gateway import errors
 from gateway.catalogue import pricing, rules
 from gateway.catalogue.capabilities import Fit, Unfit, fit
 from gateway.catalogue.catalogue import Catalogue, Target
 from gateway.catalogue.document import Model, OtherSize, Strategy
-from gateway.catalogue.pricing import Quote, Tier
+from gateway.catalogue.pricing import Quote
 from gateway.catalogue.rules import CallerIdentity, Route
 from gateway.errors import PublicError
-from gateway.jobs import sizes
-from gateway.jobs.job import ImageJob, Quality
+from gateway.health.condition import Block, kind_of, refuse
+from gateway.ids import new_id
+from gateway.jobs.job import Call, ImageJob
 from gateway.routing import strategies
 from gateway.routing.rights import Rights
 from gateway.routing.strategies import Candidate
 
-Medians = Mapping[tuple[str, Tier, Quality], float]
-"""Seconds that a call took at a target, by its label, the tier of what it made and the quality; the median."""
+Medians = Mapping[tuple[str, str], float]
+"""The median seconds of a call at a target, by the target's label and the kind of call (`kind_of`)."""
+
+
+Load = Callable[[Target], tuple[float, float]]
+"""A sort key for targets of equal rank, the least loaded first."""
+
+_BY_LOAD = frozenset({"cost", "priority"})
+"""The other strategies order credentials themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A target that can serve the job, how, and what that would cost; a price of None is not known.
+    """A target that can serve the job, how, and at which price; a price of None is unknown.
 
-    `quote` is for one image, `total` for the whole job in `calls` calls. `reason` says why it stands where it does.
-    `other_size` is what becomes of a picture of another size than `fit` promises.
+    `quote` is for one image, `total` for the whole job in `calls` calls. `reason` explains its position. `other_size`
+    is the treatment of a picture of another size than `fit` promises.
     """
 
     target: Target
@@ -46,7 +54,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A target that cannot, and why, for a caller to read."""
+    """A target that cannot serve the job, and the reason, for the caller to read."""
 
     upstream: str
     unfit: Unfit
@@ -57,8 +65,8 @@ class Rejection:
 class Plan:
     """Targets in the order in which they are tried, and the rejected ones.
 
-    `rule` is the catalogue's rule that held; `note` what an operator should know of the order. `refusal`: why there is
-    no choice at this moment, though work that was begun earlier may be joined.
+    `rule` is the catalogue's rule that applied, `note` a remark on the order for operators. `refusal` is set when there
+    is no choice at this moment; the request may still join a running task.
     """
 
     choices: tuple[Choice, ...]
@@ -69,7 +77,7 @@ class Plan:
     refusal: PublicError | None = None
 
     def keep_priced(self, reason: str) -> Plan:
-        """This plan without the targets whose price is not known; by cost, if that was wanted, now that it can be."""
+        """This plan without the targets of unknown price, ordered by cost if that is the strategy."""
         unpriced = [_reject(one.target, Unfit(reason, "model")) for one in self.choices if one.quote is None]
         kept = [one for one in self.choices if one.quote]
         ranked, note = _arrange(kept, self.strategy) if unpriced and self.strategy == "cost" else (kept, self.note)
@@ -78,7 +86,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a plan depends on beside the job: who asks, the strategy that the request chose, what was measured, chance.
+    """The facts a plan depends on beside the job: the caller, the request's strategy, measured medians, and chance.
 
     `draw` is from 0 to just under 1.
     """
@@ -97,14 +105,14 @@ def plan(
     rights: Rights | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
-    """Order the model's targets for this job. Raises UnsupportedValue, or UpstreamUnavailable when all are off.
+    """Order the model's targets for this job. Raises UnsupportedValue; UpstreamUnavailable if none is configured.
 
-    `rights` is what the caller's key allows; a key that may use none of the upstreams gets ModelNotAllowed.
+    `rights` are those of the caller's key. Raises ModelNotAllowed for a key that may use none of the upstreams.
     """
     rights, around = rights or Rights(), around or Circumstances()
     route = rules.find_route(job, model_name, catalogue.document, around.identity)
-    job = rights.hold(_fill_in(job, route, rights))
-    chosen, barred = _choose(_find_targets(model_name, model, catalogue, route), model_name, rights)
+    job = rights.cap_quality(_apply_defaults(job, route, rights))
+    chosen, excluded = _choose(_find_targets(model_name, model, catalogue, route), model_name, rights)
     choices: list[Choice] = []
     rejections: list[Rejection] = []
     for target in chosen:
@@ -113,55 +121,93 @@ def plan(
             rejections.append(_reject(target, found))
         else:
             choices.append(_price(job, target, found, route.other_size))
-    rejections += barred
+    rejections += excluded
     if not choices:
-        raise _explain(model_name, rejections)
+        raise _unserved(model_name, rejections)
     if honouring := [choice for choice in choices if not choice.fit.compromises]:
-        rejections += [_step_aside(choice) for choice in choices if choice.fit.compromises]
+        rejections += [_reject_compromise(choice) for choice in choices if choice.fit.compromises]
     strategy = around.strategy or route.strategy
     ranked, note = _arrange(honouring or choices, strategy, around)
     return Plan(tuple(ranked), tuple(rejections), strategy, route.rule, note)
 
 
-def _fill_in(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
-    """The job with the rule's defaults where the caller said nothing, as if it had said so."""
-    size, quality = rights.hold_defaults(route.size, route.quality)
+def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
+    """The plan without the targets that are unavailable now, and equal credentials ordered by load.
+
+    A target that drops a parameter does not replace an unavailable one that honours it. If no target is left, the
+    plan's refusal is UpstreamUnavailable or RateLimited.
+    """
+    kept = [choice for choice in plan.choices if choice.target.label not in down]
+    out = [(choice.target, down[choice.target.label]) for choice in plan.choices if choice.target.label in down]
+    unavailable = (Rejection(target.upstream, Unfit(block.words, "model"), target.label) for target, block in out)
+    ordered = _order_by_load(kept, load) if plan.strategy in _BY_LOAD else kept
+    refusal = None if kept else refuse([block for _, block in out])
+    return replace(plan, choices=tuple(ordered), rejections=(*plan.rejections, *unavailable), refusal=refusal)
+
+
+def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
+    """Calls of at most `fit.per_call` images that together fill `slots`, in order."""
+    rest = iter(slots)
+    groups = [tuple(islice(rest, images)) for images in pricing.count_calls(len(slots), fit.per_call)]
+    return [
+        Call(
+            id=new_id("call"),
+            slots=group,
+            operation=job.operation,
+            prompt=job.prompt,
+            size=fit.size,
+            quality=fit.quality,
+            output_format=fit.output_format,
+            compression=None if fit.transcode else job.output_compression,
+            moderation=fit.moderation,
+            background=fit.background,
+            end_user=job.end_user if fit.passes_user else None,
+        )
+        for group in groups
+    ]
+
+
+def _apply_defaults(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
+    """The job with the rule's defaults for parameters that the caller did not set."""
+    size, quality = rights.cap_defaults(route.size, route.quality)
     return replace(job, size=job.size or size, quality=job.quality or quality)
 
 
 def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Route) -> list[Target]:
-    """The model's targets that are on: those of the rule's upstreams first, in the rule's order."""
+    """The model's configured targets: those of the rule's upstreams first, in the rule's order."""
     targets = catalogue.targets_of(model)
     wanted = route.upstreams or model.upstreams
     served = [name for name in wanted if name in model.upstreams]
     if served and not any(target.upstream in served for target in targets):
-        reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'off')}" for name in served)
-        raise errors.UpstreamUnavailable(f"No upstream of `{model_name}` is on ({reasons}).", should_retry=False)
+        reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'not configured')}" for name in served)
+        raise errors.UpstreamUnavailable(
+            f"No upstream of `{model_name}` is configured ({reasons}).", should_retry=False
+        )
     return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 
 
 def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[list[Target], list[Rejection]]:
-    """The targets that the key may use and the request did not rule out."""
+    """The targets that the key may use and the request does not exclude, and the others."""
     allowed = [target for target in targets if rights.allows(target.upstream)]
     if not allowed:
         names = ", ".join(rights.upstreams or ())
         raise errors.ModelNotAllowed(
             f"This key may use the upstreams {names} only, and none of them serves `{model_name}` here.", param="model"
         )
-    chosen = [target for target in allowed if rights.pins(target.upstream, target.label)]
+    chosen = [target for target in allowed if rights.is_chosen(target.upstream, target.label)]
     if not chosen:
         names = ", ".join(dict.fromkeys(target.upstream for target in allowed))
         raise errors.UnsupportedValue(
-            f"X-Gateway-Upstream names no upstream that serves `{model_name}` to this key; there are {names}."
+            f"X-Gateway-Upstream names no upstream that serves `{model_name}` to this key; use one of {names}."
         )
     reasons = {True: "the request names another", False: "this key may not use it"}
-    barred = [one for one in targets if one not in chosen]
-    return chosen, [_reject(one, Unfit(reasons[one in allowed], "model")) for one in barred]
+    excluded = [one for one in targets if one not in chosen]
+    return chosen, [_reject(one, Unfit(reasons[one in allowed], "model")) for one in excluded]
 
 
 def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | Unfit:
     if route.upstreams is not None and target.upstream not in route.upstreams:
-        return Unfit(f"the rule `{route.rule}` leaves it out", "model")
+        return Unfit(f"the rule `{route.rule}` excludes it", "model")
     profile = target.profile if rights.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
     found = fit(job, profile, allows_nearest=route.allows_nearest)
     if isinstance(found, Unfit):
@@ -188,8 +234,8 @@ def _reject(target: Target, unfit: Unfit) -> Rejection:
     return Rejection(target.upstream, unfit, target.label)
 
 
-def _step_aside(choice: Choice) -> Rejection:
-    """A target that would drop what the caller set serves only where no other can do without dropping it."""
+def _reject_compromise(choice: Choice) -> Rejection:
+    """The rejection of a target that would drop a parameter which another target honours."""
     missing = choice.fit.compromises
     return _reject(choice.target, Unfit(f"it would not honour {', '.join(missing)}, and another does", missing[0]))
 
@@ -197,14 +243,14 @@ def _step_aside(choice: Choice) -> Rejection:
 def _arrange(
     choices: Sequence[Choice], strategy: Strategy, around: Circumstances | None = None
 ) -> tuple[list[Choice], str | None]:
-    """The choices in their order, each with the reason for it, and what there is to say of the order."""
+    """The choices in order, each with its reason, and a note on the order."""
     around = around or Circumstances()
     candidates = [
         Candidate(
             label=choice.target.label,
             price=None if choice.total is None else choice.total.expected,
             weight=choice.target.weight,
-            seconds=around.medians.get(_median_of(choice)),
+            seconds=around.medians.get((choice.target.label, kind_of(choice.fit))),
         )
         for choice in choices
     ]
@@ -213,17 +259,20 @@ def _arrange(
     return ranked, found.note
 
 
-def _median_of(choice: Choice) -> tuple[str, Tier, Quality]:
-    """Under which name a call's seconds are kept; a size that only the upstream knows is taken for a square."""
-    return choice.target.label, pricing.tier_of(choice.fit.made or sizes.SQUARE), choice.fit.quality or "medium"
+def _order_by_load(choices: Sequence[Choice], load: Load) -> list[Choice]:
+    """The choices, neighbours of one upstream and one price ordered by their load."""
+    ordered: list[Choice] = []
+    for _, equals in groupby(choices, key=lambda choice: (choice.target.upstream, choice.total)):
+        ordered += sorted(equals, key=lambda choice: load(choice.target))
+    return ordered
 
 
-def _explain(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:
+def _unserved(model_name: str, rejections: list[Rejection]) -> errors.UnsupportedValue:
     upstreams: dict[str, list[str]] = {}
     for one in rejections:
         names = upstreams.setdefault(one.unfit.reason, [])
         names += [one.upstream] if one.upstream not in names else []
     reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
-    # What the caller can change stands in its way more than the choice of another.
+    # Name a parameter that the caller can change rather than the model.
     param = next((one.unfit.param for one in rejections if one.unfit.param != "model"), "model")
     return errors.UnsupportedValue(f"No upstream of `{model_name}` can serve this request ({reasons}).", param=param)

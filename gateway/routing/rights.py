@@ -1,6 +1,6 @@
-"""What a caller's key allows of a job: the most images, the best quality, the most pixels, and which upstreams. Pure.
+"""The rights of a caller's key: the most images, the best quality, the most pixels, and the upstreams. Pure.
 
-Made by `auth` from the key's record; asked by `pipeline` before the Plan and by `routing` for each of its targets.
+They are checked on the request, and again on each target.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.jobs.sizes import Shape, Size
 _RANKS: dict[Quality, int] = {"low": 0, "medium": 1, "high": 2}
 
 _USUAL: Quality = "medium"
-"""What `auto` stands for, and what an upstream is taken to make that takes no quality."""
+"""The quality that `auto` stands for, and that an upstream without a quality parameter is assumed to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,18 @@ class Rights:
 
     @property
     def lets_upstream_choose_size(self) -> bool:
-        """An upstream that chooses might choose more pixels than are allowed."""
+        """False when the key limits pixels: the upstream could choose more."""
         return self.max_pixels is None
 
     def allows(self, upstream: str) -> bool:
         return self.upstreams is None or upstream in self.upstreams
 
-    def pins(self, upstream: str, label: str) -> bool:
-        """Whether this target is the chosen one, or none was chosen."""
+    def is_chosen(self, upstream: str, label: str) -> bool:
+        """True when the request chose this target, or none."""
         return self.pinned in (None, upstream, label)
 
     def check(self, job: ImageJob) -> None:
-        """Raise UnsupportedValue for what the caller asked beyond its key's caps."""
+        """Raise UnsupportedValue when the job exceeds the key's caps."""
         if self.max_n is not None and job.n > self.max_n:
             raise errors.UnsupportedValue(
                 f"This key may ask for at most {self.max_n} images at once, not {job.n}.", param="n"
@@ -53,23 +53,23 @@ class Rights:
         if self.max_pixels is not None:
             _check_size(job.size, self.max_pixels)
 
-    def hold(self, job: ImageJob) -> ImageJob:
-        """The job as it may be made: `auto` stands for no better quality than is allowed."""
+    def cap_quality(self, job: ImageJob) -> ImageJob:
+        """The job, with the key's best quality in place of an `auto` that would exceed it."""
         is_below = self.max_quality is not None and _RANKS[self.max_quality] < _RANKS[_USUAL]
         return replace(job, quality=self.max_quality) if is_below and job.quality is None else job
 
-    def hold_defaults(self, size: Size | None, quality: Quality | None) -> tuple[Size | None, Quality | None]:
-        """What an operator would put where the caller said nothing, no more than this key is allowed."""
+    def cap_defaults(self, size: Size | None, quality: Quality | None) -> tuple[Size | None, Quality | None]:
+        """A rule's default size and quality, as far as the key allows them."""
         is_large = size is not None and self.max_pixels is not None and size.pixels > self.max_pixels
         is_better = quality and self.max_quality and _RANKS[quality] > _RANKS[self.max_quality]
         return None if is_large else size, self.max_quality if is_better else quality
 
     def find_excess(self, quality: Quality | None, made: Size | None) -> tuple[str, str] | None:
-        """Why a target that would make this is beyond the caps, and by which parameter; None when it is not."""
+        """The reason why a target's result exceeds the caps, and the parameter; None if it does not."""
         if self.max_quality and _RANKS[quality or _USUAL] > _RANKS[self.max_quality]:
-            return f"it takes no quality here, and this key is held to {self.max_quality}", "quality"
+            return f"it takes no quality here, and this key is limited to {self.max_quality}", "quality"
         if self.max_pixels is not None and made is not None and made.pixels > self.max_pixels:
-            return f"it would make {made}, and this key is held to {self.max_pixels:,} pixels", "size"
+            return f"it would make {made}, and this key is limited to {self.max_pixels:,} pixels", "size"
         return None
 
 
@@ -77,7 +77,7 @@ def _check_size(size: Size | Shape | None, most: int) -> None:
     if size is None:
         if most < sizes.SQUARE.pixels:
             raise errors.UnsupportedValue(
-                f"This key is held to {most:,} pixels, less than `auto` makes; name a `size` such as 1024x640.",
+                f"This key is limited to {most:,} pixels, less than `auto` makes; send a `size` such as 1024x640.",
                 param="size",
             )
         return
@@ -85,5 +85,5 @@ def _check_size(size: Size | Shape | None, most: int) -> None:
     if exact.pixels > most:
         shown = f"{size} ({exact})" if isinstance(size, Shape) else str(size)
         raise errors.UnsupportedValue(
-            f"This key is held to {most:,} pixels; `size` {shown} has {exact.pixels:,}.", param="size"
+            f"This key is limited to {most:,} pixels; `size` {shown} has {exact.pixels:,}.", param="size"
         )

@@ -1,6 +1,6 @@
-"""In which order targets that all honour a request are tried: by price, catalogue, weight or seconds. Pure functions.
+"""The routing strategies: they order targets by price, catalogue, weight or latency. Pure functions.
 
-Asked by `routing` once it knows who can serve. Chance enters as a number that it is handed.
+Chance is an argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.dollars import show_usd
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target to be ranked. `price` is µ$ for the whole job, `seconds` the measured median; None is not known."""
+    """A target to be ranked. `price` is µ$ for the whole job, `seconds` the measured median; None is unknown."""
 
     label: str
     price: int | None = None
@@ -24,7 +24,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Indexes of candidates in the order of their turn, why each stands there, and what an operator should know."""
+    """Indexes of candidates in order, the reason for each position, and a note for operators."""
 
     order: tuple[int, ...]
     reasons: tuple[str, ...]
@@ -32,7 +32,7 @@ class Ranking:
 
 
 def rank(strategy: Strategy, candidates: Sequence[Candidate], draw: float = 0.0) -> Ranking:
-    """The order of candidates, which come in the catalogue's. `draw` is from 0 to just under 1, for `weighted`."""
+    """Order candidates that come in the catalogue's order. `draw`, from 0 to just under 1, is for `weighted`."""
     if strategy == "cost":
         return _by_price(candidates)
     if strategy == "weighted":
@@ -62,7 +62,7 @@ def _by_price(candidates: Sequence[Candidate]) -> Ranking:
 
 
 def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
-    """One draw orders them all: where it fell within its winner's share is as good as a new one."""
+    """Order all candidates by one draw: its position within the winner's share is the next draw."""
     left = list(range(len(candidates)))
     order: list[int] = []
     reasons: list[str] = []
@@ -82,7 +82,7 @@ def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
 
 
 def _by_seconds(candidates: Sequence[Candidate]) -> Ranking:
-    """Who was never measured comes first, in the catalogue's order: otherwise it would never be."""
+    """Targets without a measurement come first: otherwise they would never get one."""
     order = tuple(sorted(range(len(candidates)), key=lambda index: candidates[index].seconds or 0.0))
     found = [candidates[index].seconds for index in order]
     reasons = ["not measured yet" if seconds is None else f"median {seconds:.1f} s" for seconds in found]

@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.callers.key_store import KeyStore
 from gateway.catalogue.catalogue import Catalogue, load
 from gateway.process.children import ChildWatch, spawn, stop
-from gateway.process.data_folder import DataFolder, load_secrets, tell_simulator
+from gateway.process.data_folder import DataFolder, load_secrets, record_simulator
 from gateway.process.settings import Settings, variable
 from gateway.server import demo
 from gateway.server.banner import Facts, banner
@@ -129,7 +129,7 @@ class Supervisor:
         simulator = await self._start_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator
-        tell_simulator(self._folder, simulator)
+        record_simulator(self._folder, simulator)
         key = await self._demo_key(url, secrets.pepper) if is_demo else None
         await self._start_workers()
         facts = Facts(

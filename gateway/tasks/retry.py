@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from gateway import errors
 from gateway.callers.auth import Caller
-from gateway.jobs.fingerprint import Repeat
-from gateway.money.ledger import Twin
+from gateway.jobs.job import Repeat
+from gateway.money.ledger import RetryQuery
 from gateway.services import Services
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
@@ -71,8 +71,8 @@ async def _outwait(
     asked, longest = time.time_ns(), loop.time() + lease_s
     while not services.shutdown.is_begun and loop.time() < longest:
         living = tuple(services.worker_locks.find_living(asked))
-        twin = Twin(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
-        doubted = await services.ledger.doubt(twin, since)
+        query = RetryQuery(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
+        doubted = await services.ledger.check_first_attempt(query, since)
         if doubted is None:
             return
         since = doubted

@@ -19,8 +19,7 @@ from gateway.callers.auth import Caller
 from gateway.delivery.dispatch import Outcome
 from gateway.errors import PublicError
 from gateway.ids import new_id
-from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import ImageJob, TokenUsage
+from gateway.jobs.job import ImageJob, Repeat, TokenUsage
 from gateway.money.ledger_results import Joined, LedgerAnswer
 from gateway.money.reservation import Reservation, ledger_unavailable, reserve
 from gateway.pictures.spool import Spool

@@ -86,7 +86,7 @@ def test_plan_is_told(gateways: Gateways) -> None:
     assert gateway.generate(model="gpt-image-2", size="1920x1088", headers={"X-Gateway-Route": "latency"}).is_success
     pair, other = gateway.records()
     assert (pair.strategy, pair.rule) == ("cost", "pairs")
-    assert passed_by(pair) == {"anyfast/main": "the rule `pairs` leaves it out"}
+    assert passed_by(pair) == {"anyfast/main": "the rule `pairs` excludes it"}
     assert (other.strategy, other.rule) == ("latency", None)
     assert passed_by(other)["apiany/main"].startswith("it makes only 1024x1024")
 

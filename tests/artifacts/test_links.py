@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.artifacts.base import format_of, matches
+from gateway.artifacts.artifact import format_of, matches
 from gateway.artifacts.links import link, sign, verify
 from gateway.ids import new_id
 
@@ -67,7 +67,7 @@ def test_only_exact_names_are_artifacts(name):
     """What is not exactly an artifact's id is neither signed, verified nor looked for."""
     assert format_of(name) is None
     assert not verify(name, "exp=1000&sig=v1.x", 0, KEY)
-    with pytest.raises(ValueError, match="not an artifact"):
+    with pytest.raises(ValueError, match="not the id of an artifact"):
         sign(name, 1000, KEY)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.artifacts.base import ArtifactsUnavailable, day_of
+from gateway.artifacts.artifact import ArtifactsUnavailable, day_of
 from gateway.artifacts.local import LocalArtifacts
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture

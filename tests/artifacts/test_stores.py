@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from gateway.artifacts import ArtifactsUnavailable, open_store
-from gateway.artifacts.base import day_of
+from gateway.artifacts.artifact import day_of
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
 from tests.support.made_pictures import encoded, picture

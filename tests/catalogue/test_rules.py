@@ -89,16 +89,16 @@ def test_rule_binds_and_orders_upstreams() -> None:
     found = plan(make_job(), catalogue)
     assert order(found) == ["apiany", "anyfast-c"]
     assert [(one.label, one.unfit.reason) for one in found.rejections] == [
-        ("anyfast/main", "the rule `flat` leaves it out")
+        ("anyfast/main", "the rule `flat` excludes it")
     ]
 
 
 def test_rule_may_leave_nobody() -> None:
     """A rule that leaves a model without an upstream is named; where its upstream is only off, that is told."""
     catalogue = shipped(rules=[{"name": "flat", "upstreams": ["apiany"]}])
-    with pytest.raises(UnsupportedValue, match=r"anyfast: the rule `flat` leaves it out"):
+    with pytest.raises(UnsupportedValue, match=r"anyfast: the rule `flat` excludes it"):
         plan(make_job(), catalogue, "anyfast/gpt-image-2")
-    with pytest.raises(UnsupportedValue, match=r"the rule `flat` leaves it out") as caught:
+    with pytest.raises(UnsupportedValue, match=r"the rule `flat` excludes it") as caught:
         plan(make_job(size=Size(1920, 1088)), catalogue)
     assert caught.value.param == "size"
     off = shipped(without="APIANY_API_KEY", rules=[{"name": "flat", "upstreams": ["apiany"]}])

@@ -29,7 +29,7 @@ def test_credit_makes_room_at_once(shell: Shell) -> None:
     [
         (("--usd", "1", "--reason", "x"), "--key ID, --team NAME or --everyone"),
         (("--everyone", "--usd", "0", "--reason", "x"), "more or less than nothing"),
-        (("--everyone", "--usd", "1,5", "--reason", "x"), "as in 1.50"),
+        (("--everyone", "--usd", "1,5", "--reason", "x"), "after the point: 1.50"),
         (("--everyone", "--usd", "1"), "--reason"),
     ],
 )

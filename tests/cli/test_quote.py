@@ -189,7 +189,7 @@ def test_rules_and_choices_are_followed(quoted: Callable[..., dict[str, Any]], t
         (("--quality", "best"), 1, "low, medium, high"),
         (("--n", "11"), 1, "from 1 to 10"),
         (("--model", "unheard-of"), 1, "there are gpt-image-2"),
-        (("--upstream", "nowhere"), 1, "there are anyfast-c, apiany, anyfast"),
+        (("--upstream", "nowhere"), 1, "use one of anyfast-c, apiany, anyfast"),
         (("--strategy", "cheapest"), 2, "cost, priority, weighted, latency"),
         (("--operation", "variation"), 2, "generation or edit"),
         (("--references", "17"), 2, "less than or equal to 16"),

@@ -10,8 +10,7 @@ from statistics import mean, median
 import pytest
 
 from gateway.delivery.rhythm import ENOUGH, Rhythm
-from gateway.health.condition import Latency
-from gateway.health.health import kind_of
+from gateway.health.condition import Latency, kind_of
 from gateway.jobs.job import Quality
 from gateway.jobs.sizes import Size
 from tests.support.gateways import TASKS, Gateways

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.money.ledger import Ledger, Twin
+from gateway.money.ledger import Ledger, RetryQuery
 from gateway.money.ledger_results import Admitted, Joined, LedgerAnswer, Opening, Scope, Settled
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
@@ -261,10 +261,10 @@ async def test_unread_stays_hidden(ledger: Ledger, more: dict[str, Any]) -> None
     assert isinstance(await ledger.open(retrying(2)), Admitted)
 
 
-def twin(**more: Any) -> Twin:
+def query(**more: Any) -> RetryQuery:
     """A retry of the request that every other here is too, at another worker."""
     asked = {"key": asking(1).key, "fingerprint": asking(1).fingerprint, "worker": OTHER_WORKER, "lease_us": LEASE}
-    return Twin(**(asked | more))
+    return RetryQuery(**(asked | more))
 
 
 async def test_silent_owner_is_doubted_until_its_lease_ends(ledger: Ledger, clock: Clock) -> None:
@@ -272,12 +272,12 @@ async def test_silent_owner_is_doubted_until_its_lease_ends(ledger: Ledger, cloc
     await ledger.renew(asking(1).worker, LEASE)
     task = await begin(ledger)
     clock.now += SECOND
-    since = await ledger.doubt(twin())
+    since = await ledger.check_first_attempt(query())
     assert since == clock.now
     clock.now += LEASE - 2 * SECOND
-    assert await ledger.doubt(twin(), since) == since
+    assert await ledger.check_first_attempt(query(), since) == since
     clock.now += SECOND
-    assert await ledger.doubt(twin(), since) is None
+    assert await ledger.check_first_attempt(query(), since) is None
     assert await ledger.open(retrying(2, worker=OTHER_WORKER)) == Joined(task, is_replay=False)
 
 
@@ -286,11 +286,11 @@ async def test_sign_of_life_ends_doubt(ledger: Ledger, clock: Clock) -> None:
     await ledger.renew(asking(1).worker, LEASE)
     await begin(ledger)
     clock.now += SECOND
-    since = await ledger.doubt(twin())
+    since = await ledger.check_first_attempt(query())
     assert since == clock.now
     clock.now += SECOND
     await ledger.renew(asking(1).worker, LEASE)
-    assert await ledger.doubt(twin(), since) is None
+    assert await ledger.check_first_attempt(query(), since) is None
     assert isinstance(await ledger.open(retrying(2, worker=OTHER_WORKER)), Admitted)
 
 
@@ -304,8 +304,8 @@ async def test_nobody_else_is_doubted(ledger: Ledger, clock: Clock, more: dict[s
     await ledger.renew(asking(1).worker, LEASE)
     await begin(ledger)
     clock.now += SECOND
-    assert await ledger.doubt(twin()) is not None
-    assert await ledger.doubt(twin(**more)) is None
+    assert await ledger.check_first_attempt(query()) is not None
+    assert await ledger.check_first_attempt(query(**more)) is None
 
 
 async def test_left_task_is_in_no_doubt(ledger: Ledger, clock: Clock) -> None:
@@ -313,8 +313,8 @@ async def test_left_task_is_in_no_doubt(ledger: Ledger, clock: Clock) -> None:
     await ledger.renew(asking(1).worker, LEASE)
     task = await begin(ledger, patience=2 * SECOND)
     clock.now += SECOND
-    assert await ledger.doubt(twin()) is not None
+    assert await ledger.check_first_attempt(query()) is not None
     clock.now += SECOND
-    assert await ledger.doubt(twin()) is None
+    assert await ledger.check_first_attempt(query()) is None
     await ledger.leave(task, task, "left")
-    assert await ledger.doubt(twin()) is None
+    assert await ledger.check_first_attempt(query()) is None

@@ -69,7 +69,7 @@ def test_refusal_says_whose_limit(scope: str, whose: str) -> None:
 
 def test_too_many_images_are_a_mistake() -> None:
     """More than a minute ever allows is the caller's mistake, with the field and what would be right."""
-    error = limit_messages.refuse_ever(TooMany("images_minute", "team", 4))
+    error = limit_messages.refuse_too_many(TooMany("images_minute", "team", 4))
     assert (error.status, error.param, error.retry_after) == (400, "n", None)
     assert "at most 4 images" in error.message
 
@@ -140,8 +140,8 @@ def stand(limit: str, ceiling: int, left: int, resets: int | None = None) -> Sta
 def test_refusal_is_foreseen(limit: str, just: int, short: int) -> None:
     """What has just room for a request is no refusal; one less is, in the words of the real one."""
     enough, less = (Standings(NOON, (stand(limit, 100_000, left),), ()) for left in (just, short))
-    assert limit_messages.foresee(enough, price=60_000, images=2) is None
-    found = limit_messages.foresee(less, price=60_000, images=2)
+    assert limit_messages.foresee_refusal(enough, price=60_000, images=2) is None
+    found = limit_messages.foresee_refusal(less, price=60_000, images=2)
     assert found
     assert found.message == over(limit, 100_000, short).message
 
@@ -149,6 +149,6 @@ def test_refusal_is_foreseen(limit: str, just: int, short: int) -> None:
 def test_too_many_images_are_foreseen_first() -> None:
     """More images than a minute ever allows are told so, though another limit is in the way as well."""
     standings = Standings(NOON, (stand("usd_total", 1, 0), stand("images_minute", 1, 1)), ())
-    found = limit_messages.foresee(standings, price=60_000, images=2)
+    found = limit_messages.foresee_refusal(standings, price=60_000, images=2)
     assert isinstance(found, errors.InvalidValue)
     assert found.param == "n"

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from gateway.pictures.metadata import Damaged, copy_pieces, read_layout
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
+from gateway.pictures.metadata.layout import Damaged, copy_pieces, only_orientation, orientation_of
+from gateway.pictures.picture import read_layout
 from tests.support.made_pictures import (
     SECRETS,
     encoded,

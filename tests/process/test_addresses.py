@@ -22,7 +22,7 @@ def test_network_has_one_spelling(written: str, read: str) -> None:
 @pytest.mark.parametrize("written", ["", "*", "example.com", "10.0.0.0/33", "10.0.0", "1.2.3.4:80", "[::1]", "/tmp/s"])
 def test_no_network_is_told(written: str) -> None:
     """What is no address is refused, with one that would be."""
-    with pytest.raises(ValueError, match=r"right is 203\.0\.113\.7"):
+    with pytest.raises(ValueError, match=r"write 203\.0\.113\.7"):
         read_network(written)
 
 

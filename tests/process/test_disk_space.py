@@ -1,4 +1,4 @@
-"""Headroom: new work is refused while a disk has too little room, and taken again once there is enough."""
+"""Disk space: new work is refused while a disk has too little free space, and accepted again once there is enough."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ async def test_disk_is_looked_at_once_a_second() -> None:
 
 
 async def test_broken_disk_is_a_shortage() -> None:
-    """A disk that cannot be looked at has no room."""
+    """A disk that cannot be measured has no room."""
 
     def fail(folder: Path) -> int:
         raise OSError(5, "Input/output error")
 
     shortage = await DiskSpace([Path("/data")], 1, measure=fail).find_shortage()
-    assert shortage == "/data cannot be looked at (Input/output error)"
+    assert shortage == "/data cannot be measured (Input/output error)"
 
 
 async def test_nothing_to_watch_is_no_shortage() -> None:
@@ -106,7 +106,7 @@ def test_full_disk_closes_spending(gateways: Gateways, small_disk: Path) -> None
         assert answer.headers["retry-after"] == "60"
     assert gateway.simulator.log() == before
     assert len(gateway.task_records()) == 1
-    assert gateway.get("/readyz").json()["problems"] == {"storage": "has too little room"}
+    assert gateway.get("/readyz").json()["problems"] == {"storage": "has too little free space"}
     assert gateway.get("/v1/models").status_code == 200
     assert gateway.client.get(made.json()["data"][0]["url"]).status_code == 200
     (small_disk / "filler").unlink()

@@ -55,11 +55,11 @@ def test_forms_are_read(text: str, read: RedisUrl) -> None:
         ("redis://cache:0", "port is 0"),
         ("redis://[hunter2", "not such a URL"),
         ("redis://\u2100hunter2", "not such a URL"),
-        ("redis://cache/hunter2", "database is no number"),
+        ("redis://cache/hunter2", "database is not a number"),
         ("redis://cache/0/hunter2", "too many parts"),
         ("redis://cache#hunter2", "%23"),
-        ("redis://cache?hunter2=1", "known are db"),
-        ("redis://cache?ssl_ca_certs=/x", "known are db"),
+        ("redis://cache?hunter2=1", "known options are db"),
+        ("redis://cache?ssl_ca_certs=/x", "known options are db"),
         ("redis://a,b", "Sentinel or the Cluster form"),
         ("rediss://cache?ssl_cert_reqs=hunter2", "required, optional, none"),
         ("rediss://cache?ssl_check_hostname=hunter2", "neither yes nor no"),
@@ -68,7 +68,7 @@ def test_forms_are_read(text: str, read: RedisUrl) -> None:
         ("redis+sentinel://a,b", "name of the service"),
         ("redis+sentinel://a,,b/main", "host is missing"),
         ("redis+cluster://a/1", "database 0"),
-        ("redis+cluster://a?db=1", "known are none"),
+        ("redis+cluster://a?db=1", "known options are none"),
     ],
 )
 def test_mistakes_are_named(text: str, reason: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.process.data_folder import load_secrets
-from gateway.process.settings import Settings, SettingsError, load_settings, variables, warn_of_token
+from gateway.process.settings import Settings, SettingsError, find_token_warning, load_settings, variables
 
 SECRET = "s" * 32
 
@@ -189,10 +189,10 @@ def test_weak_admin_token_is_refused(token: str, host: str) -> None:
 def test_weak_admin_token_is_warned_of(token: str, host: str) -> None:
     """On a machine of one's own a weak token is only warned of."""
     settings = load_settings({"GATEWAY_ADMIN_TOKEN": token, "GATEWAY_HOST": host})
-    assert "a weak token" in (warn_of_token(settings) or "")
+    assert "a weak token" in (find_token_warning(settings) or "")
 
 
 @pytest.mark.parametrize("env", [{}, {"GATEWAY_ADMIN_TOKEN": STRONG}, {"GATEWAY_ADMIN_TOKEN": STRONG[:32]}])
 def test_strong_admin_token_is_taken(env: dict[str, str]) -> None:
     """A random token of 32 characters or more, and none at all, is right everywhere."""
-    assert warn_of_token(load_settings(env | {"GATEWAY_HOST": "0.0.0.0"})) is None
+    assert find_token_warning(load_settings(env | {"GATEWAY_HOST": "0.0.0.0"})) is None

@@ -15,7 +15,7 @@ from tests.support.processes import until
 LIVE = """
 import pathlib, sys, time
 from gateway.process.worker_locks import WorkerLocks
-WorkerLocks(pathlib.Path(sys.argv[1]), "worker_other").tie()
+WorkerLocks(pathlib.Path(sys.argv[1]), "worker_other").acquire()
 print("tied", flush=True)
 time.sleep(60)
 """
@@ -24,7 +24,7 @@ time.sleep(60)
 def test_dead_worker_is_known(tmp_path: Path) -> None:
     """A worker that was killed is dead at once, one that is only stopped lives, and a dead one is told of once."""
     own = WorkerLocks(tmp_path / "workers", "worker_own")
-    own.tie()
+    own.acquire()
     other = subprocess.Popen([sys.executable, "-c", LIVE, str(tmp_path / "workers")], stdout=subprocess.PIPE, text=True)
     assert other.stdout
     assert other.stdout.readline() == "tied\n"
@@ -40,33 +40,33 @@ def test_dead_worker_is_known(tmp_path: Path) -> None:
     assert own.find_living(since=0) == []
     own.forget(["worker_other"])
     assert own.find_dead() == []
-    own.cut()
+    own.release()
 
 
 def test_nobody_has_died_in_a_new_folder(tmp_path: Path) -> None:
     """Where nobody was tied yet nobody is dead, and one that was cut is dead to its successor."""
-    former, heir = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))
+    former, adopter = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))
     assert former.find_dead() == []
-    former.tie()
-    heir.tie()
-    assert heir.find_dead() == []
-    former.cut()
-    assert heir.find_dead() == ["worker_0"]
-    heir.cut()
+    former.acquire()
+    adopter.acquire()
+    assert adopter.find_dead() == []
+    former.release()
+    assert adopter.find_dead() == ["worker_0"]
+    adopter.release()
 
 
 def test_turning_loop_is_known(tmp_path: Path) -> None:
     """A worker is one whose loop turns from each of its beats on, and no longer than it lives."""
     own, other = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))
-    own.tie()
-    other.tie()
+    own.acquire()
+    other.acquire()
     asked = time.time_ns()
     os.utime(tmp_path / "workers" / "worker_1", ns=(0, 0))
     assert own.find_living(since=asked) == []
-    other.beat()
+    other.touch()
     # The file system's clock may lag behind by a tick.
     assert own.find_living(since=asked - 100_000_000) == ["worker_1"]
-    other.cut()
-    other.beat()
+    other.release()
+    other.touch()
     assert own.find_living(since=0) == []
-    own.cut()
+    own.release()

@@ -272,15 +272,15 @@ async def test_proven_death_needs_no_lease(ledger: Ledger, clock: Clock, tmp_pat
     await ledger.renew(other, SECOND // 2)
     await ledger.open(make_opening(2, worker=other))
     former, worker_locks = (WorkerLocks(tmp_path, worker) for worker in (DEAD, HEIR))
-    former.tie()
-    worker_locks.tie()
+    former.acquire()
+    worker_locks.acquire()
     heir = Housekeeping(ledger, HEIR, PACE, worker_locks=worker_locks)
     await live(heir, clock, 1)
     assert (await show(ledger)).worker == DEAD
-    former.cut()
+    former.release()
     await heir.step()
     assert (await show(ledger)).worker == HEIR
     left = await ledger.show(make_id("task", 2))
     assert left
     assert left.worker == other
-    worker_locks.cut()
+    worker_locks.release()

@@ -9,8 +9,7 @@ import pytest
 from gateway.errors import PublicError, RateLimited, UpstreamUnavailable
 from gateway.health.condition import LONGEST_WAIT, Block, Condition
 from gateway.jobs.sizes import Size
-from gateway.routing.availability import narrow
-from gateway.routing.plan import Plan
+from gateway.routing.plan import Plan, narrow
 from tests.support.plans import make_job, plan
 
 PLAN = plan(make_job(size=Size(1024, 1024)))

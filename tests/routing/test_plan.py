@@ -11,8 +11,7 @@ from gateway.errors import UnsupportedValue, UpstreamUnavailable
 from gateway.jobs import sizes
 from gateway.jobs.job import ImageJob
 from gateway.jobs.sizes import Shape, Size
-from gateway.routing.plan import Choice, Circumstances, Medians, Plan
-from gateway.routing.split import split
+from gateway.routing.plan import Choice, Circumstances, Medians, Plan, split_job
 from tests.support.plans import COMBINATIONS, make_job, plan, shipped
 
 ODD = Size(1920, 1088)
@@ -144,7 +143,7 @@ def attempt(job: ImageJob, catalogue: Catalogue) -> Plan | UnsupportedValue:
 def check(job: ImageJob, choice: Choice, group: str) -> None:
     """A choice stays inside its vendor's documentation."""
     upstream, found = choice.target.upstream, choice.fit
-    calls = split(job, found, range(job.n))
+    calls = split_job(job, found, range(job.n))
     is_several = max(call.n for call in calls) > 1
     assert [slot for call in calls for slot in call.slots] == list(range(job.n))
     assert all(1 <= call.n <= found.per_call <= 10 for call in calls)
@@ -250,12 +249,12 @@ def test_choice_tells_calls_and_their_price() -> None:
 def test_fastest_goes_first_where_asked() -> None:
     """Medians are read at the tier and the quality that each target would really make."""
     medians: Medians = {
-        ("anyfast-c/main", "1K", "high"): 90.0,
-        ("apiany/main", "1K", "high"): 60.0,
-        ("anyfast/main", "1K", "high"): 75.0,
-        ("anyfast-c/main", "2K", "high"): 100.0,
-        ("apiany/main", "2K", "high"): 120.0,
-        ("anyfast/main", "2K", "high"): 110.0,
+        ("anyfast-c/main", "high/1K"): 90.0,
+        ("apiany/main", "high/1K"): 60.0,
+        ("anyfast/main", "high/1K"): 75.0,
+        ("anyfast-c/main", "high/2K"): 100.0,
+        ("apiany/main", "high/2K"): 120.0,
+        ("anyfast/main", "high/2K"): 110.0,
     }
     around = Circumstances(strategy="latency", medians=medians)
     found = plan(make_job(size=sizes.SQUARE, quality="high"), around=around)

@@ -12,8 +12,7 @@ from gateway.jobs import parameters
 from gateway.jobs.job import ImageJob
 from gateway.jobs.sizes import Shape, Size, find_fault
 from gateway.pictures.picture import Picture
-from gateway.routing.plan import Choice, Plan
-from gateway.routing.split import split
+from gateway.routing.plan import Choice, Plan, split_job
 from tests.support.plans import UPSTREAMS, every_kind, picture, plan
 from tests.support.vendor_pages import SIZES, TARGETS, SizeKind, Sold, Wish, price, sold
 
@@ -48,7 +47,7 @@ def attempt(wish: Wish, catalogue: Catalogue, model: str) -> Plan | None:
 def check(wish: Wish, choice: Choice, page: Sold) -> None:
     """A choice would send what its vendor's pages allow, and promises what they do."""
     found = choice.fit
-    calls = split(job_of(wish), found, range(wish.n))
+    calls = split_job(job_of(wish), found, range(wish.n))
     assert tuple(call.n for call in calls) == page.calls
     assert choice.calls == len(page.calls)
     size = found.size

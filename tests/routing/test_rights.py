@@ -20,7 +20,7 @@ LEAST = 655_360
         (Rights(max_quality="low"), {"quality": "medium"}, "quality", "low at most"),
         (Rights(max_pixels=SQUARE.pixels), {"size": Size(1536, 1024)}, "size", "1536x1024 has 1,572,864"),
         (Rights(max_pixels=SQUARE.pixels), {"size": Shape(16, 9, "2K")}, "size", "(2048x1152) has 2,359,296"),
-        (Rights(max_pixels=SQUARE.pixels - 1), {}, "size", "name a `size` such as 1024x640"),
+        (Rights(max_pixels=SQUARE.pixels - 1), {}, "size", "send a `size` such as 1024x640"),
     ],
     ids=str,
 )
@@ -64,7 +64,7 @@ def test_upstream_without_quality_cannot_be_held() -> None:
     edit = make_job("edit")
     assert [one.target.upstream for one in plan(edit, rights=Rights(max_quality="low")).choices] == ["apiany"]
     assert len(plan(edit, rights=Rights(max_quality="medium")).choices) == 3
-    with pytest.raises(UnsupportedValue, match="takes no quality here, and this key is held to low"):
+    with pytest.raises(UnsupportedValue, match="takes no quality here, and this key is limited to low"):
         plan(edit, model="anyfast/gpt-image-2", rights=Rights(max_quality="low"))
 
 
@@ -81,7 +81,7 @@ def test_snapped_size_counts_as_made() -> None:
     size = Size(1280, 1024)
     catalogue = shipped(sizes="nearest", upstreams=["apiany"])
     assert plan(make_job(size=size), catalogue).choices[0].fit.made == Size(1536, 1024)
-    with pytest.raises(UnsupportedValue, match="would make 1536x1024, and this key is held to 1,400,000 pixels"):
+    with pytest.raises(UnsupportedValue, match="would make 1536x1024, and this key is limited to 1,400,000 pixels"):
         plan(make_job(size=size), catalogue, rights=Rights(max_pixels=1_400_000))
 
 
@@ -141,7 +141,7 @@ def test_chosen_upstream_goes_alone(pinned: str) -> None:
 @pytest.mark.parametrize("pinned", ["nowhere", "anyfast/other", "main"])
 def test_unknown_choice_lists_upstreams(pinned: str) -> None:
     """A choice that serves nothing is refused with those there are for this key."""
-    with pytest.raises(UnsupportedValue, match=r"there are anyfast-c, apiany\.$"):
+    with pytest.raises(UnsupportedValue, match=r"use one of anyfast-c, apiany\.$"):
         plan(make_job(), rights=Rights(pinned=pinned, upstreams=("anyfast-c", "apiany")))
 
 

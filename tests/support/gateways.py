@@ -328,7 +328,7 @@ class Gateways:
         workers = [gateway.services.worker for gateway in self._running.values()]
         asyncio.run(set_epoch(self._valkey.url, accepted, workers))
         for gateway in self._running.values():
-            gateway.services.store_epoch.forgive(accepted)
+            gateway.services.store_epoch.accept_reset(accepted)
 
     def settle(self) -> None:
         for gateway in self._running.values():

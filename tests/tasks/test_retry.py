@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from gateway.callers.auth import Caller
-from gateway.jobs.fingerprint import Repeat
-from gateway.money.ledger import Twin
+from gateway.jobs.job import Repeat
+from gateway.money.ledger import RetryQuery
 from gateway.services import Services
 from gateway.tasks import retry as doubting
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
@@ -63,7 +63,10 @@ async def test_retry_waits_for_who_is_leaving(gateway: Gateway) -> None:
         # Redis is asked the same, and answers in turn.
         for _ in range(3):
             assert (
-                await services.ledger.doubt(Twin(caller.key.id, retry.fingerprint, services.worker, 1, ()), 0) is None
+                await services.ledger.check_first_attempt(
+                    RetryQuery(caller.key.id, retry.fingerprint, services.worker, 1, ()), 0
+                )
+                is None
             )
         assert not any(wait.done() for wait in waits)
         hasty.leave()

@@ -1,3 +1,1 @@
-"""One HTTP connection: limits on headers and bodies, the request id, error rendering, and proof that an answer was
-handed over.
-"""
+"""One HTTP connection: its limits, the middleware, errors as answers, and the proof that an answer arrived."""

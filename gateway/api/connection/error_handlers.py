@@ -1,14 +1,17 @@
-"""Every error in OpenAI's shape: ours, the framework's, and those nobody foresaw. Never echoes what was sent."""
+"""Errors as HTTP answers in OpenAI's shape: ours, the framework's and unforeseen ones. Never echoes a request."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
+import orjson
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway import errors
 from gateway.errors import PublicError
@@ -26,12 +29,27 @@ def render(error: PublicError) -> JSONResponse:
     return JSONResponse(error.body(), status_code=error.status, headers=error.all_headers())
 
 
+def write_last_answer(error: PublicError, request_id: str, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of an HTTP/1.1 answer after which the connection is closed."""
+    body = orjson.dumps(error.body())
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        "connection": "close",
+        **error.all_headers(),
+    }
+    lines = [b"%s: %s\r\n" % pair for pair in default_headers]
+    lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
+    return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body])
+
+
 async def _public(request: Request, error: Exception) -> JSONResponse:
     return render(cast(PublicError, error))
 
 
 async def _framework(request: Request, error: Exception) -> JSONResponse:
-    """Starlette's own 404 and 405, and whatever else it raises by number."""
+    """Answer Starlette's own 404 and 405, and any other status that it raises."""
     raised = cast(HTTPException, error)
     path = request.url.path[:200]
     if raised.status_code == 404:
@@ -49,7 +67,7 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Of what stands beside the body. Names and words are ours; what was sent is in neither."""
+    """Answer a wrong path or query parameter. Names and messages are ours, and hold nothing that was sent."""
     fault = cast(RequestValidationError, error).errors()[0]
     name, reason = str(fault["loc"][-1]), str(fault["msg"])
-    return render(errors.InvalidValue(f"`{name}` is not as it must be: {reason}.", param=name))
+    return render(errors.InvalidValue(f"`{name}` is invalid: {reason}.", param=name))

@@ -1,48 +1,35 @@
-"""The wire's own limits: how long, how large and how patient one HTTP connection may be.
+"""The limits of one HTTP connection: sizes of headers, and time-outs of headers, bodies and answers.
 
-uvicorn is given `protocol(limits)` as `http=`; it has no read time-out and httptools no header limit. Nothing here
-knows a route, a key or an image.
+uvicorn has no read time-out and httptools no header limit. Knows no route, key or image.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from asyncio import BaseTransport, Transport
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 import httptools
-import orjson
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.api.connection.error_handlers import write_last_answer
 from gateway.api.connection.handover import Handover
-from gateway.api.connection.latch import Latch
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 from gateway.ids import new_id
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
-
-    from uvicorn._types import (
-        ASGI3Application,
-        ASGIReceiveCallable,
-        ASGIReceiveEvent,
-        ASGISendCallable,
-        ASGISendEvent,
-        Scope,
-    )
+    from uvicorn import _types as asgi
 
 log: Final = logging.getLogger(__name__)
 
-
-# The most that uvloop and asyncio hand over at once; to stay within a limit, reading must stop one read before it.
+# uvloop and asyncio hand over at most so many bytes at once. Reading stops that much before a limit.
 READ_BYTES: Final = 256 * 1024
-# An empty queue takes 700 bytes, and hardly any client pipelines: this one is everybody's until one does.
+# An empty queue takes 700 bytes, and few clients pipeline: connections share this one until they do.
 _NO_PIPELINE: Final[deque[Any]] = deque(maxlen=0)
 
 
@@ -51,9 +38,8 @@ class WireLimits:
     """Times in seconds, sizes in bytes.
 
     `header_timeout_s` counts from connecting, or from a later request's first byte, to the end of its headers.
-    `body_idle_s` is how long the application waits for the body's next byte, `answer_idle_s` how long what was written
-    of an answer waits for its reader. When an answer is finished before its request's body, at most `linger_bytes` of
-    that body are read, for at most `linger_s`.
+    `body_idle_s` bounds the wait for the body's next byte, `answer_idle_s` the wait until the client reads on. When an
+    answer ends before its request's body, at most `linger_bytes` of that body are read, for at most `linger_s`.
     """
 
     header_timeout_s: float = 10
@@ -72,20 +58,42 @@ class ConnectionPhase(Enum):
     BODY = "in a message's body"
 
 
+class Latch(asyncio.Event):
+    """An asyncio.Event that makes its queue of waiters, which takes 700 bytes, only while somebody waits."""
+
+    _waiters: Any = ()
+
+    @override
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._value = is_set
+
+    @override
+    async def wait(self) -> Literal[True]:
+        if self._value:
+            return True
+        if not self._waiters:
+            self._waiters = deque()
+        try:
+            return await super().wait()
+        finally:
+            if not self._waiters:
+                self._waiters = ()
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. `_running` is the request whose application runs; uvicorn's `cycle` is the newest one parsed.
 
     They differ only when a client pipelines, and only the newest can have an unfinished body.
     """
 
-    # With these in its dict an instance had more attributes than Python shares the names of: 1.5 KB a connection more.
+    # Python shares the names of few attributes between instances: in a dict these cost 1.5 KB more a connection.
     __slots__ = (
-        "_fruitless",
+        "_bytes_without_content",
         "_handover",
         "_head_bytes",
         "_head_count",
         "_head_timer",
-        "_is_deaf",
+        "_is_discarding",
         "_linger_timer",
         "_phase",
         "_reader_timer",
@@ -100,24 +108,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self.pipeline = _NO_PIPELINE
         self._phase = ConnectionPhase.BETWEEN
         self._running: RequestResponseCycle | None = None
-        self._head_timer: TimerHandle | None = None
-        self._linger_timer: TimerHandle | None = None
-        self._reader_timer: TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
         self._handover: Handover | None = None
-        self._is_deaf = False
-        self._unread = self._fruitless = 0
+        self._is_discarding = False
+        self._unread = self._bytes_without_content = 0
         self._head_bytes = self._head_count = 0
 
     @override
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(cast("Transport", transport))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
         self.flow._is_writable_event = Latch(is_set=True)
         self._watch_head()
 
     @override
     def eof_received(self) -> None:
         if self._handover is not None:
-            self._handover.hear_end()
+            self._handover.end_input()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,14 +135,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self._linger_timer.cancel()
         if self._handover is not None:
             self._handover.lose(exc)
-        # uvicorn tells only the newest request of the hang-up, so one with another pipelined behind it would wait on.
+        # uvicorn disconnects only the newest request: an earlier one would wait on.
         if self._running is not None:
             self._disconnect(self._running)
         super().connection_lost(exc)
 
     @override
     def shutdown(self) -> None:
-        """Cuts an unfinished upload: nothing was spent on it, and another replica can take the retry."""
+        """Refuse an unfinished upload: it has cost nothing, and another replica can take the retry."""
         if self._is_uploading() and not self.cycle.response_started:
             self._refuse(shutting_down())
         else:
@@ -142,7 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @override
     def _should_upgrade_to_ws(self) -> bool:
-        # A WebSocket would leave every guard of this class behind; no route of the gateway speaks it.
+        # A WebSocket would escape the limits of this class, and no route has one.
         return False
 
     # Bytes in
@@ -150,21 +158,21 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._is_deaf:
+        if self._is_discarding:
             self._discard(len(data))
             return
-        self._fruitless += len(data)
+        self._bytes_without_content += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # The request was served as a plain one, which is how HTTP declines an upgrade.
+            # The request was served as a plain one: so HTTP declines an upgrade.
             log.debug("an upgrade was declined")
         except httptools.HttpParserError as error:
-            # What a callback raised arrives as the context of httptools' own error.
+            # An error that a callback raised is the context of httptools' own error.
             refusal = error.__context__
             self._refuse(refusal if isinstance(refusal, PublicError) else InvalidValue("This is not valid HTTP/1.1."))
             return
-        if self._fruitless > self.limits.header_bytes:
+        if self._bytes_without_content > self.limits.header_bytes:
             self._refuse(self._too_many_bytes())
         elif self._phase is ConnectionPhase.HEAD or (self._phase is ConnectionPhase.BETWEEN and self._running is None):
             self._watch_head()
@@ -174,7 +182,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._phase = ConnectionPhase.HEAD
         self._head_bytes = self._head_count = 0
         if self._running is None:
-            # Who asks on has its answer.
+            # A client that sends another request has read its answer.
             self._handover = None
             self._forget_reader()
         super().on_message_begin()
@@ -193,7 +201,7 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._too_many_bytes()
         if self._head_count > self.limits.header_count:
             raise HeadersTooLarge(f"There are more than {self.limits.header_count} headers.")
-        # Trailers arrive here too: added to the headers, they would pass by whatever a proxy in front checks or strips.
+        # Trailers arrive here too. As headers they would pass by the checks of a proxy in front.
         if self._phase is ConnectionPhase.HEAD:
             super().on_header(name, value)
 
@@ -204,21 +212,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self.pipeline = deque()
         super().on_headers_complete()
         if self.cycle is not former:
-            # Its application has not begun to wait for it.
+            # The application does not wait for it yet.
             self.cycle.message_event = Latch()
         self._phase = ConnectionPhase.BODY
-        self._fruitless = 0
+        self._bytes_without_content = 0
         self._forget_head()
 
     @override
     def on_body(self, body: bytes) -> None:
-        self._fruitless = 0
+        self._bytes_without_content = 0
         super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
         self._phase = ConnectionPhase.BETWEEN
-        self._fruitless = 0
+        self._bytes_without_content = 0
         super().on_message_complete()
 
     def _too_many_bytes(self) -> HeadersTooLarge:
@@ -238,7 +246,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_slow_head(self) -> None:
         self._head_timer = None
         if self.flow.read_paused:
-            # It was this side that stopped reading, behind a pipelined request.
+            # This side stopped reading, behind a pipelined request.
             self._watch_head()
         elif self._phase is ConnectionPhase.HEAD:
             self._refuse(RequestTimeout(f"The headers took longer than {self.limits.header_timeout_s:g} s to arrive."))
@@ -269,26 +277,25 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_slow_reader(self) -> None:
         self._reader_timer = None
         if self.transport.get_write_buffer_size():
-            log.info("cut an answer that was not read for %g s (from %s)", self.limits.answer_idle_s, self.client)
-            self.eof_received()  # as if it had left: what it did not take is its retry's
+            log.info("closed a connection: no read for %g s (from %s)", self.limits.answer_idle_s, self.client)
+            self.eof_received()  # as if it had disconnected: its retry gets the rest
             self.transport.abort()
 
     # The application's side
 
     @override
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: asgi.ASGI3Application) -> None:
         self._running = cycle
         self._handover = Handover(self.transport, self.flow)
         cycle.scope["state"]["handover"] = self._handover
 
-        async def guarded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def guarded(scope: asgi.Scope, receive: asgi.ASGIReceiveCallable, send: asgi.ASGISendCallable) -> None:
             await app(scope, partial(self._receive, cycle, receive), partial(self._send, cycle, send))
 
         super()._start_asgi_task(cycle, guarded)
 
-    async def _receive(self, cycle: RequestResponseCycle, receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
-        """Only a wait for bytes that the client owes is timed: not the application's own pauses, nor its watch for a
-        hang-up after the whole body."""
+    async def _receive(self, cycle: RequestResponseCycle, receive: asgi.ASGIReceiveCallable) -> asgi.ASGIReceiveEvent:
+        """Time the wait for the body's bytes, not the application's pauses or its watch for a disconnect."""
         if not cycle.more_body:
             return await receive()
         timer = self.loop.call_later(self.limits.body_idle_s, self._end_idle_body, cycle)
@@ -298,11 +305,11 @@ class GuardedProtocol(HttpToolsProtocol):
             timer.cancel()
 
     async def _send(
-        self, cycle: RequestResponseCycle, send: Callable[[ASGISendEvent], Awaitable[None]], message: ASGISendEvent
+        self, cycle: RequestResponseCycle, send: asgi.ASGISendCallable, message: asgi.ASGISendEvent
     ) -> None:
         if cycle.more_body:
-            # The answer says `connection: close`, yet uvicorn must not close with unread bytes in the socket: the
-            # kernel would reset the connection, and a client that is still sending would lose the answer.
+            # The answer says `connection: close`. If uvicorn closed with unread bytes in the socket, the kernel would
+            # reset the connection, and a client that still sends would lose the answer.
             is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
             cycle.keep_alive = is_last
         await send(message)
@@ -310,7 +317,7 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         cycle, self._running = self._running, None
-        # What is left of it is flushed without anybody's waiting.
+        # Nobody waits while the rest is flushed.
         self._watch_reader()
         if cycle is not None and cycle.more_body and not self.transport.is_closing():
             self.server_state.total_requests += 1
@@ -328,22 +335,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @staticmethod
     def _disconnect(cycle: RequestResponseCycle) -> None:
-        """The application's `receive()` answers `http.disconnect` from now on, and what it sends goes nowhere."""
+        """From now on `receive()` answers `http.disconnect`, and what the application sends goes nowhere."""
         if not cycle.response_complete:
             cycle.disconnected = True
         cycle.message_event.set()
 
-    # Refusing, and leaving
+    # Refusing and closing
 
     def _refuse(self, error: PublicError) -> None:
-        """Answers the request that is being read, if its answer can still be chosen, and reads no further request.
+        """Answer the request that is being read with an error, unless its answer has begun, and read no other.
 
-        Answers owed to earlier, whole requests are sent before the connection ends.
+        Answers to earlier, whole requests are sent before the connection ends.
         """
         self._forget_head()
-        if self._is_deaf or self.transport.is_closing():
+        if self._is_discarding or self.transport.is_closing():
             return
-        self._is_deaf = True
+        self._is_discarding = True
         if self._is_uploading():
             self._disconnect(self.cycle)
             if self.cycle.response_started:
@@ -361,21 +368,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def _answer(self, error: PublicError) -> None:
         request_id = new_id("req")
         log.info("refused a request: %d %s (%s, from %s)", error.status, error.message, request_id, self.client)
-        body = orjson.dumps(error.body())
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-            "x-request-id": request_id,
-            "connection": "close",
-            **error.all_headers(),
-        }
-        lines = [b"%s: %s\r\n" % pair for pair in self.server_state.default_headers]
-        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
-        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        self.transport.write(write_last_answer(error, request_id, self.server_state.default_headers))
 
     def _linger(self) -> None:
-        """Reads on for a while before closing, so that a client still sending finds the answer and not a reset."""
-        self._is_deaf = True
+        """Read on for a while before closing, so that a client that still sends gets the answer and no reset."""
+        self._is_discarding = True
         if self.cycle is not None:
             self._unread = len(self.cycle.body)
             self.cycle.body = bytearray()
@@ -396,5 +393,5 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def protocol(limits: WireLimits) -> type[HttpToolsProtocol]:
-    """A class for uvicorn's `http=`, which makes one instance a connection and passes nothing of ours to it."""
+    """A class for uvicorn's `http=`, which makes one instance a connection and passes no arguments of ours."""
     return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})

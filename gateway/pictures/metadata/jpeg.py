@@ -1,6 +1,6 @@
-"""Walks the segments of a JPEG (ITU-T T.81), through every scan of a progressive one, to its end marker.
+"""The layout of a JPEG (ITU-T T.81): its segments, with every scan of a progressive one, up to the end marker.
 
-Called by `gateway.metadata.read_layout`. Whatever follows the end marker (second pictures, motion videos) is not kept.
+Data after the end marker (second pictures, motion videos) is dropped.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
-from gateway.pictures.metadata.layout import MAX_PARTS, Damaged, Layout, Recipe
+from gateway.pictures.metadata.layout import MAX_PARTS, Damaged, Layout, Recipe, only_orientation, orientation_of
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
@@ -22,10 +21,10 @@ _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 _EXIF = b"Exif\0\0"
 
 _MAX_SCANS = 100
-"""A decoder passes over the whole picture for each scan, so a small file of many scans is a bomb; encoders write 10."""
+"""The most scans: a decoder visits the whole picture for each, so many scans are an attack; encoders write 10."""
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-"""What ends a scan: stuffed zeros, restart markers and fill bytes do not."""
+"""The bytes that end a scan; stuffed zeros, restart markers and fill bytes do not."""
 
 _READ = 256 * 1024
 
@@ -124,7 +123,7 @@ def _frame(payload: bytes) -> tuple[int, int]:
 
 
 def _exif(file: BinaryIO, segment: _Segment, recipe: Recipe) -> int | None:
-    """Its Orientation, or None where the segment is not EXIF; what must stay of it goes into the recipe."""
+    """The Orientation, which goes into the recipe; None if the segment is not EXIF."""
     payload = _payload(file, segment)
     if not payload.startswith(_EXIF):
         return None
@@ -147,7 +146,7 @@ def _keep(file: BinaryIO, segment: _Segment, recipe: Recipe) -> None:
     elif marker == _APP0:
         _keep_jfif(_payload(file, segment), segment, recipe)
     elif marker in (_APP2, _APP14):
-        # APP2 also holds the index of a multi-picture file, and APP14 says how Adobe's CMYK and RGB are coded.
+        # APP2 also holds the index of a multi-picture file. APP14 defines the coding of Adobe's CMYK and RGB.
         wanted = b"ICC_PROFILE\0" if marker == _APP2 else b"Adobe"
         file.seek(segment.body)
         if file.read(len(wanted)) == wanted:
@@ -155,7 +154,7 @@ def _keep(file: BinaryIO, segment: _Segment, recipe: Recipe) -> None:
 
 
 def _keep_jfif(payload: bytes, segment: _Segment, recipe: Recipe) -> None:
-    """JFIF may carry an uncompressed thumbnail, which can show what was cropped out of the picture."""
+    """Keep JFIF without its thumbnail, which can show parts that were cropped out of the picture."""
     if not payload.startswith(b"JFIF\0") or len(payload) < 14:
         return
     if payload[12:] == b"\0\0":

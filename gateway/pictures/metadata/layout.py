@@ -1,21 +1,27 @@
-"""What a walk over an image file finds: its facts, and which of its bytes are picture rather than data about it.
+"""The layout of an image file: its size, orientation and alpha, and the ranges of bytes that are not metadata.
 
-Made by the three format modules beside it, read by `gateway.pictures.picture`. Never decodes a pixel.
+EXIF blocks are read and written for one tag, Orientation. Never decodes a pixel.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Literal
+
+Format = Literal["png", "jpeg", "webp"]
 
 Piece = bytes | tuple[int, int]
 """Bytes to write, or a (start, end) range of the file to copy."""
 
 MAX_PARTS = 65_536
-"""Chunks or segments of one file. A file of nothing but empty chunks would otherwise cost seconds of walking."""
+"""The most chunks or segments of one file. A file of empty chunks would otherwise take seconds."""
 
 _COPY = 1024 * 1024
+
+_ORIENTATION = 0x0112
+_INTEGERS = {1: "B", 3: "H", 4: "I"}
 
 EXIF_READ = 1024 * 1024
 """Bytes of an EXIF block that are searched for its Orientation."""
@@ -26,13 +32,13 @@ class Damaged(Exception):
 
 
 class Recipe:
-    """The file without its metadata, as ranges to copy and bytes to write in between."""
+    """A file without its metadata, as ranges to copy and bytes to write between them."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
 
     def keep(self, start: int, end: int) -> None:
-        """Copy a range of the file; it joins the one before when they touch."""
+        """Copy a range of the file, joined with the previous one if they touch."""
         last = self.pieces[-1] if self.pieces else None
         if isinstance(last, tuple) and last[1] == start:
             self.pieces[-1] = (last[0], end)
@@ -40,7 +46,7 @@ class Recipe:
             self.pieces.append((start, end))
 
     def put(self, data: bytes) -> None:
-        """Write bytes that the file does not hold."""
+        """Write bytes that are not in the file."""
         self.pieces.append(data)
 
 
@@ -56,12 +62,12 @@ class Layout:
     pieces: list[Piece] = field(repr=False)
 
     def is_clean(self, size: int) -> bool:
-        """Whether a file of `size` bytes holds nothing that stripping would drop."""
+        """True when a file of `size` bytes has no metadata to remove."""
         return self.pieces == [(0, size)]
 
 
 def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
-    """The bytes that a recipe makes of its file, a megabyte at most at a time."""
+    """The bytes of a recipe applied to its file, at most a megabyte at a time."""
     for piece in pieces:
         if isinstance(piece, bytes):
             yield piece
@@ -74,3 +80,27 @@ def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
                 raise Damaged("ends while it is copied")
             yield data
             start += len(data)
+
+
+def orientation_of(tiff: bytes) -> int:
+    """The Orientation (1-8) of an EXIF block that starts at its TIFF header; 1 where there is none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return 1
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    if start + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(order + "H", tiff, start)
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, items = struct.unpack_from(order + "HHI", tiff, entry)
+        if tag == _ORIENTATION:
+            if kind not in _INTEGERS or items != 1:
+                return 1
+            (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def only_orientation(orientation: int) -> bytes:
+    """An EXIF block, from its TIFF header on, that says the Orientation and nothing else."""
+    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, orientation, 0, 0)

@@ -1,6 +1,6 @@
-"""Walks the chunks of a PNG (https://www.w3.org/TR/png-3/).
+"""The layout of a PNG (https://www.w3.org/TR/png-3/): its chunks.
 
-Called by `gateway.metadata.read_layout`. Checks every checksum that a decoder would, and inflates nothing.
+Checks every checksum that a decoder checks. Inflates nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
-from gateway.pictures.metadata.layout import EXIF_READ, MAX_PARTS, Damaged, Layout, Recipe
+from gateway.pictures.metadata.layout import (
+    EXIF_READ,
+    MAX_PARTS,
+    Damaged,
+    Layout,
+    Recipe,
+    only_orientation,
+    orientation_of,
+)
 
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _COLOUR = frozenset(
@@ -49,11 +56,11 @@ def read_png(file: BinaryIO, size: int) -> Layout:
         elif chunk.kind == b"IDAT":
             has_pixels = True
         elif chunk.kind == b"acTL":
-            # After the pixels the chunk means nothing: the standard makes such a file a still picture.
+            # After the pixels the chunk has no effect: by the standard the file is a still picture.
             is_animated = is_animated or not has_pixels
         elif chunk.kind == b"eXIf" and orientation is None:
             orientation = _exif(file, chunk, recipe)
-        # A decoder passes over an ancillary chunk whose checksum is wrong, so it is not picture either.
+        # A decoder skips an ancillary chunk with a wrong checksum, so it does not belong to the picture.
         if chunk.kind in _CRITICAL or (chunk.kind in _COLOUR and _is_intact(file, chunk)):
             recipe.keep(chunk.start, chunk.end)
             has_alpha = has_alpha or chunk.kind == b"tRNS"
@@ -98,12 +105,12 @@ def _header(file: BinaryIO, chunk: _Chunk) -> tuple[int, int, bool]:
     if not 0 < width <= 0x7FFFFFFF or not 0 < height <= 0x7FFFFFFF:
         raise Damaged("has no area")
     if depth not in _DEPTHS.get(colour, ()) or method or filtering or interlace > 1:
-        raise Damaged("has a header that means nothing")
+        raise Damaged("has an invalid header")
     return width, height, colour in _ALPHA_TYPES
 
 
 def _exif(file: BinaryIO, chunk: _Chunk, recipe: Recipe) -> int:
-    """Its Orientation; what must stay of it goes into the recipe."""
+    """The Orientation, which goes into the recipe."""
     file.seek(chunk.start + 8)
     block = file.read(min(chunk.length, EXIF_READ))
     orientation = orientation_of(block)

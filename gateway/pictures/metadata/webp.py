@@ -1,7 +1,4 @@
-"""Walks the RIFF chunks of a WebP (RFC 9649).
-
-Called by `gateway.metadata.read_layout`. Whatever lies outside the RIFF container is not kept.
-"""
+"""The layout of a WebP (RFC 9649): its RIFF chunks. Data outside the RIFF container is dropped."""
 
 from __future__ import annotations
 
@@ -10,8 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.pictures.metadata.exif import only_orientation, orientation_of
-from gateway.pictures.metadata.layout import EXIF_READ, MAX_PARTS, Damaged, Layout, Piece, Recipe
+from gateway.pictures.metadata.layout import (
+    EXIF_READ,
+    MAX_PARTS,
+    Damaged,
+    Layout,
+    Piece,
+    Recipe,
+    only_orientation,
+    orientation_of,
+)
 
 _ICC, _ALPHA, _EXIF, _ANIMATION = 0x20, 0x10, 0x08, 0x02
 _PIXELS = (b"VP8 ", b"VP8L")
@@ -29,7 +34,7 @@ class _Chunk:
 
 @dataclass(slots=True)
 class _Found:
-    """What the walk has met so far."""
+    """The facts found so far."""
 
     header: bytes | None = None
     has_icc: bool = False
@@ -71,7 +76,7 @@ def _chunks(file: BinaryIO, stop: int) -> Iterator[_Chunk]:
         end = position + 8 + length
         if end > stop:
             raise Damaged("ends inside a chunk")
-        # Some writers leave out the padding of the last chunk.
+        # Some writers omit the padding of the last chunk.
         padded = min(end + length % 2, stop)
         yield _Chunk(kind, position, length, padded)
         position = padded
@@ -82,7 +87,7 @@ def _read_chunk(file: BinaryIO, chunk: _Chunk, found: _Found, body: Recipe) -> N
     is_extended = found.header is not None
     if chunk.kind == b"VP8X":
         if chunk.start != 12 or chunk.length < 10:
-            raise Damaged("has a header that means nothing")
+            raise Damaged("has an invalid header")
         _read_extended(file, chunk, found)
     elif chunk.kind in (b"ANIM", b"ANMF"):
         found.is_animated = True
@@ -134,7 +139,7 @@ def _read_frame(file: BinaryIO, chunk: _Chunk, found: _Found) -> tuple[int, int]
 
 
 def _read_exif(file: BinaryIO, chunk: _Chunk, body: Recipe) -> int:
-    """Its Orientation; what must stay of it goes into the recipe."""
+    """The Orientation, which goes into the recipe."""
     file.seek(chunk.start + 8)
     block = file.read(min(chunk.length, EXIF_READ))
     # Some writers copy the prefix that only a JPEG's EXIF has.
@@ -150,7 +155,7 @@ def _read_exif(file: BinaryIO, chunk: _Chunk, body: Recipe) -> int:
 
 
 def _with_header(body: list[Piece], found: _Found, size: int) -> list[Piece]:
-    """The pieces with a RIFF header, and an extended header that names only what is left; the whole file if it did."""
+    """The pieces after a RIFF header and, if needed, an extended header; the whole file if nothing changed."""
     length = 4 + sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in body)
     recipe = Recipe()
     if found.header is None:

@@ -27,7 +27,7 @@ class Server(asyncio.Protocol):
 
     @override
     def eof_received(self) -> None:
-        self.handover.hear_end()
+        self.handover.end_input()
         self.heard.set()
 
     @override
@@ -100,7 +100,7 @@ async def test_cut_reader_has_no_answer() -> None:
         server.handover.transport.write(bytes(8 * 2**20))
         arriving = asyncio.create_task(server.handover.arrive())
         await asyncio.sleep(0)
-        server.handover.hear_end()
+        server.handover.end_input()
         server.handover.transport.abort()
         assert not await asyncio.wait_for(arriving, 5)
 
@@ -113,7 +113,7 @@ async def test_end_after_the_answer_is_peace_unless_it_comes_late(is_late: bool)
     """
     heard: list[str] = []
     async with connected() as (server, theirs):
-        server.handover.tell_of_hang_up(lambda: heard.append("left"))
+        server.handover.on_disconnect(lambda: heard.append("left"))
         server.handover.transport.write(b"answer")
         assert await server.handover.arrive()
         loop = asyncio.get_running_loop()
@@ -131,7 +131,7 @@ async def test_end_before_the_answer_is_a_hang_up() -> None:
     """Who closes while its answer is made has left, and whoever makes it is told."""
     async with connected() as (server, theirs):
         left = asyncio.Event()
-        server.handover.tell_of_hang_up(left.set)
+        server.handover.on_disconnect(left.set)
         theirs.close()
         await asyncio.wait_for(left.wait(), 5)
         assert not await server.handover.arrive()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.api.connection.latch import Latch
+from gateway.api.connection.protocol import Latch
 
 
 async def test_all_waiters_wake() -> None:

@@ -1,6 +1,6 @@
--- Puts one text under its id and moves a day's sums with it, both or neither; a repetition changes nothing.
--- kind (record, credit), day, id, the text that stands there or "", the new text, when texts go and when sums go (ms),
--- then pairs of a sum's name and its step -> done | other, the text that stands there or ""
+-- Stores one text under its id and changes a day's sums, both or neither; a repetition changes nothing.
+-- kind (record, credit), day, id, the stored text or "", the new text, expiry of texts and of sums (ms),
+-- then pairs of a sum's name and its step -> done | other, the stored text or ""
 
 local LARGEST = 9007199254740991
 local DAY_MS = 86400000
@@ -39,7 +39,7 @@ if current ~= expected then return {'other', current} end
 redis.call('HSET', texts, id, text)
 for index = 8, #ARGV, 2 do redis.call('HINCRBY', sums, ARGV[index], ARGV[index + 1]) end
 
--- What is long past stays for a day all the same, so that its repetition is known as one.
+-- An old text stays for a day too, so that its repetition is found.
 local time = redis.call('TIME')
 local soonest = time[1] * 1000 + DAY_MS
 redis.call('PEXPIREAT', texts, string.format('%.0f', math.max(texts_go, soonest)))

@@ -1,5 +1,5 @@
--- Makes another worker the owner of a task whose owner's lease has ended, and shuts the old owner out by a higher fence.
--- now, task, worker, the fence that was seen -> adopted, fence | living | fenced, fence | unknown
+-- Makes another worker the owner of a task after the owner's lease has ended. A higher fence excludes the old owner.
+-- now, task, worker, the known fence -> adopted, fence | living | fenced, fence | unknown
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
@@ -8,7 +8,7 @@ local fence = integer('fence', ARGV[4], 1, LARGEST - 1)
 
 local record = read_task(task)
 if not record or not record.worker then return {'unknown'} end
--- Asked before: the reply was lost.
+-- A repetition: the first reply was lost.
 if record.worker == worker and record.fence == digits(fence + 1) then return {'adopted', record.fence} end
 local stranger = not_owned(record, fence)
 if stranger then return stranger end

@@ -1,6 +1,6 @@
--- What another process needs to finish some calls. Writes nothing.
--- now, calls with commas between them -> calls, of each that is known: its id, task, note, ticket, path, links, receipt, error
--- ("" where there is none)
+-- Returns the facts by which another process can finish some calls. Writes nothing.
+-- now, calls with commas between them -> calls, of each known one: its id, task, note, ticket, path, links, receipt, error
+-- ("" if there is none)
 
 clock(ARGV[1])
 local calls = {}

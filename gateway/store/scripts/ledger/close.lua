@@ -1,7 +1,7 @@
--- Releases what will never be sent. Calls that are out stay held until evidence or the resolver settles them, and the task
--- no longer counts as running.
--- now, task, fence, how: "", policy (a refusal that is answered again), cancel (only what was never sent), collect (an heir
--- brings what its calls made, and whoever asks for the same waits for that)
+-- Releases the slots that will never be sent. Calls in progress stay held until evidence or the resolver settles them, and
+-- the task no longer counts as running.
+-- now, task, fence, how: "", policy (a refusal that a retry gets too), cancel (only if nothing was sent), collect (an adopter
+-- collects the results of its calls, and equal requests wait for them)
 -- -> closed | sent | fenced, fence
 
 local now = clock(ARGV[1])
@@ -12,7 +12,7 @@ if how ~= '' and how ~= 'policy' and how ~= 'cancel' and how ~= 'collect' then i
 
 local record = read_task(task)
 if not record then
-  -- The open whose reply was lost may still be on its way, and must find that it came too late.
+  -- An opening whose reply was lost may still arrive, and must find the task closed.
   redis.call('HSET', NAME.hold .. ':' .. task, 'state', 'closed', 'fence', digits(fence), 'images', '0', 'key', '',
     'team', '', 'opened', digits(now))
   redis.call('ZADD', NAME.ended, digits(now), task)

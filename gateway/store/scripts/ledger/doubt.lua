@@ -1,6 +1,6 @@
--- Whether a retry is to wait before it is opened: somebody waits for an equal task at a worker that may be dead. One that has
--- renewed its lease since the question was first asked lives, and so does who waits there.
--- now, key, fingerprint, worker, lease (µs), since when (µs) or 0, workers that live, with commas between them
+-- Tells a retry to wait before it is opened: a request waits for an equal task at a worker that may be dead. A worker that has
+-- renewed its lease since the first check runs, and so does the wait.
+-- now, key, fingerprint, worker, lease (µs), since when (µs) or 0, workers that run, with commas between them
 -- -> proven | doubted, since when
 
 local now = clock(ARGV[1])
@@ -16,7 +16,7 @@ if ARGV[7] ~= '' then
 end
 if since == 0 then since = now end
 
--- A retry does not believe in a waiter whose own time-out has passed.
+-- A waiter whose own time-out has passed does not count.
 local function is_doubtful(record)
   local patient_until = tonumber(record.waits_until or '0')
   if (record.waiter or '') == '' or alive[record.waits_on] or patient_until ~= 0 and patient_until <= now then return false end

@@ -1,5 +1,5 @@
--- Adds ended tasks and old journal entries to the base amounts of their windows, and forgets them.
--- now, µs to keep an ended task, a doubtful one, a journal entry, how many of each at once -> folded, tasks, entries
+-- Adds ended tasks and old journal entries to the base amounts of their windows, and removes them.
+-- now, µs to keep an ended task, one with presumed calls, a journal entry, the most of each -> folded, tasks, entries
 
 local now = clock(ARGV[1])
 local keep_ended = integer('keep_ended', ARGV[2], 1, LARGEST)
@@ -7,7 +7,7 @@ local keep_doubtful = integer('keep_doubtful', ARGV[3], 1, LARGEST)
 local keep_journal = integer('keep_journal', ARGV[4], 1, LARGEST)
 local most = integer('most', ARGV[5], 1, 10000)
 
--- A window that is gone has no totals for its base to agree with.
+-- An expired window has no totals, and needs no base.
 local function add_to_window(prefix, key, amounts)
   if redis.call('EXISTS', key) == 0 then return end
   for amount, value in pairs(amounts) do redis.call('HINCRBY', key, prefix .. amount, value) end
@@ -23,7 +23,7 @@ end
 
 local function fold_task(task)
   local record = read_task(task)
-  -- Only a damaged store names one that is not there.
+  -- Only a damaged store lists a missing task.
   if not record then return end
   local sums = amounts_of(record)
   local amounts = {}
@@ -51,7 +51,7 @@ for _, row in ipairs(redis.call('XRANGE', NAME.journal, '-', '+', 'COUNT', most)
   if tonumber(entry.at) > now - keep_journal then break end
   for _, amount in ipairs(AMOUNTS) do amounts[amount] = entry[amount] end
   if entry.kind == 'repair' then
-    -- A repair is of one bucket.
+    -- A repair concerns one bucket.
     add_to_window('trimmed:', NAME.window .. ':' .. entry.scope .. ':' .. entry.window, amounts)
   else
     add_base('trimmed:', entry, amounts)

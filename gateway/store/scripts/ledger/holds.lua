@@ -1,7 +1,7 @@
--- The tasks that still hold something, oldest first. Writes nothing.
--- now, which, worker or "", instant (µs) or "", at most how many -> holds, a JSON object of each
--- which: all | orphaned, whose owner's lease has ended | overdue, which this worker owns and which were opened no later than
--- that instant | left, which are over, and were closed shortly before the end of their worker's lease, after that instant
+-- Returns the tasks that still hold amounts, oldest first. Writes nothing.
+-- now, selection, worker or "", instant (µs) or "", the most -> holds, a JSON object of each
+-- selection: all | orphaned (the owner's lease has ended) | overdue (this worker's, opened no later than that instant) |
+-- left (closed shortly before the end of their worker's lease, which ended after that instant)
 
 local now = clock(ARGV[1])
 local which = ARGV[2]
@@ -29,7 +29,7 @@ end
 
 local answer = {'holds'}
 
--- What a worker closed is over, and in no list of open tasks; only those that died lately are looked for there.
+-- A closed task is in no list of open tasks. Only the tasks of workers that ended lately are searched.
 local function add_left(dead, lease_end)
   for _, index in ipairs({NAME.ended, NAME.doubtful}) do
     for _, task in ipairs(redis.call('ZRANGEBYSCORE', index, digits(lease_end - LEFT), digits(lease_end))) do

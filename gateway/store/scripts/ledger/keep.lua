@@ -1,5 +1,5 @@
--- Evidence of what a call brought. What was kept first stands, unless whoever has something else names what it replaces.
--- now, task, call, what (links, receipt, error), JSON, the JSON that it replaces or "" -> kept | other, JSON | unknown
+-- Stores evidence of a call's result. The first evidence stands, unless the caller names the evidence that it replaces.
+-- now, task, call, kind (links, receipt, error), JSON, the JSON that it replaces or "" -> kept | other, JSON | unknown
 
 clock(ARGV[1])
 local task = id('task', ARGV[2])
@@ -11,7 +11,7 @@ local former = optional(object, 'former', ARGV[6])
 
 if redis.call('HEXISTS', NAME.hold .. ':' .. task, 'call:' .. call) == 0 then return {'unknown'} end
 local known = redis.call('HGET', NAME.call .. ':' .. call, what)
--- Asked before: the reply was lost.
+-- A repetition: the first reply was lost.
 if known == text then return {'kept'} end
 if known and known ~= former then return {'other', known} end
 note_call(call, {'task', task, what, text})

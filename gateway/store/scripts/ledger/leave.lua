@@ -1,5 +1,5 @@
--- Ends a request's wait for a task: it left without the answer, or the answer was handed over entirely; or tells that what
--- was handed over was never read, so that a retry may claim the task after all.
+-- Ends a request's wait for a task: without the answer, or with the whole answer. Or reports that the client did not read the
+-- answer, so that a retry may claim the task.
 -- now, task, waiter, how (left, handed, unread) -> done | gone | unknown
 
 local now = clock(ARGV[1])
@@ -14,16 +14,16 @@ local name, index = NAME.hold .. ':' .. task, claims_of(record.key, record.finge
 
 if how == 'unread' then
   if record.handed ~= waiter then return {'gone'} end
-  -- Left nowhere in time: only a retry says by itself that its caller has nothing.
+  -- It is not in the order of time: only a retry can claim that its caller has no answer.
   redis.call('HSET', name, 'handed', '', 'left', '0')
   redis.call('ZADD', index, record.opened, task)
   redis.call('PEXPIRE', index, digits(2 * DAY_MS))
   return {'done'}
 end
 
--- A retry took its place, or it said so before.
+-- A retry took its place, or this is a repetition.
 if record.waiter ~= waiter then return {'gone'} end
 redis.call('HSET', name, 'waiter', '', 'left', digits(now))
--- One that was not to be found by others stays so.
+-- A task that others must not find stays hidden.
 if how == 'handed' and redis.call('ZREM', index, task) == 1 then redis.call('HSET', name, 'handed', waiter) end
 return {'done'}

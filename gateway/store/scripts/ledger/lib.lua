@@ -1,6 +1,6 @@
--- What every script of the ledger shares. The loader puts NAME (every name in Redis, from names.py) before this text.
--- Amounts are whole micro-dollars (µ$) and whole images, times are µs. Lua's numbers are doubles, exact to 2^53; Redis and
--- cjson would print only 14 to 17 digits of them, so `digits` is the one way by which a number leaves a script.
+-- Functions shared by the scripts of the ledger. The loader puts NAME (every name in Redis, from names.py) before this text.
+-- Amounts are whole micro-dollars (µ$) and whole images, times are µs. Lua's numbers are doubles, exact to 2^53. Redis and
+-- cjson would print only 14 to 17 digits of them, so every number leaves a script through `digits`.
 
 local LARGEST = 9007199254740991
 local MOST_USD = 1000000000000 -- µ$ for one image or one bill: sums of thousands of these stay exact
@@ -14,7 +14,7 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Arguments. A script that fails keeps its earlier writes, so every argument is read by one of these before the first.
+-- Arguments. A script that fails keeps its earlier writes, so it checks all arguments with these before its first write.
 
 local function invalid(what)
   error('INVALID ' .. what, 0)
@@ -23,7 +23,7 @@ end
 local function integer(what, value, lowest, highest)
   if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
   local number = tonumber(value)
-  -- Leading zeros, and digits that a double cannot hold, do not come out as they went in; "-0" does.
+  -- Leading zeros and digits that a double cannot hold change in `digits`; "-0" does not.
   if digits(number) ~= value or value == '-0' or number < lowest or number > highest then invalid(what) end
   return number
 end
@@ -34,7 +34,7 @@ local function id(what, value)
   return value
 end
 
--- A name that people chose: no control characters, no space at its ends.
+-- A name that a user chose: no control characters, no space at its ends.
 local function label(what, value, longest)
   if not value or #value == 0 or #value > longest or string.match(value, '[%c]') or string.match(value, '^ ')
     or string.match(value, ' $') then invalid(what) end
@@ -46,7 +46,7 @@ local function digest(what, value)
   return value
 end
 
--- µ$ an image, or nil where nobody knows what the target charges.
+-- µ$ an image, or nil if the target's price is unknown.
 local function price_of(value)
   if value == '' then return nil end
   return integer('price', value, 0, MOST_USD)
@@ -57,7 +57,7 @@ local function optional(read, what, value, longest)
   return read(what, value, longest)
 end
 
--- An object as JSON, which is kept as it is and read by Python alone.
+-- An object as JSON, stored as it is and read only by Python.
 local function object(what, value)
   if not value or #value > 65536 or not string.match(value, '^{.*}$') then invalid(what) end
   return value
@@ -77,15 +77,15 @@ local function slot_list(value, images)
   return slots
 end
 
--- Tests pass the time in; everything else passes "" and gets the server's.
+-- Tests pass the time; other callers pass "" and get the server's time.
 local function clock(value)
   if value ~= '' then return integer('now', value, 1, LARGEST / 2) end
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
 end
 
--- What the asking process remembers of this store, so that one which forgot is noticed: the epoch, its worker, and the end
--- that its lease had before its last renewal, since a fail-over may lose the last one. All "": it remembers nothing.
+-- The calling process's knowledge of this store, by which a store that lost data is found out: the epoch, its worker, and the
+-- end of its lease before the last renewal, because a fail-over may lose the last one. All "": it knows nothing.
 local function read_memory(first)
   return {
     epoch = optional(id, 'epoch', ARGV[first]), worker = optional(id, 'worker', ARGV[first + 1]),
@@ -93,7 +93,7 @@ local function read_memory(first)
   }
 end
 
--- The answer to a process that remembers more than the store, or nil. A worker that slept for a day has been forgotten.
+-- The answer to a process that knows more than the store, or nil. A worker that was suspended for a day is not checked.
 local function forgotten(now, memory)
   if memory.epoch == '' then return nil end
   local epoch = redis.call('GET', NAME.epoch) or ''
@@ -105,7 +105,7 @@ local function forgotten(now, memory)
   return nil
 end
 
--- Windows. A task is counted in the windows it was opened in, for ever; Python names them and knows the zone.
+-- Windows. A task always counts in the windows in which it was opened. Python names them and knows the time zone.
 
 local WINDOW_NAMES = {day = '^%d%d%d%d%-%d%d%-%d%d$', week = '^%d%d%d%d%-W%d%d$', month = '^%d%d%d%d%-%d%d$'}
 local SPANS = {'day', 'week', 'month'}
@@ -136,7 +136,7 @@ local function window_key(scope, window)
   return NAME.window .. ':' .. scope.name .. ':' .. window
 end
 
--- Limits on amounts, the calendar's largest first: what is spent for good is named before what comes back soon.
+-- Limits on amounts, the longest window first: an error names the limit that takes longest to reset.
 local AMOUNT_LIMITS = {
   {name = 'usd_total', unit = 'usd'},
   {name = 'usd_month', unit = 'usd', span = 'month'},
@@ -152,7 +152,7 @@ local function read_limits(scope)
   return limits
 end
 
--- The answer that an amount limit gives to `needs` more of usd and images, or nil. `ends` has each span's end.
+-- The answer of an amount limit to `needs` more of usd and images, or nil. `ends` has the end of each span.
 local function over_amount(now, scope, limits, owner, needs, ends)
   for _, limit in ipairs(AMOUNT_LIMITS) do
     local ceiling = limits[limit.name]
@@ -171,7 +171,7 @@ local function over_amount(now, scope, limits, owner, needs, ends)
   return nil
 end
 
--- A task whose price is unknown could pass any limit on dollars: the first such limit refuses it.
+-- A task of unknown price could exceed any limit in dollars: the first such limit refuses it.
 local function over_unpriced(owner)
   for _, scope in ipairs(scopes_of(owner)) do
     local limits = read_limits(scope)
@@ -182,7 +182,7 @@ local function over_unpriced(owner)
   return nil
 end
 
--- GCRA. `tat` is when the bucket would be full again; a limit of L a minute lets L go at once, then one every interval.
+-- GCRA. `tat` is the time at which the bucket is full again. A limit of L a minute allows L at once, then one an interval.
 local RATES = {'requests_minute', 'images_minute'}
 
 local function look_at_rate(now, scope, name, ceiling, needs)
@@ -196,12 +196,12 @@ local function look_at_rate(now, scope, name, ceiling, needs)
     ceiling = ceiling, needs = needs}
 end
 
--- Whoever asks lives; everybody else by their lease.
+-- The calling worker runs; another runs until its lease ends.
 local function is_living(now, worker, asking)
   return worker == asking or tonumber(redis.call('ZSCORE', NAME.leases, worker) or '0') > now
 end
 
--- A worker whose lease has ended runs nothing: its tasks are the resolver's, or are about to be adopted.
+-- A worker whose lease has ended runs nothing: the resolver or an adopter owns its tasks.
 local function count_living(now, scope, worker)
   local running, flat = 0, redis.call('HGETALL', NAME.running .. ':' .. scope.name)
   for index = 1, #flat, 2 do
@@ -210,12 +210,12 @@ local function count_living(now, scope, worker)
   return running
 end
 
--- The tasks of one key and fingerprint whose answer nobody has got yet.
+-- The tasks of one key and fingerprint whose answer no caller has yet.
 local function claims_of(key, fingerprint)
   return NAME.claims .. ':' .. key .. ':' .. fingerprint
 end
 
--- Books. The only place where amounts change: in every window of every scope, and in the journal, at once.
+-- Books. Amounts change only here: in every window of every scope and in the journal, together.
 
 local AMOUNTS = {'usd_held', 'usd_presumed', 'usd_posted', 'images_held', 'images_presumed', 'images_posted'}
 
@@ -247,7 +247,7 @@ local function book(now, kind, owner, deltas, more)
   redis.call('XADD', NAME.journal, '*', 'at', digits(now), 'kind', kind, unpack(entry))
 end
 
--- A calendar window goes long after its end. By the caller's clock, which in a test is not the server's.
+-- A calendar window expires long after its end, by the caller's clock, which tests replace.
 local function keep_windows(now, owner, windows)
   for _, scope in ipairs(scopes_of(owner)) do
     for _, span in ipairs(SPANS) do
@@ -259,8 +259,8 @@ local function keep_windows(now, owner, windows)
   end
 end
 
--- Tasks. A slot is "<µ$ held> <who has it>": free, released, or a call. A call is "<state> <µ$ if presumed> <µ$ counted>
--- <images counted> <its slots> <when it was marked> <what becomes of it if nobody knows its outcome>"; its states are
+-- Tasks. A slot is "<µ$ held> <owner>"; the owner is free, released or a call. A call is "<state> <µ$ if presumed> <µ$ counted>
+-- <images counted> <its slots> <time of its mark> <policy for an unknown outcome>"; its states are
 -- held < void < presumed < posted and only rise.
 
 local function read_task(task)
@@ -301,13 +301,13 @@ local function write_call(record, call)
   }, ' '))
 end
 
--- What another process needs to finish a call. Written as evidence comes, whoever owns the task.
+-- The facts by which another process can finish a call. Evidence from any process adds to them.
 local function note_call(call, fields)
   redis.call('HSET', NAME.call .. ':' .. call, unpack(fields))
   redis.call('PEXPIRE', NAME.call .. ':' .. call, digits(CALL_KEPT_MS))
 end
 
--- Takes what the call's slots hold; slots that went to another call meanwhile are not its own any more.
+-- Takes the amounts that the call's slots hold; slots that another call has meanwhile do not count.
 local function take_held(record, call)
   local usd, images = 0, 0
   for _, slot in ipairs(call.slots) do
@@ -320,7 +320,7 @@ local function take_held(record, call)
   return usd, images
 end
 
--- Releases the free slots of a task for good. Answers what they held.
+-- Releases the free slots of a task for good. Returns the amounts that they held.
 local function release_free(record)
   local usd, images = 0, 0
   for slot = 0, record.images - 1 do
@@ -339,7 +339,7 @@ local function count_running(owner, worker, step)
   end
 end
 
--- What a task counts for, by amount.
+-- The amounts of a task, by name.
 local function amounts_of(record)
   local sums = {}
   for _, amount in ipairs(AMOUNTS) do sums[amount] = 0 end
@@ -358,7 +358,7 @@ local function amounts_of(record)
   return sums
 end
 
--- A task as JSON. Every number in it is text, which cjson leaves as it is.
+-- A task as JSON. Every number in it is text, which cjson does not change.
 local function describe(record)
   local made = {calls = {}, free = 0}
   for _, field in ipairs({'id', 'key', 'team', 'worker', 'fence', 'state', 'opened', 'day', 'week', 'month'}) do
@@ -378,7 +378,7 @@ local function describe(record)
   return cjson.encode(made)
 end
 
--- A closed task without an outstanding call waits to be folded; one that was settled by a guess waits longer.
+-- A closed task without a call in progress is folded later; one with presumed calls later still.
 local function index_ended(record, now)
   if record.state ~= 'closed' then return end
   local index = NAME.ended
@@ -391,7 +391,7 @@ local function index_ended(record, now)
   redis.call('ZADD', index, digits(now), record.id)
 end
 
--- A decision is its owner's alone: nil, or the answer to somebody who is not.
+-- Only the owner makes decisions: nil for the owner, or the answer to another worker.
 local function not_owned(record, fence)
   if not record then return {'unknown'} end
   if record.fence ~= digits(fence) then return {'fenced', record.fence} end

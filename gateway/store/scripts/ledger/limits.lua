@@ -1,4 +1,4 @@
--- The limits of one scope. Writes nothing.
+-- Returns the limits of one scope. Writes nothing.
 -- now, key or "", team or "" (both "": everyone) -> limits, then of each: name, value
 
 clock(ARGV[1])

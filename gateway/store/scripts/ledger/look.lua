@@ -1,6 +1,6 @@
--- How the limits of up to three scopes stand, and what each scope has spent. Writes nothing.
+-- Returns the limits of up to three scopes with their use, and the spent amounts of each scope. Writes nothing.
 -- now, key or "", team or "", windows (9)
--- -> looked, now, how many limits, of each: name, scope, ceiling, used, left, when it resets (µs) or "";
+-- -> looked, now, number of limits, of each: name, scope, ceiling, used, left, time of its reset (µs) or "";
 --    then of each scope and window: scope, window, the six amounts
 --  | window_moved, now
 

@@ -1,5 +1,5 @@
--- Gives free slots to one paid call, before its first byte, and writes down what another process needs to finish it. Only
--- the answer `held` allows it to be sent.
+-- Gives free slots to one paid call, before its first byte, and stores the facts by which another process can finish it. Only
+-- after the answer `held` may it be sent.
 -- now, task, call, slots, µ$ an image at this target or "", fence, policy, a note as JSON or "", memory (3)
 -- -> held | taken | underheld | conflict | void | presumed | posted | fenced, fence | closed | unknown
 --  | lost, epoch, now
@@ -24,7 +24,7 @@ if stranger then return stranger end
 
 local known = record.calls[call]
 if known then
-  -- Asked before. A call that was nacked meanwhile, even before this arrived, is not sent any more.
+  -- A repetition. A call that was nacked meanwhile, even before this arrived, is not sent.
   if known.state == 'held' and known.written ~= ARGV[4] then return {'conflict'} end
   return {known.state}
 end
@@ -34,7 +34,7 @@ for _, slot in ipairs(slots) do
   if record.slots[slot].by ~= 'free' then return {'taken'} end
   if price and record.slots[slot].held < price then return {'underheld'} end
 end
--- An unknown price must have been let by every limit on dollars too.
+-- The limits in dollars must have allowed an unknown price.
 if not price and not record.unpriced then return {'underheld'} end
 
 for _, slot in ipairs(slots) do write_slot(record, slot, record.slots[slot].held, call) end

@@ -1,4 +1,4 @@
--- Evidence that a call was not accepted: its slots are free again, or released if the task has been closed.
+-- Evidence that a call was not accepted: frees its slots, or releases them if the task is closed.
 -- now, task, call -> void | presumed | posted | unknown
 
 local now = clock(ARGV[1])
@@ -9,7 +9,7 @@ local record = read_task(task)
 if not record then return {'unknown'} end
 local known = record.calls[call]
 if not known then
-  -- The mark whose reply was lost may still be on its way, and must find that it came too late.
+  -- A mark whose reply was lost may still arrive, and must find the call void.
   write_call(record, {
     id = call, state = 'void', price = 0, usd = 0, images = 0, slots = {}, written = '-', at = digits(now),
     policy = 'release',

@@ -1,11 +1,11 @@
--- Joins a task that makes the same already, or admits a new one and holds its price in every limit, or in none.
+-- Joins an equal task, or admits a new one and holds its price in all of its limits, or in none.
 -- now, task, key, team or "", idempotency digest or "", fingerprint, retry count, µ$ an image or "", images, worker,
--- form (answer, task, join), µs until the caller's own time-out or 0, µs for which a task that was left is claimed, µs for which
--- an end is answered again, memory (3), windows (9)
--- -> new, fence, rates | joined, task | replay, task | mismatch | refused, limit, scope, ceiling, left, when it resets (µs) or "", now, rates
+-- form (answer, task, join), µs until the caller's own time-out or 0, µs for which a task without a waiter can be joined, µs for
+-- which an ended task can be joined, memory (3), windows (9)
+-- -> new, fence, rates | joined, task | replay, task | mismatch | refused, limit, scope, ceiling, left, time of its reset (µs) or "", now, rates
 --  | too_many, limit, scope, ceiling | unpriced, limit, scope | window_moved, now | lost, epoch, now | closed
---  | conflict | nothing, where the form is join and there is no task to join
--- where of each rate: name, scope, limit, left, µs until it is full again
+--  | conflict | nothing (the form is join and there is no task to join)
+-- of each rate: name, scope, limit, left, µs until it is full again
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
@@ -40,7 +40,7 @@ local function add_rates(answer, rates)
   return answer
 end
 
--- Each rate that is limited, as it stands, or the answer to more than a minute ever allows: waiting would not help.
+-- The state of each rate limit, or the answer to a request of more than a whole minute's images: a retry would not help.
 local function look_at_rates()
   local rates = {}
   for _, scope in ipairs(scopes_of(owner)) do
@@ -58,7 +58,7 @@ local function look_at_rates()
   return rates, nil
 end
 
--- The answer of the first limit that refuses, or nil. Nothing is written here.
+-- The answer of the first limit that refuses, or nil. Writes nothing.
 local function admit(rates)
   local scopes, limits = scopes_of(owner), {}
   for _, scope in ipairs(scopes) do limits[scope.name] = read_limits(scope) end
@@ -82,10 +82,10 @@ local function admit(rates)
   return nil
 end
 
--- Joining. Nothing here costs a rate, a place or money.
+-- Joining. It costs no rate, no place and no money.
 
--- Whether somebody waits for a task. One whose own time-out has passed is gone, though nobody may have noticed: a retry
--- says so. One whose joining was never heard of was told so, and left a tombstone.
+-- True while a request waits for a task. A waiter whose own time-out has passed does not count for a retry. A waiter whose
+-- result of joining was lost has left a tombstone.
 local function is_waited_for(record)
   local waiter = record.waiter or ''
   if waiter == '' or not is_living(now, record.waits_on, worker) then return false end
@@ -94,23 +94,23 @@ local function is_waited_for(record)
   return retry == 0 or patient_until == 0 or patient_until > now
 end
 
--- When its last waiter went: when it said so, or when its worker's lease ended.
+-- The end of the last wait: reported, or the end of its worker's lease.
 local function left_at(record)
   if (record.waiter or '') == '' then return tonumber(record.left or '0') end
   return tonumber(redis.call('ZSCORE', NAME.leases, record.waits_on) or '0')
 end
 
--- What a task has come to, as far as money tells: `nothing` was accepted, it is `running`, has `succeeded` or `failed`.
+-- The outcome of a task by its amounts: `nothing` was accepted, it is `running`, has `succeeded` or `failed`.
 local function outcome_of(record)
   local found = 'nothing'
   for _, call in pairs(record.calls) do
-    -- An heir is about to bring what its dead owner paid for.
+    -- An adopter is about to collect the results that its dead owner paid for.
     if call.state == 'held' and record.heir == '1' then return 'running' end
     if call.state == 'posted' and call.images > 0 then found = 'succeeded' end
     if call.state ~= 'void' and found == 'nothing' then found = 'failed' end
   end
   if record.state ~= 'open' then return found end
-  -- What a dead worker did not send is never sent.
+  -- Calls that a dead worker did not send are never sent.
   if found == 'nothing' and not is_living(now, record.worker, worker) then return 'nothing' end
   return 'running'
 end
@@ -123,7 +123,7 @@ local function idempotency_key()
   return NAME.idempotency .. ':' .. owner.key .. ':' .. idempotency
 end
 
--- Any number of copies with one Idempotency-Key wait for one task, and are answered again after its end.
+-- Any number of copies with one Idempotency-Key wait for one task, and get its answer again after its end.
 local function find_keyed()
   local known = redis.call('GET', idempotency_key())
   local record = known and read_task(known)
@@ -142,7 +142,7 @@ local function is_claimable(record)
   return outcome ~= 'failed' and left_at(record) > now - orphans
 end
 
--- The oldest task of the same key and fingerprint whose answer nobody got; one claimant has it at a time.
+-- The oldest task of the same key and fingerprint whose answer no caller has; one request at a time can claim it.
 local function claim()
   local index = claims_of(owner.key, fingerprint)
   for _, known in ipairs(redis.call('ZRANGE', index, '0', '99')) do
@@ -159,7 +159,7 @@ end
 local lost = forgotten(now, memory)
 if lost then return lost end
 
--- Asked before: the reply was lost.
+-- A repetition: the first reply was lost.
 local known = read_task(task)
 if known then
   if known.state == 'closed' then return {'closed'} end

@@ -1,4 +1,4 @@
--- Evidence of what a call really cost and brought, however late: replaces a guess, and a nack that was wrong.
+-- Evidence of the real cost and images of a call, at any time: it replaces a presumed amount and a wrong nack.
 -- now, task, call, µ$, images -> posted, µ$ counted, images counted | unknown
 
 local now = clock(ARGV[1])
@@ -10,7 +10,7 @@ local images = integer('images', ARGV[5], 0, MOST_IMAGES)
 local record = read_task(task)
 local known = record and record.calls[call]
 if not known then return {'unknown'} end
--- Never marked, hence never sent: there is nothing that it could have cost.
+-- The call was never marked, hence never sent: it cannot have cost anything.
 if #known.slots == 0 then return {'unknown'} end
 if images > #known.slots then invalid('images') end
 if known.state == 'posted' then return {'posted', digits(known.usd), digits(known.images)} end

@@ -1,4 +1,4 @@
--- Settles a call whose outcome nobody knows at the price of its target, until evidence comes.
+-- Settles a call of unknown outcome at its target's price, until evidence arrives.
 -- now, task, call, fence -> presumed, µ$, images | void | posted | fenced, fence | unknown
 
 local now = clock(ARGV[1])

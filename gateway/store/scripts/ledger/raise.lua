@@ -1,4 +1,4 @@
--- Lifts what the unsent slots hold, before a dearer target is tried.
+-- Raises the held price of unsent slots, before a dearer target is tried.
 -- now, task, µ$ an image or "", fence, memory (3)
 -- -> raised | refused, limit, scope, ceiling, left, resets, now | unpriced, limit, scope | fenced, fence | closed
 --  | unknown | lost, epoch, now
@@ -20,7 +20,7 @@ if record.state == 'closed' then return {'closed'} end
 if not price then
   local refusal = not record.unpriced and over_unpriced(record)
   if refusal then return refusal end
-  -- What is held stays held. `mark_sent` sees that the owner asked.
+  -- The held amounts stay. `mark_sent` checks that the owner asked.
   redis.call('HSET', NAME.hold .. ':' .. task, 'unpriced', '1')
   return {'raised'}
 end
@@ -33,7 +33,7 @@ for slot = 0, record.images - 1 do
     lifted[#lifted + 1] = slot
   end
 end
--- Nothing to lift, or asked before.
+-- Nothing to raise, or a repetition.
 if more == 0 then return {'raised'} end
 
 local ends = {}

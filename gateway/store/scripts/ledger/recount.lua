@@ -1,9 +1,9 @@
--- Counts buckets and running tasks anew from the tasks and the journal, in one breath, and repairs them if told to.
--- A bucket's amount is known three times: by its total; by its tasks, with the base of those that were folded; by its
--- journal, with the base of what was trimmed. The journal was read before, from the entry `first` to the entry `last`.
--- now, repair (0 | 1), first or "", last or "", how many buckets, how many scopes whose running tasks are counted,
--- of each bucket: scope, window, six sums of the journal entries that were read; then the scopes
--- -> recounted, a JSON object of each difference | moved, if entries that were read have been trimmed since
+-- Counts buckets and running tasks again from the tasks and the journal, atomically, and repairs them on request.
+-- A bucket's amount is known from three sources: its total; its tasks, with the base of folded ones; its journal, with the
+-- base of trimmed entries. The caller has read the journal from the entry `first` to the entry `last`.
+-- now, repair (0 | 1), first or "", last or "", number of buckets, number of scopes whose running tasks are counted,
+-- of each bucket: scope, window, six sums of the journal entries; then the scopes
+-- -> recounted, a JSON object of each difference | moved, if entries have been trimmed since
 
 local now = clock(ARGV[1])
 local repairs = integer('repair', ARGV[2], 0, 1) == 1
@@ -54,7 +54,7 @@ for at = 7 + 8 * count, 6 + 8 * count + scopes do running[read_scope(ARGV[at])] 
 local oldest = redis.call('XRANGE', NAME.journal, '-', '+', 'COUNT', 1)[1]
 if (oldest and oldest[1] or '') ~= first then return {'moved'} end
 
--- The tasks.
+-- Tasks.
 
 local function add_to(owner, amounts, side)
   for _, scope in ipairs(scopes_of(owner)) do
@@ -68,7 +68,7 @@ local function add_to(owner, amounts, side)
 end
 
 local function count_task(record)
-  -- One that was given up before it was opened counts nowhere.
+  -- A task that was closed before it was opened has no amounts.
   if not record.day then return end
   add_to(record, amounts_of(record), 'tasks')
   for _, scope in ipairs(record.state == 'open' and scopes_of(record) or {}) do
@@ -88,7 +88,7 @@ repeat
   end
 until cursor == '0'
 
--- What the journal got since it was read.
+-- Journal entries since the caller's reading.
 
 for _, row in ipairs(redis.call('XRANGE', NAME.journal, last == '' and '-' or '(' .. last, '+')) do
   local entry = {}
@@ -103,7 +103,7 @@ for _, row in ipairs(redis.call('XRANGE', NAME.journal, last == '' and '-' or '(
   end
 end
 
--- Verdicts.
+-- Decisions.
 
 local answer = {'recounted'}
 
@@ -112,8 +112,8 @@ local function whole(value)
   return number and math.abs(number) <= LARGEST and number or nil
 end
 
--- What is held can only be what tasks hold. What was spent is what two of three say; where each says another thing, the
--- larger of what can be accounted for, since whoever spent too little can be given a credit.
+-- Only tasks can hold amounts. For spent amounts two of three sources decide; if all three differ, the larger amount that has
+-- evidence is right, because an operator can credit the difference.
 local function judge(amount, total, by_tasks, by_journal, tasks)
   if string.match(amount, '_held$') then return tasks end
   if total and (total == by_tasks or total == by_journal) then return total end

@@ -1,5 +1,5 @@
--- Looks whether the indexes name a task as they must, and repairs them if it is told to.
--- now, repair (0 | 1), task -> reindexed, which indexes name it, which must ("" none)
+-- Checks that the indexes name a task as they must, and repairs them on request.
+-- now, repair (0 | 1), task -> reindexed, the indexes that name it, the one that must ("" none)
 
 local now = clock(ARGV[1])
 local repairs = integer('repair', ARGV[2], 0, 1) == 1

@@ -1,4 +1,4 @@
--- Ends the leases of workers that are certainly gone. The end stays known: it tells since when nobody waits for their tasks.
+-- Ends the leases of dead workers. The end is kept: from then on nobody waits for their tasks.
 -- now, workers with commas between them -> retired
 
 local now = clock(ARGV[1])

@@ -1,4 +1,4 @@
--- Sets one limit of one scope, or takes it away.
+-- Sets or removes one limit of one scope.
 -- now, change, key or "", team or "" (both "": everyone), limit, value or "" -> set | conflict
 
 local RATE_NAMES = {requests_minute = true, images_minute = true}
@@ -13,7 +13,7 @@ local owner = {key = optional(id, 'key', ARGV[3]), team = optional(label, 'team'
 if owner.key ~= '' and owner.team ~= '' then invalid('team') end
 local limit, value = ARGV[5], ARGV[6]
 if not RATE_NAMES[limit] and not OTHER_NAMES[limit] then invalid('limit') end
--- A rate of none in a minute would have no end; whoever wants that disables the key.
+-- A rate of 0 would never reset; disable the key instead.
 if value ~= '' then integer('value', value, RATE_NAMES[limit] and 1 or 0, RATE_NAMES[limit] and MINUTE or LARGEST) end
 
 local scope = scopes_of(owner)[1]

@@ -1,5 +1,5 @@
--- The money side of some tasks, over or not. Writes nothing.
--- now, tasks with commas between them -> holds, a JSON object of each that is known
+-- Returns the amounts of some tasks. Writes nothing.
+-- now, tasks with commas between them -> holds, a JSON object of each known one
 
 clock(ARGV[1])
 local tasks = {}

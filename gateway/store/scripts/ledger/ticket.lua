@@ -1,7 +1,7 @@
--- Evidence of the ticket that a vendor gave for a call, from whoever heard of it. A call has one ticket, and a ticket is one
--- call's.
--- now, task, call, upstream, credential, ticket, the path to ask at or ""
--- -> bound | other, ticket (the call has that one) | taken, task, call (it is that one's) | unknown
+-- Evidence of the ticket that a vendor gave for a call, from any source. A call has one ticket, and a ticket belongs to one
+-- call.
+-- now, task, call, upstream, credential, ticket, the path to poll or ""
+-- -> bound | other, ticket (the call has that one) | taken, task, call (the ticket belongs to that one) | unknown
 
 clock(ARGV[1])
 local task = id('task', ARGV[2])
@@ -14,7 +14,7 @@ if not path or #path > 1000 or not (path == '' or string.match(path, '^/%C*$')) 
 if redis.call('HEXISTS', NAME.hold .. ':' .. task, 'call:' .. call) == 0 then return {'unknown'} end
 local known = redis.call('HGET', NAME.call .. ':' .. call, 'ticket')
 if known then
-  -- Asked before, or heard by another way.
+  -- A repetition, or the same ticket from another source.
   if known == ticket then return {'bound'} end
   return {'other', known}
 end

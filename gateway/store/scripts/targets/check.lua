@@ -1,5 +1,5 @@
--- Gives one of all workers the turn to look after a target: now, label, every µs -> yours | not yet
--- While its breaker lets single calls pass, the turn comes ten times as often.
+-- Gives one of all workers the turn to check a target: now, label, interval µs -> yours | not yet
+-- While its breaker is half-open, the turn comes ten times as often.
 
 local now, label, every = clock(ARGV[1]), label_of(ARGV[2]), integer('every', ARGV[3], 1)
 local target = read(label)

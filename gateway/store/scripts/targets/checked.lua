@@ -1,5 +1,5 @@
--- What a free call told: now, label, its trouble or "", credits or "", below the floor 1 or 0, µs to be left alone
--- -> done, low or cooled when that is new, or ""
+-- Stores the result of a free check: now, label, its trouble or "", credits or "", below the floor 1 or 0, cool-down µs
+-- -> done, low or cooled if that is new, or ""
 
 local now, label = clock(ARGV[1]), label_of(ARGV[2])
 local trouble, balance, low = ARGV[3], ARGV[4], ARGV[5]

@@ -1,7 +1,7 @@
--- Ends one call and learns from it. A repetition changes nothing.
--- now, label, permit, outcome (good, unknown, refusal, none), µs to be left alone, why (limit, credential or ""),
+-- Ends one call and counts its outcome. A repetition changes nothing.
+-- now, label, permit, outcome (good, unknown, refusal, none), cool-down µs, why (limit, credential or ""),
 -- field of the latency or "", ms, presumed µ$, and the rules: calls, window µs, unknown, refusals, open µs, most µs, good
--- -> known | done, what became of the breaker (opened, closed or ""), why it is left alone since now or ""
+-- -> known | done, the change of the breaker (opened, closed or ""), the reason of a new cool-down or ""
 
 local now = clock(ARGV[1])
 local label, permit = label_of(ARGV[2]), permit_of(ARGV[3])
@@ -20,7 +20,7 @@ local KEPT_SAMPLES = 40
 local name = key(NAME.target, label)
 local target = read(label)
 
--- The last calls as "<letter>:<permit>:<when>", by which a repetition is known too.
+-- The last calls as "<letter>:<permit>:<when>", by which a repetition is found too.
 local recent, counts = {}, {g = 0, u = 0, r = 0, n = 0}
 for word in string.gmatch(target.recent or '', '[^,]+') do
   if string.find(word, permit, 1, true) then return {'known'} end
@@ -31,7 +31,7 @@ while #recent > rules.calls do table.remove(recent, 1) end
 local from = math.max(number(target, 'since'), now - rules.window)
 for _, word in ipairs(recent) do
   local kind, at = string.match(word, '^(%a):[^:]+:(%d+)$')
-  -- Those of before the breaker's last change do not count again.
+  -- Calls of before the breaker's last change do not count again.
   if tonumber(at) > from then counts[kind] = counts[kind] + 1 end
 end
 
@@ -64,7 +64,7 @@ end
 local cooled = ''
 if cool > 0 then
   local is_cool = number(target, 'cooled') > now
-  -- A rate limit must not hide that the credential is refused.
+  -- A rate limit must not hide a rejected credential.
   if not is_cool or why == 'credential' then cooled = (is_cool and target.cooled_why == why) and '' or why end
   local reason = (is_cool and target.cooled_why == 'credential') and 'credential' or why
   redis.call('HSET', name, 'cooled', digits(math.max(number(target, 'cooled'), now + cool)), 'cooled_why', reason)

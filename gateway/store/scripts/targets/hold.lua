@@ -1,4 +1,4 @@
--- Prolongs the calls that a worker has under way at a target: now, label, lease µs, permits... -> held
+-- Prolongs a worker's calls in progress at a target: now, label, lease µs, permits... -> held
 
 local now, label, lease = clock(ARGV[1]), label_of(ARGV[2]), integer('lease', ARGV[3], 1)
 for index = 4, #ARGV do permit_of(ARGV[index]) end

@@ -1,4 +1,4 @@
--- What every script of the targets shares. The loader puts NAME before this text. Times are µs, amounts whole µ$.
+-- Functions shared by the scripts of the targets. The loader puts NAME before this text. Times are µs, amounts whole µ$.
 
 local LARGEST = 9007199254740991
 local HOUR = 3600 * 1000000
@@ -51,13 +51,13 @@ local function number(target, field)
   return tonumber(target[field] or '0')
 end
 
--- closed, open, or half: one call at a time may pass.
+-- closed, open, or half (half-open): one call at a time may pass.
 local function breaker_of(target, now)
   if not target['until'] then return 'closed' end
   return now < number(target, 'until') and 'open' or 'half'
 end
 
--- µ$ of the last hour whose outcome nobody knows, and µs until there is less of it.
+-- The presumed µ$ of the last hour, and the µs until it is less.
 local function presumed_of(label, now)
   local flat, sum, oldest = redis.call('HGETALL', key(NAME.presumed, label)), 0, nil
   for index = 1, #flat, 2 do

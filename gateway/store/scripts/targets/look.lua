@@ -1,4 +1,4 @@
--- How targets are: now, labels... -> one JSON a label, in order.
+-- Returns the state of targets: now, labels... -> one JSON a label, in order.
 
 local now = clock(ARGV[1])
 local found = {}

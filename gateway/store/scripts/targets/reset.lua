@@ -1,4 +1,4 @@
--- Forgets why a target is left alone, as an operator asks: now, label -> done
+-- Closes a target's breaker and ends its cool-down, for an operator: now, label -> done
 
 local now, label = clock(ARGV[1]), label_of(ARGV[2])
 local name = key(NAME.target, label)

@@ -1,6 +1,6 @@
--- Lets one call at a target begin, or says why not now. Asked again for the same permit it answers the same.
--- now, label, permit, lease µs, most at a time (0: any), most a minute (0: any), presumed µ$ an hour ("": any),
--- floor 1 or 0 -> taken | <reason>, µs until it may be worth asking again
+-- Permits one call at a target, or returns the reason against it. A repetition with the same permit gets the same answer.
+-- now, label, permit, lease µs, the most at a time (0: any), the most a minute (0: any), presumed µ$ an hour ("": any),
+-- floor 1 or 0 -> taken | <reason>, µs until another attempt
 
 local now = clock(ARGV[1])
 local label, permit = label_of(ARGV[2]), permit_of(ARGV[3])
@@ -21,7 +21,7 @@ if brake then
   local presumed, wait = presumed_of(label, now)
   if presumed > brake then return {'braked', digits(wait)} end
 end
--- A worker that died gives its calls' places back by its lease.
+-- The places of a dead worker's calls are free when its lease ends.
 redis.call('ZREMRANGEBYSCORE', permits, '-inf', digits(now))
 if state == 'half' and target.probe and redis.call('ZSCORE', permits, target.probe) then return {'probing', '0'} end
 if most > 0 and redis.call('ZCARD', permits) >= most then return {'full', '0'} end

@@ -1,8 +1,8 @@
--- Writes down how a task ended, with all its images; the first end stands, and a guess until somebody knows. A task whose
--- worker died before its promise was written is known by its end all the same.
--- task, ttl s, changes that are told at most, promise, what is known (end, guess), end, how many messages may wait for one
--- key, then pairs of a slot and its image -> done, how many messages were queued, and where another end or other images
--- stand, the fields and values of the whole record
+-- Stores the end of a task with all its images. The first end stands; a guess stands until an end is known. The end of a task
+-- whose worker died before it stored the record is stored all the same.
+-- task, ttl s, the most changes in the stream, record, kind (end, guess), end, the most messages that wait for one key, then
+-- pairs of a slot and its image -> done, number of queued messages, and, if another end or other images stand, the fields
+-- and values of the whole record
 
 local task, ttl = task_of(ARGV[1]), count_of('ttl', ARGV[2])
 local told = count_of('told', ARGV[3])

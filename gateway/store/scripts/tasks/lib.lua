@@ -1,4 +1,4 @@
--- What the scripts of the task records share. The loader puts NAME before this text.
+-- Functions shared by the scripts of the task records. The loader puts NAME before this text.
 
 local function invalid(what)
   error('INVALID ' .. what, 0)
@@ -23,8 +23,8 @@ local function record_of(task)
   return NAME.task .. ':' .. task
 end
 
--- Puts images, as pairs of slot and text from ARGV[first] on, and tells whoever waits; `told` are so many changes. Whoever
--- brought a picture first may have handed it out.
+-- Stores images, as pairs of slot and text from ARGV[first] on, and notifies the waiters; `told` is the most changes in the
+-- stream. The first image of a slot stands: a caller may have it already.
 local function put(task, ttl, told, first)
   for index = first, #ARGV, 2 do
     redis.call('HSETNX', record_of(task), 'image:' .. ARGV[index], ARGV[index + 1])

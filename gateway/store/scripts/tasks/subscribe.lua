@@ -1,6 +1,6 @@
--- Adds an address to a task that another request began; of one that has ended it is told at once.
--- task, ttl s, the hook as JSON, the most addresses of a task, how many may wait for one key -> done, how many were
--- queued | full
+-- Adds an address to a task that another request began; if the task has ended, the message is queued at once.
+-- task, ttl s, the hook as JSON, the most addresses of a task, the most messages that wait for one key -> done, number of
+-- queued messages | full
 
 local task, ttl = task_of(ARGV[1]), count_of('ttl', ARGV[2])
 local queued = subscribe(task, ARGV[3], ARGV[4], ARGV[5])

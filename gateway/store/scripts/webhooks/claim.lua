@@ -1,5 +1,5 @@
--- Takes due deliveries, one of each key, for as long as a lease; who dies with one leaves it to be taken again.
--- now, the lease (ms), the most to take, keys to pass by -> ms until the next is due or "", then each as JSON
+-- Takes due deliveries, one of each key, for the time of a lease; after it another process can take them.
+-- now, the lease (ms), the most to take, keys to skip -> ms until the next is due or "", then each as JSON
 
 local KEYS_SEEN = 200
 

@@ -1,5 +1,5 @@
--- What became of one try. A try whose delivery was finished by another process in the meantime changes nothing.
--- now, id, done | later | lost, ms until the next try, why, the body to send again -> done | gone
+-- Stores the result of one attempt. An attempt whose delivery another process has finished changes nothing.
+-- now, id, done | later | lost, ms until the next attempt, why, the body to send again -> done | gone
 
 local now, id, what = clock(ARGV[1]), ARGV[2], ARGV[3]
 local pause, why, body = integer('pause', ARGV[4], 0), ARGV[5], ARGV[6]

@@ -1,4 +1,4 @@
--- What every script of the webhooks shares. The loader puts NAME before this text. Times are ms since 1970.
+-- Functions shared by the scripts of the webhooks. The loader puts NAME before this text. Times are ms since 1970.
 
 local LARGEST = 9007199254740991
 local KEPT_S = 7 * 24 * 3600
@@ -33,7 +33,7 @@ local function waiting_of(key)
   return NAME.webhooks_of .. ':' .. key
 end
 
--- A key stands in the list of all by its earliest delivery, so that keys take turns whatever each of them has waiting.
+-- The list of all keys is ordered by each key's earliest delivery, so that keys take turns.
 local function line_up(key)
   local first = redis.call('ZRANGE', waiting_of(key), 0, 0, 'WITHSCORES')
   if first[2] then
@@ -76,8 +76,8 @@ local function queue(hook, id, task, room, now)
   end
 end
 
--- Queues a delivery for each address of an ended task that has not been told yet, and another, with an id of its own, for
--- those that were told of a guess which was wrong; answers how many.
+-- Queues a delivery for each new address of an ended task, and another, with an id of its own, for each address that got a
+-- wrong guess; returns their number.
 local function tell(task, room, now)
   local name = NAME.task .. ':' .. task
   local facts = redis.call('HMGET', name, 'hooks', 'end', 'guess', 'told', 'corrected')
@@ -97,8 +97,8 @@ local function tell(task, room, now)
   return queued
 end
 
--- One more address for a task, which is told at once if it has ended; the same address is told once, however many ask.
--- How many were queued; nil where the task has the most addresses already.
+-- Adds an address to a task, with a delivery at once if it has ended. The same address gets one message, however many requests
+-- name it. Returns the number of queued deliveries; nil if the task has the most addresses already.
 local function subscribe(task, text, most, room)
   local name, hook = NAME.task .. ':' .. task, cjson.decode(text)
   local hooks = cjson.decode(redis.call('HGET', name, 'hooks') or '[]')

@@ -1,4 +1,4 @@
--- What waits and what was given up, of one key or of all, each the newest first.
+-- Returns the waiting and the given-up deliveries, of one key or of all, newest first.
 -- now, key or "", the most of each -> each as JSON, without its body
 
 local key, most = ARGV[2], integer('most', ARGV[3], 1)

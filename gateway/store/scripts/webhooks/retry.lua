@@ -1,4 +1,4 @@
--- Lets a delivery that was given up, or one that waits for its next try, be tried now, with all its tries anew.
+-- Makes a given-up or waiting delivery due now, with all its attempts again.
 -- now, id -> done | gone
 
 local now, id = clock(ARGV[1]), ARGV[2]

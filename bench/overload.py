@@ -1,4 +1,4 @@
-"""Many requests that wait at once, and more than can be served: failures, waits, memory, and how the cost grows.
+"""Waiting requests, and more requests than a worker can serve: failures, waits, memory, and the growth of the cost.
 
 imagegate alone, with everything on, before the played upstream of `bench.native`.
 """
@@ -17,10 +17,10 @@ from typing import Any
 from bench import contestants, native, report, rows, tree
 from bench.contestants import Contestant
 from bench.native import Shot, Upstream
-from bench.pinging import Pings, quantile
-from bench.watching import MIB, resident
+from bench.ping import Pings, quantile
+from bench.resident_memory import MIB, resident
 
-NAME = "crowd"
+NAME = "overload"
 HELP = "thousands of waiting requests, three times more than can be served, and how the cost grows"
 
 _SETTLE_S = 0.5
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure, print the tables, write the results; whether the limits are kept."""
+    """Measure, print the tables, write the results; True if the limits are kept."""
     parts: dict[str, Callable[[Upstream, Path], tuple[str, list[dict[str, Any]]]]] = {
         "waiting": _measure_waiting,
         "growth": _measure_growth,
@@ -145,7 +145,7 @@ def _measure_waiting(upstream: Upstream, body: Path) -> tuple[str, list[dict[str
 
 
 def _measure_growth(upstream: Upstream, body: Path) -> tuple[str, list[dict[str, Any]]]:
-    """How cost grows with the requests that wait, and with the bytes of an answer."""
+    """The growth of the cost with the waiting requests, and with the bytes of an answer."""
     found: list[dict[str, Any]] = []
     with contestants.imagegate(upstream.url) as who:
         _warm(who, upstream, body)

@@ -1,17 +1,18 @@
-"""What an artifact is, how it is named, and what a store of artifacts can do.
+"""An artifact: its id, its base64 text, and the interface of a store of artifacts.
 
-Implemented by `local` and `objects`. A name is checked before it becomes a path, here and nowhere else.
+Only this module checks an id, before it becomes a path.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple, Protocol, cast
 
+import pybase64
 import structlog
 
 from gateway.ids import BODY, new_id, time_of
@@ -24,7 +25,7 @@ _NAME = re.compile(rf"img_{BODY}\.(png|jpeg|webp)")
 
 
 class ArtifactsUnavailable(StorageFullError):
-    """The store does not answer or refuses its credentials; callers treat it as they treat a full disk."""
+    """The store does not answer or rejects its credentials; treated like a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Artifact:
 
 
 class Stored(NamedTuple):
-    """The bytes of an artifact, on their way."""
+    """The bytes of a stored artifact, as a stream."""
 
     size: int
     chunks: AsyncIterator[bytes]
@@ -49,7 +50,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the store takes bytes now; `free` is None where a store does not say how many, `reason` says why not."""
+    """The state of a store: it is writable, or `reason` says why not. `free` bytes are None if unknown."""
 
     is_writable: bool
     free: int | None = None
@@ -57,26 +58,26 @@ class Readiness:
 
 
 class ArtifactStore(Protocol):
-    """Every method may raise StoreUnavailable, except `check`."""
+    """A store of artifacts. Every method except `check` may raise ArtifactsUnavailable."""
 
     def describe(self, picture: Picture) -> Artifact:
         """A new artifact for the picture, not stored yet."""
         ...
 
     async def put(self, picture: Picture, artifact: Artifact | None = None) -> Artifact:
-        """Store it whole or not at all, as that artifact or as a new one. Raises StorageFullError."""
+        """Store the picture whole or not at all, as that artifact or a new one. Raises StorageFullError."""
         ...
 
     async def open(self, artifact_id: str) -> Stored | None:
-        """The bytes in order, or None where no such artifact is stored or its bytes are not what its name says."""
+        """The bytes in order; None if the artifact is not stored or its bytes do not match its id."""
         ...
 
     async def delete(self, artifact_id: str) -> None:
-        """Remove it; harmless when it is not there."""
+        """Remove the artifact, if it is there."""
         ...
 
     async def sweep(self, now: float) -> int:
-        """Remove what expired before `now` (unix seconds) and answer how many artifacts those were."""
+        """Remove the artifacts that expired before `now` (unix seconds), and return their number."""
         ...
 
     async def check(self) -> Readiness: ...
@@ -101,7 +102,7 @@ def describe(picture: Picture, ttl_s: int) -> Artifact:
 
 
 def format_of(artifact_id: str) -> Format | None:
-    """The format that an artifact's id names, or None where it is no artifact's id."""
+    """The format in an artifact's id; None for other text."""
     found = _NAME.fullmatch(artifact_id)
     if found is None:
         return None
@@ -113,17 +114,17 @@ def format_of(artifact_id: str) -> Format | None:
 
 
 def matches(head: bytes, form: Format) -> bool:
-    """Whether bytes that start like this are what the artifact's name says."""
+    """True when a file that starts with `head` has the format."""
     return sniff(head) == form
 
 
 def day_of(artifact_id: str) -> str:
-    """The folder of an artifact: the day it was made, `YYYY-MM-DD` in UTC."""
+    """The folder of an artifact: the day of its creation, `YYYY-MM-DD` in UTC."""
     return time_of(artifact_id).date().isoformat()
 
 
 def day_end(folder: str) -> float | None:
-    """The unix time at which a day's folder takes no more artifacts, or None where the folder is not a day's."""
+    """The unix time from which a day's folder gets no more artifacts; None for another folder."""
     try:
         day = date.fromisoformat(folder)
         following = day + timedelta(days=1)
@@ -135,7 +136,7 @@ def day_end(folder: str) -> float | None:
 
 
 def is_expired(name: str, ttl_s: int, now: float) -> bool:
-    """Whether this is the id of an artifact that outlived its time; other files' names are never expired."""
+    """True for the id of an expired artifact; False for other names."""
     return format_of(name) is not None and time_of(name).timestamp() + ttl_s <= now
 
 
@@ -143,3 +144,21 @@ async def remove_expired(store: ArtifactStore) -> None:
     """Remove the pictures that have expired by now. Raises ArtifactsUnavailable and OSError."""
     if removed := await store.sweep(time.time()):
         _log.info("removed expired pictures", pictures=removed)
+
+
+async def base64_chunks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The base64 text of all chunks together, padded at its end only."""
+    carry = b""
+    async for chunk in chunks:
+        data = carry + chunk if carry else chunk
+        whole = len(data) - len(data) % 3
+        carry = data[whole:]
+        if whole:
+            yield pybase64.b64encode(data[:whole] if carry else data)
+    if carry:
+        yield pybase64.b64encode(carry)
+
+
+def base64_length(size: int) -> int:
+    """Characters of the base64 of `size` bytes."""
+    return (size + 2) // 3 * 4

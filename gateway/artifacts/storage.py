@@ -1,7 +1,4 @@
-"""Turns `GATEWAY_STORAGE_URL` into a store of artifacts.
-
-Called once at start. Never prints the URL: its query may hold a secret.
-"""
+"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. Never prints the URL: its query may hold a secret."""
 
 from __future__ import annotations
 
@@ -12,20 +9,20 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from gateway.artifacts.base import ArtifactStore
+from gateway.artifacts.artifact import ArtifactStore
 from gateway.artifacts.local import LocalArtifacts
 from gateway.artifacts.objects import ObjectArtifacts
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 
 _CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "600s"}
-"""The whole of a download must fit the time-out, and its reader may be slow; the library's own is 30 s."""
+"""A whole download must fit in the time-out, and its reader may be slow; the library's default is 30 s."""
 
 _RETRY: dict[str, Any] = {"max_retries": 5}
 
 
 def open_store(url: str | None, folder: Path, ttl_s: int) -> ArtifactStore:
-    """The store at `url`, or in `folder` when there is none. Artifacts live `ttl_s` seconds.
+    """The store at `url`, or in `folder` if it is None. Artifacts live `ttl_s` seconds.
 
     `s3://bucket/prefix?endpoint=https://…&region=…`, `gs://bucket/prefix`, `az://container/prefix`: options are
     those of the library (https://developmentseed.org/obstore), in the query or as AWS_*, GOOGLE_* and AZURE_*
@@ -43,7 +40,7 @@ def open_store(url: str | None, folder: Path, ttl_s: int) -> ArtifactStore:
         raise ValueError("a storage URL starts with s3://, gs://, az:// or file://, followed by the bucket or path")
     options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
-    # An endpoint set in the environment is not seen here; whoever sets one to http:// means it.
+    # This code does not see an endpoint in the environment; an operator who sets one to http:// wants http.
     client = _CLIENT | {"allow_http": not options.get("endpoint", "").startswith("https://")}
     try:
         store = from_url(plain, config=options or None, client_options=client, retry_config=_RETRY)  # type: ignore[call-overload]

@@ -1,6 +1,6 @@
-"""How long the worker's loop keeps others waiting: `GET /healthz` every 50 ms from a process of its own.
+"""Pings, which show stalls of the worker's event loop: `GET /healthz` every 50 ms from a process of its own.
 
-`python -m bench.pinging PORT` pings until its stdin ends, then writes the waits in milliseconds as JSON.
+`python -m bench.ping PORT` pings until its stdin ends, then writes the waits in milliseconds as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from types import TracebackType
 
-from bench.serving import BenchError
+from bench.processes import BenchError
 
 EVERY_S = 0.05
 _TIMEOUT_S = 60.0
@@ -32,7 +32,7 @@ class Pings:
 
     def __enter__(self) -> Pings:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.pinging", str(self._port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "bench.ping", str(self._port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         self._process.stdout.readline()
@@ -48,7 +48,7 @@ class Pings:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The smallest value that at least this share of them does not pass; 0 when there are none."""
+    """The quantile of the values; 0 if there are none."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else 0.0
 
 

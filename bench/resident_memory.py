@@ -1,6 +1,6 @@
 """The resident memory of another process: now, and its peak over a stretch of time. Linux only.
 
-Reads `/proc`. Never attaches to the process, so that watching costs it nothing.
+Reads `/proc`. Never attaches to the process, so that the measurement costs it nothing.
 """
 
 from __future__ import annotations

@@ -1,21 +1,28 @@
-"""One layer around every route: a request id, the gateway's own headers, one log line, and no exception past it.
+"""The ASGI middleware: `Edge` around every route, and `DirectRoutes` in front of the framework's router.
 
-Plain ASGI, because it must see streamed answers as they are; added by `app`.
+Plain ASGI, so that answers are streamed as they are made. Reads no body.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
+from fastapi import Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.api.connection.error_handlers import render
 from gateway.api.connection.handover import Handover
+from gateway.api.dependencies import get_caller, get_services
+from gateway.callers.auth import Caller
+from gateway.errors import PublicError
 from gateway.ids import new_id
+from gateway.process.admission import AdmittedRequest
+from gateway.services import Services
 from gateway.tasks.wait import CallerConnection
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -24,7 +31,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Edge:
-    """The outermost layer. A caller's own `x-request-id` is kept where it is a plain word."""
+    """The outermost layer: it adds the request id and the gateway's headers, writes one log line a request, and answers
+    500 to any exception. It keeps a caller's own `x-request-id` of letters, digits and `._-`.
+    """
 
     def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
         self._app = app
@@ -52,13 +61,13 @@ class Edge:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            _log.exception("request broke off")
+            _log.exception("request failed")
             if status == 0:
                 fault = errors.InternalError("The gateway failed; the request id finds it in its log.")
                 fault.should_retry = False
                 await render(fault)(scope, receive, send_with_headers)
             else:
-                # The answer has begun: only a broken connection tells the caller that it is not whole.
+                # The answer has begun: only a broken connection shows the caller that it is incomplete.
                 raise
         finally:
             if (presence := scope["state"].get("presence")) is not None:
@@ -68,7 +77,7 @@ class Edge:
 
 
 async def _finish(presence: CallerConnection, handover: Handover | None, *, is_whole: bool) -> None:
-    """End a request's wait by what became of its answer."""
+    """End the request's wait, and report whether its answer arrived."""
     is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:
         is_whole = await handover.arrive()
@@ -92,3 +101,34 @@ def _log_request(scope: Scope, status: int, started: float) -> None:
         return
     facts: dict[str, Any] = {"method": scope["method"], "path": scope["path"][:200], "status": status}
     _log.info("request", **facts, seconds=round(time.perf_counter() - started, 3))
+
+
+Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
+
+
+class DirectRoutes:
+    """Calls the endpoints of some POST paths directly: the framework's router costs half as much as their own work.
+
+    The router has these routes too, for its lists. A request that would be one too many is refused before its body is
+    read.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Mapping[str, Endpoint]) -> None:
+        self._app = app
+        self._routes = dict(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._routes:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        services = get_services(request)
+        with AdmittedRequest(services.admission) as admitted:
+            try:
+                admitted.enter(len(services.running))
+                caller = await get_caller(request, services)
+                admitted.enter_key(caller.key.id)
+                response = await self._routes[scope["path"]](request, services, caller)
+            except PublicError as error:
+                response = render(error)
+            await response(scope, receive, send)

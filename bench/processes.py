@@ -1,6 +1,6 @@
-"""The gateway and its simulator as they are served: own processes, a fresh data folder, loopback only.
+"""The gateway and its simulator as real processes, with a new data folder, on loopback only.
 
-Used by every benchmark. Takes no upstream key and no setting from the environment, so that nothing real is ever called.
+Takes no upstream key and no setting from the environment, so that no real upstream is ever called.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Simulator:
-    """The stand-in vendors."""
+    """The simulated vendors."""
 
     port: int
 
@@ -45,7 +45,7 @@ class Simulator:
         self._post("/_reset", None)
 
     def fault(self, kind: str, **options: Any) -> None:
-        """Lay a rule down that strikes every paid request from now on."""
+        """Set a rule for every paid request from now on."""
         self._post("/_faults", {"times": None, "fault": {"kind": kind, **options}})
 
     def uploads(self) -> list[int]:
@@ -54,7 +54,7 @@ class Simulator:
         return [int(one["headers"].get("content-length", 0)) for one in seen]
 
     def polls(self) -> int:
-        """How often a task was asked after."""
+        """The number of polls of a task."""
         return sum(one["endpoint"] == "tasks" for one in self._ask("GET", "/_log"))
 
     def book(self) -> list[dict[str, Any]]:
