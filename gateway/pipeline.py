@@ -14,7 +14,8 @@ from gateway import errors
 from gateway.callers.auth import Caller
 from gateway.callers.key_record import KeyRecord
 from gateway.catalogue.document import Strategy
-from gateway.delivery.dispatch import Delivery, Outcome
+from gateway.delivery.dispatch import Delivery
+from gateway.delivery.outcome import Outcome
 from gateway.health.concurrency_queue import WaitLimit
 from gateway.jobs.fingerprint import Repeat
 from gateway.jobs.job import ImageJob

@@ -35,6 +35,7 @@ from gateway.money.ledger_results import (
     Unpriced,
 )
 from gateway.money.pending_posts import PendingPosts, Step
+from gateway.money.unknown_outcome import charge_of, settle_unknown, state_after
 from gateway.routing.plan import Plan
 from gateway.state.call_record import CallNote, Links
 from gateway.state.call_store import Binding, CallStore, say_note
@@ -146,15 +147,10 @@ class Reservation:
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
         """Settle a call whose outcome nobody knows, as its upstream's policy says; answers the µ$ it is charged."""
-        if policy == "release":
-            await self.nack(call)
-            return 0
-        self.is_doubtful = True
-        if policy == "hold":
-            return 0
-        usd = None if quote is None else quote.expected * call.n
+        usd = charge_of(policy, None if quote is None else quote.expected * call.n)
         self._count(usd)
-        await self._book("presume", lambda: self._ledger.presume(self.task, call.id, self.fence))
+        self.is_doubtful = self.is_doubtful or state_after(policy) is not LedgerAnswer.VOID
+        await self._book("give up", lambda: settle_unknown(self._ledger, self.task, call.id, self.fence, policy))
         return usd
 
     async def close(self, how: CloseReason = "") -> None:

@@ -15,14 +15,14 @@ from contextlib import suppress
 import structlog
 from typing_extensions import override
 
-from gateway.delivery.bridge import Bridge, Collected
-from gateway.delivery.callbacks import hear
+from gateway.delivery.bridge import Bridge, Collected, PollSchedule
+from gateway.delivery.callbacks import listen
 from gateway.delivery.intake import Intake, find_stored
-from gateway.delivery.rhythm import Rhythm
 from gateway.errors import PublicError
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
+from gateway.money.unknown_outcome import settle_unknown
 from gateway.pictures.spool import StorageFullError
-from gateway.recovery.conclusion import conclude, find_unknown, is_awaited
+from gateway.recovery.conclusion import end_task, is_awaited, make_unknown_error
 from gateway.recovery.housekeeping import Adopter
 from gateway.services import Services
 from gateway.state.call_record import CallNote, CallRecord, Receipt
@@ -66,11 +66,11 @@ class Collector(Adopter):
 
     @override
     async def give_up(self, hold: Hold, call: HeldCall) -> None:
-        await self._services.calls.keep_error(hold.task, call.call, find_unknown().to_facts())
+        await self._services.calls.keep_error(hold.task, call.call, make_unknown_error().to_facts())
 
     @override
     async def tell(self, hold: Hold) -> None:
-        await conclude(self._services, hold)
+        await end_task(self._services, hold)
 
     @override
     async def tell_ended(self, holds: Sequence[Hold]) -> None:
@@ -119,6 +119,11 @@ class Collector(Adopter):
         except CallFailed as failed:
             await self._fail(hold, call, known, failed.failure)
             return
+        if receipt is None:
+            _log.warning("the pictures of a call were lost with its worker", task=hold.task, call=call.call)
+            await self.give_up(hold, call)
+            await settle_unknown(services.ledger, hold.task, call.call, hold.fence, call.policy)
+            return
         await services.pending_posts.book(
             f"post {hold.task}",
             lambda: services.ledger.post(hold.task, call.call, receipt.usd or 0, len(receipt.images)),
@@ -128,14 +133,17 @@ class Collector(Adopter):
             # The end has them too.
             await services.task_store.add(hold.task, receipt.images)
 
-    async def _find_receipt(self, hold: Hold, call: HeldCall, known: CallRecord) -> Receipt:
-        """What the call brought: as it was stored, else brought now. Raises CallFailed."""
+    async def _find_receipt(self, hold: Hold, call: HeldCall, known: CallRecord) -> Receipt | None:
+        """The call's receipt: of stored pictures, or of those collected now; None where neither is possible.
+
+        Raises CallFailed.
+        """
         can_ask = bool(known.ticket or known.links) and self._target(known) in self._services.health.targets
         stored = await find_stored(self._services, known.receipt) if known.receipt else None
         if stored and (stored == known.receipt or not can_ask):
             return stored
         if not can_ask or known.note is None:
-            raise CallFailed(Failure("collect", message="its process ended while it was being stored"))
+            return None
         spool = self._services.new_spool()
         try:
             intake = Intake(self._services, hold.task, call.call, known.note, spool)
@@ -143,20 +151,20 @@ class Collector(Adopter):
         finally:
             await spool.close()
         if taken.receipt is None:
-            raise CallFailed(taken.troubles[0][1])
+            raise CallFailed(taken.failures[0][1])
         return taken.receipt
 
     async def _fetch(self, call: HeldCall, known: CallRecord, note: CallNote, intake: Intake) -> Collected:
         services = self._services
         target = services.health.targets[note.target]
-        with hear(services, target, call.call, is_called_back=note.is_called_back) as ear:
-            bridge = Bridge(target, services.upstreams[note.target], services.fetcher, ear=ear)
+        with listen(services, target, call.call, is_called_back=note.is_called_back) as listener:
+            bridge = Bridge(target, services.upstreams[note.target], services.fetcher, listener=listener)
             if known.ticket is None:
                 assert known.links is not None
                 return await bridge.collect(known.links.to_answer(), intake.spool)
             # It is asked once in any case: it may have ended long ago.
             left = target.config.timeouts.task - (time.time() - call.marked / MICROSECONDS)
-            return await bridge.resume(known.ticket, intake.spool, Rhythm(first=0), max(0, left))
+            return await bridge.resume(known.ticket, intake.spool, PollSchedule(first=0), max(0, left))
 
     async def _fail(self, hold: Hold, call: HeldCall, known: CallRecord, failure: Failure) -> None:
         """Settle a call that brought nothing, by what that proves."""
@@ -170,10 +178,10 @@ class Collector(Adopter):
         _log.warning("a dead worker's call failed", task=hold.task, call=call.call, verdict=verdict.kind)
         error: PublicError = verdict.error
         await services.calls.keep_error(hold.task, call.call, error.to_facts())
-        if verdict.executed is Executed.NO or call.policy == "release":
+        if verdict.executed is Executed.NO:
             await services.ledger.nack(hold.task, call.call)
-        elif call.policy == "presume":
-            await services.ledger.presume(hold.task, call.call, hold.fence)
+        else:
+            await settle_unknown(services.ledger, hold.task, call.call, hold.fence, call.policy)
 
     def _target(self, known: CallRecord) -> str:
         return known.note.target if known.note else ""

@@ -15,6 +15,7 @@ import structlog
 
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer, LedgerLost, Retention
+from gateway.money.unknown_outcome import settle_unknown, state_after
 from gateway.process.worker_locks import WorkerLocks
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
@@ -257,13 +258,10 @@ class Housekeeping:
                 await self._decide(hold, call)
 
     async def _decide(self, hold: Hold, call: HeldCall) -> None:
-        if call.policy == "hold":
+        if state_after(call.policy) is LedgerAnswer.HELD:
             return
         await self._adopter.give_up(hold, call)
-        if call.policy == "release":
-            await self._ledger.nack(hold.task, call.call)
-        else:
-            await self._ledger.presume(hold.task, call.call, hold.fence)
+        await settle_unknown(self._ledger, hold.task, call.call, hold.fence, call.policy)
         _log.warning("settled a call whose outcome nobody knows", task=hold.task, call=call.call, policy=call.policy)
         await self._tell(hold.task)
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.callers.key_record import KeyRecord
-from gateway.delivery.dispatch import Outcome
+from gateway.delivery.outcome import Outcome
 from gateway.errors import PublicError
 from gateway.history.record import PREFIX, PassedBy, Record, record_id
 from gateway.ids import new_id
@@ -83,37 +83,18 @@ def record_work(services: Services, note: RequestNote, reservation: Reservation,
 
 def describe_work(note: RequestNote, reservation: Reservation, plan: Plan, outcome: Outcome) -> Record:
     """The whole record of a request whose work has ended."""
-    # Who was answered before the end, by 504, got that; everybody else gets what the work came to.
-    if note.answer is None and not outcome.images:
-        note.answer = outcome.error
-    record = note.to_record(record_id(reservation.task))
-    if record.error is None and outcome.error is not None:
-        record = record.model_copy(update={"error": outcome.error.code})
-    price, made = reservation.price, outcome.images
-    return record.model_copy(
+    price = reservation.price
+    record = note.to_record(record_id(reservation.task)).model_copy(
         update={
             "task": reservation.task,
-            "calls": outcome.facts,
-            "sizes_made": tuple(one.size for one in made),
-            "quality_sent": _find_quality(plan, outcome),
-            "n_delivered": len(made),
             "price_held": None if price is None else price * reservation.images,
             "strategy": plan.strategy,
             "rule": plan.rule,
-            "passed_by": (
-                *(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
-                *outcome.passed_by,
-            ),
+            "passed_by": tuple(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
         }
     )
-
-
-def _find_quality(plan: Plan, outcome: Outcome) -> str | None:
-    """The quality that the last target was sent."""
-    if not outcome.facts:
-        return None
-    target = outcome.facts[-1].target
-    return next((choice.fit.quality for choice in plan.choices if choice.target.label == target), None)
+    # A caller that was answered before the end, by 504, got that error; any other gets the outcome.
+    return outcome.describe(record, note.answer)
 
 
 def _clip(text: str) -> str:

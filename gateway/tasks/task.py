@@ -9,18 +9,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import structlog
 
 from gateway import errors
 from gateway.callers.auth import Caller
-from gateway.delivery.dispatch import Outcome
+from gateway.delivery.outcome import Outcome
 from gateway.errors import PublicError
 from gateway.ids import new_id
 from gateway.jobs.fingerprint import Repeat
-from gateway.jobs.job import ImageJob, TokenUsage
+from gateway.jobs.job import ImageJob
 from gateway.money.ledger_results import Joined, LedgerAnswer
 from gateway.money.reservation import Reservation, ledger_unavailable, reserve
 from gateway.pictures.spool import Spool
@@ -253,7 +252,8 @@ async def _run(task: Task, work: Work) -> None:
     except Exception:  # noqa: BLE001 (a fault of ours must end the wait as an error, not as a hang)
         _log.exception("task broke off", task=task.id)
         fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
-        outcome = Outcome(error=fault)
+        # What was delivered and booked before the fault stands.
+        outcome = Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
     finally:
         await task.spool.close()
     # Before anybody hears of the end: the next request must find this one's place free.
@@ -268,19 +268,7 @@ async def _end(task: Task, outcome: Outcome) -> None:
     """Write the end down and tell it; who waits here hears of it though Redis is away."""
     for made in outcome.images:
         task.record = task.record.with_image(made)
-    ended = task.record.with_end(
-        End(
-            status="succeeded" if outcome.images else "failed",
-            completed=int(time.time()),
-            calls=outcome.calls,
-            upstreams=outcome.upstreams,
-            dropped=outcome.dropped,
-            usage=_describe_usage(outcome.usage),
-            spent=task.reservation.spent,
-            error=outcome.error.to_facts() if outcome.error else None,
-            is_guess=task.reservation.is_doubtful,
-        )
-    )
+    ended = task.record.with_end(outcome.to_end(int(time.time())))
     stands: list[TaskRecord] = []
 
     async def write() -> None:
@@ -295,7 +283,3 @@ async def _end(task: Task, outcome: Outcome) -> None:
 
 def _artifacts_of(record: TaskRecord) -> list[str]:
     return [each.artifact for each in record.images]
-
-
-def _describe_usage(usage: TokenUsage | None) -> dict[str, Any] | None:
-    return None if usage is None else asdict(usage)

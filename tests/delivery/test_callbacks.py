@@ -11,10 +11,10 @@ from gateway.jobs.job import Ticket
 async def test_early_callback_is_kept() -> None:
     """What comes before anybody waits for it is heard by who waits next, once."""
     told = asyncio.Event()
-    ear = CallbackListener(told)
+    listener = CallbackListener(told)
     told.set()
-    assert await ear.wait(5)
-    assert not await ear.wait(0)
+    assert await listener.wait(5)
+    assert not await listener.wait(0)
 
 
 async def test_named_ticket_is_found() -> None:
@@ -26,7 +26,7 @@ async def test_named_ticket_is_found() -> None:
 
     told = asyncio.Event()
     told.set()
-    ear = CallbackListener(told, look=look)
-    assert await ear.hear_ticket(5) == Ticket("t1", "/v1/tasks/t1")
+    listener = CallbackListener(told, look=look)
+    assert await listener.wait_for_ticket(5) == Ticket("t1", "/v1/tasks/t1")
     assert not looks
-    assert await CallbackListener().hear_ticket(0.01) is None
+    assert await CallbackListener().wait_for_ticket(0.01) is None
