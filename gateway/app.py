@@ -130,8 +130,8 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         services.ledger,
         services.worker,
         _pace(services),
+        collector,
         runs=lambda task: runs_here(services, task),
-        adopter=collector,
         worker_locks=services.worker_locks,
     )
     services.shutdown.on_change = services.task_events.wake_all

@@ -32,7 +32,7 @@ def image(slot: int, **more: Any) -> TaskImage:
         "expires": 2,
         "upstream": "apiany",
     }
-    return TaskImage.model_validate({"slot": slot, "artifact": make_artifact} | facts | more)
+    return TaskImage.model_validate({"slot": slot, "artifact": make_id("img", slot) + ".png"} | facts | more)
 
 
 def call(number: int, state: LedgerAnswer, policy: Policy = "presume", price: int = 10, slots: int = 1) -> HeldCall:
