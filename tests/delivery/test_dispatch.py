@@ -119,7 +119,7 @@ async def make_at(behind: Gateway, proxy: RefusingProxy, kind: str) -> Ending:
         services: Services = app.state.services
 
         async def deliver(task: Task) -> Outcome:
-            made = Delivery(services, task.job, task.spool, task.reservation, task.report, sleep=proxy.open)
+            made = Delivery(services, task.job, task.spool, task.reservation, task.add_image, sleep=proxy.open)
             return await made.deliver(task.plan)
 
         job, model = ImageJob("generation", "a cat", size=SQUARE), services.catalogue.document.models[ALONE[kind]]
