@@ -76,7 +76,8 @@ async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Sh
     """
     form, connection = asked.form, asked.connection
     until = asyncio.get_running_loop().time() + form.answer_within
-    await retry.wait_to_open(services, caller, asked.repeat, connection.gone, form.answer_within)
+    if asked.repeat.retry:
+        await retry.wait_to_open(services, caller, asked.repeat, connection.gone, form.answer_within)
     while True:
         # Of thousands that arrive at once the first have begun before the last are planned.
         async with services.openings:

@@ -89,7 +89,7 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the schedule, the fetcher and the callback listener of one call.
+    """One target's adapter with the schedule and the fetcher of one call, and its listener where callbacks may come.
 
     `resting` is entered while the call only waits for time to pass, so that any other process could take it on.
     """
@@ -98,7 +98,7 @@ class Bridge:
     upstream: Adapter
     fetcher: Fetcher
     schedule: PollSchedule = field(default_factory=PollSchedule)
-    listener: CallbackListener = field(default_factory=CallbackListener)
+    listener: CallbackListener | None = None
     sleep: Sleep = asyncio.sleep
     resting: Resting = nullcontext
 
@@ -150,7 +150,7 @@ class Bridge:
             return await self.upstream.submit(call, inputs, spool)
         except CallFailed as failed:
             verdict = classify(failed.failure, error_is_unbilled=self.target.config.error_is_unbilled)
-            if call.callback_url is None or verdict.kind != "unknown":
+            if self.listener is None or verdict.kind != "unknown":
                 raise
             if on_lost_answer:
                 on_lost_answer(verdict)
@@ -173,12 +173,12 @@ class Bridge:
             least = min(LEAST_PAUSE, limits.poll_every)
             try:
                 if answer := await self.upstream.poll(ticket, spool):
-                    self.listener.trust.note(was_told=was_told)
+                    self._note_end(was_told=was_told)
                     return answer
                 missing_since, was_told = None, False
             except CallFailed as failed:
                 if failed.failure.phase in ("task", "body", "collect"):
-                    self.listener.trust.note(was_told=was_told)
+                    self._note_end(was_told=was_told)
                     raise
                 least = max(least, min(failed.failure.retry_after or 0, 30))
                 if failed.failure.status == 404:
@@ -194,7 +194,16 @@ class Bridge:
         with self.resting():
             if least:
                 await self.sleep(least)
-            return await self.listener.wait(max(0.0, seconds - least))
+            left = max(0.0, seconds - least)
+            if self.listener:
+                return await self.listener.wait(left)
+            await self.sleep(left)
+            return False
+
+    def _note_end(self, *, was_told: bool) -> None:
+        """Note in the target's callback trust that a ticket has ended, by a callback's report or by a poll."""
+        if self.listener:
+            self.listener.trust.note(was_told=was_told)
 
     async def _collect_anew(self, ticket: Ticket, found: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
         """Poll again and retry the failed downloads: a link may have died, and the next answer has a new one."""

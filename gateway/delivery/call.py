@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
@@ -121,8 +121,7 @@ class CallSender:
 
     def _prepare(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> PaidCall:
         """The call with its note, and with the address for callbacks where its vendor takes one."""
-        callbacks = self.services.callbacks
-        if callbacks is not None and inputs.takes_callback:
+        if inputs.takes_callback and (callbacks := self.services.callbacks):
             address = callbacks.address(choice.target.config.kind, self.reservation.task, call.id)
             call = replace(call, callback_url=address)
         return PaidCall(choice, call, permit, make_note(self.job, choice, call))
@@ -167,18 +166,19 @@ class CallSender:
         for slots, failure in taken.failures:
             paid.verdicts.append(self.judge(choice, failure, slots))
 
-    def _listen(self, paid: PaidCall) -> AbstractContextManager[CallbackListener]:
-        is_called_back = paid.call.callback_url is not None
-        return listen(self.services, paid.choice.target, paid.call.id, is_called_back=is_called_back)
+    def _listen(self, paid: PaidCall) -> AbstractContextManager[CallbackListener | None]:
+        if paid.call.callback_url is None or self.services.callbacks is None:
+            return nullcontext()
+        return listen(self.services, self.services.callbacks, paid.choice.target, paid.call.id)
 
-    def _open_bridge(self, paid: PaidCall, listener: CallbackListener) -> Bridge:
+    def _open_bridge(self, paid: PaidCall, listener: CallbackListener | None) -> Bridge:
         services, target = self.services, paid.choice.target
         latency = services.health.latency(paid.choice.fit, target)
         return Bridge(
             target,
             services.upstreams[target.label],
             services.fetcher,
-            PollSchedule.of(latency, is_called_back=listener.trust.is_earned),
+            PollSchedule.of(latency, is_called_back=listener is not None and listener.trust.is_earned),
             listener,
             resting=partial(services.shutdown.resting, self.reservation.task, paid.call.id),
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -21,7 +21,7 @@ from gateway.services import Services
 from gateway.state.call_store import Binding
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams import CALLED_BACK
-from gateway.upstreams.callback_urls import CallbackTrust
+from gateway.upstreams.callback_urls import Callbacks, CallbackTrust
 
 LOOK_EVERY_S = 5.0
 """Seconds between two looks for a named ticket without a callback: one may have come while Redis was away."""
@@ -31,26 +31,19 @@ _TICKET = re.compile(r"[!-~]{1,200}")
 _log = structlog.get_logger(__name__)
 
 
-async def _find_none() -> None:
-    return None
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CallbackListener:
-    """The callbacks of one call. `told` is set by each of them, and is None where the vendor sends none.
+    """The callbacks of one call. `told` is set by each of them; `look` finds the ticket that one of them named.
 
-    `trust` is the target's; `look` finds the ticket that a callback named.
+    `trust` is the target's.
     """
 
-    told: asyncio.Event | None = None
-    trust: CallbackTrust = field(default_factory=CallbackTrust)
-    look: Callable[[], Awaitable[Ticket | None]] = _find_none
+    told: asyncio.Event
+    trust: CallbackTrust
+    look: Callable[[], Awaitable[Ticket | None]]
 
     async def wait(self, seconds: float) -> bool:
         """True when a callback came within so many seconds; one that came before the wait counts, once."""
-        if self.told is None:
-            await asyncio.sleep(seconds)
-            return False
         try:
             async with asyncio.timeout(seconds):
                 await self.told.wait()
@@ -69,17 +62,10 @@ class CallbackListener:
         return None
 
 
-def listen(
-    services: Services, target: Target, call: str, *, is_called_back: bool
-) -> AbstractContextManager[CallbackListener]:
-    """A listener for a call. Open it before the call is sent: a callback may come before the submission's answer."""
-    if services.callbacks is None or not is_called_back:
-        return nullcontext(CallbackListener())
-    return _listen(services, services.callbacks.trust_of(target.label), call)
-
-
 @contextmanager
-def _listen(services: Services, trust: CallbackTrust, call: str) -> Iterator[CallbackListener]:
+def listen(services: Services, callbacks: Callbacks, target: Target, call: str) -> Iterator[CallbackListener]:
+    """A listener for a call. Open it before the call is sent: a callback may come before the submission's answer."""
+
     async def look() -> Ticket | None:
         with suppress(StoreUnavailable):
             found = (await services.calls.read([call])).get(call)
@@ -87,7 +73,7 @@ def _listen(services: Services, trust: CallbackTrust, call: str) -> Iterator[Cal
         return None
 
     with services.task_events.heed(call) as told:
-        yield CallbackListener(told, trust, look)
+        yield CallbackListener(told, callbacks.trust_of(target.label), look)
 
 
 async def record_callback(services: Services, kind: str, task: str, call: str, document: Any) -> None:

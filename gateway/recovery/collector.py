@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import structlog
 
@@ -155,7 +155,8 @@ class Collector:
     async def _fetch(self, call: HeldCall, known: CallRecord, note: CallNote, intake: Intake) -> Collected:
         services = self._services
         target = services.health.targets[note.target]
-        with listen(services, target, call.call, is_called_back=note.is_called_back) as listener:
+        callbacks = services.callbacks if note.is_called_back else None
+        with listen(services, callbacks, target, call.call) if callbacks else nullcontext() as listener:
             bridge = Bridge(target, services.upstreams[note.target], services.fetcher, listener=listener)
             if known.ticket is None:
                 assert known.links is not None

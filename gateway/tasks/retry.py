@@ -32,8 +32,6 @@ async def wait_to_open(
     Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try learns more. A lease is renewed
     three times in its length, so this seldom takes longer than a third of a lease, and never longer than one.
     """
-    if not repeat.retry:
-        return
     until = asyncio.get_running_loop().time() + seconds
     # A task with an Idempotency-Key is joined even while its first request waits.
     may_have_twin = not repeat.idempotency and repeat.form == "answer"
