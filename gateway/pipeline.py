@@ -1,4 +1,4 @@
-"""The walk of a request on one page: `serve` answers the caller, and `work` makes the images, whoever waits for them.
+"""The walk of a request on one page: `serve` answers the caller, and `work` makes the images, whether or not it waits.
 
 serve:  let a retry wait before it opens   tasks/retry.py
         plan                               routing/plan.py, routing/availability.py

@@ -33,12 +33,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CallbackListener:
-    """The callbacks of one call. `told` is set by each of them; `look` finds the ticket that one of them named.
+    """The callbacks of one call. `came` is set by each of them; `look` finds the ticket that one of them named.
 
     `trust` is the target's.
     """
 
-    told: asyncio.Event
+    came: asyncio.Event
     trust: CallbackTrust
     look: Callable[[], Awaitable[Ticket | None]]
 
@@ -46,10 +46,10 @@ class CallbackListener:
         """True when a callback came within so many seconds; one that came before the wait counts, once."""
         try:
             async with asyncio.timeout(seconds):
-                await self.told.wait()
+                await self.came.wait()
         except TimeoutError:
             return False
-        self.told.clear()
+        self.came.clear()
         return True
 
     async def wait_for_ticket(self, seconds: float) -> Ticket | None:
@@ -72,8 +72,8 @@ def listen(services: Services, callbacks: Callbacks, target: Target, call: str) 
             return found.ticket if found else None
         return None
 
-    with services.task_events.heed(call) as told:
-        yield CallbackListener(told, callbacks.trust_of(target.label), look)
+    with services.task_events.heed(call) as came:
+        yield CallbackListener(came, callbacks.trust_of(target.label), look)
 
 
 async def record_callback(services: Services, kind: str, task: str, call: str, document: Any) -> None:

@@ -28,7 +28,7 @@ MAX_CALLS = 3
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """What became of one paid call. `charge` is the µ$ that its task counts, None where no price is known.
+    """The end of one paid call. `charge` is the µ$ that its task counts, None where no price is known.
 
     `quality` is the one that was sent. `may_be_billed`: the upstream may have executed the call. `is_answered`: its
     pictures came, so that `usage` and the `dropped` parameters count.

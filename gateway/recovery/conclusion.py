@@ -92,10 +92,10 @@ def conclude_dead(hold: Hold, record: TaskRecord, calls: Calls, signing_key: byt
 
 def _describe(hold: Hold, record: TaskRecord | None, calls: Calls, signing_key: bytes) -> Record:
     """The request's record. Its `request` stays empty, so that the record of its own worker would replace it."""
-    told = describe_hold(hold)
+    base = describe_hold(hold)
     if record is None:
         ends, _ = _judge_calls(hold, calls, signing_key)
-        return told.model_copy(update={"calls": tuple(end.fact for end in ends)})
+        return base.model_copy(update={"calls": tuple(end.fact for end in ends)})
     promise, end = record.promise, record.end
     known: dict[str, Any] = {
         "key_name": promise.key_name,
@@ -107,10 +107,10 @@ def _describe(hold: Hold, record: TaskRecord | None, calls: Calls, signing_key: 
     }
     outcome = conclude_dead(hold, record, calls, signing_key)
     if end is None:
-        return outcome.describe(told.model_copy(update=known), errors.InternalError("The gateway's process ended."))
+        return outcome.describe(base.model_copy(update=known), errors.InternalError("The gateway's process ended."))
     # The end that stands may be another process's.
     error = errors.read_error(end.error) if end.error else None
-    return replace(outcome, error=error).describe(told.model_copy(update=known))
+    return replace(outcome, error=error).describe(base.model_copy(update=known))
 
 
 def _judge_calls(hold: Hold, calls: Calls, signing_key: bytes) -> tuple[list[CallEnd], list[Verdict]]:

@@ -27,7 +27,7 @@ LOOK_S = 0.5
 async def wait_to_open(
     services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], seconds: float
 ) -> None:
-    """Return when a retry can be told from an equal request beside a living one. Raises CallerDisconnected.
+    """Return when a retry can be distinguished from an equal request beside a living one. Raises CallerDisconnected.
 
     Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try learns more. A lease is renewed
     three times in its length, so this seldom takes longer than a third of a lease, and never longer than one.
@@ -71,10 +71,10 @@ async def _wait_for_leases(
     while not services.shutdown.is_begun and loop.time() < longest:
         living = tuple(services.worker_locks.find_living(asked))
         twin = Twin(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
-        doubted = await services.ledger.doubt(twin, since)
-        if doubted is None:
+        doubtful_since = await services.ledger.doubt(twin, since)
+        if doubtful_since is None:
             return
-        since = doubted
+        since = doubtful_since
         if loop.time() >= until:
             raise _make_still_running()
         await asyncio.wait({gone}, timeout=min(LOOK_S, lease_s / 10, until - loop.time()))

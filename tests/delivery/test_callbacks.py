@@ -1,4 +1,4 @@
-"""The callbacks for a call: they wake whoever waits, and may name its ticket."""
+"""The callbacks for a call: they end a wait, and may name its ticket."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ async def find_none() -> None:
 
 async def test_early_callback_is_kept() -> None:
     """A callback that comes before a wait ends the next wait at once, and only that one."""
-    told = asyncio.Event()
-    listener = CallbackListener(told, CallbackTrust(), find_none)
-    told.set()
+    came = asyncio.Event()
+    listener = CallbackListener(came, CallbackTrust(), find_none)
+    came.set()
     assert await listener.wait(5)
     assert not await listener.wait(0)
 
@@ -29,9 +29,9 @@ async def test_named_ticket_is_found() -> None:
     async def look() -> Ticket | None:
         return looks.pop(0)
 
-    told = asyncio.Event()
-    told.set()
-    listener = CallbackListener(told, CallbackTrust(), look)
+    came = asyncio.Event()
+    came.set()
+    listener = CallbackListener(came, CallbackTrust(), look)
     assert await listener.wait_for_ticket(5) == Ticket("t1", "/v1/tasks/t1")
     assert not looks
-    assert await CallbackListener(told, CallbackTrust(), find_none).wait_for_ticket(0.01) is None
+    assert await CallbackListener(came, CallbackTrust(), find_none).wait_for_ticket(0.01) is None

@@ -1,4 +1,4 @@
-"""The outcome of a task: which of several failures its caller hears of, and what its end counts."""
+"""The outcome of a task: the error that its caller gets for several failures, and the sums of its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def limited(retry_after: int) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "heard"),
+    ("verdicts", "chosen"),
     [
         ([FAILED, UNKNOWN, REFUSED, POLICY], POLICY),
         ([FAILED, UNKNOWN, REFUSED], REFUSED),
@@ -31,9 +31,9 @@ def limited(retry_after: int) -> Verdict:
     ],
     ids=["policy", "refusal", "may be billed", "last"],
 )
-def test_error_is_chosen(verdicts: list[Verdict], heard: Verdict) -> None:
+def test_error_is_chosen(verdicts: list[Verdict], chosen: Verdict) -> None:
     """A refusal goes before a failure that may have been billed, and that before the last failure."""
-    assert choose_error(verdicts) is heard.error
+    assert choose_error(verdicts) is chosen.error
 
 
 def test_least_wait_is_told() -> None:

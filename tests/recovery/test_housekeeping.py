@@ -261,7 +261,7 @@ async def test_lost_store_is_taken_up_again(valkey: Valkey, clock: Clock, store:
 
 
 async def test_adopter_tells_what_became(ledger: Ledger, clock: Clock) -> None:
-    """The history hears of a dead worker's task when it is taken over, and again when its call is settled."""
+    """A dead worker's task is ended when it is adopted, and again when its call is settled."""
     await leave_task(ledger)
     told: list[Hold] = []
 
@@ -273,7 +273,7 @@ async def test_adopter_tells_what_became(ledger: Ledger, clock: Clock) -> None:
     adopter = Housekeeping(ledger, ADOPTER, PACE, Listener())
     await adopter.step()
     await live(adopter, clock, 30)
-    # Once more when it is let go of: whoever settled it may have been kept from telling.
+    # Once more in the last step: a settlement may not have been followed by its end.
     states = [[call.state for call in hold.calls] for hold in told]
     assert states == [[LedgerAnswer.HELD], [LedgerAnswer.PRESUMED], [LedgerAnswer.PRESUMED]]
     records = [describe_hold(hold) for hold in told[:2]]
