@@ -131,8 +131,8 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.ledger,
         services.worker,
         _pace(services),
+        collector,
         runs=lambda task: runs_here(services, task),
-        adopter=collector,
         worker_locks=services.worker_locks,
     )
     health_checks = HealthChecks(

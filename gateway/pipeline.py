@@ -1,6 +1,17 @@
-"""The walk of a request on one page: plan, open, wait, shape; and the work that outlives it: deliver, settle.
+"""The walk of a request on one page: `serve` answers the caller, and `work` makes the images, whether or not it waits.
 
-Called by `api/images.py` with a caller and a checked request. Every step is somebody else's; only the order is here.
+serve:  let a retry wait before it opens   tasks/retry.py
+        plan                               routing/plan.py, routing/availability.py
+        hold the price, or join a task     money/reservation.py (store/scripts/ledger/open.lua)
+        write the task down, start it      tasks/task.py, state/task_store.py
+        wait, and answer                   tasks/wait.py, tasks/answer.py
+work:   for each target, for each call:    delivery/dispatch.py, delivery/call.py
+          take a place                     health/concurrency_queue.py
+          mark                             money/reservation.py (mark_sent.lua)
+          submit, follow, collect          delivery/bridge.py, upstreams/
+          take in, write the receipt       delivery/intake.py, state/call_store.py
+          post                             money/reservation.py (post.lua)
+        conclude, end, record              delivery/outcome.py, tasks/task.py, tasks/record.py
 """
 
 from __future__ import annotations
@@ -14,7 +25,8 @@ from gateway import errors
 from gateway.callers.auth import Caller
 from gateway.callers.key_record import KeyRecord
 from gateway.catalogue.document import Strategy
-from gateway.delivery.dispatch import Delivery, Outcome
+from gateway.delivery.dispatch import Delivery
+from gateway.delivery.outcome import Outcome
 from gateway.health.concurrency_queue import WaitLimit
 from gateway.jobs.job import ImageJob, Repeat
 from gateway.money import reservation
@@ -24,18 +36,18 @@ from gateway.routing import plan as routing
 from gateway.routing.plan import Circumstances, Plan, narrow
 from gateway.services import Services
 from gateway.tasks import record, retry
-from gateway.tasks.answer import AnswerForm, Shaped, shape, shape_promise, shape_stream
+from gateway.tasks.answer import AnswerForm, Shaped, shape, shape_accepted, shape_stream
 from gateway.tasks.record import RequestNote
-from gateway.tasks.task import Ending, Refused, StillRunning, Task, TaskSpec, Work, open_task, wait_for
+from gateway.tasks.task import Ending, Refused, StillRunning, Task, TaskSpec, open_task, wait_for
 from gateway.tasks.wait import CallerConnection, CallerDisconnected, TaskWait
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """One checked request: the job, the model's public name, and the form its answer should have.
+    """One checked request: the job, the model's public name, and the form of its answer.
 
-    `upstream` and `strategy` are those that the caller chose, if it did; `note` becomes the request's record.
-    `may_promise`: when the answer takes too long it is the task itself. `webhook` is the address that it named.
+    `upstream` and `strategy` are the caller's choices; `note` becomes the request's record. `may_promise`: an answer
+    that takes too long is the task itself. `webhook` is the address that the request names.
     """
 
     job: ImageJob
@@ -43,71 +55,76 @@ class CheckedRequest:
     form: AnswerForm
     spool: Spool
     note: RequestNote
-    presence: CallerConnection
+    connection: CallerConnection
     upstream: str | None = None
     strategy: Strategy | None = None
     repeat: Repeat = field(default_factory=Repeat)
     may_promise: bool = False
     webhook: str | None = None
 
-    def whom_to_tell(self, key: KeyRecord) -> str | None:
-        """The address that is told of the task's end: its own, or the key's where the answer may be a task."""
+    def find_webhook(self, key: KeyRecord) -> str | None:
+        """The address for the task's end: the request's own, or the key's where the answer may be a task."""
         is_promise = self.repeat.form == "task" or self.may_promise
         return self.webhook or (key.webhook if is_promise else None)
 
 
 async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Shaped:
-    """From a checked request to its answer. Raises PublicError, CallerLeft.
+    """Answer a checked request. Raises PublicError, CallerDisconnected.
 
-    Owns `asked.spool` from the moment a task is open.
+    Owns `asked.spool` once a task is open.
     """
-    until = asyncio.get_running_loop().time() + asked.form.answer_within
-    await retry.wait_out(services, caller, asked.repeat, asked.presence.gone, asked.form.answer_within)
+    form, connection = asked.form, asked.connection
+    until = asyncio.get_running_loop().time() + form.answer_within
+    if asked.repeat.retry:
+        await retry.wait_to_open(services, caller, asked.repeat, connection.gone, form.answer_within)
     while True:
-        # Of thousands that arrive at one instant the first are under way before the last are looked at.
+        # Of thousands that arrive at once the first have begun before the last are planned.
         async with services.openings:
             waiting = await _open(services, caller, asked)
-        waiting.gone = asked.presence.gone
-        asked.presence.waiting = waiting
+        waiting.gone = connection.gone
+        connection.waiting = waiting
         if asked.repeat.form == "task":
-            return await shape_promise(waiting, asked.form)
-        if asked.form.stream:
-            return await shape_stream(waiting, asked.form)
+            return await shape_accepted(waiting, form)
+        if form.stream:
+            return await shape_stream(waiting, form)
         ending = await wait_for(waiting, until - asyncio.get_running_loop().time())
-        if not _is_unstarted(waiting, ending):
-            return await answer(waiting, ending, asked)
+        # A joined task may end before anything was sent: then this request opens one itself.
+        if not (waiting.is_joined and isinstance(ending, Refused) and ending.is_unstarted):
+            return await _answer(waiting, ending, asked)
 
 
 async def _open(services: Services, caller: Caller, asked: CheckedRequest) -> TaskWait:
-    """Plan, and join a task or begin one. Raises PublicError; CallerLeft, since its retry may have begun it by now."""
+    """Plan, and join a task or open one. Raises PublicError, CallerDisconnected."""
     plan = await make_plan(services, caller, asked)
-    if asked.presence.gone.done() and asked.repeat.form == "answer":
+    if asked.connection.gone.done() and asked.repeat.form == "answer":
+        # Its retry may have opened the task by now.
         raise CallerDisconnected
-    wish = TaskSpec(
+    spec = TaskSpec(
         asked.job,
         plan,
         asked.repeat,
         asked.model,
         asked.form.response_format,
-        webhook=asked.whom_to_tell(caller.key),
+        webhook=asked.find_webhook(caller.key),
         base_url=asked.form.base_url,
     )
-    work = recorded(asked.note, _patience(services, caller, asked))
-    return await open_task(services, caller, wish, asked.spool, work)
+    limit = _make_wait_limit(services, caller, asked)
+    recorded = record.record_work(asked.note, lambda task: work(task, limit))
+    return await open_task(services, caller, spec, asked.spool, recorded)
 
 
-async def answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> Shaped:
-    """What a caller that waited gets. Raises PublicError."""
+async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> Shaped:
+    """The answer to a caller that waited. Raises PublicError."""
     if isinstance(ending, StillRunning):
         if asked.may_promise:
-            return await shape_promise(waiting, asked.form)
-        # Before the caller hears of it: its retry, which may come at once, must find the task free.
+            return await shape_accepted(waiting, asked.form)
+        # Before the answer is sent: the caller's retry, which may come at once, must find the task free.
         await waiting.leave()
     return shape(waiting, ending, asked.form)
 
 
 async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> dict[str, Any]:
-    """What `serve` would do with this request, and whether the caller's limits have room for it. Raises PublicError."""
+    """A dry run: the plan of this request, and the refusal that the caller's limits would give. Raises PublicError."""
     plan, refusal = await reservation.look_ahead(
         services.books, caller.identity, asked.job, await make_plan(services, caller, asked)
     )
@@ -115,7 +132,7 @@ async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> di
 
 
 async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -> Plan:
-    """Who may serve this request of this caller, in which order; nobody for the moment, where the plan has a refusal.
+    """The targets for this request in order; the plan has a refusal where none takes calls now.
 
     Raises PublicError.
     """
@@ -136,44 +153,22 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
     return narrow(plan, services.health.find_blocks(), services.health.load)
 
 
-async def work(task: Task, patience: WaitLimit | None = None) -> Outcome:
-    """What a task does, whoever still waits for it. `patience` is of the one who waits now."""
-    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.report, patience or WaitLimit())
+async def work(task: Task, wait_limit: WaitLimit | None = None) -> Outcome:
+    """Make the images of a task. `wait_limit` bounds the wait for a place at an upstream."""
+    limit = wait_limit or WaitLimit()
+    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.add_image, limit)
     return await delivery.deliver(task.plan)
 
 
-def recorded(note: RequestNote, patience: WaitLimit | None = None) -> Work:
-    """The work that leaves its request's record, however it ends."""
-
-    async def work_and_record(task: Task) -> Outcome:
-        try:
-            outcome = await work(task, patience)
-        except Exception:
-            note.answer = note.answer or errors.InternalError("The gateway failed.")
-            record.record_work(task.services, note, task.reservation, task.plan, Outcome())
-            raise
-        record.record_work(task.services, note, task.reservation, task.plan, outcome)
-        return outcome
-
-    return work_and_record
-
-
-def _is_unstarted(waiting: TaskWait, ending: Ending) -> bool:
-    """Whether the task that was joined ended without a start, so that this request is to begin one itself."""
-    if not waiting.is_joined or not isinstance(ending, Refused):
-        return False
-    return ending.record.end is not None and ending.record.end.is_unstarted
-
-
-def _patience(services: Services, caller: Caller, asked: CheckedRequest) -> WaitLimit:
-    """How long the request may wait for a place, so that its refusal comes before its caller's time is up."""
-    seconds, presence = asked.form.answer_within, asked.presence
+def _make_wait_limit(services: Services, caller: Caller, asked: CheckedRequest) -> WaitLimit:
+    """The wait for a place ends early enough for its refusal to reach the caller."""
+    seconds, connection = asked.form.answer_within, asked.connection
 
     async def has_disconnected() -> bool:
-        # Who asked for a task asks again by its id, and a retry may wait in its first request's place.
-        waiting = presence.waiting
+        # A caller that wants a task asks for it by its id; and a retry may wait in the first request's place.
+        waiting = connection.waiting
         is_promised = asked.repeat.form == "task" or waiting is None
-        return not is_promised and presence.gone.done() and not services.task_events.is_watched(waiting.task)
+        return not is_promised and connection.gone.done() and not services.task_events.is_watched(waiting.task)
 
     return WaitLimit(
         caller.key.id, asyncio.get_running_loop().time() + seconds - min(1.0, seconds / 10), has_disconnected

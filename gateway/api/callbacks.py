@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway import errors
 from gateway.api.dependencies import ServicesDep
-from gateway.delivery.callbacks import record
+from gateway.delivery.callbacks import record_callback
 from gateway.ids import BODY
 from gateway.money.reservation import ledger_unavailable
 from gateway.store.client import StoreUnavailable
@@ -38,7 +38,7 @@ async def receive_callback(
         raise errors.UnknownRoute("There is nothing at this URL.")
     document = await _read(request)
     try:
-        await record(services, kind, task_id, call_id, document)
+        await record_callback(services, kind, task_id, call_id, document)
     except StoreUnavailable as error:
         # The vendor tries again later.
         raise ledger_unavailable(error) from error

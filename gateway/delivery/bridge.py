@@ -1,12 +1,13 @@
-"""Makes a submit-and-poll upstream one awaited call: submit, poll until the ticket ends, collect the pictures.
+"""A submit-and-poll upstream as one awaited call: submit, poll until the ticket ends, collect the pictures.
 
-Called by `dispatch` once a call. Never sends a paid POST twice; polls and downloads are free and are tried again.
+The paid POST is sent once. Polls and downloads are free and are repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,7 +15,7 @@ from urllib.parse import urljoin
 
 from gateway.catalogue.catalogue import Target
 from gateway.delivery.callbacks import CallbackListener
-from gateway.delivery.rhythm import Rhythm
+from gateway.health.condition import Latency
 from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
 from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused
 from gateway.pictures.spool import Blob, Spool, StorageFullError
@@ -22,28 +23,64 @@ from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, Failure, Verdict, classify
 
 LEAST_PAUSE = 0.3
-"""Seconds between two polls of a ticket at least, however many callbacks come for it."""
+"""Least seconds between two polls of a ticket, however many callbacks come for it."""
+
+ENOUGH = 20
+"""Samples that a median needs before the schedule relies on it."""
+
+_FIRST = 0.5
+_GROWTH = 1.3
+_SHARE = 0.6
+_PAUSE = 2.6
+_OVERDUE = 1.5
+_SELDOM = 30.0
+_JITTER = 0.2
 
 _MISSING_FOR = 60.0
-"""Seconds a ticket may be unknown to its vendor before it is given up: its own replicas may lag behind."""
+"""Seconds for which a vendor may answer 404 for a ticket, since its replicas may lag; then the ticket has expired."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Keep = Callable[[Ticket | UpstreamAnswer], Awaitable[None]]
-Doubt = Callable[[Verdict], None]
+OnLostAnswer = Callable[[Verdict], None]
 Resting = Callable[[], AbstractContextManager[None]]
 
 
-async def forget(told: Ticket | UpstreamAnswer) -> None:
-    """What becomes of a ticket, or of links, that nobody else is to follow."""
+@dataclass(frozen=True, slots=True)
+class PollSchedule:
+    """The first wait before a poll, and the pauses after it, in seconds; each is `growth` times the one before.
 
+    `is_learned`: the first wait comes from measured times, and the longest pause does not bound it.
+    """
 
-def accept(verdict: Verdict) -> None:
-    """What becomes of a doubt that nobody else is to share."""
+    first: float = _FIRST
+    pause: float = _FIRST * _GROWTH
+    growth: float = _GROWTH
+    is_learned: bool = False
+
+    @classmethod
+    def of(cls, latency: Latency | None, *, is_called_back: bool = False) -> PollSchedule:
+        """Poll often from shortly before the likely end on; from the start while no median is known.
+
+        `is_called_back`: callbacks report the ends, so that polls only find those that they missed.
+        """
+        is_known = latency is not None and latency.samples >= ENOUGH
+        if latency is None or not is_known:
+            return cls(_SELDOM, _SELDOM, 1.0) if is_called_back else cls()
+        share, pause = (_OVERDUE, _SELDOM) if is_called_back else (_SHARE, _PAUSE)
+        return cls(share * latency.median, pause, 1.0, is_learned=True)
+
+    # The jitter keeps no secret.
+    def waits(self, longest: float, draw: Callable[[], float] = random.random) -> Iterator[float]:
+        """Seconds before each poll, a fifth more or less; no pause is planned to be longer than `longest`."""
+        wait, pause = self.first if self.is_learned else min(self.first, longest), self.pause
+        while True:
+            yield wait * (1 - _JITTER + 2 * _JITTER * draw())
+            wait, pause = min(pause, longest), pause * self.growth
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one call brought, in order: each picture's bytes, or why they cannot be had, with its revised prompt."""
+    """The pictures of one call in order: the bytes or the failure of each, with its revised prompt."""
 
     pictures: tuple[tuple[Blob | Failure, str | None], ...]
     usage: TokenUsage | None
@@ -52,81 +89,96 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One target's adapter with the clock, the fetcher and the ear for callbacks that one call needs.
+    """One target's adapter with the schedule and the fetcher of one call, and its listener where callbacks may come.
 
-    `keep` hears of a ticket before it is followed, and of an answer while its links are; `doubt` of an answer that was
-    lost while a callback may still come. `resting` is entered while nothing but time is waited for, so that any other
-    process could go on.
+    `resting` is entered while the call only waits for time to pass, so that any other process could take it on.
     """
 
     target: Target
     upstream: Adapter
     fetcher: Fetcher
-    rhythm: Rhythm = field(default_factory=Rhythm)
-    ear: CallbackListener = field(default_factory=CallbackListener)
+    schedule: PollSchedule = field(default_factory=PollSchedule)
+    listener: CallbackListener | None = None
     sleep: Sleep = asyncio.sleep
     resting: Resting = nullcontext
-    keep: Keep = forget
-    doubt: Doubt = accept
 
-    async def complete(self, call: Call, inputs: Inputs, spool: Spool) -> Collected:
-        """Submit the paid call and bring its pictures. Raises CallFailed."""
-        first = await self._submit(call, inputs, spool)
-        if isinstance(first, UpstreamAnswer):
-            made, _ = await asyncio.gather(self.collect(first, spool), self.keep(first))
-            return made
-        await self.keep(first)
-        return await self.resume(first, spool, self.rhythm)
+    async def complete(
+        self,
+        call: Call,
+        inputs: Inputs,
+        spool: Spool,
+        keep: Keep | None = None,
+        on_lost_answer: OnLostAnswer | None = None,
+    ) -> Collected:
+        """Submit the paid call and collect its pictures. Raises CallFailed.
 
-    async def resume(self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None) -> Collected:
-        """Bring what a ticket promises, whoever got it; `within` is in place of the upstream's seconds.
+        `keep` gets a ticket before it is followed, and an answer while its pictures are downloaded. `on_lost_answer`
+        gets the verdict where the answer was lost but a callback may still name the ticket.
+        """
+        first = await self._submit(call, inputs, spool, on_lost_answer)
+        if isinstance(first, Ticket):
+            if keep:
+                await keep(first)
+            return await self.resume(first, spool, self.schedule)
+        if keep is None:
+            return await self.collect(first, spool)
+        collected, _ = await asyncio.gather(self.collect(first, spool), keep(first))
+        return collected
+
+    async def resume(
+        self, ticket: Ticket, spool: Spool, schedule: PollSchedule, within: float | None = None
+    ) -> Collected:
+        """Follow a ticket and collect its pictures; `within` are seconds that replace the upstream's time-out.
 
         Raises CallFailed.
         """
-        answer = await self._follow(ticket, spool, rhythm, within)
-        got = await self._collect_all(answer.images, spool)
-        if any(isinstance(one, Failure) for one in got):
-            got = await self._collect_anew(ticket, got, spool)
-        return _make(answer, got)
+        answer = await self._follow(ticket, spool, schedule, within)
+        found = await self._collect_all(answer.images, spool)
+        if any(isinstance(one, Failure) for one in found):
+            found = await self._collect_anew(ticket, found, spool)
+        return _join(answer, found)
 
     async def collect(self, answer: UpstreamAnswer, spool: Spool) -> Collected:
-        """Bring the pictures of an answer, whoever got it."""
-        return _make(answer, await self._collect_all(answer.images, spool))
+        """Collect the pictures of an answer."""
+        return _join(answer, await self._collect_all(answer.images, spool))
 
-    async def _submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
-        """The paid POST, once; if its answer is lost, the ticket may come by a callback."""
+    async def _submit(
+        self, call: Call, inputs: Inputs, spool: Spool, on_lost_answer: OnLostAnswer | None
+    ) -> UpstreamAnswer | Ticket:
+        """The paid POST, once; if its answer is lost, a callback may name the ticket."""
         try:
             return await self.upstream.submit(call, inputs, spool)
         except CallFailed as failed:
             verdict = classify(failed.failure, error_is_unbilled=self.target.config.error_is_unbilled)
-            if call.callback_url is None or verdict.kind != "unknown":
+            if self.listener is None or verdict.kind != "unknown":
                 raise
-            self.doubt(verdict)
+            if on_lost_answer:
+                on_lost_answer(verdict)
             with self.resting():
-                ticket = await self.ear.hear_ticket(self.target.config.timeouts.callback)
+                ticket = await self.listener.wait_for_ticket(self.target.config.timeouts.callback)
             if ticket is None:
                 raise
             return ticket
 
     async def _follow(
-        self, ticket: Ticket, spool: Spool, rhythm: Rhythm, within: float | None = None
+        self, ticket: Ticket, spool: Spool, schedule: PollSchedule, within: float | None = None
     ) -> UpstreamAnswer:
         limits = self.target.config.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (limits.task if within is None else within)
         missing_since = None
         least, was_told = 0.0, False
-        for wait in rhythm.waits(limits.poll_every):
+        for wait in schedule.waits(limits.poll_every):
             was_told = await self._rest(least, min(wait, limits.task)) or was_told
             least = min(LEAST_PAUSE, limits.poll_every)
             try:
                 if answer := await self.upstream.poll(ticket, spool):
-                    self.ear.trust.note(was_told=was_told)
+                    self._note_end(was_told=was_told)
                     return answer
                 missing_since, was_told = None, False
             except CallFailed as failed:
                 if failed.failure.phase in ("task", "body", "collect"):
-                    self.ear.trust.note(was_told=was_told)
+                    self._note_end(was_told=was_told)
                     raise
                 least = max(least, min(failed.failure.retry_after or 0, 30))
                 if failed.failure.status == 404:
@@ -138,38 +190,47 @@ class Bridge:
         raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
 
     async def _rest(self, least: float, seconds: float) -> bool:
-        """Wait so long, or until a callback comes, but not shorter than `least`; whether one came."""
+        """Wait for so many seconds or until a callback comes, but at least `least`; True when a callback came."""
         with self.resting():
             if least:
                 await self.sleep(least)
-            return await self.ear.wait(max(0.0, seconds - least))
+            left = max(0.0, seconds - least)
+            if self.listener:
+                return await self.listener.wait(left)
+            await self.sleep(left)
+            return False
 
-    async def _collect_anew(self, ticket: Ticket, got: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
-        """Once more what could not be had: a link may have died since the poll, and the next answer has a new one."""
+    def _note_end(self, *, was_told: bool) -> None:
+        """Note in the target's callback trust that a ticket has ended, by a callback's report or by a poll."""
+        if self.listener:
+            self.listener.trust.note(was_told=was_told)
+
+    async def _collect_anew(self, ticket: Ticket, found: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
+        """Poll again and retry the failed downloads: a link may have died, and the next answer has a new one."""
         try:
-            fresh = (await self._follow(ticket, spool, Rhythm())).images
+            fresh = (await self._follow(ticket, spool, PollSchedule())).images
         except CallFailed:
-            # What was downloaded stays; what was not is as lost as before.
-            return got
-        lost = [index for index, one in enumerate(got) if isinstance(one, Failure) and index < len(fresh)]
-        found = await self._collect_all([fresh[index] for index in lost], spool)
-        again = dict(zip(lost, found, strict=True))
-        return [again.get(index, one) for index, one in enumerate(got)]
+            # Pictures that were downloaded stay; the others are as lost as before.
+            return found
+        lost = [index for index, one in enumerate(found) if isinstance(one, Failure) and index < len(fresh)]
+        collected = await self._collect_all([fresh[index] for index in lost], spool)
+        again = dict(zip(lost, collected, strict=True))
+        return [again.get(index, one) for index, one in enumerate(found)]
 
     async def _collect_all(self, images: Sequence[FoundImage], spool: Spool) -> list[Blob | Failure]:
         return list(await asyncio.gather(*(self._try_collect(found, spool) for found in images)))
 
     async def _try_collect(self, found: FoundImage, spool: Spool) -> Blob | Failure:
-        # One picture that cannot be had takes none of the others with it: they are paid for.
+        # A picture that cannot be downloaded does not fail the others: they are paid for.
         try:
             return await self._collect(found, spool)
         except CallFailed as failed:
             return failed.failure
         except StorageFullError as error:
-            return Failure("collect", message=f"the gateway's disk takes no more: {error}")
+            return Failure("collect", message=f"the gateway's disk is full: {error}")
 
     async def _collect(self, found: FoundImage, spool: Spool) -> Blob:
-        """The bytes of one image; a link is tried again until its time is up, for it is paid for."""
+        """The bytes of one image; a download is retried for `timeouts.collect` seconds, since the image is paid for."""
         if found.blob is not None:
             return found.blob
         url = urljoin(self.target.config.base_url + "/", found.url or "")
@@ -190,6 +251,6 @@ class Bridge:
             wait = min(wait * 2, 5)
 
 
-def _make(answer: UpstreamAnswer, got: list[Blob | Failure]) -> Collected:
-    prompts = (found.revised_prompt for found in answer.images)
-    return Collected(tuple(zip(got, prompts, strict=True)), answer.usage, answer.credits)
+def _join(answer: UpstreamAnswer, found: list[Blob | Failure]) -> Collected:
+    prompts = (image.revised_prompt for image in answer.images)
+    return Collected(tuple(zip(found, prompts, strict=True)), answer.usage, answer.credits)

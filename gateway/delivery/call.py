@@ -1,65 +1,242 @@
-"""What one paid call goes out with: where its vendor may call back, what finishes it elsewhere, and its bridge.
+"""One paid call, from its mark to its settlement: the ledger knows of it before its first byte and after its last.
 
-Used by `dispatch`, which decides whether and where a call is sent.
+It judges each failure and records it in the slots' progress. It never chooses a target.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
-from gateway.delivery.bridge import Bridge
-from gateway.delivery.callbacks import CallbackListener, hear
-from gateway.delivery.intake import make_note
-from gateway.delivery.rhythm import Rhythm
-from gateway.delivery.slots import UnderWay
+import structlog
+
+from gateway import errors
+from gateway.delivery.bridge import Bridge, PollSchedule
+from gateway.delivery.callbacks import CallbackListener, listen
+from gateway.delivery.intake import Intake, make_note
+from gateway.delivery.outcome import CallEnd, SlotProgress, describe_sizes, not_sent
+from gateway.errors import PublicError
 from gateway.health import health
 from gateway.health.health import Permit
-from gateway.jobs.job import Call, ImageJob, Inputs
+from gateway.health.target_store import CallReport
+from gateway.history.record import CallFact, SettledState
+from gateway.jobs.job import Call, ImageJob, Inputs, TokenUsage
 from gateway.money.reservation import Reservation
+from gateway.money.unknown_outcome import state_after
+from gateway.pictures.spool import Spool
 from gateway.routing.plan import Choice
 from gateway.services import Services
-from gateway.upstreams.verdict import Verdict
+from gateway.state.call_store import CallNote, Receipt
+from gateway.state.task_store import TaskImage
+from gateway.upstreams.verdict import CallFailed, Executed, Failure, Verdict, classify
+
+OnImage = Callable[[TaskImage], None]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class PaidCall:
+    """One paid call at a target, its result and its failures so far. `began` is monotonic seconds."""
+
+    choice: Choice
+    call: Call
+    permit: Permit
+    note: CallNote
+    began: float = field(default_factory=time.monotonic)
+    receipt: Receipt | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    usage: TokenUsage | None = None
+    is_answered: bool = False
+
+    @property
+    def is_unexecuted(self) -> bool:
+        """True when it is proven that the upstream did not execute the call."""
+        return self.receipt is None and all(one.executed is Executed.NO for one in self.verdicts)
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
-    """One task's."""
+class CallSender:
+    """The paid calls of one task. Each is marked in `reservation` first, and `on_image` gets each image once paid."""
 
     services: Services
-    reservation: Reservation
     job: ImageJob
+    spool: Spool
+    reservation: Reservation
+    on_image: OnImage
+    progress: SlotProgress
 
-    def begin(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> UnderWay:
-        """A call as it is to be sent."""
-        callbacks = self.services.callbacks
-        if callbacks is not None and inputs.takes_callback:
+    async def send(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> None:
+        """Mark one call, send it, take its pictures in and settle it; the permit is given back."""
+        paid, task = self._prepare(choice, call, permit, inputs), self.reservation.task
+        report = CallReport("none")
+        try:
+            if await self._mark(paid):
+                self.services.shutdown.hold(task, paid.call.id)
+                try:
+                    await self._complete(paid, inputs)
+                    report = await self._settle(paid)
+                finally:
+                    self.services.shutdown.release(task, paid.call.id)
+        finally:
+            self.services.concurrency_queue.finish(permit, report)
+
+    def is_stopped(self) -> bool:
+        """True when nothing more is sent for the task.
+
+        A shutdown stops a task that has no image yet and no call that only this process can finish.
+        """
+        progress = self.progress
+        if self.services.shutdown.forbids(self.reservation.task) and not progress.images and not progress.is_over:
+            progress.verdicts.append(not_sent(errors.shutting_down()))
+            progress.is_over = True
+        return progress.is_over
+
+    def judge(self, choice: Choice, failure: Failure, slots: Sequence[int]) -> Verdict:
+        """The verdict on a failure of these slots, once it is recorded."""
+        target = choice.target
+        config = target.config
+        verdict = classify(
+            failure, error_is_unbilled=config.error_is_unbilled, refusal_is_unbilled=config.refusal_is_unbilled
+        )
+        self.progress.note_failure(slots, target.label, verdict)
+        if verdict.drift:
+            unknown = "model" if verdict.kind == "missing" else None
+            self.services.drift.note(target.upstream, "refused", failure.param or unknown)
+        _log.warning(
+            "call failed",
+            upstream=target.label,
+            verdict=verdict.kind,
+            executed=verdict.executed.value,
+            # Not the vendor's message: it may quote the prompt.
+            phase=failure.phase,
+            status=failure.status,
+            code=failure.code,
+        )
+        return verdict
+
+    def _prepare(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> PaidCall:
+        """The call with its note, and with the address for callbacks where its vendor takes one."""
+        if inputs.takes_callback and (callbacks := self.services.callbacks):
             address = callbacks.address(choice.target.config.kind, self.reservation.task, call.id)
             call = replace(call, callback_url=address)
-        return UnderWay(choice, call, permit, make_note(self.job, choice, call))
+        return PaidCall(choice, call, permit, make_note(self.job, choice, call))
 
-    def listen(self, under_way: UnderWay) -> AbstractContextManager[CallbackListener]:
-        """An ear for the call's callbacks, from before it is sent."""
-        is_called_back = under_way.call.callback_url is not None
-        return hear(self.services, under_way.choice.target, under_way.call.id, is_called_back=is_called_back)
+    async def _mark(self, paid: PaidCall) -> bool:
+        """Write the call down in the ledger; True when it may be sent."""
+        if self.is_stopped():
+            return False
+        choice, call, progress = paid.choice, paid.call, self.progress
+        for slot in call.slots:
+            progress.sent[slot] = progress.sent.get(slot, 0) + 1
+        try:
+            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome, paid.note)
+        except PublicError as error:
+            # A call without a mark is not sent.
+            progress.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))
+            progress.is_over = True
+            return False
+        progress.note_asked(call.slots, choice.target.label)
+        self.services.retries.note_call()
+        return True
 
-    def reach(self, under_way: UnderWay, ear: CallbackListener) -> Bridge:
-        """The bridge for the call."""
-        services, choice, call = self.services, under_way.choice, under_way.call
-        target = choice.target
+    async def _complete(self, paid: PaidCall, inputs: Inputs) -> None:
+        """Send the call and take its pictures in; every failure gets a verdict."""
+        choice, call = paid.choice, paid.call
+        try:
+            with self._listen(paid) as listener:
+                bridge = self._open_bridge(paid, listener)
+                keep = partial(self.reservation.keep, call, paid.note)
+                collected = await bridge.complete(call, inputs, self.spool, keep, partial(self._free_place, paid))
+        except CallFailed as failed:
+            paid.verdicts.append(self.judge(choice, failed.failure, call.slots))
+            return
+        except Exception as error:  # noqa: BLE001 (whatever else happens after the mark may have been billed)
+            _log.exception("a paid call broke off")
+            paid.verdicts.append(self.judge(choice, Failure("read", message=type(error).__name__), call.slots))
+            return
+        paid.is_answered, paid.usage = True, collected.usage
+        intake = Intake(self.services, self.reservation.task, call.id, paid.note, self.spool)
+        taken = await intake.take(collected)
+        paid.receipt = taken.receipt
+        for slots, failure in taken.failures:
+            paid.verdicts.append(self.judge(choice, failure, slots))
 
-        def doubt(verdict: Verdict) -> None:
-            # The breaker must hear of it now, and those calls need the place that are answered.
-            services.concurrency_queue.finish(under_way.permit, health.report_failure(verdict, target))
+    def _listen(self, paid: PaidCall) -> AbstractContextManager[CallbackListener | None]:
+        if paid.call.callback_url is None or self.services.callbacks is None:
+            return nullcontext()
+        return listen(self.services, self.services.callbacks, paid.choice.target, paid.call.id)
 
+    def _open_bridge(self, paid: PaidCall, listener: CallbackListener | None) -> Bridge:
+        services, target = self.services, paid.choice.target
+        latency = services.health.latency(paid.choice.fit, target)
         return Bridge(
             target,
             services.upstreams[target.label],
             services.fetcher,
-            Rhythm.of(services.health.latency(choice.fit, target), is_told=ear.trust.is_earned),
-            ear,
-            resting=partial(services.shutdown.resting, self.reservation.task, call.id),
-            keep=partial(self.reservation.keep, call, under_way.note),
-            doubt=doubt,
+            PollSchedule.of(latency, is_called_back=listener is not None and listener.trust.is_earned),
+            listener,
+            resting=partial(services.shutdown.resting, self.reservation.task, paid.call.id),
         )
+
+    def _free_place(self, paid: PaidCall, verdict: Verdict) -> None:
+        """Report a lost answer to the breaker now, and give the place back while a callback may still come."""
+        self.services.concurrency_queue.finish(paid.permit, health.report_failure(verdict, paid.choice.target))
+
+    async def _settle(self, paid: PaidCall) -> CallReport:
+        """Book the price of the call, then hand its images out: a caller never has an image that is not booked.
+
+        Answers the report on its target's health.
+        """
+        choice, call, receipt = paid.choice, paid.call, paid.receipt
+        images: tuple[TaskImage, ...] = ()
+        usd: int | None = 0
+        state: SettledState = "void"
+        if receipt:
+            images, usd, state = receipt.images, receipt.usd, "posted"
+            await self.reservation.post(call, usd, len(images))
+        elif paid.is_unexecuted:
+            await self.reservation.nack(call)
+        else:
+            policy = choice.target.config.unknown_outcome
+            state = cast(SettledState, state_after(policy).value)
+            usd = await self.reservation.give_up(call, choice.quote, policy)
+        for image in images:
+            self.progress.images[image.slot] = image
+            self.progress.open.remove(image.slot)
+            self.on_image(image)
+        sizes = receipt.sizes if receipt else []
+        seconds = time.monotonic() - paid.began
+        fact = CallFact(
+            id=call.id,
+            upstream=choice.target.upstream,
+            target=choice.target.label,
+            outcome="delivered" if images else paid.verdicts[-1].kind,
+            seconds=round(seconds, 3),
+            n=call.n,
+            images=len(images),
+            usd=usd,
+            state=state,
+            **describe_sizes(choice.fit.made, sizes),
+        )
+        self.progress.calls.append(_describe_end(paid, fact))
+        presumed = (usd or 0) if state == "presumed" else 0
+        return health.report_call(
+            choice.fit, choice.target, paid.verdicts, images=len(sizes), seconds=seconds, presumed=presumed
+        )
+
+
+def _describe_end(paid: PaidCall, fact: CallFact) -> CallEnd:
+    return CallEnd(
+        fact,
+        charge=fact.usd,
+        quality=paid.note.quality,
+        may_be_billed=paid.is_answered or not paid.is_unexecuted,
+        is_answered=paid.is_answered,
+        usage=paid.usage,
+        dropped=paid.note.dropped if paid.is_answered else (),
+    )

@@ -1,7 +1,7 @@
-"""What is heard of a paid call through callbacks: that its ticket should be asked after, or which ticket it got.
+"""The callbacks for paid calls: a hint to poll a ticket now, or the id of a ticket whose answer was lost.
 
-Recorded by the callback route, in the store, so that the process hears of it that follows the call. Believes no more
-than a ticket's id, and that only of a call that has none.
+The route writes a callback to the store, so that the process that follows the call learns of it. A callback is never
+evidence: a ticket's id is all that is believed, and only for a call that has no ticket.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -21,45 +21,39 @@ from gateway.services import Services
 from gateway.state.call_store import Binding
 from gateway.store.client import StoreUnavailable
 from gateway.upstreams import CALLED_BACK
-from gateway.upstreams.callback_urls import CallbackTrust
+from gateway.upstreams.callback_urls import Callbacks, CallbackTrust
 
 LOOK_EVERY_S = 5.0
-"""Seconds between two looks for a ticket of which nothing was heard: what was told while Redis was away."""
+"""Seconds between two looks for a named ticket without a callback: one may have come while Redis was away."""
 
 _TICKET = re.compile(r"[!-~]{1,200}")
 
 _log = structlog.get_logger(__name__)
 
 
-async def _know_none() -> None:
-    """Where nobody calls back, no ticket is named."""
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CallbackListener:
-    """One call's ear. `told` is set by each callback for it, and None where nobody calls back; `trust` is that in its
-    target's callbacks; `look` finds the ticket that one of them named.
+    """The callbacks of one call. `came` is set by each of them; `look` finds the ticket that one of them named.
+
+    `trust` is the target's.
     """
 
-    told: asyncio.Event | None = None
-    trust: CallbackTrust = field(default_factory=CallbackTrust)
-    look: Callable[[], Awaitable[Ticket | None]] = _know_none
+    came: asyncio.Event
+    trust: CallbackTrust
+    look: Callable[[], Awaitable[Ticket | None]]
 
     async def wait(self, seconds: float) -> bool:
-        """Whether a callback came within so many seconds; one that came before counts, once."""
-        if self.told is None:
-            await asyncio.sleep(seconds)
-            return False
+        """True when a callback came within so many seconds; one that came before the wait counts, once."""
         try:
             async with asyncio.timeout(seconds):
-                await self.told.wait()
+                await self.came.wait()
         except TimeoutError:
             return False
-        self.told.clear()
+        self.came.clear()
         return True
 
-    async def hear_ticket(self, seconds: float) -> Ticket | None:
-        """The ticket that a callback names within so many seconds."""
+    async def wait_for_ticket(self, seconds: float) -> Ticket | None:
+        """The ticket that a callback names within so many seconds; else None."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (ticket := await self.look()) is None:
@@ -68,46 +62,39 @@ class CallbackListener:
         return None
 
 
-def hear(
-    services: Services, target: Target, call: str, *, is_called_back: bool
-) -> AbstractContextManager[CallbackListener]:
-    """An ear for a call, from before it is sent: a callback may be faster than the answer to the submission."""
-    if services.callbacks is None or not is_called_back:
-        return nullcontext(CallbackListener())
-    return _hear(services, services.callbacks.trust_of(target.label), call)
-
-
 @contextmanager
-def _hear(services: Services, trust: CallbackTrust, call: str) -> Iterator[CallbackListener]:
+def listen(services: Services, callbacks: Callbacks, target: Target, call: str) -> Iterator[CallbackListener]:
+    """A listener for a call. Open it before the call is sent: a callback may come before the submission's answer."""
+
     async def look() -> Ticket | None:
         with suppress(StoreUnavailable):
             found = (await services.calls.read([call])).get(call)
             return found.ticket if found else None
         return None
 
-    with services.task_events.watch_callbacks(call) as told:
-        yield CallbackListener(told, trust, look)
+    with services.task_events.watch_callbacks(call) as came:
+        yield CallbackListener(came, callbacks.trust_of(target.label), look)
 
 
-async def record(services: Services, kind: str, task: str, call: str, document: Any) -> None:
-    """A vendor called back for a call: keep the ticket that it names, and wake whoever follows the call.
+async def record_callback(services: Services, kind: str, task: str, call: str, document: Any) -> None:
+    """Keep the ticket that a callback names, and wake the process that follows the call.
 
-    Raises StoreUnavailable: it was not recorded.
+    Raises StoreUnavailable: the callback was not recorded.
     """
     ticket = CALLED_BACK[kind](document) if kind in CALLED_BACK else None
     if ticket is not None and _TICKET.fullmatch(ticket.id):
-        await _bind(services, task, call, ticket)
+        await _bind_ticket(services, task, call, ticket)
     await services.task_store.announce_callback(call)
 
 
-async def _bind(services: Services, task: str, call: str, ticket: Ticket) -> None:
+async def _bind_ticket(services: Services, task: str, call: str, ticket: Ticket) -> None:
     known = (await services.calls.read([call])).get(call)
     if known is None or known.note is None or known.task != task:
         return
     if known.ticket is not None and known.ticket.id == ticket.id:
         return
     bound = await services.calls.bind(task, call, known.note.upstream, known.note.credential, ticket)
-    event = "a callback named a ticket that is not its call's; it was ignored"
+    event = "a callback named a ticket that is not its call's; the gateway ignores it"
     if bound.binding is Binding.BOUND:
-        event = "a callback named the ticket of a call whose answer had not come"
+        event = "a callback named the ticket of a call whose answer was lost"
     _log.warning(event, call=call, ticket=ticket.id, found=bound.binding.value, stands=bound.stands)

@@ -1,6 +1,6 @@
-"""What a paid call brings is taken in: pictures are checked, a receipt is written down, and then they may be paid.
+"""The intake of a paid call's pictures: each is checked, converted to what the call promised, and stored once.
 
-Used by `dispatch` for its own calls and by `collecting` for those of dead workers. Never posts, retries or judges.
+A receipt is written before the call is posted. The intake never posts, retries or judges.
 """
 
 from __future__ import annotations
@@ -15,44 +15,52 @@ from redis.exceptions import ResponseError
 from gateway.artifacts import Artifact
 from gateway.artifacts.links import link
 from gateway.catalogue import pricing
-from gateway.delivery import bridge
-from gateway.delivery.receiver import Developed, Receiver
+from gateway.delivery.bridge import Collected
 from gateway.jobs.job import Call, ImageJob, TokenUsage
 from gateway.jobs.sizes import Size
+from gateway.pictures.picture import NotAPicture, Picture
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.routing.plan import Choice
 from gateway.services import Services
 from gateway.state.call_store import CallNote, Receipt
 from gateway.state.task_store import TaskImage
 from gateway.store.client import StoreUnavailable
-from gateway.upstreams.verdict import CallFailed, Failure
+from gateway.upstreams.verdict import Failure
 
 _log = structlog.get_logger(__name__)
 
-Trouble = tuple[tuple[int, ...], Failure]
-"""Slots, and why they stay without a picture."""
+SlotFailure = tuple[tuple[int, ...], Failure]
+"""Slots, and why they have no picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a call that was answered. Without a receipt it brought nothing that can be handed out or kept."""
+    """The result of an answered call. Without a receipt no picture of it can be delivered or kept."""
 
     receipt: Receipt | None
-    troubles: tuple[Trouble, ...] = ()
+    failures: tuple[SlotFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Developed:
+    """One picture in the format and size to deliver, and the size in which it came."""
+
+    picture: Picture
+    made: Size
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """One developed picture, and what will be told of it."""
+    """One developed picture, with its artifact and the image that the task's record will hold."""
 
-    developed: Developed
+    developed: _Developed
     artifact: Artifact
-    told: TaskImage
+    image: TaskImage
     is_withheld: bool
 
 
 def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
-    """What finishes the call without the job: never a prompt, a picture or a key."""
+    """The note with which any process can finish the call: never a prompt, a picture or a key."""
     fit, target = choice.fit, choice.target
     terms = pricing.terms(target.prices, job, fit)
     return CallNote(
@@ -64,7 +72,7 @@ def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
         size=str(fit.made) if fit.made else None,
         other_size=choice.other_size,
         quality=fit.quality,
-        # Upstreams make opaque pictures unless they were told otherwise.
+        # Upstreams make opaque pictures unless a transparent one is requested.
         background="transparent" if fit.background == "transparent" else "opaque",
         dropped=fit.dropped,
         prices=target.prices,
@@ -75,7 +83,7 @@ def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """One call's: of task `task`, noted as `note`."""
+    """The intake of one call of the task `task`, with its note."""
 
     services: Services
     task: str
@@ -83,91 +91,105 @@ class Intake:
     note: CallNote
     spool: Spool
 
-    async def take(self, made: bridge.Collected) -> Taken:
-        """Store what came; whoever took the same call in before keeps the word."""
+    async def take(self, collected: Collected) -> Taken:
+        """Store the pictures and the receipt; a receipt that another process wrote before stands."""
         arrived: list[_Arrived] = []
-        troubles: list[Trouble] = []
-        for slot, (got, revised_prompt) in zip(self.note.slots, made.pictures, strict=False):
-            developed = got if isinstance(got, Failure) else await self._develop(got)
+        failures: list[SlotFailure] = []
+        for slot, (found, revised_prompt) in zip(self.note.slots, collected.pictures, strict=False):
+            developed = found if isinstance(found, Failure) else await self._try_develop(found)
             if isinstance(developed, Failure):
-                troubles.append(((slot,), developed))
+                failures.append(((slot,), developed))
             else:
-                usage = made.usage if slot == self.note.slots[-1] else None
+                usage = collected.usage if slot == self.note.slots[-1] else None
                 arrived.append(self._describe(developed, slot, revised_prompt, usage))
-        if missing := self.note.slots[len(made.pictures) :]:
+        if missing := self.note.slots[len(collected.pictures) :]:
             # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
-            few = Failure("body", message=f"{len(made.pictures)} of {len(self.note.slots)} images came")
-            troubles.append((missing, few))
+            failures.append((missing, _describe_missing(self.note, len(collected.pictures))))
         if not arrived:
-            return Taken(None, tuple(troubles))
-        return await self._store(arrived, troubles, made)
+            return Taken(None, tuple(failures))
+        return await self._store(arrived, failures, collected)
 
-    async def _store(self, arrived: list[_Arrived], troubles: list[Trouble], made: bridge.Collected) -> Taken:
-        receipt = self._receipt(arrived, made)
-        # The receipt is on its way while the pictures are written: whoever finds it looks whether they are there.
-        former, ends = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
+    async def _store(self, arrived: list[_Arrived], failures: list[SlotFailure], collected: Collected) -> Taken:
+        receipt = self._make_receipt(arrived, collected)
+        # The receipt is written while the pictures are: its readers check that they are there.
+        former, results = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
         if former is not None:
-            # Another process has brought the same pictures, and may have handed them out.
+            # Another process has collected the same pictures, and may have delivered them.
             if await self._is_stored(former):
-                await self._drop(arrived)
-                return Taken(former, tuple(troubles))
+                await self._remove(arrived)
+                return Taken(former, tuple(failures))
             await self._keep(receipt, former)
         stored: list[_Arrived] = []
-        for one, end in zip(arrived, ends, strict=True):
-            if isinstance(end, Failure):
-                troubles.append(((one.told.slot,), end))
+        for one, result in zip(arrived, results, strict=True):
+            if isinstance(result, Failure):
+                failures.append(((one.image.slot,), result))
                 continue
             stored.append(one)
             if one.is_withheld:
-                troubles.append(((one.told.slot,), self._describe_withheld(one)))
+                withheld = _describe_withheld(self.note, one.image, self.services.signing_key)
+                failures.append(((one.image.slot,), withheld))
         if len(stored) == len(arrived):
-            return Taken(receipt, tuple(troubles))
-        return Taken(self._receipt(stored, made) if stored else None, tuple(troubles))
+            return Taken(receipt, tuple(failures))
+        return Taken(self._make_receipt(stored, collected) if stored else None, tuple(failures))
 
-    def _receipt(self, arrived: Sequence[_Arrived], made: bridge.Collected) -> Receipt:
+    def _make_receipt(self, arrived: Sequence[_Arrived], collected: Collected) -> Receipt:
         sizes = [one.developed.made for one in arrived]
-        usd = pricing.bill(self.note.terms, sizes, usage=made.usage, charged=made.credits)
-        handed = [one.told for one in arrived if not one.is_withheld]
-        images = (each.model_copy(update={"usd": share(usd, index, len(handed))}) for index, each in enumerate(handed))
-        withheld = tuple(one.told for one in arrived if one.is_withheld)
+        usd = pricing.bill(self.note.terms, sizes, usage=collected.usage, charged=collected.credits)
+        delivered = [one.image for one in arrived if not one.is_withheld]
+        images = (each.model_copy(update={"usd": share(usd, i, len(delivered))}) for i, each in enumerate(delivered))
+        withheld = tuple(one.image for one in arrived if one.is_withheld)
         return Receipt(usd=usd, images=tuple(images), withheld=withheld)
 
-    async def _develop(self, blob: Blob) -> Developed | Failure:
-        """One picture's trouble must not take the others, which are paid."""
+    async def _try_develop(self, blob: Blob) -> _Developed | Failure:
+        """Develop one picture. Its failure must not fail the others, which are paid for."""
         try:
-            return await self._receiver.develop(blob, self.note, self.spool)
-        except CallFailed as failed:
-            return failed.failure
-        except Exception as error:  # noqa: BLE001 (the same)
-            _log.exception("a picture could not be taken in")
+            return await self._develop(blob)
+        except NotAPicture as error:
+            return Failure("body", message=str(error))
+        except (StorageFullError, OSError) as error:
+            return _unstorable(error)
+        except Exception as error:  # noqa: BLE001 (one picture's failure must not fail the others)
+            _log.exception("the gateway could not read a picture")
             return Failure("collect", message=type(error).__name__)
 
-    async def _put_all(self, arrived: Sequence[_Arrived]) -> list[Failure | None]:
-        return await asyncio.gather(*(self._put(one) for one in arrived))
+    async def _develop(self, blob: Blob) -> _Developed:
+        """Check one image, and convert it to what the call promised."""
+        note, converter = self.note, self.services.picture_converter
+        picture = await converter.probe(blob, what="the upstream's image")
+        made = Size(picture.width, picture.height)
+        size = note.promised if note.other_size == "resize" and note.is_broken_by(made) else None
+        if picture.format != note.format or size:
+            picture = await converter.convert(
+                picture,
+                note.format,
+                self.spool,
+                quality=100 if note.compression is None else note.compression,
+                size=(size.width, size.height) if size else None,
+            )
+        return _Developed(picture, made)
 
-    async def _put(self, one: _Arrived) -> Failure | None:
+    async def _put_all(self, arrived: Sequence[_Arrived]) -> list[Failure | None]:
+        return await asyncio.gather(*(self._try_put(one) for one in arrived))
+
+    async def _try_put(self, one: _Arrived) -> Failure | None:
         try:
-            await self._receiver.store(one.developed.picture, one.artifact)
-        except CallFailed as failed:
-            return failed.failure
-        except Exception as error:  # noqa: BLE001 (one picture's trouble must not take the others)
-            _log.exception("a picture could not be stored")
+            await self.services.artifacts.put(one.developed.picture, one.artifact)
+        except (StorageFullError, OSError) as error:
+            return _unstorable(error)
+        except Exception as error:  # noqa: BLE001 (one picture's failure must not fail the others)
+            _log.exception("the gateway could not store a picture")
             return Failure("collect", message=type(error).__name__)
         return None
 
-    @property
-    def _receiver(self) -> Receiver:
-        return Receiver(self.services.picture_converter, self.services.artifacts)
-
     def _describe(
-        self, developed: Developed, slot: int, revised_prompt: str | None, usage: TokenUsage | None
+        self, developed: _Developed, slot: int, revised_prompt: str | None, usage: TokenUsage | None
     ) -> _Arrived:
         note, made = self.note, developed.made
         artifact = self.services.artifacts.describe(developed.picture)
         is_broken = note.is_broken_by(made)
         if is_broken:
             self.services.drift.note(note.upstream, "made", "size", f"{note.size} became {made}")
-        told = TaskImage(
+        image = TaskImage(
             slot=slot,
             artifact=artifact.id,
             format=artifact.format,
@@ -184,23 +206,17 @@ class Intake:
             background=note.background,
             dropped=note.dropped,
         )
-        return _Arrived(developed, artifact, told, is_broken and note.other_size == "refuse")
-
-    def _describe_withheld(self, one: _Arrived) -> Failure:
-        where = link(one.artifact.id, one.artifact.expires, self.services.signing_key)
-        return Failure(
-            "body", message=f"it made {one.developed.made} in place of {self.note.size}, which is kept at {where}"
-        )
+        return _Arrived(developed, artifact, image, is_broken and note.other_size == "refuse")
 
     async def _keep(self, receipt: Receipt, former: Receipt | None = None) -> Receipt | None:
-        """The receipt that stands instead, if another does. While Redis is away the pictures are all there is."""
+        """Write the receipt down; answers another one that stands in its place. Without Redis none is written."""
         try:
             stands = await self.services.calls.keep_receipt(self.task, self.call, receipt, former)
         except StoreUnavailable:
             return None
         except ResponseError:
-            # What cannot be written down here can still be handed out and paid.
-            _log.exception("a receipt was refused", call=self.call)
+            # Pictures without a written receipt can still be delivered and paid for.
+            _log.exception("the store refused a receipt", call=self.call)
             return None
         return None if stands == receipt else stands
 
@@ -208,23 +224,44 @@ class Intake:
         try:
             return await find_stored(self.services, receipt) == receipt
         except StorageFullError:
-            # Who cannot look goes by what it has itself.
+            # While the storage cannot be read, the pictures of this process count.
             return False
 
-    async def _drop(self, arrived: Sequence[_Arrived]) -> None:
+    async def _remove(self, arrived: Sequence[_Arrived]) -> None:
         for one in arrived:
             try:
                 await self.services.artifacts.delete(one.artifact.id)
             except StorageFullError:
-                _log.warning("a picture that was brought twice could not be removed", artifact=one.artifact.id)
+                _log.warning("the gateway could not remove a duplicate picture", artifact=one.artifact.id)
 
 
 async def find_stored(services: Services, receipt: Receipt) -> Receipt | None:
-    """What of a receipt is really there; None where nothing is. Raises artifacts.StoreUnavailable."""
+    """The part of a receipt whose pictures are stored; None where there are none. Raises ArtifactsUnavailable."""
     lost = [each.artifact for each in receipt.pictures if await services.artifacts.open(each.artifact) is None]
     return receipt.without(lost) if lost else receipt
+
+
+def find_shortfall(note: CallNote, receipt: Receipt, signing_key: bytes) -> Failure | None:
+    """Why a call with this receipt delivered fewer images than it has slots; None where it delivered them all."""
+    if len(receipt.pictures) < len(note.slots):
+        return _describe_missing(note, len(receipt.pictures))
+    return _describe_withheld(note, receipt.withheld[0], signing_key) if receipt.withheld else None
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:
     """One image's part of a bill; the parts add up to the whole."""
     return None if usd is None else usd // count + (index < usd % count)
+
+
+def _describe_missing(note: CallNote, count: int) -> Failure:
+    return Failure("body", message=f"{count} of {len(note.slots)} images came")
+
+
+def _describe_withheld(note: CallNote, image: TaskImage, signing_key: bytes) -> Failure:
+    address = link(image.artifact, image.expires, signing_key)
+    made = image.made or image.size
+    return Failure("body", message=f"it made {made} in place of {note.size}, which is kept at {address}")
+
+
+def _unstorable(error: Exception) -> Failure:
+    return Failure("collect", message=f"the picture could not be stored: {error}")

@@ -33,6 +33,7 @@ from gateway.money.ledger_results import (
     Unpriced,
 )
 from gateway.money.pending_posts import PendingPosts, Step
+from gateway.money.unknown_outcome import charge_of, settle_unknown, state_after
 from gateway.routing.plan import Plan
 from gateway.state.call_store import Binding, CallNote, CallStore, Links, encode_note
 from gateway.store.client import StoreUnavailable
@@ -142,16 +143,11 @@ class Reservation:
         await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
-        """Settle a call of unknown outcome by its upstream's policy; returns the charged µ$."""
-        if policy == "release":
-            await self.nack(call)
-            return 0
-        self.is_doubtful = True
-        if policy == "hold":
-            return 0
-        usd = None if quote is None else quote.expected * call.n
+        """Settle a call whose outcome nobody knows, as its upstream's policy says; answers the µ$ it is charged."""
+        usd = charge_of(policy, None if quote is None else quote.expected * call.n)
         self._count(usd)
-        await self._book("presume", lambda: self._ledger.presume(self.task, call.id, self.fence))
+        self.is_doubtful = self.is_doubtful or state_after(policy) is not LedgerAnswer.VOID
+        await self._book("give up", lambda: settle_unknown(self._ledger, self.task, call.id, self.fence, policy))
         return usd
 
     async def close(self, how: CloseReason = "") -> None:

@@ -1,7 +1,7 @@
-"""The ledger's housekeeping in each worker process: its lease, what is old, and what a dead worker left behind.
+"""The ledger's housekeeping in each worker: its lease, old tasks, and the tasks of dead workers.
 
-Started and stopped by `app`. Never sends a paid POST: what a dead worker did not send is released, and what it may have
-sent is settled by its policy once its answer can no longer come.
+It never sends a paid POST. It releases slots that a dead worker did not send, and settles the calls that it may have
+sent by their policy once their answer can no longer come.
 """
 
 from __future__ import annotations
@@ -10,39 +10,41 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer, LedgerLost, Retention
+from gateway.money.unknown_outcome import settle_unknown, state_after
 from gateway.process.periodic import PeriodicStep
 from gateway.process.worker_locks import WorkerLocks
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS
 
 _MOST = 1000
-"""Tasks that a step looks at. Those that are held for an operator come first, and must not hide the others."""
+"""Most tasks that a step looks at. Those held for an operator come first, and must not hide the others."""
 
 _AT_ONCE = 100
-"""Tasks that are taken over in one breath."""
+"""Most tasks that are adopted at a time."""
 
-_REMEMBERED_US = 86_400 * MICROSECONDS
-"""For how long a worker's end is known after it."""
+_ENDS_KNOWN_US = 86_400 * MICROSECONDS
+"""µs for which the ledger knows of a worker's end."""
 
 _LOOK_S = 0.5
-"""Seconds between two looks whether a worker of this instance has died."""
+"""Seconds between two looks for dead workers of this instance."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long things last, in seconds. `call_timeout_s` is the longest that the answer to a paid POST may take."""
+    """Durations in seconds. `call_timeout_s` is the longest time that the answer to a paid POST may take."""
 
     call_timeout_s: float
     lease_s: float = 15.0
     grace_s: float = 5.0
-    """Above a lease, for which nobody adopts anything after the store was away: its owners could not renew either."""
+    """Beyond a lease, the time without adoptions after an outage: other workers could not renew their leases either."""
     fold_every_s: float = 60.0
     retention: Retention = field(default_factory=Retention)
 
@@ -52,30 +54,33 @@ class Pace:
 
     @property
     def answer_us(self) -> int:
-        """When a call's answer can no longer come, after it was marked."""
+        """µs after a call's mark from which on its answer can no longer come."""
         return round((self.call_timeout_s + self.lease_s) * MICROSECONDS)
 
 
-class Adopter:
-    """What becomes of tasks whose worker is gone. These leave all to time; those of `collecting` do not."""
+class Adopter(Protocol):
+    """The work on the tasks of dead workers. Every method may raise StoreUnavailable."""
 
     async def collect(self, hold: Hold) -> Collection[str]:
-        """Begin to bring what its calls made, where that is not under way; the calls that will settle by that."""
-        return ()
+        """Collect the pictures of an adopted task's calls in the background; answers the calls that this settles."""
+        ...
 
     async def give_up(self, hold: Hold, call: HeldCall) -> None:
-        """Nobody will know what became of a call."""
+        """Write down that the outcome of a call stays unknown."""
+        ...
 
-    async def tell(self, hold: Hold) -> None:
-        """It was taken over, or one of its calls was settled."""
+    async def end(self, hold: Hold) -> None:
+        """End the task if nothing more can come of it; called after its adoption and after each settlement."""
+        ...
 
-    async def tell_ended(self, holds: Sequence[Hold]) -> None:
-        """Their workers settled them, and may have died before they could say how."""
+    async def end_closed(self, holds: Sequence[Hold]) -> None:
+        """End those tasks that their workers closed and may not have ended."""
+        ...
 
 
 class Housekeeping:
-    """One worker's. `runs` tells whether this process still works on a task, so that it will settle it by itself,
-    however long a vendor takes for it.
+    """The housekeeping of one worker. `runs` is True for a task that this process still works on: it settles the task
+    itself, however long its vendor takes.
     """
 
     def __init__(
@@ -83,58 +88,59 @@ class Housekeeping:
         ledger: Ledger,
         worker: str,
         pace: Pace,
+        adopter: Adopter,
+        *,
         runs: Callable[[str], bool] = lambda _: False,
-        adopter: Adopter | None = None,
         worker_locks: WorkerLocks | None = None,
     ) -> None:
-        self._worker_locks = worker_locks
-        self._dead: set[str] = set()
         self._ledger = ledger
-        self._adopter = adopter or Adopter()
-        self._inherited: set[str] = set()
         self._worker = worker
         self._pace = pace
+        self._adopter = adopter
         self._runs = runs
+        self._worker_locks = worker_locks
+        self._dead: set[str] = set()
+        self._adopted: set[str] = set()
         self._steps = PeriodicStep("the ledger's housekeeping", pace.lease_s / 3, self.step)
         self._watch = PeriodicStep("watch over other workers", _LOOK_S, self._watch_workers)
         self._is_away = False
         self._adopts_from: int | None = None
         self._folds_from = 0
-        self._told_to = 0
+        self._ended_to = 0
         self._epoch = ""
 
     async def start(self) -> None:
-        """Take the lease, without which nothing can be opened, and keep it. Redis may be away."""
+        """Take the lease, without which no task can be opened, and keep it. Redis may be away."""
         if await self._renew() is not None:
-            # Before the first request, which may be for a picture that one of them has paid for.
+            # Before the first request, which may be the retry of one that a dead worker has paid for.
             with suppress(StoreUnavailable):
-                await self._bury()
+                await self._retire_dead()
         self._steps.start()
         self._watch.start()
 
     async def stop(self) -> None:
-        """Finish the step that is under way, and give the lease up: others need not wait for its end."""
+        """Finish the current step and end the lease, so that other workers need not wait for it."""
         await self._watch.stop()
         await self._steps.finish()
         with suppress(StoreUnavailable):
             await self._ledger.retire([self._worker])
 
     async def step(self) -> None:
-        """Renew the lease, fold what is old, take over what was left behind, and settle what nobody else will."""
+        """Renew the lease, fold old tasks, adopt the tasks of dead workers, and settle overdue calls."""
         now = await self._renew()
         if now is None:
             return
         try:
             await self._fold(now)
-            await self._bury()
+            await self._retire_dead()
             may_adopt = self._adopts_from is not None and now >= self._adopts_from
             if may_adopt or self._dead:
                 await self._adopt(None if may_adopt else self._dead)
-                await self._tell_ended(now)
-            await self._tend(now)
-            await self._settle(now)
+                await self._end_closed(now)
+            await self._continue_adopted(now)
+            await self._settle_overdue(now)
         except StoreUnavailable as error:
-            self._lose(error)
+            self._note_outage(error)
 
     async def _watch_workers(self) -> None:
         """Show that this process lives, and have the next step at once when a worker of this instance has died."""
@@ -144,27 +150,28 @@ class Housekeeping:
                 self._steps.wake.set()
 
     async def _renew(self) -> int | None:
-        """The server's time, or None while the store is away or lost."""
+        """The server's time in µs, or None while the store is away or lost."""
         try:
             lease = await self._ledger.renew(self._worker, self._pace.lease_us)
         except StoreUnavailable as error:
-            self._lose(error)
+            self._note_outage(error)
             return None
         if lease.epoch != self._epoch:
-            # Every worker's lease was forgotten with the rest; each needs time to come back.
+            # The store has lost every worker's lease; each needs time to renew it.
             self._epoch, self._adopts_from = lease.epoch, None
         if self._is_away:
-            _log.info("the ledger is back")
+            _log.info("the ledger is available again")
         if self._adopts_from is None:
-            # Right after a start nobody can be told from a worker that has just come back, either.
+            # Right after a start, too, a dead worker looks like one that has just come back.
             grace = self._pace.grace_s if self._is_away else 0
             self._adopts_from = lease.now + self._pace.lease_us + round(grace * MICROSECONDS)
         self._is_away = False
         return lease.now
 
-    def _lose(self, error: StoreUnavailable) -> None:
+    def _note_outage(self, error: StoreUnavailable) -> None:
         if not self._is_away:
-            event = "the ledger is lost; nothing is spent" if isinstance(error, LedgerLost) else "the ledger is away"
+            is_lost = isinstance(error, LedgerLost)
+            event = "the ledger is lost; nothing is spent" if is_lost else "the ledger is unavailable"
             _log.error(event, reason=str(error))
         self._is_away = True
         self._adopts_from = None
@@ -175,84 +182,81 @@ class Housekeeping:
         await self._ledger.fold(self._pace.retention)
         self._folds_from = now + round(self._pace.fold_every_s * MICROSECONDS)
 
-    async def _bury(self) -> None:
-        """End the leases of this instance's own dead: there is proof, so nobody waits for a lease to end."""
+    async def _retire_dead(self) -> None:
+        """End the leases of this instance's dead workers: their locks prove that they are dead."""
         dead = self._worker_locks.find_dead() if self._worker_locks else []
         if self._worker_locks is None or not dead:
             return
         await self._ledger.retire(dead)
         self._worker_locks.forget(dead)
         self._dead.update(dead)
-        _log.warning("workers of this instance are gone", workers=dead)
+        _log.warning("workers of this instance have died", workers=dead)
 
     async def _adopt(self, only: Collection[str] | None = None) -> None:
-        """What an owner that is gone has not sent is released; what it has sent is ours to bring, or to wait for."""
+        """Adopt the tasks of all dead workers, or of `only` these: release unsent slots, collect or await the calls."""
         is_more = True
         while is_more:
             orphans = await self._ledger.orphans(_AT_ONCE if only is None else _MOST)
             mine = [hold for hold in orphans if only is None or hold.worker in only]
-            is_more = any(await asyncio.gather(*(self._inherit(hold) for hold in mine)))
+            is_more = any(await asyncio.gather(*(self._adopt_one(hold) for hold in mine)))
             if is_more:
-                # There may be thousands, and our own lease must not end over them.
+                # There may be thousands, and this worker's own lease must not end meanwhile.
                 await self._renew()
 
-    async def _inherit(self, hold: Hold) -> bool:
-        """Whether the task is ours now: somebody else may be faster, or the owner come back."""
+    async def _adopt_one(self, hold: Hold) -> bool:
+        """Adopt one task; False when another worker was faster, or its owner came back."""
         fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
         if isinstance(fence, LedgerAnswer):
             return False
-        self._inherited.add(hold.task)
-        in_hand = await self._adopter.collect(replace(hold, worker=self._worker, fence=fence))
-        await self._ledger.close(hold.task, fence, "collect" if in_hand else "")
+        self._adopted.add(hold.task)
+        collecting = await self._adopter.collect(replace(hold, worker=self._worker, fence=fence))
+        await self._ledger.close(hold.task, fence, "collect" if collecting else "")
         sent = [call.call for call in hold.calls if call.state is LedgerAnswer.HELD]
-        _log.warning("took over a task whose worker is gone", task=hold.task, worker=hold.worker, calls=sent)
-        await self._tell(hold.task)
+        _log.warning("adopted a task of a dead worker", task=hold.task, worker=hold.worker, calls=sent)
+        await self._end(hold.task)
         return True
 
-    async def _tell_ended(self, now: int) -> None:
-        """Once for each worker that died: what it had closed, and perhaps not told of."""
-        left = await self._ledger.left(self._told_to or max(1, now - _REMEMBERED_US), _MOST)
+    async def _end_closed(self, now: int) -> None:
+        """End the tasks that dead workers closed and may not have ended, once for each worker."""
+        left = await self._ledger.left(self._ended_to or max(1, now - _ENDS_KNOWN_US), _MOST)
         if left:
-            await self._adopter.tell_ended(left)
-        self._told_to = now
+            await self._adopter.end_closed(left)
+        self._ended_to = now
 
-    async def _tend(self, now: int) -> None:
-        """See that what was taken over goes on, and settle what it waits for in vain."""
-        for hold in await self._ledger.show_all(sorted(self._inherited)):
+    async def _continue_adopted(self, now: int) -> None:
+        """Go on with the adopted tasks, and settle their overdue calls."""
+        for hold in await self._ledger.show_all(sorted(self._adopted)):
             if hold.worker != self._worker or hold.is_over:
-                # Whoever settled its last call may have been kept from telling it.
-                await self._adopter.tell(hold)
-                self._inherited.discard(hold.task)
+                # The settlement of its last call may not have been followed by its end.
+                await self._adopter.end(hold)
+                self._adopted.discard(hold.task)
                 continue
-            in_hand = await self._adopter.collect(hold)
-            await self._settle_calls(hold, now, in_hand)
+            collecting = await self._adopter.collect(hold)
+            await self._settle_calls(hold, now, collecting)
 
-    async def _settle(self, now: int) -> None:
+    async def _settle_overdue(self, now: int) -> None:
         for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us, _MOST):
-            if self._runs(hold.task) or hold.task in self._inherited:
+            if self._runs(hold.task) or hold.task in self._adopted:
                 continue
             if hold.is_open:
-                # Its end could not be written down, for Redis was away.
+                # Its end could not be written while Redis was away.
                 await self._ledger.close(hold.task, hold.fence)
             await self._settle_calls(hold, now)
 
-    async def _settle_calls(self, hold: Hold, now: int, in_hand: Collection[str] = ()) -> None:
+    async def _settle_calls(self, hold: Hold, now: int, collecting: Collection[str] = ()) -> None:
         for call in hold.calls:
-            is_overdue = call.marked + self._pace.answer_us <= now and call.call not in in_hand
+            is_overdue = call.marked + self._pace.answer_us <= now and call.call not in collecting
             if call.state is LedgerAnswer.HELD and is_overdue:
-                await self._decide(hold, call)
+                await self._settle_call(hold, call)
 
-    async def _decide(self, hold: Hold, call: HeldCall) -> None:
-        if call.policy == "hold":
+    async def _settle_call(self, hold: Hold, call: HeldCall) -> None:
+        if state_after(call.policy) is LedgerAnswer.HELD:
             return
         await self._adopter.give_up(hold, call)
-        if call.policy == "release":
-            await self._ledger.nack(hold.task, call.call)
-        else:
-            await self._ledger.presume(hold.task, call.call, hold.fence)
+        await settle_unknown(self._ledger, hold.task, call.call, hold.fence, call.policy)
         _log.warning("settled a call whose outcome nobody knows", task=hold.task, call=call.call, policy=call.policy)
-        await self._tell(hold.task)
+        await self._end(hold.task)
 
-    async def _tell(self, task: str) -> None:
+    async def _end(self, task: str) -> None:
         if found := await self._ledger.show(task):
-            await self._adopter.tell(found)
+            await self._adopter.end(found)

@@ -1,7 +1,7 @@
-"""A task's record becomes OpenAI's answer: `b64_json` or `url`, JSON or events, streamed from the artifacts.
+"""OpenAI's answer from a task's record: `b64_json` or `url`, JSON or events, streamed from the artifacts.
 
-Called by `pipeline` and by the tasks' own routes. Needs nothing but the record, so that any process answers for any
-task. Never holds a picture whole, and never answers 200 with an error inside.
+It needs nothing but the record, so that any process answers for any task. It never holds a picture whole, and never
+answers 200 with an error inside.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from gateway.tasks.task import Delivered, Ending, PartlyDelivered, StillRunning,
 from gateway.tasks.wait import LOST_AFTER_S, TaskWait
 
 FIRST_EVENT_WITHIN = 15.0
-"""Seconds that a stream's status waits for its first image; a failure until then keeps its own status."""
+"""Seconds for which a stream waits for its first image before it answers 200; a failure until then has its status."""
 
 _LITTLE = 16 * 1024
-"""A piece of fewer bytes waits for the next one: to send it costs more than to copy it."""
+"""A piece of fewer bytes is joined to the next one: sending it costs more than copying it."""
 
 MOST_NAMED = 32
-"""Dropped parameters that the answer's header names one by one."""
+"""Most dropped parameters that the answer's header names one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """How the caller wants its answer. `base_url` is where links begin; the rest is in seconds."""
+    """The form of the answer. Links begin with `base_url`; the times are in seconds."""
 
     response_format: Literal["b64_json", "url"]
     stream: bool
@@ -46,7 +46,7 @@ class AnswerForm:
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """An answer that is no error: headers, its length where it is known, and its bytes as they are sent."""
+    """An answer without an error: its headers, its bytes as they are sent, and their number where it is known."""
 
     media_type: str
     body: AsyncIterator[bytes]
@@ -57,7 +57,7 @@ class Shaped:
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """A picture as a JSON string that is not in memory: `length` bytes of base64."""
+    """A stored picture that is sent as `length` bytes of base64."""
 
     artifact_id: str
     length: int
@@ -67,7 +67,7 @@ Part = bytes | StoredPicture
 
 
 def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
-    """The JSON answer of an ended task. Raises the PublicError of any other ending, with the task's headers."""
+    """The JSON answer of a task with images. Raises the PublicError of any other ending, with the task's headers."""
     if isinstance(ending, Delivered | PartlyDelivered):
         parts = _json_parts(waiting.services, ending.record, form)
         return shape_parts(waiting.services, parts, describe(waiting, ending.record))
@@ -75,8 +75,8 @@ def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
 
 
 async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """The event stream of a task. Raises PublicError when it ends without an image before the stream began."""
-    record = await waiting.news(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
+    """The event stream of a task. Raises PublicError when the task ends without an image before the stream begins."""
+    record = await waiting.wait_for_images(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
     if record is None and waiting.is_cut:
         raise _explain(waiting, StillRunning(waiting.task))
     if record is not None and not record.images:
@@ -86,10 +86,10 @@ async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
     return Shaped("text/event-stream", _events(waiting, form, record), None, headers)
 
 
-async def shape_promise(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """The answer 202: the task, and where to ask for it."""
-    # More than none: as soon as there is a record.
-    record = await waiting.news(-1, LOST_AFTER_S)
+async def shape_accepted(waiting: TaskWait, form: AnswerForm) -> Shaped:
+    """The answer 202: the task, and the address at which it can be polled."""
+    # -1: return as soon as there is a record.
+    record = await waiting.wait_for_images(-1, LOST_AFTER_S)
     if record is None:
         raise errors.InternalError("The gateway lost the task.", should_retry=False)
     task = shape_task(waiting.services, record, form, record.status_at(time.time()))
@@ -115,7 +115,7 @@ def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, A
 
 
 def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
-    """The task object, with the images of one that succeeded in it."""
+    """The task object; one that succeeded holds its images."""
     head = describe_task(record, form.base_url, status)
     parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
     parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]
@@ -123,7 +123,7 @@ def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status:
 
 
 def shape_parts(services: Services, parts: list[Part], headers: dict[str, str]) -> Shaped:
-    """A JSON answer of these parts."""
+    """A JSON answer made of these parts."""
     return Shaped("application/json", _send(services, parts), _count_bytes(parts), headers)
 
 
@@ -132,7 +132,7 @@ def _count_bytes(parts: Sequence[Part]) -> int:
 
 
 def identify(waiting: TaskWait) -> dict[str, str]:
-    """Which task a request is answered by, and whether another request began it."""
+    """The headers that name the task, and say whether the request joined it."""
     headers = {"x-gateway-task": waiting.task}
     if waiting.is_joined:
         headers["x-gateway-joined"] = "1"
@@ -142,24 +142,24 @@ def identify(waiting: TaskWait) -> dict[str, str]:
 
 
 def describe(waiting: TaskWait, record: TaskRecord) -> dict[str, str]:
-    """What the gateway did, as answer headers."""
+    """The answer headers that describe the task: upstreams, calls, sizes, price, dropped parameters."""
     end, promise, images = record.end, record.promise, record.images
     headers = identify(waiting) | {
         "x-gateway-upstream": ",".join(end.upstreams if end else ()),
         "x-gateway-calls": str(end.calls if end else 0),
-        "x-gateway-size": _tell_sizes(promise, images),
+        "x-gateway-size": _describe_sizes(promise, images),
     }
     headers |= _describe_money(waiting, record)
     if len(images) < promise.n:
         headers["x-gateway-delivered"] = f"{len(images)}/{promise.n}"
-    # Real parameters before names that nobody knows, of which there may be too many to tell.
+    # Known parameters come before unknown names, of which there may be too many to list.
     if dropped := (*(end.dropped if end else ()), *promise.dropped):
         headers["x-gateway-dropped-params"] = _name_list(dropped)
     return headers
 
 
 def _describe_money(waiting: TaskWait, record: TaskRecord | None) -> dict[str, str]:
-    """What the task has cost, and what its caller's limits a minute leave."""
+    """The headers for the task's cost, and for the rest of the caller's limits a minute."""
     spent = record.end.spent if record and record.end else None
     cost = {} if spent is None else {"x-gateway-cost-usd": show_usd(spent)}
     return cost | limit_messages.rate_headers(waiting.rates)
@@ -185,7 +185,7 @@ def _explain(waiting: TaskWait, ending: Ending) -> errors.PublicError:
 def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> list[Part]:
     first, end = record.images[0], record.end
     head: dict[str, Any] = {"created": first.created, "background": first.background, "output_format": first.format}
-    # Where no quality was sent, the vendor's own choice is not known, and a guess would pass for a fact.
+    # Where no quality was sent, the vendor's own choice is not known.
     if first.quality:
         head["quality"] = first.quality
     head["size"] = first.size
@@ -200,7 +200,7 @@ def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> lis
 
 
 def _item_parts(services: Services, image: TaskImage, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
-    """One object that holds the image in the form asked for, and then `rest` without its absent values."""
+    """One object with the image in the requested form, and then `rest` without its None values."""
     more = {name: value for name, value in rest.items() if value is not None}
     if form.response_format == "url":
         path = link(image.artifact, image.expires, services.signing_key)
@@ -210,7 +210,7 @@ def _item_parts(services: Services, image: TaskImage, form: AnswerForm, rest: di
 
 
 async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
-    """Completed events as images arrive, comments in between, at the end what is missing."""
+    """An event for each image as it arrives, comments in between, and at the end a comment on missing images."""
     sent: set[int] = set()
     wanted = 0
     while True:
@@ -226,9 +226,9 @@ async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None
                 sent.add(image.slot)
             if record.end is not None:
                 break
-        record = await waiting.news(len(sent), form.keep_alive)
+        record = await waiting.wait_for_images(len(sent), form.keep_alive)
         if record is None and waiting.is_cut:
-            # The retry gets all of them, these too.
+            # The retry gets all images, these too.
             await waiting.leave()
             break
     if not sent:
@@ -255,7 +255,7 @@ def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: 
             "index": image.slot,
             "upstream": image.upstream,
             "cost_usd": None if image.usd is None else show_usd(image.usd),
-            "size": _tell_sizes(promise, [image]),
+            "size": _describe_sizes(promise, [image]),
             "dropped": [*image.dropped, *promise.dropped],
         },
     }
@@ -263,7 +263,7 @@ def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: 
 
 
 async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[bytes]:
-    """The parts as bytes; pictures are read, encoded and handed on a piece at a time, and what is little with more."""
+    """The parts as bytes; pictures are read and encoded a piece at a time, and small pieces are joined."""
     waiting = b""
     for part in parts:
         if isinstance(part, bytes):
@@ -271,7 +271,7 @@ async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[byte
             continue
         stored = await services.artifacts.open(part.artifact_id)
         if stored is None:
-            # The length is promised; breaking off is the only honest way to say that the picture is gone.
+            # The length was sent already; only breaking off tells the caller that the picture is gone.
             raise RuntimeError(f"artifact {part.artifact_id} vanished while it was being sent")
         async for piece in base64_chunks(stored.chunks):
             waiting = waiting + piece if waiting else piece
@@ -282,15 +282,15 @@ async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[byte
         yield waiting
 
 
-def _tell_sizes(promise: Promise, images: Sequence[TaskImage]) -> str:
-    """Asked and made, each size once; and what one was made into here, where another had been promised."""
+def _describe_sizes(promise: Promise, images: Sequence[TaskImage]) -> str:
+    """The requested size and the sizes made, each once, with the size after a conversion by the gateway."""
     made = dict.fromkeys(f"{one.made}->{one.size}" if one.made else one.size for one in images)
     return f"{promise.size}->{','.join(made) or 'none'}"
 
 
 def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     counts: dict[str, Any] = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")}
-    # A zero that nobody counted would pass for a count.
+    # Counts that are not known are left out: a zero would pass for a count.
     text, image = usage["text_tokens"], usage["image_tokens"]
     if text is not None and image is not None:
         counts["input_tokens_details"] = {"text_tokens": text, "image_tokens": image}
@@ -298,12 +298,12 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_list(names: Sequence[str]) -> str:
-    """Field names as one header; SDKs read only so much, so of very many the rest is counted."""
+    """Field names as one header; SDKs read headers up to a length, so beyond MOST_NAMED the rest is counted."""
     shown = names[:MOST_NAMED]
     more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
     return ",".join([*(_header_safe(name) for name in shown), *more])
 
 
 def _header_safe(name: str) -> str:
-    """A field name as a header may hold it: callers choose these names."""
+    """A field name with only the characters that a header may hold: callers choose these names."""
     return "".join(char if char.isascii() and (char.isalnum() or char in "_.-[]") else "?" for char in name)[:60]

@@ -1,7 +1,6 @@
-"""A request's record, noted as it becomes known and written once: when its work has ended, or when none was begun.
+"""A request's record, collected while the request runs and written once: after its work, or when it has none.
 
-Begun by `api/images.py`, finished there or by `pipeline`. Never makes anybody wait, and notes a prompt only where the
-catalogue says so.
+It never delays the request, and holds a prompt only where the catalogue says so.
 """
 
 from __future__ import annotations
@@ -9,23 +8,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from gateway import errors
 from gateway.callers.key_record import KeyRecord
-from gateway.delivery.dispatch import Outcome
+from gateway.delivery.outcome import Outcome
 from gateway.errors import PublicError
 from gateway.history.record import PREFIX, PassedBy, Record, record_id
 from gateway.ids import new_id
 from gateway.jobs.job import ImageJob, Operation
-from gateway.money.reservation import Reservation
-from gateway.routing.plan import Plan
 from gateway.services import Services
+from gateway.tasks.task import Task, Work
 
 _LONGEST = 200
-"""Letters of a text that a caller chose."""
+"""Most letters of a text that a caller chose."""
 
 
 @dataclass(slots=True)
 class RequestNote:
-    """What is known of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds."""
+    """The facts of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds."""
 
     request: str
     key: KeyRecord
@@ -38,7 +37,7 @@ class RequestNote:
     answer: PublicError | None = None
 
     def to_record(self, identifier: str) -> Record:
-        """What can be said of the request without its work."""
+        """The record of the request without its work."""
         job = self.job
         return Record(
             id=identifier,
@@ -56,7 +55,7 @@ class RequestNote:
             status=self.answer.status if self.answer else 200,
             error=self.answer.code if self.answer else None,
             seconds=round(time.monotonic() - self.began, 3),
-            prompt=_whole(job.prompt) if job and self.keeps_prompt else None,
+            prompt=_make_storable(job.prompt) if job and self.keeps_prompt else None,
         )
 
 
@@ -66,60 +65,53 @@ def open_note(services: Services, request: str, key: KeyRecord, operation: Opera
 
 
 def record_refusal(services: Services, note: RequestNote) -> None:
-    """Write down a request for which no work was begun."""
+    """Write the record of a request that began no work."""
     services.refusals.note(note.to_record(new_id(PREFIX)))
 
 
 def record_joined(services: Services, note: RequestNote, task: str) -> None:
-    """Write down a request that was answered by a task which another one began: it cost nothing."""
+    """Write the record of a request that joined another one's task: it cost nothing."""
     record = note.to_record(new_id(PREFIX))
     services.recorder.note(record.model_copy(update={"task": task, "is_joined": True}))
 
 
-def record_work(services: Services, note: RequestNote, reservation: Reservation, plan: Plan, outcome: Outcome) -> None:
-    """Write down a request whose work has ended."""
-    services.recorder.note(describe_work(note, reservation, plan, outcome))
+def record_work(note: RequestNote, work: Work) -> Work:
+    """The same work, which writes its request's record however it ends."""
+
+    async def work_and_record(task: Task) -> Outcome:
+        try:
+            outcome = await work(task)
+        except Exception:
+            note.answer = note.answer or errors.InternalError("The gateway failed.")
+            task.services.recorder.note(_describe_work(note, task, Outcome()))
+            raise
+        task.services.recorder.note(_describe_work(note, task, outcome))
+        return outcome
+
+    return work_and_record
 
 
-def describe_work(note: RequestNote, reservation: Reservation, plan: Plan, outcome: Outcome) -> Record:
+def _describe_work(note: RequestNote, task: Task, outcome: Outcome) -> Record:
     """The whole record of a request whose work has ended."""
-    # Who was answered before the end, by 504, got that; everybody else gets what the work came to.
-    if note.answer is None and not outcome.images:
-        note.answer = outcome.error
-    record = note.to_record(record_id(reservation.task))
-    if record.error is None and outcome.error is not None:
-        record = record.model_copy(update={"error": outcome.error.code})
-    price, made = reservation.price, outcome.images
-    return record.model_copy(
+    reservation, plan = task.reservation, task.plan
+    price = reservation.price
+    record = note.to_record(record_id(task.id)).model_copy(
         update={
-            "task": reservation.task,
-            "calls": outcome.facts,
-            "sizes_made": tuple(one.size for one in made),
-            "quality_sent": _find_quality(plan, outcome),
-            "n_delivered": len(made),
+            "task": task.id,
             "price_held": None if price is None else price * reservation.images,
             "strategy": plan.strategy,
             "rule": plan.rule,
-            "passed_by": (
-                *(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
-                *outcome.passed_by,
-            ),
+            "passed_by": tuple(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
         }
     )
-
-
-def _find_quality(plan: Plan, outcome: Outcome) -> str | None:
-    """The quality that the last target was sent."""
-    if not outcome.facts:
-        return None
-    target = outcome.facts[-1].target
-    return next((choice.fit.quality for choice in plan.choices if choice.target.label == target), None)
+    # A caller that was answered before the end, by 504, got that error; any other gets the outcome.
+    return outcome.describe(record, note.answer)
 
 
 def _clip(text: str) -> str:
-    return _whole(text)[:_LONGEST]
+    return _make_storable(text)[:_LONGEST]
 
 
-def _whole(text: str) -> str:
-    # Half a surrogate pair, as broken JSON may hold it, cannot be written down.
+def _make_storable(text: str) -> str:
+    # Half a surrogate pair, as broken JSON may hold it, cannot be stored.
     return text.encode("utf-8", "replace").decode()

@@ -1,8 +1,8 @@
-"""Whether who had a retry's first try may be dead, or has left: a retry is opened only once that is known.
+"""The wait of a retry before it opens a task: until the waiter of its first try is known to live or to be gone.
 
-Called by `pipeline` before it opens a task. A worker of this data folder is known to be dead at once. Any other has
-until the end of its lease to prove that its loop turns, and so hears of its callers' ends: twice a second to its own
-folder, with its lease to everybody else. A process that stood still finds both tries at once.
+A dead worker of this data folder is known at once. Any other worker has until the end of its lease to prove that its
+event loop turns, and so notices when its callers disconnect: it does so twice a second for its own folder, and with its
+lease for all others. A process that stood still finds both tries at once.
 """
 
 from __future__ import annotations
@@ -24,35 +24,33 @@ LOOK_S = 0.5
 """Seconds between two looks whether a worker has renewed its lease; less where leases are short."""
 
 
-async def wait_out(
+async def wait_to_open(
     services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], seconds: float
 ) -> None:
-    """Return when a retry can be told from an equal request beside a living one. Raises CallerLeft.
+    """Return when a retry can be distinguished from an equal request beside a living one. Raises CallerDisconnected.
 
-    Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try finds more. A lease is renewed
-    three times in its length, so this seldom takes longer than a third of one, and never more than one.
+    Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try learns more. A lease is renewed
+    three times in its length, so this seldom takes longer than a third of a lease, and never longer than one.
     """
-    if not repeat.retry:
-        return
     until = asyncio.get_running_loop().time() + seconds
-    # A task with an Idempotency-Key is joined whoever waits for it.
+    # A task with an Idempotency-Key is joined even while its first request waits.
     may_have_twin = not repeat.idempotency and repeat.form == "answer"
     with suppress(StoreUnavailable):
-        await _bury(services)
+        await _retire_dead_workers(services)
         if may_have_twin:
-            await _outwait(services, caller, repeat, gone, until)
+            await _wait_for_leases(services, caller, repeat, gone, until)
     if may_have_twin:
-        await _see_off(services, gone, until)
+        await _wait_for_departures(services, gone, until)
 
 
-async def _bury(services: Services) -> None:
-    """A retry may be faster than the bookkeeping's next step."""
+async def _retire_dead_workers(services: Services) -> None:
+    """End the leases of this folder's dead workers: a retry may come before the housekeeping's next step."""
     if dead := services.worker_locks.find_dead():
         await services.ledger.retire(dead)
 
 
-async def _see_off(services: Services, gone: asyncio.Future[None], until: float) -> None:
-    """Wait for those whose end was heard here, and whose leaving may still be on its way to the ledger."""
+async def _wait_for_departures(services: Services, gone: asyncio.Future[None], until: float) -> None:
+    """Wait until the ledger knows of every caller of this process that has disconnected."""
     loop = asyncio.get_running_loop()
     for departure in tuple(services.departing):
         left = max(0.0, until - loop.time())
@@ -60,30 +58,31 @@ async def _see_off(services: Services, gone: asyncio.Future[None], until: float)
         if gone.done():
             raise CallerDisconnected
         if not departure.done():
-            raise _come_back()
+            raise _make_still_running()
 
 
-async def _outwait(
+async def _wait_for_leases(
     services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], until: float
 ) -> None:
+    """Wait until each other worker whose request waits for an equal task has renewed its lease, or lost it."""
     loop = asyncio.get_running_loop()
     lease_s, since = services.catalogue.document.accounting.lease, 0
     asked, longest = time.time_ns(), loop.time() + lease_s
     while not services.shutdown.is_begun and loop.time() < longest:
         living = tuple(services.worker_locks.find_living(asked))
         query = RetryQuery(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
-        doubted = await services.ledger.check_first_attempt(query, since)
-        if doubted is None:
+        doubtful_since = await services.ledger.check_first_attempt(query, since)
+        if doubtful_since is None:
             return
-        since = doubted
+        since = doubtful_since
         if loop.time() >= until:
-            raise _come_back()
+            raise _make_still_running()
         await asyncio.wait({gone}, timeout=min(LOOK_S, lease_s / 10, until - loop.time()))
         if gone.done():
             raise CallerDisconnected
 
 
-def _come_back() -> errors.TaskStillRunning:
+def _make_still_running() -> errors.TaskStillRunning:
     return errors.TaskStillRunning(
         "Another instance of the gateway may be making this image; send the same request again to get it.",
         retry_after=1,

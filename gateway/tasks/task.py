@@ -1,6 +1,6 @@
-"""Work that outlives its HTTP request: a task is written down, runs to its end, and is told to whoever waits.
+"""A task, the work that outlives its HTTP request: opened or joined, written down, run to its end, and announced.
 
-Handed its work as a function by `pipeline`. A caller that hangs up ends its wait, never the work.
+A caller that disconnects ends its wait, never the work.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import structlog
 
 from gateway import errors
 from gateway.callers.auth import Caller
-from gateway.delivery.dispatch import Outcome
+from gateway.delivery.outcome import Outcome
 from gateway.errors import PublicError
 from gateway.ids import new_id
-from gateway.jobs.job import ImageJob, Repeat, TokenUsage
+from gateway.jobs.job import ImageJob, Repeat
 from gateway.money.ledger_results import Joined, LedgerAnswer
 from gateway.money.reservation import Reservation, ledger_unavailable, reserve
 from gateway.pictures.spool import Spool
@@ -54,6 +53,11 @@ class Refused:
     record: TaskRecord
     error: PublicError
 
+    @property
+    def is_unstarted(self) -> bool:
+        """True when the task's worker died before it sent anything."""
+        return self.record.end is not None and self.record.end.is_unstarted
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -75,9 +79,9 @@ Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What a task is to make, as what it may be a repetition, and how its own address tells of it.
+    """The specification of a task: its job and plan, the request that it may repeat, and the form of its answers.
 
-    `webhook` is told of its end, with links that begin by `base_url`.
+    `webhook` is called at its end, with links that begin with `base_url`.
     """
 
     job: ImageJob
@@ -91,7 +95,7 @@ class TaskSpec:
 
 @dataclass(slots=True)
 class Task:
-    """Our promise to a caller, while it runs here. `record` is what anybody may know of it."""
+    """A task that this process runs. `record` is the state that any process may answer from."""
 
     id: str
     caller: Caller
@@ -103,36 +107,36 @@ class Task:
     record: TaskRecord
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def report(self, made: TaskImage) -> None:
-        """An image is stored and paid for."""
-        self.record = self.record.with_image(made)
+    def add_image(self, image: TaskImage) -> None:
+        """Announce an image that is stored and paid for, and write it down in the background."""
+        self.record = self.record.with_image(image)
         self.services.task_events.post(self.record)
         if len(self.record.images) == self.record.promise.n:
-            # The end, which is written with all images, is next.
+            # The end is next, and writes all images.
             return
-        writing = asyncio.create_task(self._write(made))
+        writing = asyncio.create_task(self._write(image))
         self.writing.add(writing)
         writing.add_done_callback(self.writing.discard)
 
-    async def _write(self, made: TaskImage) -> None:
-        # The end is written with all images once more.
+    async def _write(self, image: TaskImage) -> None:
+        # The end writes all images once more.
         with suppress(StoreUnavailable):
-            await self.services.task_store.add(self.id, [made])
+            await self.services.task_store.add(self.id, [image])
 
 
 Work = Callable[[Task], Awaitable[Outcome]]
 
 
-async def open_task(services: Services, caller: Caller, wish: TaskSpec, spool: Spool, work: Work) -> TaskWait:
-    """Join a task that makes the same, or admit one, write it down and start its work.
+async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: Spool, work: Work) -> TaskWait:
+    """Join an equal task, or open one: reserve its price, write it down and start its work.
 
     Raises PublicError: nothing was started.
     """
     if services.shutdown.is_begun:
         raise errors.shutting_down()
-    task_id, job = new_id("task"), wish.job
-    found = await reserve(services.books, caller.identity, job, wish.plan, task_id, wish.repeat)
-    hook = _make_hook(caller, wish)
+    task_id, job = new_id("task"), spec.job
+    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat)
+    hook = _make_hook(caller, spec)
     if isinstance(found, Joined):
         waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
         await _add_hook(waiting, hook)
@@ -142,13 +146,13 @@ async def open_task(services: Services, caller: Caller, wish: TaskSpec, spool: S
         key=caller.key.id,
         key_name=caller.key.name,
         operation=job.operation,
-        model=wish.model,
+        model=spec.model,
         n=job.n,
         size=str(job.size or "auto"),
         dropped=job.dropped,
         end_user=job.end_user,
         created=int(time.time()),
-        response_format=wish.response_format,
+        response_format=spec.response_format,
     )
     record = TaskRecord(id=task_id, promise=promise)
     task = Task(task_id, caller, job, plan, spool, services, reservation, record)
@@ -167,13 +171,13 @@ async def open_task(services: Services, caller: Caller, wish: TaskSpec, spool: S
 
 
 async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
-    """How the task ended, or StillRunning after `seconds`. Raises CallerLeft."""
-    record = await waiting.end(seconds)
+    """The ending of the task; StillRunning after `seconds`. Raises CallerDisconnected."""
+    record = await waiting.wait_for_end(seconds)
     return StillRunning(waiting.task) if record is None else name_ending(record)
 
 
 def name_ending(record: TaskRecord) -> Ending:
-    """The ending of a task that has one."""
+    """The ending that a task's record tells."""
     end = record.end
     if end is None:
         return StillRunning(record.id)
@@ -186,7 +190,7 @@ def name_ending(record: TaskRecord) -> Ending:
 
 
 async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
-    """Cancel a task for which nothing was sent yet; others go on. Answers the task as it stands then.
+    """Cancel a task for which nothing was sent yet; any other goes on. Answers the task as it stands then.
 
     Raises StoreUnavailable.
     """
@@ -201,9 +205,9 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
 
 
 async def drain(services: Services) -> int:
-    """Wait for the running work, its booking and its records, and leave what others can finish.
+    """Wait for the running work, its postings and its records; leave the tasks that other processes can finish.
 
-    Answers how much was cut off when the time was up.
+    Answers the number of tasks and postings that were cut off when the time was up.
     """
     shutdown, settings = services.shutdown, services.settings
     while services.running and shutdown.seconds < (settings.drain_s if shutdown.is_holding else settings.stop_s):
@@ -222,21 +226,21 @@ async def drain(services: Services) -> int:
     return len(cut_off) + services.pending_posts.is_behind
 
 
-def _make_hook(caller: Caller, wish: TaskSpec) -> Hook | None:
-    if wish.webhook is None:
+def _make_hook(caller: Caller, spec: TaskSpec) -> Hook | None:
+    if spec.webhook is None:
         return None
-    return Hook(id=new_id("msg"), key=caller.key.id, url=wish.webhook, base_url=wish.base_url)
+    return Hook(id=new_id("msg"), key=caller.key.id, url=spec.webhook, base_url=spec.base_url)
 
 
 async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
-    """Have one more address told of the task that was joined. Raises PublicError, and then it is not waited for."""
+    """Add an address for the end of a joined task. Raises PublicError, and then the wait is over."""
     if hook is None:
         return
     try:
         if await waiting.services.task_store.subscribe(waiting.task, hook):
             return
         refusal: PublicError = errors.InvalidValue(
-            f"X-Gateway-Webhook: this task is told to {MOST_HOOKS} addresses already; name one of them, or none."
+            f"X-Gateway-Webhook: this task has {MOST_HOOKS} webhook addresses already; name one of them, or none."
         )
     except StoreUnavailable as error:
         refusal = ledger_unavailable(error)
@@ -245,16 +249,17 @@ async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
 
 
 async def _run(task: Task, work: Work) -> None:
-    """The work from start to end, whatever becomes of the request that asked for it."""
+    """Run the work from start to end, whatever becomes of the request that opened the task."""
     try:
         outcome = await work(task)
-    except Exception:  # noqa: BLE001 (a fault of ours must end the wait as an error, not as a hang)
-        _log.exception("task broke off", task=task.id)
+    except Exception:  # noqa: BLE001 (a fault must end the wait with an error, not leave it hanging)
+        _log.exception("a task broke off", task=task.id)
         fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
-        outcome = Outcome(error=fault)
+        # Images and charges from before the fault stand.
+        outcome = Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
     finally:
         await task.spool.close()
-    # Before anybody hears of the end: the next request must find this one's place free.
+    # Before the end is announced: the next request must find this one's place in the limits free.
     is_policy = isinstance(outcome.error, errors.ModerationBlocked)
     await task.reservation.close("policy" if is_policy else "")
     if task.writing:
@@ -263,37 +268,21 @@ async def _run(task: Task, work: Work) -> None:
 
 
 async def _end(task: Task, outcome: Outcome) -> None:
-    """Write the end down and tell it; who waits here hears of it though Redis is away."""
-    for made in outcome.images:
-        task.record = task.record.with_image(made)
-    ended = task.record.with_end(
-        End(
-            status="succeeded" if outcome.images else "failed",
-            completed=int(time.time()),
-            calls=outcome.calls,
-            upstreams=outcome.upstreams,
-            dropped=outcome.dropped,
-            usage=_describe_usage(outcome.usage),
-            spent=task.reservation.spent,
-            error=outcome.error.to_facts() if outcome.error else None,
-            is_guess=task.reservation.is_doubtful,
-        )
-    )
+    """Write the end down and announce it; waits in this process end even while Redis is away."""
+    for image in outcome.images:
+        task.record = task.record.with_image(image)
+    ended = task.record.with_end(outcome.to_end(int(time.time())))
     stands: list[TaskRecord] = []
 
     async def write() -> None:
         stands.append(await task.services.task_store.end(ended))
 
     await task.services.pending_posts.book(f"end {task.id}", write)
-    # One who canceled the task was first, or one who took it over while this process slept. Its own words are more
-    # than what is written down where they are the same: a prompt is not.
+    # A cancellation may have ended the task first, or an adopter while this process stood still. Where the ends are
+    # the same, this process's own has more: revised prompts are not written down.
     is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
     task.services.task_events.post(ended if is_own else stands[0])
 
 
 def _artifacts_of(record: TaskRecord) -> list[str]:
     return [each.artifact for each in record.images]
-
-
-def _describe_usage(usage: TokenUsage | None) -> dict[str, Any] | None:
-    return None if usage is None else asdict(usage)

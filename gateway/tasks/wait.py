@@ -1,7 +1,7 @@
-"""One request's wait for a task, wherever that runs: until its end, its next image, its time or its caller is up.
+"""One request's wait for a task, wherever the task runs: until its end, its next image, a time-out or a disconnect.
 
-Made by `pipeline`, ended by `api`: by an answer that was handed over entirely, or by leaving, after which a retry may
-claim the task. Never ends the work.
+A wait ends when the whole answer was handed over, or when the request leaves; after that a retry may claim the task.
+It never ends the work.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from gateway.state.task_store import TaskRecord
 from gateway.store.client import StoreUnavailable
 
 UNWRITTEN_S = 0.05
-"""Seconds between two looks at a task that was opened a moment ago, and whose record is about to be written."""
+"""Seconds between two looks at a new task whose record is about to be written."""
 
 LOST_AFTER_S = 10.0
-"""Seconds after which a task that has no record is given up."""
+"""Seconds after which a task without a record is lost."""
 
 
 class CallerDisconnected(Exception):
-    """The caller hung up: nobody will read an answer."""
+    """The caller disconnected: nobody will read an answer."""
 
 
 def runs_here(services: Services, task: str) -> bool:
-    """Whether this process works on a task."""
+    """True when this process works on a task."""
     return any(each.get_name() == task for each in services.running)
 
 
-def _never() -> asyncio.Future[None]:
+def _make_future() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()
 
 
 @dataclass(slots=True)
 class TaskWait:
-    """A wait under the name `waiter`. `gone` ends when the caller hangs up.
+    """A wait under the name `waiter`. `gone` is done once the caller has disconnected.
 
-    `is_joined`: another request began the task; `is_replay`: it had ended then, under an Idempotency-Key. `rates` are
-    those of a request that began one.
+    `is_joined`: another request opened the task. `is_replay`: the task had ended by then, under an Idempotency-Key.
+    `rates` are the limits a minute of a request that opened its task.
     """
 
     services: Services
@@ -53,40 +53,40 @@ class TaskWait:
     is_joined: bool = False
     is_replay: bool = False
     rates: tuple[Rate, ...] = ()
-    gone: asyncio.Future[None] = field(default_factory=_never)
+    gone: asyncio.Future[None] = field(default_factory=_make_future)
     is_over: bool = False
 
     @property
     def is_cut(self) -> bool:
-        """Whether this process ends before the task does, and leaves it to others."""
+        """True when this process ends before the task does, and leaves it to other processes."""
         shutdown = self.services.shutdown
         is_left = shutdown.is_over or shutdown.may_leave(self.task) or not runs_here(self.services, self.task)
         return shutdown.is_begun and is_left
 
-    async def end(self, seconds: float) -> TaskRecord | None:
-        """The ended task, or None after `seconds` or as this process ends. Raises CallerLeft."""
+    async def wait_for_end(self, seconds: float) -> TaskRecord | None:
+        """The ended task; None after `seconds`, or when this process ends. Raises CallerDisconnected."""
         async for record in self._looks(seconds):
             if record is not None and record.end is not None:
                 return record
         return None
 
-    async def news(self, known: int, seconds: float) -> TaskRecord | None:
-        """The task once it has more than `known` images or has ended, or None likewise. Raises CallerLeft."""
+    async def wait_for_images(self, known: int, seconds: float) -> TaskRecord | None:
+        """The task once it has more than `known` images or has ended; None as above. Raises CallerDisconnected."""
         async for record in self._looks(seconds):
             if record is not None and (record.end is not None or len(record.images) > known):
                 return record
         return None
 
     async def leave(self) -> None:
-        """The caller goes without its answer, or is told to come back: its retry may claim the task."""
+        """The request ends without the task's answer: its retry may claim the task."""
         await self._finish("left")
 
-    async def hand_over(self) -> None:
-        """The whole answer is with the caller's socket."""
+    async def note_handed_over(self) -> None:
+        """The whole answer was handed to the caller's socket."""
         await self._finish("handed")
 
-    async def take_back(self) -> None:
-        """The caller did not read the answer that was with its socket: its retry may claim the task."""
+    async def note_unread(self) -> None:
+        """The caller did not read the answer that was handed to its socket: its retry may claim the task."""
         await self._book("unread")
 
     async def _finish(self, how: Leaving) -> None:
@@ -97,11 +97,11 @@ class TaskWait:
 
     async def _book(self, how: Leaving) -> None:
         ledger = self.services.ledger
-        step = lambda: ledger.leave(self.task, self.waiter, how)  # noqa: E731 (a step of the backlog)
+        step = lambda: ledger.leave(self.task, self.waiter, how)  # noqa: E731 (a step of the pending posts)
         await self.services.pending_posts.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
-        """The task as it stands, now and after each change, for so long."""
+        """The task's record now and after each change, for so many seconds."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = self.services.catalogue.document.join.look_every
@@ -127,33 +127,33 @@ class TaskWait:
 
 @dataclass(slots=True)
 class CallerConnection:
-    """Whether a request's caller is still there, and for what it waits, once it does.
+    """A request's connection to its caller, and the wait that the request has, once there is one.
 
-    `began` is in the loop's time, and so is `patient_until`: after it the caller may give up. `departing` has a future
-    for each caller of this process that has hung up; it ends once the ledger knows.
+    `began` and `patient_until` are the loop's time; after the latter the caller may give up. `departing` has a future
+    for each caller of this process that has disconnected, until the ledger knows of it.
     """
 
-    gone: asyncio.Future[None] = field(default_factory=_never)
+    gone: asyncio.Future[None] = field(default_factory=_make_future)
     waiting: TaskWait | None = None
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     patient_until: float = math.inf
     departing: set[asyncio.Future[None]] = field(default_factory=set)
-    _departure: asyncio.Future[None] = field(default_factory=_never)
+    _departure: asyncio.Future[None] = field(default_factory=_make_future)
     _refusing: asyncio.Task[None] | None = None
 
     def leave(self) -> None:
-        """The caller hung up."""
+        """Note that the caller has disconnected."""
         if not self.gone.done():
             self.gone.set_result(None)
             self.departing.add(self._departure)
 
     def refuse(self) -> None:
-        """The caller did not read the answer that was handed to its socket."""
+        """Note that the caller did not read the answer that was handed to its socket."""
         if self.waiting is not None:
-            self._refusing = asyncio.create_task(self.waiting.take_back())
+            self._refusing = asyncio.create_task(self.waiting.note_unread())
 
     async def finish(self, *, is_whole: bool) -> None:
-        """The request is over; `is_whole`: its answer's last byte was handed to the socket."""
+        """End the request; `is_whole`: the last byte of its answer was handed to the socket."""
         if not is_whole:
             self.leave()
         try:
@@ -162,7 +162,7 @@ class CallerConnection:
             if self.gone.done():
                 await self.waiting.leave()
             else:
-                await self.waiting.hand_over()
+                await self.waiting.note_handed_over()
         finally:
             self.departing.discard(self._departure)
             self._departure.set_result(None)

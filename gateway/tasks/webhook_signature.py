@@ -1,6 +1,6 @@
 """Secrets and signatures of webhooks, by Standard Webhooks (standardwebhooks.com). Pure.
 
-Used by `webhooks` (sign) and by whoever shows an operator a key's secret. A secret is derived and so is stored nowhere.
+A secret is derived from the gateway's signing key, and stored nowhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def make_secret(signing_key: bytes, key_id: str, number: int) -> str:
 
 
 def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`: one signature by each secret, so that a receiver may know either."""
+    """The value of `webhook-signature`: one signature by each secret, so that a receiver may hold any of them."""
     text = f"{message_id}.{timestamp}.".encode() + body
     return " ".join(f"v1,{_sign(secret, text)}" for secret in secrets)
 

@@ -1,7 +1,7 @@
-"""Tells callers' addresses of the end of tasks: signed, retried with longer and longer pauses, and given up at last.
+"""Webhooks: signed messages about the end of tasks, retried with growing pauses, and given up in the end.
 
-One messenger a process, started and stopped by `app`; any of them delivers what any process queued. A message may come
-twice, then with the same id; it never holds a prompt, a picture or a link to one.
+Each process has one sender, which delivers messages of any process. A message may arrive twice, with the same id. It
+never holds a prompt, a picture or a link to one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from gateway.tasks.webhook_signature import make_secret, sign
 from gateway.upstreams.line import parse_retry_after
 
 AT_ONCE = 32
-"""Tries that one process makes at a time."""
+"""Most tries that one process makes at a time."""
 
 AT_ONCE_PER_KEY = 4
-"""The same for one key: a receiver that answers slowly must not hold up the others."""
+"""The same for one key: a slow receiver must not delay the others."""
 
 STOP_S = 5.0
-"""Seconds that a stop waits for tries that are under way; what is cut off then is sent again by another process."""
+"""Seconds for which a stop waits for running tries; another process repeats those that are cut off."""
 
 _GONE = 410
 
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class WebhookSender:
-    """One process's. What it claims and does not finish in time is claimed again, by whichever process looks first."""
+    """The sender of one process. Any process claims a message again that is not finished in time."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -61,7 +61,7 @@ class WebhookSender:
         self._looking.start()
 
     async def stop(self) -> None:
-        """Begin nothing more, and wait a little for what is under way."""
+        """Start no more tries, and wait up to STOP_S for the running ones."""
         await self._looking.stop()
         if self._tries:
             await asyncio.wait(set(self._tries), timeout=STOP_S)
@@ -71,16 +71,16 @@ class WebhookSender:
             await asyncio.wait(cut, timeout=STOP_S)
 
     async def _look(self) -> None:
-        """Begin what is due, and look again when the next one is."""
+        """Start the due tries, and look again when the next one is due."""
         self._looking.seconds = self._rules.look_every
         self._looking.seconds = await self._take()
 
     async def _take(self) -> float:
-        """Begin what is due, the keys in turns; answers the seconds until the next look."""
+        """Start the due tries, the keys in turns; answers the seconds until the next look."""
         while True:
             room = AT_ONCE - len(self._tries)
             full = [key for key, tries in self._busy.items() if tries >= AT_ONCE_PER_KEY]
-            # A lease outlasts a try and the telling of its end.
+            # A lease outlasts a try and the booking of its end.
             lease_s = self._rules.timeout * 1.5 + 2
             found, next_s = await self._services.webhook_queue.claim(lease_s, room, full) if room else ([], None)
             for delivery in found:
@@ -103,13 +103,13 @@ class WebhookSender:
         made.add_done_callback(finished)
 
     async def _deliver(self, delivery: WebhookDelivery) -> None:
-        """One try. Where Redis is away at its end, the lease's end brings the next one."""
+        """Make one try. If Redis is away at its end, the next try comes when the lease ends."""
         try:
             await self._try(delivery)
         except StoreUnavailable:
-            _log.warning("a webhook's try could not be written down; it will be made again", webhook=delivery.id)
-        except Exception:  # noqa: BLE001 (a fault of ours with one message must not end the messenger)
-            _log.exception("a webhook's try broke off; it will be made again", webhook=delivery.id)
+            _log.warning("the result of a webhook try could not be stored; the try is repeated", webhook=delivery.id)
+        except Exception:  # noqa: BLE001 (a fault with one message must not end the sender)
+            _log.exception("a webhook try broke off; it is repeated", webhook=delivery.id)
 
     async def _try(self, delivery: WebhookDelivery) -> None:
         services = self._services
@@ -133,7 +133,7 @@ class WebhookSender:
             await services.webhook_queue.postpone(delivery.id, pause, why, body)
 
     async def _post(self, delivery: WebhookDelivery, key: KeyRecord, body: bytes) -> tuple[str, float | None]:
-        """What was wrong, "" for nothing, and for how long the receiver wants to be left alone."""
+        """Why the try failed, "" for success, and the seconds that the receiver asks to wait."""
         now = int(time.time())
         secrets = [
             make_secret(self._services.signing_key, key.id, number) for number in key.webhook_secrets(datetime.now(UTC))
@@ -150,7 +150,7 @@ class WebhookSender:
             return f"not opened: {refused.reason}", None
         except FetchFailed as failed:
             return str(failed), None
-        # What is redirected would be sent to somebody whom nobody named.
+        # A redirect would send the message to an address that no caller named.
         return "" if 200 <= answer.status < 300 else str(answer.status), parse_retry_after(answer.retry_after)
 
     async def _write(self, delivery: WebhookDelivery) -> str:
@@ -159,15 +159,15 @@ class WebhookSender:
 
     async def _lose(self, delivery: WebhookDelivery, why: str, body: str) -> None:
         await self._services.webhook_queue.lose(delivery.id, why, body)
-        # The address itself may carry a secret of its owner's.
+        # The address is not logged: it may hold a secret.
         _log.warning("a webhook was given up", webhook=delivery.id, key=delivery.key, task=delivery.task, reason=why)
 
 
 def write_message(record: TaskRecord, base_url: str) -> str:
-    """What an address is told of an ended task: the same text at every try. Raises ValueError for one that runs."""
+    """The message about an ended task, the same at every try. Raises ValueError for a task that still runs."""
     if record.end is None:
         raise ValueError("a task that has no end yet")
-    # As it ended: that its pictures expired since is no news of its end.
+    # The status at its end, though its pictures may have expired since.
     status = record.end.status
     message = {
         "type": f"image.task.{status}",
@@ -178,12 +178,12 @@ def write_message(record: TaskRecord, base_url: str) -> str:
 
 
 def find_pause(rules: Webhooks, delivery: WebhookDelivery, retry_after: float | None, now: float) -> float | None:
-    """Seconds until the next try, never sooner than the receiver wants; None when there is none any more."""
+    """Seconds until the next try, never less than the receiver asks for; None when no try is left."""
     if delivery.tries > len(rules.retries):
         return None
-    plain, wanted = rules.retries[delivery.tries - 1], retry_after or 0.0
+    regular, wanted = rules.retries[delivery.tries - 1], retry_after or 0.0
     left = delivery.created / 1000 + rules.give_up - now
-    if max(plain, wanted) > left:
+    if max(regular, wanted) > left:
         return None
-    # Spread, so that a receiver that was away is not met by all at once; but not beyond the end.
-    return min(max(plain * _jitter.uniform(0.9, 1.1), wanted), left)
+    # Spread, so that a receiver that was away does not get all messages at once; but not beyond the end.
+    return min(max(regular * _jitter.uniform(0.9, 1.1), wanted), left)

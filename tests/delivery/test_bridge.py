@@ -230,7 +230,7 @@ def test_own_links_carry_no_key(gateway: Gateway) -> None:
 
 
 def test_polls_are_counted_in_seconds(gateway: Gateway) -> None:
-    """While a task runs it is asked after at a pace, not in a loop."""
+    """A running task is polled at intervals, not in a tight loop."""
     gateway.simulator.fault("latency", seconds=1)
     assert ask(gateway).status_code == 200
     assert 3 <= len(gateway.simulator.log("tasks")) <= 30

@@ -1,4 +1,4 @@
-"""What is heard of a call through callbacks."""
+"""The callbacks for a call: they end a wait, and may name its ticket."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import asyncio
 
 from gateway.delivery.callbacks import CallbackListener
 from gateway.jobs.job import Ticket
+from gateway.upstreams.callback_urls import CallbackTrust
+
+
+async def find_none() -> None:
+    return None
 
 
 async def test_early_callback_is_kept() -> None:
-    """What comes before anybody waits for it is heard by who waits next, once."""
-    told = asyncio.Event()
-    ear = CallbackListener(told)
-    told.set()
-    assert await ear.wait(5)
-    assert not await ear.wait(0)
+    """A callback that comes before a wait ends the next wait at once, and only that one."""
+    came = asyncio.Event()
+    listener = CallbackListener(came, CallbackTrust(), find_none)
+    came.set()
+    assert await listener.wait(5)
+    assert not await listener.wait(0)
 
 
 async def test_named_ticket_is_found() -> None:
-    """A ticket is looked for at each callback, until one has named it or the time is up."""
+    """Each callback leads to a look for the ticket, until one has named it or the time is up."""
     looks: list[Ticket | None] = [None, Ticket("t1", "/v1/tasks/t1")]
 
     async def look() -> Ticket | None:
         return looks.pop(0)
 
-    told = asyncio.Event()
-    told.set()
-    ear = CallbackListener(told, look=look)
-    assert await ear.hear_ticket(5) == Ticket("t1", "/v1/tasks/t1")
+    came = asyncio.Event()
+    came.set()
+    listener = CallbackListener(came, CallbackTrust(), look)
+    assert await listener.wait_for_ticket(5) == Ticket("t1", "/v1/tasks/t1")
     assert not looks
-    assert await CallbackListener().hear_ticket(0.01) is None
+    assert await CallbackListener(came, CallbackTrust(), find_none).wait_for_ticket(0.01) is None

@@ -1,4 +1,4 @@
-"""What becomes of a paid POST that fails: the answer, the next upstream, and never a second purchase of one picture.
+"""A paid POST that fails: the answer, the next upstream, and never a second purchase of one picture.
 
 What every single failure means stands in `test_outcome_grid`; here is what several come to, and what is seen besides.
 """
@@ -92,7 +92,7 @@ class RefusingProxy:
         self.waits: list[float] = []
 
     async def open(self, seconds: float) -> None:
-        """In place of the pause before the second knock."""
+        """Take the place of the pause before the second try."""
         self.waits.append(seconds)
         self._server = await asyncio.start_server(self._pass_on, sock=self._held)
 
@@ -114,12 +114,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def make_at(behind: Gateway, proxy: RefusingProxy, kind: str) -> Ending:
-    """A picture at an upstream whose door opens in the pause before the second knock."""
+    """Make a picture at an upstream that becomes reachable in the pause before the second try."""
     async with behind.inside() as app:
         services: Services = app.state.services
 
         async def deliver(task: Task) -> Outcome:
-            made = Delivery(services, task.job, task.spool, task.reservation, task.report, sleep=proxy.open)
+            made = Delivery(services, task.job, task.spool, task.reservation, task.add_image, sleep=proxy.open)
             return await made.deliver(task.plan)
 
         job, model = ImageJob("generation", "a cat", size=SQUARE), services.catalogue.document.models[ALONE[kind]]

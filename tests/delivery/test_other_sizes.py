@@ -99,7 +99,7 @@ def test_resized_picture_costs_what_was_made(gateways: Gateways) -> None:
 
 
 def test_refused_picture_is_paid_for_and_kept(gateways: Gateways) -> None:
-    """With `refuse` the caller hears what came and where it lies; the key is charged, and nothing is bought again."""
+    """With `refuse` the error names the size that came and its link; the key is charged, nothing is bought twice."""
     gateway = opened(gateways, "refuse")
     gateway.simulator.fault("wrong_size", size=OTHER)
     answer = gateway.generate()
@@ -127,7 +127,7 @@ def test_withheld_picture_is_no_failure_of_health(gateways: Gateways) -> None:
 
 
 def test_rule_decides_for_its_requests(gateways: Gateways) -> None:
-    """What becomes of another size may be otherwise for some requests only."""
+    """The rule for other sizes may differ for some requests."""
     gateway = gateways.open(rules=[{"when": {"operation": "edit"}, "other_size": "resize"}])
     gateway.simulator.fault("wrong_size", size=OTHER, times=2)
     told, mended = gateway.generate(), gateway.edit({"image": png()}, model=OFFICIAL, size=SMALLEST)

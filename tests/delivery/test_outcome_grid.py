@@ -40,7 +40,7 @@ def rounds(gateways: Gateways, row: Row) -> Iterator[tuple[Gateway, Spent]]:
 
 
 def assert_told(answer: httpx.Response, row: Row) -> None:
-    """The caller hears what the row says."""
+    """The caller gets the error that the row says."""
     assert (answer.status_code, error_of(answer)["code"]) == (row.status, row.code), answer.text
     assert answer.headers.get("x-should-retry") == row.should_retry
     assert answer.headers["x-gateway-task"]
@@ -53,7 +53,7 @@ def seen(gateway: Gateway) -> list[str]:
 
 @pytest.mark.parametrize(("row", "kind"), GRID)
 def test_failure_alone_is_told(gateways: Gateways, row: Row, kind: str) -> None:
-    """With no other upstream the caller hears what happened, and the POST was not sent again."""
+    """With no other upstream the caller gets the error of the failure, and the POST was not sent again."""
     for gateway, before in rounds(gateways, row):
         row.lay(gateway.simulator, UPSTREAM[kind])
         answer = play(gateway, row, kind, "alone")

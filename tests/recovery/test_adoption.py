@@ -1,4 +1,4 @@
-"""Heirs in every trouble: they die too, their dead wake up, and several calls of one task are in several states."""
+"""Adoption: adopters die too, dead workers wake up, and the calls of one task are in several states."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ def pictures_of(answer: httpx.Response | None) -> list[bytes]:
     return [base64.b64decode(item["b64_json"]) for item in answer.json()["data"]]
 
 
-def bequeath(stage: Stage, key: str, secret: str, model: str, point: str) -> None:
-    """A task of a gateway that died at the point, and which only an heir in its own folder knows to be dead."""
+def leave_task(stage: Stage, key: str, secret: str, model: str, point: str) -> None:
+    """Leave a task of a gateway that died at the point; only an adopter in the same folder knows that it is dead."""
     victim = stage.start(point, data="first", lease_s=60)
     assert stage.ask(victim, secret, model, key) is None
     gone(victim)
 
 
 @pytest.mark.parametrize("point", ["adopted", "ticket stored", "success seen", "stored, not posted"])
-def test_heir_may_die_too(stage: Stage, point: str) -> None:
-    """An heir that is killed in its turn leaves the picture to the next one."""
+def test_adopter_may_die_too(stage: Stage, point: str) -> None:
+    """When an adopter is killed too, the next one collects the picture."""
     record, secret = stage.new_key()
-    bequeath(stage, record.id, secret, TASKS, "ticket stored")
+    leave_task(stage, record.id, secret, TASKS, "ticket stored")
     if point != "ticket stored":
         gone(stage.start(point, data="first", lease_s=1.0))
-    with stage.living(data="first") as heir:
-        answer = stage.ask(heir, secret, TASKS, record.id, headers=RETRY)
+    with stage.living(data="first") as adopter:
+        answer = stage.ask(adopter, secret, TASKS, record.id, headers=RETRY)
         assert len(pictures_of(answer)) == len(stage.bought(record.id)) == len(stage.pictures()) == 1
         assert stage.settled(record.id) == {"usd_posted": stage.paid(record.id), "images_posted": 1}
     assert stage.audit().differences == ()
 
 
-def test_heir_may_die_before_it_presumes(stage: Stage) -> None:
-    """A charge that nobody can explain is made once, whoever dies about to make it."""
+def test_adopter_may_die_before_it_presumes(stage: Stage) -> None:
+    """A call whose outcome stays unknown is charged once, though an adopter dies just before it charges."""
     record, secret = stage.new_key()
-    bequeath(stage, record.id, secret, OFFICIAL, "answered")
+    leave_task(stage, record.id, secret, OFFICIAL, "answered")
     gone(stage.start("about to presume", data="first", lease_s=1.0, call_s=1.0))
     with stage.living(data="first", call_s=1.0, lease_s=1.0):
         assert stage.settled(record.id).keys() == {"usd_presumed", "images_presumed"}
@@ -78,8 +78,8 @@ def test_calls_of_one_task_end_each_in_its_way(stage: Stage) -> None:
     victim = stage.start("posted", lease_s=60)
     assert stage.ask(victim, secret, VARIANT, record.id, n=3) is None
     gone(victim)
-    with stage.living() as heir:
-        answer = stage.ask(heir, secret, VARIANT, record.id, n=3, headers=RETRY)
+    with stage.living() as adopter:
+        answer = stage.ask(adopter, secret, VARIANT, record.id, n=3, headers=RETRY)
         assert answer is not None
         assert "x-gateway-joined" in answer.headers
         delivered = len(pictures_of(answer))
@@ -99,8 +99,8 @@ def test_promised_task_ends(stage: Stage) -> None:
     victim = stage.start("success seen", lease_s=60)
     stage.ask(victim, secret, TASKS, record.id, headers={"prefer": "respond-async"})
     gone(victim)
-    with stage.living() as heir:
-        client = httpx.Client(base_url=heir.url, headers={"authorization": f"Bearer {secret}"}, trust_env=False)
+    with stage.living() as adopter:
+        client = httpx.Client(base_url=adopter.url, headers={"authorization": f"Bearer {secret}"}, trust_env=False)
         (task,) = client.get("/v1/tasks").json()["data"]
         found = until(lambda: _ended(client, task["task_id"]), within=30, what="the task's end")
         client.close()
@@ -113,17 +113,17 @@ def _ended(client: httpx.Client, task_id: str) -> dict[str, Any] | None:
     return found if found["completed_at"] else None
 
 
-def test_sleeper_delivers_what_its_heir_brought(stage: Stage) -> None:
+def test_sleeper_delivers_what_its_adopter_brought(stage: Stage) -> None:
     """An owner that was stopped for longer than its lease, and goes on: one charge, one picture, stored once."""
     record, secret = stage.new_key()
     stage.simulator.fault("latency", seconds=1.0)
     sleeper = stage.start(**ASLEEP)
-    with stage.living() as heir, ThreadPoolExecutor(1) as thread:
+    with stage.living() as adopter, ThreadPoolExecutor(1) as thread:
         asked = thread.submit(stage.ask, sleeper, secret, TASKS, record.id)
         wait_until(lambda: has_ticket(stage, record.id), "the ticket", 20)
         sleeper.end(signal.SIGSTOP)
-        wait_until(lambda: stage.is_inherited(record.id), "the heir", 20)
-        retried = stage.ask(heir, secret, TASKS, record.id, headers=RETRY)
+        wait_until(lambda: stage.is_inherited(record.id), "the adopter", 20)
+        retried = stage.ask(adopter, secret, TASKS, record.id, headers=RETRY)
         sleeper.end(signal.SIGCONT)
         assert pictures_of(asked.result()) == pictures_of(retried)
         assert len(stage.bought(record.id)) == len(stage.pictures()) == 1
@@ -135,16 +135,16 @@ def test_sleeper_delivers_what_its_heir_brought(stage: Stage) -> None:
 
 
 def test_sleeper_corrects_what_was_presumed(stage: Stage) -> None:
-    """The bill that a sleeper brings takes the place of its heir's guess: in the ledger, the task and the history."""
+    """The bill that a sleeper brings replaces its adopter's guess: in the ledger, the task and the history."""
     record, secret = stage.new_key()
     sleeper = stage.start(**ASLEEP)
     stage.simulator.fault("latency", seconds=1.0)
-    with stage.living(call_s=1.0, lease_s=1.0) as heir, ThreadPoolExecutor(1) as thread:
+    with stage.living(call_s=1.0, lease_s=1.0) as adopter, ThreadPoolExecutor(1) as thread:
         asked = thread.submit(stage.ask, sleeper, secret, OFFICIAL, record.id)
         wait_until(lambda: stage.bought(record.id), "the submission", 20)
         sleeper.end(signal.SIGSTOP)
         wait_until(lambda: "usd_presumed" in stage.spent(record.id), "the guess", 20)
-        lost = stage.ask(heir, secret, OFFICIAL, record.id, headers=RETRY)
+        lost = stage.ask(adopter, secret, OFFICIAL, record.id, headers=RETRY)
         assert lost is not None
         assert lost.status_code == 424
         sleeper.end(signal.SIGCONT)
@@ -155,7 +155,7 @@ def test_sleeper_corrects_what_was_presumed(stage: Stage) -> None:
         until(lambda: not stage.records(record.id)[0].is_presumed, within=30, what="the history's correction")
         (told,) = stage.settled_records(record.id)
         assert (told.price_settled, told.status) == (stage.paid(record.id), 200)
-        path = f"{heir.url}/v1/tasks/{lost.headers['x-gateway-task']}"
+        path = f"{adopter.url}/v1/tasks/{lost.headers['x-gateway-task']}"
         headers = {"authorization": f"Bearer {secret}"}
 
         def read_task() -> dict[str, Any]:

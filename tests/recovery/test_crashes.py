@@ -28,7 +28,7 @@ AT_ONCE = 4
 class Row:
     """A crash and what must come of it.
 
-    `accepted` by the vendor before anybody retries; `ends`: the retry gets the `image`, hears that its outcome is
+    `accepted` by the vendor before anybody retries; `ends`: the retry gets the `image`, is told that its outcome is
     `unknown`, or begins `anew`. `fault` is laid on the vendor: the process is killed from outside while that lasts.
     """
 
@@ -81,13 +81,13 @@ class Played:
     answer: httpx.Response
 
 
-def play(stage: Stage, heir: Crasher, row: Row, name: str, *, is_replica: bool = False) -> Played:
+def play(stage: Stage, adopter: Crasher, row: Row, name: str, *, is_replica: bool = False) -> Played:
     """One request at a gateway that dies, and its retry at another."""
     prompt = f"{name}: {row}"
     record, secret = stage.new_key()
     fault_key = name if row.fault else ""
-    # Its death is proven by the folder that it shares with its heir; a replica's is known by its lease, whose end the
-    # retry waits for.
+    # The folder that it shares with its adopter proves its death; a replica learns of it by the end of the lease, for
+    # which the retry waits.
     data, lease_s = (name, 2.0) if is_replica else ("data", 20.0)
     victim = stage.start(row.point, data=data, lease_s=lease_s, keys=fault_key, inherits=False)
     if row.fault:
@@ -101,7 +101,7 @@ def play(stage: Stage, heir: Crasher, row: Row, name: str, *, is_replica: bool =
         first = asked.result()
     assert first is None, first.text
     assert len(stage.bought(prompt)) == row.accepted
-    answer = stage.ask(heir, secret, row.model, prompt, edits=row.edits, headers=RETRY)
+    answer = stage.ask(adopter, secret, row.model, prompt, edits=row.edits, headers=RETRY)
     assert answer is not None
     return Played(row, prompt, record.id, answer)
 
@@ -137,11 +137,11 @@ def play_all(stage: Stage, rows: Sequence[tuple[Row, bool]]) -> None:
         except Exception:  # noqa: BLE001 (each row is told of)
             wrong.append(f"{row}\n{traceback.format_exc()}\n{stage.log()[-3000:]}")
 
-    with stage.living() as heir, stage.living(data="replica") as replica, ThreadPoolExecutor(AT_ONCE) as threads:
-        plays = [
-            threads.submit(told, row, partial(play, stage, replica if far else heir, row, f"-{number}", is_replica=far))
-            for number, (row, far) in enumerate(rows)
-        ]
+    with stage.living() as adopter, stage.living(data="replica") as replica, ThreadPoolExecutor(AT_ONCE) as threads:
+        plays = []
+        for number, (row, is_far) in enumerate(rows):
+            other = replica if is_far else adopter
+            plays.append(threads.submit(told, row, partial(play, stage, other, row, f"-{number}", is_replica=is_far)))
         for (row, _), done in zip(rows, plays, strict=True):
             if played := done.result():
                 told(row, partial(judge, stage, played))
@@ -149,12 +149,12 @@ def play_all(stage: Stage, rows: Sequence[tuple[Row, bool]]) -> None:
 
 
 def test_crash_table_holds(stage: Stage) -> None:
-    """Killed at each point, the gateway's heir delivers what can be, charges it once, and explains the rest."""
+    """Killed at each point, the gateway's adopter delivers what can be, charges it once, and explains the rest."""
     play_all(stage, [(row, False) for row in TABLE * (10 if is_soak() else 1)])
     assert stage.audit().differences == ()
 
 
-def test_replicas_inherit(stage: Stage) -> None:
+def test_replicas_adopt(stage: Stage) -> None:
     """A replica with a folder of its own does so once the lease has ended; rows as chance has it."""
     rows = random.Random(5).choices(TABLE, k=200 if is_soak() else 4)
     play_all(stage, [(row, True) for row in rows])

@@ -1,24 +1,25 @@
-"""The ledger's housekeeping: a lease that lasts, and an heir for what a dead worker left."""
+"""The ledger's housekeeping: a lease that lasts, and an adopter for the tasks of a dead worker."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from gateway.history.record import describe_hold
 from gateway.money.ledger import Ledger
-from gateway.money.ledger_results import Admitted, Hold, LedgerAnswer, Policy, Retention
+from gateway.money.ledger_results import Admitted, HeldCall, Hold, LedgerAnswer, Policy, Retention
 from gateway.money.store_epoch import StoreEpoch
 from gateway.process.worker_locks import WorkerLocks
-from gateway.recovery.housekeeping import Adopter, Housekeeping, Pace
+from gateway.recovery.housekeeping import Housekeeping, Pace
 from tests.conftest import Valkey
 from tests.support.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
 
 TASK, CALL = make_id("task", 1), make_id("call", 1)
-DEAD, HEIR = make_id("worker", 1), make_id("worker", 2)
+DEAD, ADOPTER = make_id("worker", 1), make_id("worker", 2)
 PACE = Pace(call_timeout_s=10, lease_s=2, grace_s=1, retention=Retention(ended_s=60))
 
 
@@ -48,18 +49,31 @@ def store(valkey: Valkey) -> Iterator[Store]:
     found.close()
 
 
-async def bequeath(ledger: Ledger, policy: Policy = "presume") -> None:
+class Bystander:
+    """An adopter that does nothing: every task waits for its time."""
+
+    async def collect(self, hold: Hold) -> Collection[str]:
+        return ()
+
+    async def give_up(self, hold: Hold, call: HeldCall) -> None: ...
+
+    async def end(self, hold: Hold) -> None: ...
+
+    async def end_closed(self, holds: Sequence[Hold]) -> None: ...
+
+
+async def leave_task(ledger: Ledger, policy: Policy = "presume") -> None:
     """A worker marks one call of a task of three images, and dies."""
     await ledger.renew(DEAD, PACE.lease_us)
     assert isinstance(await ledger.open(make_opening(1, images=3, worker=DEAD)), Admitted)
     assert await ledger.mark_sent(TASK, CALL, [0], 10, 1, policy) is LedgerAnswer.HELD
 
 
-async def live(heir: Housekeeping, clock: Clock, seconds: int) -> None:
+async def live(adopter: Housekeeping, clock: Clock, seconds: int) -> None:
     """A step each second."""
     for _ in range(seconds):
         clock.now += SECOND
-        await heir.step()
+        await adopter.step()
 
 
 async def show(ledger: Ledger) -> Hold:
@@ -68,94 +82,95 @@ async def show(ledger: Ledger) -> Hold:
     return found
 
 
-async def test_heir_frees_what_was_not_sent(ledger: Ledger, clock: Clock) -> None:
+async def test_adopter_frees_what_was_not_sent(ledger: Ledger, clock: Clock) -> None:
     """When the lease has ended, unsent slots are free again, and the sent one waits for its answer."""
-    await bequeath(ledger)
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await heir.step()
-    await live(heir, clock, 1)
+    await leave_task(ledger)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await adopter.step()
+    await live(adopter, clock, 1)
     assert (await show(ledger)).worker == DEAD
-    await live(heir, clock, 1)
+    await live(adopter, clock, 1)
     found = await show(ledger)
-    assert (found.worker, found.state, found.usd_held, found.free) == (HEIR, "closed", 10, 0)
+    assert (found.worker, found.state, found.usd_held, found.free) == (ADOPTER, "closed", 10, 0)
 
 
-async def test_heir_presumes_after_timeout(ledger: Ledger, clock: Clock, store: Store) -> None:
+async def test_adopter_presumes_after_timeout(ledger: Ledger, clock: Clock, store: Store) -> None:
     """A sent call is presumed paid once its time-out and a lease have passed, not before, and once."""
-    await bequeath(ledger)
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await heir.step()
-    await live(heir, clock, 11)
+    await leave_task(ledger)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await adopter.step()
+    await live(adopter, clock, 11)
     assert (await show(ledger)).calls[0].state is LedgerAnswer.HELD
-    await live(heir, clock, 1)
+    await live(adopter, clock, 1)
     assert (await show(ledger)).calls[0].state is LedgerAnswer.PRESUMED
-    await live(heir, clock, 2)
+    await live(adopter, clock, 2)
     assert store.window("everyone", "total") == {"usd_presumed": 10, "images_presumed": 1}
 
 
 @pytest.mark.parametrize(("policy", "usd_held", "state"), [("release", 0, "void"), ("hold", 10, "held")])
-async def test_heir_keeps_policy(policy: Policy, usd_held: int, state: str, ledger: Ledger, clock: Clock) -> None:
+async def test_adopter_keeps_policy(policy: Policy, usd_held: int, state: str, ledger: Ledger, clock: Clock) -> None:
     """Where an upstream's policy says so, the price is given back, or stays held until an operator decides."""
-    await bequeath(ledger, policy)
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await heir.step()
-    await live(heir, clock, 15)
+    await leave_task(ledger, policy)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await adopter.step()
+    await live(adopter, clock, 15)
     found = await show(ledger)
     assert (found.usd_held, found.calls[0].state) == (usd_held, state)
 
 
-async def test_late_evidence_reaches_heir(ledger: Ledger, clock: Clock, store: Store) -> None:
-    """A bill that comes while the heir waits is counted, and nothing is presumed any more."""
-    await bequeath(ledger)
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await heir.step()
-    await live(heir, clock, 5)
+async def test_late_evidence_reaches_adopter(ledger: Ledger, clock: Clock, store: Store) -> None:
+    """A bill that comes while the adopter waits is counted, and nothing is presumed any more."""
+    await leave_task(ledger)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await adopter.step()
+    await live(adopter, clock, 5)
     await ledger.post(TASK, CALL, 7, 1)
-    await live(heir, clock, 10)
+    await live(adopter, clock, 10)
     assert store.window("everyone", "total") == {"usd_posted": 7, "images_posted": 1}
     assert await ledger.holds() == []
 
 
-async def test_two_heirs_take_once(ledger: Ledger, clock: Clock, store: Store) -> None:
+async def test_two_adopters_take_once(ledger: Ledger, clock: Clock, store: Store) -> None:
     """Of several workers that find a dead one's task, one becomes its owner."""
-    await bequeath(ledger)
-    adopter = [Housekeeping(ledger, make_id("worker", number), PACE) for number in (2, 3, 4)]
-    await asyncio.gather(*(heir.step() for heir in adopter))
+    await leave_task(ledger)
+    several = [Housekeeping(ledger, make_id("worker", number), PACE, Bystander()) for number in (2, 3, 4)]
+    await asyncio.gather(*(adopter.step() for adopter in several))
     clock.now += 2 * SECOND
-    await asyncio.gather(*(heir.step() for heir in adopter))
+    await asyncio.gather(*(adopter.step() for adopter in several))
     assert (await show(ledger)).fence == 2
     assert store.window("everyone", "total") == {"usd_held": 10, "images_held": 1}
 
 
-async def test_any_number_is_inherited(ledger: Ledger, clock: Clock, store: Store) -> None:
+async def test_any_number_is_adopted(ledger: Ledger, clock: Clock, store: Store) -> None:
     """All that a worker left is taken over in one step, however much that is."""
     await ledger.renew(DEAD, PACE.lease_us)
     await asyncio.gather(*(ledger.open(make_opening(number, worker=DEAD)) for number in range(250)))
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await heir.step()
-    await live(heir, clock, 2)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await adopter.step()
+    await live(adopter, clock, 2)
     assert await ledger.holds() == []
     assert store.window("everyone", "total") == {}
 
 
 async def test_living_worker_keeps_its_task(ledger: Ledger, clock: Clock) -> None:
-    """A task whose worker renews stays its own, and what the process still works on is left alone."""
-    await ledger.open(make_opening(1, worker=HEIR))
+    """A task whose worker renews stays its own, and what the process still works on is not touched."""
+    await ledger.open(make_opening(1, worker=ADOPTER))
     assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.HELD
-    keeper, other = Housekeeping(ledger, HEIR, PACE, runs=lambda _: True), Housekeeping(ledger, DEAD, PACE)
+    keeper = Housekeeping(ledger, ADOPTER, PACE, Bystander(), runs=lambda _: True)
+    other = Housekeeping(ledger, DEAD, PACE, Bystander())
     await keeper.step()
     await other.step()
     for _ in range(15):
         await live(keeper, clock, 1)
         await other.step()
     found = await show(ledger)
-    assert (found.worker, found.state, found.calls[0].state) == (HEIR, "open", LedgerAnswer.HELD)
+    assert (found.worker, found.state, found.calls[0].state) == (ADOPTER, "open", LedgerAnswer.HELD)
 
 
 async def test_forgotten_task_is_closed(ledger: Ledger, clock: Clock) -> None:
     """A task of this process whose end could not be written down releases its money in the end."""
-    await ledger.open(make_opening(1, worker=HEIR))
-    keeper = Housekeeping(ledger, HEIR, PACE)
+    await ledger.open(make_opening(1, worker=ADOPTER))
+    keeper = Housekeeping(ledger, ADOPTER, PACE, Bystander())
     await live(keeper, clock, 11)
     assert (await show(ledger)).is_open
     await live(keeper, clock, 2)
@@ -164,100 +179,101 @@ async def test_forgotten_task_is_closed(ledger: Ledger, clock: Clock) -> None:
 
 async def test_nobody_adopts_after_outage(valkey: Valkey, ledger: Ledger, clock: Clock) -> None:
     """After Redis was away nobody is taken for dead for a lease and the grace: the living could not renew either."""
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await live(heir, clock, 3)
-    await bequeath(ledger)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await live(adopter, clock, 3)
+    await leave_task(ledger)
     valkey.kill()
-    await live(heir, clock, 1)
+    await live(adopter, clock, 1)
     valkey.start()
     clock.now += 5 * SECOND
-    await heir.step()
-    await live(heir, clock, 2)
+    await adopter.step()
+    await live(adopter, clock, 2)
     assert (await show(ledger)).worker == DEAD
-    await live(heir, clock, 1)
-    assert (await show(ledger)).worker == HEIR
+    await live(adopter, clock, 1)
+    assert (await show(ledger)).worker == ADOPTER
 
 
 async def test_nobody_adopts_from_accepted_store(valkey: Valkey, ledger: Ledger, clock: Clock) -> None:
     """In a store that was put back and accepted every lease is old: nobody is taken for dead before a lease is over."""
-    witnessed, command_queue = make_ledger(valkey.url, clock, StoreEpoch(HEIR))
-    heir = Housekeeping(witnessed, HEIR, PACE)
-    await live(heir, clock, 3)
+    witnessed, command_queue = make_ledger(valkey.url, clock, StoreEpoch(ADOPTER))
+    adopter = Housekeeping(witnessed, ADOPTER, PACE, Bystander())
+    await live(adopter, clock, 3)
     await ledger.open(make_opening(1, worker=DEAD))
     clock.now += SECOND
     await ledger.accept(make_id("epoch", 2))
-    await live(heir, clock, 2)
+    await live(adopter, clock, 2)
     assert (await show(ledger)).worker == DEAD
-    await live(heir, clock, 1)
-    assert (await show(ledger)).worker == HEIR
+    await live(adopter, clock, 1)
+    assert (await show(ledger)).worker == ADOPTER
     await command_queue.aclose()
 
 
 async def test_old_tasks_are_folded(ledger: Ledger, clock: Clock) -> None:
     """What is over is folded after its time."""
-    heir = Housekeeping(ledger, HEIR, PACE)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
     await ledger.open(make_opening(1))
     await ledger.close(TASK, 1)
-    await heir.step()
+    await adopter.step()
     clock.now += 59 * SECOND
-    await heir.step()
+    await adopter.step()
     assert await ledger.show(TASK)
     clock.now += SECOND
-    await heir.step()
+    await adopter.step()
     assert await ledger.show(TASK) is None
 
 
 async def test_lease_is_kept_until_stop(valkey: Valkey, store: Store) -> None:
     """From the start on there is a lease, prolonged until the stop, over an outage of Redis and without a restart."""
     ledger, command_queue = make_ledger(valkey.url, None)
-    heir = Housekeeping(ledger, HEIR, Pace(call_timeout_s=1, lease_s=0.15))
-    await heir.start()
-    first = store.command("ZSCORE", "{igw}:leases", HEIR)
+    adopter = Housekeeping(ledger, ADOPTER, Pace(call_timeout_s=1, lease_s=0.15), Bystander())
+    await adopter.start()
+    first = store.command("ZSCORE", "{igw}:leases", ADOPTER)
     assert first
 
     async def prolonged() -> None:
-        while store.command("ZSCORE", "{igw}:leases", HEIR) <= first:
+        while store.command("ZSCORE", "{igw}:leases", ADOPTER) <= first:
             await asyncio.sleep(0.01)
 
     async with asyncio.timeout(5):
         await prolonged()
         valkey.kill()
-        await heir.step()
+        await adopter.step()
         valkey.start()
-        first = store.command("ZSCORE", "{igw}:leases", HEIR)
+        first = store.command("ZSCORE", "{igw}:leases", ADOPTER)
         await prolonged()
-    await heir.stop()
+    await adopter.stop()
     await command_queue.aclose()
 
 
 async def test_lost_store_is_taken_up_again(valkey: Valkey, clock: Clock, store: Store) -> None:
     """A worker whose store was emptied renews again, by itself, when an operator has accepted it."""
-    ledger, command_queue = make_ledger(valkey.url, clock, StoreEpoch(HEIR))
-    heir = Housekeeping(ledger, HEIR, PACE)
-    await heir.step()
+    ledger, command_queue = make_ledger(valkey.url, clock, StoreEpoch(ADOPTER))
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander())
+    await adopter.step()
     store.command("FLUSHALL")
-    await live(heir, clock, 2)
+    await live(adopter, clock, 2)
     assert store.read() == {}
     await ledger.accept(make_id("epoch", 2))
-    await live(heir, clock, 1)
-    assert store.command("ZSCORE", "{igw}:leases", HEIR)
+    await live(adopter, clock, 1)
+    assert store.command("ZSCORE", "{igw}:leases", ADOPTER)
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
     await command_queue.aclose()
 
 
-async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
-    """The history hears of a dead worker's task when it is taken over, and again when its call is settled."""
-    await bequeath(ledger)
+async def test_adopter_tells_what_became(ledger: Ledger, clock: Clock) -> None:
+    """A dead worker's task is ended when it is adopted, and again when its call is settled."""
+    await leave_task(ledger)
     told: list[Hold] = []
 
-    class Listener(Adopter):
-        async def tell(self, hold: Hold) -> None:
+    class Listener(Bystander):
+        @override
+        async def end(self, hold: Hold) -> None:
             told.append(hold)
 
-    heir = Housekeeping(ledger, HEIR, PACE, adopter=Listener())
-    await heir.step()
-    await live(heir, clock, 30)
-    # Once more when it is let go of: whoever settled it may have been kept from telling.
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Listener())
+    await adopter.step()
+    await live(adopter, clock, 30)
+    # Once more in the last step: a settlement may not have been followed by its end.
     states = [[call.state for call in hold.calls] for hold in told]
     assert states == [[LedgerAnswer.HELD], [LedgerAnswer.PRESUMED], [LedgerAnswer.PRESUMED]]
     records = [describe_hold(hold) for hold in told[:2]]
@@ -266,20 +282,20 @@ async def test_heir_tells_what_became(ledger: Ledger, clock: Clock) -> None:
 
 
 async def test_proven_death_needs_no_lease(ledger: Ledger, clock: Clock, tmp_path: Path) -> None:
-    """A worker of the same instance whose lock is free is inherited from at the first step, and nobody else is."""
-    await bequeath(ledger)
+    """A worker of the same instance whose lock is free loses its tasks at the first step, and nobody else is."""
+    await leave_task(ledger)
     other = make_id("worker", 3)
     await ledger.renew(other, SECOND // 2)
     await ledger.open(make_opening(2, worker=other))
-    former, worker_locks = (WorkerLocks(tmp_path, worker) for worker in (DEAD, HEIR))
+    former, worker_locks = (WorkerLocks(tmp_path, worker) for worker in (DEAD, ADOPTER))
     former.acquire()
     worker_locks.acquire()
-    heir = Housekeeping(ledger, HEIR, PACE, worker_locks=worker_locks)
-    await live(heir, clock, 1)
+    adopter = Housekeeping(ledger, ADOPTER, PACE, Bystander(), worker_locks=worker_locks)
+    await live(adopter, clock, 1)
     assert (await show(ledger)).worker == DEAD
     former.release()
-    await heir.step()
-    assert (await show(ledger)).worker == HEIR
+    await adopter.step()
+    assert (await show(ledger)).worker == ADOPTER
     left = await ledger.show(make_id("task", 2))
     assert left
     assert left.worker == other

@@ -1,4 +1,4 @@
-"""A gateway that dies between its submission and the ticket: the callback finds its heir."""
+"""A gateway that dies between its submission and the ticket: the callback reaches its adopter."""
 
 from __future__ import annotations
 

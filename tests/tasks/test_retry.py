@@ -1,4 +1,4 @@
-"""A retry waits for a sign of life from its first try's replica, or for the end of its time, and for who is leaving."""
+"""A retry waits until its first try's replica has renewed its lease, and until callers that disconnected have left."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gateway.callers.auth import Caller
 from gateway.jobs.job import Repeat
 from gateway.money.ledger import RetryQuery
 from gateway.services import Services
-from gateway.tasks import retry as doubting
+from gateway.tasks import retry as retries
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
 from tests.support.crash_stage import RETRY, Stage, gone
 from tests.support.gateways import OFFICIAL, TASKS, Gateway
 from tests.support.simulators import wait_until
 
 
-def test_doubt_is_told_in_time(stage: Stage) -> None:
+def test_hurried_retry_is_told_to_wait(stage: Stage) -> None:
     """While the first try's replica may be dead, a hurried retry is told to come back, and buys nothing."""
     record, secret = stage.new_key()
     victim = stage.start("ticket stored", data="far", lease_s=60)
@@ -47,8 +47,8 @@ def test_equal_request_beside_a_living_one_is_new(stage: Stage) -> None:
     assert len(stage.bought(record.id)) == 2
 
 
-async def test_retry_waits_for_who_is_leaving(gateway: Gateway) -> None:
-    """A retry looks for a task once each caller that has hung up here has left its own, unless its own hangs up too."""
+async def test_retry_waits_for_disconnected_callers(gateway: Gateway) -> None:
+    """A retry opens once each caller that disconnected here has left its task, unless its own disconnects too."""
     assert gateway.record is not None
     async with gateway.inside() as app:
         services: Services = app.state.services
@@ -56,10 +56,10 @@ async def test_retry_waits_for_who_is_leaving(gateway: Gateway) -> None:
         leaver, patient, hasty = (CallerConnection(departing=services.departing) for _ in range(3))
         leaver.leave()
 
-        async def wait_out(presence: CallerConnection) -> None:
-            await doubting.wait_out(services, caller, retry, presence.gone, 5)
+        async def wait_to_open(presence: CallerConnection) -> None:
+            await retries.wait_to_open(services, caller, retry, presence.gone, 5)
 
-        waits = [asyncio.create_task(wait_out(presence)) for presence in (patient, hasty)]
+        waits = [asyncio.create_task(wait_to_open(presence)) for presence in (patient, hasty)]
         # Redis is asked the same, and answers in turn.
         for _ in range(3):
             assert (

@@ -1,4 +1,4 @@
-"""Work that outlives its request: it ends, it is written down, and whoever waits hears how."""
+"""Work that outlives its request: it ends, it is written down, and every wait gets the ending."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class FullUpstream:
 
 
 async def test_fault_of_ours_ends_the_wait(services: Services, gateway: Gateway) -> None:
-    """Work that breaks off is an error for whoever waits, and a failed task in the store; never a hang."""
+    """Work that breaks off ends the wait with an error, and a failed task in the store; never a hang."""
 
     async def break_off(task: Task) -> Outcome:
         raise RuntimeError("nobody foresaw this")

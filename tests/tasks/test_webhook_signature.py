@@ -74,7 +74,7 @@ def test_secrets_are_apart() -> None:
 
 
 def test_example_by_hand_verifies() -> None:
-    """Whoever verifies by the page's few lines believes us, also among several signatures, and nobody else."""
+    """The page's few lines accept our signature, also among several, and no other."""
     names: dict[str, Any] = {}
     exec(BY_HAND, names)
     first, second = make_secret(KEY, "key_1", 1), make_secret(KEY, "key_1", 2)
@@ -86,7 +86,7 @@ def test_example_by_hand_verifies() -> None:
 
 
 def test_example_receiver_works(tmp_path: Path) -> None:
-    """Whoever pastes the page's receiver has one that takes our messages and refuses others."""
+    """The page's receiver, pasted, accepts our messages and refuses others."""
     secret = make_secret(KEY, "key_1", 1)
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]

@@ -1,4 +1,4 @@
-"""When a ticket is asked after: by what is known of such tasks."""
+"""The schedule of polls, by the measured times of such tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import mean, median
 
 import pytest
 
-from gateway.delivery.rhythm import ENOUGH, Rhythm
+from gateway.delivery.bridge import ENOUGH, PollSchedule
 from gateway.health.condition import Latency, kind_of
 from gateway.jobs.job import Quality
 from gateway.jobs.sizes import Size
@@ -18,29 +18,29 @@ from tests.support.plans import make_job, plan
 
 
 @pytest.mark.parametrize("known", [None, Latency(ENOUGH - 1, 40.0)])
-def test_unknown_tasks_are_asked_often(known: Latency | None) -> None:
+def test_unknown_tasks_are_polled_often(known: Latency | None) -> None:
     """Before twenty samples the pauses begin at half a second and grow by 1.3."""
-    assert Rhythm.of(known) == Rhythm(0.5, 0.65, 1.3)
+    assert PollSchedule.of(known) == PollSchedule(0.5, 0.65, 1.3)
 
 
-def test_known_tasks_are_left_alone() -> None:
+def test_known_tasks_are_polled_late() -> None:
     """From twenty on the first poll comes after 0.6 of the median, the others every 2.6 s."""
-    assert Rhythm.of(Latency(ENOUGH, 40.0)) == Rhythm(24.0, 2.6, 1.0, is_learned=True)
+    assert PollSchedule.of(Latency(ENOUGH, 40.0)) == PollSchedule(24.0, 2.6, 1.0, is_learned=True)
 
 
-def follow(rhythm: Rhythm, seconds: float, seed: int) -> tuple[int, float]:
-    """How often a task that takes so long is asked after, and how much later its end is found."""
+def follow(schedule: PollSchedule, seconds: float, seed: int) -> tuple[int, float]:
+    """The number of polls of a task that takes so long, and the seconds until its end is found."""
     now, polls = 0.0, 0
-    for wait in rhythm.waits(5, random.Random(seed).random):
+    for wait in schedule.waits(5, random.Random(seed).random):
         now, polls = now + wait, polls + 1
         if now >= seconds:
             break
     return polls, now - seconds
 
 
-def test_figures_of_a_learned_rhythm() -> None:
-    """A task of 40 s is asked after about eight times, and its end is found 1.3 s late in the median."""
-    found = [follow(Rhythm.of(Latency(ENOUGH, 40.0)), 40.0, seed) for seed in range(2000)]
+def test_figures_of_a_learned_schedule() -> None:
+    """A task of 40 s is polled about eight times, and its end is found 1.3 s late in the median."""
+    found = [follow(PollSchedule.of(Latency(ENOUGH, 40.0)), 40.0, seed) for seed in range(2000)]
     polls, delays = zip(*found, strict=True)
     assert 7 <= mean(polls) <= 8.5
     assert 1.1 <= median(delays) <= 1.5
@@ -50,30 +50,32 @@ def test_figures_of_a_learned_rhythm() -> None:
 def test_figures_of_varied_tasks() -> None:
     """Tasks of 20 to 80 s around such a median cost about as many polls, and their ends are found no later."""
     draw = random.Random(1)
-    found = [follow(Rhythm.of(Latency(ENOUGH, 40.0)), 40.0 * 2 ** draw.uniform(-1, 1), seed) for seed in range(2000)]
+    found = [
+        follow(PollSchedule.of(Latency(ENOUGH, 40.0)), 40.0 * 2 ** draw.uniform(-1, 1), seed) for seed in range(2000)
+    ]
     polls, delays = zip(*found, strict=True)
     assert 6 <= mean(polls) <= 10
     assert median(delays) <= 1.5
 
 
-def test_told_tasks_are_hardly_asked_after() -> None:
-    """Where callbacks come, a task is asked after when it is overdue; one that they missed is found all the same."""
-    rhythm = Rhythm.of(Latency(ENOUGH, 40.0), is_told=True)
-    first = [next(rhythm.waits(5, random.Random(seed).random)) for seed in range(200)]
+def test_called_back_tasks_are_polled_seldom() -> None:
+    """Where callbacks come, a task is polled when it is overdue; an end that they missed is found all the same."""
+    schedule = PollSchedule.of(Latency(ENOUGH, 40.0), is_called_back=True)
+    first = [next(schedule.waits(5, random.Random(seed).random)) for seed in range(200)]
     assert min(first) > 40
-    polls, delay = follow(rhythm, 100.0, 1)
+    polls, delay = follow(schedule, 100.0, 1)
     assert polls < 15
     assert delay <= 5 * 1.2
 
 
-def test_told_tasks_of_unknown_length() -> None:
-    """Before twenty samples those that callbacks tell of are asked after at the longest pause."""
-    waits = Rhythm.of(None, is_told=True).waits(5, lambda: 0.5)
+def test_called_back_tasks_of_unknown_length() -> None:
+    """Before twenty samples, tasks whose ends callbacks report are polled at the longest pause."""
+    waits = PollSchedule.of(None, is_called_back=True).waits(5, lambda: 0.5)
     assert [next(waits) for _ in range(3)] == [5, 5, 5]
 
 
 def test_learned_median_spares_polls(gateways: Gateways) -> None:
-    """After twenty tasks of 0.3 s the next one is asked after fewer times than the first one was."""
+    """After twenty tasks of 0.3 s the next one is polled fewer times than the first one was."""
     gateway = gateways.open(upstreams={"apiany": {"timeouts": {"poll_every": 0.04}}})
     gateway.simulator.fault("latency", seconds=0.3, times=None)
     polls: list[int] = []

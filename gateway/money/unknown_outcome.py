@@ -1,0 +1,40 @@
+"""The policy for a call whose outcome nobody knows: presume its price, release it, or hold it for an operator.
+
+The catalogue names the policy of each upstream. All that follows from it stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import LedgerAnswer, Policy, Settled
+
+_STATES: Mapping[Policy, LedgerAnswer] = {
+    "presume": LedgerAnswer.PRESUMED,
+    "release": LedgerAnswer.VOID,
+    "hold": LedgerAnswer.HELD,
+}
+
+
+def state_after(policy: Policy) -> LedgerAnswer:
+    """The ledger's state of such a call once it is settled; HELD: only an operator settles it."""
+    return _STATES[policy]
+
+
+def charge_of(policy: Policy, price: int | None) -> int | None:
+    """The µ$ that such a call counts; None where its price is not known."""
+    return price if policy == "presume" else 0
+
+
+async def settle_unknown(
+    ledger: Ledger, task: str, call: str, fence: int, policy: Policy
+) -> Settled | LedgerAnswer | None:
+    """Settle such a call; answers the ledger's answer, HELD where nothing is done. Raises StoreUnavailable."""
+    match policy:
+        case "presume":
+            return await ledger.presume(task, call, fence)
+        case "release":
+            return await ledger.nack(task, call)
+        case "hold":
+            return LedgerAnswer.HELD
