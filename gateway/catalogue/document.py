@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -18,6 +17,7 @@ from gateway.catalogue.pricing import Prices
 from gateway.jobs import sizes
 from gateway.jobs.job import Operation, Quality
 from gateway.jobs.sizes import Size
+from gateway.net.outside_text import read_url
 
 Strategy = Literal["cost", "priority", "weighted", "latency"]
 """By what the targets that honour a request are ordered: its price, the catalogue, chance by weight, or seconds."""
@@ -122,9 +122,9 @@ class Upstream(_Part):
     @field_validator("base_url")
     @classmethod
     def _is_origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
-        if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
+        parts = read_url(value)
+        is_web = parts is not None and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if parts is None or not is_web or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
         if parts.path.rstrip("/").endswith("/v1"):
             raise ValueError(f"leave `/v1` out, the gateway adds it: {value.rstrip('/').removesuffix('/v1')}")

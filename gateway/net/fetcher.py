@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.net import http_client
+import httpx
+
+from gateway.net.outside_text import read_count
 from gateway.net.transport import AiohttpTransport
 from gateway.pictures.spool import Blob, Spool
 
@@ -109,7 +111,7 @@ class Posted:
 
 @dataclass(frozen=True)
 class _Target:
-    url: http_client.URL
+    url: httpx.URL
     host: str
     port: int
     is_configured: bool
@@ -122,7 +124,7 @@ class Fetcher:
         self,
         policy: FetchPolicy,
         *,
-        transport: http_client.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         resolve: Resolve | None = None,
         is_allowed: Callable[[str], bool] = is_public,
     ) -> None:
@@ -130,7 +132,7 @@ class Fetcher:
         self._transport = transport or AiohttpTransport(fresh=False)
         self._resolve = resolve or _look_up
         self._is_allowed = is_allowed
-        self._origins = {_origin(http_client.URL(origin)) for origin in policy.allowed_origins}
+        self._origins = {_origin(httpx.URL(origin)) for origin in policy.allowed_origins}
 
     async def fetch(self, url: str, spool: Spool, *, max_bytes: int | None = None) -> Blob:
         """The body of a 200 answer.
@@ -145,9 +147,9 @@ class Fetcher:
                     return await _take(answer, spool, cap)
                 finally:
                     await answer.aclose()
-        except (TimeoutError, http_client.TimeoutException) as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise FetchFailed("timeout", "the download took too long") from error
-        except http_client.TransportError as error:
+        except httpx.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
 
     async def check(self, url: str) -> None:
@@ -168,16 +170,16 @@ class Fetcher:
                 target = self._judge_text(_parse(url), may_be_configured=True)
                 answer = await self._open(target, "POST", headers, body)
                 await answer.aclose()
-        except (TimeoutError, http_client.TimeoutException) as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise FetchFailed("timeout", "the receiver took too long") from error
-        except http_client.TransportError as error:
+        except httpx.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
         return Posted(answer.status_code, answer.headers.get("retry-after"))
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def _follow(self, url: str) -> http_client.Response:
+    async def _follow(self, url: str) -> httpx.Response:
         target = self._judge_text(_parse(url), may_be_configured=True)
         for _ in range(self._policy.max_redirects + 1):
             answer = await self._open(target, "GET", {"accept": "*/*"})
@@ -190,7 +192,7 @@ class Fetcher:
             target = self._judge_text(_parse(location, target.url), may_be_configured=target.is_configured)
         raise FetchRefused(f"more than {self._policy.max_redirects} redirects; give the final address")
 
-    def _judge_text(self, url: http_client.URL, *, may_be_configured: bool) -> _Target:
+    def _judge_text(self, url: httpx.URL, *, may_be_configured: bool) -> _Target:
         """What can be said before the name is looked up; its addresses are judged in `_addresses`."""
         host = url.raw_host.decode("ascii")
         if url.userinfo:
@@ -226,9 +228,9 @@ class Fetcher:
 
     async def _open(
         self, target: _Target, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> http_client.Response:
+    ) -> httpx.Response:
         idle = self._policy.idle_s
-        request = http_client.Request(
+        request = httpx.Request(
             method,
             target.url,
             headers={"user-agent": "imagegate", **headers},
@@ -241,15 +243,15 @@ class Fetcher:
         return await self._transport.handle_async_request(request)
 
 
-async def _take(answer: http_client.Response, spool: Spool, cap: int) -> Blob:
+async def _take(answer: httpx.Response, spool: Spool, cap: int) -> Blob:
     """Write the body to the spool as it comes, and stop at the cap whatever length was promised."""
     if answer.status_code != 200:
         raise FetchFailed("status", f"the host answered {answer.status_code}", answer.status_code)
     if answer.headers.get("content-encoding", "identity").lower() not in ("identity", "aws-chunked", ""):
         raise FetchFailed("encoding", "the host compressed the file although it was asked not to")
-    length = answer.headers.get("content-length", "")
+    length = read_count(answer.headers.get("content-length"))
     too_large = FetchFailed("too_large", f"the file is larger than {cap} bytes")
-    if length.isdecimal() and int(length) > cap:
+    if length is not None and length > cap:
         raise too_large
     writer = spool.writer()
     try:
@@ -269,18 +271,18 @@ async def _look_up(host: str, port: int) -> Sequence[str]:
     return [str(a[4][0]) + (f"%{a[4][3]}" if len(a[4]) == 4 and a[4][3] else "") for a in answers]
 
 
-def _parse(text: str, base: http_client.URL | None = None) -> http_client.URL:
+def _parse(text: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
-        return http_client.URL(text) if base is None else base.join(text)
-    except (http_client.InvalidURL, UnicodeError, ValueError) as error:
+        return httpx.URL(text) if base is None else base.join(text)
+    except (httpx.InvalidURL, UnicodeError, ValueError) as error:
         raise FetchRefused("not a web address; give one that starts with https://") from error
 
 
-def _origin(url: http_client.URL) -> tuple[str, str, int]:
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.raw_host.decode("ascii"), _port(url)
 
 
-def _port(url: http_client.URL) -> int:
+def _port(url: httpx.URL) -> int:
     return _PORTS.get(url.scheme, 0) if url.port is None else url.port
 
 

@@ -1,7 +1,7 @@
-"""The one way HTTP leaves the gateway: an httpx transport over aiohttp, and the verdict "was it sent".
+"""The one way in which HTTP leaves the gateway: an httpx transport over aiohttp, and the answer to "was it sent".
 
-Used by the adapters' lines and by `fetching.py`, without a client of httpx above it. Never retries a request with a
-body, never follows a redirect, never keeps a cookie, and calls nothing "not sent" without proof.
+No client of httpx stands above it. It never retries a request with a body, never follows a redirect, never keeps a
+cookie, and never calls a request "not sent" without proof.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import certifi
+import httpx
 import yarl
 from aiohttp.abc import AbstractStreamWriter, ResolveResult
 from typing_extensions import override
-
-from gateway.net import http_client
 
 KEEP_ALIVE = 15.0
 """Seconds an idle connection is kept: less than the upstreams do, so that they seldom close one in our hands."""
@@ -33,12 +33,56 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _pinned: ContextVar[tuple[str, ...] | None] = ContextVar("pinned", default=None)
 
 
+Transport = httpx.AsyncBaseTransport
+Response = httpx.Response
+RequestError = httpx.RequestError
+"""The names that code outside `net` needs to send a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Seconds: to connect, for one write to be taken, and between two reads."""
+
+    connect: float
+    read: float
+    write: float = 60.0
+
+
+async def send(
+    transport: Transport,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    content: bytes | AsyncGenerator[bytes, None] | None,
+    limits: TimeLimits,
+) -> Response:
+    """Send one request, and return at the head of its answer. Raises RequestError, also for text that is no URL.
+
+    The request goes straight to the transport: httpx's client would add redirects, cookies and defaults, for as much
+    time as the sending takes.
+    """
+    address = _read_url(url)
+    if address is None:
+        raise _proof(httpx.UnsupportedProtocol(f"not a URL: {url[:100]!r}"))
+    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.write}
+    request = httpx.Request(method, address, headers=headers, content=content, extensions={"timeout": timeout})
+    return await transport.handle_async_request(request)
+
+
 def was_sent(error: BaseException) -> bool:
     """False only with proof that the upstream never had the whole request, and so cannot have billed it.
 
-    The proof is `sent_whole`, which only this transport sets; every other exception, known or not, answers True.
+    The proof is `sent_whole`, which only this transport sets. Every other exception, known or not, counts as sent.
     """
     return getattr(error, "sent_whole", True) is not False
+
+
+def name_phase(error: RequestError) -> Literal["connect", "write", "read"]:
+    """The step in which a request failed; `read` is every one that the upstream may have had whole."""
+    if was_sent(error):
+        return "read"
+    is_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return "connect" if is_connect else "write"
 
 
 @cache
@@ -50,7 +94,7 @@ def default_tls() -> ssl.SSLContext:
     return context
 
 
-class AiohttpTransport(http_client.AsyncBaseTransport):
+class AiohttpTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 without a limit on connections; requests are queued before they get here, not in a pool.
 
     `fresh` opens a connection for every request and says `Connection: close`. Paid POSTs need it: on a kept connection
@@ -69,7 +113,7 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
         self._is_closed = False
 
     @override
-    async def handle_async_request(self, request: http_client.Request) -> http_client.Response:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and answer at the response's head; its body is read from the wire as the caller reads it."""
         limits = request.extensions.get("timeout", {})
         target = _target(request)
@@ -98,7 +142,7 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
                 if response is None:
                     upload.abort()
         assert isinstance(response, _Answer)
-        return http_client.Response(
+        return httpx.Response(
             response.status,
             headers=list(response.raw_headers),
             stream=_Body(response, request),
@@ -111,9 +155,9 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
         if self._opened is not None:
             await self._opened.close()
 
-    def _session(self, request: http_client.Request) -> aiohttp.ClientSession:
+    def _session(self, request: httpx.Request) -> aiohttp.ClientSession:
         if self._is_closed:
-            raise _proof(http_client.ConnectError("the transport is closed", request=request))
+            raise _proof(httpx.ConnectError("the transport is closed", request=request))
         if self._opened is None:
             connector = aiohttp.TCPConnector(
                 limit=0,
@@ -212,8 +256,8 @@ class _Answer(aiohttp.ClientResponse):
         return await super().start(connection)
 
 
-class _Body(http_client.AsyncByteStream):
-    def __init__(self, answer: _Answer, request: http_client.Request) -> None:
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: _Answer, request: httpx.Request) -> None:
         self._answer = answer
         self._request = request
 
@@ -256,37 +300,45 @@ class _Resolver(aiohttp.ThreadedResolver):
         ]
 
 
-def _translate(error: Exception, request: http_client.Request, upload: _Upload | None) -> http_client.RequestError:
+def _translate(error: Exception, request: httpx.Request, upload: _Upload | None) -> httpx.RequestError:
     """Name a failure by what it proves: Connect*, Write* = not sent whole; Read*, RemoteProtocol* = may be billed."""
     message = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return _proof(http_client.ConnectTimeout(message, request=request))
+        return _proof(httpx.ConnectTimeout(message, request=request))
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
-        return _proof(http_client.ConnectError(message, request=request))
+        return _proof(httpx.ConnectError(message, request=request))
     is_timeout = isinstance(error, TimeoutError)
     if upload is not None and not upload.is_whole:
-        return _proof((http_client.WriteTimeout if is_timeout else http_client.WriteError)(message, request=request))
+        return _proof((httpx.WriteTimeout if is_timeout else httpx.WriteError)(message, request=request))
     if is_timeout:
-        return http_client.ReadTimeout(message, request=request)
+        return httpx.ReadTimeout(message, request=request)
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ServerDisconnectedError):
-        return http_client.RemoteProtocolError(message, request=request)
-    return http_client.ReadError(message, request=request)
+        return httpx.RemoteProtocolError(message, request=request)
+    return httpx.ReadError(message, request=request)
 
 
-def _proof(error: http_client.RequestError) -> http_client.RequestError:
+def _proof(error: httpx.RequestError) -> httpx.RequestError:
     error.__dict__["sent_whole"] = False
     return error
 
 
-def _target(request: http_client.Request) -> yarl.URL:
+def _target(request: httpx.Request) -> yarl.URL:
     target = _read_target(request.url)
     if isinstance(target, str):
-        raise _proof(http_client.UnsupportedProtocol(target, request=request))
+        raise _proof(httpx.UnsupportedProtocol(target, request=request))
     return target
 
 
 @lru_cache(maxsize=256)
-def _read_target(url: http_client.URL) -> yarl.URL | str:
+def _read_url(text: str) -> httpx.URL | None:
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _read_target(url: httpx.URL) -> yarl.URL | str:
     """The address in aiohttp's form, or why it is none."""
     if url.scheme not in ("http", "https") or not url.host:
         return f"not an http(s) address: {url!r}"
@@ -297,7 +349,7 @@ def _read_target(url: http_client.URL) -> yarl.URL | str:
     return target
 
 
-def _headers(request: http_client.Request) -> Iterable[tuple[str, str]]:
+def _headers(request: httpx.Request) -> Iterable[tuple[str, str]]:
     """The request's headers as text, refused before anything is sent if they cannot be sent as they are."""
     # Compressed answers would cost memory that nobody budgets, and pictures do not shrink.
     headers = [("Accept-Encoding", "identity")]
@@ -305,19 +357,19 @@ def _headers(request: http_client.Request) -> Iterable[tuple[str, str]]:
         try:
             pair = name.decode("ascii"), value.decode()
         except UnicodeDecodeError as error:
-            raise _proof(http_client.LocalProtocolError(f"header {name!r} is not text", request=request)) from error
+            raise _proof(httpx.LocalProtocolError(f"header {name!r} is not text", request=request)) from error
         if _FORBIDDEN.search(pair[0]) or _FORBIDDEN.search(pair[1]):
-            raise _proof(http_client.LocalProtocolError(f"header {name!r} has control characters", request=request))
+            raise _proof(httpx.LocalProtocolError(f"header {name!r} has control characters", request=request))
         if name.lower() not in _REPLACED:
             headers.append(pair)
     return headers
 
 
-def _upload(request: http_client.Request, stall: float | None) -> _Upload | None:
+def _upload(request: httpx.Request, stall: float | None) -> _Upload | None:
     """The body, if there is one; with a Content-Length it is never chunked."""
     given = request.headers.get("content-length")
     length = None if given is None else int(given)
     if length == 0 or (length is None and "transfer-encoding" not in request.headers):
         return None
-    assert isinstance(request.stream, http_client.AsyncByteStream)
+    assert isinstance(request.stream, httpx.AsyncByteStream)
     return _Upload(aiter(request.stream), length, stall)

@@ -10,7 +10,7 @@ from gateway.upstreams import apiany
 from gateway.upstreams.anyfast import Anyfast
 from gateway.upstreams.apiany import Apiany
 from gateway.upstreams.base import Adapter
-from gateway.upstreams.line import UpstreamClient
+from gateway.upstreams.client import UpstreamClient
 from gateway.upstreams.openai import OpenAI
 
 ADAPTERS: dict[str, type[Anyfast] | type[Apiany] | type[OpenAI]] = {

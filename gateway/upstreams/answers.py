@@ -6,22 +6,20 @@ vendor should send is the simulator's business, not this module's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 from gateway.jobs.job import FoundImage, TokenUsage, UpstreamAnswer
+from gateway.net.outside_text import read_amount
 from gateway.pictures.spool import Blob
-from gateway.upstreams.line import Reply
+from gateway.upstreams.client import Reply
 from gateway.upstreams.verdict import CallFailed, Failure
 
 _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
 
 _CREDITS = ("charged", "settled", "used", "consumed", "reserved")
 _MOST_CREDITS = 1_000_000_000
-
-_DIGITS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 
 _MAX_MESSAGE = 2000
 """Characters of a vendor's message that are kept: it may reach the caller's own error."""
@@ -139,22 +137,13 @@ def find_credits(document: Any) -> Decimal | None:
     told = document.get("credits") if isinstance(document, dict) else None
     if not isinstance(told, dict):
         return None
-    amounts = (told.get(name) for name in _CREDITS)
-    return next((amount for one in amounts if (amount := _amount(one)) is not None), None)
+    amounts = (read_amount(told.get(name), _MOST_CREDITS) for name in _CREDITS)
+    return next((amount for amount in amounts if amount is not None), None)
 
 
 def find_balance(document: Any) -> Decimal | None:
     """The credits that are left; a text of digits is a number too."""
-    told = document.get("credits") if isinstance(document, dict) else None
-    if isinstance(told, str) and _DIGITS.fullmatch(told):
-        told = float(told)
-    return _amount(told)
-
-
-def _amount(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_CREDITS:
-        return None
-    return Decimal(str(value))
+    return read_amount(document.get("credits"), _MOST_CREDITS) if isinstance(document, dict) else None
 
 
 def _count(value: Any) -> int | None:

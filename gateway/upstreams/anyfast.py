@@ -13,16 +13,16 @@ from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.jobs.sizes import Shape, resolve
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
+from gateway.upstreams.client import UpstreamClient
 from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.line import UpstreamClient
 from gateway.upstreams.synchronous import Synchronous
 
 
 class Anyfast(Synchronous):
     """One Anyfast credential and model."""
 
-    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
-        super().__init__(line, picture_converter)
+    def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
+        super().__init__(client, picture_converter)
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
@@ -33,7 +33,7 @@ class Anyfast(Synchronous):
             references.append(
                 await make_png(self._picture_converter, picture, spool, param="image") if wants_png else picture
             )
-        mask = await make_mask(self._picture_converter, job.mask, self._line.target, spool) if job.mask else None
+        mask = await make_mask(self._picture_converter, job.mask, self._client.target, spool) if job.mask else None
         return Inputs(tuple(references), mask)
 
     @override

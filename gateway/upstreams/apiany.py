@@ -6,15 +6,17 @@ Edits without a mask are generations with `input_images`, for the edits endpoint
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import structlog
 
 from gateway.jobs.job import Call, ImageJob, Inputs, Ticket, UpstreamAnswer
 from gateway.jobs.sizes import Shape, Size
 from gateway.net.multipart import FilePart, MultipartBody
+from gateway.net.outside_text import read_url
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.answers import (
@@ -26,12 +28,14 @@ from gateway.upstreams.answers import (
     find_usage,
     read_answer,
 )
+from gateway.upstreams.client import Reply, UpstreamClient
 from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.line import Reply, UpstreamClient
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
 FAILED = frozenset({"failed", "failure", "fail", "error", "cancelled", "canceled", "expired", "timeout", "rejected"})
+_POLL_PATH = re.compile(r"/v1/[!-~]{1,2000}")
+
 RUNNING = frozenset({"pending", "processing", "queued", "running", "in_progress"})
 
 _log = structlog.get_logger(__name__)
@@ -40,17 +44,17 @@ _log = structlog.get_logger(__name__)
 class Apiany:
     """One apiany credential and model."""
 
-    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
-        self._line = line
+    def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
+        self._client = client
         self._picture_converter = picture_converter
-        self._model = line.target.config.model
+        self._model = client.target.config.model
         self._strange_words: set[str] = set()
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
         """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
         if job.mask:
             picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
-            return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._line.target, spool))
+            return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
         uploads = (self._upload_twice(picture, spool) for picture in job.references)
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:
@@ -64,7 +68,7 @@ class Apiany:
                 [("model", self._model), ("prompt", call.prompt), *_size_fields(call.size).items()],
                 [_file("image", inputs.references[0]), _file("mask", inputs.mask)],
             )
-            return self._read_submission(await self._line.pay("/v1/images/edits", body, spool))
+            return self._read_submission(await self._client.pay("/v1/images/edits", body, spool))
         fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt, **_size_fields(call.size)}
         if call.quality:
             fields["quality"] = call.quality
@@ -74,12 +78,12 @@ class Apiany:
             fields["input_images"] = list(inputs.urls)
         if call.callback_url:
             fields["callback_url"] = call.callback_url
-        return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
+        return self._read_submission(await self._client.pay("/v1/images/generations", fields, spool))
 
     async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
         # A ticket that was heard of by another way than the submission's answer comes without its path.
         path = ticket.poll_path or _poll_path(ticket.id, None)
-        reply = await self._line.ask("GET", path, None, spool)
+        reply = await self._client.ask("GET", path, None, spool)
         if not reply.is_ok or not isinstance(reply.document, dict):
             fail_on_error(reply)
             raise CallFailed(Failure("status", status=reply.status, message=reply.problem or "not a task"))
@@ -97,7 +101,7 @@ class Apiany:
         return None
 
     async def check(self, spool: Spool) -> Decimal | None:
-        reply = await self._line.ask("GET", "/v1/credits/balance", None, spool)
+        reply = await self._client.ask("GET", "/v1/credits/balance", None, spool)
         fail_on_error(reply)
         return find_balance(reply.document)
 
@@ -118,7 +122,7 @@ class Apiany:
     async def _upload(self, picture: Picture, spool: Spool) -> str:
         body = MultipartBody([], [_file("file", picture)])
         try:
-            reply = await self._line.ask("POST", "/v1/images/upload", body, spool)
+            reply = await self._client.ask("POST", "/v1/images/upload", body, spool)
             fail_on_error(reply)
         except CallFailed as failed:
             # Nothing is billed for an upload, whatever became of it.
@@ -134,7 +138,7 @@ class Apiany:
         if status not in RUNNING and status not in self._strange_words and len(self._strange_words) < 100:
             self._strange_words.add(status)
             _log.warning(
-                "unknown task status, read as still running", upstream=self._line.target.upstream, status=status
+                "unknown task status, read as still running", upstream=self._client.target.upstream, status=status
             )
 
 
@@ -156,10 +160,10 @@ def _size_fields(size: Size | Shape | None) -> dict[str, str]:
 
 def _poll_path(ticket_id: str, poll_url: Any) -> str:
     """The path to ask at. Of a full URL only the path counts: our key goes to the configured origin and no other."""
-    path = urlsplit(poll_url).path if isinstance(poll_url, str) else ""
-    if path.startswith("/v1/") and ".." not in path:
-        return path
-    return f"/v1/tasks/{quote(ticket_id, safe='')}"
+    url = read_url(poll_url)
+    if url and _POLL_PATH.fullmatch(url.path) and ".." not in url.path:
+        return url.path
+    return f"/v1/tasks/{quote(ticket_id, safe='', errors='replace')}"
 
 
 def _task_failure(document: dict[str, Any], status: str) -> Failure:

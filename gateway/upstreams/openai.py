@@ -25,7 +25,7 @@ class OpenAI(Synchronous):
             return Inputs(job.references)
         first, *rest = job.references
         upright = await make_png(self._picture_converter, first, spool, param="image")
-        return Inputs((upright, *rest), await make_mask(self._picture_converter, job.mask, self._line.target, spool))
+        return Inputs((upright, *rest), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
 
     @override
     def _fields(self, call: Call) -> dict[str, Any]:

@@ -25,21 +25,20 @@ from gateway.delivery.bridge import Bridge, Collected
 from gateway.jobs.job import Call, ImageJob
 from gateway.jobs.sizes import Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
-from gateway.net.http_client import AsyncBaseTransport
 from gateway.net.multipart import MultipartBody
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
 from gateway.upstreams import ADAPTERS, UpstreamClient
 from gateway.upstreams.answers import fail_on_error, find_balance, find_images
-from gateway.upstreams.line import Reply
+from gateway.upstreams.client import Reply
 from gateway.upstreams.verdict import CallFailed, Failure
 
 
-class _OverheardLine(UpstreamClient):
+class _RecordingClient(UpstreamClient):
     """A line that keeps what it heard, for an adapter hands on only what a caller needs."""
 
-    def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:
+    def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int) -> None:
         super().__init__(target, paid, pooled, max_picture)
         self.submitted: Reply | None = None
         self.asked: Reply | None = None
@@ -60,14 +59,14 @@ class ProbeRun:
     """Puts questions to one credential, one after the other. Made by `open_interview`."""
 
     def __init__(
-        self, line: _OverheardLine, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
+        self, client: _RecordingClient, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
     ) -> None:
-        self._line = line
+        self._client = client
         self._picture_converter = picture_converter
         self._folder = folder
         self._memory = MemoryBudget(2**26)
-        adapter = ADAPTERS[line.target.config.kind](line, picture_converter)
-        self._bridge = Bridge(line.target, adapter, fetcher)
+        adapter = ADAPTERS[client.target.config.kind](client, picture_converter)
+        self._bridge = Bridge(client.target, adapter, fetcher)
 
     async def ask(self, question: Question) -> Seen:
         """What came back, a failure included."""
@@ -83,7 +82,7 @@ class ProbeRun:
 
     async def _ask_free(self, path: str, spool: Spool) -> Seen:
         try:
-            reply = await self._line.ask("GET", path, None, spool)
+            reply = await self._client.ask("GET", path, None, spool)
             fail_on_error(reply)
         except CallFailed as failed:
             return Seen(failure=failed.failure)
@@ -91,14 +90,14 @@ class ProbeRun:
 
     async def _buy(self, job: ImageJob, spool: Spool) -> Seen:
         began = time.monotonic()
-        self._line.submitted = self._line.asked = None
+        self._client.submitted = self._client.asked = None
         try:
             drawn = await self._draw(job, spool)
             inputs = await self._bridge.upstream.prepare(drawn, spool)
             made = await self._bridge.complete(_call(job), inputs, spool)
         except CallFailed as failed:
             failure = failed.failure
-            if failure.phase == "status" and self._line.submitted is None:
+            if failure.phase == "status" and self._client.submitted is None:
                 # An upload that was refused says nothing of what the call would have asked.
                 failure = replace(failure, phase="prepare")
             return Seen(failure=failure, seconds=time.monotonic() - began)
@@ -106,10 +105,10 @@ class ProbeRun:
 
     async def _look(self, made: Collected, seconds: float) -> Seen:
         pictures = [await self._probe(one) for one, _ in made.pictures if isinstance(one, Blob)]
-        submitted = self._line.submitted.document if self._line.submitted else None
+        submitted = self._client.submitted.document if self._client.submitted else None
         ended = None
-        if not find_images(submitted) and self._line.asked is not None:
-            ended = self._line.asked.document
+        if not find_images(submitted) and self._client.asked is not None:
+            ended = self._client.asked.document
         lost = next((one for one, _ in made.pictures if isinstance(one, Failure)), None)
         return Seen(
             failure=lost,
@@ -141,7 +140,7 @@ class ProbeRun:
 
     async def _read_balance(self, spool: Spool) -> Decimal | None:
         """The credits that are left at a vendor that has them; None where nobody says."""
-        if self._line.target.config.kind != "apiany":
+        if self._client.target.config.kind != "apiany":
             return None
         seen = await self._ask_free("/v1/credits/balance", spool)
         return find_balance(seen.submitted)
@@ -161,7 +160,7 @@ async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncI
         )
     )
     try:
-        yield ProbeRun(_OverheardLine(target, paid, pooled, limits.image_bytes), picture_converter, fetcher, folder)
+        yield ProbeRun(_RecordingClient(target, paid, pooled, limits.image_bytes), picture_converter, fetcher, folder)
     finally:
         for transport in (paid, pooled):
             await transport.aclose()
