@@ -17,10 +17,12 @@ from pydantic_core import ErrorDetails
 from typing_extensions import override
 
 from gateway.catalogue import rules
-from gateway.catalogue.capabilities import Profile, shipped_profile
-from gateway.catalogue.document import Alias, Credential, Document, Limits, Model, Upstream
+from gateway.catalogue.capabilities import Profile
+from gateway.catalogue.document import Alias, Document, Limits, Model
 from gateway.catalogue.pricing import Prices
 from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
+from gateway.catalogue.upstream import Credential, Upstream
+from gateway.catalogue.vendors import VENDORS, Offer, find_offer
 from gateway.jobs.sizes import parse_size
 from gateway.process.settings import StartRefused
 
@@ -57,6 +59,11 @@ class Target(BaseModel):
     def credential_config(self) -> Credential:
         """What the catalogue says of this credential."""
         return next(one for one in self.config.credentials if one.name == self.credential)
+
+    @property
+    def offer(self) -> Offer:
+        """The vendor's documented facts of this credential, without the catalogue's corrections."""
+        return find_offer(self.config.kind, self.config.model, self.credential_config.group)
 
 
 class Catalogue(BaseModel):
@@ -244,14 +251,13 @@ def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | No
 
 
 def _profile(upstream: Upstream, credential: Credential) -> Profile:
-    shipped = shipped_profile(upstream.kind, upstream.model, credential.group)
+    shipped = find_offer(upstream.kind, upstream.model, credential.group).profile
     known = credential.capabilities
     changes: dict[str, Any] = {
         "max_n": known.max_n,
         "masked_n": known.max_n if shipped.masked_n > 1 else None,
         "edit_quality": known.edit_quality,
-        # apiany's masked endpoint has no such field.
-        "masked_quality": known.edit_quality if upstream.kind != "apiany" else None,
+        "masked_quality": known.edit_quality if VENDORS[upstream.kind].masks_take_quality else None,
         "max_references": known.max_references,
         "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
         "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
@@ -284,35 +290,10 @@ def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> 
     )
 
 
-SIMULATOR_KEYS = {
-    "anyfast": "sim-direct",
-    "anyfast-c": "sim-c",
-    "apiany": "sim-apiany",
-    "openai": "sim-openai",
-    "openai-compatible": "sim-compatible",
-}
-"""The keys that the built-in simulator takes; see `docs/simulator.md`."""
-
-_BY_TOKENS = Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}})
-
-EXAMPLE_PRICES = {
-    "anyfast": _BY_TOKENS,
-    "anyfast-c": Prices(per_image="0.03"),
-    "apiany": Prices(by_size={"any": {"1K": "0.015", "2K": "0.03", "4K": "0.06"}}, per_thousand_credits="1.00"),
-    "openai": _BY_TOKENS,
-}
-"""What the built-in simulator writes into its book; no vendor's price list is behind the flat ones."""
-
-
 def _simulated(name: str, upstream: Upstream, credential: Credential, simulator_url: str) -> Target:
-    service = "anyfast-c" if upstream.kind == "anyfast" and upstream.model.endswith("-c") else upstream.kind
-    # An endpoint that only resembles OpenAI's has models of its own.
-    known = service if service != "openai" or upstream.model.startswith("gpt-image-") else "openai-compatible"
-    key = SIMULATOR_KEYS[known] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
-    pointed = upstream.model_copy(
-        update={
-            "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",
-            "prices": upstream.prices or EXAMPLE_PRICES[service],
-        }
-    )
-    return _target(name, pointed, credential, key)
+    offer = find_offer(upstream.kind, upstream.model, credential.group)
+    changes = {
+        "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",
+        "prices": upstream.prices or offer.example_prices,
+    }
+    return _target(name, upstream.model_copy(update=changes), credential, offer.simulator_key)

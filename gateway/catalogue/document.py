@@ -6,140 +6,25 @@ and no environment.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from gateway.catalogue.health_rules import HealthRules
-from gateway.catalogue.pricing import Prices
+from gateway.catalogue.upstream import CatalogueName, CataloguePart, Upstream
 from gateway.jobs import sizes
 from gateway.jobs.job import Operation, Quality
 from gateway.jobs.sizes import Size
-from gateway.net.outside_text import read_url
 
 Strategy = Literal["cost", "priority", "weighted", "latency"]
 """By what the targets that honour a request are ordered: its price, the catalogue, chance by weight, or seconds."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-CatalogueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
-
-_SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
-_SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
-SizeName = Annotated[str, Field(pattern=f"^({_SIZE_NAME.pattern})$")]
-
 OtherSize = Literal["tell", "resize", "refuse"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Capabilities(_Part):
-    """Overrides of the shipped profile, where an operator knows better than the vendor's documentation."""
-
-    max_n: int | None = Field(None, ge=1, le=10, description="Images that one call may ask for.")
-    masks: bool | None = Field(None, description="Whether edits with a mask are taken.")
-    edit_quality: bool | None = Field(None, description="Whether `quality` may be sent on edits.")
-    max_references: int | None = Field(None, ge=1, le=16, description="Reference images an edit may have.")
-    formats: tuple[Literal["png", "jpeg", "webp"], ...] | None = Field(
-        None, min_length=1, strict=False, description="Formats it makes itself; the others are converted here."
-    )
-    sizes: Literal["exact"] | tuple[SizeName, ...] | None = Field(
-        None,
-        description="`exact`: any size of the rules. A list: those it makes, with `auto` where it may choose itself.",
-    )
-    transparent: bool | None = Field(None, description="Whether it makes transparent backgrounds; `openai` alone.")
-    pass_user: bool | None = Field(
-        None, description="Whether it is told `user` or `safety_identifier`, personal data; `openai` alone."
-    )
-
-    @field_validator("sizes", mode="before")
-    @classmethod
-    def _is_list_of_sizes(cls, value: object) -> object:
-        if value is None or value == "exact":
-            return value
-        names = [str(one) for one in value] if isinstance(value, list) else []
-        if not any(_SIZE.fullmatch(name) for name in names) or not all(map(_SIZE_NAME.fullmatch, names)):
-            raise ValueError("must be `exact`, or a list as in [auto, 1024x1024], with at least one size")
-        return tuple(names)
-
-
-class Credential(_Part):
-    """One key at an upstream."""
-
-    name: CatalogueName = Field("main", description="Shown to the operator in place of the key.")
-    key: str = Field(
-        pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$", description="`env:NAME` or `file:/path`; never the key itself."
-    )
-    group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
-    capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
-    prices: Prices | None = Field(None, description="Where this key is charged otherwise than its upstream's others.")
-    weight: int = Field(1, ge=1, le=1000, description="Its share of the work among the upstream's credentials.")
-    max_concurrent: int | None = Field(None, ge=1, le=10_000, description="Calls at a time; without, any number.")
-    requests_per_minute: int | None = Field(None, ge=1, le=100_000, description="Calls a minute, evenly or at once.")
-    min_balance: int | None = Field(None, ge=0, description="Credits below which it is not used, where it tells them.")
-
-
-class Timeouts(_Part):
-    """Seconds."""
-
-    connect: float = Field(10, gt=0, le=60)
-    call: float = Field(
-        600, gt=0, le=3600, description="From the request's last byte to the answer's head, and between bytes."
-    )
-    task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
-    poll: float = Field(20, gt=0, le=120, description="One status query.")
-    poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
-    callback: float = Field(
-        1800, gt=0, le=86_400, description="For a callback that names a task whose ticket was lost, where they are on."
-    )
-    collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
-
-
-class Upstream(_Part):
-    """A vendor endpoint."""
-
-    kind: Literal["anyfast", "apiany", "openai"] = Field(description="The dialect it speaks.")
-    base_url: str = Field(description="Where `/v1/...` begins.")
-    model: CatalogueName = Field(description="The upstream's own model id.")
-    credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
-    prices: Prices | None = Field(
-        None, description="What it charges; without, it serves only keys that have no limit in dollars."
-    )
-    error_is_unbilled: bool = Field(True, description="Its own JSON 500, 502 or 503 proves that nothing was billed.")
-    refusal_is_unbilled: bool = Field(True, description="A refusal by its safety system is not billed.")
-    unknown_outcome: Literal["presume", "release", "hold"] = Field(
-        "presume",
-        description="What becomes of the price of a call whose outcome nobody knows: charged and flagged, given back, "
-        "or held until an operator decides.",
-    )
-    timeouts: Timeouts = Field(default_factory=lambda: Timeouts())
-    health: HealthRules = Field(default_factory=lambda: HealthRules())
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_origin(cls, value: str) -> str:
-        parts = read_url(value)
-        is_web = parts is not None and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        if parts is None or not is_web or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
-        if parts.path.rstrip("/").endswith("/v1"):
-            raise ValueError(f"leave `/v1` out, the gateway adds it: {value.rstrip('/').removesuffix('/v1')}")
-        return value.rstrip("/")
-
-    @model_validator(mode="after")
-    def _has_such_capabilities(self) -> Upstream:
-        if self.kind != "openai":
-            for credential in self.credentials:
-                if credential.capabilities.transparent or credential.capabilities.pass_user:
-                    raise ValueError(f"{self.kind} takes no `transparent` and no `pass_user`; only `openai` does")
-        return self
-
-
-class Model(_Part):
+class Model(CataloguePart):
     """A public model name: which upstreams serve it, in which order."""
 
     upstreams: tuple[CatalogueName, ...] = Field(
@@ -166,7 +51,7 @@ class Model(_Part):
     )
 
 
-class Alias(_Part):
+class Alias(CataloguePart):
     """Another name of a model, for code that was written for it."""
 
     model: CatalogueName
@@ -176,7 +61,7 @@ class Alias(_Part):
 RequestedSize = Annotated[str, Field(min_length=1, max_length=32)]
 
 
-class When(_Part):
+class When(CataloguePart):
     """What a request must be for a rule to hold; all that is said must be so."""
 
     operation: Operation | None = Field(None, description="`generation` or `edit`.")
@@ -215,7 +100,7 @@ class When(_Part):
         return self
 
 
-class Defaults(_Part):
+class Defaults(CataloguePart):
     """What stands where the caller said nothing, or `auto`."""
 
     size: str | None = Field(None, description="WIDTHxHEIGHT, as in 1024x1024.")
@@ -227,7 +112,7 @@ class Defaults(_Part):
         return None if value is None else str(_read_size(value))
 
 
-class Rule(_Part):
+class Rule(CataloguePart):
     """What is otherwise for some requests. The first rule that matches a request holds, alone."""
 
     name: str | None = Field(
@@ -267,7 +152,7 @@ def _read_size(text: str) -> Size:
     return size
 
 
-class Limits(_Part):
+class Limits(CataloguePart):
     """Bounds on what callers may send; bytes, seconds and pixels."""
 
     body_bytes: int = Field(256 * 2**20, ge=2**20, description="One request's body.")
@@ -301,7 +186,7 @@ class Limits(_Part):
     answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")
 
 
-class Accounting(_Part):
+class Accounting(CataloguePart):
     """How money is counted, and how long what was counted is kept."""
 
     time_zone: str = Field("UTC", description="Where days, weeks and months begin, as in Europe/Berlin.")
@@ -322,7 +207,7 @@ class Accounting(_Part):
         return value
 
 
-class Join(_Part):
+class Join(CataloguePart):
     """How a repeated request finds the pictures of the first; seconds."""
 
     orphans: float = Field(
@@ -335,7 +220,7 @@ class Join(_Part):
     look_every: float = Field(5, gt=0, le=60, description="Between two looks at a task that another worker runs.")
 
 
-class Webhooks(_Part):
+class Webhooks(CataloguePart):
     """How callers' addresses are told of the end of tasks; seconds."""
 
     retries: tuple[Annotated[float, Field(gt=0, le=86_400)], ...] = Field(
@@ -355,7 +240,7 @@ class Webhooks(_Part):
     )
 
 
-class Document(_Part):
+class Document(CataloguePart):
     """A catalogue as it is written."""
 
     default_model: CatalogueName = Field("gpt-image-2", description="Used where a request names no model.")

@@ -14,7 +14,6 @@ from gateway.catalogue.capabilities import Fit, fit
 from gateway.catalogue.catalogue import Catalogue, Target
 from gateway.catalogue.dead_rules import find_shadows, models_of, name_rule
 from gateway.catalogue.rules import Place
-from gateway.jobs import sizes
 from gateway.jobs.job import ImageJob, Quality
 from gateway.jobs.sizes import Size
 
@@ -26,8 +25,12 @@ FindingKind = Literal[
     "price_hole", "drift",
 ]  # fmt: skip
 
-_ANY_SIZE = (*sizes.SEVEN, Size(1024, 640), Size(2880, 2880))
-"""Of an upstream that makes any size: each tier at its ends."""
+_ANY_SIZE = (
+    *(Size(1024, 640), Size(1536, 1024)),
+    *(Size(2048, 1152), Size(2048, 2048)),
+    *(Size(3840, 2160), Size(2880, 2880)),
+)
+"""The ends of each tier, for an upstream that makes any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,7 @@ def _find_holes(target: Target) -> list[str]:
 
 
 def _sizes_of(target: Target) -> tuple[Size, ...]:
-    if isinstance(target.profile.sizes, tuple):
-        return target.profile.sizes
-    return _ANY_SIZE if target.profile.sizes == "exact" else sizes.SEVEN
+    return target.profile.made_sizes or _ANY_SIZE
 
 
 def _are(names: Sequence[str]) -> str:

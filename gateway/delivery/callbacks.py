@@ -20,7 +20,7 @@ from gateway.jobs.job import Ticket
 from gateway.services import Services
 from gateway.state.call_store import Binding
 from gateway.store.client import StoreUnavailable
-from gateway.upstreams import CALLED_BACK
+from gateway.upstreams import ADAPTERS
 from gateway.upstreams.callback_urls import CallbackTrust
 
 LOOK_EVERY_S = 5.0
@@ -94,7 +94,7 @@ async def record(services: Services, kind: str, task: str, call: str, document: 
 
     Raises StoreUnavailable: it was not recorded.
     """
-    ticket = CALLED_BACK[kind](document) if kind in CALLED_BACK else None
+    ticket = ADAPTERS[kind].read_ticket(document) if kind in ADAPTERS else None
     if ticket is not None and _TICKET.fullmatch(ticket.id):
         await _bind(services, task, call, ticket)
     await services.task_store.hint(call)

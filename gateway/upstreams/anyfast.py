@@ -13,6 +13,7 @@ from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.jobs.sizes import Shape, resolve
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
+from gateway.upstreams.base import Adapter
 from gateway.upstreams.client import UpstreamClient
 from gateway.upstreams.inputs import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
@@ -52,3 +53,6 @@ class Anyfast(Synchronous):
             # Its default is a link; on edits two of three pages allow nothing else, so there it is not asked.
             optional["response_format"] = "b64_json"
         return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+ADAPTER: type[Adapter] = Anyfast

@@ -28,6 +28,7 @@ from gateway.upstreams.answers import (
     find_usage,
     read_answer,
 )
+from gateway.upstreams.base import Adapter
 from gateway.upstreams.client import Reply, UpstreamClient
 from gateway.upstreams.inputs import make_mask, make_png
 from gateway.upstreams.verdict import CallFailed, Failure
@@ -105,8 +106,16 @@ class Apiany:
         fail_on_error(reply)
         return find_balance(reply.document)
 
+    @staticmethod
+    def read_ticket(document: Any) -> Ticket | None:
+        """The ticket that a submission's answer or a callback names."""
+        given = document.get("task_id") if isinstance(document, dict) else None
+        # A number is a ticket too: the task is paid for, so it must not be lost over a type.
+        ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
+        return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url"))) if ticket_id else None
+
     def _read_submission(self, reply: Reply) -> UpstreamAnswer | Ticket:
-        ticket = read_ticket(reply.document)
+        ticket = self.read_ticket(reply.document)
         if reply.is_ok and ticket and not find_images(reply.document):
             return ticket
         return read_answer(reply)
@@ -142,14 +151,6 @@ class Apiany:
             )
 
 
-def read_ticket(document: Any) -> Ticket | None:
-    """The ticket that a submission's answer or a callback names."""
-    given = document.get("task_id") if isinstance(document, dict) else None
-    # A number is a ticket too: the task is paid for, so it must not be lost over a type.
-    ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
-    return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url"))) if ticket_id else None
-
-
 def _size_fields(size: Size | Shape | None) -> dict[str, str]:
     if size is None:
         return {"size": "auto"}
@@ -181,3 +182,6 @@ def _as_prepare(failure: Failure) -> Failure:
 
 def _file(name: str, picture: Picture) -> FilePart:
     return FilePart(name, f"{name}.{picture.format}", picture.media_type, picture.blob)
+
+
+ADAPTER: type[Adapter] = Apiany

@@ -12,6 +12,7 @@ from typing_extensions import override
 from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.jobs.sizes import Shape, resolve
 from gateway.pictures.spool import Spool
+from gateway.upstreams.base import Adapter
 from gateway.upstreams.inputs import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
 
@@ -43,3 +44,6 @@ class OpenAI(Synchronous):
         # The default of `size` is not the same on both paths, so `auto` is always said.
         fields = {"model": self._model, "prompt": call.prompt, "size": str(size or "auto")}
         return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+ADAPTER: type[Adapter] = OpenAI

@@ -40,6 +40,10 @@ class Synchronous(ABC):
         fail_on_error(await self._client.ask("GET", "/v1/models", None, spool))
         return None
 
+    @staticmethod
+    def read_ticket(document: Any) -> Ticket | None:
+        return None
+
     @abstractmethod
     def _fields(self, call: Call) -> dict[str, Any]:
         """A call in the vendor's words."""

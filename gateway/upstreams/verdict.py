@@ -84,7 +84,7 @@ POLICY_CODES = frozenset(
         "sensitive_words_detected",
     }
 )
-"""Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
+"""Explicit refusals by a safety system: from vendors' documentation, OpenAI's API and relays of its kind."""
 
 CREDENTIAL_CODES = frozenset(
     {

@@ -95,18 +95,18 @@ def test_shipped_upstreams_are_the_three() -> None:
         (
             "kind: anyfast",
             "kind: azure",
-            "gateway.yaml:4: upstreams.one.kind: input should be 'anyfast', 'apiany' or 'openai'",
+            "gateway.yaml:4: upstreams.one.kind: must be one of anyfast, apiany, openai",
         ),
         ("model: gpt-image-2\n", "modell: x\n", "gateway.yaml:6: upstreams.one.modell: there is no such field here"),
         ("model: gpt-image-2\n", "modell: x\n", "gateway.yaml:3: upstreams.one.model: is required"),
         ("env:ONE_KEY", "sk-secret", "gateway.yaml:8: upstreams.one.credentials.0.key: string should match"),
         ("https://one.example", "one.example", "gateway.yaml:5: upstreams.one.base_url: must be an http"),
         ("https://one.example", "https://u@one.example", "gateway.yaml:5: upstreams.one.base_url: "),
-        ("https://one.example", "https://one.example/v1", "gateway.yaml:5: upstreams.one.base_url: leave `/v1` out"),
+        ("https://one.example", "https://one.example/v1", "gateway.yaml:5: upstreams.one.base_url: leave out `/v1`"),
         (
             "key: env:ONE_KEY",
             "key: env:ONE_KEY\n        capabilities: {transparent: true}",
-            "gateway.yaml:3: upstreams.one: anyfast takes no `transparent`",
+            "gateway.yaml:3: upstreams.one: `transparent` is for `openai` only",
         ),
         (
             "key: env:ONE_KEY",

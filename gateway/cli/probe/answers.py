@@ -178,16 +178,16 @@ def read_webp(seen: Seen, target: Target) -> Learned:
 
 
 def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
-    """Whether a size became the nearest of the seven, as the gateway promises."""
+    """True when a size became the nearest of the vendor's documented sizes, as the gateway promises."""
     if refused := _read_loss(seen):
         return refused
-    made = seen.pictures[0][1]
-    if made == sizes.snap(asked):
-        return Learned("yes", (f"it made {made}, the nearest of the seven, as promised", *_tell_credits(seen)))
-    named = "auto", *map(str, sizes.SEVEN)
-    words = f"it made {made}, which is not the nearest: with this list it is asked for no size but the seven"
-    if made not in sizes.SEVEN:
-        words = f"it made {made}, which is none of the seven: see what it makes of other sizes before you rely on it"
+    made, documented = seen.pictures[0][1], target.offer.profile.made_sizes or ()
+    if made == sizes.snap(asked, documented):
+        return Learned("yes", (f"it made {made}, the nearest of its sizes, as promised", *_tell_credits(seen)))
+    named = "auto", *map(str, documented)
+    words = f"it made {made}, which is not the nearest: with this list the gateway asks only for its documented sizes"
+    if made not in documented:
+        words = f"it made {made}, which is no documented size: see what other sizes become before you rely on it"
         return Learned("unclear", (words, *_tell_credits(seen)))
     return Learned("no", (words, *_tell_credits(seen)), {"sizes": list(named)})
 

@@ -54,8 +54,8 @@ def probe(
     It lists its questions and what they may cost, and asks before it spends. No key's limit counts that money.
 
     \b
-    imagegate probe anyfast --dry-run
-    imagegate probe apiany --only balance --only price
+    imagegate probe UPSTREAM --dry-run
+    imagegate probe UPSTREAM/CREDENTIAL --only plain --only n
     """
     env = dict(os.environ)
     settings = load_settings(env)

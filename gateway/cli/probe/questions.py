@@ -5,7 +5,7 @@ Asked by `imagegate probe`, one paid call a question; `asking` sends them. Pure 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -39,16 +39,18 @@ SMALL = Size(1024, 640)
 """The fewest pixels that gpt-image-2 makes, and so the cheapest by tokens."""
 
 _AMBIGUOUS = Size(1600, 1024)
-"""Nearest to 1536x1024, while the smallest of the seven that holds it whole is 2048x1152."""
+"""Nearest to 1536x1024, while the smallest snapped size that holds it whole is 2048x1152."""
 
 Read = Callable[[Seen, Target], Learned]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question. A free one asks at `path`; a paid one sends `job`, whose picture may be any of `may_make`.
+    """One question. A paid one sends `job`, whose picture may have any size of `may_make`.
 
-    Where a `control` is not answered with yes, no other answer would tell anything.
+    A free one asks at `path`, or makes the adapter's own free call. `keeps_size`: it asks about the job's own size,
+    which is otherwise the smallest that the upstream makes. Without a yes to an `is_control` question, no other answer
+    means anything.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Question:
     path: str | None = None
     job: ImageJob | None = None
     may_make: tuple[Size, ...] = ()
+    keeps_size: bool = False
     is_control: bool = False
 
     @property
@@ -66,15 +69,8 @@ class Question:
 
 def questions_of(target: Target) -> tuple[Question, ...]:
     """The questions for one credential, free ones first."""
-    if target.config.kind == "apiany":
-        return _APIANY
-    is_variant = target.config.kind == "anyfast" and target.config.model.endswith("-c")
-    own = target.profile.sizes
-    questions = _VARIANT if is_variant else _SYNCHRONOUS
-    if isinstance(own, tuple):
-        smallest = min(own, key=lambda size: size.pixels)
-        return tuple(one if one.job is None else replace(one, job=_resize(one.job, smallest)) for one in questions)
-    return questions
+    smallest = min(target.profile.made_sizes or (SMALL,), key=lambda size: size.pixels)
+    return tuple(_resize(QUESTIONS[name], smallest) for name in target.offer.questions)
 
 
 def cost_at_most(question: Question, target: Target) -> int | None:
@@ -121,9 +117,13 @@ def _imagine(count: int, size: Size) -> tuple[Picture, ...]:
     return (one,) * count
 
 
-def _resize(job: ImageJob, size: Size) -> ImageJob:
+def _resize(question: Question, size: Size) -> Question:
+    job = question.job
+    if job is None or question.keeps_size:
+        return question
     references = _imagine(len(job.references), size)
-    return replace(job, size=size, references=references, mask=references[0] if job.mask else None)
+    mask = references[0] if job.mask else None
+    return replace(question, job=replace(job, size=size, references=references, mask=mask))
 
 
 def _generation(size: Size | Shape, **more: Any) -> ImageJob:
@@ -137,67 +137,53 @@ def _edit(size: Size, *, is_masked: bool = False, **more: Any) -> ImageJob:
 
 _TALL = Shape(9, 16, "2K")
 
-_MODELS = Question("models", "Does its list have the model?", read_models, path="/v1/models")
-_WEBP = Question("webp", "Does it make WebP itself?", read_webp, job=_generation(SMALL, output_format="webp"))
-_N = Question("n", "Does one call make two images?", read_n, job=_generation(SMALL, n=2))
-_MASK = Question("mask", "Does this key take a mask?", read_mask, job=_edit(SMALL, is_masked=True))
-_QUALITY = Question("edit-quality", "Does an edit take `quality`?", read_edit_quality, job=_edit(SMALL, quality="low"))
-_PLAIN = Question(
-    "plain",
-    "Are tokens and size told, and in which form comes the picture?",
-    read_plain,
-    job=_generation(SMALL),
-    is_control=True,
-)
-
-_SYNCHRONOUS = (_MODELS, _PLAIN, _N, _WEBP, _QUALITY, _MASK)
-_VARIANT = (
-    _MODELS,
-    _PLAIN,
-    _N,
-    _WEBP,
-    Question("edit-form", "In which form comes the picture of an edit?", read_edit_form, job=_edit(SMALL)),
-    _QUALITY,
-    _MASK,
-)
-_APIANY = (
-    _MODELS,
-    Question("balance", "Is the balance told?", read_balance, path="/v1/credits/balance"),
+_ALL = (
+    Question("models", "Does its list have the model?", read_models, path="/v1/models"),
+    Question("balance", "Does it report the balance?", read_balance),
     Question(
-        "price",
-        "What does an image at 1K and medium cost, and are credits told as reserved or as charged?",
-        read_price,
-        job=_generation(sizes.SQUARE, quality="medium"),
+        "plain",
+        "Does it report tokens and size, and does the picture come in the answer or as a link?",
+        read_plain,
+        job=_generation(SMALL),
         is_control=True,
     ),
-    Question("n", "Does one call make two images?", read_n, job=_generation(sizes.SQUARE, n=2)),
     Question(
-        "edit-quality",
-        "Does a generation with references take `quality`?",
-        read_edit_quality,
-        job=_edit(sizes.SQUARE, quality="low"),
+        "price",
+        "What does an image at 1K and medium cost, and does it report credits as reserved or as charged?",
+        read_price,
+        job=_generation(sizes.SQUARE, quality="medium"),
+        keeps_size=True,
+        is_control=True,
     ),
+    Question("n", "Does one call make two images?", read_n, job=_generation(SMALL, n=2)),
+    Question("webp", "Does it make WebP itself?", read_webp, job=_generation(SMALL, output_format="webp")),
     Question(
-        "mask",
-        "Does its edits endpoint take a mask, and does it answer at once?",
-        read_mask,
-        job=_edit(sizes.SQUARE, is_masked=True),
+        "edit-form", "Does the picture of an edit come in the answer or as a link?", read_edit_form, job=_edit(SMALL)
+    ),
+    Question("edit-quality", "Does an edit take `quality`?", read_edit_quality, job=_edit(SMALL, quality="low")),
+    Question(
+        "mask", "Does this key take a mask, and does it answer at once?", read_mask, job=_edit(SMALL, is_masked=True)
     ),
     Question(
         "snapping",
-        f"Does {_AMBIGUOUS} become the nearest of the seven, or the smallest that holds it?",
+        f"Does it make the nearest of its sizes from {_AMBIGUOUS}, or the smallest that holds it?",
         partial(read_snapping, _AMBIGUOUS),
         job=_generation(_AMBIGUOUS),
         may_make=(Size(1536, 1024), Size(2048, 1152)),
+        keeps_size=True,
     ),
     Question(
         "tall",
-        "And 9:16 at 2K, of which there is none among the seven?",
+        "And from 9:16 at 2K, which is not among its sizes?",
         partial(read_snapping, sizes.resolve(_TALL)),
         job=_generation(_TALL),
         may_make=(Size(1024, 1536), Size(2160, 3840)),
+        keeps_size=True,
     ),
 )
+
+QUESTIONS: Mapping[str, Question] = {question.name: question for question in _ALL}
+"""Every question, by its name; a vendor's row in the catalogue says which of them it is asked."""
 
 
 def choose(questions: Sequence[Question], names: Sequence[str]) -> tuple[Question, ...]:

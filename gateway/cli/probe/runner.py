@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from gateway.catalogue.catalogue import Target
 from gateway.catalogue.document import Limits
+from gateway.catalogue.vendors import VENDORS
 from gateway.cli.probe.answers import Seen
 from gateway.cli.probe.questions import Question
 from gateway.cli.probe.samples import draw_plain
@@ -72,8 +73,10 @@ class ProbeRun:
         """What came back, a failure included."""
         spool = Spool(self._folder, self._memory)
         try:
+            if question.path is not None:
+                return await self._ask_free(question.path, spool)
             if question.job is None:
-                return await self._ask_free(question.path or "", spool)
+                return await self._check(spool)
             before = await self._read_balance(spool)
             seen = await self._buy(question.job, spool)
             return replace(seen, balances=(before, await self._read_balance(spool)))
@@ -87,6 +90,15 @@ class ProbeRun:
         except CallFailed as failed:
             return Seen(failure=failed.failure)
         return Seen(submitted=reply.document)
+
+    async def _check(self, spool: Spool) -> Seen:
+        """Make the adapter's own free call."""
+        self._client.asked = None
+        try:
+            await self._bridge.upstream.check(spool)
+        except CallFailed as failed:
+            return Seen(failure=failed.failure)
+        return Seen(submitted=self._client.asked.document if self._client.asked else None)
 
     async def _buy(self, job: ImageJob, spool: Spool) -> Seen:
         began = time.monotonic()
@@ -139,11 +151,10 @@ class ProbeRun:
         )
 
     async def _read_balance(self, spool: Spool) -> Decimal | None:
-        """The credits that are left at a vendor that has them; None where nobody says."""
-        if self._client.target.config.kind != "apiany":
+        """The credits that are left; None where the vendor has none or does not report them."""
+        if not VENDORS[self._client.target.config.kind].tells_balance:
             return None
-        seen = await self._ask_free("/v1/credits/balance", spool)
-        return find_balance(seen.submitted)
+        return find_balance((await self._check(spool)).submitted)
 
 
 @asynccontextmanager

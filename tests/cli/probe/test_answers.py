@@ -80,12 +80,12 @@ def test_webp_is_read_from_bytes() -> None:
 def test_snapping_is_read() -> None:
     """The nearest is a yes; another of the seven is a no, with the list; anything else is unclear."""
     asked = Size(1600, 1024)
-    assert read_snapping(asked, made(Size(1536, 1024)), target()).verdict == "yes"
-    covering = read_snapping(asked, made(Size(2048, 1152)), target())
+    assert read_snapping(asked, made(Size(1536, 1024)), target("apiany")).verdict == "yes"
+    covering = read_snapping(asked, made(Size(2048, 1152)), target("apiany"))
     assert covering.verdict == "no"
     assert covering.capabilities["sizes"][:2] == ["auto", "1024x1024"]
     assert len(covering.capabilities["sizes"]) == 8
-    strange = read_snapping(asked, made(asked), target())
+    strange = read_snapping(asked, made(asked), target("apiany"))
     assert (strange.verdict, strange.capabilities) == ("unclear", {})
 
 
