@@ -105,7 +105,7 @@ async def _examine_form(exchange: Exchange, form: FormData) -> Fields:
     fields = Fields({}, is_form=True)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            upload = await exchange.world.studio.examine(name, value)
+            upload = await exchange.state.drawer.examine(name, value)
             fields.files.append(upload)
             exchange.seen.files.append(upload.show())
         elif name in fields.values:

@@ -3,8 +3,8 @@
 import asyncio
 
 from gateway.simulator.answers import Answer, Refusal
-from gateway.simulator.drawing import MEDIA_TYPES
 from gateway.simulator.exchange import Exchange
+from gateway.simulator.picture import MEDIA_TYPES
 
 
 def base_url(exchange: Exchange) -> str:
@@ -14,14 +14,14 @@ def base_url(exchange: Exchange) -> str:
 
 async def serve_file(exchange: Exchange) -> Answer:
     """A picture or an uploaded file; no key is asked for."""
-    link = exchange.world.links.find(exchange.request.path_params["name"])
+    link = exchange.state.links.find(exchange.request.path_params["name"])
     if link is None or f"/{exchange.upstream}/files/" not in link.url:
         raise Refusal(404, "not_found", "There is no such file.")
     if link.is_expired:
         raise Refusal(410, "link_expired", "This link has expired.")
     await exchange.meet("before")
     if link.picture is not None:
-        drawn = await exchange.world.studio.draw(link.picture)
+        drawn = await exchange.state.drawer.draw(link.picture)
         answer = Answer(200, [drawn.data], media_type=MEDIA_TYPES[link.picture.format])
     else:
         assert link.path is not None

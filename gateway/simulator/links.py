@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.simulator.drawing import Picture
+from gateway.simulator.picture import Picture
 from gateway.simulator.uploads import Upload
 
 _ENDINGS = {"png": "png", "jpeg": "jpg", "webp": "webp"}

@@ -90,7 +90,7 @@ class _Standing:
     struck: int = 0
 
 
-class Struck:
+class StruckFaults:
     """The faults one request met at one moment, at most one of each group."""
 
     def __init__(self, faults: list[BaseModel]) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.simulator.config import StatusWords
-from gateway.simulator.drawing import Picture
 from gateway.simulator.faults import NoImage
 from gateway.simulator.journal import Purchase
+from gateway.simulator.picture import Picture
 
 State = Literal["pending", "running", "done", "failed", "expired"]
 _PENDING_SHARE = 0.3

@@ -1,6 +1,6 @@
 """Draws the pictures: a coloured ground from the prompt, and in words what was asked and what was made.
 
-Runs in a small pool of threads owned by the simulator's world. Pictures are not kept, save padded ones.
+Runs in a small pool of threads owned by the simulator's state. Pictures are not kept, save padded ones.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ def pad(data: bytes, kind: str, length: int) -> bytes:
     return data
 
 
-class Studio:
+class PictureDrawer:
     """Draws, and looks into files, off the event loop: a few at a time of each."""
 
     def __init__(self, threads: int) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway.simulator import faults
-from gateway.simulator.drawing import Picture
 from gateway.simulator.exchange import Exchange
 from gateway.simulator.journal import Purchase
-from gateway.simulator.rules import Struck
+from gateway.simulator.picture import Picture
+from gateway.simulator.rules import StruckFaults
 from gateway.simulator.sizes import Size, parse_size, show_size
 from gateway.simulator.uploads import Upload
 
@@ -41,7 +41,7 @@ class Order:
         return [upload.size for upload in self.inputs if upload.size is not None]
 
 
-def apply_faults(order: Order, struck: Struck) -> Order:
+def apply_faults(order: Order, struck: StruckFaults) -> Order:
     """The order as the vendor will wrongly fulfil it."""
     fewer, size = struck.get(faults.Fewer), struck.get(faults.WrongSize)
     kind = struck.get(faults.WrongFormat)
@@ -56,7 +56,7 @@ def apply_faults(order: Order, struck: Struck) -> Order:
     return order
 
 
-def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
+def compose(exchange: Exchange, order: Order, struck: StruckFaults) -> list[Picture]:
     """The pictures of an order, not yet drawn."""
     pad = struck.get(faults.Pad)
     asked = "" if order.size_asked == show_size(order.size) else f" (asked {order.size_asked})"
@@ -76,7 +76,7 @@ def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
             inputs=inputs,
             mask=None if order.mask is None else order.mask.alpha,
             is_broken=struck.get(faults.BrokenImage) is not None,
-            pad=pad.bytes if pad else exchange.world.config.pad_bytes,
+            pad=pad.bytes if pad else exchange.state.config.pad_bytes,
             is_transparent=order.is_transparent,
         )
         for index in range(order.n)
@@ -86,7 +86,7 @@ def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
 def book(exchange: Exchange, order: Order, price: Decimal) -> Purchase:
     """Accept an order: it is in the book from here on."""
     purchase = Purchase(
-        id=exchange.world.book.next_id(),
+        id=exchange.state.book.next_id(),
         upstream=exchange.upstream,
         model=order.model,
         operation=order.operation,
@@ -104,10 +104,10 @@ def book(exchange: Exchange, order: Order, price: Decimal) -> Purchase:
     return purchase
 
 
-def latency_of(exchange: Exchange, struck: Struck) -> float:
+def latency_of(exchange: Exchange, struck: StruckFaults) -> float:
     """How long the pictures take to make."""
     latency = struck.get(faults.Latency)
-    return latency.seconds if latency else exchange.world.config.latency
+    return latency.seconds if latency else exchange.state.config.latency
 
 
 async def wait(seconds: float) -> None:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.drawing import Studio
 from gateway.simulator.journal import Book, Log, Purchase, Told
 from gateway.simulator.links import LinkTable
+from gateway.simulator.picture import PictureDrawer
 from gateway.simulator.rules import FaultTable
 from gateway.simulator.tasks import TaskTable
 
 
 @dataclass
-class World:
+class SimulatorState:
     """The state of one simulator. Made by `create_app`, ended with the server."""
 
     config: SimulatorConfig
@@ -23,13 +23,13 @@ class World:
     log: Log
     tasks: TaskTable
     links: LinkTable
-    studio: Studio
+    drawer: PictureDrawer
     callbacks: set[asyncio.Task[None]]
     told: deque[Told]
     spent: Decimal = Decimal(0)
 
     @classmethod
-    def make(cls, config: SimulatorConfig) -> "World":
+    def make(cls, config: SimulatorConfig) -> "SimulatorState":
         return cls(
             config=config,
             faults=FaultTable(),
@@ -37,7 +37,7 @@ class World:
             log=Log(config.log_entries),
             tasks=TaskTable(config.task_entries),
             links=LinkTable(config.link_entries, config.upload_space),
-            studio=Studio(config.drawing_threads),
+            drawer=PictureDrawer(config.drawing_threads),
             callbacks=set(),
             told=deque(maxlen=config.log_entries),
         )
@@ -84,5 +84,5 @@ class World:
 
     def close(self) -> None:
         self.reset()
-        self.studio.close()
+        self.drawer.close()
         self.links.close()
