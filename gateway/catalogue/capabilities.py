@@ -1,7 +1,6 @@
-"""May this target serve this job, and what would it really send and make? Pure functions over profiles, which are data.
+"""Decides whether a target can serve a job, and what the target would send and make. Pure functions over profiles.
 
-`catalog` holds a profile for every credential, `routing` asks `fit`. Facts are the vendors' documentation pages, as
-`docs/upstreams.md` tells them.
+A profile is data: the abilities of one credential. `vendors` has the documented ones, and the catalogue corrects them.
 """
 
 from __future__ import annotations
@@ -56,17 +55,18 @@ class Profile:
         return None if self.sizes == "exact" else self.sizes
 
     def change(self, **values: Any) -> Profile:
-        """This profile with an operator's corrections."""
+        """This profile with other values."""
         return replace(self, **values)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a target would do for a job.
+    """How a target would serve a job.
 
-    `size` goes to the upstream and `made` is expected back (None where only the upstream knows). `compromises` are hard
-    parameters that the caller set and this target would not honour; `dropped` all that it would not pass on.
-    `transcode` means that the answer is re-encoded here. `passes_user`: the caller's own user is sent along.
+    The gateway sends `size` to the upstream and expects `made` back (None where only the upstream knows). `compromises`
+    are the hard parameters that the caller set and this target would not honour; `dropped` are all that it would not
+    receive. `transcode`: True when the gateway re-encodes the picture. `passes_user`: True when the call names the
+    caller's own user.
     """
 
     per_call: int
@@ -84,14 +84,14 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Why a target cannot serve a job, for a caller to read; `param` names the field that stands in the way."""
+    """The reason why a target cannot serve a job, for a caller to read; `param` names the field that prevents it."""
 
     reason: str
     param: str
 
 
 def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit | Unfit:
-    """How `profile` would serve `job`, or why it cannot. `allows_nearest`: the route accepts another size, told."""
+    """How `profile` would serve `job`, or why it cannot. `allows_nearest`: True when the route accepts another size."""
     if refusal := _find_refusal(job, profile):
         return refusal
     size, made = _choose_size(job, profile)
@@ -113,7 +113,7 @@ def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit
         made=made,
         quality=(job.quality or "medium") if sends_quality else None,
         output_format=sent_format,
-        # An upstream that cannot be told a format makes PNG.
+        # An upstream that takes no format makes PNG.
         transcode=job.output_format != (sent_format or "png"),
         moderation="low" if sends_moderation else None,
         compromises=tuple(compromises),
@@ -145,7 +145,7 @@ def _makes_transparent(job: ImageJob, profile: Profile) -> bool:
 
 
 def _choose_format(job: ImageJob, profile: Profile) -> Format | None:
-    """The format to ask for: the caller's own, else PNG, which loses nothing before it is re-encoded here."""
+    """The format to ask for: the caller's own, else PNG, which loses nothing before the gateway re-encodes it."""
     if not profile.takes_format:
         return None
     return next((one for one in (job.output_format, "png") if one in profile.formats), profile.formats[0])
@@ -161,7 +161,7 @@ def _find_dropped(job: ImageJob, profile: Profile, *, sends_quality: bool, sends
 
 
 def size_wanted(job: ImageJob) -> Size:
-    """The size asked for in pixels; `auto` is a square, or for an edit the first image's shape."""
+    """The requested size in pixels. `auto` is a square, or for an edit the shape of the first image."""
     if isinstance(job.size, Shape):
         return sizes.resolve(job.size)
     if job.size is None and job.references:
@@ -171,7 +171,7 @@ def size_wanted(job: ImageJob) -> Size:
 
 
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
-    """The size to send and the size that will be made."""
+    """The size to send, and the size that the upstream will make."""
     if job.size is None and profile.takes_auto_size:
         return None, None
     exact = size_wanted(job)

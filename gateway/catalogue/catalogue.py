@@ -1,7 +1,7 @@
 """The catalogue: upstreams with their credentials, models, aliases and limits, read from one YAML file and frozen.
 
-`load` refuses a mistake with file, line and what would be right. Routing and adapters read the result; what may stand
-in the file is `document`'s business.
+`load` refuses a mistake with its file, its line and the right form. `document` and `upstream` say
+what the file may hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.process.settings import StartRefused
 
 
 class CatalogueError(StartRefused):
-    """The catalogue cannot be used; one line a mistake, each with file and line."""
+    """The catalogue cannot be used. The text has one line for each mistake, with file and line."""
 
     exit_code = 2
 
@@ -38,7 +38,7 @@ class CatalogueError(StartRefused):
 
 
 class Target(BaseModel):
-    """One upstream with one credential: what the gateway can send a call to."""
+    """One upstream with one credential, to which the gateway can send a call."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -57,7 +57,7 @@ class Target(BaseModel):
 
     @property
     def credential_config(self) -> Credential:
-        """What the catalogue says of this credential."""
+        """The catalogue's entry of this credential."""
         return next(one for one in self.config.credentials if one.name == self.credential)
 
     @property
@@ -67,13 +67,16 @@ class Target(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """What is in force: the document, and the targets whose key is there. Frozen; a reload makes a new one."""
+    """The catalogue in force: the document, and the targets that have a key. Frozen; a reload makes a new one.
+
+    `unconfigured` has the reason for each upstream without any key, by its name.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     document: Document
     targets: tuple[Target, ...]
-    off: dict[str, str]
+    unconfigured: dict[str, str]
     is_simulated: bool = False
 
     @property
@@ -87,13 +90,13 @@ class Catalogue(BaseModel):
         return (model, alias) if model else None
 
     def model_names(self) -> list[str]:
-        """Every public name with at least one upstream that is on, models before aliases."""
+        """Every public name with at least one upstream that has a key, models before aliases."""
         on = {target.upstream for target in self.targets}
         models = [name for name, model in self.document.models.items() if on & set(model.upstreams)]
         return models + [name for name, alias in self.document.aliases.items() if alias.model in models]
 
     def unpriced(self) -> list[str]:
-        """The targets whose price is not known, which serve only keys that have no limit in dollars."""
+        """The targets without a known price. They serve only keys that have no limit in dollars."""
         return [target.label for target in self.targets if target.prices is None]
 
     def targets_of(self, model: Model) -> list[Target]:
@@ -101,13 +104,13 @@ class Catalogue(BaseModel):
 
 
 def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
-    """Read, check and resolve a catalogue. With `simulator_url` every upstream is the simulator, with its keys.
+    """Read, check and resolve a catalogue. With `simulator_url` the simulator stands for every upstream, with its keys.
 
-    Raises CatalogueError with every mistake, each as `file:line: field: what was wrong`.
+    Raises CatalogueError with every mistake, each as `file:line: field: the mistake`.
     """
     document = read(path)
     targets: list[Target] = []
-    off: dict[str, str] = {}
+    unconfigured: dict[str, str] = {}
     for name, upstream in document.upstreams.items():
         missing: list[str] = []
         for credential in upstream.credentials:
@@ -120,8 +123,10 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
             else:
                 missing.append(credential.key)
         if len(missing) == len(upstream.credentials):
-            off[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
-    return Catalogue(document=document, targets=tuple(targets), off=off, is_simulated=simulator_url is not None)
+            unconfigured[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+    return Catalogue(
+        document=document, targets=tuple(targets), unconfigured=unconfigured, is_simulated=simulator_url is not None
+    )
 
 
 def read(path: Path) -> Document:
@@ -169,7 +174,7 @@ def _name(where: tuple[str | int, ...]) -> str:
 
 
 def _find_causes(error: ValidationError) -> list[ErrorDetails]:
-    """The mistakes themselves: a list whose only item is wrong is also told to be empty, which helps nobody."""
+    """The mistakes without their echoes: Pydantic also calls a list empty when its only item is wrong."""
     found = error.errors(include_url=False)
     inner = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
     return [item for item in found if item["type"] != "too_short" or item["loc"] not in inner]
@@ -204,7 +209,7 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
 
 
 def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]]:
-    """Credentials are known by their names, so two of one name would share one key."""
+    """Find repeated names: two credentials of one name would share one key."""
     found: list[tuple[tuple[str | int, ...], str]] = []
     for name, upstream in document.upstreams.items():
         names = [credential.name for credential in upstream.credentials]
@@ -215,7 +220,7 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
         ]
     for name, model in document.models.items():
         found += [
-            (("models", name, "upstreams", index), f"`{one}` stands here twice")
+            (("models", name, "upstreams", index), f"`{one}` is here twice")
             for index, one in enumerate(model.upstreams)
             if one in model.upstreams[:index]
         ]
@@ -223,7 +228,7 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
 
 
 def _explain(mistake: ErrorDetails) -> str:
-    """One of Pydantic's errors in words that say what would be right."""
+    """One of Pydantic's errors, in words that say the right form."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         return "there is no such field here; docs/configuration.md lists them"
@@ -236,7 +241,7 @@ def _explain(mistake: ErrorDetails) -> str:
 
 
 def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:
-    """The key a reference stands for; None when it is absent or empty. Raises CatalogueError, without the key."""
+    """The key that a reference names; None when it is absent or empty. Raises CatalogueError, without the key in it."""
     kind, _, rest = reference.partition(":")
     try:
         key = env.get(rest, "") if kind == "env" else Path(rest).read_text(encoding="utf-8")
@@ -246,7 +251,7 @@ def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | No
         key = "\x00"
     key = key.strip()
     if not all("!" <= char <= "~" for char in key):
-        raise CatalogueError(f"{path}: {reference} holds a space or a character that no key has")
+        raise CatalogueError(f"{path}: {reference} has a space or a character that no key has")
     return key or None
 
 
@@ -259,7 +264,7 @@ def _profile(upstream: Upstream, credential: Credential) -> Profile:
         "edit_quality": known.edit_quality,
         "masked_quality": known.edit_quality if VENDORS[upstream.kind].masks_take_quality else None,
         "max_references": known.max_references,
-        "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
+        "without_masks": None if known.masks is None else "the catalogue switches its masks off",
         "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
         "formats": known.formats,
         "passes_user": known.pass_user,

@@ -23,7 +23,7 @@ from aiohttp.abc import AbstractStreamWriter, ResolveResult
 from typing_extensions import override
 
 KEEP_ALIVE = 15.0
-"""Seconds an idle connection is kept: less than the upstreams do, so that they seldom close one in our hands."""
+"""Seconds until an idle connection closes: fewer than at the upstreams, so that they rarely close one first."""
 
 _PIECE = 64 * 1024
 _REPLACED = frozenset({b"accept-encoding", b"connection", b"transfer-encoding"})
@@ -95,12 +95,12 @@ def default_tls() -> ssl.SSLContext:
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 without a limit on connections; requests are queued before they get here, not in a pool.
+    """HTTP/1.1 without a limit on connections: the concurrency queue limits calls before they get here.
 
-    `fresh` opens a connection for every request and says `Connection: close`. Paid POSTs need it: on a kept connection
-    that the upstream is just closing, "was it sent" has no answer. A pooled one sends a GET again, once, when it meets
+    `fresh` opens a connection for every request and sends `Connection: close`. Paid POSTs need it: on a kept connection
+    that the upstream is just closing, "was it sent" has no answer. A pooled transport sends a GET again, once, after
     such a connection. Time-outs are httpx's (`connect`, `write`, `read`, in seconds), from the request. The request
-    extension `addresses` names the only IP addresses that may be connected to for its host.
+    extension `addresses` names the only IP addresses to which it may connect for its host.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 response = await self._session(request).request(
                     request.method,
                     target,
-                    # Not in a variable, which would keep them while the answer is waited for.
+                    # Not in a variable, which would keep them in memory until the answer comes.
                     headers=_headers(request),
                     data=upload,
                     allow_redirects=False,
@@ -183,7 +183,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Upload(aiohttp.Payload):
-    """The request's body on its way out: counts what was handed over and has a write cut that stalls."""
+    """The request's body: it counts the bytes that it passes on, and aborts a write that stalls."""
 
     def __init__(self, chunks: AsyncIterator[bytes], length: int | None, stall: float | None) -> None:
         super().__init__(chunks)
@@ -211,7 +211,7 @@ class _Upload(aiohttp.Payload):
             async for chunk in self._chunks:
                 view = memoryview(chunk)
                 for start in range(0, len(view), _PIECE):
-                    await self._hand_over(writer, view[start : start + _PIECE])
+                    await self._write_piece(writer, view[start : start + _PIECE])
             if self._length is not None and self._sent != self._length:
                 raise ValueError(f"the body ended after {self._sent} of {self._length} bytes")
             self.is_whole = True
@@ -220,23 +220,24 @@ class _Upload(aiohttp.Payload):
             raise
 
     def abort(self) -> None:
-        """Drop the connection with its unsent bytes: a polite close waits for a stalled peer to read them, for ever."""
+        """Drop the connection with its unsent bytes: a normal close waits without end until a stalled peer reads them."""
         if self._transport is not None:
             self._transport.abort()
 
-    async def _hand_over(self, writer: AbstractStreamWriter, piece: memoryview) -> None:
+    async def _write_piece(self, writer: AbstractStreamWriter, piece: memoryview) -> None:
         self._sent += len(piece)
         if self._length is not None and self._sent > self._length:
             raise ValueError(f"the body is longer than its {self._length} bytes")
-        # From here on the upstream may have the whole request. Said before the write: a failed write proves nothing.
+        # From here on the upstream may have the whole request. Set before the write: a failed write proves nothing.
         self.is_whole = self._sent == self._length
         self._watch(self._stall)
         await writer.write(piece)
         await writer.drain()
         self._watch(None)
         if not self.is_whole:
-            # An upstream that answers early and closes is read before the next piece meets its reset: the loop looks at
-            # its sockets in the first turn and reads in the second. With one turn, asyncio lost every such answer.
+            # If the upstream answers early and closes, the gateway must read its answer before the next piece meets the
+            # reset: the loop polls its sockets in the first turn and reads in the second. With one turn, asyncio lost
+            # the answer.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -246,7 +247,7 @@ class _Upload(aiohttp.Payload):
 
 
 class _Answer(aiohttp.ClientResponse):
-    """aiohttp's response, which also remembers its connection's protocol beyond the connection's release."""
+    """aiohttp's response, which keeps its connection's protocol after the connection is released."""
 
     handler: Any = None
 
@@ -268,7 +269,7 @@ class _Body(httpx.AsyncByteStream):
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise _translate(error, self._request, None) from error
-        # Without a length the body ends with the connection, and aiohttp takes a reset for such an end.
+        # Without a length the body ends with the connection, and aiohttp reports a reset as such an end.
         headers = self._answer.headers
         if "content-length" not in headers and "transfer-encoding" not in headers:
             cause = self._answer.handler.exception()
@@ -281,7 +282,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Resolver(aiohttp.ThreadedResolver):
-    """The system's resolver, unless the request came with the addresses it may use."""
+    """The system's resolver, unless the request names its addresses."""
 
     @override
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
@@ -290,7 +291,7 @@ class _Resolver(aiohttp.ThreadedResolver):
             try:
                 return await super().resolve(host, port, family)
             except UnicodeError as error:
-                # Python refuses a label it cannot encode with this, where others answer that there is no such name.
+                # Python raises this for a label that it cannot encode; other resolvers report an unknown name.
                 raise OSError(f"not a host name: {host}") from error
         if not addresses:
             raise OSError(f"no address may be used for {host}")
@@ -301,7 +302,7 @@ class _Resolver(aiohttp.ThreadedResolver):
 
 
 def _translate(error: Exception, request: httpx.Request, upload: _Upload | None) -> httpx.RequestError:
-    """Name a failure by what it proves: Connect*, Write* = not sent whole; Read*, RemoteProtocol* = may be billed."""
+    """The exception that states the proof: Connect*, Write*: not sent whole; Read*, RemoteProtocol*: may be billed."""
     message = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return _proof(httpx.ConnectTimeout(message, request=request))
@@ -339,19 +340,19 @@ def _read_url(text: str) -> httpx.URL | None:
 
 @lru_cache(maxsize=256)
 def _read_target(url: httpx.URL) -> yarl.URL | str:
-    """The address in aiohttp's form, or why it is none."""
+    """The address in aiohttp's form, or the reason why it is not usable."""
     if url.scheme not in ("http", "https") or not url.host:
         return f"not an http(s) address: {url!r}"
     target = yarl.URL(str(url.copy_with(username="", password="", fragment="")), encoded=True)
-    # Whoever checked this address read it with httpx: aiohttp must not read another host from the same text.
+    # The check of this address used httpx's reading: aiohttp must not read another host from the same text.
     if target.raw_host != url.raw_host.decode("ascii") or target.explicit_port != url.port:
         return f"an ambiguous address: {url!r}"
     return target
 
 
 def _headers(request: httpx.Request) -> Iterable[tuple[str, str]]:
-    """The request's headers as text, refused before anything is sent if they cannot be sent as they are."""
-    # Compressed answers would cost memory that nobody budgets, and pictures do not shrink.
+    """The request's headers as text. Raises before anything is sent if one cannot be sent unchanged."""
+    # Compressed answers would use memory outside every budget, and pictures do not get smaller.
     headers = [("Accept-Encoding", "identity")]
     for name, value in request.headers.raw:
         try:

@@ -138,7 +138,7 @@ class Supervisor:
             demo_key=key,
             simulator=simulator,
             on=tuple(target.label for target in catalogue.targets),
-            off=tuple(catalogue.off),
+            off=tuple(catalogue.unconfigured),
             unpriced=tuple(catalogue.unpriced()),
         )
         self._voice.show(banner(facts))

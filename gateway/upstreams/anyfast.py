@@ -1,6 +1,6 @@
 """Anyfast's dialect: synchronous, OpenAI-like, for `gpt-image-2` and for its variant `gpt-image-2-c`.
 
-Where its documentation pages disagree, this file takes the narrower reading; `docs/upstreams.md` lists each case.
+Where its documentation pages disagree, this module follows the narrower one; `docs/upstreams.md` lists each case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Anyfast(Synchronous):
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """PNG and JPEG pass; webp becomes PNG, and so does the first image under a mask, whose format must match."""
+        """PNG and JPEG pass. WebP becomes PNG, as does the first image of a masked edit, whose format must match."""
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
             wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
@@ -50,7 +50,7 @@ class Anyfast(Synchronous):
             "moderation": call.moderation,
         }
         if self._is_variant and call.operation == "generation":
-            # Its default is a link; on edits two of three pages allow nothing else, so there it is not asked.
+            # Its default is a link. On edits two of three pages allow nothing else, so the field stays out there.
             optional["response_format"] = "b64_json"
         return fields | {name: value for name, value in optional.items() if value is not None}
 

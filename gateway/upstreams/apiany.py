@@ -1,6 +1,6 @@
-"""apiany's dialect: a task is submitted, asked after and then read; references are uploaded first.
+"""apiany's dialect: it uploads references, submits a task, polls it and reads its result.
 
-Edits without a mask are generations with `input_images`, for the edits endpoint takes neither quality nor n.
+Edits without a mask are generations with `input_images`, because the edits endpoint takes neither quality nor n.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Apiany:
         self._client = client
         self._picture_converter = picture_converter
         self._model = client.target.config.model
-        self._strange_words: set[str] = set()
+        self._unknown_statuses: set[str] = set()
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
+        """With a mask the pictures are part of the call. Otherwise each is uploaded, and the call has its URL."""
         if job.mask:
             picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
             return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
-        uploads = (self._upload_twice(picture, spool) for picture in job.references)
+        uploads = (self._upload_with_retry(picture, spool) for picture in job.references)
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:
             if isinstance(url, BaseException):
@@ -82,7 +82,7 @@ class Apiany:
         return self._read_submission(await self._client.pay("/v1/images/generations", fields, spool))
 
     async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
-        # A ticket that was heard of by another way than the submission's answer comes without its path.
+        # A ticket from a callback or from another process may have no path.
         path = ticket.poll_path or _poll_path(ticket.id, None)
         reply = await self._client.ask("GET", path, None, spool)
         if not reply.is_ok or not isinstance(reply.document, dict):
@@ -98,7 +98,7 @@ class Apiany:
             return UpstreamAnswer(tuple(images), find_usage(reply.document), find_credits(reply.document))
         if find_error(reply.document) and not status:
             fail_on_error(reply)
-        self._note_strange(status)
+        self._log_unknown_status(status)
         return None
 
     async def check(self, spool: Spool) -> Decimal | None:
@@ -120,7 +120,7 @@ class Apiany:
             return ticket
         return read_answer(reply)
 
-    async def _upload_twice(self, picture: Picture, spool: Spool) -> str:
+    async def _upload_with_retry(self, picture: Picture, spool: Spool) -> str:
         try:
             return await self._upload(picture, spool)
         except CallFailed as failed:
@@ -134,7 +134,7 @@ class Apiany:
             reply = await self._client.ask("POST", "/v1/images/upload", body, spool)
             fail_on_error(reply)
         except CallFailed as failed:
-            # Nothing is billed for an upload, whatever became of it.
+            # No upload is billed, whatever its outcome.
             raise CallFailed(_as_prepare(failed.failure)) from failed
         document = reply.document if isinstance(reply.document, dict) else {}
         nested = document.get("data")
@@ -143,12 +143,10 @@ class Apiany:
             raise CallFailed(Failure("prepare", status=reply.status, message="the upload's answer has no url"))
         return url
 
-    def _note_strange(self, status: str) -> None:
-        if status not in RUNNING and status not in self._strange_words and len(self._strange_words) < 100:
-            self._strange_words.add(status)
-            _log.warning(
-                "unknown task status, read as still running", upstream=self._client.target.upstream, status=status
-            )
+    def _log_unknown_status(self, status: str) -> None:
+        if status not in RUNNING and status not in self._unknown_statuses and len(self._unknown_statuses) < 100:
+            self._unknown_statuses.add(status)
+            _log.warning("unknown task status, taken as running", upstream=self._client.target.upstream, status=status)
 
 
 def _size_fields(size: Size | Shape | None) -> dict[str, str]:
@@ -160,7 +158,10 @@ def _size_fields(size: Size | Shape | None) -> dict[str, str]:
 
 
 def _poll_path(ticket_id: str, poll_url: Any) -> str:
-    """The path to ask at. Of a full URL only the path counts: our key goes to the configured origin and no other."""
+    """The path to poll. Of a full URL only the path counts: the key goes to the configured origin and no other.
+
+    A path that is no plain path of `/v1/` is replaced by the documented one, so that the paid ticket is not lost.
+    """
     url = read_url(poll_url)
     if url and _POLL_PATH.fullmatch(url.path) and ".." not in url.path:
         return url.path

@@ -21,7 +21,7 @@ from gateway.pictures.spool import Spool, StorageFullError
 from gateway.upstreams.verdict import CallFailed, Failure
 
 MAX_TEXT = 4 * 2**20
-"""Bytes of an answer beside its pictures; an honest one has a few thousand."""
+"""Bytes of an answer beside its pictures; a normal one has a few thousand."""
 
 PICTURE_KEYS = frozenset({"b64_json", "b64", "image_base64"})
 
@@ -51,12 +51,12 @@ class UpstreamClient:
         self._headers = {"accept": "*/*", "authorization": f"Bearer {target.key}", "user-agent": "imagegate"}
 
     async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
-        """The paid POST, once, over a fresh connection. Raises CallFailed with the phase that proves what was sent."""
+        """Send the paid POST once, over a fresh connection. Raises CallFailed; its phase shows how much was sent."""
         limits = self.target.config.timeouts
         return await self._send(self._paid, "POST", path, body, spool, TimeLimits(limits.connect, limits.call))
 
     async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
-        """A request that costs nothing: polls, uploads, balances. Raises CallFailed."""
+        """Send a request that costs nothing: a poll, an upload, a balance. Raises CallFailed."""
         limits = self.target.config.timeouts
         return await self._send(self._pooled, method, path, body, spool, TimeLimits(limits.connect, limits.poll))
 
@@ -76,7 +76,7 @@ class UpstreamClient:
             content = body.chunks()
         elif body is not None:
             headers["content-type"] = "application/json"
-            # A copy: orjson keeps the four kilobytes in which it wrote them, for as long as an answer takes.
+            # A copy: orjson's own buffer is four kilobytes larger, and would live until the answer comes.
             content = bytes(memoryview(orjson.dumps(body)))
         url = self.target.config.base_url + path
         try:
@@ -88,7 +88,7 @@ class UpstreamClient:
         except RequestError as error:
             raise CallFailed(_failure(error)) from error
         except StorageFullError as error:
-            raise CallFailed(Failure("collect", message=f"the gateway's disk takes no more: {error}")) from error
+            raise CallFailed(Failure("collect", message=f"the gateway's disk is full: {error}")) from error
         finally:
             if isinstance(content, AsyncGenerator):
                 await _close(content)
@@ -109,8 +109,8 @@ class UpstreamClient:
 
 
 async def _close(body: AsyncGenerator[bytes, None]) -> None:
-    """Close the file of an upload that was broken off; its writer has nobody who would."""
-    # While a piece is being read, the generator cannot be closed: then its writer is being cancelled, which closes it.
+    """Close the file of an interrupted upload."""
+    # While a piece is being read, the generator refuses to close: then the cancellation of its writer closes it.
     with suppress(RuntimeError):
         await body.aclose()
 

@@ -1,6 +1,6 @@
-"""What vendors share that answer a paid call at once, on OpenAI's two paths: the call, the answer, the free check.
+"""The base of adapters whose vendors answer a paid call at once, on OpenAI's two paths. It never polls.
 
-A base of their adapters, which say what a call's fields are and how pictures are made ready. Never polls.
+It sends the call, reads the answer and makes the free check. Subclasses write the fields and prepare the pictures.
 """
 
 from __future__ import annotations
@@ -46,4 +46,4 @@ class Synchronous(ABC):
 
     @abstractmethod
     def _fields(self, call: Call) -> dict[str, Any]:
-        """A call in the vendor's words."""
+        """The fields of a call in the vendor's dialect."""

@@ -1,6 +1,6 @@
-"""What no vendor's page settles, as questions: what would be sent, what it may cost, and what an answer means.
+"""The questions of a probe: the request of each, its cost, and the reader of its answer.
 
-Asked by `imagegate probe`, one paid call a question; `asking` sends them. Pure functions and data.
+Pure functions and data; a paid question is one call.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gateway.upstreams.verdict import classify
 
 PROMPT = "a plain grey square"
 SMALL = Size(1024, 640)
-"""The fewest pixels that gpt-image-2 makes, and so the cheapest by tokens."""
+"""The smallest size that gpt-image-2 makes, and so the cheapest by tokens."""
 
 _AMBIGUOUS = Size(1600, 1024)
 """Nearest to 1536x1024, while the smallest snapped size that holds it whole is 2048x1152."""
@@ -74,11 +74,11 @@ def questions_of(target: Target) -> tuple[Question, ...]:
 
 
 def cost_at_most(question: Question, target: Target) -> int | None:
-    """µ$ that a question may cost by the catalogue's prices; None where they do not tell."""
+    """The most that a question may cost by the catalogue's prices, in µ$; None where they do not cover it."""
     if question.job is None:
         return 0
     job = question.job
-    # Where nobody knows whether a quality is honoured, the dearest may be made.
+    # Where it is unknown whether an edit honours its quality, the most expensive one counts.
     quality = job.quality if job.operation == "generation" else None
     sized = question.may_make or ((job.size,) if isinstance(job.size, Size) else ())
     fits = (Fit(job.n, job.size, made, quality, job.output_format, transcode=False, moderation=None) for made in sized)
@@ -88,13 +88,13 @@ def cost_at_most(question: Question, target: Target) -> int | None:
 
 
 def find_changes(learned: Sequence[Learned], profile: Profile) -> dict[str, Any]:
-    """What was learned and the catalogue does not say already, as a credential's capabilities."""
+    """The answers that the catalogue does not have already, as a credential's capabilities."""
     found = {name: value for one in learned for name, value in one.capabilities.items()}
     said = {
         "masks": profile.masked_references > 0,
         "edit_quality": profile.edit_quality,
         "formats": list(profile.formats),
-        # One call of two proves no more than that: a bound of the operator's own stays.
+        # One call of two images proves no more than two: the operator's own bound stays.
         "max_n": 10 if profile.max_n > 1 else 1,
         "sizes": None,
     }
@@ -102,7 +102,7 @@ def find_changes(learned: Sequence[Learned], profile: Profile) -> dict[str, Any]
 
 
 def ends(question: Question, seen: Seen, learned: Learned) -> bool:
-    """Whether it is no use to go on: the key is refused, nobody answers, or nobody knows what was billed."""
+    """True when further questions are useless: the key is rejected, no answer comes, or the billing is unknown."""
     if question.is_control and learned.verdict != "yes":
         return True
     if seen.failure is None:
@@ -111,8 +111,8 @@ def ends(question: Question, seen: Seen, learned: Learned) -> bool:
     return kind in ("unknown", "unreachable", "unsent") or seen.failure.status in (401, 402)
 
 
-def _imagine(count: int, size: Size) -> tuple[Picture, ...]:
-    """Pictures without bytes, for their price; `asking` draws those that are sent."""
+def _make_placeholders(count: int, size: Size) -> tuple[Picture, ...]:
+    """Placeholders without bytes, for the price; real pictures are drawn before a call."""
     one = Picture(Blob(0, data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
     return (one,) * count
 
@@ -121,7 +121,7 @@ def _resize(question: Question, size: Size) -> Question:
     job = question.job
     if job is None or question.keeps_size:
         return question
-    references = _imagine(len(job.references), size)
+    references = _make_placeholders(len(job.references), size)
     mask = references[0] if job.mask else None
     return replace(question, job=replace(job, size=size, references=references, mask=mask))
 
@@ -131,7 +131,7 @@ def _generation(size: Size | Shape, **more: Any) -> ImageJob:
 
 
 def _edit(size: Size, *, is_masked: bool = False, **more: Any) -> ImageJob:
-    pictures = _imagine(1, size)
+    pictures = _make_placeholders(1, size)
     return ImageJob("edit", PROMPT, size=size, references=pictures, mask=pictures[0] if is_masked else None, **more)
 
 
@@ -187,7 +187,7 @@ QUESTIONS: Mapping[str, Question] = {question.name: question for question in _AL
 
 
 def choose(questions: Sequence[Question], names: Sequence[str]) -> tuple[Question, ...]:
-    """The questions with these names, or all. Raises ValueError that names those there are."""
+    """The questions with these names, or all. Raises ValueError that names the known ones."""
     known = [one.name for one in questions]
     for name in names:
         if name not in known:

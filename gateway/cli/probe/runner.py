@@ -1,7 +1,6 @@
-"""One question put to one credential: its call sent once through the vendor's own adapter, and all that came back.
+"""Sends a probe's question to one credential, through the vendor's own adapter, and records the whole reply.
 
-Used by `imagegate probe`. Never sends a paid call twice; touches neither keys, quotas nor ledger, for it is the
-operator's own spending.
+It never sends a paid call twice. It uses neither callers' keys, quotas nor the ledger: the operator pays.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from gateway.upstreams.verdict import CallFailed, Failure
 
 
 class _RecordingClient(UpstreamClient):
-    """A line that keeps what it heard, for an adapter hands on only what a caller needs."""
+    """A client that keeps its last replies; an adapter returns only the parts that a caller needs."""
 
     def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int) -> None:
         super().__init__(target, paid, pooled, max_picture)
@@ -57,7 +56,7 @@ class _RecordingClient(UpstreamClient):
 
 
 class ProbeRun:
-    """Puts questions to one credential, one after the other. Made by `open_interview`."""
+    """Asks one credential, one question after the other."""
 
     def __init__(
         self, client: _RecordingClient, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
@@ -70,7 +69,7 @@ class ProbeRun:
         self._bridge = Bridge(client.target, adapter, fetcher)
 
     async def ask(self, question: Question) -> Seen:
-        """What came back, a failure included."""
+        """The reply, or the failure."""
         spool = Spool(self._folder, self._memory)
         try:
             if question.path is not None:
@@ -78,7 +77,7 @@ class ProbeRun:
             if question.job is None:
                 return await self._check(spool)
             before = await self._read_balance(spool)
-            seen = await self._buy(question.job, spool)
+            seen = await self._send_paid(question.job, spool)
             return replace(seen, balances=(before, await self._read_balance(spool)))
         finally:
             await spool.close()
@@ -100,7 +99,7 @@ class ProbeRun:
             return Seen(failure=failed.failure)
         return Seen(submitted=self._client.asked.document if self._client.asked else None)
 
-    async def _buy(self, job: ImageJob, spool: Spool) -> Seen:
+    async def _send_paid(self, job: ImageJob, spool: Spool) -> Seen:
         began = time.monotonic()
         self._client.submitted = self._client.asked = None
         try:
@@ -110,12 +109,12 @@ class ProbeRun:
         except CallFailed as failed:
             failure = failed.failure
             if failure.phase == "status" and self._client.submitted is None:
-                # An upload that was refused says nothing of what the call would have asked.
+                # A refused upload says nothing about the call itself.
                 failure = replace(failure, phase="prepare")
             return Seen(failure=failure, seconds=time.monotonic() - began)
-        return await self._look(made, time.monotonic() - began)
+        return await self._read_reply(made, time.monotonic() - began)
 
-    async def _look(self, made: Collected, seconds: float) -> Seen:
+    async def _read_reply(self, made: Collected, seconds: float) -> Seen:
         pictures = [await self._probe(one) for one, _ in made.pictures if isinstance(one, Blob)]
         submitted = self._client.submitted.document if self._client.submitted else None
         ended = None
@@ -140,7 +139,7 @@ class ProbeRun:
         return picture.format, Size(picture.width, picture.height)
 
     async def _draw(self, job: ImageJob, spool: Spool) -> ImageJob:
-        """The job with real pictures in the place of the imagined ones."""
+        """The job with real pictures in place of the placeholders."""
         references = tuple([await self._draw_one(one, spool) for one in job.references])
         mask = await self._draw_one(job.mask, spool, is_mask=True) if job.mask else None
         return replace(job, references=references, mask=mask)
@@ -158,8 +157,8 @@ class ProbeRun:
 
 
 @asynccontextmanager
-async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncIterator[ProbeRun]:
-    """An interview with a credential; `folder` is for pictures on their way."""
+async def open_probe(target: Target, limits: Limits, folder: Path) -> AsyncIterator[ProbeRun]:
+    """Open a run for one credential; `folder` holds pictures in transit."""
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher = Fetcher(
