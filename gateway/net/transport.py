@@ -220,7 +220,7 @@ class _Upload(aiohttp.Payload):
             raise
 
     def abort(self) -> None:
-        """Drop the connection with its unsent bytes: a normal close waits without end until a stalled peer reads them."""
+        """Drop the connection with its unsent bytes: a normal close waits without end for a stalled peer."""
         if self._transport is not None:
             self._transport.abort()
 

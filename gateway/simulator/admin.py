@@ -1,4 +1,4 @@
-"""The test's own side: rules, book, log, reset. No key is asked for; these paths are meant for loopback."""
+"""The paths for tests: rules, book, log, reset. They need no key, and are for loopback only."""
 
 from dataclasses import asdict
 

@@ -1,6 +1,6 @@
-"""The stand-in Anyfast: gpt-image-2 and gpt-image-2-c, synchronous, as their pages document them.
+"""The simulated Anyfast: gpt-image-2 and gpt-image-2-c, synchronous, as their pages document them.
 
-Reads requests strictly, draws, answers; where two pages disagree the stricter reading is held.
+It reads requests strictly. Where two pages disagree, it follows the stricter one.
 """
 
 from decimal import Decimal

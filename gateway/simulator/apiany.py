@@ -1,6 +1,6 @@
-"""The stand-in apiany: asynchronous tasks, uploads, a synchronous edit, a balance.
+"""The simulated apiany: asynchronous tasks, uploads, a synchronous edit, a balance.
 
-Reads requests strictly and snaps every size to one of seven; `results` writes what became of them.
+It reads requests strictly and snaps every size to one of seven. `results` writes the tasks.
 """
 
 from urllib.parse import urlsplit
@@ -174,7 +174,7 @@ async def _fulfil_edit(exchange: Exchange, order: Order) -> Answer:
 
 
 async def _accept(exchange: Exchange, order: Order) -> tuple[Order, StruckFaults]:
-    """Refuse an order for policy or for want of credits, or book it."""
+    """Refuse an order for policy or for missing credits, or book it."""
     await exchange.meet("before")
     struck = exchange.take("work")
     policy = struck.get(faults.Policy)
@@ -204,7 +204,7 @@ def _read_model(exchange: Exchange, fields: Fields) -> None:
 
 
 def _read_size(fields: Fields, inputs: list[Upload]) -> tuple[str, Size]:
-    """What was asked, in the request's own word, and the size that will be made."""
+    """The requested size in the request's own words, and the size that the simulator makes."""
     asked = fields.values.get("size", "auto")
     resolution = read_choice(fields, "resolution", RESOLUTIONS, "1K")
     if not isinstance(asked, str):

@@ -1,4 +1,4 @@
-"""Puts the simulator together: the vendors, the links' files and the test's own side, over one state."""
+"""Builds the simulator: the vendors, the links' files and the paths for tests, over one state."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from gateway.simulator.state import SimulatorState
 
 
 def create_app(config: SimulatorConfig | None = None) -> Starlette:
-    """The simulator as an ASGI application. Faults that cut a connection need `serve.run` underneath."""
+    """The simulator as an ASGI application. Faults that cut a connection need `server.run` underneath."""
     state = SimulatorState.make(config or SimulatorConfig())
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Tells a `callback_url` how a task ended: unsigned, up to three times, to this machine only.
+"""Reports the end of a task to its `callback_url`: unsigned, up to three times, on this machine only.
 
 A `callback` fault makes it come early, late, often, elsewhere, never, or with another body. What was sent is listed.
 """
@@ -24,12 +24,12 @@ _ORDINARY = faults.Callback(kind="callback")
 
 
 async def call_back(state: SimulatorState, task: Task, url: str, struck: StruckFaults) -> None:
-    """Call the URL when the task has ended, or at once; anything beyond loopback is never called."""
+    """Call the URL when the task has ended, or at once. It never calls an address outside loopback."""
     fault = struck.get(faults.Callback) or _ORDINARY
     if not is_loopback(url) or (task.ending is None and not fault.early):
         return
     if fault.early:
-        # The vendor's own answer to the submission waits for it.
+        # The answer to the submission waits for this callback.
         await _send(state, task, url, fault)
         return
     sending = asyncio.create_task(_send_later(state, task, url, fault))
@@ -38,7 +38,7 @@ async def call_back(state: SimulatorState, task: Task, url: str, struck: StruckF
 
 
 def is_loopback(url: str) -> bool:
-    """True for an address of this machine; no name but `localhost` is looked up or trusted."""
+    """True for an address of this machine. The only name that counts is `localhost`."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -47,7 +47,7 @@ def is_loopback(url: str) -> bool:
 
 
 async def _send_later(state: SimulatorState, task: Task, url: str, fault: faults.Callback) -> None:
-    # A loop counts in whole milliseconds and may wake a little early, while the task still runs.
+    # The event loop counts in whole milliseconds and may wake early, while the task still runs.
     await asyncio.sleep(task.time_left() + 0.005 + fault.delay)
     await _send(state, task, url, fault)
 
@@ -88,7 +88,7 @@ async def _post(url: SplitResult, body: bytes) -> int | None:
 
 
 async def _exchange(url: SplitResult, body: bytes) -> int:
-    # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
+    # Calls stay on loopback, and loading the system's certificates would block the loop for 20 ms.
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.scheme == "https" else None
     if tls:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE

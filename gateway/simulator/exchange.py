@@ -1,4 +1,4 @@
-"""One request on its way through the simulator: what it meets, what is written down, how it is answered.
+"""One request in the simulator: its faults, its log entry and its answer.
 
 `VendorEndpoint` is the ASGI application of every vendor path; the vendors' modules supply the handlers.
 """
@@ -36,7 +36,7 @@ _HEADERS = (
 
 @dataclass
 class Exchange:
-    """A request, its place in the log, and the faults it meets."""
+    """A request, its log entry, and the faults that apply to it."""
 
     state: SimulatorState
     upstream: str
@@ -57,7 +57,7 @@ class Exchange:
         self.seen.model = model
 
     def take(self, moment: faults.Moment) -> StruckFaults:
-        """The faults that strike now, written down in the log."""
+        """The faults that apply now; the log records them."""
         target = Target(
             upstream=self.upstream,
             endpoint=self.endpoint,
@@ -69,7 +69,7 @@ class Exchange:
         return StruckFaults(list(struck))
 
     async def meet(self, moment: faults.Moment) -> None:
-        """Live through the faults of a moment before or after acceptance, in the order of their rules."""
+        """Apply the faults of a moment before or after acceptance, in the order of their rules."""
         for fault in self.take(moment).faults:
             match fault:
                 case faults.Delay():
@@ -92,13 +92,13 @@ class Exchange:
                     raise AssertionError(f"{fault} has no moment of its own")
 
     def accept(self, purchase: Purchase) -> None:
-        """Write a paid submission into the book: from here on it costs money."""
+        """Write a paid submission into the book; from here on it costs money."""
         self.purchase = purchase
         self.seen.purchase = purchase.id
         self.state.buy(purchase)
 
     def count_delivered(self, images: int) -> None:
-        """Note in the book, once the answer is sent, how many pictures it carried."""
+        """Record the number of delivered pictures in the book after the answer is sent."""
         purchase = self.purchase
         if purchase is None:
             return
@@ -128,7 +128,7 @@ Handler: TypeAlias = Callable[[Exchange], Awaitable[Answer]]
 
 
 class VendorEndpoint:
-    """Runs a handler with everything around it: log, key, faults, the vendor's error shape, the answer."""
+    """Runs a handler, with log, key check, faults, the vendor's error shape and the answer."""
 
     def __init__(self, state: SimulatorState, upstream: str, endpoint: str, handler: Handler) -> None:
         self._state = state
@@ -231,7 +231,7 @@ async def _deliver(exchange: Exchange, answer: Answer, struck: StruckFaults, sen
     await _send_part(replaced, replaced.length, slow, send)
     if exchange.connection.is_gone:
         raise Severed
-    # Before the last message, because the caller may ask the book as soon as it has the answer.
+    # Before the last message, because a test may read the book as soon as it has the answer.
     exchange.seen.ending = "answered"
     for note in exchange.on_delivered:
         note()
@@ -260,7 +260,7 @@ def _slices(answer: Answer, length: int, chunk: int) -> Iterator[memoryview]:
 
 
 async def _send_part(answer: Answer, length: int, slow: faults.SlowBody | None, send: Send) -> None:
-    """Send the first `length` bytes; at the last one the answer is still open."""
+    """Send the first `length` bytes and leave the answer open."""
     for part in _slices(answer, length, slow.chunk if slow else _PIECE):
         await send({"type": "http.response.body", "body": part, "more_body": True})
         if slow:

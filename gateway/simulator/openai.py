@@ -1,6 +1,6 @@
-"""The stand-in OpenAI: its GPT image models, as its published specification has them.
+"""The simulated OpenAI: its GPT image models, as its published specification has them.
 
-Reads requests strictly, draws, answers. It does not stream, and takes edits as forms only.
+It reads requests strictly, does not stream, and takes edits as forms only.
 """
 
 from decimal import Decimal
@@ -94,7 +94,7 @@ def _read_model(exchange: Exchange, fields: Fields) -> str:
 
 
 def _read_size(fields: Fields, model: str, images: list[Upload]) -> tuple[str, Size]:
-    """The size as it was asked for, and the size that will be made."""
+    """The requested size, and the size that the simulator makes."""
     # The specification's own defaults: `auto` for generations, a square for edits.
     value = fields.values.get("size", "1024x1024" if images else "auto")
     if value == "auto":

@@ -1,6 +1,6 @@
-"""From an order every vendor could have taken to pictures: what the faults change, and what is booked.
+"""An order that any vendor could take: the effect of faults on it, its pictures, its entry in the book.
 
-The vendors' modules read the request into an `Order` and write the pictures into their own answers.
+The vendors' modules read requests into an `Order`, and write the pictures into their own answers.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ POLICY_WORD = "forbidden-content"
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for. `size` is what will be made, `size_asked` what the request said."""
+    """The order of a request. `size` is the size to make, `size_asked` the size in the request."""
 
     model: str
     operation: str
@@ -42,7 +42,7 @@ class Order:
 
 
 def apply_faults(order: Order, struck: StruckFaults) -> Order:
-    """The order as the vendor will wrongly fulfil it."""
+    """The order with the changes of the faults."""
     fewer, size = struck.get(faults.Fewer), struck.get(faults.WrongSize)
     kind = struck.get(faults.WrongFormat)
     if fewer:
@@ -57,7 +57,7 @@ def apply_faults(order: Order, struck: StruckFaults) -> Order:
 
 
 def compose(exchange: Exchange, order: Order, struck: StruckFaults) -> list[Picture]:
-    """The pictures of an order, not yet drawn."""
+    """The pictures of an order, before they are drawn."""
     pad = struck.get(faults.Pad)
     asked = "" if order.size_asked == show_size(order.size) else f" (asked {order.size_asked})"
     captions = (
@@ -84,7 +84,7 @@ def compose(exchange: Exchange, order: Order, struck: StruckFaults) -> list[Pict
 
 
 def book(exchange: Exchange, order: Order, price: Decimal) -> Purchase:
-    """Accept an order: it is in the book from here on."""
+    """Accept an order: write it into the book."""
     purchase = Purchase(
         id=exchange.state.book.next_id(),
         upstream=exchange.upstream,
@@ -105,11 +105,11 @@ def book(exchange: Exchange, order: Order, price: Decimal) -> Purchase:
 
 
 def latency_of(exchange: Exchange, struck: StruckFaults) -> float:
-    """How long the pictures take to make."""
+    """The seconds that the pictures take."""
     latency = struck.get(faults.Latency)
     return latency.seconds if latency else exchange.state.config.latency
 
 
 async def wait(seconds: float) -> None:
-    """The time a vendor takes; nothing is held meanwhile but a timer."""
+    """Wait as long as a vendor takes, with a timer alone."""
     await asyncio.sleep(seconds)

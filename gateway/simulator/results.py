@@ -1,4 +1,4 @@
-"""How apiany tells what became of a submission: the task and its result, in all the shapes it uses."""
+"""apiany's documents of a task and its result, in all the shapes that it uses."""
 
 import time
 from dataclasses import replace
@@ -16,7 +16,7 @@ from gateway.simulator.tasks import State, Task
 
 
 def begin_task(exchange: Exchange, order: Order, struck: StruckFaults) -> Task:
-    """A task for an order that is in the book, its ending settled by the prompt and the faults."""
+    """A task for a booked order. The prompt and the faults determine its ending."""
     assert exchange.purchase is not None, "a task begins after its order was booked"
     shape = struck.get(faults.Shape)
     task = Task(
@@ -63,7 +63,7 @@ def _words(words: StatusWords, fault: faults.StatusWords | None) -> StatusWords:
 
 
 def show_submission(exchange: Exchange, task: Task, struck: StruckFaults) -> dict[str, object]:
-    """What a submission is answered: the promise of a task."""
+    """The answer to a submission: the task."""
     shown: dict[str, object] = {
         "task_id": task.id,
         "status": task.words.pending,
@@ -77,7 +77,7 @@ def show_submission(exchange: Exchange, task: Task, struck: StruckFaults) -> dic
 
 
 async def show_task(state: SimulatorState, task: Task, task_state: State) -> dict[str, object]:
-    """The task as a poll or a callback tells it. Its state was read once: it may move on while this is written."""
+    """The task's document for a poll or a callback. Its state is read once, because it may change meanwhile."""
     price = state.credits_of(task.purchase.price_usd)
     shown: dict[str, object] = {
         "task_id": task.id,
@@ -119,7 +119,7 @@ async def _show_result(state: SimulatorState, task: Task) -> dict[str, object]:
 async def show_images(
     state: SimulatorState, base: str, pictures: list[Picture], form: str, no_image: faults.NoImage | None
 ) -> dict[str, object]:
-    """An images answer with links, or with the pictures themselves."""
+    """An answer with links, or with the pictures themselves."""
     shown: dict[str, object] = {"created": int(time.time())}
     if no_image is not None:
         return shown | _no_data(no_image, len(pictures))

@@ -1,4 +1,4 @@
-"""Everything that changes while a simulator runs, in one object that the endpoints share."""
+"""The state of a running simulator, in one object that all endpoints share."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ from gateway.simulator.tasks import TaskTable
 
 @dataclass
 class SimulatorState:
-    """The state of one simulator. Made by `create_app`, ended with the server."""
+    """The state of one simulator, from its start to its shutdown."""
 
     config: SimulatorConfig
     faults: FaultTable
@@ -49,7 +49,7 @@ class SimulatorState:
             self.spent += purchase.price_usd
 
     def refund(self, purchase: Purchase) -> None:
-        """Give the money of a submission back, once."""
+        """Refund a submission, once."""
         if purchase.refunded:
             return
         purchase.refunded = True
@@ -57,7 +57,7 @@ class SimulatorState:
             self.spent -= purchase.price_usd
 
     def refund_ended_tasks(self) -> None:
-        """Give back what failed tasks cost, whether or not anyone asked how they ended."""
+        """Refund the failed tasks that have ended, polled or not."""
         for task in self.tasks.take_refundable():
             self.refund(task.purchase)
 
@@ -71,7 +71,7 @@ class SimulatorState:
         return int(dollars * self.config.prices.credits_per_usd)
 
     def reset(self) -> None:
-        """Forget rules, book, log, tasks and files; pending callbacks are not sent."""
+        """Clear rules, book, log, tasks and files, and cancel pending callbacks."""
         for callback in self.callbacks:
             callback.cancel()
         self.told.clear()

@@ -1,7 +1,4 @@
-"""How a vendor without tasks fulfils an order: policy, the book, the wait, and the pictures in the answer itself.
-
-Used by the modules of such vendors, which read the order and say what their answers hold.
-"""
+"""Serves an order for a vendor without tasks: policy, the book, the wait, and the pictures in the answer itself."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +19,7 @@ _FORMS = ("url", "data_url", "b64_data_url", "b64_json")
 
 @dataclass(frozen=True)
 class SynchronousVendor:
-    """What differs between vendors. `describe` is what the answer says beside `created` and the pictures."""
+    """The differences between vendors. `describe` returns the answer's fields beside `created` and the pictures."""
 
     policy_code: str
     price: Callable[[Exchange, Order], Decimal]
@@ -31,7 +28,7 @@ class SynchronousVendor:
 
 
 async def fulfil(exchange: Exchange, order: Order, vendor: SynchronousVendor) -> Answer:
-    """Accept an order that was read, and answer it."""
+    """Accept an order and answer it."""
     await exchange.meet("before")
     struck = exchange.take("work")
     policy = struck.get(faults.Policy)
