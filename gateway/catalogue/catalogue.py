@@ -69,14 +69,14 @@ class Target(BaseModel):
 class Catalogue(BaseModel):
     """The catalogue in force: the document, and the targets that have a key. Frozen; a reload makes a new one.
 
-    `unconfigured` has the reason for each upstream without any key, by its name.
+    `not_configured` has the reason for each upstream without any key, by its name.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     document: Document
     targets: tuple[Target, ...]
-    unconfigured: dict[str, str]
+    not_configured: dict[str, str]
     is_simulated: bool = False
 
     @property
@@ -110,7 +110,7 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
     """
     document = read(path)
     targets: list[Target] = []
-    unconfigured: dict[str, str] = {}
+    not_configured: dict[str, str] = {}
     for name, upstream in document.upstreams.items():
         missing: list[str] = []
         for credential in upstream.credentials:
@@ -123,9 +123,9 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
             else:
                 missing.append(credential.key)
         if len(missing) == len(upstream.credentials):
-            unconfigured[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+            not_configured[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
     return Catalogue(
-        document=document, targets=tuple(targets), unconfigured=unconfigured, is_simulated=simulator_url is not None
+        document=document, targets=tuple(targets), not_configured=not_configured, is_simulated=simulator_url is not None
     )
 
 

@@ -66,12 +66,12 @@ def reach(catalogue: Catalogue) -> dict[str, list[str]]:
 def _inspect_keys(catalogue: Catalogue) -> Iterator[Finding]:
     on = {target.label for target in catalogue.targets}
     for name, upstream in catalogue.document.upstreams.items():
-        if name in catalogue.unconfigured:
+        if name in catalogue.not_configured:
             yield Finding(
                 "note",
                 "upstream_not_configured",
                 ("upstreams", name),
-                f"{catalogue.unconfigured[name]}, so it is not configured",
+                f"{catalogue.not_configured[name]}, so it is not configured",
             )
             continue
         for index, credential in enumerate(upstream.credentials):

@@ -135,7 +135,7 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
     wanted = route.upstreams or model.upstreams
     served = [name for name in wanted if name in model.upstreams]
     if served and not any(target.upstream in served for target in targets):
-        reasons = "; ".join(f"{name}: {catalogue.unconfigured.get(name, 'off')}" for name in served)
+        reasons = "; ".join(f"{name}: {catalogue.not_configured.get(name, 'off')}" for name in served)
         raise errors.UpstreamUnavailable(f"No upstream of `{model_name}` is on ({reasons}).", should_retry=False)
     return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 

@@ -138,7 +138,7 @@ class Supervisor:
             demo_key=key,
             simulator=simulator,
             on=tuple(target.label for target in catalogue.targets),
-            off=tuple(catalogue.unconfigured),
+            off=tuple(catalogue.not_configured),
             unpriced=tuple(catalogue.unpriced()),
         )
         self._voice.show(banner(facts))

@@ -47,7 +47,7 @@ def mistakes(folder: Path, text: str) -> list[str]:
 def test_shipped_catalogues_load(path: Path) -> None:
     """What is shipped is in force as it stands, with every upstream on, and its schema agrees."""
     catalogue = load(path, dict.fromkeys(re.findall(r"env:(\w+)", path.read_text()), "k"))
-    assert catalogue.unconfigured == {}
+    assert catalogue.not_configured == {}
     assert not catalogue.is_simulated
     assert catalogue.find_model(catalogue.document.default_model) is not None
     jsonschema.validate(parse_yaml(path.read_text())[1], schema())
@@ -218,7 +218,7 @@ def test_upstream_is_on_with_its_key(tmp_path: Path, env: dict[str, str], is_on:
     """Without its key an upstream and the models that need it are off, and the variable is named."""
     catalogue = load(written(tmp_path, GOOD + "aliases: {other: {model: pictures}}\n"), env)
     assert [target.key for target in catalogue.targets] == (["k"] if is_on else [])
-    assert catalogue.unconfigured == ({} if is_on else {"one": "env:ONE_KEY is not set"})
+    assert catalogue.not_configured == ({} if is_on else {"one": "env:ONE_KEY is not set"})
     assert catalogue.model_names() == (["pictures", "other"] if is_on else [])
 
 
@@ -227,15 +227,15 @@ def test_one_key_of_two_is_enough(tmp_path: Path) -> None:
     text = GOOD.replace("env:ONE_KEY", "env:ONE_KEY\n      - {name: second, key: env:TWO_KEY}")
     catalogue = load(written(tmp_path, text), {"TWO_KEY": "k2"})
     assert [target.label for target in catalogue.targets] == ["one/second"]
-    assert catalogue.unconfigured == {}
-    assert load(written(tmp_path, text), {}).unconfigured == {"one": "env:ONE_KEY, env:TWO_KEY are not set"}
+    assert catalogue.not_configured == {}
+    assert load(written(tmp_path, text), {}).not_configured == {"one": "env:ONE_KEY, env:TWO_KEY are not set"}
 
 
 def test_key_comes_from_file(tmp_path: Path) -> None:
     """A key may lie in a file, as container platforms hand secrets out; a missing file is a missing key."""
     secret = tmp_path / "secret"
     path = written(tmp_path, GOOD.replace("env:ONE_KEY", f"file:{secret}"))
-    assert load(path, {}).unconfigured == {"one": f"file:{secret} is not set"}
+    assert load(path, {}).not_configured == {"one": f"file:{secret} is not set"}
     secret.write_text("k-file\n")
     assert load(path, {}).targets[0].key == "k-file"
 
@@ -261,7 +261,7 @@ def test_simulator_takes_every_upstream(tmp_path: Path, group: str, keys: list[s
     path = written(tmp_path, SHIPPED.read_text().replace("group: direct", f"group: {group}"))
     catalogue = load(path, KEYS, simulator_url="http://127.0.0.1:1/")
     assert catalogue.is_simulated
-    assert catalogue.unconfigured == {}
+    assert catalogue.not_configured == {}
     assert [target.key for target in catalogue.targets] == [*keys, "sim-apiany"]
     assert [target.config.base_url for target in catalogue.targets] == [
         "http://127.0.0.1:1/anyfast",

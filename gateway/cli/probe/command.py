@@ -91,8 +91,8 @@ def _find_target(catalogue: Catalogue, name: str) -> Target:
     found = next((one for one in catalogue.targets if name in (one.label, one.upstream)), None)
     if found is not None:
         return found
-    if name in catalogue.unconfigured:
-        raise CannotProbe(f"{name} is not configured: {catalogue.unconfigured[name]}.")
+    if name in catalogue.not_configured:
+        raise CannotProbe(f"{name} is not configured: {catalogue.not_configured[name]}.")
     names = ", ".join(catalogue.document.upstreams)
     raise CannotProbe(f"There is no upstream {name!r} with a key; the catalogue has {names}.")
 
