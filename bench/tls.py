@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 
 import uvloop
+from httpx import Request, Timeout
 
 from bench import report
 from bench.processes import STOP_S, BenchError, read_until
-from gateway.net.http_client import Request, Timeout
 from gateway.net.transport import AiohttpTransport
 from gateway.process.children import spawn, stop
 

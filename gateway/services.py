@@ -33,8 +33,7 @@ from gateway.money.pending_posts import PendingPosts
 from gateway.money.reservation import Books
 from gateway.money.store_epoch import LEDGER_ID, StoreEpoch
 from gateway.net.fetcher import Fetcher, FetchPolicy
-from gateway.net.http_client import AsyncBaseTransport
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
 from gateway.process.admission import Admission
@@ -108,7 +107,7 @@ class Services:
     departing: set[asyncio.Future[None]] = field(default_factory=set)
     openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    transports: tuple[AsyncBaseTransport, ...] = ()
+    transports: tuple[Transport, ...] = ()
 
     @property
     def document(self) -> Document:
@@ -200,7 +199,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
 
 def _open_upstreams(
-    catalogue: Catalogue, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, picture_converter: PictureConverter
+    catalogue: Catalogue, paid: Transport, pooled: Transport, picture_converter: PictureConverter
 ) -> dict[str, Adapter]:
     """Return every target's adapter, by label."""
     most = catalogue.limits.image_bytes

@@ -125,7 +125,7 @@ def test_catalogue_loads(path: Path) -> None:
     names = re.findall(r"env:(\w+)", path.read_text(encoding="utf-8"))
     loaded = catalogue.load(path, dict.fromkeys(names, "a-key"))
     assert loaded.targets
-    assert not loaded.off
+    assert not loaded.not_configured
     labels = [target.label for target in loaded.targets]
     assert len(labels) == len(set(labels)), "two credentials of an upstream have one name"
     assert path.name in CONFIGURATION.text

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway import errors
 from gateway.catalogue.document import Limits
+from gateway.net.outside_text import read_count
 from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge, decode_data_url
 from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
 
@@ -69,10 +70,10 @@ async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: M
 
 async def _read_body(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> AsyncIterator[bytes]:
     """The body's bytes, counted against its own limit and against that of all bodies together."""
-    declared = request.headers.get("content-length")
-    if declared is not None and declared.isascii() and declared.isdigit():
-        _check_size(int(declared), limits)
-        _claim(spool, in_flight, int(declared))
+    declared = read_count(request.headers.get("content-length"))
+    if declared is not None:
+        _check_size(declared, limits)
+        _claim(spool, in_flight, declared)
     size = 0
     async for piece in request.stream():
         size += len(piece)

@@ -15,6 +15,7 @@ from gateway import errors
 from gateway.callers.key_record import LONGEST_URL
 from gateway.callers.webhook_addresses import find_fault
 from gateway.jobs.job import ImageJob, Repeat, digest_key, take_fingerprint
+from gateway.net.outside_text import read_count, read_number
 from gateway.services import Services
 
 LONGEST_KEY = 255
@@ -28,13 +29,12 @@ async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
-    count = request.headers.get("x-stainless-retry-count", "")
     asked = (job, model, request.headers.get("x-gateway-upstream"))
     has_files = any(one.blob.path for one in (*job.references, job.mask) if one is not None)
     return Repeat(
         fingerprint=await asyncio.to_thread(take_fingerprint, *asked) if has_files else take_fingerprint(*asked),
         idempotency=digest_key(job.operation, key) if key else "",
-        retry=min(int(count), MOST_RETRIES) if count.isascii() and count.isdigit() else 0,
+        retry=read_count(request.headers.get("x-stainless-retry-count"), MOST_RETRIES) or 0,
         patience=sdk_timeout(request) or 0.0,
         form=form,
     )
@@ -44,9 +44,9 @@ def read_preference(request: Request) -> tuple[Literal["answer", "task"], float 
     """The answer that `Prefer` asks for: a task at once, or the answer, and a task after so many seconds."""
     text = ",".join(request.headers.getlist("prefer")).lower()
     wishes = [wish.partition(";")[0].strip() for wish in text.split(",")]
-    waits = [float(found[1]) for wish in wishes if (found := _WAIT.fullmatch(wish))]
-    if waits:
-        return "answer", waits[0]
+    wait = next((found[1] for wish in wishes if (found := _WAIT.fullmatch(wish))), None)
+    if wait is not None:
+        return "answer", read_number(wait)
     return ("task", None) if "respond-async" in wishes else ("answer", None)
 
 
@@ -79,8 +79,5 @@ def keep_alive(request: Request, usual: float) -> float:
 def sdk_timeout(request: Request) -> float | None:
     """The time-out an OpenAI SDK announces, in seconds (openai-python always, openai-node where it was set)."""
     text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
-    try:
-        seconds = float(text) if text else 0.0
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < float("inf") else None
+    seconds = read_number(text)
+    return seconds if seconds and seconds > 0 else None

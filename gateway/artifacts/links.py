@@ -6,9 +6,9 @@ import base64
 import hashlib
 import hmac
 import re
-from urllib.parse import parse_qsl
 
 from gateway.artifacts.artifact import format_of
+from gateway.net.outside_text import read_count, read_query
 
 _VERSION = "v1"
 _EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
@@ -28,15 +28,15 @@ def sign(artifact_id: str, expires: int, key: bytes) -> str:
 
 def verify(artifact_id: str, query: str, now: float, key: bytes) -> bool:
     """True when this gateway signed the link and it has not expired at `now`. Ignores other parameters."""
-    if format_of(artifact_id) is None or len(query) > 2000:
+    fields = read_query(query)
+    if format_of(artifact_id) is None or fields is None:
         return False
-    fields = parse_qsl(query, keep_blank_values=True)
     expires = [value for name, value in fields if name == "exp"]
     given = [value for name, value in fields if name == "sig"]
     if len(expires) != 1 or len(given) != 1 or not _EXPIRES.fullmatch(expires[0]):
         return False
-    expected = _signature(artifact_id, expires[0], key)
-    return hmac.compare_digest(given[0].encode(errors="replace"), expected.encode()) and now < int(expires[0])
+    end, expected = read_count(expires[0]), _signature(artifact_id, expires[0], key)
+    return hmac.compare_digest(given[0].encode(errors="replace"), expected.encode()) and now < (end or 0)
 
 
 def _signature(artifact_id: str, expires: str, key: bytes) -> str:

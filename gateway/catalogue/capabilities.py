@@ -1,7 +1,6 @@
-"""May this target serve this job, and what would it really send and make? Pure functions over profiles, which are data.
+"""Decides whether a target can serve a job, and what the target would send and make. Pure functions over profiles.
 
-`catalog` holds a profile for every credential, `routing` asks `fit`. Facts are the vendors' documentation pages, as
-`docs/upstreams.md` tells them.
+A profile is data: the abilities of one credential. `vendors` has the documented ones, and the catalogue corrects them.
 """
 
 from __future__ import annotations
@@ -15,17 +14,25 @@ from gateway.jobs.sizes import Shape, Size
 
 
 @dataclass(frozen=True, slots=True)
+class SnappedSizes:
+    """An upstream takes any size and makes the nearest of `made`. It takes `ratios` by name, each with a tier."""
+
+    made: tuple[Size, ...]
+    ratios: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What one credential at one upstream can do.
 
-    `max_n`: images in one call. `sizes`: `exact` makes any legal size, `seven` snaps to apiany's, a list is all that
-    it takes. `masked_references`: how many references may come with a mask (0: no masks, and `without_masks` says why).
-    `masked_n`: images in one masked call; `mask_bytes`: a mask must be smaller. `backgrounds`: those that may be sent.
-    `passes_user`: who asks the caller may be told.
+    `max_n`: images in one call. `sizes`: `exact` makes any legal size, a list is all that it takes.
+    `masked_references`: how many references may come with a mask (0: it takes no masks, and `without_masks` says why).
+    `masked_n`: images in one masked call. `mask_bytes`: a mask must be smaller. `backgrounds`: those that the gateway
+    may send. `passes_user`: True when the upstream may receive the name of the caller's own user.
     """
 
     max_n: int = 1
-    sizes: Literal["exact", "seven"] | tuple[Size, ...] = "exact"
+    sizes: Literal["exact"] | SnappedSizes | tuple[Size, ...] = "exact"
     takes_auto_size: bool = False
     formats: tuple[Format, ...] = ("png", "jpeg")
     takes_format: bool = True
@@ -40,18 +47,26 @@ class Profile:
     backgrounds: tuple[Background, ...] = ()
     passes_user: bool = False
 
+    @property
+    def made_sizes(self) -> tuple[Size, ...] | None:
+        """The only sizes that the upstream makes; None where it makes any legal size."""
+        if isinstance(self.sizes, SnappedSizes):
+            return self.sizes.made
+        return None if self.sizes == "exact" else self.sizes
+
     def change(self, **values: Any) -> Profile:
-        """This profile with an operator's corrections."""
+        """This profile with other values."""
         return replace(self, **values)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a target would do for a job.
+    """How a target would serve a job.
 
-    `size` goes to the upstream and `made` is expected back (None where only the upstream knows). `compromises` are hard
-    parameters that the caller set and this target would not honour; `dropped` all that it would not pass on.
-    `transcode` means that the answer is re-encoded here. `passes_user`: the caller's own user is sent along.
+    The gateway sends `size` to the upstream and expects `made` back (None where only the upstream knows). `compromises`
+    are the hard parameters that the caller set and this target would not honour; `dropped` are all that it would not
+    receive. `transcode`: True when the gateway re-encodes the picture. `passes_user`: True when the call names the
+    caller's own user.
     """
 
     per_call: int
@@ -69,21 +84,21 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Why a target cannot serve a job, for a caller to read; `param` names the field that stands in the way."""
+    """The reason why a target cannot serve a job, for a caller to read; `param` names the field that prevents it."""
 
     reason: str
     param: str
 
 
 def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit | Unfit:
-    """How `profile` would serve `job`, or why it cannot. `allows_nearest`: the route accepts another size, told."""
+    """How `profile` would serve `job`, or why it cannot. `allows_nearest`: True when the route accepts another size."""
     if refusal := _find_refusal(job, profile):
         return refusal
     size, made = _choose_size(job, profile)
     compromises: list[str] = []
     if isinstance(job.size, Size) and made != job.size:
         if not allows_nearest:
-            return Unfit(f"it makes only {', '.join(map(str, _list_sizes(profile)))}", "size")
+            return Unfit(f"it makes only {', '.join(map(str, profile.made_sizes or ()))}", "size")
         compromises.append("size")
     if isinstance(job.size, Shape) and made != sizes.resolve(job.size):
         compromises.append("size")
@@ -98,7 +113,7 @@ def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit
         made=made,
         quality=(job.quality or "medium") if sends_quality else None,
         output_format=sent_format,
-        # An upstream that cannot be told a format makes PNG.
+        # An upstream that takes no format makes PNG.
         transcode=job.output_format != (sent_format or "png"),
         moderation="low" if sends_moderation else None,
         compromises=tuple(compromises),
@@ -130,7 +145,7 @@ def _makes_transparent(job: ImageJob, profile: Profile) -> bool:
 
 
 def _choose_format(job: ImageJob, profile: Profile) -> Format | None:
-    """The format to ask for: the caller's own, else PNG, which loses nothing before it is re-encoded here."""
+    """The format to ask for: the caller's own, else PNG, which loses nothing before the gateway re-encodes it."""
     if not profile.takes_format:
         return None
     return next((one for one in (job.output_format, "png") if one in profile.formats), profile.formats[0])
@@ -145,12 +160,8 @@ def _find_dropped(job: ImageJob, profile: Profile, *, sends_quality: bool, sends
     return tuple(dropped)
 
 
-def _list_sizes(profile: Profile) -> tuple[Size, ...]:
-    return sizes.SEVEN if isinstance(profile.sizes, str) else profile.sizes
-
-
 def size_wanted(job: ImageJob) -> Size:
-    """The size asked for in pixels; `auto` is a square, or for an edit the first image's shape."""
+    """The requested size in pixels. `auto` is a square, or for an edit the shape of the first image."""
     if isinstance(job.size, Shape):
         return sizes.resolve(job.size)
     if job.size is None and job.references:
@@ -160,15 +171,15 @@ def size_wanted(job: ImageJob) -> Size:
 
 
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
-    """The size to send and the size that will be made."""
+    """The size to send, and the size that the upstream will make."""
     if job.size is None and profile.takes_auto_size:
         return None, None
     exact = size_wanted(job)
     wanted = job.size or exact
-    if profile.sizes == "seven":
+    if isinstance(profile.sizes, SnappedSizes):
         # A masked edit goes to an endpoint that knows sizes, not tiers; and only some ratios have a name.
-        by_name = isinstance(wanted, Shape) and wanted.ratio in sizes.RATIOS and not job.mask
-        return (wanted if by_name else exact), sizes.snap(exact)
+        by_name = isinstance(wanted, Shape) and wanted.ratio in profile.sizes.ratios and not job.mask
+        return (wanted if by_name else exact), sizes.snap(exact, profile.sizes.made)
     if isinstance(profile.sizes, tuple):
         near = sizes.snap(exact, profile.sizes)
         return near, near
@@ -179,44 +190,3 @@ def _sends_quality(job: ImageJob, profile: Profile) -> bool:
     if job.mask is not None:
         return profile.masked_quality
     return profile.edit_quality if job.operation == "edit" else True
-
-
-DIRECT = "direct"
-
-
-def shipped_profile(kind: str, model: str, group: str) -> Profile:
-    """The documented abilities of a credential: of `kind`, for the upstream's own `model`, in a vendor's `group`."""
-    if kind == "apiany":
-        return Profile(
-            max_n=10,
-            sizes="seven",
-            takes_auto_size=True,
-            takes_format=False,
-            masked_references=1,
-            edit_quality=True,
-        )
-    if kind == "openai":
-        return Profile(
-            max_n=10,
-            # Only gpt-image-2 is documented to make any size; what another model makes, the catalogue may say.
-            sizes="exact" if model.rpartition("/")[2].startswith("gpt-image-2") else sizes.THREE,
-            takes_auto_size=True,
-            formats=("png", "jpeg", "webp"),
-            masked_references=16,
-            masked_n=10,
-            mask_bytes=4_000_000,
-            masked_quality=True,
-            edit_quality=True,
-            # The form of an edit has no such field; its JSON sibling, which takes no files, has one.
-            moderation=("generation",),
-            backgrounds=("opaque",),
-        )
-    is_direct = group == DIRECT
-    return Profile(
-        # The cheaper variant documents no `n` at all, in any group.
-        max_n=10 if is_direct and not model.endswith("-c") else 1,
-        masked_references=16 if is_direct else 0,
-        without_masks="its key is not in the Direct group, which masks need",
-        masked_n=10 if is_direct and not model.endswith("-c") else 1,
-        moderation=("generation",),
-    )

@@ -1,7 +1,7 @@
 """The catalogue: upstreams with their credentials, models, aliases and limits, read from one YAML file and frozen.
 
-`load` refuses a mistake with file, line and what would be right. Routing and adapters read the result; what may stand
-in the file is `document`'s business.
+`load` refuses a mistake with its file, its line and the right form. `document` and `upstream` say
+what the file may hold.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from pydantic_core import ErrorDetails
 from typing_extensions import override
 
 from gateway.catalogue import rules
-from gateway.catalogue.capabilities import Profile, shipped_profile
-from gateway.catalogue.document import Alias, Credential, Document, Limits, Model, Upstream
+from gateway.catalogue.capabilities import Profile
+from gateway.catalogue.document import Alias, Document, Limits, Model
 from gateway.catalogue.pricing import Prices
 from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
+from gateway.catalogue.upstream import Credential, Upstream
+from gateway.catalogue.vendors import VENDORS, Offer, find_offer
 from gateway.jobs.sizes import parse_size
 from gateway.process.settings import StartRefused
 
 
 class CatalogueError(StartRefused):
-    """The catalogue cannot be used; one line a mistake, each with file and line."""
+    """The catalogue cannot be used. The text has one line for each mistake, with file and line."""
 
     exit_code = 2
 
@@ -36,7 +38,7 @@ class CatalogueError(StartRefused):
 
 
 class Target(BaseModel):
-    """One upstream with one credential: what the gateway can send a call to."""
+    """One upstream with one credential, to which the gateway can send a call."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -55,18 +57,26 @@ class Target(BaseModel):
 
     @property
     def credential_config(self) -> Credential:
-        """What the catalogue says of this credential."""
+        """The catalogue's entry of this credential."""
         return next(one for one in self.config.credentials if one.name == self.credential)
+
+    @property
+    def offer(self) -> Offer:
+        """The vendor's documented facts of this credential, without the catalogue's corrections."""
+        return find_offer(self.config.kind, self.config.model, self.credential_config.group)
 
 
 class Catalogue(BaseModel):
-    """What is in force: the document, and the targets whose key is there. Frozen; a reload makes a new one."""
+    """The catalogue in force: the document, and the targets that have a key. Frozen; a reload makes a new one.
+
+    `not_configured` has the reason for each upstream without any key, by its name.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     document: Document
     targets: tuple[Target, ...]
-    off: dict[str, str]
+    not_configured: dict[str, str]
     is_simulated: bool = False
 
     @property
@@ -80,13 +90,13 @@ class Catalogue(BaseModel):
         return (model, alias) if model else None
 
     def model_names(self) -> list[str]:
-        """Every public name with at least one upstream that is on, models before aliases."""
+        """Every public name with at least one upstream that has a key, models before aliases."""
         on = {target.upstream for target in self.targets}
         models = [name for name, model in self.document.models.items() if on & set(model.upstreams)]
         return models + [name for name, alias in self.document.aliases.items() if alias.model in models]
 
     def unpriced(self) -> list[str]:
-        """The targets whose price is not known, which serve only keys that have no limit in dollars."""
+        """The targets without a known price. They serve only keys that have no limit in dollars."""
         return [target.label for target in self.targets if target.prices is None]
 
     def targets_of(self, model: Model) -> list[Target]:
@@ -94,13 +104,13 @@ class Catalogue(BaseModel):
 
 
 def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
-    """Read, check and resolve a catalogue. With `simulator_url` every upstream is the simulator, with its keys.
+    """Read, check and resolve a catalogue. With `simulator_url` the simulator stands for every upstream, with its keys.
 
-    Raises CatalogueError with every mistake, each as `file:line: field: what was wrong`.
+    Raises CatalogueError with every mistake, each as `file:line: field: the mistake`.
     """
     document = read(path)
     targets: list[Target] = []
-    off: dict[str, str] = {}
+    not_configured: dict[str, str] = {}
     for name, upstream in document.upstreams.items():
         missing: list[str] = []
         for credential in upstream.credentials:
@@ -113,8 +123,10 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
             else:
                 missing.append(credential.key)
         if len(missing) == len(upstream.credentials):
-            off[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
-    return Catalogue(document=document, targets=tuple(targets), off=off, is_simulated=simulator_url is not None)
+            not_configured[name] = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+    return Catalogue(
+        document=document, targets=tuple(targets), not_configured=not_configured, is_simulated=simulator_url is not None
+    )
 
 
 def read(path: Path) -> Document:
@@ -162,7 +174,7 @@ def _name(where: tuple[str | int, ...]) -> str:
 
 
 def _find_causes(error: ValidationError) -> list[ErrorDetails]:
-    """The mistakes themselves: a list whose only item is wrong is also told to be empty, which helps nobody."""
+    """The mistakes without their echoes: Pydantic also calls a list empty when its only item is wrong."""
     found = error.errors(include_url=False)
     inner = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
     return [item for item in found if item["type"] != "too_short" or item["loc"] not in inner]
@@ -197,7 +209,7 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
 
 
 def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]]:
-    """Credentials are known by their names, so two of one name would share one key."""
+    """Find repeated names: two credentials of one name would share one key."""
     found: list[tuple[tuple[str | int, ...], str]] = []
     for name, upstream in document.upstreams.items():
         names = [credential.name for credential in upstream.credentials]
@@ -208,7 +220,7 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
         ]
     for name, model in document.models.items():
         found += [
-            (("models", name, "upstreams", index), f"`{one}` stands here twice")
+            (("models", name, "upstreams", index), f"`{one}` is here twice")
             for index, one in enumerate(model.upstreams)
             if one in model.upstreams[:index]
         ]
@@ -216,7 +228,7 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
 
 
 def _explain(mistake: ErrorDetails) -> str:
-    """One of Pydantic's errors in words that say what would be right."""
+    """One of Pydantic's errors, in words that say the right form."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         return "there is no such field here; docs/configuration.md lists them"
@@ -229,7 +241,7 @@ def _explain(mistake: ErrorDetails) -> str:
 
 
 def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:
-    """The key a reference stands for; None when it is absent or empty. Raises CatalogueError, without the key."""
+    """The key that a reference names; None when it is absent or empty. Raises CatalogueError, without the key in it."""
     kind, _, rest = reference.partition(":")
     try:
         key = env.get(rest, "") if kind == "env" else Path(rest).read_text(encoding="utf-8")
@@ -239,21 +251,20 @@ def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | No
         key = "\x00"
     key = key.strip()
     if not all("!" <= char <= "~" for char in key):
-        raise CatalogueError(f"{path}: {reference} holds a space or a character that no key has")
+        raise CatalogueError(f"{path}: {reference} has a space or a character that no key has")
     return key or None
 
 
 def _profile(upstream: Upstream, credential: Credential) -> Profile:
-    shipped = shipped_profile(upstream.kind, upstream.model, credential.group)
+    shipped = find_offer(upstream.kind, upstream.model, credential.group).profile
     known = credential.capabilities
     changes: dict[str, Any] = {
         "max_n": known.max_n,
         "masked_n": known.max_n if shipped.masked_n > 1 else None,
         "edit_quality": known.edit_quality,
-        # apiany's masked endpoint has no such field.
-        "masked_quality": known.edit_quality if upstream.kind != "apiany" else None,
+        "masked_quality": known.edit_quality if VENDORS[upstream.kind].masks_take_quality else None,
         "max_references": known.max_references,
-        "without_masks": None if known.masks is None else "its masks are switched off in the catalogue",
+        "without_masks": None if known.masks is None else "the catalogue switches its masks off",
         "masked_references": None if known.masks is None else (shipped.masked_references or 1) * known.masks,
         "formats": known.formats,
         "passes_user": known.pass_user,
@@ -284,35 +295,10 @@ def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> 
     )
 
 
-SIMULATOR_KEYS = {
-    "anyfast": "sim-direct",
-    "anyfast-c": "sim-c",
-    "apiany": "sim-apiany",
-    "openai": "sim-openai",
-    "openai-compatible": "sim-compatible",
-}
-"""The keys that the built-in simulator takes; see `docs/simulator.md`."""
-
-_BY_TOKENS = Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}})
-
-EXAMPLE_PRICES = {
-    "anyfast": _BY_TOKENS,
-    "anyfast-c": Prices(per_image="0.03"),
-    "apiany": Prices(by_size={"any": {"1K": "0.015", "2K": "0.03", "4K": "0.06"}}, per_thousand_credits="1.00"),
-    "openai": _BY_TOKENS,
-}
-"""What the built-in simulator writes into its book; no vendor's price list is behind the flat ones."""
-
-
 def _simulated(name: str, upstream: Upstream, credential: Credential, simulator_url: str) -> Target:
-    service = "anyfast-c" if upstream.kind == "anyfast" and upstream.model.endswith("-c") else upstream.kind
-    # An endpoint that only resembles OpenAI's has models of its own.
-    known = service if service != "openai" or upstream.model.startswith("gpt-image-") else "openai-compatible"
-    key = SIMULATOR_KEYS[known] if credential.group == "direct" or upstream.kind != "anyfast" else "sim-basic"
-    pointed = upstream.model_copy(
-        update={
-            "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",
-            "prices": upstream.prices or EXAMPLE_PRICES[service],
-        }
-    )
-    return _target(name, pointed, credential, key)
+    offer = find_offer(upstream.kind, upstream.model, credential.group)
+    changes = {
+        "base_url": f"{simulator_url.rstrip('/')}/{upstream.kind}",
+        "prices": upstream.prices or offer.example_prices,
+    }
+    return _target(name, upstream.model_copy(update=changes), credential, offer.simulator_key)

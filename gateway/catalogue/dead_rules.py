@@ -1,7 +1,7 @@
-"""Which of the catalogue's rules can never hold: no request is like that, or an earlier rule takes every one that is.
+"""Finds rules that can never apply: no request meets them, or an earlier rule covers every request that does.
 
-Asked by `inspection` alone: such a rule does no harm, so it is told and not refused. Pure functions, which rather say
-nothing: two rules that cover a third together are not found.
+Such a rule does no harm, so it is a finding and no mistake. Pure functions. A rule that only two others cover together
+is not found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.jobs.job import Operation, Quality
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """The requests that a `when` means. None is any; a span is least and most."""
+    """The set of requests that meet a `when`. None is any value; a span is least and most."""
 
     operation: frozenset[str]
     mask: frozenset[bool]
@@ -38,35 +38,35 @@ class _Region:
         return all(_holds(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
 
 
-def find_shadows(document: Document) -> list[tuple[int, str]]:
-    """The rules, by their index, that never hold, and why not."""
+def find_dead_rules(document: Document) -> list[tuple[int, str]]:
+    """The rules that never apply, each as its index and the reason."""
     found: list[tuple[int, str]] = []
     regions = [_region(rule.when, document) for rule in document.rules]
     for index, region in enumerate(regions):
         if region.is_empty:
-            found.append((index, "no request can be all that it says, so it never holds"))
+            found.append((index, "no request can meet all its conditions, so it never applies"))
             continue
         before = next((one for one in range(index) if not regions[one].is_empty and regions[one].covers(region)), None)
         if before is not None:
             name = name_rule(document.rules[before], before)
-            found.append((index, f"{name} holds for every request that it would, and comes first"))
+            found.append((index, f"{name} comes first and applies to every request that meets it"))
     return found
 
 
 def name_rule(rule: Rule, index: int) -> str:
-    """How a rule is told of: by its name, else by its number."""
+    """The rule in a message: by its name, else by its number."""
     return f"rule `{rule.name}`" if rule.name else f"rule {index + 1}"
 
 
 def models_of(when: When, document: Document) -> list[str]:
-    """The models, without their aliases, of the requests that a `when` may mean."""
+    """The models, without their aliases, of the requests that may meet a `when`."""
     names = _public_names(when, document)
     resolved = {document.aliases[name].model if name in document.aliases else name for name in names}
     return [name for name in document.models if name in resolved]
 
 
 def _public_names(when: When, document: Document) -> frozenset[str]:
-    """The names by which such requests may be sent: a model's aliases count with it."""
+    """The public names that such requests may use; a model stands for its aliases too."""
     known = {name: name for name in document.models} | {name: one.model for name, one in document.aliases.items()}
     return frozenset(name for name, model in known.items() if when.models is None or {name, model} & set(when.models))
 
@@ -93,7 +93,7 @@ def _region(when: When, document: Document) -> _Region:
 
 
 def _forms(when: When) -> tuple[frozenset[str], frozenset[bool], tuple[int, int]]:
-    """The operation, the mask and the references, each as far as the others leave it."""
+    """The possible operations, masks and counts of references, each narrowed by the others."""
     operation = frozenset((when.operation,) if when.operation else get_args(Operation))
     mask = frozenset((False, True) if when.mask is None else (when.mask,))
     least, most = when.min_references or 0, 16 if when.max_references is None else when.max_references

@@ -1,151 +1,35 @@
-"""The catalogue as it is written: every section and field of the file, with what a right value is.
+"""The catalogue as it is written: every section and field of the file, with the form of a right value.
 
-Read by `catalog`, which finds, resolves and freezes it; the JSON schema for editors is made from it. Knows no file
-and no environment.
+It knows no file and no environment. The JSON schema for editors comes from it; `upstream` holds the upstreams' section.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from gateway.catalogue.health_rules import HealthRules
-from gateway.catalogue.pricing import Prices
+from gateway.catalogue.upstream import CatalogueName, CataloguePart, Upstream
 from gateway.jobs import sizes
 from gateway.jobs.job import Operation, Quality
 from gateway.jobs.sizes import Size
 
 Strategy = Literal["cost", "priority", "weighted", "latency"]
-"""By what the targets that honour a request are ordered: its price, the catalogue, chance by weight, or seconds."""
+"""The order of the targets that honour a request: by price, by the catalogue, by weighted chance, or by seconds."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-
-CatalogueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
-
-_SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
-_SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
-SizeName = Annotated[str, Field(pattern=f"^({_SIZE_NAME.pattern})$")]
 
 OtherSize = Literal["tell", "resize", "refuse"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Capabilities(_Part):
-    """Overrides of the shipped profile, where an operator knows better than the vendor's documentation."""
-
-    max_n: int | None = Field(None, ge=1, le=10, description="Images that one call may ask for.")
-    masks: bool | None = Field(None, description="Whether edits with a mask are taken.")
-    edit_quality: bool | None = Field(None, description="Whether `quality` may be sent on edits.")
-    max_references: int | None = Field(None, ge=1, le=16, description="Reference images an edit may have.")
-    formats: tuple[Literal["png", "jpeg", "webp"], ...] | None = Field(
-        None, min_length=1, strict=False, description="Formats it makes itself; the others are converted here."
-    )
-    sizes: Literal["exact"] | tuple[SizeName, ...] | None = Field(
-        None,
-        description="`exact`: any size of the rules. A list: those it makes, with `auto` where it may choose itself.",
-    )
-    transparent: bool | None = Field(None, description="Whether it makes transparent backgrounds; `openai` alone.")
-    pass_user: bool | None = Field(
-        None, description="Whether it is told `user` or `safety_identifier`, personal data; `openai` alone."
-    )
-
-    @field_validator("sizes", mode="before")
-    @classmethod
-    def _is_list_of_sizes(cls, value: object) -> object:
-        if value is None or value == "exact":
-            return value
-        names = [str(one) for one in value] if isinstance(value, list) else []
-        if not any(_SIZE.fullmatch(name) for name in names) or not all(map(_SIZE_NAME.fullmatch, names)):
-            raise ValueError("must be `exact`, or a list as in [auto, 1024x1024], with at least one size")
-        return tuple(names)
-
-
-class Credential(_Part):
-    """One key at an upstream."""
-
-    name: CatalogueName = Field("main", description="Shown to the operator in place of the key.")
-    key: str = Field(
-        pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$", description="`env:NAME` or `file:/path`; never the key itself."
-    )
-    group: str = Field("default", description="The vendor's group of this key; Anyfast's `direct` may use n and masks.")
-    capabilities: Capabilities = Field(default_factory=lambda: Capabilities())
-    prices: Prices | None = Field(None, description="Where this key is charged otherwise than its upstream's others.")
-    weight: int = Field(1, ge=1, le=1000, description="Its share of the work among the upstream's credentials.")
-    max_concurrent: int | None = Field(None, ge=1, le=10_000, description="Calls at a time; without, any number.")
-    requests_per_minute: int | None = Field(None, ge=1, le=100_000, description="Calls a minute, evenly or at once.")
-    min_balance: int | None = Field(None, ge=0, description="Credits below which it is not used, where it tells them.")
-
-
-class Timeouts(_Part):
-    """Seconds."""
-
-    connect: float = Field(10, gt=0, le=60)
-    call: float = Field(
-        600, gt=0, le=3600, description="From the request's last byte to the answer's head, and between bytes."
-    )
-    task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
-    poll: float = Field(20, gt=0, le=120, description="One status query.")
-    poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
-    callback: float = Field(
-        1800, gt=0, le=86_400, description="For a callback that names a task whose ticket was lost, where they are on."
-    )
-    collect: float = Field(60, gt=0, le=600, description="To download one picture's link, however often.")
-
-
-class Upstream(_Part):
-    """A vendor endpoint."""
-
-    kind: Literal["anyfast", "apiany", "openai"] = Field(description="The dialect it speaks.")
-    base_url: str = Field(description="Where `/v1/...` begins.")
-    model: CatalogueName = Field(description="The upstream's own model id.")
-    credentials: tuple[Credential, ...] = Field(min_length=1, strict=False)
-    prices: Prices | None = Field(
-        None, description="What it charges; without, it serves only keys that have no limit in dollars."
-    )
-    error_is_unbilled: bool = Field(True, description="Its own JSON 500, 502 or 503 proves that nothing was billed.")
-    refusal_is_unbilled: bool = Field(True, description="A refusal by its safety system is not billed.")
-    unknown_outcome: Literal["presume", "release", "hold"] = Field(
-        "presume",
-        description="What becomes of the price of a call whose outcome nobody knows: charged and flagged, given back, "
-        "or held until an operator decides.",
-    )
-    timeouts: Timeouts = Field(default_factory=lambda: Timeouts())
-    health: HealthRules = Field(default_factory=lambda: HealthRules())
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
-        if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
-            raise ValueError("must be an http(s) URL without user, query or fragment, as in https://api.example.com")
-        if parts.path.rstrip("/").endswith("/v1"):
-            raise ValueError(f"leave `/v1` out, the gateway adds it: {value.rstrip('/').removesuffix('/v1')}")
-        return value.rstrip("/")
-
-    @model_validator(mode="after")
-    def _has_such_capabilities(self) -> Upstream:
-        if self.kind != "openai":
-            for credential in self.credentials:
-                if credential.capabilities.transparent or credential.capabilities.pass_user:
-                    raise ValueError(f"{self.kind} takes no `transparent` and no `pass_user`; only `openai` does")
-        return self
-
-
-class Model(_Part):
-    """A public model name: which upstreams serve it, in which order."""
+class Model(CataloguePart):
+    """A public model name, with the upstreams that serve it, in order."""
 
     upstreams: tuple[CatalogueName, ...] = Field(
         min_length=1,
         strict=False,
-        description="The catalogue's order: what decides where the strategy finds no difference.",
+        description="In the catalogue's order, which decides where the strategy finds no difference.",
     )
     strategy: Strategy = Field(
         "cost",
@@ -153,7 +37,7 @@ class Model(_Part):
         "by chance, in proportion to the credentials' `weight`. `latency`: the fastest first, as measured.",
     )
     sizes: Literal["exact", "nearest"] = Field(
-        "exact", description="`nearest`: an upstream may make another size, told in a header."
+        "exact", description="`nearest`: an upstream may make another size, reported in a header."
     )
     compromises: Literal["tell", "refuse"] = Field(
         "tell",
@@ -161,13 +45,13 @@ class Model(_Part):
     )
     other_size: OtherSize = Field(
         "tell",
-        description="What becomes of a picture of another size than its upstream was to make: handed out and told, "
-        "made the right size here, or kept back with an error. It is paid for in any case.",
+        description="A picture of another size than the gateway asked for is delivered and reported (`tell`), resized "
+        "(`resize`), or kept back with an error (`refuse`). It is paid for in any case.",
     )
 
 
-class Alias(_Part):
-    """Another name of a model, for code that was written for it."""
+class Alias(CataloguePart):
+    """Another name of a model, for code that uses this name."""
 
     model: CatalogueName
     response_format: Literal["b64_json", "url"] = "b64_json"
@@ -176,36 +60,46 @@ class Alias(_Part):
 RequestedSize = Annotated[str, Field(min_length=1, max_length=32)]
 
 
-class When(_Part):
-    """What a request must be for a rule to hold; all that is said must be so."""
+class When(CataloguePart):
+    """The conditions of a rule. The rule applies to a request that meets all of them."""
 
     operation: Operation | None = Field(None, description="`generation` or `edit`.")
     models: tuple[CatalogueName, ...] | None = Field(
-        None, min_length=1, strict=False, description="Public names, of models or aliases; a model's aliases count too."
+        None,
+        min_length=1,
+        strict=False,
+        description="Public names of models or aliases. A model stands for its aliases too.",
     )
     sizes: tuple[RequestedSize, ...] | None = Field(
-        None, min_length=1, strict=False, description="As asked: WIDTHxHEIGHT, a ratio such as 16:9, or `auto`."
+        None,
+        min_length=1,
+        strict=False,
+        description="As in the request: WIDTHxHEIGHT, a ratio such as 16:9, or `auto`.",
     )
-    min_pixels: int | None = Field(None, ge=1, description="Of the size asked for; `auto` is what would be made.")
+    min_pixels: int | None = Field(
+        None, ge=1, description="Of the requested size; for `auto`, of the size that would be made."
+    )
     max_pixels: int | None = Field(None, ge=1, description="The same.")
     qualities: tuple[Quality | Literal["auto"], ...] | None = Field(
-        None, min_length=1, strict=False, description="As asked; `auto` where none was."
+        None, min_length=1, strict=False, description="As in the request; `auto` if it has none."
     )
     min_n: int | None = Field(None, ge=1, le=10)
     max_n: int | None = Field(None, ge=1, le=10)
-    mask: bool | None = Field(None, description="Whether there is a mask.")
+    mask: bool | None = Field(None, description="True when the request has a mask.")
     min_references: int | None = Field(None, ge=0, le=16, description="Images of an edit; a generation has none.")
     max_references: int | None = Field(None, ge=0, le=16)
-    keys: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="Callers' keys, by id or name.")
+    keys: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="Callers' keys, by id or by name."
+    )
     teams: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="The teams of callers' keys.")
 
     @field_validator("sizes")
     @classmethod
-    def _are_sizes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else tuple(_read_asked(one) for one in value)
+    def _check_sizes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(_read_requested_size(one) for one in value)
 
     @model_validator(mode="after")
-    def _can_be(self) -> When:
+    def _check_ranges(self) -> When:
         for what in ("pixels", "n", "references"):
             least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
             if least is not None and most is not None and least > most:
@@ -215,27 +109,27 @@ class When(_Part):
         return self
 
 
-class Defaults(_Part):
-    """What stands where the caller said nothing, or `auto`."""
+class Defaults(CataloguePart):
+    """The values of parameters that the caller leaves out or sets to `auto`."""
 
-    size: str | None = Field(None, description="WIDTHxHEIGHT, as in 1024x1024.")
+    size: str | None = Field(None, description="WIDTHxHEIGHT, such as 1024x1024.")
     quality: Quality | None = Field(None)
 
     @field_validator("size")
     @classmethod
-    def _is_size(cls, value: str | None) -> str | None:
+    def _check_size(cls, value: str | None) -> str | None:
         return None if value is None else str(_read_size(value))
 
 
-class Rule(_Part):
-    """What is otherwise for some requests. The first rule that matches a request holds, alone."""
+class Rule(CataloguePart):
+    """Other settings for some requests. The first rule that matches a request applies, alone."""
 
     name: str | None = Field(
-        None, min_length=1, max_length=100, description="Shown where the rule is told of; its number if not said."
+        None, min_length=1, max_length=100, description="The name of the rule in messages; without it, its number."
     )
-    when: When = Field(default_factory=lambda: When(), description="Without: every request.")
+    when: When = Field(default_factory=lambda: When(), description="Without it, the rule applies to every request.")
     upstreams: tuple[CatalogueName, ...] | None = Field(
-        None, min_length=1, strict=False, description="Only these of the model's, and in this order."
+        None, min_length=1, strict=False, description="Only these of the model's upstreams, in this order."
     )
     strategy: Strategy | None = Field(None, description="In place of the model's.")
     defaults: Defaults = Field(default_factory=lambda: Defaults())
@@ -244,14 +138,14 @@ class Rule(_Part):
     other_size: OtherSize | None = Field(None, description="In place of the model's.")
 
     @model_validator(mode="after")
-    def _does_something(self) -> Rule:
+    def _check_effect(self) -> Rule:
         if not self.model_dump(exclude={"name", "when"}, exclude_none=True, exclude_defaults=True):
             raise ValueError("changes nothing; give upstreams, strategy, defaults, sizes, compromises or other_size")
         return self
 
 
-def _read_asked(text: str) -> str:
-    """A size, a ratio in lowest terms, or `auto`, as a request's own is written."""
+def _read_requested_size(text: str) -> str:
+    """A size, a ratio in lowest terms, or `auto`, in the form of a request."""
     ratio = sizes.parse_ratio(text)
     if ratio is not None:
         return sizes.make_shape(*ratio, "1K").ratio
@@ -261,110 +155,125 @@ def _read_asked(text: str) -> str:
 def _read_size(text: str) -> Size:
     size = sizes.parse_size(text)
     if size is None:
-        raise ValueError(f"{text!r} is no size; right is WIDTHxHEIGHT, as in 1024x1024")
+        raise ValueError(f"{text!r} is not a size; write WIDTHxHEIGHT, such as 1024x1024")
     if fault := sizes.find_fault(size):
         raise ValueError(f"{text} is not possible: {fault}")
     return size
 
 
-class Limits(_Part):
-    """Bounds on what callers may send; bytes, seconds and pixels."""
+class Limits(CataloguePart):
+    """Limits on requests and on the gateway's resources, in bytes, seconds and pixels."""
 
     body_bytes: int = Field(256 * 2**20, ge=2**20, description="One request's body.")
     image_bytes: int = Field(50 * 2**20, ge=2**10, description="One image.")
     images: int = Field(16, ge=1, le=16, description="References of one edit.")
-    pixels: int = Field(64_000_000, ge=655_360, description="One uploaded image, checked before it is decoded.")
-    bytes_in_flight: int = Field(4 * 2**30, ge=2**20, description="Declared bodies of all running requests.")
+    pixels: int = Field(
+        64_000_000, ge=655_360, description="One uploaded image; the gateway checks this before it decodes the image."
+    )
+    bytes_in_flight: int = Field(4 * 2**30, ge=2**20, description="Declared body bytes of all running requests.")
     memory_bytes: int = Field(
-        64 * 2**20, ge=2**20, description="Small bodies kept in memory; above it they go to disk."
+        64 * 2**20, ge=2**20, description="For small bodies, in memory; further bodies go to disk."
     )
     header_bytes: int = Field(32 * 2**10, ge=2**10)
     header_count: int = Field(100, ge=10)
     header_timeout: float = Field(10, gt=0)
     body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
-    answer_idle: float = Field(120, gt=0, description="Seconds that a part of an answer waits for its reader.")
+    answer_idle: float = Field(
+        120, gt=0, description="Seconds that a part of an answer waits until the client reads it."
+    )
     image_url_origins: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Origins beside the public internet that `image_url` may name, as in http://files.corp:8000.",
+        description="Origins outside the public internet that `image_url` may name, such as http://files.corp:8000.",
     )
     fetch_timeout: float = Field(30, gt=0, description="Seconds to download one `image_url`.")
     min_free: int = Field(
-        2**30, ge=0, description="Bytes that the disks of the data folder and of pictures must have free for new work."
+        2**30,
+        ge=0,
+        description="Free bytes that the disks of the data folder and of pictures must have for new work.",
     )
-    artifact_ttl: int = Field(86_400, ge=60, description="Seconds that pictures and their links live.")
+    artifact_ttl: int = Field(86_400, ge=60, description="Seconds until pictures and their links expire.")
     keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
-    requests: int = Field(4000, ge=1, description="Requests that a process serves at a time.")
-    requests_per_key: int = Field(4000, ge=1, description="The same of one key.")
+    requests: int = Field(4000, ge=1, description="Requests that a process serves at the same time.")
+    requests_per_key: int = Field(4000, ge=1, description="The same for one key.")
     queue: int = Field(1000, ge=0, description="Requests of a process that may wait for a busy upstream.")
-    queue_per_key: int = Field(200, ge=0, description="The same of one key.")
-    answer_within: float = Field(570, gt=0, description="Seconds until a caller who named no time-out is answered.")
-
-
-class Accounting(_Part):
-    """How money is counted, and how long what was counted is kept."""
-
-    time_zone: str = Field("UTC", description="Where days, weeks and months begin, as in Europe/Berlin.")
-    lease: float = Field(
-        15, gt=0, le=300, description="Seconds that a worker owns its tasks without a sign of life; it gives three."
+    queue_per_key: int = Field(200, ge=0, description="The same for one key.")
+    answer_within: float = Field(
+        570, gt=0, description="Seconds until the gateway answers a caller without a time-out of its own."
     )
-    history_days: int = Field(90, ge=1, le=3650, description="Days that the record of a request is kept.")
-    usage_days: int = Field(400, ge=1, le=3650, description="Days that the daily sums are kept.")
-    keep_prompts: bool = Field(False, description="Whether records hold the prompt; otherwise nothing does.")
+
+
+class Accounting(CataloguePart):
+    """Time windows of the accounting, and how long its records stay."""
+
+    time_zone: str = Field("UTC", description="The zone in which days, weeks and months begin, such as Europe/Berlin.")
+    lease: float = Field(
+        15,
+        gt=0,
+        le=300,
+        description="Seconds from a worker's last renewal to the adoption of its tasks. It renews every third of it.",
+    )
+    history_days: int = Field(90, ge=1, le=3650, description="Days until the gateway deletes the record of a request.")
+    usage_days: int = Field(400, ge=1, le=3650, description="Days until the gateway deletes the daily sums.")
+    keep_prompts: bool = Field(False, description="True when records hold the prompt. Otherwise nothing holds it.")
 
     @field_validator("time_zone")
     @classmethod
-    def _is_zone(cls, value: str) -> str:
+    def _check_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError("no such time zone; right is a name like Europe/Berlin, or UTC") from error
+            raise ValueError("no such time zone; write a name such as Europe/Berlin, or UTC") from error
         return value
 
 
-class Join(_Part):
-    """How a repeated request finds the pictures of the first; seconds."""
+class Join(CataloguePart):
+    """How a repeated request gets the pictures of the first one; seconds."""
 
     orphans: float = Field(
         600,
         ge=0,
         le=86_400,
-        description="For how long a request that is no retry still finds the pictures of the same request that was "
-        "left without its answer; 0: never. A retry always does.",
+        description="For this long, a new request gets the pictures of an equal one whose answer was not delivered; "
+        "0: never. A retry always does.",
     )
-    look_every: float = Field(5, gt=0, le=60, description="Between two looks at a task that another worker runs.")
+    look_every: float = Field(5, gt=0, le=60, description="Between two reads of a task that another worker runs.")
 
 
-class Webhooks(_Part):
-    """How callers' addresses are told of the end of tasks; seconds."""
+class Webhooks(CataloguePart):
+    """How the gateway reports the end of tasks to callers' addresses; seconds."""
 
     retries: tuple[Annotated[float, Field(gt=0, le=86_400)], ...] = Field(
         (5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600),
         max_length=20,
         strict=False,
-        description="Pauses after the first, second, ... try that failed; after the last one a delivery is given up.",
+        description="Pauses after the first, second, ... failed try. After the last one the delivery is given up.",
     )
-    give_up: float = Field(86_400, gt=0, le=604_800, description="No try is made so long after the task's end.")
-    timeout: float = Field(15, gt=0, le=60, description="One try, from the look-up of the host to the answer's head.")
-    look_every: float = Field(5, gt=0, le=60, description="Between two looks for what another worker left.")
-    per_key: int = Field(1000, ge=1, le=100_000, description="Deliveries that may wait for one key.")
+    give_up: float = Field(
+        86_400, gt=0, le=604_800, description="The gateway makes no try this long after the task's end."
+    )
+    timeout: float = Field(
+        15, gt=0, le=60, description="For one try, from the look-up of the host to the head of the answer."
+    )
+    look_every: float = Field(5, gt=0, le=60, description="Between two searches for deliveries of a dead worker.")
+    per_key: int = Field(1000, ge=1, le=100_000, description="Deliveries that may wait at the same time for one key.")
     origins: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Origins beside the public internet that may be told, as in http://receiver.corp:8000.",
+        description="Origins outside the public internet that may receive webhooks, such as http://receiver.corp:8000.",
     )
 
 
-class Document(_Part):
+class Document(CataloguePart):
     """A catalogue as it is written."""
 
-    default_model: CatalogueName = Field("gpt-image-2", description="Used where a request names no model.")
-    unknown_fields: Literal["drop", "refuse"] = Field("drop", description="`refuse`: a field nobody knows gets a 400.")
+    default_model: CatalogueName = Field("gpt-image-2", description="The model of a request that names none.")
+    unknown_fields: Literal["drop", "refuse"] = Field("drop", description="`refuse`: an unknown field gets a 400.")
     upstreams: dict[CatalogueName, Upstream] = Field(min_length=1)
     models: dict[CatalogueName, Model] = Field(min_length=1)
     aliases: dict[CatalogueName, Alias] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = Field(
-        (), strict=False, description="What is otherwise for some requests; the first that matches holds."
+        (), strict=False, description="Other settings for some requests; the first rule that matches applies."
     )
     limits: Limits = Field(default_factory=lambda: Limits())
     join: Join = Field(default_factory=lambda: Join())

@@ -1,6 +1,6 @@
-"""What an operator should know of a catalogue that can be used: what nobody reaches, never holds, or has no price.
+"""Findings about a usable catalogue: entries that no request reaches, rules that never apply, missing prices.
 
-Pure functions over a loaded catalogue, for `imagegate check`; what cannot be used at all is `catalog`'s to refuse.
+Pure functions over a loaded catalogue. `catalogue` refuses a file that cannot be used at all.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ from typing import Literal, get_args
 from gateway.catalogue import pricing
 from gateway.catalogue.capabilities import Fit, fit
 from gateway.catalogue.catalogue import Catalogue, Target
-from gateway.catalogue.dead_rules import find_shadows, models_of, name_rule
+from gateway.catalogue.dead_rules import find_dead_rules, models_of, name_rule
 from gateway.catalogue.rules import Place
-from gateway.jobs import sizes
 from gateway.jobs.job import ImageJob, Quality
 from gateway.jobs.sizes import Size
 
 Level = Literal["warning", "note"]
-"""A `note` follows from what was chosen, such as a key that is not set; a `warning` is hardly meant."""
+"""A `note` follows from a choice, such as a key that is not set. A `warning` is probably a mistake."""
 
 FindingKind = Literal[
-    "no_key", "upstream_off", "unused_upstream", "unreachable", "rule_without_upstream", "shadowed_rule", "no_price",
-    "price_hole", "drift",
+    "no_key", "upstream_not_configured", "unused_upstream", "unreachable", "rule_without_upstream", "dead_rule",
+    "no_price", "missing_price", "drift",
 ]  # fmt: skip
 
-_ANY_SIZE = (*sizes.SEVEN, Size(1024, 640), Size(2880, 2880))
-"""Of an upstream that makes any size: each tier at its ends."""
+_ANY_SIZE = (
+    *(Size(1024, 640), Size(1536, 1024)),
+    *(Size(2048, 1152), Size(2048, 2048)),
+    *(Size(3840, 2160), Size(2880, 2880)),
+)
+"""The ends of each tier, for an upstream that makes any size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One remark: where in the catalogue, and what."""
+    """One finding: its place in the catalogue, and its text."""
 
     level: Level
     kind: FindingKind
@@ -41,16 +44,16 @@ class Finding:
 
 
 def inspect(catalogue: Catalogue) -> list[Finding]:
-    """All that is to be said of a catalogue, from its first section to its last.
+    """All findings about a catalogue, from its first section to its last.
 
-    Where no key is set at all, nothing can be said of what could be reached; only that is, and what no key changes.
+    Without any key, the findings about reachability are left out: only the missing keys are reported.
     """
     found = [*_inspect_keys(catalogue), *_inspect_prices(catalogue), *_find_unused(catalogue)]
     if catalogue.targets:
         found += _find_unreachable(catalogue)
         found += _find_closed_rules(catalogue)
-    shadows = find_shadows(catalogue.document)
-    return [*found, *(Finding("warning", "shadowed_rule", ("rules", index), text) for index, text in shadows)]
+    dead = find_dead_rules(catalogue.document)
+    return [*found, *(Finding("warning", "dead_rule", ("rules", index), text) for index, text in dead)]
 
 
 def reach(catalogue: Catalogue) -> dict[str, list[str]]:
@@ -63,39 +66,46 @@ def reach(catalogue: Catalogue) -> dict[str, list[str]]:
 def _inspect_keys(catalogue: Catalogue) -> Iterator[Finding]:
     on = {target.label for target in catalogue.targets}
     for name, upstream in catalogue.document.upstreams.items():
-        if name in catalogue.off:
-            yield Finding("note", "upstream_off", ("upstreams", name), f"{catalogue.off[name]}, so it is off")
+        if name in catalogue.not_configured:
+            yield Finding(
+                "note",
+                "upstream_not_configured",
+                ("upstreams", name),
+                f"{catalogue.not_configured[name]}, so it is not configured",
+            )
             continue
         for index, credential in enumerate(upstream.credentials):
             if f"{name}/{credential.name}" not in on:
                 place: Place = ("upstreams", name, "credentials", index, "key")
-                yield Finding("warning", "no_key", place, f"{credential.key} is not set, so nothing goes to it")
+                yield Finding("warning", "no_key", place, f"{credential.key} is not set, so it gets no calls")
 
 
 def _find_unused(catalogue: Catalogue) -> Iterator[Finding]:
     used = {name for model in catalogue.document.models.values() for name in model.upstreams}
     for name in catalogue.document.upstreams:
         if name not in used:
-            yield Finding("warning", "unused_upstream", ("upstreams", name), "no model names it, so nobody reaches it")
+            yield Finding(
+                "warning", "unused_upstream", ("upstreams", name), "no model names it, so no request reaches it"
+            )
 
 
 def _find_unreachable(catalogue: Catalogue) -> Iterator[Finding]:
     document, targets = catalogue.document, reach(catalogue)
     if not targets[document.default_model]:
-        text = f"`{document.default_model}` cannot be reached, so every request must name another model"
+        text = f"no request can reach `{document.default_model}`, so every request must name another model"
         yield Finding("warning", "unreachable", ("default_model",), text)
     for name, model in document.models.items():
         if not targets[name]:
-            text = f"nobody can reach it: {', '.join(model.upstreams)} {_are(model.upstreams)} off"
+            text = f"no request can reach it: {', '.join(model.upstreams)} {_are(model.upstreams)} not configured"
             yield Finding("warning", "unreachable", ("models", name), text)
     for name, alias in document.aliases.items():
         if not targets[name]:
-            text = f"nobody can reach it: it stands for `{alias.model}`, whose upstreams are off"
+            text = f"no request can reach it: it stands for `{alias.model}`, whose upstreams are not configured"
             yield Finding("warning", "unreachable", ("aliases", name), text)
 
 
 def _find_closed_rules(catalogue: Catalogue) -> Iterator[Finding]:
-    """Rules that leave their requests without an upstream: all of them off, or none of them a model's own."""
+    """Rules that leave their requests without an upstream: none is configured, or none is the model's own."""
     document = catalogue.document
     on = {target.upstream for target in catalogue.targets}
     for index, rule in enumerate(document.rules):
@@ -103,13 +113,20 @@ def _find_closed_rules(catalogue: Catalogue) -> Iterator[Finding]:
             continue
         place, kept = ("rules", index, "upstreams"), on & set(rule.upstreams)
         if not kept:
-            which = f"{', '.join(rule.upstreams)} {_are(rule.upstreams)} off"
-            yield Finding("warning", "rule_without_upstream", place, f"{which}: requests it holds for are refused")
+            which = f"{', '.join(rule.upstreams)} {_are(rule.upstreams)} not configured"
+            yield Finding(
+                "warning",
+                "rule_without_upstream",
+                place,
+                f"{which}: the gateway refuses the requests that it applies to",
+            )
             continue
         models = ((name, document.models[name].upstreams) for name in models_of(rule.when, document))
         closed = [f"`{name}`" for name, upstreams in models if on & set(upstreams) and not kept & set(upstreams)]
         if closed:
-            text = f"{name_rule(rule, index)} leaves no upstream to {', '.join(closed)}: such requests are refused"
+            text = (
+                f"{name_rule(rule, index)} leaves no upstream to {', '.join(closed)}: the gateway refuses such requests"
+            )
             yield Finding("note", "rule_without_upstream", place, text)
 
 
@@ -117,17 +134,17 @@ def _inspect_prices(catalogue: Catalogue) -> Iterator[Finding]:
     for target in catalogue.targets:
         place = _place_of_prices(target)
         if target.prices is None:
-            text = f"{target.label} has no prices: no key with a limit in dollars can use it, nor is it routed by cost"
+            text = f"{target.label} has no prices: no key with a limit in dollars can use it, nor can `cost` rank it"
             yield Finding("warning", "no_price", place, text)
         elif holes := _find_holes(target):
             text = (
-                f"{target.label} has no price for {', '.join(holes)}, which it makes: such a request counts as unpriced"
+                f"{target.label} has no price for {', '.join(holes)}, which it makes: such requests have no known price"
             )
-            yield Finding("warning", "price_hole", place, text)
+            yield Finding("warning", "missing_price", place, text)
 
 
 def _place_of_prices(target: Target) -> Place:
-    """Where its prices stand: with its credential, or with the upstream, whose own line stands in for missing ones."""
+    """The place of its prices: at its credential, or at the upstream."""
     names = [credential.name for credential in target.config.credentials]
     index = names.index(target.credential)
     if target.config.credentials[index].prices is not None:
@@ -136,7 +153,7 @@ def _place_of_prices(target: Target) -> Place:
 
 
 def _find_holes(target: Target) -> list[str]:
-    """The qualities and tiers that it can make and has no price for; a quality alone where tiers do not matter."""
+    """The qualities and tiers that it makes without a price; qualities alone where prices have no tiers."""
     profile, found = target.profile, dict[str, None]()
     by_tier = target.prices is not None and target.prices.by_size is not None
     for quality in get_args(Quality):
@@ -149,9 +166,7 @@ def _find_holes(target: Target) -> list[str]:
 
 
 def _sizes_of(target: Target) -> tuple[Size, ...]:
-    if isinstance(target.profile.sizes, tuple):
-        return target.profile.sizes
-    return _ANY_SIZE if target.profile.sizes == "exact" else sizes.SEVEN
+    return target.profile.made_sizes or _ANY_SIZE
 
 
 def _are(names: Sequence[str]) -> str:

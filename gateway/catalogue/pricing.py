@@ -1,7 +1,6 @@
-"""What an image costs at an upstream, before it is made and after. Pure functions over the catalogue's prices, in µ$.
+"""The price of an image at an upstream, before it is made and after, in µ$. Pure functions over the catalogue's prices.
 
-Asked by `routing` for a plan's quotes and by `dispatch` for a call's bill. An amount nobody configured is None, never a
-guess. The token formula is OpenAI's published one; `docs/configuration.md` tells the fields.
+An amount that no price covers is None, never a guess. The token formula is OpenAI's published one.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from gateway.jobs.sizes import TIERS, Size
 MILLION = 1_000_000
 
 _EDGES = {"low": 16, "medium": 48, "high": 96}
-_FORM_PIXELS = {"1K": 1536 * 1024, "2K": 2048 * 2048}
-"""The most pixels of a tier; above the last it is 4K."""
+_TIER_PIXELS = {"1K": 1536 * 1024, "2K": 2048 * 2048}
+"""The most pixels of a tier; a larger image is in 4K."""
 
-_UNTOLD = (Size(1024, 1024), Size(1536, 1024))
-"""What an upstream that chooses the size itself may make at its default tier; which is dearer depends on the prices."""
+_CHOSEN_SIZES = (Size(1024, 1024), Size(1536, 1024))
+"""Sizes that an upstream may make where it chooses the size; the prices decide which one costs more."""
 
 _WAYS = ("per_image", "by_size", "per_megapixel", "per_million_tokens")
 
 
-def _written(value: object) -> object:
+def _refuse_number(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError('dollars are written in quotes, as in "0.03"; a bare number would be rounded')
+        raise ValueError('write dollars in quotes, such as "0.03"; a bare number would be rounded')
     return value
 
 
-Dollars = Annotated[str, BeforeValidator(_written), Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?$")]
+Dollars = Annotated[str, BeforeValidator(_refuse_number), Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?$")]
 Tier = Literal["1K", "2K", "4K"]
 Grade = Literal["low", "medium", "high", "any"]
 
@@ -53,19 +52,20 @@ class TokenPrices(BaseModel):
 
 
 class Prices(BaseModel):
-    """What an upstream charges, in dollars; exactly one of the first four, and what comes on top."""
+    """An upstream's prices in dollars: exactly one of the first four, and additions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    per_image: Dollars | None = Field(None, description="Whatever its size and quality.")
+    per_image: Dollars | None = Field(None, description="For any size and quality.")
     by_size: dict[Grade, dict[Tier, Dollars]] | None = Field(
-        None, description="By quality (`any` where it does not matter) and resolution tier; what is missing is unknown."
+        None, description="By quality (`any`: every other quality) and resolution tier. A missing price is unknown."
     )
     per_megapixel: dict[Grade, Dollars] | None = Field(None, description="For a million pixels made, by quality.")
     per_million_tokens: TokenPrices | None = Field(None, description="As OpenAI charges.")
-    per_input_image: Dollars | None = Field(None, description="On top, for each reference of an edit.")
+    per_input_image: Dollars | None = Field(None, description="In addition, for each reference of an edit.")
     per_thousand_credits: Dollars | None = Field(
-        None, description="What the upstream's own credits cost; where its answer tells them, they are the bill."
+        None,
+        description="The price of the upstream's own credits. Where its answer reports credits, they are the bill.",
     )
 
     @model_validator(mode="after")
@@ -81,14 +81,14 @@ class Prices(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """An image, or a job, at one target, in µ$: what it should cost, and the most it may, which is held meanwhile."""
+    """An image, or a job, at one target, in µ$: the expected cost, and the most it may cost, which the ledger holds."""
 
     expected: int
     ceiling: int
 
 
 def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
-    """The price of one image of this job, or None where it is unknown. References are counted with every image."""
+    """The price of one image of this job; None where it is unknown. References count with every image."""
     each = None if prices is None else _quote_making(prices, fit)
     if prices is None or each is None:
         return None
@@ -100,7 +100,7 @@ def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
 
 
 def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
-    """The price of the whole job: what its calls will be billed, each for its images and once for what it is given."""
+    """The price of the whole job: the sum over its calls, each for its images and once for prompt and references."""
     each = None if prices is None else _quote_making(prices, fit)
     if prices is None or each is None:
         return None
@@ -114,14 +114,14 @@ def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
 
 
 def count_calls(n: int, per_call: int) -> list[int]:
-    """How many images each call of a job of n asks for."""
+    """The number of images that each call of a job of n asks for."""
     return [min(per_call, n - start) for start in range(0, n, per_call)]
 
 
 def _quote_making(prices: Prices, fit: Fit) -> tuple[Decimal, Decimal] | None:
-    """µ$ that making one image should cost, and may cost at most; None where the prices do not tell."""
-    sizes = (fit.made,) if fit.made else _UNTOLD
-    # Where the upstream takes no quality, its own default is documented as medium, and not promised.
+    """The expected and the highest cost of making one image, in µ$; None where the prices do not cover it."""
+    sizes = (fit.made,) if fit.made else _CHOSEN_SIZES
+    # An upstream that takes no quality documents medium as its default, and does not promise it.
     dearest: Quality = fit.quality or "high"
     expected = [_make(prices, size, fit.quality or "medium") for size in sizes]
     known = [one for one in expected + [_make(prices, size, dearest) for size in sizes] if one is not None]
@@ -131,13 +131,13 @@ def _quote_making(prices: Prices, fit: Fit) -> tuple[Decimal, Decimal] | None:
 
 
 def _most_text(job: ImageJob) -> int:
-    # No tokenizer makes more tokens than there are bytes.
+    # No tokenizer makes more tokens than the text has bytes.
     return len(job.prompt.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """By what a call is billed once it has brought something. `given` is µ$ of what it is given; nothing of the job."""
+    """The terms by which a call that brought pictures is billed. `given`: the µ$ of its prompt and references."""
 
     prices: Prices | None
     quality: Quality | None
@@ -153,9 +153,9 @@ def terms(prices: Prices | None, job: ImageJob, fit: Fit) -> Terms:
 def bill(
     terms: Terms, made: Sequence[Size], *, usage: TokenUsage | None = None, charged: Decimal | None = None
 ) -> int | None:
-    """What one call cost that brought images of the sizes `made`: by the upstream's own count where it gave one.
+    """The cost of one call that brought images of the sizes `made`, by the upstream's own count where it gave one.
 
-    `charged` is in the upstream's credits. None where the prices do not tell.
+    `charged` is in the upstream's credits. None where the prices do not cover it.
     """
     prices = terms.prices
     if prices is None:
@@ -172,34 +172,34 @@ def bill(
 
 
 def tier_of(size: Size) -> Tier:
-    """The resolution tier in which a size is charged: the least that holds both its long edge and its pixels."""
+    """The resolution tier of a size: the smallest that holds both its long edge and its pixels."""
     long = max(size.width, size.height)
     for tier in ("1K", "2K"):
-        if long <= TIERS[tier] and size.pixels <= _FORM_PIXELS[tier]:
+        if long <= TIERS[tier] and size.pixels <= _TIER_PIXELS[tier]:
             return tier
     return "4K"
 
 
 def output_tokens(size: Size, quality: Quality) -> int:
-    """The tokens of one image, by the formula that OpenAI publishes for gpt-image-2."""
+    """The tokens of one image, by OpenAI's published formula for gpt-image-2."""
     edge = _EDGES[quality]
     short = round(edge * min(size.width, size.height) / max(size.width, size.height))
     return math.ceil(edge * short * (2 * MILLION + size.pixels) / (4 * MILLION))
 
 
 def input_tokens(size: Size) -> int:
-    """About the tokens of one reference: tiles of 32 pixels once its long edge is at least 1024, 1,536 at most."""
+    """The estimated tokens of one reference: tiles of 32 pixels with a long edge of at least 1024; 1,536 at most."""
     scale = max(1.0, 1024 / max(size.width, size.height))
     return min(math.ceil(size.width * scale / 32) * math.ceil(size.height * scale / 32), 1536)
 
 
 def text_tokens(prompt: str) -> int:
-    """About the tokens of a prompt: one for every four characters."""
+    """The estimated tokens of a prompt: one for every four characters."""
     return max(1, math.ceil(len(prompt) / 4))
 
 
 def _make(prices: Prices, size: Size, quality: Quality) -> Decimal | None:
-    """µ$ for making one image, without what it is made from; None where the prices do not tell."""
+    """µ$ for one image, without prompt and references; None where the prices do not cover it."""
     if prices.per_image is not None:
         return Decimal(parse_usd(prices.per_image))
     if prices.by_size is not None:
@@ -214,7 +214,7 @@ def _make(prices: Prices, size: Size, quality: Quality) -> Decimal | None:
 
 
 def _take(prices: Prices, job: ImageJob, text: int) -> Decimal:
-    """µ$ for what a call is given: `text` tokens of prompt, and the references."""
+    """µ$ for a call's input: `text` tokens of prompt, and the references."""
     if prices.per_million_tokens is None:
         each = parse_usd(prices.per_input_image) if prices.per_input_image else 0
         return Decimal(each * len(job.references))
@@ -226,12 +226,12 @@ def _take(prices: Prices, job: ImageJob, text: int) -> Decimal:
 def _count_tokens(rates: TokenPrices, usage: TokenUsage) -> Decimal:
     text, image = usage.text_tokens, usage.image_tokens
     if text is None or image is None:
-        # What the upstream did not tell apart is charged as the dearer.
+        # Without separate counts, all input tokens are charged at the image price, which is higher.
         text, image = 0, usage.input_tokens
     given = parse_usd(rates.text_in) * text + parse_usd(rates.image_in) * image
     return Decimal(given + parse_usd(rates.image_out) * usage.output_tokens) / MILLION
 
 
 def _round(micro: Decimal, *, up: bool = False) -> int:
-    """Whole µ$, once for each amount that is booked: half to even, or up where it must bound another."""
+    """Whole µ$: half to even, or up for an upper bound. Each booked amount is rounded once."""
     return int(micro.quantize(Decimal(1), ROUND_CEILING if up else ROUND_HALF_EVEN))

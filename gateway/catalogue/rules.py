@@ -1,7 +1,4 @@
-"""Which of the catalogue's rules holds for a request, and what it makes of its model. Pure functions.
-
-Asked by `routing`; `catalog` asks once, at start, what is wrong with the rules. Never looks at prices.
-"""
+"""Finds the catalogue's rule for a request, and the route that follows from it. Pure functions; prices play no part."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class CallerIdentity:
-    """Whose request it is: a key's id and name, and its team; empty where unknown."""
+    """The caller of a request: its key's id and name, and its team; empty where unknown."""
 
     key: str = ""
     name: str = ""
@@ -28,7 +25,7 @@ class CallerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a model's request is served. `rule` names the rule that says so; `upstreams` None are all of the model's."""
+    """How the gateway serves a request. `rule` names the rule behind it; `upstreams` None is all of the model's."""
 
     strategy: Strategy
     allows_nearest: bool = False
@@ -41,7 +38,7 @@ class Route:
 
 
 def find_route(job: ImageJob, model_name: str, document: Document, identity: CallerIdentity) -> Route:
-    """The route of a request to a model that was sent by this name."""
+    """The route of a request that names its model `model_name`."""
     alias = document.aliases.get(model_name)
     resolved = alias.model if alias else model_name
     for number, rule in enumerate(document.rules, 1):
@@ -68,13 +65,13 @@ def matches(when: When, job: ImageJob, names: Sequence[str], identity: CallerIde
 
 
 def find_mistakes(document: Document) -> list[tuple[Place, str]]:
-    """What is wrong with the rules that no rule shows by itself, each with its place in the file."""
+    """The mistakes that appear only when rules, models and upstreams are compared, each with its place in the file."""
     found: list[tuple[Place, str]] = []
     catch_all: int | None = None
     for index, rule in enumerate(document.rules):
         here: Place = ("rules", index)
         if catch_all is not None:
-            found.append((here, f"is never reached: rule {catch_all} has no `when`, so it holds for every request"))
+            found.append((here, f"never applies: rule {catch_all} has no `when`, so it applies to every request"))
         if catch_all is None and rule.when == When():
             catch_all = index + 1
         known = {**document.models, **document.aliases}
@@ -94,7 +91,7 @@ def _find_wrong_upstreams(document: Document, rule: Rule, here: Place) -> list[t
         if name not in document.upstreams:
             found.append((place, f"there is no upstream `{name}`; there are {', '.join(document.upstreams)}"))
         elif name in (rule.upstreams or ())[:index]:
-            found.append((place, f"`{name}` stands here twice"))
+            found.append((place, f"`{name}` is here twice"))
     for name in rule.when.models or ():
         alias = document.aliases.get(name)
         model = document.models.get(alias.model if alias else name)
@@ -119,7 +116,7 @@ def _apply(rule: Rule | None, model: Model, number: int) -> Route:
 
 
 def _names_of(size: Size | Shape | None) -> tuple[str, ...]:
-    """How a rule may name the size that was asked for: a ratio also by itself."""
+    """The names of a requested size in a rule; a ratio also has its own name."""
     if isinstance(size, Shape):
         return size.ratio, str(sizes.resolve(size))
     return (str(size) if size else "auto",)

@@ -1,6 +1,6 @@
-"""YAML as people mean it: duplicate keys refused, `no` and `on` are words, and every value knows its line.
+"""Strict YAML: it refuses duplicate keys, reads `no` and `on` as words, and knows the line of every value.
 
-Read by `catalog` only. Never resolves references or environment variables.
+It never resolves references or environment variables.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 
 class YamlMistake(Exception):
-    """The text is not the YAML that it should be; `line` counts from 1."""
+    """The text is not valid YAML, or not strict; `line` counts from 1."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ _REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2's booleans, no dates; PyYAML alone reads `no` as False and a model's date as no text."""
+    """YAML 1.2's booleans, and no dates: PyYAML reads `no` as False, and a date in a model's name as a date."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own class attribute, replaced and never changed)
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
@@ -62,7 +62,7 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
-    """Refuse duplicate keys and keys that are no words, before merges (`<<`) mix mappings; PyYAML lets the last win."""
+    """Refuse duplicate keys and keys that are not words, before merges (`<<`). PyYAML takes the last duplicate."""
     if not isinstance(node, yaml.MappingNode | yaml.SequenceNode) or id(node) in seen:
         return
     seen.add(id(node))
@@ -76,13 +76,13 @@ def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise YamlMistake("a key must be a word, not a list or a mapping", line)
         if key.value in names:
-            raise YamlMistake(f"`{key.value}` stands here twice", line)
+            raise YamlMistake(f"`{key.value}` is here twice", line)
         names.add(key.value)
         _check_keys(value, seen)
 
 
 def line_of(tree: yaml.Node | None, path: Sequence[str | int]) -> int:
-    """The line of the value at a path, or of the nearest parent that is there."""
+    """The line of the value at a path, or of its nearest parent in the text."""
     node, line = tree, 1
     for step in path:
         child = _child(node, step)

@@ -149,7 +149,7 @@ def _print_json(settings: Settings, catalogue: Catalogue, remarks: list[dict[str
     facts = {
         "catalogue": str(settings.config),
         "upstreams": [target.label for target in catalogue.targets],
-        "not_configured": catalogue.off,
+        "not_configured": catalogue.not_configured,
         "models": reach(catalogue),
         "findings": remarks,
         "drift_unread": unread or None,

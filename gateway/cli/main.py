@@ -111,7 +111,7 @@ def root(
 
     \b
     Try it without any key:      imagegate serve --demo
-    Serve your team:             ANYFAST_API_KEY=… imagegate serve --host 0.0.0.0
+    Serve your team:             imagegate serve --host 0.0.0.0
     Give somebody a key:         imagegate keys create ana --team design
     """
 

@@ -42,8 +42,8 @@ def upstreams(
 
     \b
     imagegate upstreams
-    imagegate upstreams --reset apiany/main
-    imagegate upstreams --clear-drift apiany
+    imagegate upstreams --reset UPSTREAM/CREDENTIAL
+    imagegate upstreams --clear-drift UPSTREAM
     """
 
     async def act(store: OpenedStore) -> Listing[UpstreamState]:

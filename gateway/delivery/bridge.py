@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
-from urllib.parse import urljoin
 
 from gateway.catalogue.catalogue import Target
 from gateway.delivery.callbacks import CallbackListener
 from gateway.health.condition import Latency
 from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
 from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused
+from gateway.net.outside_text import join_url
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, Failure, Verdict, classify
@@ -233,7 +233,9 @@ class Bridge:
         """The bytes of one image; a download is retried for `timeouts.collect` seconds, since the image is paid for."""
         if found.blob is not None:
             return found.blob
-        url = urljoin(self.target.config.base_url + "/", found.url or "")
+        url = join_url(self.target.config.base_url + "/", found.url)
+        if url is None:
+            raise CallFailed(Failure("collect", message="the picture's link is not a URL"))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.target.config.timeouts.collect
         wait = 0.2

@@ -20,7 +20,7 @@ from gateway.jobs.job import Ticket
 from gateway.services import Services
 from gateway.state.call_store import Binding
 from gateway.store.client import StoreUnavailable
-from gateway.upstreams import CALLED_BACK
+from gateway.upstreams import ADAPTERS
 from gateway.upstreams.callback_urls import Callbacks, CallbackTrust
 
 LOOK_EVERY_S = 5.0
@@ -81,7 +81,7 @@ async def record_callback(services: Services, kind: str, task: str, call: str, d
 
     Raises StoreUnavailable: the callback was not recorded.
     """
-    ticket = CALLED_BACK[kind](document) if kind in CALLED_BACK else None
+    ticket = ADAPTERS[kind].read_ticket(document) if kind in ADAPTERS else None
     if ticket is not None and _TICKET.fullmatch(ticket.id):
         await _bind_ticket(services, task, call, ticket)
     await services.task_store.announce_callback(call)

@@ -11,8 +11,7 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from gateway.catalogue.document import Credential
-from gateway.catalogue.health_rules import HealthRules
+from gateway.catalogue.upstream import Credential, HealthRules
 from gateway.dollars import MICRO
 from gateway.health.condition import Block, Breaker, Condition, Reason, read_latency
 from gateway.store.command_queue import CommandQueue

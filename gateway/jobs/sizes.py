@@ -53,25 +53,6 @@ class Shape:
 
 SQUARE = Size(1024, 1024)
 
-SEVEN = (
-    Size(1024, 1024),
-    Size(1536, 1024),
-    Size(1024, 1536),
-    Size(2048, 2048),
-    Size(2048, 1152),
-    Size(3840, 2160),
-    Size(2160, 3840),
-)
-"""The only sizes that apiany makes (its public documentation)."""
-
-THREE = SEVEN[:3]
-"""The sizes that every GPT image model of OpenAI makes (its published specification)."""
-
-RATIOS = frozenset(
-    {"1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "9:21"}
-)
-"""The ratios that apiany takes by name (its documentation page)."""
-
 
 def make_shape(wide: int, high: int, tier: str) -> Shape:
     """A Shape in lowest terms, except that 21:9 keeps its usual name."""
@@ -139,12 +120,8 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
     return Size(long, short) if width >= height else Size(short, long)
 
 
-def snap(size: Size, among: Sequence[Size] = SEVEN) -> Size:
-    """The nearest of some sizes by the ratios of edges, of the same orientation if there is one.
-
-    Of the seven it is the size that apiany makes. Its documentation gives 1280x720 -> 1536x1024, 1920x1080 ->
-    2048x1152 and 1440x2560 -> 2160x3840.
-    """
+def snap(size: Size, among: Sequence[Size]) -> Size:
+    """The nearest of some sizes, with edges compared as ratios. It keeps the orientation if one of them does."""
 
     def distance(made: Size) -> float:
         return abs(math.log(made.width / size.width)) + abs(math.log(made.height / size.height))

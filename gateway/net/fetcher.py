@@ -1,7 +1,6 @@
-"""The only code that opens an address someone else chose: result links, picture references, webhooks.
+"""The only code that opens an address from outside: result links, picture references, webhooks.
 
-Used by the adapters, the request reader and `webhooks`. Never sends a credential of ours, never connects to an
-address it has not judged, never trusts a length.
+It never sends an upstream key, never connects to an address that it has not checked, and never trusts a length.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.net import http_client
+import httpx
+
+from gateway.net.outside_text import read_count
 from gateway.net.transport import AiohttpTransport
 from gateway.pictures.spool import Blob, Spool
 
@@ -30,7 +31,7 @@ _NUMBER = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)\.?")
 _ISATAP = (0x00005EFE, 0x02005EFE)
 
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-"""All IPv6 unicast that was ever given out (IANA, "IPv6 Global Unicast Address Assignments")."""
+"""All IPv6 unicast that IANA has assigned ("IPv6 Global Unicast Address Assignments")."""
 
 # `is_global` of Python 3.11 is true for many of these; IANA's special-purpose registries and the clouds name them.
 _DENIED = tuple(
@@ -48,7 +49,7 @@ _DENIED = tuple(
 
 
 class FetchRefused(Exception):
-    """The address may not be opened; `reason` says what was wrong and what would be right, and may be shown."""
+    """The address is not allowed. `reason` says why and what is allowed; a caller may read it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -56,7 +57,7 @@ class FetchRefused(Exception):
 
 
 class FetchFailed(Exception):
-    """The address was opened and gave no usable answer. `status` is set for kind "status"."""
+    """The address gave no usable answer. `status` is set for kind "status"."""
 
     def __init__(self, kind: FetchKind, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -65,7 +66,7 @@ class FetchFailed(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one on the open internet, whatever form it was written in."""
+    """True when an IP address, in any of its written forms, is on the public internet."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -86,9 +87,9 @@ def is_public(address: str) -> bool:
 class FetchPolicy:
     """Limits of one kind of download.
 
-    `allowed_origins` (scheme://host[:port]) are configured upstreams: for exactly these http, another port and a
-    private address are allowed, unless a stranger's redirect leads there. Leave it empty for addresses that a caller
-    chose. `https_port` is the one port of all others.
+    `allowed_origins` (scheme://host[:port]) are configured upstreams. For these alone http, another port and a private
+    address are allowed, unless a redirect from another origin leads there. Leave it empty for addresses from callers.
+    `https_port` is the only port of all other addresses.
     """
 
     max_bytes: int
@@ -109,20 +110,20 @@ class Posted:
 
 @dataclass(frozen=True)
 class _Target:
-    url: http_client.URL
+    url: httpx.URL
     host: str
     port: int
     is_configured: bool
 
 
 class Fetcher:
-    """Downloads into a Spool, and posts webhooks, under one policy; `aclose` frees its connections."""
+    """Downloads into a Spool, and posts webhooks, under one policy. `aclose` closes its connections."""
 
     def __init__(
         self,
         policy: FetchPolicy,
         *,
-        transport: http_client.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         resolve: Resolve | None = None,
         is_allowed: Callable[[str], bool] = is_public,
     ) -> None:
@@ -130,55 +131,55 @@ class Fetcher:
         self._transport = transport or AiohttpTransport(fresh=False)
         self._resolve = resolve or _look_up
         self._is_allowed = is_allowed
-        self._origins = {_origin(http_client.URL(origin)) for origin in policy.allowed_origins}
+        self._origins = {_origin(httpx.URL(origin)) for origin in policy.allowed_origins}
 
     async def fetch(self, url: str, spool: Spool, *, max_bytes: int | None = None) -> Blob:
         """The body of a 200 answer.
 
-        Raises FetchRefused, FetchFailed, and the spool's StorageFullError; then nothing of it is left in the spool.
+        Raises FetchRefused, FetchFailed, and the spool's StorageFullError; then it leaves nothing in the spool.
         """
         cap = self._policy.max_bytes if max_bytes is None else max_bytes
         try:
             async with asyncio.timeout(self._policy.timeout_s):
                 answer = await self._follow(url)
                 try:
-                    return await _take(answer, spool, cap)
+                    return await _read_body(answer, spool, cap)
                 finally:
                     await answer.aclose()
-        except (TimeoutError, http_client.TimeoutException) as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise FetchFailed("timeout", "the download took too long") from error
-        except http_client.TransportError as error:
+        except httpx.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
 
     async def check(self, url: str) -> None:
-        """Raises FetchRefused for an address that would not be opened now, FetchFailed where its host is not found.
+        """Check an address without opening it; a later request checks it again.
 
-        What is opened later is judged again then.
+        Raises FetchRefused where it is not allowed, FetchFailed where its host is not found.
         """
         try:
             async with asyncio.timeout(self._policy.idle_s):
-                await self._addresses(self._judge_text(_parse(url), may_be_configured=True))
+                await self._addresses(self._check_text(_parse(url), may_be_configured=True))
         except TimeoutError as error:
             raise FetchFailed("timeout", "the host's name took too long to look up") from error
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
-        """One POST, sent once, no redirect followed, its answer's body unread. Raises as `fetch` does."""
+        """Send one POST once, follow no redirect, and leave the answer's body unread. Raises as `fetch` does."""
         try:
             async with asyncio.timeout(self._policy.timeout_s):
-                target = self._judge_text(_parse(url), may_be_configured=True)
+                target = self._check_text(_parse(url), may_be_configured=True)
                 answer = await self._open(target, "POST", headers, body)
                 await answer.aclose()
-        except (TimeoutError, http_client.TimeoutException) as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise FetchFailed("timeout", "the receiver took too long") from error
-        except http_client.TransportError as error:
+        except httpx.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
         return Posted(answer.status_code, answer.headers.get("retry-after"))
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def _follow(self, url: str) -> http_client.Response:
-        target = self._judge_text(_parse(url), may_be_configured=True)
+    async def _follow(self, url: str) -> httpx.Response:
+        target = self._check_text(_parse(url), may_be_configured=True)
         for _ in range(self._policy.max_redirects + 1):
             answer = await self._open(target, "GET", {"accept": "*/*"})
             if answer.status_code not in _REDIRECTS:
@@ -186,17 +187,17 @@ class Fetcher:
             await answer.aclose()
             location = answer.headers.get("location")
             if location is None:
-                raise FetchFailed("status", "a redirect to nowhere", answer.status_code)
-            target = self._judge_text(_parse(location, target.url), may_be_configured=target.is_configured)
+                raise FetchFailed("status", "a redirect without a location", answer.status_code)
+            target = self._check_text(_parse(location, target.url), may_be_configured=target.is_configured)
         raise FetchRefused(f"more than {self._policy.max_redirects} redirects; give the final address")
 
-    def _judge_text(self, url: http_client.URL, *, may_be_configured: bool) -> _Target:
-        """What can be said before the name is looked up; its addresses are judged in `_addresses`."""
+    def _check_text(self, url: httpx.URL, *, may_be_configured: bool) -> _Target:
+        """Check everything but the host's addresses, which `_addresses` checks after the look-up."""
         host = url.raw_host.decode("ascii")
         if url.userinfo:
             raise FetchRefused("an address may not carry a user name or password")
         if not host:
-            raise FetchRefused("not a web address; give one that starts with https://")
+            raise FetchRefused("not a web address; it must start with https://")
         port = _port(url)
         if may_be_configured and _origin(url) in self._origins:
             return _Target(url, host, port, is_configured=True)
@@ -209,7 +210,7 @@ class Fetcher:
         return _Target(url, host, port, is_configured=False)
 
     async def _addresses(self, target: _Target) -> tuple[str, ...]:
-        """Every address of the host, looked up once; refused if any of them is not allowed."""
+        """Every address of the host, looked up once. Raises FetchRefused if one of them is not allowed."""
         if _is_ip(target.host):
             addresses: tuple[str, ...] = (target.host,)
         else:
@@ -220,15 +221,15 @@ class Fetcher:
         if not addresses:
             raise FetchFailed("network", "there is no such host")
         if not target.is_configured and not all(self._is_allowed(address) for address in addresses):
-            # Which address it is stays unsaid: it would map the operator's network for whoever asks.
+            # The message does not name the address: it would describe the operator's network to a caller.
             raise FetchRefused("the host is not on the public internet")
         return addresses
 
     async def _open(
         self, target: _Target, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> http_client.Response:
+    ) -> httpx.Response:
         idle = self._policy.idle_s
-        request = http_client.Request(
+        request = httpx.Request(
             method,
             target.url,
             headers={"user-agent": "imagegate", **headers},
@@ -241,15 +242,15 @@ class Fetcher:
         return await self._transport.handle_async_request(request)
 
 
-async def _take(answer: http_client.Response, spool: Spool, cap: int) -> Blob:
-    """Write the body to the spool as it comes, and stop at the cap whatever length was promised."""
+async def _read_body(answer: httpx.Response, spool: Spool, cap: int) -> Blob:
+    """Write the body to the spool as it arrives, and stop at the cap, whatever its Content-Length."""
     if answer.status_code != 200:
         raise FetchFailed("status", f"the host answered {answer.status_code}", answer.status_code)
     if answer.headers.get("content-encoding", "identity").lower() not in ("identity", "aws-chunked", ""):
         raise FetchFailed("encoding", "the host compressed the file although it was asked not to")
-    length = answer.headers.get("content-length", "")
+    length = read_count(answer.headers.get("content-length"))
     too_large = FetchFailed("too_large", f"the file is larger than {cap} bytes")
-    if length.isdecimal() and int(length) > cap:
+    if length is not None and length > cap:
         raise too_large
     writer = spool.writer()
     try:
@@ -265,22 +266,22 @@ async def _take(answer: http_client.Response, spool: Spool, cap: int) -> Blob:
 
 async def _look_up(host: str, port: int) -> Sequence[str]:
     answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # A scope ("fe80::1%2") is kept apart by getaddrinfo; it must reach the judgement.
+    # getaddrinfo returns a scope ("fe80::1%2") separately; the check must see it.
     return [str(a[4][0]) + (f"%{a[4][3]}" if len(a[4]) == 4 and a[4][3] else "") for a in answers]
 
 
-def _parse(text: str, base: http_client.URL | None = None) -> http_client.URL:
+def _parse(text: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
-        return http_client.URL(text) if base is None else base.join(text)
-    except (http_client.InvalidURL, UnicodeError, ValueError) as error:
-        raise FetchRefused("not a web address; give one that starts with https://") from error
+        return httpx.URL(text) if base is None else base.join(text)
+    except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+        raise FetchRefused("not a web address; it must start with https://") from error
 
 
-def _origin(url: http_client.URL) -> tuple[str, str, int]:
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.raw_host.decode("ascii"), _port(url)
 
 
-def _port(url: http_client.URL) -> int:
+def _port(url: httpx.URL) -> int:
     return _PORTS.get(url.scheme, 0) if url.port is None else url.port
 
 

@@ -1,6 +1,6 @@
-"""An outgoing multipart/form-data body that knows its length and can be sent again.
+"""An outgoing multipart/form-data body, with a known length, that can be sent again.
 
-Made by the adapters whose upstream takes uploads. Never holds a file's bytes: they are read from their Blob as they go.
+It never holds a file's bytes: it reads them from their Blob while it sends.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from gateway.pictures.spool import Blob
 
-# As browsers do (WHATWG HTML, "multipart/form-data encoding"), and the backslash too: many servers take it for an
-# escape, so that a name ending in one would run on into the next parameter.
+# As browsers do (WHATWG HTML, "multipart/form-data encoding"), and the backslash too: many servers read it as an
+# escape, so a name that ends in one would continue into the next parameter.
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """One file: its field name, what the upstream is told it is, and its bytes."""
+    """One file: its field name, its file name and content type for the upstream, and its bytes."""
 
     name: str
     filename: str
@@ -36,7 +36,7 @@ class MultipartBody:
     def __init__(
         self, fields: Sequence[tuple[str, str]], files: Sequence[FilePart], *, boundary: str | None = None
     ) -> None:
-        # 128 random bits: no byte of a caller's picture can be made to look like the end of a part.
+        # 128 random bits: a caller cannot make a picture that contains the end of a part.
         self.boundary = boundary or secrets.token_hex(16)
         self._parts: list[tuple[bytes, bytes | Blob]] = [
             (self._head(f'name="{_escape(name)}"'), value.encode()) for name, value in fields
@@ -62,11 +62,11 @@ class MultipartBody:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The two headers the request needs: with the length given, the transport never chunks the body."""
+        """The two headers that the request needs. With a length, the transport never chunks the body."""
         return {"content-type": self.content_type, "content-length": str(self.content_length)}
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body from its first byte; small neighbours together, files in the spool's pieces."""
+        """The body from its first byte: small parts joined, files in the spool's pieces."""
         waiting = bytearray()
         for head, content in self._parts:
             waiting += head
@@ -89,5 +89,5 @@ class MultipartBody:
 
 
 def _escape(text: str) -> str:
-    """The name as it may stand between quotes, where it can neither end nor add a header."""
+    """The name in a form that cannot end the quotes or add a header."""
     return text.translate(_ESCAPES)

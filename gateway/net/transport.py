@@ -1,7 +1,7 @@
-"""The one way HTTP leaves the gateway: an httpx transport over aiohttp, and the verdict "was it sent".
+"""The one way in which HTTP leaves the gateway: an httpx transport over aiohttp, and the answer to "was it sent".
 
-Used by the adapters' lines and by `fetching.py`, without a client of httpx above it. Never retries a request with a
-body, never follows a redirect, never keeps a cookie, and calls nothing "not sent" without proof.
+No client of httpx stands above it. It never retries a request with a body, never follows a redirect, never keeps a
+cookie, and never calls a request "not sent" without proof.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import certifi
+import httpx
 import yarl
 from aiohttp.abc import AbstractStreamWriter, ResolveResult
 from typing_extensions import override
 
-from gateway.net import http_client
-
 KEEP_ALIVE = 15.0
-"""Seconds an idle connection is kept: less than the upstreams do, so that they seldom close one in our hands."""
+"""Seconds until an idle connection closes: fewer than at the upstreams, so that they rarely close one first."""
 
 _PIECE = 64 * 1024
 _REPLACED = frozenset({b"accept-encoding", b"connection", b"transfer-encoding"})
@@ -33,12 +33,56 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _pinned: ContextVar[tuple[str, ...] | None] = ContextVar("pinned", default=None)
 
 
+Transport = httpx.AsyncBaseTransport
+Response = httpx.Response
+RequestError = httpx.RequestError
+"""The names that code outside `net` needs to send a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Seconds: to connect, for one write to be taken, and between two reads."""
+
+    connect: float
+    read: float
+    write: float = 60.0
+
+
+async def send(
+    transport: Transport,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    content: bytes | AsyncGenerator[bytes, None] | None,
+    limits: TimeLimits,
+) -> Response:
+    """Send one request, and return at the head of its answer. Raises RequestError, also for text that is no URL.
+
+    The request goes straight to the transport: httpx's client would add redirects, cookies and defaults, for as much
+    time as the sending takes.
+    """
+    address = _read_url(url)
+    if address is None:
+        raise _proof(httpx.UnsupportedProtocol(f"not a URL: {url[:100]!r}"))
+    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.write}
+    request = httpx.Request(method, address, headers=headers, content=content, extensions={"timeout": timeout})
+    return await transport.handle_async_request(request)
+
+
 def was_sent(error: BaseException) -> bool:
     """False only with proof that the upstream never had the whole request, and so cannot have billed it.
 
-    The proof is `sent_whole`, which only this transport sets; every other exception, known or not, answers True.
+    The proof is `sent_whole`, which only this transport sets. Every other exception, known or not, counts as sent.
     """
     return getattr(error, "sent_whole", True) is not False
+
+
+def name_phase(error: RequestError) -> Literal["connect", "write", "read"]:
+    """The step in which a request failed; `read` is every one that the upstream may have had whole."""
+    if was_sent(error):
+        return "read"
+    is_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return "connect" if is_connect else "write"
 
 
 @cache
@@ -50,13 +94,13 @@ def default_tls() -> ssl.SSLContext:
     return context
 
 
-class AiohttpTransport(http_client.AsyncBaseTransport):
-    """HTTP/1.1 without a limit on connections; requests are queued before they get here, not in a pool.
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 without a limit on connections: the concurrency queue limits calls before they get here.
 
-    `fresh` opens a connection for every request and says `Connection: close`. Paid POSTs need it: on a kept connection
-    that the upstream is just closing, "was it sent" has no answer. A pooled one sends a GET again, once, when it meets
+    `fresh` opens a connection for every request and sends `Connection: close`. Paid POSTs need it: on a kept connection
+    that the upstream is just closing, "was it sent" has no answer. A pooled transport sends a GET again, once, after
     such a connection. Time-outs are httpx's (`connect`, `write`, `read`, in seconds), from the request. The request
-    extension `addresses` names the only IP addresses that may be connected to for its host.
+    extension `addresses` names the only IP addresses to which it may connect for its host.
     """
 
     def __init__(
@@ -69,7 +113,7 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
         self._is_closed = False
 
     @override
-    async def handle_async_request(self, request: http_client.Request) -> http_client.Response:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and answer at the response's head; its body is read from the wire as the caller reads it."""
         limits = request.extensions.get("timeout", {})
         target = _target(request)
@@ -83,7 +127,7 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
                 response = await self._session(request).request(
                     request.method,
                     target,
-                    # Not in a variable, which would keep them while the answer is waited for.
+                    # Not in a variable, which would keep them in memory until the answer comes.
                     headers=_headers(request),
                     data=upload,
                     allow_redirects=False,
@@ -98,7 +142,7 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
                 if response is None:
                     upload.abort()
         assert isinstance(response, _Answer)
-        return http_client.Response(
+        return httpx.Response(
             response.status,
             headers=list(response.raw_headers),
             stream=_Body(response, request),
@@ -111,9 +155,9 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
         if self._opened is not None:
             await self._opened.close()
 
-    def _session(self, request: http_client.Request) -> aiohttp.ClientSession:
+    def _session(self, request: httpx.Request) -> aiohttp.ClientSession:
         if self._is_closed:
-            raise _proof(http_client.ConnectError("the transport is closed", request=request))
+            raise _proof(httpx.ConnectError("the transport is closed", request=request))
         if self._opened is None:
             connector = aiohttp.TCPConnector(
                 limit=0,
@@ -139,7 +183,7 @@ class AiohttpTransport(http_client.AsyncBaseTransport):
 
 
 class _Upload(aiohttp.Payload):
-    """The request's body on its way out: counts what was handed over and has a write cut that stalls."""
+    """The request's body: it counts the bytes that it passes on, and aborts a write that stalls."""
 
     def __init__(self, chunks: AsyncIterator[bytes], length: int | None, stall: float | None) -> None:
         super().__init__(chunks)
@@ -167,7 +211,7 @@ class _Upload(aiohttp.Payload):
             async for chunk in self._chunks:
                 view = memoryview(chunk)
                 for start in range(0, len(view), _PIECE):
-                    await self._hand_over(writer, view[start : start + _PIECE])
+                    await self._write_piece(writer, view[start : start + _PIECE])
             if self._length is not None and self._sent != self._length:
                 raise ValueError(f"the body ended after {self._sent} of {self._length} bytes")
             self.is_whole = True
@@ -176,23 +220,24 @@ class _Upload(aiohttp.Payload):
             raise
 
     def abort(self) -> None:
-        """Drop the connection with its unsent bytes: a polite close waits for a stalled peer to read them, for ever."""
+        """Drop the connection with its unsent bytes: a normal close waits without end for a stalled peer."""
         if self._transport is not None:
             self._transport.abort()
 
-    async def _hand_over(self, writer: AbstractStreamWriter, piece: memoryview) -> None:
+    async def _write_piece(self, writer: AbstractStreamWriter, piece: memoryview) -> None:
         self._sent += len(piece)
         if self._length is not None and self._sent > self._length:
             raise ValueError(f"the body is longer than its {self._length} bytes")
-        # From here on the upstream may have the whole request. Said before the write: a failed write proves nothing.
+        # From here on the upstream may have the whole request. Set before the write: a failed write proves nothing.
         self.is_whole = self._sent == self._length
         self._watch(self._stall)
         await writer.write(piece)
         await writer.drain()
         self._watch(None)
         if not self.is_whole:
-            # An upstream that answers early and closes is read before the next piece meets its reset: the loop looks at
-            # its sockets in the first turn and reads in the second. With one turn, asyncio lost every such answer.
+            # If the upstream answers early and closes, the gateway must read its answer before the next piece meets the
+            # reset: the loop polls its sockets in the first turn and reads in the second. With one turn, asyncio lost
+            # the answer.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -202,7 +247,7 @@ class _Upload(aiohttp.Payload):
 
 
 class _Answer(aiohttp.ClientResponse):
-    """aiohttp's response, which also remembers its connection's protocol beyond the connection's release."""
+    """aiohttp's response, which keeps its connection's protocol after the connection is released."""
 
     handler: Any = None
 
@@ -212,8 +257,8 @@ class _Answer(aiohttp.ClientResponse):
         return await super().start(connection)
 
 
-class _Body(http_client.AsyncByteStream):
-    def __init__(self, answer: _Answer, request: http_client.Request) -> None:
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: _Answer, request: httpx.Request) -> None:
         self._answer = answer
         self._request = request
 
@@ -224,7 +269,7 @@ class _Body(http_client.AsyncByteStream):
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise _translate(error, self._request, None) from error
-        # Without a length the body ends with the connection, and aiohttp takes a reset for such an end.
+        # Without a length the body ends with the connection, and aiohttp reports a reset as such an end.
         headers = self._answer.headers
         if "content-length" not in headers and "transfer-encoding" not in headers:
             cause = self._answer.handler.exception()
@@ -237,7 +282,7 @@ class _Body(http_client.AsyncByteStream):
 
 
 class _Resolver(aiohttp.ThreadedResolver):
-    """The system's resolver, unless the request came with the addresses it may use."""
+    """The system's resolver, unless the request names its addresses."""
 
     @override
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
@@ -246,7 +291,7 @@ class _Resolver(aiohttp.ThreadedResolver):
             try:
                 return await super().resolve(host, port, family)
             except UnicodeError as error:
-                # Python refuses a label it cannot encode with this, where others answer that there is no such name.
+                # Python raises this for a label that it cannot encode; other resolvers report an unknown name.
                 raise OSError(f"not a host name: {host}") from error
         if not addresses:
             raise OSError(f"no address may be used for {host}")
@@ -256,68 +301,76 @@ class _Resolver(aiohttp.ThreadedResolver):
         ]
 
 
-def _translate(error: Exception, request: http_client.Request, upload: _Upload | None) -> http_client.RequestError:
-    """Name a failure by what it proves: Connect*, Write* = not sent whole; Read*, RemoteProtocol* = may be billed."""
+def _translate(error: Exception, request: httpx.Request, upload: _Upload | None) -> httpx.RequestError:
+    """The exception that states the proof: Connect*, Write*: not sent whole; Read*, RemoteProtocol*: may be billed."""
     message = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return _proof(http_client.ConnectTimeout(message, request=request))
+        return _proof(httpx.ConnectTimeout(message, request=request))
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
-        return _proof(http_client.ConnectError(message, request=request))
+        return _proof(httpx.ConnectError(message, request=request))
     is_timeout = isinstance(error, TimeoutError)
     if upload is not None and not upload.is_whole:
-        return _proof((http_client.WriteTimeout if is_timeout else http_client.WriteError)(message, request=request))
+        return _proof((httpx.WriteTimeout if is_timeout else httpx.WriteError)(message, request=request))
     if is_timeout:
-        return http_client.ReadTimeout(message, request=request)
+        return httpx.ReadTimeout(message, request=request)
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ServerDisconnectedError):
-        return http_client.RemoteProtocolError(message, request=request)
-    return http_client.ReadError(message, request=request)
+        return httpx.RemoteProtocolError(message, request=request)
+    return httpx.ReadError(message, request=request)
 
 
-def _proof(error: http_client.RequestError) -> http_client.RequestError:
+def _proof(error: httpx.RequestError) -> httpx.RequestError:
     error.__dict__["sent_whole"] = False
     return error
 
 
-def _target(request: http_client.Request) -> yarl.URL:
+def _target(request: httpx.Request) -> yarl.URL:
     target = _read_target(request.url)
     if isinstance(target, str):
-        raise _proof(http_client.UnsupportedProtocol(target, request=request))
+        raise _proof(httpx.UnsupportedProtocol(target, request=request))
     return target
 
 
 @lru_cache(maxsize=256)
-def _read_target(url: http_client.URL) -> yarl.URL | str:
-    """The address in aiohttp's form, or why it is none."""
+def _read_url(text: str) -> httpx.URL | None:
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _read_target(url: httpx.URL) -> yarl.URL | str:
+    """The address in aiohttp's form, or the reason why it is not usable."""
     if url.scheme not in ("http", "https") or not url.host:
         return f"not an http(s) address: {url!r}"
     target = yarl.URL(str(url.copy_with(username="", password="", fragment="")), encoded=True)
-    # Whoever checked this address read it with httpx: aiohttp must not read another host from the same text.
+    # The check of this address used httpx's reading: aiohttp must not read another host from the same text.
     if target.raw_host != url.raw_host.decode("ascii") or target.explicit_port != url.port:
         return f"an ambiguous address: {url!r}"
     return target
 
 
-def _headers(request: http_client.Request) -> Iterable[tuple[str, str]]:
-    """The request's headers as text, refused before anything is sent if they cannot be sent as they are."""
-    # Compressed answers would cost memory that nobody budgets, and pictures do not shrink.
+def _headers(request: httpx.Request) -> Iterable[tuple[str, str]]:
+    """The request's headers as text. Raises before anything is sent if one cannot be sent unchanged."""
+    # Compressed answers would use memory outside every budget, and pictures do not get smaller.
     headers = [("Accept-Encoding", "identity")]
     for name, value in request.headers.raw:
         try:
             pair = name.decode("ascii"), value.decode()
         except UnicodeDecodeError as error:
-            raise _proof(http_client.LocalProtocolError(f"header {name!r} is not text", request=request)) from error
+            raise _proof(httpx.LocalProtocolError(f"header {name!r} is not text", request=request)) from error
         if _FORBIDDEN.search(pair[0]) or _FORBIDDEN.search(pair[1]):
-            raise _proof(http_client.LocalProtocolError(f"header {name!r} has control characters", request=request))
+            raise _proof(httpx.LocalProtocolError(f"header {name!r} has control characters", request=request))
         if name.lower() not in _REPLACED:
             headers.append(pair)
     return headers
 
 
-def _upload(request: http_client.Request, stall: float | None) -> _Upload | None:
+def _upload(request: httpx.Request, stall: float | None) -> _Upload | None:
     """The body, if there is one; with a Content-Length it is never chunked."""
     given = request.headers.get("content-length")
     length = None if given is None else int(given)
     if length == 0 or (length is None and "transfer-encoding" not in request.headers):
         return None
-    assert isinstance(request.stream, http_client.AsyncByteStream)
+    assert isinstance(request.stream, httpx.AsyncByteStream)
     return _Upload(aiter(request.stream), length, stall)

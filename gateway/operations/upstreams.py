@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field
 
 from gateway import errors
-from gateway.catalogue.document import Credential, Document, Upstream
+from gateway.catalogue.document import Document
+from gateway.catalogue.upstream import Credential, Upstream
 from gateway.health.condition import Condition, State
 from gateway.health.drift import Drift, count_drifts, group_drifts
 from gateway.health.target_store import TargetStore, make_caps

@@ -179,7 +179,7 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
     wanted = route.upstreams or model.upstreams
     served = [name for name in wanted if name in model.upstreams]
     if served and not any(target.upstream in served for target in targets):
-        reasons = "; ".join(f"{name}: {catalogue.off.get(name, 'not configured')}" for name in served)
+        reasons = "; ".join(f"{name}: {catalogue.not_configured.get(name, 'not configured')}" for name in served)
         raise errors.UpstreamUnavailable(
             f"No upstream of `{model_name}` is configured ({reasons}).", should_retry=False
         )

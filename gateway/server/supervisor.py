@@ -140,7 +140,7 @@ class Supervisor:
             demo_key=key,
             simulator=simulator,
             on=tuple(target.label for target in catalogue.targets),
-            off=tuple(catalogue.off),
+            off=tuple(catalogue.not_configured),
             unpriced=tuple(catalogue.unpriced()),
         )
         self._voice.show(banner(facts))

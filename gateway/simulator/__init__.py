@@ -1,4 +1,4 @@
-"""A stand-in Anyfast, apiany and OpenAI on one port: strict, with faults on request, a book and a log.
+"""A simulated Anyfast, apiany and OpenAI on one port: strict, with faults on request, a book and a log.
 
-It is written from the vendors' documentation pages alone and imports nothing else from the gateway.
+It follows the vendors' documentation alone, and imports nothing else of the gateway.
 """

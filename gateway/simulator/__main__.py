@@ -3,7 +3,7 @@
 import argparse
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.serve import run
+from gateway.simulator.server import run
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""What a vendor endpoint returns or raises: an answer in pieces, a refusal, an answer out of turn.
+"""The results of a vendor endpoint: an answer in pieces, a refusal, an answer that a fault forces.
 
-Each vendor's error shape is written here and nowhere else.
+No other module writes a vendor's error shape.
 """
 
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Blob:
-    """Base64 text standing inside a JSON value, written into the answer without being escaped or copied."""
+    """Base64 text inside a JSON value, written into the answer without escapes or copies."""
 
     text: bytes
     prefix: bytes = b""
 
 
 def answer_json(value: object, status: int = 200) -> Answer:
-    """An answer whose body is `value` as JSON; a `Blob` may stand wherever a string may."""
+    """An answer whose body is `value` as JSON; a `Blob` may replace any string."""
     blobs: list[Blob] = []
 
     def mark(item: object) -> str:
@@ -52,7 +52,7 @@ def answer_json(value: object, status: int = 200) -> Answer:
 
 @dataclass
 class Refusal(Exception):
-    """The vendor says no. `undocumented` names the fields no page documents, `refused` the bad values."""
+    """The vendor refuses. `undocumented` names the fields that no page documents, `refused` the bad values."""
 
     status: int
     code: object
@@ -71,7 +71,7 @@ class Refusal(Exception):
 
 
 def vendor_error(upstream: str, message: str, kind: str, code: object, param: str | None = None) -> dict[str, object]:
-    """The error object of a vendor: only Anyfast's does not name the parameter."""
+    """The error object of a vendor; Anyfast's does not name the parameter."""
     error: dict[str, object] = {"message": message, "type": kind, "code": code}
     if upstream != "anyfast":
         error["param"] = param
@@ -79,7 +79,7 @@ def vendor_error(upstream: str, message: str, kind: str, code: object, param: st
 
 
 class AnswerNow(Exception):
-    """A fault answers in the endpoint's place."""
+    """A fault answers instead of the endpoint."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -87,4 +87,4 @@ class AnswerNow(Exception):
 
 
 class Severed(Exception):
-    """Nothing more can be answered on this connection."""
+    """The connection is cut, so no answer is possible."""

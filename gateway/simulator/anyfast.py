@@ -1,6 +1,6 @@
-"""The stand-in Anyfast: gpt-image-2 and gpt-image-2-c, synchronous, as their pages document them.
+"""The simulated Anyfast: gpt-image-2 and gpt-image-2-c, synchronous, as their pages document them.
 
-Reads requests strictly, draws, answers; where two pages disagree the stricter reading is held.
+It reads requests strictly. Where two pages disagree, it follows the stricter one.
 """
 
 from decimal import Decimal
@@ -21,13 +21,13 @@ from gateway.simulator.fields import (
     refuse_undocumented,
 )
 from gateway.simulator.files import serve_file, show_unknown
-from gateway.simulator.instant import Manner, fulfil
 from gateway.simulator.keys import GPT_IMAGE_2, GPT_IMAGE_2_C
-from gateway.simulator.making import Order
+from gateway.simulator.order import Order
 from gateway.simulator.pricing import token_price, usage
 from gateway.simulator.sizes import Size, broken_rule, parse_size, show_size
+from gateway.simulator.state import SimulatorState
+from gateway.simulator.synchronous import SynchronousVendor, fulfil
 from gateway.simulator.uploads import Upload
-from gateway.simulator.world import World
 
 _DEFAULT_SIZE = "1024x1024"
 _LARGEST_MASK = 50 * 1024 * 1024
@@ -41,11 +41,11 @@ _EDIT = {GPT_IMAGE_2: _EITHER | {"n"}, GPT_IMAGE_2_C: _EITHER | {"response_forma
 _FILES = frozenset({"image", "image[]", "mask"})
 
 
-def routes(world: World) -> list[Route]:
+def routes(state: SimulatorState) -> list[Route]:
     """Every path below `/anyfast`."""
 
     def endpoint(name: str, handler: Handler) -> VendorEndpoint:
-        return VendorEndpoint(world, "anyfast", name, handler)
+        return VendorEndpoint(state, "anyfast", name, handler)
 
     return [
         Route("/anyfast/v1/images/generations", endpoint("generations", _generate), methods=["POST"]),
@@ -181,15 +181,15 @@ def _read_mask(exchange: Exchange, fields: Fields, first: Upload) -> Upload | No
 
 
 def _price(exchange: Exchange, order: Order) -> Decimal:
-    prices = exchange.world.config.prices
+    prices = exchange.state.config.prices
     if order.model == GPT_IMAGE_2_C:
         return order.n * prices.anyfast_c_image
     return token_price(prices, order.prompt, order.input_sizes, order.size, order.quality, order.n)
 
 
 async def _fulfil(exchange: Exchange, order: Order) -> Answer:
-    manner = Manner("content_policy_violation", _price, _describe, revises_prompt=True)
-    return await fulfil(exchange, order, manner)
+    vendor = SynchronousVendor("content_policy_violation", _price, _describe, revises_prompt=True)
+    return await fulfil(exchange, order, vendor)
 
 
 def _describe(order: Order) -> dict[str, object]:

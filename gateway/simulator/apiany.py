@@ -1,6 +1,6 @@
-"""The stand-in apiany: asynchronous tasks, uploads, a synchronous edit, a balance.
+"""The simulated apiany: asynchronous tasks, uploads, a synchronous edit, a balance.
 
-Reads requests strictly and snaps every size to one of seven; `results` writes what became of them.
+It reads requests strictly and snaps every size to one of seven. `results` writes the tasks.
 """
 
 from urllib.parse import urlsplit
@@ -24,13 +24,13 @@ from gateway.simulator.fields import (
 )
 from gateway.simulator.files import base_url, serve_file, show_unknown
 from gateway.simulator.keys import GPT_IMAGE_2
-from gateway.simulator.making import POLICY_WORD, Order, apply_faults, book, compose, latency_of, wait
+from gateway.simulator.order import POLICY_WORD, Order, apply_faults, book, compose, latency_of, wait
 from gateway.simulator.pricing import tier_price
 from gateway.simulator.results import begin_task, show_images, show_submission, show_task
-from gateway.simulator.rules import Struck
+from gateway.simulator.rules import StruckFaults
 from gateway.simulator.sizes import RATIOS, RESOLUTIONS, Size, parse_size, ratio_size, shape_size, snap
+from gateway.simulator.state import SimulatorState
 from gateway.simulator.uploads import Upload
-from gateway.simulator.world import World
 
 _GENERATION = frozenset({"model", "prompt", "size", "resolution", "quality", "n", "callback_url", "input_images"})
 _EDIT = frozenset({"model", "prompt", "size"})
@@ -39,11 +39,11 @@ _PICTURES = ("png", "jpeg", "webp")
 _EDGES = range(64, 8193)
 
 
-def routes(world: World) -> list[Route]:
+def routes(state: SimulatorState) -> list[Route]:
     """Every path below `/apiany`."""
 
     def endpoint(name: str, handler: Handler) -> VendorEndpoint:
-        return VendorEndpoint(world, "apiany", name, handler)
+        return VendorEndpoint(state, "apiany", name, handler)
 
     return [
         Route("/apiany/v1/images/generations", endpoint("generations", _generate), methods=["POST"]),
@@ -60,7 +60,7 @@ def routes(world: World) -> list[Route]:
 async def _list_models(exchange: Exchange) -> Answer:
     refuse_query(exchange)
     await exchange.meet("before")
-    prices = exchange.world.config.prices
+    prices = exchange.state.config.prices
     pricing = {
         "unit": "image",
         "credits": {
@@ -75,22 +75,22 @@ async def _list_models(exchange: Exchange) -> Answer:
 async def _read_balance(exchange: Exchange) -> Answer:
     refuse_query(exchange)
     await exchange.meet("before")
-    answer = answer_json({"credits": exchange.world.balance, "currency": "credits"})
+    answer = answer_json({"credits": exchange.state.balance, "currency": "credits"})
     await exchange.meet("after")
     return answer
 
 
 async def _read_task(exchange: Exchange) -> Answer:
     refuse_query(exchange)
-    task = exchange.world.tasks.find(exchange.request.path_params["task_id"])
+    task = exchange.state.tasks.find(exchange.request.path_params["task_id"])
     if task is None or task.key != exchange.known_key.name:
         raise Refusal(404, "not_found", "There is no such task.")
     exchange.set_model(task.purchase.model)
     exchange.purchase = task.purchase
     await exchange.meet("before")
-    state = task.state()
-    answer = answer_json(await show_task(exchange.world, task, state))
-    if state == "done" and task.no_image is None:
+    task_state = task.state()
+    answer = answer_json(await show_task(exchange.state, task, task_state))
+    if task_state == "done" and task.no_image is None:
         exchange.count_delivered(len(task.pictures))
     await exchange.meet("after")
     return answer
@@ -104,8 +104,8 @@ async def _upload(exchange: Exchange) -> Answer:
     upload = fields.files[0]
     _require_picture(upload)
     await exchange.meet("before")
-    world = exchange.world
-    url = await world.links.add_upload(base_url(exchange), upload, world.config.link_lifetime)
+    state = exchange.state
+    url = await state.links.add_upload(base_url(exchange), upload, state.config.link_lifetime)
     await exchange.meet("after")
     return answer_json({"url": url})
 
@@ -130,7 +130,7 @@ async def _generate(exchange: Exchange) -> Answer:
     order, struck = await _accept(exchange, order)
     task = begin_task(exchange, order, struck)
     if callback is not None:
-        await call_back(exchange.world, task, callback, struck)
+        await call_back(exchange.state, task, callback, struck)
     await exchange.meet("after")
     early = struck.get(faults.TaskAnswer)
     return answer_json(show_submission(exchange, task, struck), status=early.status if early else 202)
@@ -168,13 +168,13 @@ async def _fulfil_edit(exchange: Exchange, order: Order) -> Answer:
     pictures = compose(exchange, order, struck)
     shape = struck.get(faults.Shape)
     form = "b64_json" if shape and "b64" in shape.shape else "url"
-    value = await show_images(exchange.world, base_url(exchange), pictures, form, struck.get(faults.NoImage))
+    value = await show_images(exchange.state, base_url(exchange), pictures, form, struck.get(faults.NoImage))
     exchange.count_delivered(0 if struck.get(faults.NoImage) else len(pictures))
     return answer_json(value)
 
 
-async def _accept(exchange: Exchange, order: Order) -> tuple[Order, Struck]:
-    """Refuse an order for policy or for want of credits, or book it."""
+async def _accept(exchange: Exchange, order: Order) -> tuple[Order, StruckFaults]:
+    """Refuse an order for policy or for missing credits, or book it."""
     await exchange.meet("before")
     struck = exchange.take("work")
     policy = struck.get(faults.Policy)
@@ -182,9 +182,9 @@ async def _accept(exchange: Exchange, order: Order) -> tuple[Order, Struck]:
     if (policy and policy.at_submission) or (is_edit and (policy or POLICY_WORD in order.prompt)):
         raise _refuse_policy(policy)
     order = apply_faults(order, struck)
-    world = exchange.world
-    price = tier_price(world.config.prices, order.size, order.n)
-    if world.credits_of(price) > world.balance:
+    state = exchange.state
+    price = tier_price(state.config.prices, order.size, order.n)
+    if state.credits_of(price) > state.balance:
         raise Refusal(402, "insufficient_credits", "Not enough credits.", kind="insufficient_quota")
     book(exchange, order, price)
     return order, struck
@@ -204,7 +204,7 @@ def _read_model(exchange: Exchange, fields: Fields) -> None:
 
 
 def _read_size(fields: Fields, inputs: list[Upload]) -> tuple[str, Size]:
-    """What was asked, in the request's own word, and the size that will be made."""
+    """The requested size in the request's own words, and the size that the simulator makes."""
     asked = fields.values.get("size", "auto")
     resolution = read_choice(fields, "resolution", RESOLUTIONS, "1K")
     if not isinstance(asked, str):
@@ -248,7 +248,7 @@ def _read_inputs(exchange: Exchange, fields: Fields) -> list[Upload]:
         raise _refuse_inputs(f"a list of 1 to {_MOST_INPUTS} URLs is expected")
     inputs: list[Upload] = []
     for url in urls:
-        upload = exchange.world.links.find_upload(url) if isinstance(url, str) else None
+        upload = exchange.state.links.find_upload(url) if isinstance(url, str) else None
         if upload is None:
             raise _refuse_inputs(f"{url!r} was not uploaded here, or not lately")
         inputs.append(upload)

@@ -1,4 +1,4 @@
-"""Puts the simulator together: the vendors, the links' files and the test's own side, over one world."""
+"""Builds the simulator: the vendors, the links' files and the paths for tests, over one state."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -7,18 +7,18 @@ from starlette.applications import Starlette
 
 from gateway.simulator import admin, anyfast, apiany, openai
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.world import World
+from gateway.simulator.state import SimulatorState
 
 
 def create_app(config: SimulatorConfig | None = None) -> Starlette:
-    """The simulator as an ASGI application. Faults that cut a connection need `serve.run` underneath."""
-    world = World.make(config or SimulatorConfig())
+    """The simulator as an ASGI application. Faults that cut a connection need `server.run` underneath."""
+    state = SimulatorState.make(config or SimulatorConfig())
 
     @asynccontextmanager
     async def live(app: Starlette) -> AsyncGenerator[None]:
         yield
-        world.close()
+        state.close()
 
     vendors = (anyfast, apiany, openai)
-    routes = [route for vendor in vendors for route in vendor.routes(world)]
-    return Starlette(routes=[*routes, *admin.routes(world)], lifespan=live)
+    routes = [route for vendor in vendors for route in vendor.routes(state)]
+    return Starlette(routes=[*routes, *admin.routes(state)], lifespan=live)

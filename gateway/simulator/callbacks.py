@@ -1,4 +1,4 @@
-"""Tells a `callback_url` how a task ended: unsigned, up to three times, to this machine only.
+"""Reports the end of a task to its `callback_url`: unsigned, up to three times, on this machine only.
 
 A `callback` fault makes it come early, late, often, elsewhere, never, or with another body. What was sent is listed.
 """
@@ -12,9 +12,9 @@ from gateway.simulator import faults
 from gateway.simulator.answers import answer_json
 from gateway.simulator.journal import Told
 from gateway.simulator.results import show_task
-from gateway.simulator.rules import Struck
+from gateway.simulator.rules import StruckFaults
+from gateway.simulator.state import SimulatorState
 from gateway.simulator.tasks import Task
-from gateway.simulator.world import World
 
 _TRIES = 3
 _PAUSE_S = 0.2
@@ -23,22 +23,22 @@ _HUGE = 8 * 2**20
 _ORDINARY = faults.Callback(kind="callback")
 
 
-async def call_back(world: World, task: Task, url: str, struck: Struck) -> None:
-    """Call the URL when the task has ended, or at once; anything beyond loopback is never called."""
+async def call_back(state: SimulatorState, task: Task, url: str, struck: StruckFaults) -> None:
+    """Call the URL when the task has ended, or at once. It never calls an address outside loopback."""
     fault = struck.get(faults.Callback) or _ORDINARY
     if not is_loopback(url) or (task.ending is None and not fault.early):
         return
     if fault.early:
-        # The vendor's own answer to the submission waits for it.
-        await _send(world, task, url, fault)
+        # The answer to the submission waits for this callback.
+        await _send(state, task, url, fault)
         return
-    sending = asyncio.create_task(_send_later(world, task, url, fault))
-    world.callbacks.add(sending)
-    sending.add_done_callback(world.callbacks.discard)
+    sending = asyncio.create_task(_send_later(state, task, url, fault))
+    state.callbacks.add(sending)
+    sending.add_done_callback(state.callbacks.discard)
 
 
 def is_loopback(url: str) -> bool:
-    """True for an address of this machine; no name but `localhost` is looked up or trusted."""
+    """True for an address of this machine. The only name that counts is `localhost`."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -46,26 +46,26 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-async def _send_later(world: World, task: Task, url: str, fault: faults.Callback) -> None:
-    # A loop counts in whole milliseconds and may wake a little early, while the task still runs.
+async def _send_later(state: SimulatorState, task: Task, url: str, fault: faults.Callback) -> None:
+    # The event loop counts in whole milliseconds and may wake early, while the task still runs.
     await asyncio.sleep(task.time_left() + 0.005 + fault.delay)
-    await _send(world, task, url, fault)
+    await _send(state, task, url, fault)
 
 
-async def _send(world: World, task: Task, url: str, fault: faults.Callback) -> None:
-    body = await _write(world, task, fault)
+async def _send(state: SimulatorState, task: Task, url: str, fault: faults.Callback) -> None:
+    body = await _write(state, task, fault)
     if fault.forged:
         url = url[:-1] + ("A" if url[-1] != "A" else "B")
     for _ in range(fault.count):
         for attempt in range(_TRIES):
             status = await _post(urlsplit(url), body)
-            world.told.append(Told(task.id, url, status))
+            state.told.append(Told(task.id, url, status))
             if status is not None and (status < 300 or fault.forged):
                 break
             await asyncio.sleep(_PAUSE_S * 2**attempt)
 
 
-async def _write(world: World, task: Task, fault: faults.Callback) -> bytes:
+async def _write(state: SimulatorState, task: Task, fault: faults.Callback) -> bytes:
     match fault.body:
         case "garbage":
             return b'{"task_id": '
@@ -75,7 +75,7 @@ async def _write(world: World, task: Task, fault: faults.Callback) -> bytes:
             made = {"data": [{"url": f"{task.base_url}/files/made-up.png"}]}
             return b"".join(answer_json({"task_id": task.id, "status": task.word("done"), "result": made}).pieces)
         case _:
-            return b"".join(answer_json(await show_task(world, task, task.state())).pieces)
+            return b"".join(answer_json(await show_task(state, task, task.state())).pieces)
 
 
 async def _post(url: SplitResult, body: bytes) -> int | None:
@@ -88,7 +88,7 @@ async def _post(url: SplitResult, body: bytes) -> int | None:
 
 
 async def _exchange(url: SplitResult, body: bytes) -> int:
-    # Only loopback is called, and reading the system's certificates would stop the loop for 20 ms.
+    # Calls stay on loopback, and loading the system's certificates would block the loop for 20 ms.
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.scheme == "https" else None
     if tls:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE

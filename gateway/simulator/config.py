@@ -1,6 +1,6 @@
-"""What a simulator is started with: its pace, its words, its prices and its bounds.
+"""The configuration of a simulator: its pace, its words, its prices and its bounds.
 
-Read by every other module of the simulator; nothing here changes after the start.
+It does not change after the start.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class StatusWords:
-    """The words apiany's tasks say; its pages and its sister services do not agree on them."""
+    """The status words of apiany's tasks, on which its pages and related services disagree."""
 
     pending: str = "pending"
     running: str = "processing"
@@ -34,7 +34,7 @@ class StatusWords:
 
 @dataclass(frozen=True)
 class SimulatorConfig:
-    """Everything a simulator may be told at its start. Times are seconds, spaces are bytes."""
+    """All settings of a simulator. Times are in seconds, spaces in bytes."""
 
     latency: float = 0.05
     link_lifetime: float = 24 * 3600

@@ -1,4 +1,4 @@
-"""The TCP connection under a request, so that a fault can truly cut it.
+"""The TCP connection of a request, so that a fault can cut it.
 
 `SimulatorProtocol` hands uvicorn's transport to the application; everything else is ordinary ASGI.
 """
@@ -31,7 +31,7 @@ class SimulatorProtocol(HttpToolsProtocol):
 
 
 class Connection:
-    """One request's connection. Without `SimulatorProtocol` underneath it cannot be cut."""
+    """One request's connection. A cut needs `SimulatorProtocol`."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._transport: asyncio.Transport | None = scope.get("extensions", {}).get(_TRANSPORT)
@@ -39,16 +39,16 @@ class Connection:
 
     @property
     def is_gone(self) -> bool:
-        """True once the caller has left, as far as anyone can tell."""
+        """True when the client is known to have disconnected."""
         return self._transport is not None and self._transport.is_closing()
 
     async def wait_gone(self) -> None:
-        """Read and forget what the caller sends until it leaves."""
+        """Read and discard the client's bytes until it disconnects."""
         while (await self._receive())["type"] != "http.disconnect":
             continue
 
     async def reset(self) -> None:
-        """Send a TCP reset in place of anything more."""
+        """Send a TCP reset now."""
         transport = self._require_transport()
         sock = transport.get_extra_info("socket")
         # A copy of the descriptor, because the event loop's own object may refuse options.
@@ -58,12 +58,12 @@ class Connection:
         await self.wait_gone()
 
     async def close(self) -> None:
-        """Send what is written and close in good order."""
+        """Send the written bytes and close normally."""
         self._require_transport().close()
         await self.wait_gone()
 
     async def flush(self) -> None:
-        """Wait until the kernel has handed over all that was written: a reset would throw the rest away."""
+        """Wait until the kernel has sent all written bytes, because a reset discards the rest."""
         transport = self._require_transport()
         descriptor = transport.get_extra_info("socket").fileno()
         deadline = asyncio.get_running_loop().time() + _LONGEST_FLUSH_S

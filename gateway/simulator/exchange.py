@@ -1,4 +1,4 @@
-"""One request on its way through the simulator: what it meets, what is written down, how it is answered.
+"""One request in the simulator: its faults, its log entry and its answer.
 
 `VendorEndpoint` is the ASGI application of every vendor path; the vendors' modules supply the handlers.
 """
@@ -17,8 +17,8 @@ from gateway.simulator.answers import Answer, AnswerNow, Refusal, Severed, answe
 from gateway.simulator.connection import Connection
 from gateway.simulator.journal import Purchase, Seen
 from gateway.simulator.keys import Key, find_key, name_key
-from gateway.simulator.rules import Struck, Target
-from gateway.simulator.world import World
+from gateway.simulator.rules import StruckFaults, Target
+from gateway.simulator.state import SimulatorState
 
 _PIECE = 256 * 1024
 _HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>It did not work</h1></body></html>"
@@ -36,9 +36,9 @@ _HEADERS = (
 
 @dataclass
 class Exchange:
-    """A request, its place in the log, and the faults it meets."""
+    """A request, its log entry, and the faults that apply to it."""
 
-    world: World
+    state: SimulatorState
     upstream: str
     endpoint: str
     request: Request
@@ -56,20 +56,20 @@ class Exchange:
     def set_model(self, model: str) -> None:
         self.seen.model = model
 
-    def take(self, moment: faults.Moment) -> Struck:
-        """The faults that strike now, written down in the log."""
+    def take(self, moment: faults.Moment) -> StruckFaults:
+        """The faults that apply now; the log records them."""
         target = Target(
             upstream=self.upstream,
             endpoint=self.endpoint,
             model=self.seen.model,
             key=None if self.key is None else self.key.name,
         )
-        struck = self.world.faults.take(target, moment)
+        struck = self.state.faults.take(target, moment)
         self.seen.faults += [fault.kind for fault in struck]
-        return Struck(list(struck))
+        return StruckFaults(list(struck))
 
     async def meet(self, moment: faults.Moment) -> None:
-        """Live through the faults of a moment before or after acceptance, in the order of their rules."""
+        """Apply the faults of a moment before or after acceptance, in the order of their rules."""
         for fault in self.take(moment).faults:
             match fault:
                 case faults.Delay():
@@ -84,7 +84,7 @@ class Exchange:
                     raise Severed
                 case faults.Status():
                     if self.purchase is not None and fault.refunded:
-                        self.world.refund(self.purchase)
+                        self.state.refund(self.purchase)
                     raise AnswerNow(_status_answer(self.upstream, fault))
                 case faults.DeadLink():
                     raise Refusal(fault.status, "not_found", "This link is not valid any more.")
@@ -92,13 +92,13 @@ class Exchange:
                     raise AssertionError(f"{fault} has no moment of its own")
 
     def accept(self, purchase: Purchase) -> None:
-        """Write a paid submission into the book: from here on it costs money."""
+        """Write a paid submission into the book; from here on it costs money."""
         self.purchase = purchase
         self.seen.purchase = purchase.id
-        self.world.buy(purchase)
+        self.state.buy(purchase)
 
     def count_delivered(self, images: int) -> None:
-        """Note in the book, once the answer is sent, how many pictures it carried."""
+        """Record the number of delivered pictures in the book after the answer is sent."""
         purchase = self.purchase
         if purchase is None:
             return
@@ -128,10 +128,10 @@ Handler: TypeAlias = Callable[[Exchange], Awaitable[Answer]]
 
 
 class VendorEndpoint:
-    """Runs a handler with everything around it: log, key, faults, the vendor's error shape, the answer."""
+    """Runs a handler, with log, key check, faults, the vendor's error shape and the answer."""
 
-    def __init__(self, world: World, upstream: str, endpoint: str, handler: Handler) -> None:
-        self._world = world
+    def __init__(self, state: SimulatorState, upstream: str, endpoint: str, handler: Handler) -> None:
+        self._state = state
         self._upstream = upstream
         self._endpoint = endpoint
         self._handler = handler
@@ -139,12 +139,12 @@ class VendorEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         exchange = Exchange(
-            world=self._world,
+            state=self._state,
             upstream=self._upstream,
             endpoint=self._endpoint,
             request=request,
             connection=Connection(scope, receive),
-            seen=self._world.log.open(lambda number: self._see(number, request)),
+            seen=self._state.log.open(lambda number: self._see(number, request)),
         )
         try:
             answer, struck = await self._answer(exchange)
@@ -166,7 +166,7 @@ class VendorEndpoint:
             headers=_show_headers(request.headers),
         )
 
-    async def _answer(self, exchange: Exchange) -> tuple[Answer, Struck]:
+    async def _answer(self, exchange: Exchange) -> tuple[Answer, StruckFaults]:
         try:
             await exchange.meet("headers")
             if self._endpoint != "files":
@@ -177,9 +177,9 @@ class VendorEndpoint:
             exchange.seen.refusal = refusal.message
             exchange.seen.undocumented += refusal.undocumented
             exchange.seen.refused += refusal.refused
-            return refusal.answer(self._upstream), Struck([])
+            return refusal.answer(self._upstream), StruckFaults([])
         except AnswerNow as now:
-            return now.answer, Struck([])
+            return now.answer, StruckFaults([])
 
 
 def _require_key(exchange: Exchange) -> Key:
@@ -197,7 +197,7 @@ def _show_headers(headers: Headers) -> dict[str, object]:
     return shown
 
 
-def _replaced(exchange: Exchange, answer: Answer, struck: Struck) -> Answer:
+def _replaced(exchange: Exchange, answer: Answer, struck: StruckFaults) -> Answer:
     if garbage := struck.get(faults.Garbage):
         return Answer(200, [garbage.body.encode()])
     if struck.get(faults.Html):
@@ -208,7 +208,7 @@ def _replaced(exchange: Exchange, answer: Answer, struck: Struck) -> Answer:
     return answer
 
 
-async def _deliver(exchange: Exchange, answer: Answer, struck: Struck, send: Send) -> None:
+async def _deliver(exchange: Exchange, answer: Answer, struck: StruckFaults, send: Send) -> None:
     replaced = _replaced(exchange, answer, struck)
     if replaced is not answer:
         exchange.on_delivered.clear()
@@ -231,7 +231,7 @@ async def _deliver(exchange: Exchange, answer: Answer, struck: Struck, send: Sen
     await _send_part(replaced, replaced.length, slow, send)
     if exchange.connection.is_gone:
         raise Severed
-    # Before the last message, because the caller may ask the book as soon as it has the answer.
+    # Before the last message, because a test may read the book as soon as it has the answer.
     exchange.seen.ending = "answered"
     for note in exchange.on_delivered:
         note()
@@ -260,7 +260,7 @@ def _slices(answer: Answer, length: int, chunk: int) -> Iterator[memoryview]:
 
 
 async def _send_part(answer: Answer, length: int, slow: faults.SlowBody | None, send: Send) -> None:
-    """Send the first `length` bytes; at the last one the answer is still open."""
+    """Send the first `length` bytes and leave the answer open."""
     for part in _slices(answer, length, slow.chunk if slow else _PIECE):
         await send({"type": "http.response.body", "body": part, "more_body": True})
         if slow:

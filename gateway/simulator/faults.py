@@ -1,4 +1,4 @@
-"""The faults a rule may ask for, one class a kind, and the moment at which each one strikes.
+"""The faults of rules, one class a kind, and the moment at which each applies.
 
 Moments: `headers` before the body is read, `before` and `after` acceptance (the book entry), `work` while
 pictures are made, `answer` when the answer is sent.
@@ -27,14 +27,14 @@ Seconds = Annotated[float, Field(ge=0, le=86_400)]
 class _Fault(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # True when no later fault of the same moment can strike.
+    # True when no later fault of the same moment can apply.
     ends_request: ClassVar[bool] = False
-    # Of the faults of one group a request meets one; by default a kind is its own group.
+    # One fault of a group applies to a request; by default a kind is its own group.
     group: ClassVar[str | None] = None
 
 
 class Status(_Fault):
-    """Answer this status. `accepted`: the submission is in the book before the error is answered."""
+    """Answer with this status. `accepted`: the submission enters the book before the error."""
 
     ends_request = True
     kind: Literal["status"]
@@ -66,7 +66,7 @@ class Delay(_Fault):
 
 
 class Hang(_Fault):
-    """Never answer; the connection stays open until the caller leaves."""
+    """Never answer. The connection stays open until the client disconnects."""
 
     ends_request = True
     kind: Literal["hang"]
@@ -130,35 +130,35 @@ class Latency(_Fault):
 
 
 class NoImage(_Fault):
-    """A successful answer without pictures: an empty list, items that hold none, null, or no list at all."""
+    """A successful answer without pictures: an empty list, items without any, null, or no list."""
 
     kind: Literal["no_image"]
     data: Literal["empty", "items", "null", "absent"] = "empty"
 
 
 class Fewer(_Fault):
-    """Make this many fewer pictures than were asked for."""
+    """Make this many fewer pictures than requested."""
 
     kind: Literal["fewer"]
     by: int = Field(default=1, ge=1)
 
 
 class WrongSize(_Fault):
-    """Make pictures of this size, whatever was asked."""
+    """Make pictures of this size, whatever the request."""
 
     kind: Literal["wrong_size"]
     size: str = Field(pattern=r"^[1-9][0-9]{0,3}x[1-9][0-9]{0,3}$")
 
 
 class WrongFormat(_Fault):
-    """Make pictures of this format, whatever was asked."""
+    """Make pictures of this format, whatever the request."""
 
     kind: Literal["wrong_format"]
     format: Literal["png", "jpeg", "webp"] = "jpeg"
 
 
 class BrokenImage(_Fault):
-    """Answer bytes that begin like a picture and are none."""
+    """Answer with bytes that begin like a picture but are not one."""
 
     kind: Literal["broken_image"]
 
@@ -199,14 +199,14 @@ class TaskExpired(_Fault):
 
 
 class TaskNever(_Fault):
-    """The task runs for ever."""
+    """The task never ends."""
 
     group = "ending"
     kind: Literal["task_never"]
 
 
 class StatusWords(_Fault):
-    """The words this task's states are told in."""
+    """The words for this task's states."""
 
     kind: Literal["status_word"]
     pending: str | None = None
@@ -229,8 +229,8 @@ class TaskAnswer(_Fault):
 
 
 class Callback(_Fault):
-    """How the task's `callback_url` is called: so often (0: never), so late, or `early`, before the submission is
-    answered; `forged`: at an address that was not given; with another body than the task."""
+    """The calls of the task's `callback_url`: how often (0: never), how late, or `early`, before the answer to the
+    submission; `forged`: at another address; with another body than the task."""
 
     kind: Literal["callback"]
     count: int = Field(default=1, ge=0, le=10_000)
@@ -292,7 +292,7 @@ Fault = Annotated[
 
 
 def moment_of(fault: Fault) -> Moment:
-    """When a fault strikes."""
+    """The moment at which a fault applies."""
     match fault:
         case Status():
             return "after" if fault.accepted else fault.when

@@ -1,6 +1,6 @@
-"""Reads request bodies and holds every field to what its page documents, name, type and value.
+"""Reads request bodies, and accepts only documented fields: name, type and value.
 
-A field nobody documented is refused with its name; a documented field with a strange value is refused too.
+It refuses an undocumented field by its name, and a documented field with an undocumented value.
 """
 
 import json
@@ -74,7 +74,7 @@ async def read_json(exchange: Exchange) -> Fields:
     raw = await exchange.request.body()
     try:
         values = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        # What cannot be written back, half a surrogate pair for one, could not be logged or answered.
+        # Text that cannot be encoded, such as half a surrogate pair, cannot be logged or answered.
         orjson.dumps(values)
     except (ValueError, TypeError, RecursionError) as error:
         raise Refusal(400, "invalid_json", "The body is not JSON.", refused=("body",)) from error
@@ -85,7 +85,7 @@ async def read_json(exchange: Exchange) -> Fields:
 
 
 async def read_form(exchange: Exchange, keeps_files: bool = False) -> Fields:
-    """The body as multipart/form-data, its files examined, and closed unless they are kept."""
+    """The body as multipart/form-data. It examines the files, and closes those that it does not keep."""
     refuse_query(exchange)
     media_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "multipart/form-data":
@@ -96,7 +96,7 @@ async def read_form(exchange: Exchange, keeps_files: bool = False) -> Fields:
         raise Refusal(400, "invalid_form", "The form cannot be read.", refused=("body",)) from error
     fields = await _examine_form(exchange, form)
     if not keeps_files:
-        # A request may wait for minutes, and up to 16 files would wait with it.
+        # A request may wait for minutes, with up to 16 open files.
         await form.close()
     return fields
 
@@ -105,7 +105,7 @@ async def _examine_form(exchange: Exchange, form: FormData) -> Fields:
     fields = Fields({}, is_form=True)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            upload = await exchange.world.studio.examine(name, value)
+            upload = await exchange.state.drawer.examine(name, value)
             fields.files.append(upload)
             exchange.seen.files.append(upload.show())
         elif name in fields.values:
@@ -117,7 +117,7 @@ async def _examine_form(exchange: Exchange, form: FormData) -> Fields:
 
 
 def refuse_undocumented(fields: Fields, scalars: Collection[str], files: Collection[str] = ()) -> None:
-    """Refuse every name that is not among the documented ones, a file where text belongs included."""
+    """Refuse every undocumented name, and a file in place of text."""
     unknown = [name for name in fields.values if name not in scalars]
     unknown += [upload.field for upload in fields.files if upload.field not in files]
     if unknown:
@@ -152,7 +152,7 @@ def read_choice(fields: Fields, name: str, choices: Collection[str], default: st
 
 
 def read_whole(fields: Fields, name: str, least: int, most: int) -> int | None:
-    """A whole number: digits in a form, an integer in JSON; never a fraction, a truth or a text."""
+    """A whole number: digits in a form, an integer in JSON; never a fraction, a boolean or a text."""
     if name not in fields.values:
         return None
     value = fields.values[name]

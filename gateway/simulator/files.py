@@ -1,27 +1,27 @@
-"""Serves what the links stand for, and answers paths that no vendor documents."""
+"""Serves the files of links, and answers undocumented paths."""
 
 import asyncio
 
 from gateway.simulator.answers import Answer, Refusal
-from gateway.simulator.drawing import MEDIA_TYPES
 from gateway.simulator.exchange import Exchange
+from gateway.simulator.picture import MEDIA_TYPES
 
 
 def base_url(exchange: Exchange) -> str:
-    """Where this vendor's links begin, by the Host the caller used."""
+    """The start of this vendor's links, by the request's Host."""
     return f"{str(exchange.request.base_url).rstrip('/')}/{exchange.upstream}/files"
 
 
 async def serve_file(exchange: Exchange) -> Answer:
-    """A picture or an uploaded file; no key is asked for."""
-    link = exchange.world.links.find(exchange.request.path_params["name"])
+    """A picture or an uploaded file; it needs no key."""
+    link = exchange.state.links.find(exchange.request.path_params["name"])
     if link is None or f"/{exchange.upstream}/files/" not in link.url:
         raise Refusal(404, "not_found", "There is no such file.")
     if link.is_expired:
         raise Refusal(410, "link_expired", "This link has expired.")
     await exchange.meet("before")
     if link.picture is not None:
-        drawn = await exchange.world.studio.draw(link.picture)
+        drawn = await exchange.state.drawer.draw(link.picture)
         answer = Answer(200, [drawn.data], media_type=MEDIA_TYPES[link.picture.format])
     else:
         assert link.path is not None
@@ -33,7 +33,7 @@ async def serve_file(exchange: Exchange) -> Answer:
 
 
 async def show_unknown(exchange: Exchange) -> Answer:
-    """A path or method that no page documents."""
+    """An undocumented path or method."""
     request = exchange.request
     message = f"Invalid URL ({request.method} {request.url.path})"
     raise Refusal(404, "not_found", message, undocumented=(f"{request.method} {request.url.path}",))

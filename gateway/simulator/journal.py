@@ -1,6 +1,6 @@
-"""What was written down: the book of paid submissions and the log of every request.
+"""The records: the book of paid submissions and the log of every request.
 
-The book is what a vendor's invoice would show; the log is what a test asks when it must prove a negative.
+The book corresponds to a vendor's invoice. The log proves that a request was never sent.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from decimal import Decimal
 
 @dataclass
 class Purchase:
-    """One accepted, paid submission. `price_usd` is for the images made, whether or not they arrived."""
+    """One accepted, paid submission. `price_usd` is for the images made, delivered or not."""
 
     id: str
     upstream: str
@@ -39,7 +39,7 @@ class Purchase:
 
 @dataclass
 class Seen:
-    """One request as it was seen. `status` is None when nothing was answered; `ending` then says why."""
+    """One request. `status` is None when it got no answer; `ending` then has the reason."""
 
     id: int
     method: str
@@ -66,7 +66,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Told:
-    """One callback that was sent. `status` is None when nothing was answered."""
+    """One sent callback. `status` is None when it got no answer."""
 
     task_id: str
     url: str
@@ -75,7 +75,7 @@ class Told:
 
 
 class Book:
-    """The paid submissions in the order in which they were accepted."""
+    """The paid submissions in the order of acceptance."""
 
     def __init__(self) -> None:
         self._purchases: list[Purchase] = []
@@ -95,7 +95,7 @@ class Book:
 
 
 class Log:
-    """The last requests, oldest first; older ones are forgotten beyond the bound."""
+    """The last requests up to the bound, oldest first."""
 
     def __init__(self, bound: int) -> None:
         self._entries: deque[Seen] = deque(maxlen=bound)

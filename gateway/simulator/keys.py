@@ -1,4 +1,4 @@
-"""The keys each vendor knows, and what their group may do.
+"""The keys that each vendor accepts, and the rights of their groups.
 
 A key is one of the words below, or the word and a `-suffix`, so that several credentials can be told apart.
 """
@@ -14,7 +14,7 @@ _PREFIX = "sim-"
 
 @dataclass(frozen=True)
 class Key:
-    """A known key. `name` is the key without its prefix: it may be written down, the key may not."""
+    """A known key. `name` is the key without its prefix; the log holds the name, never the key."""
 
     name: str
     is_direct: bool
@@ -60,7 +60,7 @@ def find_key(upstream: str, authorization: str | None) -> Key | None:
 
 
 def name_key(authorization: str | None) -> str | None:
-    """A name for whatever key was sent, to whichever vendor: `unknown` for one nobody knows."""
+    """The name of a sent key at any vendor; `unknown` for an unknown one."""
     if authorization is None:
         return None
     for upstream in _GROUPS:

@@ -1,6 +1,6 @@
-"""The files behind the simulator's links: pictures drawn when they are fetched, uploads kept on disk.
+"""The files of the simulator's links: pictures, drawn when fetched, and uploads, kept on disk.
 
-A link needs no key, ends after its lifetime, and is forgotten when too many came after it.
+A link needs no key, expires after its lifetime, and is removed when too many newer ones exist.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.simulator.drawing import Picture
+from gateway.simulator.picture import Picture
 from gateway.simulator.uploads import Upload
 
 _ENDINGS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -20,7 +20,7 @@ _ENDINGS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 @dataclass
 class Link:
-    """One link: a picture to be drawn, or an uploaded file at `path`."""
+    """One link: a picture to draw, or an uploaded file at `path`."""
 
     url: str
     expires: float
@@ -51,7 +51,7 @@ class LinkTable:
         return url
 
     async def add_upload(self, base: str, upload: Upload, lifetime: float) -> str:
-        """A new URL under `base` for an uploaded file, copied away from its request."""
+        """A new URL under `base` for a copy of an uploaded file."""
         name = f"{secrets.token_hex(12)}.{_ENDINGS[upload.format or 'png']}"
         path = Path(self._folder.name) / name
         await asyncio.to_thread(_copy, upload, path)
@@ -64,7 +64,7 @@ class LinkTable:
         return self._links.get(name)
 
     def find_upload(self, url: str) -> Upload | None:
-        """The file an upload's URL stands for, while it lives."""
+        """The file of an upload's URL; None when the link has expired."""
         link = self._links.get(url.rpartition("/")[2])
         if link is None or link.url != url or link.is_expired:
             return None

@@ -1,6 +1,6 @@
-"""The stand-in OpenAI: its GPT image models, as its published specification has them.
+"""The simulated OpenAI: its GPT image models, as its published specification has them.
 
-Reads requests strictly, draws, answers. It does not stream, and takes edits as forms only.
+It reads requests strictly, does not stream, and takes edits as forms only.
 """
 
 from decimal import Decimal
@@ -21,13 +21,13 @@ from gateway.simulator.fields import (
     refuse_undocumented,
 )
 from gateway.simulator.files import serve_file, show_unknown
-from gateway.simulator.instant import Manner, fulfil
 from gateway.simulator.keys import GPT_IMAGE_2
-from gateway.simulator.making import Order
+from gateway.simulator.order import Order
 from gateway.simulator.pricing import token_price, usage
 from gateway.simulator.sizes import SNAPPED, Size, broken_rule, parse_size, shape_size, show_size
+from gateway.simulator.state import SimulatorState
+from gateway.simulator.synchronous import SynchronousVendor, fulfil
 from gateway.simulator.uploads import Upload
-from gateway.simulator.world import World
 
 _EITHER = frozenset(
     {"model", "prompt", "n", "size", "quality", "background", "output_format", "output_compression", "user"}
@@ -41,11 +41,11 @@ _LARGEST_IMAGE = 50_000_000
 _LARGEST_MASK = 4_000_000
 
 
-def routes(world: World) -> list[Route]:
+def routes(state: SimulatorState) -> list[Route]:
     """Every path below `/openai`."""
 
     def endpoint(name: str, handler: Handler) -> VendorEndpoint:
-        return VendorEndpoint(world, "openai", name, handler)
+        return VendorEndpoint(state, "openai", name, handler)
 
     return [
         Route("/openai/v1/images/generations", endpoint("generations", _generate), methods=["POST"]),
@@ -94,7 +94,7 @@ def _read_model(exchange: Exchange, fields: Fields) -> str:
 
 
 def _read_size(fields: Fields, model: str, images: list[Upload]) -> tuple[str, Size]:
-    """The size as it was asked for, and the size that will be made."""
+    """The requested size, and the size that the simulator makes."""
     # The specification's own defaults: `auto` for generations, a square for edits.
     value = fields.values.get("size", "1024x1024" if images else "auto")
     if value == "auto":
@@ -158,7 +158,7 @@ def _read_format(fields: Fields) -> tuple[str, int | None, bool]:
 
 
 def _price(exchange: Exchange, order: Order) -> Decimal:
-    prices = exchange.world.config.prices
+    prices = exchange.state.config.prices
     return token_price(prices, order.prompt, order.input_sizes, order.size, order.quality, order.n)
 
 
@@ -193,4 +193,6 @@ async def _fulfil(exchange: Exchange, fields: Fields, model: str, images: list[U
         mask=mask,
         is_transparent=is_transparent,
     )
-    return await fulfil(exchange, order, Manner("moderation_blocked", _price, _describe, revises_prompt=False))
+    return await fulfil(
+        exchange, order, SynchronousVendor("moderation_blocked", _price, _describe, revises_prompt=False)
+    )

@@ -1,4 +1,4 @@
-"""What a submission costs and what its `usage` says, by the official token formula or a flat price."""
+"""The price of a submission and its `usage`, by the official token formula or a flat price."""
 
 import math
 from decimal import Decimal
@@ -17,7 +17,7 @@ def output_tokens(size: Size, quality: str) -> int:
 
 
 def input_image_tokens(size: Size) -> int:
-    """About what an input picture costs: 32-pixel tiles once its long edge is at least 1024."""
+    """The estimated tokens of an input picture: 32-pixel tiles with a long edge of at least 1024."""
     scale = max(1.0, 1024 / max(size))
     return min(math.ceil(size[0] * scale / 32) * math.ceil(size[1] * scale / 32), 1536)
 

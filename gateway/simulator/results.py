@@ -1,4 +1,4 @@
-"""How apiany tells what became of a submission: the task and its result, in all the shapes it uses."""
+"""apiany's documents of a task and its result, in all the shapes that it uses."""
 
 import time
 from dataclasses import replace
@@ -6,17 +6,17 @@ from dataclasses import replace
 from gateway.simulator import faults
 from gateway.simulator.answers import Blob, vendor_error
 from gateway.simulator.config import StatusWords
-from gateway.simulator.drawing import Picture
 from gateway.simulator.exchange import Exchange
 from gateway.simulator.files import base_url
-from gateway.simulator.making import POLICY_WORD, Order, compose, latency_of
-from gateway.simulator.rules import Struck
+from gateway.simulator.order import POLICY_WORD, Order, compose, latency_of
+from gateway.simulator.picture import Picture
+from gateway.simulator.rules import StruckFaults
+from gateway.simulator.state import SimulatorState
 from gateway.simulator.tasks import State, Task
-from gateway.simulator.world import World
 
 
-def begin_task(exchange: Exchange, order: Order, struck: Struck) -> Task:
-    """A task for an order that is in the book, its ending settled by the prompt and the faults."""
+def begin_task(exchange: Exchange, order: Order, struck: StruckFaults) -> Task:
+    """A task for a booked order. The prompt and the faults determine its ending."""
     assert exchange.purchase is not None, "a task begins after its order was booked"
     shape = struck.get(faults.Shape)
     task = Task(
@@ -24,7 +24,7 @@ def begin_task(exchange: Exchange, order: Order, struck: Struck) -> Task:
         purchase=exchange.purchase,
         latency=latency_of(exchange, struck),
         ending="done",
-        words=_words(exchange.world.config.words, struck.get(faults.StatusWords)),
+        words=_words(exchange.state.config.words, struck.get(faults.StatusWords)),
         pictures=compose(exchange, order, struck),
         base_url=base_url(exchange),
         no_image=struck.get(faults.NoImage),
@@ -33,11 +33,11 @@ def begin_task(exchange: Exchange, order: Order, struck: Struck) -> Task:
         task.shape = shape.shape
     _settle_ending(task, order, struck)
     exchange.purchase.task_id = task.id
-    exchange.world.tasks.add(task)
+    exchange.state.tasks.add(task)
     return task
 
 
-def _settle_ending(task: Task, order: Order, struck: Struck) -> None:
+def _settle_ending(task: Task, order: Order, struck: StruckFaults) -> None:
     failed, expired = struck.get(faults.TaskFailed), struck.get(faults.TaskExpired)
     policy = struck.get(faults.Policy)
     if struck.get(faults.TaskNever):
@@ -62,48 +62,48 @@ def _words(words: StatusWords, fault: faults.StatusWords | None) -> StatusWords:
     return replace(words, **told)
 
 
-def show_submission(exchange: Exchange, task: Task, struck: Struck) -> dict[str, object]:
-    """What a submission is answered: the promise of a task."""
+def show_submission(exchange: Exchange, task: Task, struck: StruckFaults) -> dict[str, object]:
+    """The answer to a submission: the task."""
     shown: dict[str, object] = {
         "task_id": task.id,
         "status": task.words.pending,
         "poll_url": f"/v1/tasks/{task.id}",
         "request_id": f"req_{exchange.seen.id:08d}",
-        "credits": {"reserved": exchange.world.credits_of(task.purchase.price_usd)},
+        "credits": {"reserved": exchange.state.credits_of(task.purchase.price_usd)},
     }
     if struck.get(faults.NoPollUrl):
         del shown["poll_url"]
     return shown
 
 
-async def show_task(world: World, task: Task, state: State) -> dict[str, object]:
-    """The task as a poll or a callback tells it. Its state was read once: it may move on while this is written."""
-    price = world.credits_of(task.purchase.price_usd)
+async def show_task(state: SimulatorState, task: Task, task_state: State) -> dict[str, object]:
+    """The task's document for a poll or a callback. Its state is read once, because it may change meanwhile."""
+    price = state.credits_of(task.purchase.price_usd)
     shown: dict[str, object] = {
         "task_id": task.id,
-        "status": task.word(state),
+        "status": task.word(task_state),
         "model": task.purchase.model,
         "created_at": int(task.created),
     }
-    if state in ("pending", "running"):
+    if task_state in ("pending", "running"):
         return shown | {"credits": {"reserved": price}}
     shown["completed_at"] = int(task.created + task.latency)
-    if state == "done":
-        return shown | {"credits": {"charged": price}} | await _show_result(world, task)
-    world.refund_ended_tasks()
+    if task_state == "done":
+        return shown | {"credits": {"charged": price}} | await _show_result(state, task)
+    state.refund_ended_tasks()
     return shown | {
         "credits": {"charged": 0 if task.is_refunded else price},
         "error": task.error,
     }
 
 
-async def _show_result(world: World, task: Task) -> dict[str, object]:
+async def _show_result(state: SimulatorState, task: Task) -> dict[str, object]:
     if task.no_image is not None:
         return {"result": {"created": int(time.time())} | _no_data(task.no_image, len(task.pictures))}
     if task.shape in ("b64_json", "result.data.b64_json"):
-        return {"result": await show_images(world, task.base_url, task.pictures, "b64_json", None)}
+        return {"result": await show_images(state, task.base_url, task.pictures, "b64_json", None)}
     if not task.urls:
-        task.urls = [_link(world, task.base_url, picture) for picture in task.pictures]
+        task.urls = [_link(state, task.base_url, picture) for picture in task.pictures]
     items = [{"url": url} for url in task.urls]
     shapes: dict[str, dict[str, object]] = {
         "result.urls": {"result": {"urls": task.urls}},
@@ -117,23 +117,23 @@ async def _show_result(world: World, task: Task) -> dict[str, object]:
 
 
 async def show_images(
-    world: World, base: str, pictures: list[Picture], form: str, no_image: faults.NoImage | None
+    state: SimulatorState, base: str, pictures: list[Picture], form: str, no_image: faults.NoImage | None
 ) -> dict[str, object]:
-    """An images answer with links, or with the pictures themselves."""
+    """An answer with links, or with the pictures themselves."""
     shown: dict[str, object] = {"created": int(time.time())}
     if no_image is not None:
         return shown | _no_data(no_image, len(pictures))
     items: list[dict[str, object]] = []
     for picture in pictures:
         if form == "b64_json":
-            items.append({"b64_json": Blob((await world.studio.draw(picture)).base64)})
+            items.append({"b64_json": Blob((await state.drawer.draw(picture)).base64)})
         else:
-            items.append({"url": _link(world, base, picture)})
+            items.append({"url": _link(state, base, picture)})
     return shown | {"data": items}
 
 
-def _link(world: World, base: str, picture: Picture) -> str:
-    return world.links.add_picture(base, picture, world.config.link_lifetime)
+def _link(state: SimulatorState, base: str, picture: Picture) -> str:
+    return state.links.add_picture(base, picture, state.config.link_lifetime)
 
 
 def _no_data(fault: faults.NoImage, n: int) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""The rules laid down by `POST /_faults`: which request meets which fault, and how often.
+"""The rules of `POST /_faults`: the request that each fault applies to, and how often.
 
-A rule is used up only by a request it strikes: one that was refused on its own account does not count.
+A rule counts only the requests that its fault applies to, not those refused for another reason.
 """
 
 import itertools
@@ -73,7 +73,7 @@ class Rule(BaseModel):
 
 @dataclass(frozen=True)
 class Target:
-    """What a rule is compared with. `model` and `key` are None where they are not known."""
+    """The facts of a request that rules compare. `model` and `key` are None where unknown."""
 
     upstream: str
     endpoint: str
@@ -90,8 +90,8 @@ class _Standing:
     struck: int = 0
 
 
-class Struck:
-    """The faults one request met at one moment, at most one of each group."""
+class StruckFaults:
+    """The faults of one request at one moment, at most one of each group."""
 
     def __init__(self, faults: list[BaseModel]) -> None:
         self.faults = faults
@@ -101,7 +101,7 @@ class Struck:
 
 
 class FaultTable:
-    """The standing rules, oldest first."""
+    """The active rules, oldest first."""
 
     def __init__(self) -> None:
         self._standing: list[_Standing] = []
@@ -113,7 +113,7 @@ class FaultTable:
         return _show(standing)
 
     def take(self, target: Target, moment: Moment) -> list[Fault]:
-        """The faults that strike this request now; each one taken is counted."""
+        """The faults that apply to this request now; each counts as used."""
         taken: list[Fault] = []
         for standing in self._standing:
             fault = standing.rule.fault

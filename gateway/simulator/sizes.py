@@ -31,7 +31,7 @@ SNAPPED: tuple[Size, ...] = (
 
 
 def parse_size(text: str) -> Size | None:
-    """`WxH` as numbers; None for anything else, a capital X or a leading zero included."""
+    """`WxH` as numbers; None for anything else, also for a capital X or a leading zero."""
     match = _WXH.fullmatch(text)
     return (int(match[1]), int(match[2])) if match else None
 
@@ -41,7 +41,7 @@ def show_size(size: Size) -> str:
 
 
 def broken_rule(size: Size) -> str | None:
-    """Which of Anyfast's rules a size breaks; None when it breaks none."""
+    """The rule of Anyfast that a size breaks; None when it breaks none."""
     width, height = size
     if width % 16 or height % 16:
         return "edges must be multiples of 16"
@@ -69,7 +69,7 @@ def snap(size: Size) -> Size:
 
 
 def ratio_size(ratio: str, resolution: str) -> Size:
-    """What a `W:H` means at a resolution, before it is snapped."""
+    """The size of `W:H` at a resolution, before snapping."""
     wide, high = (int(part) for part in ratio.split(":"))
     edge = 1024 if wide == high and resolution == "1K" else _LONG_EDGES[resolution]
     scale = edge / max(wide, high)
@@ -78,10 +78,10 @@ def ratio_size(ratio: str, resolution: str) -> Size:
 
 
 def shape_size(like: Size) -> Size:
-    """`auto` with a picture at hand: its orientation, at 1K."""
+    """`auto` with a picture: its orientation, at 1K."""
     return {0: (1024, 1024), 1: (1536, 1024), -1: (1024, 1536)}[_orientation(like)]
 
 
 def tier(size: Size) -> str:
-    """The resolution a snapped size is billed as."""
+    """The resolution by which a snapped size is billed."""
     return next(name for name, edge in _LONG_EDGES.items() if max(size) <= edge)

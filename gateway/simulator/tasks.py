@@ -1,6 +1,6 @@
-"""apiany's tasks: a state that follows from their age, and an ending that was settled when they began.
+"""apiany's tasks: a task's age determines its state, and its start determines its ending.
 
-No task has a timer: thousands of them cost nothing until somebody asks.
+No task has a timer, so thousands of them cost nothing between polls.
 """
 
 import secrets
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.simulator.config import StatusWords
-from gateway.simulator.drawing import Picture
 from gateway.simulator.faults import NoImage
 from gateway.simulator.journal import Purchase
+from gateway.simulator.picture import Picture
 
 State = Literal["pending", "running", "done", "failed", "expired"]
 _PENDING_SHARE = 0.3
@@ -19,7 +19,7 @@ _PENDING_SHARE = 0.3
 
 @dataclass
 class Task:
-    """One task. `ending` is None for a task that never ends; `shape` is how its result is written."""
+    """One task. `ending` is None for a task that never ends; `shape` is the shape of its result."""
 
     key: str
     purchase: Purchase
@@ -46,11 +46,11 @@ class Task:
         return self.ending
 
     def time_left(self) -> float:
-        """Seconds until the task ends; a task without an ending says the same."""
+        """Seconds until the task ends, also for a task without an ending."""
         return max(0.0, self.started + self.latency - time.monotonic())
 
     def word(self, state: State) -> str:
-        """What the vendor calls a state."""
+        """The vendor's word for a state."""
         words = self.words
         return {
             "pending": words.pending,
@@ -62,7 +62,7 @@ class Task:
 
 
 class TaskTable:
-    """Tasks by id, the oldest forgotten beyond the bound, and those whose end gives money back."""
+    """Tasks by id, the newest up to the bound, and the tasks that will be refunded."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound

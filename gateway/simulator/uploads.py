@@ -1,6 +1,6 @@
-"""What an uploaded file truly is: its bytes counted, hashed and looked into, whatever it was declared as.
+"""Examines an uploaded file: size, hash and real format, whatever its declared type.
 
-Files stay on disk: they are read in pieces, and only a packed thumbnail of a picture is kept.
+Files stay on disk. It reads them in pieces, and keeps only a small thumbnail of a picture.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from gateway.simulator.sizes import Size
 _PIECE = 1024 * 1024
 _THUMBNAIL = (160, 160)
 _ALPHA = (512, 512)
-# Beyond this a thumbnail would cost more than the picture it is shown in.
+# A thumbnail of a larger picture would cost more than the picture that shows it.
 _MOST_DECODED_PIXELS = 17_000_000
 _KNOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -51,7 +51,7 @@ class Upload:
 
 
 def examine(field: str, incoming: UploadFile) -> Upload:
-    """Hash and look into one file; slow for a large one, so it runs in a thread."""
+    """Hash and examine one file. This is slow for a large one, so it runs in a thread."""
     file = incoming.file
     file.seek(0)
     digest, length = hashlib.sha256(), 0
@@ -74,7 +74,7 @@ def examine(field: str, incoming: UploadFile) -> Upload:
         with Image.open(file, formats=_KNOWN) as image:
             _look(upload, image)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
-        # A file that only begins like a picture is none.
+        # A file that only begins like a picture is not one.
         upload.format = upload.size = None
     file.seek(0)
     return upload

@@ -19,6 +19,7 @@ from gateway.callers.key_record import KeyRecord
 from gateway.catalogue.document import Webhooks
 from gateway.errors import KeyNotFound
 from gateway.net.fetcher import FetchFailed, FetchRefused
+from gateway.net.outside_text import read_retry_after
 from gateway.process.periodic import PeriodicStep
 from gateway.services import Services
 from gateway.state.task_store import TaskRecord
@@ -26,7 +27,6 @@ from gateway.state.webhook_queue import WebhookDelivery
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.answer import describe_task
 from gateway.tasks.webhook_signature import make_secret, sign
-from gateway.upstreams.line import parse_retry_after
 
 AT_ONCE = 32
 """Most tries that one process makes at a time."""
@@ -151,7 +151,7 @@ class WebhookSender:
         except FetchFailed as failed:
             return str(failed), None
         # A redirect would send the message to an address that no caller named.
-        return "" if 200 <= answer.status < 300 else str(answer.status), parse_retry_after(answer.retry_after)
+        return "" if 200 <= answer.status < 300 else str(answer.status), read_retry_after(answer.retry_after)
 
     async def _write(self, delivery: WebhookDelivery) -> str:
         record = await self._services.task_store.read(delivery.task)

@@ -1,25 +1,21 @@
-"""One file a vendor: a dialect written and read. `ADAPTERS` is the list; nothing else in the gateway names a vendor."""
+"""One module a vendor: `NAME.py` holds the dialect of the kind NAME of `catalogue.vendors`, as `ADAPTER`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from importlib import import_module
 
-from gateway.jobs.job import Ticket
-from gateway.upstreams import apiany
-from gateway.upstreams.anyfast import Anyfast
-from gateway.upstreams.apiany import Apiany
+from gateway.catalogue.vendors import VENDORS
 from gateway.upstreams.base import Adapter
-from gateway.upstreams.line import UpstreamClient
-from gateway.upstreams.openai import OpenAI
+from gateway.upstreams.client import UpstreamClient
 
-ADAPTERS: dict[str, type[Anyfast] | type[Apiany] | type[OpenAI]] = {
-    "anyfast": Anyfast,
-    "apiany": Apiany,
-    "openai": OpenAI,
-}
 
-CALLED_BACK: Mapping[str, Callable[[Any], Ticket | None]] = {"apiany": apiany.read_ticket}
-"""The vendors that can be asked to call back, each with what finds the ticket in a callback's body."""
+def _load_adapter(kind: str) -> type[Adapter]:
+    # By name, so that no list of vendors is kept twice.
+    found: type[Adapter] = import_module(f"{__name__}.{kind}").ADAPTER
+    return found
 
-__all__ = ["ADAPTERS", "CALLED_BACK", "Adapter", "UpstreamClient"]
+
+ADAPTERS: Mapping[str, type[Adapter]] = {kind: _load_adapter(kind) for kind in VENDORS}
+
+__all__ = ["ADAPTERS", "Adapter", "UpstreamClient"]

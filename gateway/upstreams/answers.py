@@ -1,19 +1,18 @@
-"""One tolerant reading of what vendors of this family answer: images, errors, usage. Pure functions over parsed JSON.
+"""Reads vendors' answers: images, errors, usage, credits. Pure functions over parsed JSON.
 
-Used by every adapter. Vendors' pages disagree and their services drift, so every known shape is read; which one a
-vendor should send is the simulator's business, not this module's.
+Vendors' pages disagree and their services change, so these functions read every known shape of every vendor.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 from gateway.jobs.job import FoundImage, TokenUsage, UpstreamAnswer
+from gateway.net.outside_text import read_amount
 from gateway.pictures.spool import Blob
-from gateway.upstreams.line import Reply
+from gateway.upstreams.client import Reply
 from gateway.upstreams.verdict import CallFailed, Failure
 
 _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
@@ -21,14 +20,12 @@ _PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
 _CREDITS = ("charged", "settled", "used", "consumed", "reserved")
 _MOST_CREDITS = 1_000_000_000
 
-_DIGITS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
-
 _MAX_MESSAGE = 2000
-"""Characters of a vendor's message that are kept: it may reach the caller's own error."""
+"""Characters of a vendor's message that an error keeps; it may reach the caller."""
 
 
 def read_answer(reply: Reply) -> UpstreamAnswer:
-    """The images of a 2xx answer. Raises CallFailed (`status` with an error inside, `body` when there is no image)."""
+    """The images of a 2xx answer. Raises CallFailed: `status` for an error inside, `body` when there is no image."""
     fail_on_error(reply)
     images = find_images(reply.document)
     if not images:
@@ -45,7 +42,7 @@ def fail_on_error(reply: Reply) -> None:
     code, kind, message, param = error or (None, None, reply.problem, None)
     raise CallFailed(
         Failure(
-            # An error inside a 200 says by itself what happened; its status says nothing.
+            # Inside a 200, the error says what happened; the status says nothing.
             "status" if not reply.is_ok else "body",
             status=reply.status,
             spoke=error is not None,
@@ -74,15 +71,15 @@ def find_images(document: Any) -> list[FoundImage]:
         document.get("images"),
         document.get("urls"),
     ):
-        if found := list(_each(place)):
+        if found := list(_read_place(place)):
             return found
     return []
 
 
-def _each(place: Any) -> Iterator[FoundImage]:
+def _read_place(place: Any) -> Iterator[FoundImage]:
     if isinstance(place, list):
         for item in place:
-            yield from _each(item)
+            yield from _read_place(item)
     elif isinstance(place, Blob):
         if place.size:
             yield FoundImage(blob=place)
@@ -90,21 +87,21 @@ def _each(place: Any) -> Iterator[FoundImage]:
         if place.startswith(("http://", "https://", "/")):
             yield FoundImage(url=place)
     elif isinstance(place, dict):
-        yield from _one(place)
+        yield from _read_item(place)
 
 
-def _one(item: dict[str, Any]) -> Iterator[FoundImage]:
+def _read_item(item: dict[str, Any]) -> Iterator[FoundImage]:
     prompt = item.get("revised_prompt")
     revised = prompt if isinstance(prompt, str) and prompt else None
     for name in _PICTURES:
-        if found := list(_each(item.get(name))):
+        if found := list(_read_place(item.get(name))):
             for one in found:
                 yield FoundImage(blob=one.blob, url=one.url, revised_prompt=revised)
             return
 
 
 def find_error(document: Any) -> tuple[str | None, str | None, str, str | None] | None:
-    """code, type, message and param of an error object in an answer of any kind; None when there is none."""
+    """Code, type, message and param of an error object in an answer of any kind; None when there is none."""
     if not isinstance(document, dict):
         return None
     error = document.get("error")
@@ -114,53 +111,46 @@ def find_error(document: Any) -> tuple[str | None, str | None, str, str | None] 
         return None
     message = error.get("message")
     return (
-        _text(error.get("code")),
-        _text(error.get("type")),
+        _read_text(error.get("code")),
+        _read_text(error.get("type")),
         (message if isinstance(message, str) else str(message or ""))[:_MAX_MESSAGE],
-        _text(error.get("param")),
+        _read_text(error.get("param")),
     )
 
 
 def find_usage(document: Any) -> TokenUsage | None:
-    """Token counts where the answer has whole ones; None otherwise, for a guess must never look like a count."""
+    """The token counts of an answer; None unless all three are whole, because a guess must not look like a count."""
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
     details = usage.get("input_tokens_details")
     details = details if isinstance(details, dict) else {}
-    taken, made, total = (_count(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens"))
+    taken, made, total = (_read_count(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens"))
     if taken is None or made is None or total is None:
         return None
-    return TokenUsage(taken, made, total, _count(details.get("text_tokens")), _count(details.get("image_tokens")))
+    return TokenUsage(
+        taken, made, total, _read_count(details.get("text_tokens")), _read_count(details.get("image_tokens"))
+    )
 
 
 def find_credits(document: Any) -> Decimal | None:
-    """The credits that an ended task took: as charged, else as reserved, which is all that one vendor's page shows."""
-    told = document.get("credits") if isinstance(document, dict) else None
-    if not isinstance(told, dict):
+    """The credits that an ended task took: the charged ones, else the reserved ones."""
+    reported = document.get("credits") if isinstance(document, dict) else None
+    if not isinstance(reported, dict):
         return None
-    amounts = (told.get(name) for name in _CREDITS)
-    return next((amount for one in amounts if (amount := _amount(one)) is not None), None)
+    amounts = (read_amount(reported.get(name), _MOST_CREDITS) for name in _CREDITS)
+    return next((amount for amount in amounts if amount is not None), None)
 
 
 def find_balance(document: Any) -> Decimal | None:
-    """The credits that are left; a text of digits is a number too."""
-    told = document.get("credits") if isinstance(document, dict) else None
-    if isinstance(told, str) and _DIGITS.fullmatch(told):
-        told = float(told)
-    return _amount(told)
+    """The credits that are left. A text of digits is a number too."""
+    return read_amount(document.get("credits"), _MOST_CREDITS) if isinstance(document, dict) else None
 
 
-def _amount(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_CREDITS:
-        return None
-    return Decimal(str(value))
-
-
-def _count(value: Any) -> int | None:
+def _read_count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _text(value: Any) -> str | None:
+def _read_text(value: Any) -> str | None:
     # Relays of this family send numbers and nulls as codes too.
     return None if value is None or value == "" else str(value)[:100]

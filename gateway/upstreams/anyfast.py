@@ -1,6 +1,6 @@
 """Anyfast's dialect: synchronous, OpenAI-like, for `gpt-image-2` and for its variant `gpt-image-2-c`.
 
-Where its documentation pages disagree, this file takes the narrower reading; `docs/upstreams.md` lists each case.
+Where its documentation pages disagree, this module follows the narrower one; `docs/upstreams.md` lists each case.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.jobs.sizes import Shape, resolve
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
+from gateway.upstreams.base import Adapter
+from gateway.upstreams.client import UpstreamClient
 from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.line import UpstreamClient
 from gateway.upstreams.synchronous import Synchronous
 
 
 class Anyfast(Synchronous):
     """One Anyfast credential and model."""
 
-    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
-        super().__init__(line, picture_converter)
+    def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
+        super().__init__(client, picture_converter)
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """PNG and JPEG pass; webp becomes PNG, and so does the first image under a mask, whose format must match."""
+        """PNG and JPEG pass. WebP becomes PNG, as does the first image of a masked edit, whose format must match."""
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
             wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
             references.append(
                 await make_png(self._picture_converter, picture, spool, param="image") if wants_png else picture
             )
-        mask = await make_mask(self._picture_converter, job.mask, self._line.target, spool) if job.mask else None
+        mask = await make_mask(self._picture_converter, job.mask, self._client.target, spool) if job.mask else None
         return Inputs(tuple(references), mask)
 
     @override
@@ -49,6 +50,9 @@ class Anyfast(Synchronous):
             "moderation": call.moderation,
         }
         if self._is_variant and call.operation == "generation":
-            # Its default is a link; on edits two of three pages allow nothing else, so there it is not asked.
+            # Its default is a link. On edits two of three pages allow nothing else, so the field stays out there.
             optional["response_format"] = "b64_json"
         return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+ADAPTER: type[Adapter] = Anyfast

@@ -1,20 +1,22 @@
-"""apiany's dialect: a task is submitted, asked after and then read; references are uploaded first.
+"""apiany's dialect: it uploads references, submits a task, polls it and reads its result.
 
-Edits without a mask are generations with `input_images`, for the edits endpoint takes neither quality nor n.
+Edits without a mask are generations with `input_images`, because the edits endpoint takes neither quality nor n.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import structlog
 
 from gateway.jobs.job import Call, ImageJob, Inputs, Ticket, UpstreamAnswer
 from gateway.jobs.sizes import Shape, Size
 from gateway.net.multipart import FilePart, MultipartBody
+from gateway.net.outside_text import read_url
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.answers import (
@@ -26,12 +28,15 @@ from gateway.upstreams.answers import (
     find_usage,
     read_answer,
 )
+from gateway.upstreams.base import Adapter
+from gateway.upstreams.client import Reply, UpstreamClient
 from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.line import Reply, UpstreamClient
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
 FAILED = frozenset({"failed", "failure", "fail", "error", "cancelled", "canceled", "expired", "timeout", "rejected"})
+_POLL_PATH = re.compile(r"/v1/[!-~]{1,2000}")
+
 RUNNING = frozenset({"pending", "processing", "queued", "running", "in_progress"})
 
 _log = structlog.get_logger(__name__)
@@ -40,18 +45,18 @@ _log = structlog.get_logger(__name__)
 class Apiany:
     """One apiany credential and model."""
 
-    def __init__(self, line: UpstreamClient, picture_converter: PictureConverter) -> None:
-        self._line = line
+    def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
+        self._client = client
         self._picture_converter = picture_converter
-        self._model = line.target.config.model
-        self._strange_words: set[str] = set()
+        self._model = client.target.config.model
+        self._unknown_statuses: set[str] = set()
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Under a mask the pictures travel with the call; otherwise each is uploaded and known by its URL."""
+        """With a mask the pictures are part of the call. Otherwise each is uploaded, and the call has its URL."""
         if job.mask:
             picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
-            return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._line.target, spool))
-        uploads = (self._upload_twice(picture, spool) for picture in job.references)
+            return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
+        uploads = (self._upload_with_retry(picture, spool) for picture in job.references)
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:
             if isinstance(url, BaseException):
@@ -64,7 +69,7 @@ class Apiany:
                 [("model", self._model), ("prompt", call.prompt), *_size_fields(call.size).items()],
                 [_file("image", inputs.references[0]), _file("mask", inputs.mask)],
             )
-            return self._read_submission(await self._line.pay("/v1/images/edits", body, spool))
+            return self._read_submission(await self._client.pay("/v1/images/edits", body, spool))
         fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt, **_size_fields(call.size)}
         if call.quality:
             fields["quality"] = call.quality
@@ -74,12 +79,12 @@ class Apiany:
             fields["input_images"] = list(inputs.urls)
         if call.callback_url:
             fields["callback_url"] = call.callback_url
-        return self._read_submission(await self._line.pay("/v1/images/generations", fields, spool))
+        return self._read_submission(await self._client.pay("/v1/images/generations", fields, spool))
 
     async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
-        # A ticket that was heard of by another way than the submission's answer comes without its path.
+        # A ticket from a callback or from another process may have no path.
         path = ticket.poll_path or _poll_path(ticket.id, None)
-        reply = await self._line.ask("GET", path, None, spool)
+        reply = await self._client.ask("GET", path, None, spool)
         if not reply.is_ok or not isinstance(reply.document, dict):
             fail_on_error(reply)
             raise CallFailed(Failure("status", status=reply.status, message=reply.problem or "not a task"))
@@ -93,21 +98,29 @@ class Apiany:
             return UpstreamAnswer(tuple(images), find_usage(reply.document), find_credits(reply.document))
         if find_error(reply.document) and not status:
             fail_on_error(reply)
-        self._note_strange(status)
+        self._log_unknown_status(status)
         return None
 
     async def check(self, spool: Spool) -> Decimal | None:
-        reply = await self._line.ask("GET", "/v1/credits/balance", None, spool)
+        reply = await self._client.ask("GET", "/v1/credits/balance", None, spool)
         fail_on_error(reply)
         return find_balance(reply.document)
 
+    @staticmethod
+    def read_ticket(document: Any) -> Ticket | None:
+        """The ticket that a submission's answer or a callback names."""
+        given = document.get("task_id") if isinstance(document, dict) else None
+        # A number is a ticket too: the task is paid for, so it must not be lost over a type.
+        ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
+        return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url"))) if ticket_id else None
+
     def _read_submission(self, reply: Reply) -> UpstreamAnswer | Ticket:
-        ticket = read_ticket(reply.document)
+        ticket = self.read_ticket(reply.document)
         if reply.is_ok and ticket and not find_images(reply.document):
             return ticket
         return read_answer(reply)
 
-    async def _upload_twice(self, picture: Picture, spool: Spool) -> str:
+    async def _upload_with_retry(self, picture: Picture, spool: Spool) -> str:
         try:
             return await self._upload(picture, spool)
         except CallFailed as failed:
@@ -118,10 +131,10 @@ class Apiany:
     async def _upload(self, picture: Picture, spool: Spool) -> str:
         body = MultipartBody([], [_file("file", picture)])
         try:
-            reply = await self._line.ask("POST", "/v1/images/upload", body, spool)
+            reply = await self._client.ask("POST", "/v1/images/upload", body, spool)
             fail_on_error(reply)
         except CallFailed as failed:
-            # Nothing is billed for an upload, whatever became of it.
+            # No upload is billed, whatever its outcome.
             raise CallFailed(_as_prepare(failed.failure)) from failed
         document = reply.document if isinstance(reply.document, dict) else {}
         nested = document.get("data")
@@ -130,20 +143,10 @@ class Apiany:
             raise CallFailed(Failure("prepare", status=reply.status, message="the upload's answer has no url"))
         return url
 
-    def _note_strange(self, status: str) -> None:
-        if status not in RUNNING and status not in self._strange_words and len(self._strange_words) < 100:
-            self._strange_words.add(status)
-            _log.warning(
-                "unknown task status, read as still running", upstream=self._line.target.upstream, status=status
-            )
-
-
-def read_ticket(document: Any) -> Ticket | None:
-    """The ticket that a submission's answer or a callback names."""
-    given = document.get("task_id") if isinstance(document, dict) else None
-    # A number is a ticket too: the task is paid for, so it must not be lost over a type.
-    ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
-    return Ticket(ticket_id, _poll_path(ticket_id, document.get("poll_url"))) if ticket_id else None
+    def _log_unknown_status(self, status: str) -> None:
+        if status not in RUNNING and status not in self._unknown_statuses and len(self._unknown_statuses) < 100:
+            self._unknown_statuses.add(status)
+            _log.warning("unknown task status, taken as running", upstream=self._client.target.upstream, status=status)
 
 
 def _size_fields(size: Size | Shape | None) -> dict[str, str]:
@@ -155,11 +158,14 @@ def _size_fields(size: Size | Shape | None) -> dict[str, str]:
 
 
 def _poll_path(ticket_id: str, poll_url: Any) -> str:
-    """The path to ask at. Of a full URL only the path counts: our key goes to the configured origin and no other."""
-    path = urlsplit(poll_url).path if isinstance(poll_url, str) else ""
-    if path.startswith("/v1/") and ".." not in path:
-        return path
-    return f"/v1/tasks/{quote(ticket_id, safe='')}"
+    """The path to poll. Of a full URL only the path counts: the key goes to the configured origin and no other.
+
+    A path that is no plain path of `/v1/` is replaced by the documented one, so that the paid ticket is not lost.
+    """
+    url = read_url(poll_url)
+    if url and _POLL_PATH.fullmatch(url.path) and ".." not in url.path:
+        return url.path
+    return f"/v1/tasks/{quote(ticket_id, safe='', errors='replace')}"
 
 
 def _task_failure(document: dict[str, Any], status: str) -> Failure:
@@ -177,3 +183,6 @@ def _as_prepare(failure: Failure) -> Failure:
 
 def _file(name: str, picture: Picture) -> FilePart:
     return FilePart(name, f"{name}.{picture.format}", picture.media_type, picture.blob)
+
+
+ADAPTER: type[Adapter] = Apiany

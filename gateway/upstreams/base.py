@@ -1,4 +1,4 @@
-"""What every adapter can do, in wire order. `dispatch` and `bridge` know upstreams only by this.
+"""The interface of every adapter, in wire order.
 
 An adapter never sees its key, never retries a paid POST, and states every failure as a `CallFailed`.
 """
@@ -6,27 +6,36 @@ An adapter never sees its key, never retries a paid POST, and states every failu
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.jobs.job import Call, ImageJob, Inputs, Ticket, UpstreamAnswer
+from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Spool
+from gateway.upstreams.client import UpstreamClient
 
 
 class Adapter(Protocol):
-    """One target's dialect. All methods raise CallFailed."""
+    """One target's dialect. The asynchronous methods raise CallFailed."""
+
+    def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None: ...
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """All that a call needs and that costs nothing: pictures converted, references uploaded."""
+        """Do what costs nothing before a call: convert pictures, upload references."""
         ...
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
-        """The paid POST, sent once."""
+        """Send the paid POST, once."""
         ...
 
     async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
-        """The ticket's images; None while it runs."""
+        """Return the ticket's images; None while it runs."""
         ...
 
     async def check(self, spool: Spool) -> Decimal | None:
-        """A call that makes and costs nothing, to see whether the key works; the credits that it has left, if told."""
+        """Make a free call, which shows that the key works; return the credits that are left, if it reports them."""
+        ...
+
+    @staticmethod
+    def read_ticket(document: Any) -> Ticket | None:
+        """The ticket that a callback names; None where it names none, or where the vendor sends no callbacks."""
         ...

@@ -1,7 +1,6 @@
-"""The addresses at which a vendor may tell that a paid call has ended: made for its submission, checked when called.
+"""Makes the URLs to which a vendor reports the end of a paid call, and checks the URL of a callback that arrives.
 
-Used by `sending`, `hearing` and the callback route. A callback is a hint and never evidence: whoever knows its address
-can have one ticket asked after, and nothing else.
+A callback is a hint and never evidence: it can cause one poll of one ticket, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from gateway.process.settings import Settings
 _VERSION = "v1"
 
 TRUSTED_AFTER = 3
-"""Tasks in a row whose end a callback was first to tell, from which on fewer are asked after."""
+"""After this many tasks in a row whose end a callback reported first, the gateway polls less often."""
 
 
 class CallbackTrust:
-    """How well one target's callbacks come: `tasks` in a row were ended by one."""
+    """The reliability of one target's callbacks: a callback reported the end of the last `tasks` tasks."""
 
     def __init__(self) -> None:
         self.tasks = 0
@@ -30,24 +29,24 @@ class CallbackTrust:
         return self.tasks >= TRUSTED_AFTER
 
     def note(self, *, was_told: bool) -> None:
-        """A task has ended: a callback told of it, or it was found by asking."""
+        """Count a task that has ended: a callback reported it, or a poll found it."""
         self.tasks = min(self.tasks + 1, TRUSTED_AFTER) if was_told else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """`origin` is this gateway's own address as vendors see it; `trust` is by target."""
+    """`origin` is this gateway's own address, as vendors reach it; `trust` is by target."""
 
     origin: str
     secret: bytes = field(repr=False)
     trust: dict[str, CallbackTrust] = field(default_factory=dict)
 
     def address(self, kind: str, task: str, call: str) -> str:
-        """Where a vendor of this kind may tell of a call. The token is in the query, which no log of ours keeps."""
+        """The URL for a call's callback from a vendor of this kind. The token is in the query, which no log keeps."""
         return f"{self.origin}/callbacks/{kind}/{task}/{call}?token={self._token(kind, task, call)}"
 
     def knows(self, kind: str, task: str, call: str, token: str) -> bool:
-        """Whether this gateway made the address."""
+        """True when this gateway made the address."""
         return hmac.compare_digest(token.encode(errors="replace"), self._token(kind, task, call).encode())
 
     def trust_of(self, label: str) -> CallbackTrust:
@@ -59,7 +58,7 @@ class Callbacks:
 
 
 def open_callbacks(settings: Settings) -> Callbacks | None:
-    """None where callbacks are off: both the public address and a secret of their own are needed."""
+    """None where callbacks are off: they need the public address and a secret of their own."""
     if settings.public_url is None or settings.callback_secret is None:
         return None
     return Callbacks(settings.public_url, settings.callback_secret.get_secret_value().encode())

@@ -1,7 +1,4 @@
-"""A caller's pictures as a vendor wants them, before anything is paid.
-
-Used by the adapters. Never sends anything.
-"""
+"""Converts a caller's pictures to the forms that vendors take, before the paid call. It sends nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from gateway.upstreams.verdict import UNFIT, CallFailed, Failure
 async def make_png(picture_converter: PictureConverter, picture: Picture, spool: Spool, *, param: str) -> Picture:
     """The picture as an upright PNG. Raises CallFailed that names the caller's field when its pixels are broken.
 
-    A picture is taken in by its headers alone, so this may be the first look at its pixels.
+    The gateway accepts a picture by its headers alone, so this may be the first decoding of its pixels.
     """
     try:
         return await picture_converter.to_png_upright(picture, spool)
@@ -27,9 +24,9 @@ async def make_png(picture_converter: PictureConverter, picture: Picture, spool:
 
 
 async def make_mask(picture_converter: PictureConverter, mask: Picture, target: Target, spool: Spool) -> Picture:
-    """The mask as a PNG that the target takes. Raises CallFailed, which sends the job elsewhere when it is too large.
+    """The mask as a PNG that the target takes. Raises CallFailed, with code UNFIT for a mask that is too large.
 
-    The plan knew the size of what the caller sent; a WebP may be ten times larger as a PNG.
+    The plan knew the size of the caller's file; a WebP may be ten times larger as a PNG.
     """
     made = await make_png(picture_converter, mask, spool, param="mask")
     most = target.profile.mask_bytes
@@ -40,7 +37,7 @@ async def make_mask(picture_converter: PictureConverter, mask: Picture, target: 
 
 
 def edit_form(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:
-    """An edit as OpenAI's form: a single picture is `image`, several are `image[]`."""
+    """An edit as OpenAI's form: one picture is `image`, several are `image[]`."""
     is_list = len(inputs.references) > 1
     files = [
         _file("image[]" if is_list else "image", f"image-{index + 1}", picture)

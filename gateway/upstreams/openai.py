@@ -1,6 +1,6 @@
-"""OpenAI's own dialect, as its published specification has it for GPT image models, at any endpoint that speaks it.
+"""OpenAI's own dialect, from its published specification for GPT image models, at any endpoint that speaks it.
 
-Synchronous, and nearly what the gateway's callers speak themselves. A lesser endpoint is narrowed in the catalogue.
+It is synchronous, and close to the gateway's own API. The catalogue describes an endpoint that supports less.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing_extensions import override
 from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.jobs.sizes import Shape, resolve
 from gateway.pictures.spool import Spool
+from gateway.upstreams.base import Adapter
 from gateway.upstreams.inputs import make_mask, make_png
 from gateway.upstreams.synchronous import Synchronous
 
@@ -20,17 +21,17 @@ class OpenAI(Synchronous):
     """One credential and model at one endpoint."""
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Pictures pass as they are. A mask must be a PNG, and its image upright, so that both have one size."""
+        """Pictures pass unchanged. A mask must be a PNG, and its image upright, so that both have the same size."""
         if job.mask is None:
             return Inputs(job.references)
         first, *rest = job.references
         upright = await make_png(self._picture_converter, first, spool, param="image")
-        return Inputs((upright, *rest), await make_mask(self._picture_converter, job.mask, self._line.target, spool))
+        return Inputs((upright, *rest), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
 
     @override
     def _fields(self, call: Call) -> dict[str, Any]:
         size = resolve(call.size) if isinstance(call.size, Shape) else call.size
-        # Never `response_format`: these models refuse it, and always answer base64.
+        # Never `response_format`: these models refuse it, and always answer with base64.
         optional: dict[str, Any] = {
             "quality": call.quality,
             "n": call.n if call.n > 1 else None,
@@ -40,6 +41,9 @@ class OpenAI(Synchronous):
             "moderation": call.moderation,
             "user": call.end_user,
         }
-        # The default of `size` is not the same on both paths, so `auto` is always said.
+        # The default of `size` differs between the two paths, so `auto` is always sent.
         fields = {"model": self._model, "prompt": call.prompt, "size": str(size or "auto")}
         return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+ADAPTER: type[Adapter] = OpenAI

@@ -1,7 +1,7 @@
-"""What an upstream's failure means: was it executed, may it be tried again, what does the caller hear. Pure functions.
+"""Decides the meaning of an upstream's failure: was it executed, is a retry allowed, which error the caller gets.
 
-`upstreams` state the facts as a Failure, `dispatch` acts on the Verdict. The table is the project's contract on retries
-of a paid POST: anything that nobody can prove to be unexecuted counts as executed.
+Pure functions from a Failure, which holds the facts, to a Verdict. They are the project's contract on retries of a paid
+POST: a call counts as executed unless there is proof that it was not.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Failure:
 
     `phase`: prepare (a free step before the call), connect (never reached it), write (the body was not sent whole),
     read (sent, no whole answer), status (an answer other than 2xx), body (a 2xx without usable images), task (a ticket
-    that ended badly), collect (the images are made, but cannot be had). `spoke` is True when the vendor's own JSON
-    error body was there, not a proxy's page.
+    that failed), collect (the images exist, but the download failed). `spoke` is True when the answer was the
+    vendor's own JSON error, not a proxy's page.
     """
 
     phase: Phase
@@ -49,7 +49,7 @@ class CallFailed(Exception):
 
 
 class Executed(Enum):
-    """Whether the vendor may have made, and billed, what was asked."""
+    """The answer to: has the vendor made, and billed, the images?"""
 
     NO = "no"
     UNKNOWN = "unknown"
@@ -58,9 +58,9 @@ class Executed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows from a failure. `again`: the same target may be tried once more; `elsewhere`: another target may.
+    """The consequences of a failure. `again`: the same target may get the call again; `elsewhere`: another target may.
 
-    `cool`: for so many seconds the target asks to be left alone.
+    `cool`: the seconds for which the target asks for no calls.
     """
 
     kind: str
@@ -84,7 +84,7 @@ POLICY_CODES = frozenset(
         "sensitive_words_detected",
     }
 )
-"""Explicit refusals by a safety system; apiany's documentation, OpenAI's API and relays of its kind."""
+"""Explicit refusals by a safety system: from vendors' documentation, OpenAI's API and relays of its kind."""
 
 CREDENTIAL_CODES = frozenset(
     {
@@ -171,7 +171,7 @@ def _is_spent(failure: Failure) -> bool:
 
 
 def _policy(failure: Failure, executed: Executed) -> Verdict:
-    # The reason is for the caller to read; other vendor texts are not passed on where they name our credential.
+    # The caller may read the reason. Texts about the operator's credential are never passed on.
     error = errors.ModerationBlocked(failure.message or "The upstream's safety system refused this request.")
     return Verdict("policy", executed, again=False, elsewhere=False, error=error)
 
@@ -190,7 +190,7 @@ def _task(failure: Failure) -> Verdict:
 
 
 def _credential() -> Verdict:
-    # Never the vendor's text: it is about the operator's credential, not about the caller.
+    # Never the vendor's text: it is about the operator's credential.
     error = errors.UpstreamUnavailable(
         "The upstream refused the gateway's credential; its operator was told.", retry_after=60
     )
@@ -240,7 +240,7 @@ def _is_capacity(failure: Failure, status: int) -> bool:
 
 
 def _cool(failure: Failure) -> float:
-    """Seconds, as the upstream named them; a moment where it named none."""
+    """The seconds that the upstream named; 5 where it named none."""
     return 5.0 if failure.retry_after is None else max(failure.retry_after, 0.1)
 
 

@@ -218,3 +218,18 @@ def test_strange_host_still_gets_picture(gateway: Gateway) -> None:
     answer = gateway.generate(headers={"host": "["})
     assert answer.status_code in (200, 400)
     assert len(gateway.simulator.book()) == (answer.status_code == 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-stainless-retry-count", "9" * 4301),
+        ("x-stainless-retry-count", "-1"),
+        ("x-stainless-timeout", "9" * 4301),
+        ("x-stainless-read-timeout", "1e999"),
+        ("prefer", f"wait={'9' * 4301}"),
+    ],
+)
+def test_strange_number_in_header_is_no_fault(gateway: Gateway, name: str, value: str) -> None:
+    """A number in a header that nobody can mean changes nothing: the picture is made."""
+    assert gateway.generate(**small(), headers={name: value}).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -176,6 +177,18 @@ def test_callback_names_a_lost_ticket(told: Gateway, fault: dict[str, Any]) -> N
     answer = ask(told)
     assert_bought_once(told, answer)
     assert len(told.simulator.paid()) == 1
+
+
+@pytest.mark.parametrize("poll_url", ["http://[x", "http://x:99999/v1/x", "/v1/" + "x" * 100_000, 7])
+def test_strange_poll_url_of_a_callback(told: Gateway, poll_url: object) -> None:
+    """A callback whose poll_url is no URL still names its ticket: the lost answer's picture is delivered."""
+    told.simulator.fault("callback", count=0)
+    told.simulator.fault("reset", when="after", endpoint="generations")
+    with ThreadPoolExecutor(1) as pool:
+        answer, address = submit(told, pool)
+        (ticket,) = wait_until(lambda: [one["task_id"] for one in told.simulator.book()], "the task")
+        assert call_back(address, json.dumps({"task_id": ticket, "poll_url": poll_url}).encode()) == 200
+        assert_bought_once(told, answer.result())
 
 
 def test_lost_ticket_that_nobody_names(gateways: Gateways) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.catalogue.capabilities import Fit, Profile, Unfit, fit, shipped_profile
-from gateway.jobs import sizes
+from gateway.catalogue.capabilities import Fit, Profile, Unfit, fit
+from gateway.catalogue.vendors import SEVEN, THREE, find_offer
 from gateway.jobs.job import Operation
 from gateway.jobs.sizes import Shape, Size
 from gateway.pictures.spool import Blob
@@ -24,7 +24,7 @@ TABLE: list[tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = [
     ({"operation": "edit", "n": 4}, ("anyfast-c",), {"per_call": 1}),
     # size WIDTHxHEIGHT
     ({"size": Size(1920, 1088)}, ANYFAST, {"size": Size(1920, 1088), "made": Size(1920, 1088), "compromises": ()}),
-    *(({"size": one}, UPSTREAMS, {"size": one, "made": one, "compromises": (), "dropped": ()}) for one in sizes.SEVEN),
+    *(({"size": one}, UPSTREAMS, {"size": one, "made": one, "compromises": (), "dropped": ()}) for one in SEVEN.made),
     # size auto or absent
     ({}, ANYFAST, {"size": Size(1024, 1024), "made": Size(1024, 1024)}),
     ({}, ("apiany",), {"size": None, "made": None}),
@@ -157,7 +157,7 @@ def test_operator_switches_masks_off(upstream: str) -> None:
     """The reason then is the catalogue's, not a group's."""
     profile = target(upstream, shipped(capabilities={"masks": False})).profile
     found = fit(make_job("edit", masked=True), profile)
-    assert found == Unfit("its masks are switched off in the catalogue", "mask")
+    assert found == Unfit("the catalogue switches its masks off", "mask")
 
 
 @pytest.mark.parametrize(
@@ -206,11 +206,11 @@ def test_profiles_are_the_narrowest(operation: Operation) -> None:
 )
 def test_variant_never_gets_n(model: str, group: str, max_n: int, masked: int) -> None:
     """The cost-effective variant documents no `n` in any group."""
-    profile = shipped_profile("anyfast", model, group)
+    profile = find_offer("anyfast", model, group).profile
     assert (profile.max_n, profile.masked_n) == (max_n, masked)
 
 
-GENERAL, FIRST = (shipped_profile("openai", model, "default") for model in ("gpt-image-2", "gpt-image-1"))
+GENERAL, FIRST = (find_offer("openai", model, "default").profile for model in ("gpt-image-2", "gpt-image-1"))
 
 
 @pytest.mark.parametrize(
@@ -298,4 +298,4 @@ def test_listed_size_nearest_is_told() -> None:
 )
 def test_only_documented_models_make_any_size(model: str, exact: bool) -> None:
     """A model that nobody documented gets the three sizes that all of them make."""
-    assert shipped_profile("openai", model, "default").sizes == ("exact" if exact else sizes.THREE)
+    assert find_offer("openai", model, "default").profile.sizes == ("exact" if exact else THREE)

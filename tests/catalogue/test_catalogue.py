@@ -47,7 +47,7 @@ def mistakes(folder: Path, text: str) -> list[str]:
 def test_shipped_catalogues_load(path: Path) -> None:
     """What is shipped is in force as it stands, with every upstream on, and its schema agrees."""
     catalogue = load(path, dict.fromkeys(re.findall(r"env:(\w+)", path.read_text()), "k"))
-    assert catalogue.off == {}
+    assert catalogue.not_configured == {}
     assert not catalogue.is_simulated
     assert catalogue.find_model(catalogue.document.default_model) is not None
     jsonschema.validate(parse_yaml(path.read_text())[1], schema())
@@ -95,18 +95,18 @@ def test_shipped_upstreams_are_the_three() -> None:
         (
             "kind: anyfast",
             "kind: azure",
-            "gateway.yaml:4: upstreams.one.kind: input should be 'anyfast', 'apiany' or 'openai'",
+            "gateway.yaml:4: upstreams.one.kind: must be one of anyfast, apiany, openai",
         ),
         ("model: gpt-image-2\n", "modell: x\n", "gateway.yaml:6: upstreams.one.modell: there is no such field here"),
         ("model: gpt-image-2\n", "modell: x\n", "gateway.yaml:3: upstreams.one.model: is required"),
         ("env:ONE_KEY", "sk-secret", "gateway.yaml:8: upstreams.one.credentials.0.key: string should match"),
         ("https://one.example", "one.example", "gateway.yaml:5: upstreams.one.base_url: must be an http"),
         ("https://one.example", "https://u@one.example", "gateway.yaml:5: upstreams.one.base_url: "),
-        ("https://one.example", "https://one.example/v1", "gateway.yaml:5: upstreams.one.base_url: leave `/v1` out"),
+        ("https://one.example", "https://one.example/v1", "gateway.yaml:5: upstreams.one.base_url: leave out `/v1`"),
         (
             "key: env:ONE_KEY",
             "key: env:ONE_KEY\n        capabilities: {transparent: true}",
-            "gateway.yaml:3: upstreams.one: anyfast takes no `transparent`",
+            "gateway.yaml:3: upstreams.one: `transparent` is for `openai` only",
         ),
         (
             "key: env:ONE_KEY",
@@ -136,7 +136,7 @@ def test_shipped_upstreams_are_the_three() -> None:
         (
             "upstreams: [one]",
             "upstreams: [one, one]",
-            "gateway.yaml:11: models.pictures.upstreams.1: `one` stands here",
+            "gateway.yaml:11: models.pictures.upstreams.1: `one` is here twice",
         ),
         (
             "upstreams: [one]",
@@ -146,7 +146,7 @@ def test_shipped_upstreams_are_the_three() -> None:
         ("upstreams: [one]", "upstreams: one", "gateway.yaml:11: models.pictures.upstreams: input should be"),
         ("default_model: pictures", "default_model: x", "gateway.yaml:1: default_model: there is no model `x`"),
         ("default_model: pictures", "unknown_fields: no", "gateway.yaml:1: unknown_fields: input should be 'drop' or"),
-        ("models:", "models:\n  pictures: {upstreams: [one]}", "gateway.yaml:11: `pictures` stands here twice"),
+        ("models:", "models:\n  pictures: {upstreams: [one]}", "gateway.yaml:11: `pictures` is here twice"),
         ("models:", "aliases:\n  a: {model: x}\nmodels:", "gateway.yaml:10: aliases.a: there is no model `x`"),
         (
             "models:",
@@ -218,7 +218,7 @@ def test_upstream_is_on_with_its_key(tmp_path: Path, env: dict[str, str], is_on:
     """Without its key an upstream and the models that need it are off, and the variable is named."""
     catalogue = load(written(tmp_path, GOOD + "aliases: {other: {model: pictures}}\n"), env)
     assert [target.key for target in catalogue.targets] == (["k"] if is_on else [])
-    assert catalogue.off == ({} if is_on else {"one": "env:ONE_KEY is not set"})
+    assert catalogue.not_configured == ({} if is_on else {"one": "env:ONE_KEY is not set"})
     assert catalogue.model_names() == (["pictures", "other"] if is_on else [])
 
 
@@ -227,15 +227,15 @@ def test_one_key_of_two_is_enough(tmp_path: Path) -> None:
     text = GOOD.replace("env:ONE_KEY", "env:ONE_KEY\n      - {name: second, key: env:TWO_KEY}")
     catalogue = load(written(tmp_path, text), {"TWO_KEY": "k2"})
     assert [target.label for target in catalogue.targets] == ["one/second"]
-    assert catalogue.off == {}
-    assert load(written(tmp_path, text), {}).off == {"one": "env:ONE_KEY, env:TWO_KEY are not set"}
+    assert catalogue.not_configured == {}
+    assert load(written(tmp_path, text), {}).not_configured == {"one": "env:ONE_KEY, env:TWO_KEY are not set"}
 
 
 def test_key_comes_from_file(tmp_path: Path) -> None:
     """A key may lie in a file, as container platforms hand secrets out; a missing file is a missing key."""
     secret = tmp_path / "secret"
     path = written(tmp_path, GOOD.replace("env:ONE_KEY", f"file:{secret}"))
-    assert load(path, {}).off == {"one": f"file:{secret} is not set"}
+    assert load(path, {}).not_configured == {"one": f"file:{secret} is not set"}
     secret.write_text("k-file\n")
     assert load(path, {}).targets[0].key == "k-file"
 
@@ -243,7 +243,7 @@ def test_key_comes_from_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "smart“quote”", "tab\tbed"])
 def test_impossible_key_is_refused(tmp_path: Path, key: str) -> None:
     """A key that no header can carry stops the start, and is not shown."""
-    with pytest.raises(CatalogueError, match="env:ONE_KEY holds a space or a character") as caught:
+    with pytest.raises(CatalogueError, match="env:ONE_KEY has a space or a character") as caught:
         load(written(tmp_path, GOOD), {"ONE_KEY": key})
     assert key not in str(caught.value)
 
@@ -261,7 +261,7 @@ def test_simulator_takes_every_upstream(tmp_path: Path, group: str, keys: list[s
     path = written(tmp_path, SHIPPED.read_text().replace("group: direct", f"group: {group}"))
     catalogue = load(path, KEYS, simulator_url="http://127.0.0.1:1/")
     assert catalogue.is_simulated
-    assert catalogue.off == {}
+    assert catalogue.not_configured == {}
     assert [target.key for target in catalogue.targets] == [*keys, "sim-apiany"]
     assert [target.config.base_url for target in catalogue.targets] == [
         "http://127.0.0.1:1/anyfast",

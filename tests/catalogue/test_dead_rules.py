@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalogue.dead_rules import find_shadows
+from gateway.catalogue.dead_rules import find_dead_rules
 from gateway.catalogue.document import Document
 from tests.support.plans import shipped
 
@@ -34,8 +34,8 @@ def document(*whens: dict[str, Any]) -> Document:
 )
 def test_covered_rule_is_found(earlier: dict[str, Any], later: dict[str, Any]) -> None:
     """A rule whose every request an earlier rule takes is named, with that rule."""
-    assert find_shadows(document(earlier, later)) == [
-        (1, "rule 1 holds for every request that it would, and comes first")
+    assert find_dead_rules(document(earlier, later)) == [
+        (1, "rule 1 comes first and applies to every request that meets it")
     ]
 
 
@@ -52,9 +52,9 @@ def test_covered_rule_is_found(earlier: dict[str, Any], later: dict[str, Any]) -
         ({"min_n": 2}, {"max_n": 4}),
     ],
 )
-def test_reachable_rule_is_left_alone(earlier: dict[str, Any], later: dict[str, Any]) -> None:
+def test_reachable_rule_is_not_found(earlier: dict[str, Any], later: dict[str, Any]) -> None:
     """A rule with one request of its own is not called dead."""
-    assert find_shadows(document(earlier, later)) == []
+    assert find_dead_rules(document(earlier, later)) == []
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,6 @@ def test_reachable_rule_is_left_alone(earlier: dict[str, Any], later: dict[str, 
 )
 def test_impossible_rule_is_found(when: dict[str, Any]) -> None:
     """A rule that contradicts itself is named, and shadows no other."""
-    assert find_shadows(document(when, {"min_n": 2})) == [(0, "no request can be all that it says, so it never holds")]
+    assert find_dead_rules(document(when, {"min_n": 2})) == [
+        (0, "no request can meet all its conditions, so it never applies")
+    ]

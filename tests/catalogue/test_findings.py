@@ -64,12 +64,12 @@ def test_shipped_catalogue_wants_prices_alone() -> None:
 
 
 def test_unreachable_model_is_found(tmp_path: Path) -> None:
-    """A model whose upstreams are all off is a warning, and so is its alias, and a default that leads to it."""
+    """A model without a configured upstream is a warning, and so is its alias, and a default that leads to it."""
     text = WHOLE.replace("default_model: pictures", "default_model: dall-e-2").replace(
         "dall-e-3: {model: pictures}", "dall-e-2: {model: cheap}"
     )
     assert found(read(tmp_path, text, TWO="k2")) == [
-        ("note", "upstream_off", ("upstreams", "one")),
+        ("note", "upstream_not_configured", ("upstreams", "one")),
         ("warning", "unreachable", ("default_model",)),
         ("warning", "unreachable", ("models", "cheap")),
         ("warning", "unreachable", ("aliases", "dall-e-2")),
@@ -89,18 +89,18 @@ def test_credential_without_key_is_found(tmp_path: Path) -> None:
 
 
 def test_rule_without_upstream_is_found(tmp_path: Path) -> None:
-    """A rule whose upstreams are off is a warning; one that leaves a model without an upstream is a note."""
+    """A rule whose upstreams are not configured is a warning; one that leaves a model without an upstream is a note."""
     text = WHOLE + "    rules:\n      - {when: {min_n: 2}, upstreams: [two]}\n"
     noted = inspect(read(tmp_path, text, **KEYS))
     assert [(one.level, one.kind) for one in noted] == [("note", "rule_without_upstream")]
     assert "leaves no upstream to `cheap`" in noted[0].text
     warned = inspect(read(tmp_path, text, ONE="k1"))
     place = ("rules", 0, "upstreams")
-    text = "two is off: requests it holds for are refused"
+    text = "two is not configured: the gateway refuses the requests that it applies to"
     assert Finding("warning", "rule_without_upstream", place, text) in warned
 
 
-def test_shadowed_rule_is_found(tmp_path: Path) -> None:
+def test_dead_rule_is_found(tmp_path: Path) -> None:
     """A rule behind one that takes all its requests is a warning that names that one."""
     rules = """
     rules:
@@ -108,7 +108,7 @@ def test_shadowed_rule_is_found(tmp_path: Path) -> None:
       - {when: {sizes: [2048x2048]}, strategy: cost}
     """
     (one,) = inspect(read(tmp_path, WHOLE.rstrip() + rules, **KEYS))
-    assert (one.kind, one.place) == ("shadowed_rule", ("rules", 1))
+    assert (one.kind, one.place) == ("dead_rule", ("rules", 1))
     assert "rule `large`" in one.text
 
 
@@ -123,7 +123,7 @@ def test_shadowed_rule_is_found(tmp_path: Path) -> None:
 def test_hole_in_prices_is_found(tmp_path: Path, prices: str, holes: str) -> None:
     """A quality or a tier that a target makes and that has no price is named."""
     (one,) = inspect(read(tmp_path, WHOLE.replace('{per_image: "0.03"}', prices), **KEYS))
-    assert (one.kind, one.place) == ("price_hole", ("upstreams", "one", "prices"))
+    assert (one.kind, one.place) == ("missing_price", ("upstreams", "one", "prices"))
     assert f"no price for {holes}, which it makes" in one.text
 
 

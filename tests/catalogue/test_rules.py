@@ -185,7 +185,7 @@ rules:
     ("text", "line", "words"),
     [
         ("  - upstreams: [three]", 1, "rules.0.upstreams: there is no upstream `three`; there are one, two"),
-        ("  - upstreams: [one, one]", 1, "rules.0.upstreams: `one` stands here twice"),
+        ("  - upstreams: [one, one]", 1, "rules.0.upstreams: `one` is here twice"),
         ("  - upstreams: []", 1, "rules.0.upstreams: needs at least 1 entry"),
         ("  - when: {operation: edit}", 1, "rules.0: changes nothing; give upstreams, strategy, defaults"),
         ("  - name: x\n    defaults: {}", 1, "rules.0: changes nothing"),
@@ -199,11 +199,11 @@ rules:
         ("  - strategy: cost\n    when: {min_n: 3, max_n: 2}", 2, "min_n is more than max_n"),
         ("  - strategy: cost\n    when: {operation: generation, mask: true}", 2, "a generation has neither a mask"),
         ("  - strategy: cost\n    when: {sizes: [1000x1000]}", 2, "both edges must be multiples of 16"),
-        ("  - strategy: cost\n    when: {sizes: [large]}", 2, "'large' is no size; right is WIDTHxHEIGHT"),
-        ("  - defaults: {size: auto}", 1, "'auto' is no size"),
+        ("  - strategy: cost\n    when: {sizes: [large]}", 2, "'large' is not a size; write WIDTHxHEIGHT"),
+        ("  - defaults: {size: auto}", 1, "'auto' is not a size"),
         ("  - defaults: {quality: auto}", 1, "'low', 'medium' or 'high'"),
         ("  - when: {colour: red}\n    strategy: cost", 1, "colour"),
-        ("  - strategy: cost\n  - strategy: priority", 2, "rules.1: is never reached: rule 1 has no `when`"),
+        ("  - strategy: cost\n  - strategy: priority", 2, "rules.1: never applies: rule 1 has no `when`"),
     ],
     ids=str,
 )

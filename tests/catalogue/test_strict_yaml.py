@@ -45,9 +45,9 @@ def test_merges_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "`a` stands here twice"),
-        ("a:\n  - b: 1\n    c: 2\n    b: 3\n", 4, "`b` stands here twice"),
-        ("a: {b: 1, b: 2}", 1, "`b` stands here twice"),
+        ("a: 1\nb: 2\na: 3\n", 3, "`a` is here twice"),
+        ("a:\n  - b: 1\n    c: 2\n    b: 3\n", 4, "`b` is here twice"),
+        ("a: {b: 1, b: 2}", 1, "`b` is here twice"),
         ("x: 1\n? [a, b]\n: 2\n", 2, "a key must be a word"),
         ("x: 1\n{a: 1}: 2\n", 2, ""),
         ("a: 1\n b: 2\n", 2, ""),

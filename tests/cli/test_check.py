@@ -27,7 +27,7 @@ def test_findings_name_their_line() -> None:
     """Each finding stands with file, line and field; warnings alone do not fail."""
     checked = imagegate("check", ANYFAST_API_KEY="x")
     line = SHIPPED.read_text().splitlines().index("  anyfast:") + 1
-    text = "anyfast/main has no prices: no key with a limit in dollars can use it, nor is it routed by cost"
+    text = "anyfast/main has no prices: no key with a limit in dollars can use it, nor can `cost` rank it"
     assert f"warning      {SHIPPED}:{line}: upstreams.anyfast.prices: {text}" in checked.stdout
     assert checked.returncode == 0
 
@@ -38,7 +38,7 @@ def test_strict_lets_no_warning_pass(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "--strict allows none" in refused.stderr
     kinds = {(one["level"], one["kind"]) for one in json.loads(refused.stdout)["findings"]}
-    assert kinds == {("note", "upstream_off"), ("warning", "no_price"), ("warning", "unreachable")}
+    assert kinds == {("note", "upstream_not_configured"), ("warning", "no_price"), ("warning", "unreachable")}
     config = tmp_path / "gateway.yaml"
     config.write_text(
         "upstreams: {one: {kind: apiany, base_url: 'https://a.test', model: m, prices: {per_image: '0.01'},"
@@ -47,7 +47,7 @@ def test_strict_lets_no_warning_pass(tmp_path: Path) -> None:
     )
     passed = imagegate("check", "--strict", ONE="x", GATEWAY_CONFIG=str(config))
     assert passed.returncode == 0, passed.stderr
-    assert f"note         {config}:1: upstreams.two: env:TWO is not set, so it is off" in passed.stdout
+    assert f"note         {config}:1: upstreams.two: env:TWO is not set, so it is not configured" in passed.stdout
 
 
 async def test_drift_is_read_from_redis(valkey: Valkey, redis: StoreClient) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.catalogue.health_rules import HealthRules
+from gateway.catalogue.upstream import HealthRules
 from gateway.health.target_store import CallReport, Caps, TargetStore
 from gateway.store.command_queue import CommandQueue
 from tests.conftest import Valkey

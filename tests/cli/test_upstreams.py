@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.catalogue.health_rules import HealthRules
+from gateway.catalogue.upstream import HealthRules
 from gateway.health.drift import DriftBook
 from gateway.health.target_store import CallReport, Caps, TargetStore
 from gateway.store.client import connect

@@ -205,6 +205,37 @@ def test_poll_keeps_key_at_home(gateways: Gateways, path: str) -> None:
     assert not strayed
 
 
+@pytest.mark.parametrize("path", ["http://[bad", "/v1/tasks/\x00", "/v1/" + "t" * 70_000])
+def test_strange_poll_url_costs_only_itself(gateways: Gateways, path: str) -> None:
+    """A poll_url that nobody can open is replaced by the task's own address: the paid task is brought."""
+    item = {"b64_json": base64.b64encode(png(1024, 1024)).decode()}
+
+    def answer(method: str, asked: str) -> Any:
+        if method == "POST":
+            return {"task_id": "t1", "status": "pending", "poll_url": path}
+        return {"task_id": "t1", "status": "succeeded", "result": {"data": [item]}}
+
+    with vendor(answer) as (home, seen):
+        gateway = gateways.open(upstreams={"apiany": {"base_url": home}})
+        assert ask(gateway).status_code == 200
+        assert [one.path for one in seen] == ["/v1/images/generations", "/v1/tasks/t1"]
+
+
+@pytest.mark.parametrize("link", ["http://[bad", "https://x:99999/a.png", "/a\x00.png", "https://" + "x" * 70_000])
+def test_strange_link_costs_only_itself(gateways: Gateways, link: str) -> None:
+    """A link that is no URL takes none of the pictures beside it."""
+    items = [{"url": link}, {"b64_json": base64.b64encode(png(1024, 1024)).decode()}]
+
+    def answer(method: str, asked: str) -> Any:
+        return {"task_id": "t1", "status": "succeeded", "result": {"data": items}}
+
+    with vendor(answer) as (home, _):
+        gateway = gateways.open(upstreams={"apiany": {"base_url": home}})
+        made = ask(gateway, n=2)
+        assert made.status_code == 200, made.text
+        assert (len(made.json()["data"]), made.headers["x-gateway-delivered"]) == (1, "1/2")
+
+
 def test_links_elsewhere_get_no_key(gateways: Gateways) -> None:
     """A result link to a private address is not opened, and the image is told as lost."""
     with vendor(lambda _, path: {}) as (elsewhere, strayed):

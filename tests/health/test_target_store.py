@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.catalogue.health_rules import HealthRules
+from gateway.catalogue.upstream import HealthRules
 from gateway.health.condition import Block
 from gateway.health.target_store import CallReport, Caps, Result, TargetStore
 from gateway.ids import new_id

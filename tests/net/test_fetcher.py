@@ -9,9 +9,9 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
-from gateway.net import http_client
 from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused, Posted, is_public
 from gateway.net.transport import AiohttpTransport
 from gateway.pictures.spool import MemoryBudget, Spool
@@ -21,19 +21,19 @@ from tests.support.ssrf_addresses import NOT_PUBLIC, PUBLIC, forms
 PEM = Path(__file__).with_name("pictures.test.pem")
 
 
-class Recorder(http_client.AsyncBaseTransport):
+class Recorder(httpx.AsyncBaseTransport):
     """Stands where the network would be: notes each request that got through and answers from a table."""
 
-    def __init__(self, answers: dict[str, http_client.Response] | None = None) -> None:
-        self.requests: list[http_client.Request] = []
+    def __init__(self, answers: dict[str, httpx.Response] | None = None) -> None:
+        self.requests: list[httpx.Request] = []
         self._answers = answers or {}
 
-    async def handle_async_request(self, request: http_client.Request) -> http_client.Response:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        return self._answers.get(str(request.url)) or http_client.Response(200, stream=Bytes(b"ok"))
+        return self._answers.get(str(request.url)) or httpx.Response(200, stream=Bytes(b"ok"))
 
 
-class Bytes(http_client.AsyncByteStream):
+class Bytes(httpx.AsyncByteStream):
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -41,8 +41,8 @@ class Bytes(http_client.AsyncByteStream):
         yield self._data
 
 
-def redirect(location: str) -> http_client.Response:
-    return http_client.Response(302, headers={"location": location}, stream=Bytes(b""))
+def redirect(location: str) -> httpx.Response:
+    return httpx.Response(302, headers={"location": location}, stream=Bytes(b""))
 
 
 def answering(*addresses: str) -> Callable[[str, int], Awaitable[Sequence[str]]]:
@@ -230,7 +230,7 @@ async def test_three_redirects_and_no_more(spool: Spool) -> None:
         "https://a.test/1": redirect("https://b.test/2"),
         "https://b.test/2": redirect("3"),
         "https://b.test/3": redirect("https://a.test/1"),
-        "https://a.test/4": http_client.Response(302, stream=Bytes(b"")),
+        "https://a.test/4": httpx.Response(302, stream=Bytes(b"")),
     }
     recorder = Recorder(chain)
     fetcher = Fetcher(policy(), transport=recorder, resolve=answering("8.8.8.8"))

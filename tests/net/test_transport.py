@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
-from gateway.net import http_client
 from gateway.net.transport import AiohttpTransport, was_sent
 from tests.support.fault_server import (
     LARGE,
@@ -24,7 +24,7 @@ from tests.support.fault_server import (
 )
 from tests.support.transport_client import open_client
 
-BRIEF = http_client.Timeout(0.25)
+BRIEF = httpx.Timeout(0.25)
 PEM = Path(__file__).with_name("pictures.test.pem")
 
 
@@ -95,34 +95,34 @@ class Case:
     sent: bool
 
 
-LOST = (http_client.ReadError, http_client.RemoteProtocolError)
+LOST = (httpx.ReadError, httpx.RemoteProtocolError)
 
 CASES = {
     "reset at once, small": Case(refuse, SMALL, LOST, True),
-    "reset at once, large": Case(refuse, LARGE, (http_client.WriteError,), False),
-    "never read, small": Case(stall, SMALL, (http_client.ReadTimeout,), True),
-    "never read, large": Case(stall, LARGE, (http_client.WriteTimeout,), False),
-    "stalled after request": Case(stall_after_request, SMALL, (http_client.ReadTimeout,), True),
-    "stalled after large request": Case(stall_after_request, LARGE, (http_client.ReadTimeout,), True),
-    "stalled after empty request": Case(stall_after_request, b"", (http_client.ReadTimeout,), True),
+    "reset at once, large": Case(refuse, LARGE, (httpx.WriteError,), False),
+    "never read, small": Case(stall, SMALL, (httpx.ReadTimeout,), True),
+    "never read, large": Case(stall, LARGE, (httpx.WriteTimeout,), False),
+    "stalled after request": Case(stall_after_request, SMALL, (httpx.ReadTimeout,), True),
+    "stalled after large request": Case(stall_after_request, LARGE, (httpx.ReadTimeout,), True),
+    "stalled after empty request": Case(stall_after_request, b"", (httpx.ReadTimeout,), True),
     "reset after request": Case(reset_after_request, SMALL, LOST, True),
     "reset after large request": Case(reset_after_request, LARGE, LOST, True),
     "reset after empty request": Case(reset_after_request, b"", LOST, True),
-    "reset in upload": Case(reset_mid_upload, LARGE, (http_client.WriteError,), False),
-    "closed after request": Case(close_after_request, SMALL, (http_client.RemoteProtocolError,), True),
-    "garbage": Case(answer_garbage, SMALL, (http_client.RemoteProtocolError,), True),
+    "reset in upload": Case(reset_mid_upload, LARGE, (httpx.WriteError,), False),
+    "closed after request": Case(close_after_request, SMALL, (httpx.RemoteProtocolError,), True),
+    "garbage": Case(answer_garbage, SMALL, (httpx.RemoteProtocolError,), True),
     "half a head": Case(answer_half_head, SMALL, LOST, True),
-    "head without body": Case(answer_head_only, SMALL, (http_client.ReadError,), True),
-    "counted body cut": Case(truncate_counted_body, SMALL, (http_client.ReadError,), True),
-    "chunked body cut": Case(truncate_chunked_body, SMALL, (http_client.ReadError,), True),
-    "body stalled": Case(stall_in_body, SMALL, (http_client.ReadTimeout,), True),
+    "head without body": Case(answer_head_only, SMALL, (httpx.ReadError,), True),
+    "counted body cut": Case(truncate_counted_body, SMALL, (httpx.ReadError,), True),
+    "chunked body cut": Case(truncate_chunked_body, SMALL, (httpx.ReadError,), True),
+    "body stalled": Case(stall_in_body, SMALL, (httpx.ReadTimeout,), True),
 }
 
 
-async def fail(url: str, body: bytes = SMALL, *, context: ssl.SSLContext | None = None) -> http_client.RequestError:
+async def fail(url: str, body: bytes = SMALL, *, context: ssl.SSLContext | None = None) -> httpx.RequestError:
     """The error of a POST that must fail, read to the end of its answer."""
     async with open_client(AiohttpTransport(fresh=True, ssl_context=context), timeout=BRIEF) as client:
-        with pytest.raises(http_client.RequestError) as caught:
+        with pytest.raises(httpx.RequestError) as caught:
             await client.post(url, content=body)
     return caught.value
 
@@ -160,13 +160,13 @@ def test_connect_failures_are_not_sent(loop: str) -> None:
             untrusted = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0, ssl=server_tls)
             port = untrusted.sockets[0].getsockname()[1]
             for url, kind in [
-                (closed.url, http_client.ConnectError),
-                (f"http://{'a' * 64}.test", http_client.ConnectError),
-                ("http://127.1:80", http_client.ConnectError),
-                (f"https://127.0.0.1:{plain.port}", http_client.ConnectError),
-                (f"https://127.0.0.1:{port}", http_client.ConnectError),
-                (f"https://127.0.0.1:{silent.port}", http_client.ConnectTimeout),
-                ("ftp://127.0.0.1/", http_client.UnsupportedProtocol),
+                (closed.url, httpx.ConnectError),
+                (f"http://{'a' * 64}.test", httpx.ConnectError),
+                ("http://127.1:80", httpx.ConnectError),
+                (f"https://127.0.0.1:{plain.port}", httpx.ConnectError),
+                (f"https://127.0.0.1:{port}", httpx.ConnectError),
+                (f"https://127.0.0.1:{silent.port}", httpx.ConnectTimeout),
+                ("ftp://127.0.0.1/", httpx.UnsupportedProtocol),
             ]:
                 error = await fail(url)
                 assert isinstance(error, kind), (url, repr(error))
@@ -182,8 +182,8 @@ def test_unknown_errors_count_as_sent() -> None:
     for error in [
         ValueError(),
         OSError(),
-        http_client.ConnectError("x"),
-        http_client.WriteError("x"),
+        httpx.ConnectError("x"),
+        httpx.WriteError("x"),
         KeyboardInterrupt(),
     ]:
         assert was_sent(error)
@@ -196,7 +196,7 @@ def test_unsendable_headers_are_not_sent(loop: str) -> None:
     async def play() -> None:
         async with FaultServer(stall) as server, open_client(AiohttpTransport(fresh=True)) as client:
             for value in [b"a\r\nx: y", b"\xff", b"\x00"]:
-                with pytest.raises(http_client.LocalProtocolError) as caught:
+                with pytest.raises(httpx.LocalProtocolError) as caught:
                     await client.post(server.url, headers=[(b"x-a", value)])
                 assert not was_sent(caught.value)
             assert server.accepted == 0
@@ -237,7 +237,7 @@ def test_wrong_length_is_never_whole(loop: str, sizes: tuple[int, ...]) -> None:
 
     async def play() -> None:
         async with FaultServer(stall_after_request) as server, open_client(AiohttpTransport(fresh=True)) as client:
-            with pytest.raises(http_client.WriteError) as caught:
+            with pytest.raises(httpx.WriteError) as caught:
                 await client.post(server.url, content=pieces(*sizes), headers={"content-length": "1000"})
             assert not was_sent(caught.value)
 
@@ -254,7 +254,7 @@ def test_failing_source_is_not_sent(loop: str) -> None:
 
     async def play() -> None:
         async with FaultServer(stall_after_request) as server, open_client(AiohttpTransport(fresh=True)) as client:
-            with pytest.raises(http_client.WriteError) as caught:
+            with pytest.raises(httpx.WriteError) as caught:
                 await client.post(server.url, content=broken(), headers={"content-length": "1000"})
             assert not was_sent(caught.value)
             assert isinstance(caught.value.__cause__.__cause__, FileNotFoundError)
@@ -292,8 +292,8 @@ def test_early_answer_survives_its_reset(loop: str) -> None:
         async with FaultServer(refuse_and_reset) as server, open_client(AiohttpTransport(fresh=True)) as client:
             calls = [client.post(server.url, content=LARGE) for _ in range(10)]
             ends = [(await asyncio.gather(call, return_exceptions=True))[0] for call in calls]
-        heard = [end for end in ends if isinstance(end, http_client.Response) and end.status_code == 413]
-        unsent = [end for end in ends if isinstance(end, http_client.WriteError) and not was_sent(end)]
+        heard = [end for end in ends if isinstance(end, httpx.Response) and end.status_code == 413]
+        unsent = [end for end in ends if isinstance(end, httpx.WriteError) and not was_sent(end)]
         assert len(heard) + len(unsent) == 10
         assert len(heard) >= 5
 
@@ -340,7 +340,7 @@ def test_stalled_upload_frees_its_descriptor(loop: str, answers: bool) -> None:
                 meters.append(Meter())
                 call = client.post(server.url, content=meters[-1].chunks(), headers={"content-length": str(len(LARGE))})
                 end = (await asyncio.gather(call, return_exceptions=True))[0]
-                assert isinstance(end, http_client.Response if answers else http_client.WriteTimeout)
+                assert isinstance(end, httpx.Response if answers else httpx.WriteTimeout)
                 for _ in range(3):
                     await asyncio.sleep(0)  # the cancelled writer's turn, and its connection's
                 assert open_connections(server.url) == 0
@@ -372,7 +372,7 @@ def test_reset_never_ends_a_body(loop: str) -> None:
                 body = answer.aiter_raw()
                 assert await anext(body) == b"half"
                 go.set()
-                with pytest.raises(http_client.ReadError):
+                with pytest.raises(httpx.ReadError):
                     await anext(body)
 
     run_on(loop, play())

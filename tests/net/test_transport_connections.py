@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
-from gateway.net import http_client
 from gateway.net.transport import AiohttpTransport, was_sent
 from tests.support.fault_server import LARGE, SMALL, Connection, FaultServer, on_both_loops, open_connections, run_on
 from tests.support.transport_client import open_client
@@ -27,7 +27,7 @@ async def cancel_fifty(fresh: bool) -> None:
         await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
         await connection.wait_gone()
 
-    async def read_answer(client: http_client.AsyncClient, url: str) -> None:
+    async def read_answer(client: httpx.AsyncClient, url: str) -> None:
         async with client.stream("POST", url, content=SMALL) as answer:
             async for _ in answer.aiter_raw():
                 arrived.release()
@@ -124,14 +124,14 @@ def test_lost_post_is_never_resent(loop: str) -> None:
         async with FaultServer(answer_once) as server:
             async with open_client(AiohttpTransport(fresh=False)) as client:
                 await client.get(f"{server.url}/first")
-                with pytest.raises(http_client.RemoteProtocolError) as caught:
+                with pytest.raises(httpx.RemoteProtocolError) as caught:
                     await client.post(f"{server.url}/second", content=SMALL)
             assert was_sent(caught.value)
             assert (len(server.heads), server.accepted) == (2, 1)
         for method in ("GET", "PUT", "DELETE", "POST"):
             async with FaultServer(answer_once) as server:
                 async with open_client(AiohttpTransport(fresh=True)) as client:
-                    with pytest.raises(http_client.RemoteProtocolError):
+                    with pytest.raises(httpx.RemoteProtocolError):
                         await client.request(method, server.url)
                 assert len(server.heads) == 1
 
@@ -174,7 +174,7 @@ def test_pinned_address_is_the_only_one(loop: str) -> None:
             url = f"http://pictures.test:{server.port}/"
             await client.get(url, extensions={"addresses": ("127.0.0.1",)})
             assert f"Host: pictures.test:{server.port}".encode() in server.heads[0]
-            with pytest.raises(http_client.ConnectError) as caught:
+            with pytest.raises(httpx.ConnectError) as caught:
                 await client.get(url, extensions={"addresses": ()})
             assert not was_sent(caught.value)
 
@@ -188,8 +188,8 @@ def test_closed_transport_sends_nothing(loop: str) -> None:
     async def play() -> None:
         transport = AiohttpTransport(fresh=True)
         await transport.aclose()
-        with pytest.raises(http_client.ConnectError) as caught:
-            await transport.handle_async_request(http_client.Request("POST", "http://127.0.0.1:9/"))
+        with pytest.raises(httpx.ConnectError) as caught:
+            await transport.handle_async_request(httpx.Request("POST", "http://127.0.0.1:9/"))
         assert not was_sent(caught.value)
 
     run_on(loop, play())

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.document import STRATEGIES
+from gateway.catalogue.vendors import SEVEN
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
 from gateway.jobs import sizes
 from gateway.jobs.job import ImageJob
@@ -152,8 +153,8 @@ def check(job: ImageJob, choice: Choice, group: str) -> None:
     if upstream == "apiany":
         assert found.output_format is None
         assert not (job.mask and is_several)
-        assert not isinstance(found.size, Shape) or found.size.ratio in sizes.RATIOS
-        assert found.made is None or found.made in sizes.SEVEN
+        assert not isinstance(found.size, Shape) or found.size.ratio in SEVEN.ratios
+        assert found.made is None or found.made in SEVEN.made
         assert found.moderation is None
         assert not (job.mask and (found.quality or isinstance(found.size, Shape)))
     else:

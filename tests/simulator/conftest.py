@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.serve import background
+from gateway.simulator.server import background
 
 KEYS = {"anyfast": "sim-direct", "apiany": "sim-apiany", "openai": "sim-openai"}
 

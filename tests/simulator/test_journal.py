@@ -5,7 +5,7 @@ import hashlib
 import httpx
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.serve import background
+from gateway.simulator.server import background
 
 
 def test_log_describes_files(hand):

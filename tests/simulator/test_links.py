@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.serve import background
+from gateway.simulator.server import background
 
 KEY = {"authorization": "Bearer sim-apiany"}
 

@@ -8,8 +8,7 @@ import functools
 
 import pytest
 
-from gateway.catalogue.capabilities import shipped_profile
-from gateway.jobs.sizes import SEVEN, THREE
+from gateway.catalogue.vendors import SEVEN, THREE, find_offer
 
 CREDENTIALS = {
     ("anyfast", "gpt-image-2", "direct"): "sim-direct",
@@ -74,13 +73,13 @@ class Vendor:
 
 
 def find_sizes(vendor):
-    """`exact`, `seven`, or the sizes that are taken at all."""
+    """`exact`, the seven, or the sizes that are taken at all."""
     odd = vendor.made("1920x1088")
     if odd == "1920x1088":
         return "exact"
-    if odd in map(str, SEVEN):
-        return "seven"
-    return tuple(size for size in SEVEN if vendor.made(str(size)) == str(size))
+    if odd in map(str, SEVEN.made):
+        return SEVEN
+    return tuple(size for size in SEVEN.made if vendor.made(str(size)) == str(size))
 
 
 def find_abilities(hand, vendor):
@@ -113,10 +112,10 @@ def test_profile_is_what_the_vendor_takes(hand, credential):
     """Neither side knows an ability that the other does not, but for those that wait for the operator's word."""
     kind, model, group = credential
     found = find_abilities(hand, Vendor(hand, kind, model, CREDENTIALS[credential]))
-    shipped = dataclasses.asdict(shipped_profile(kind, model, group)) | HELD_BACK.get(kind, {})
-    shipped["sizes"] = shipped_profile(kind, model, group).sizes
+    shipped = dataclasses.asdict(find_offer(kind, model, group).profile) | HELD_BACK.get(kind, {})
+    shipped["sizes"] = find_offer(kind, model, group).profile.sizes
     shipped["mask_bytes"] = shipped["mask_bytes"] > 4_200_000
     asked = {name: value for name, value in shipped.items() if name in found}
     assert found == asked
     assert set(shipped) - set(found) <= NOT_ASKED | ({"mask_bytes"} if not found["masked_references"] else set())
-    assert found["sizes"] in ("exact", "seven", THREE)
+    assert found["sizes"] in ("exact", SEVEN, THREE)

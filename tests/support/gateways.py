@@ -28,7 +28,7 @@ from fastapi import FastAPI
 from gateway.api.connection.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.callers.key_store import KeyRecord
-from gateway.catalogue.catalogue import EXAMPLE_PRICES
+from gateway.catalogue.vendors import find_offer
 from gateway.dollars import parse_usd
 from gateway.health.checks import HealthChecks
 from gateway.health.condition import Condition
@@ -231,7 +231,7 @@ def catalogue_of(simulator_url: str, changes: Mapping[str, Any] | None = None) -
             "timeouts": dict(TIMEOUTS),
             # Nobody but the test asks the vendors for anything.
             "health": {"check_every": None},
-            "prices": EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True),
+            "prices": find_offer(kind, model, "direct").example_prices.model_dump(exclude_none=True),
         }
 
     catalogue: dict[str, Any] = {

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.catalogue.catalogue import EXAMPLE_PRICES, Catalogue, Target, load
+from gateway.catalogue.catalogue import Catalogue, Target, load
 from gateway.catalogue.strict_yaml import parse_yaml
+from gateway.catalogue.vendors import find_offer
 from gateway.jobs.job import ImageJob, Operation
 from gateway.jobs.sizes import Shape, Size
 from gateway.pictures.picture import Picture
@@ -48,7 +49,7 @@ def shipped(
 
 def example_prices(kind: str, model: str) -> dict[str, Any]:
     """What the simulator charges."""
-    return EXAMPLE_PRICES["anyfast-c" if model.endswith("-c") else kind].model_dump(exclude_none=True)
+    return find_offer(kind, model, "direct").example_prices.model_dump(exclude_none=True)
 
 
 UPSTREAMS = {

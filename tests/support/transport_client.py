@@ -7,10 +7,8 @@ from typing import Any
 
 import httpx
 
-from gateway.net import http_client
 
-
-def open_client(transport: http_client.AsyncBaseTransport, **options: Any) -> httpx.AsyncClient:
+def open_client(transport: httpx.AsyncBaseTransport, **options: Any) -> httpx.AsyncClient:
     """A client that takes nothing from the environment, follows no redirect and stores no cookie."""
     cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
     return httpx.AsyncClient(transport=transport, cookies=cookies, trust_env=False, follow_redirects=False, **options)

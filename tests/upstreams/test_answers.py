@@ -12,7 +12,7 @@ from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Blob, Spool
 from gateway.upstreams.answers import find_error, find_images, find_usage, read_answer
 from gateway.upstreams.apiany import Apiany
-from gateway.upstreams.line import Reply, UpstreamClient
+from gateway.upstreams.client import Reply, UpstreamClient
 from gateway.upstreams.verdict import CallFailed, Failure
 from tests.support.plans import picture, target
 
@@ -292,6 +292,11 @@ CALL = Call("c1", (0,), "generation", "a fox", None, None, None, None, None)
         ({"task_id": "t1", "poll_url": "https://evil.example/steal"}, Ticket("t1", "/v1/tasks/t1")),
         ({"task_id": "t1", "poll_url": "/v1/../admin"}, Ticket("t1", "/v1/tasks/t1")),
         ({"task_id": "t1", "poll_url": 5}, Ticket("t1", "/v1/tasks/t1")),
+        ({"task_id": "t1", "poll_url": "http://[bad"}, Ticket("t1", "/v1/tasks/t1")),
+        ({"task_id": "t1", "poll_url": "http://x:99999999/v1/jobs/t1"}, Ticket("t1", "/v1/tasks/t1")),
+        ({"task_id": "t1", "poll_url": "/v1/jobs/\x00\n"}, Ticket("t1", "/v1/tasks/t1")),
+        ({"task_id": "t1", "poll_url": "/v1/" + "a" * 70_000}, Ticket("t1", "/v1/tasks/t1")),
+        ({"task_id": "t" * 70_000}, Ticket("t" * 70_000, "/v1/tasks/" + "t" * 70_000)),
         ({"task_id": "a/../b?c"}, Ticket("a/../b?c", "/v1/tasks/a%2F..%2Fb%3Fc")),
         ({"task_id": "t1", "error": {}, "result": {}}, Ticket("t1", "/v1/tasks/t1")),
     ],

@@ -181,7 +181,7 @@ def test_lesser_endpoint_is_narrowed(gateways: Gateways) -> None:
     answer = gateway.generate(model=MODEL, size=SMALLEST)
     assert "it makes only 1024x1024)" in error_of(answer)["message"]
     answer = gateway.edit({"image": png(), "mask": mask()}, model=MODEL)
-    assert "switched off in the catalogue" in error_of(answer)["message"]
+    assert "switches its masks off" in error_of(answer)["message"]
     answer = gateway.edit({"image": png()}, model=MODEL, quality="high")
     assert answer.headers["x-gateway-dropped-params"] == "quality"
 

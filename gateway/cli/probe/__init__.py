@@ -1,1 +1,1 @@
-"""`imagegate probe`: asks a vendor, with paid calls, which abilities a credential has."""
+"""`imagegate probe` tests the abilities of a credential by paid calls."""

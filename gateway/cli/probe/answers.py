@@ -1,6 +1,6 @@
-"""What a vendor's reply to a probe's question means, in words and for the catalogue.
+"""Reads a vendor's reply to a probe's question, as words and as catalogue fields.
 
-Used by `probing`, whose questions name their reader. Pure functions; where a reply does not tell, so do they.
+Pure functions. Where a reply proves nothing, the answer is `unclear`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ AbilityAnswer = Literal["yes", "no", "unclear"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came back: the documents of the submission and of the ended task, and the pictures' formats and sizes.
+    """The reply: the documents of the submission and of the ended task, and the pictures' formats and sizes.
 
-    `in_answer` tells whether the pictures were in the answer itself; `balances` are an upstream's credits before and
-    after.
+    `in_answer`: True when the answer itself holds the pictures. `balances`: the upstream's credits before and after.
     """
 
     failure: Failure | None = None
@@ -73,23 +72,23 @@ def read_balance(seen: Seen, target: Target) -> Learned:
 
 
 def read_plain(seen: Seen, target: Target) -> Learned:
-    """What an ordinary answer tells: the form of its pictures, their size, tokens, credits."""
-    if refused := _read_loss(seen):
+    """The facts of an ordinary answer: the form of its pictures, their size, tokens, credits."""
+    if refused := _read_missing_picture(seen):
         return refused
     told = seen.submitted if seen.ended is None else seen.ended
     size = told.get("size") if isinstance(told, dict) else None
     tokens = f"{seen.usage.output_tokens} output tokens" if seen.usage else ""
     words = [
         "pictures come in the answer itself" if seen.in_answer else "pictures come as links",
-        f"`usage` is told: {tokens}" if tokens else "`usage` is not told",
-        f"`size` is told: {size}" if size else "`size` is not told, so it is read from the picture",
-        *_tell_credits(seen),
+        f"it reports `usage`: {tokens}" if tokens else "it does not report `usage`",
+        f"it reports `size`: {size}" if size else "it does not report `size`, so the picture gives it",
+        *_describe_credits(seen),
     ]
-    return Learned("yes", (*words, _tell_made(seen)))
+    return Learned("yes", (*words, _describe_pictures(seen)))
 
 
 def read_price(seen: Seen, target: Target) -> Learned:
-    """What an ordinary answer tells, and what an image at 1K and medium took."""
+    """The facts of an ordinary answer, and the credits of an image at 1K and medium."""
     plain = read_plain(seen, target)
     taken = _count_credits(seen)
     if plain.verdict != "yes" or taken is None:
@@ -113,7 +112,7 @@ def read_price(seen: Seen, target: Target) -> Learned:
 
 
 def _count_credits(seen: Seen) -> Decimal | None:
-    """The credits that a call took: by the balance, else as the ended task tells them."""
+    """The credits that a call took: by the balance, else as the ended task reports them."""
     before, after = seen.balances
     if before is not None and after is not None and before > after:
         return before - after
@@ -121,79 +120,79 @@ def _count_credits(seen: Seen) -> Decimal | None:
 
 
 def _write_usd(micro: int) -> str:
-    """Dollars as the catalogue has them: 0.015, not 0.015000."""
+    """Dollars in the catalogue's form: 0.015, not 0.015000."""
     whole, rest = divmod(micro, MICRO)
     return f"{whole}.{rest:06d}".rstrip("0").removesuffix(".")
 
 
 def read_n(seen: Seen, target: Target) -> Learned:
-    if refused := _read_loss(seen, {"max_n": 1}, "n"):
+    if refused := _read_missing_picture(seen, {"max_n": 1}, "n"):
         return refused
     made = len(seen.pictures)
     if made >= 2:
-        words = f"one call made {made} images; that it makes ten is taken from its page"
-        return Learned("yes", (words, *_tell_credits(seen)), {"max_n": 10})
-    return Learned("no", ("it takes `n` and makes one image all the same",), {"max_n": 1})
+        words = f"one call made {made} images; the limit of ten is from its documentation"
+        return Learned("yes", (words, *_describe_credits(seen)), {"max_n": 10})
+    return Learned("no", ("it takes `n`, but makes one image",), {"max_n": 1})
 
 
 def read_mask(seen: Seen, target: Target) -> Learned:
-    if refused := _read_loss(seen, {"masks": False}, "mask"):
+    if refused := _read_missing_picture(seen, {"masks": False}, "mask"):
         return refused
     form = "as a task" if seen.ended is not None else "at once"
     where = "in the answer itself" if seen.in_answer else "as a link"
-    return Learned("yes", (f"it takes a mask, and answers {form}, {where}", *_tell_credits(seen)), {"masks": True})
+    return Learned("yes", (f"it takes a mask, and answers {form}, {where}", *_describe_credits(seen)), {"masks": True})
 
 
 def read_edit_form(seen: Seen, target: Target) -> Learned:
-    if refused := _read_loss(seen):
+    if refused := _read_missing_picture(seen):
         return refused
     words = "in the answer itself" if seen.in_answer else "as a link"
-    return Learned("yes", (f"an edit's picture comes {words}; both are read", _tell_made(seen)))
+    return Learned("yes", (f"an edit's picture comes {words}; the gateway reads both forms", _describe_pictures(seen)))
 
 
 def read_edit_quality(seen: Seen, target: Target) -> Learned:
-    """Whether `quality` on an edit is taken; where tokens are told, also whether it is heeded."""
-    if refused := _read_loss(seen, {"edit_quality": False}, "quality"):
+    """Yes when an edit takes `quality`, and, where the reply reports tokens, when the tokens agree with it."""
+    if refused := _read_missing_picture(seen, {"edit_quality": False}, "quality"):
         return refused
     if seen.usage:
         made = seen.pictures[0][1]
         low, medium = (pricing.output_tokens(made, quality) for quality in ("low", "medium"))
         if abs(seen.usage.output_tokens - medium) < abs(seen.usage.output_tokens - low):
-            words = f"it takes `quality: low` and makes another all the same: {seen.usage.output_tokens} tokens"
+            words = f"it takes `quality: low`, but makes another quality: {seen.usage.output_tokens} tokens"
             return Learned("no", (words,), {"edit_quality": False})
-        words = f"it makes what was asked: {seen.usage.output_tokens} tokens"
-        return Learned("yes", (words, *_tell_credits(seen)), {"edit_quality": True})
-    words = "it takes `quality: low`; nothing in its answer tells whether it heeds it"
-    return Learned("yes", (words, *_tell_credits(seen)), {"edit_quality": True})
+        words = f"it makes the requested quality: {seen.usage.output_tokens} tokens"
+        return Learned("yes", (words, *_describe_credits(seen)), {"edit_quality": True})
+    words = "it takes `quality: low`; its answer does not show the quality it made"
+    return Learned("yes", (words, *_describe_credits(seen)), {"edit_quality": True})
 
 
 def read_webp(seen: Seen, target: Target) -> Learned:
     without = {"formats": ["png", "jpeg"]}
-    if refused := _read_loss(seen, without, "output_format"):
+    if refused := _read_missing_picture(seen, without, "output_format"):
         return refused
     form = seen.pictures[0][0]
     if form == "webp":
         return Learned("yes", ("it makes WebP itself",), {"formats": ["png", "jpeg", "webp"]})
-    return Learned("no", (f"it takes `webp` and makes {form} all the same",), without)
+    return Learned("no", (f"it takes `webp`, but makes {form}",), without)
 
 
 def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
-    """Whether a size became the nearest of the seven, as the gateway promises."""
-    if refused := _read_loss(seen):
+    """True when a size became the nearest of the vendor's documented sizes, as the gateway promises."""
+    if refused := _read_missing_picture(seen):
         return refused
-    made = seen.pictures[0][1]
-    if made == sizes.snap(asked):
-        return Learned("yes", (f"it made {made}, the nearest of the seven, as promised", *_tell_credits(seen)))
-    named = "auto", *map(str, sizes.SEVEN)
-    words = f"it made {made}, which is not the nearest: with this list it is asked for no size but the seven"
-    if made not in sizes.SEVEN:
-        words = f"it made {made}, which is none of the seven: see what it makes of other sizes before you rely on it"
-        return Learned("unclear", (words, *_tell_credits(seen)))
-    return Learned("no", (words, *_tell_credits(seen)), {"sizes": list(named)})
+    made, documented = seen.pictures[0][1], target.offer.profile.made_sizes or ()
+    if made == sizes.snap(asked, documented):
+        return Learned("yes", (f"it made {made}, the nearest of its sizes, as promised", *_describe_credits(seen)))
+    named = "auto", *map(str, documented)
+    words = f"it made {made}, which is not the nearest: with this list the gateway asks only for its documented sizes"
+    if made not in documented:
+        words = f"it made {made}, which is no documented size: see what other sizes become before you rely on it"
+        return Learned("unclear", (words, *_describe_credits(seen)))
+    return Learned("no", (words, *_describe_credits(seen)), {"sizes": list(named)})
 
 
 def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None) -> Learned | None:
-    """What a call that brought nothing means. `refused` are the capabilities where the upstream said no to `param`."""
+    """The answer of a failed call; None when it did not fail. `refused`: the capabilities if it refuses `param`."""
     failure = seen.failure
     if failure is None:
         return None
@@ -207,29 +206,31 @@ def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: s
     if is_refusal:
         return Learned("unclear", (f"it refuses, for another reason, {failure.param}: {said}",))
     billed = "" if verdict.executed is Executed.NO else "; this may have been billed"
-    return Learned("unclear", (f"no answer that tells: {said}{billed}",))
+    return Learned("unclear", (f"no usable answer: {said}{billed}",))
 
 
-def _read_loss(seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None) -> Learned | None:
-    """The same of a call that should have made a picture: bytes that are none tell nothing either."""
+def _read_missing_picture(
+    seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None
+) -> Learned | None:
+    """The same for a call that should have made a picture: bytes that are no picture prove nothing."""
     if failed := _read_failure(seen, refused, param):
         return failed
-    return None if seen.pictures else Learned("unclear", ("what came is no picture; it was probably billed",))
+    return None if seen.pictures else Learned("unclear", ("the answer holds no picture; it was probably billed",))
 
 
-def _tell_made(seen: Seen) -> str:
+def _describe_pictures(seen: Seen) -> str:
     made = ", ".join(f"{size} {form}" for form, size in seen.pictures)
     return f"it made {made} in {seen.seconds:.1f} s"
 
 
-def _tell_credits(seen: Seen) -> list[str]:
-    """In which words credits are told, and what the balance says."""
+def _describe_credits(seen: Seen) -> list[str]:
+    """The names under which the reply reports credits, and the change of the balance."""
     told: list[str] = []
     for when, document in (("the submission", seen.submitted), ("the ended task", seen.ended)):
         amounts = document.get("credits") if isinstance(document, dict) else None
         if isinstance(amounts, dict):
             shown = ", ".join(f"{name} {value}" for name, value in list(amounts.items())[:5])
-            told.append(f"{when} tells credits: {shown}"[:200])
+            told.append(f"{when} reports credits: {shown}"[:200])
     before, after = seen.balances
     if before is not None and after is not None:
         told.append(f"the balance went down by {before - after} credits, if nothing else used this key meanwhile")

@@ -1,7 +1,7 @@
-"""`imagegate probe`: asks a vendor what its pages leave open, with the operator's own key and money.
+"""`imagegate probe`: tests what a vendor's documentation leaves open, with the operator's own key and money.
 
-Lists what it would ask and what that may cost, asks before it spends, and prints what it learned in words and as
-catalogue lines; registered by `cli`. Writes no file, and touches neither the store nor any key of a caller.
+It lists its questions and their cost, asks before it spends, and prints the answers as words and as catalogue lines. It
+writes no file, and uses neither the store nor a caller's key.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import yaml
 from gateway.catalogue.catalogue import Catalogue, Target, load
 from gateway.cli.probe.answers import Learned, Seen
 from gateway.cli.probe.questions import Question, choose, cost_at_most, ends, find_changes, questions_of
-from gateway.cli.probe.runner import open_interview
+from gateway.cli.probe.runner import open_probe
 from gateway.cli.store import AsJson
 from gateway.dollars import show_usd
 from gateway.process.settings import StartRefused, load_settings
 
-_OWN_MONEY = "This is your own spending: no key's limit or budget counts it, and it is in no history."
+_OWN_MONEY = "This is your own money: it counts against no key's limit or budget, and no history records it."
 
 
 class CannotProbe(StartRefused):
-    """Nothing to probe, or nobody said that it may spend."""
+    """There is nothing to probe, or no consent to spend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,19 @@ def probe(
     only: Annotated[
         list[str] | None, typer.Option(metavar="QUESTION", help="Only this question; repeatable.", show_default=False)
     ] = None,
-    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="List the questions and their cost; ask none.")] = False,
-    is_agreed: Annotated[bool, typer.Option("--yes", help="Spend without asking first.")] = False,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the questions and their cost; send none.")
+    ] = False,
+    is_agreed: Annotated[bool, typer.Option("--yes", help="Spend without a question first.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a vendor what its pages leave open, by a few cheap calls.
+    """Test a credential's abilities by a few cheap calls.
 
-    It lists its questions and what they may cost, and asks before it spends. No key's limit counts that money.
+    The command lists its questions and their cost, and asks before it spends. The money counts against no key's limit.
 
     \b
-    imagegate probe anyfast --dry-run
-    imagegate probe apiany --only balance --only price
+    imagegate probe UPSTREAM --dry-run
+    imagegate probe UPSTREAM/CREDENTIAL --only plain --only n
     """
     env = dict(os.environ)
     settings = load_settings(env)
@@ -68,20 +70,20 @@ def probe(
     if is_dry_run and as_json:
         _print_json(target, questions, [], "")
         return
-    # Where JSON is wanted, people still read what they agree to.
-    _list(questions, target, is_aside=as_json)
+    # With --json, stdout holds the JSON alone; people still read the list that they agree to.
+    _print_questions(questions, target, to_stderr=as_json)
     if is_dry_run:
         return
     if not is_agreed and not all(one.is_free for one in questions):
         _agree(target)
-    asked = asyncio.run(_ask_all(catalogue, target, questions, is_told=not as_json))
+    asked = asyncio.run(_ask_all(catalogue, target, questions, prints=not as_json))
     lines = write_lines(target, [one.learned for one in asked])
     if as_json:
         _print_json(target, questions, asked, lines)
     else:
         _print_end(target, questions, asked, lines)
     if len(asked) < len(questions):
-        raise CannotProbe(f"Not asked, since nothing could be learned after that: {_name_left(questions, asked)}.")
+        raise CannotProbe(f"Not asked, because further answers would prove nothing: {_name_left(questions, asked)}.")
 
 
 def _find_target(catalogue: Catalogue, name: str) -> Target:
@@ -89,17 +91,17 @@ def _find_target(catalogue: Catalogue, name: str) -> Target:
     found = next((one for one in catalogue.targets if name in (one.label, one.upstream)), None)
     if found is not None:
         return found
-    if name in catalogue.off:
-        raise CannotProbe(f"{name} is off: {catalogue.off[name]}.")
+    if name in catalogue.not_configured:
+        raise CannotProbe(f"{name} is not configured: {catalogue.not_configured[name]}.")
     names = ", ".join(catalogue.document.upstreams)
     raise CannotProbe(f"There is no upstream {name!r} with a key; the catalogue has {names}.")
 
 
-def _list(questions: tuple[Question, ...], target: Target, *, is_aside: bool) -> None:
-    typer.echo(f"{target.label}, {target.config.model} at {target.config.base_url}", err=is_aside)
+def _print_questions(questions: tuple[Question, ...], target: Target, *, to_stderr: bool) -> None:
+    typer.echo(f"{target.label}, {target.config.model} at {target.config.base_url}", err=to_stderr)
     for one in questions:
-        typer.echo(f"  {one.name:<13} {_show_cost(one, target):<20} {one.asks}", err=is_aside)
-    typer.echo(f"All together {_show_total(questions, target)}.\n{_OWN_MONEY}", err=is_aside)
+        typer.echo(f"  {one.name:<13} {_show_cost(one, target):<20} {one.asks}", err=to_stderr)
+    typer.echo(f"In total {_show_total(questions, target)}.\n{_OWN_MONEY}", err=to_stderr)
 
 
 def _show_cost(question: Question, target: Target) -> str:
@@ -113,43 +115,43 @@ def _show_total(questions: tuple[Question, ...], target: Target) -> str:
     costs = [cost_at_most(one, target) for one in questions]
     paid = sum(not one.is_free for one in questions)
     if None in costs:
-        return f"{paid} paid calls, whose cost is unknown: the catalogue has no price for them"
+        return f"{paid} paid calls of unknown cost: the catalogue has no price for them"
     total = show_usd(sum(one for one in costs if one is not None))
     return f"{paid} paid calls, ${total} at most by the catalogue's prices"
 
 
 def _agree(target: Target) -> None:
     if not sys.stdin.isatty():
-        raise CannotProbe("Nothing was asked: this spends money. In a script, agree to that with --yes.")
+        raise CannotProbe("Nothing was sent: this spends money. In a script, agree with --yes.")
     if not typer.confirm(f"Spend this with {target.label}?", err=True):
-        raise CannotProbe("Nothing was asked.")
+        raise CannotProbe("Nothing was sent.")
 
 
 async def _ask_all(
-    catalogue: Catalogue, target: Target, questions: tuple[Question, ...], *, is_told: bool
+    catalogue: Catalogue, target: Target, questions: tuple[Question, ...], *, prints: bool
 ) -> list[_Asked]:
-    """Each question once, until one ends in a way that promises no better for the next."""
+    """Ask each question once, until an answer makes further questions useless."""
     asked: list[_Asked] = []
     with tempfile.TemporaryDirectory(prefix="imagegate-probe-") as folder:
-        async with open_interview(target, catalogue.limits, Path(folder)) as interview:
+        async with open_probe(target, catalogue.limits, Path(folder)) as run:
             for question in questions:
-                seen = await interview.ask(question)
+                seen = await run.ask(question)
                 asked.append(_Asked(question, seen, question.read(seen, target)))
-                if is_told:
-                    _tell(asked[-1])
+                if prints:
+                    _print_answer(asked[-1])
                 if ends(question, seen, asked[-1].learned):
                     break
     return asked
 
 
-def _tell(one: _Asked) -> None:
+def _print_answer(one: _Asked) -> None:
     typer.echo(f"\n{one.question.name}: {one.question.asks} {one.learned.verdict}")
     for words in one.learned.words:
         typer.echo(f"  {words}")
 
 
 def write_lines(target: Target, learned: list[Learned]) -> str:
-    """The upstream's entry as it would be with what was learned; empty where the catalogue says all of it already."""
+    """The upstream's entry with the answers in it; empty where the catalogue has all of them already."""
     changes = find_changes(learned, target.profile)
     prices = {name: value for one in learned for name, value in one.prices.items()}
     if not changes and not prices:
@@ -168,10 +170,11 @@ def write_lines(target: Target, learned: list[Learned]) -> str:
 def _print_end(target: Target, questions: tuple[Question, ...], asked: list[_Asked], lines: str) -> None:
     if lines:
         typer.echo(
-            f"\nFor the catalogue, in the place of `{target.upstream}`; then `imagegate check`:\n\n{lines}", nl=False
+            f"\nPut this into the catalogue in place of `{target.upstream}`, then run `imagegate check`:\n\n{lines}",
+            nl=False,
         )
     elif len(asked) == len(questions):
-        typer.echo("\nThe catalogue says all of this already.")
+        typer.echo("\nThe catalogue has all of this already.")
 
 
 def _name_left(questions: tuple[Question, ...], asked: list[_Asked]) -> str:
@@ -180,27 +183,27 @@ def _name_left(questions: tuple[Question, ...], asked: list[_Asked]) -> str:
 
 def _print_json(target: Target, questions: tuple[Question, ...], asked: list[_Asked], lines: str) -> None:
     answers = {one.question.name: one for one in asked}
-    told: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "target": target.label,
         "model": target.config.model,
         "questions": [_describe(one, target, answers.get(one.name)) for one in questions],
         "catalogue": lines or None,
     }
-    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
 
 
 def _describe(question: Question, target: Target, asked: _Asked | None) -> dict[str, Any]:
     cost = cost_at_most(question, target)
-    told: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "name": question.name,
         "asks": question.asks,
         "cost_usd_at_most": None if cost is None else show_usd(cost),
         "verdict": None,
     }
     if asked is None:
-        return told
+        return shown
     learned = asked.learned
-    return told | {
+    return shown | {
         "verdict": learned.verdict,
         "words": list(learned.words),
         "capabilities": dict(learned.capabilities),

@@ -1,11 +1,11 @@
-"""What no vendor's page settles, as questions: what would be sent, what it may cost, and what an answer means.
+"""The questions of a probe: the request of each, its cost, and the reader of its answer.
 
-Asked by `imagegate probe`, one paid call a question; `asking` sends them. Pure functions and data.
+Pure functions and data; a paid question is one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,19 +36,21 @@ from gateway.upstreams.verdict import classify
 
 PROMPT = "a plain grey square"
 SMALL = Size(1024, 640)
-"""The fewest pixels that gpt-image-2 makes, and so the cheapest by tokens."""
+"""The smallest size that gpt-image-2 makes, and so the cheapest by tokens."""
 
 _AMBIGUOUS = Size(1600, 1024)
-"""Nearest to 1536x1024, while the smallest of the seven that holds it whole is 2048x1152."""
+"""Nearest to 1536x1024, while the smallest snapped size that holds it whole is 2048x1152."""
 
 Read = Callable[[Seen, Target], Learned]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question. A free one asks at `path`; a paid one sends `job`, whose picture may be any of `may_make`.
+    """One question. A paid one sends `job`, whose picture may have any size of `may_make`.
 
-    Where a `control` is not answered with yes, no other answer would tell anything.
+    A free one asks at `path`, or makes the adapter's own free call. `keeps_size`: it asks about the job's own size,
+    which is otherwise the smallest that the upstream makes. Without a yes to an `is_control` question, no other answer
+    means anything.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Question:
     path: str | None = None
     job: ImageJob | None = None
     may_make: tuple[Size, ...] = ()
+    keeps_size: bool = False
     is_control: bool = False
 
     @property
@@ -66,23 +69,16 @@ class Question:
 
 def questions_of(target: Target) -> tuple[Question, ...]:
     """The questions for one credential, free ones first."""
-    if target.config.kind == "apiany":
-        return _APIANY
-    is_variant = target.config.kind == "anyfast" and target.config.model.endswith("-c")
-    own = target.profile.sizes
-    questions = _VARIANT if is_variant else _SYNCHRONOUS
-    if isinstance(own, tuple):
-        smallest = min(own, key=lambda size: size.pixels)
-        return tuple(one if one.job is None else replace(one, job=_resize(one.job, smallest)) for one in questions)
-    return questions
+    smallest = min(target.profile.made_sizes or (SMALL,), key=lambda size: size.pixels)
+    return tuple(_resize(QUESTIONS[name], smallest) for name in target.offer.questions)
 
 
 def cost_at_most(question: Question, target: Target) -> int | None:
-    """µ$ that a question may cost by the catalogue's prices; None where they do not tell."""
+    """The most that a question may cost by the catalogue's prices, in µ$; None where they do not cover it."""
     if question.job is None:
         return 0
     job = question.job
-    # Where nobody knows whether a quality is honoured, the dearest may be made.
+    # Where it is unknown whether an edit honours its quality, the most expensive one counts.
     quality = job.quality if job.operation == "generation" else None
     sized = question.may_make or ((job.size,) if isinstance(job.size, Size) else ())
     fits = (Fit(job.n, job.size, made, quality, job.output_format, transcode=False, moderation=None) for made in sized)
@@ -92,13 +88,13 @@ def cost_at_most(question: Question, target: Target) -> int | None:
 
 
 def find_changes(learned: Sequence[Learned], profile: Profile) -> dict[str, Any]:
-    """What was learned and the catalogue does not say already, as a credential's capabilities."""
+    """The answers that the catalogue does not have already, as a credential's capabilities."""
     found = {name: value for one in learned for name, value in one.capabilities.items()}
     said = {
         "masks": profile.masked_references > 0,
         "edit_quality": profile.edit_quality,
         "formats": list(profile.formats),
-        # One call of two proves no more than that: a bound of the operator's own stays.
+        # One call of two images proves no more than two: the operator's own bound stays.
         "max_n": 10 if profile.max_n > 1 else 1,
         "sizes": None,
     }
@@ -106,7 +102,7 @@ def find_changes(learned: Sequence[Learned], profile: Profile) -> dict[str, Any]
 
 
 def ends(question: Question, seen: Seen, learned: Learned) -> bool:
-    """Whether it is no use to go on: the key is refused, nobody answers, or nobody knows what was billed."""
+    """True when further questions are useless: the key is rejected, no answer comes, or the billing is unknown."""
     if question.is_control and learned.verdict != "yes":
         return True
     if seen.failure is None:
@@ -115,15 +111,19 @@ def ends(question: Question, seen: Seen, learned: Learned) -> bool:
     return kind in ("unknown", "unreachable", "unsent") or seen.failure.status in (401, 402)
 
 
-def _imagine(count: int, size: Size) -> tuple[Picture, ...]:
-    """Pictures without bytes, for their price; `asking` draws those that are sent."""
+def _make_placeholders(count: int, size: Size) -> tuple[Picture, ...]:
+    """Placeholders without bytes, for the price; real pictures are drawn before a call."""
     one = Picture(Blob(0, data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
     return (one,) * count
 
 
-def _resize(job: ImageJob, size: Size) -> ImageJob:
-    references = _imagine(len(job.references), size)
-    return replace(job, size=size, references=references, mask=references[0] if job.mask else None)
+def _resize(question: Question, size: Size) -> Question:
+    job = question.job
+    if job is None or question.keeps_size:
+        return question
+    references = _make_placeholders(len(job.references), size)
+    mask = references[0] if job.mask else None
+    return replace(question, job=replace(job, size=size, references=references, mask=mask))
 
 
 def _generation(size: Size | Shape, **more: Any) -> ImageJob:
@@ -131,77 +131,63 @@ def _generation(size: Size | Shape, **more: Any) -> ImageJob:
 
 
 def _edit(size: Size, *, is_masked: bool = False, **more: Any) -> ImageJob:
-    pictures = _imagine(1, size)
+    pictures = _make_placeholders(1, size)
     return ImageJob("edit", PROMPT, size=size, references=pictures, mask=pictures[0] if is_masked else None, **more)
 
 
 _TALL = Shape(9, 16, "2K")
 
-_MODELS = Question("models", "Does its list have the model?", read_models, path="/v1/models")
-_WEBP = Question("webp", "Does it make WebP itself?", read_webp, job=_generation(SMALL, output_format="webp"))
-_N = Question("n", "Does one call make two images?", read_n, job=_generation(SMALL, n=2))
-_MASK = Question("mask", "Does this key take a mask?", read_mask, job=_edit(SMALL, is_masked=True))
-_QUALITY = Question("edit-quality", "Does an edit take `quality`?", read_edit_quality, job=_edit(SMALL, quality="low"))
-_PLAIN = Question(
-    "plain",
-    "Are tokens and size told, and in which form comes the picture?",
-    read_plain,
-    job=_generation(SMALL),
-    is_control=True,
-)
-
-_SYNCHRONOUS = (_MODELS, _PLAIN, _N, _WEBP, _QUALITY, _MASK)
-_VARIANT = (
-    _MODELS,
-    _PLAIN,
-    _N,
-    _WEBP,
-    Question("edit-form", "In which form comes the picture of an edit?", read_edit_form, job=_edit(SMALL)),
-    _QUALITY,
-    _MASK,
-)
-_APIANY = (
-    _MODELS,
-    Question("balance", "Is the balance told?", read_balance, path="/v1/credits/balance"),
+_ALL = (
+    Question("models", "Does its list have the model?", read_models, path="/v1/models"),
+    Question("balance", "Does it report the balance?", read_balance),
     Question(
-        "price",
-        "What does an image at 1K and medium cost, and are credits told as reserved or as charged?",
-        read_price,
-        job=_generation(sizes.SQUARE, quality="medium"),
+        "plain",
+        "Does it report tokens and size, and does the picture come in the answer or as a link?",
+        read_plain,
+        job=_generation(SMALL),
         is_control=True,
     ),
-    Question("n", "Does one call make two images?", read_n, job=_generation(sizes.SQUARE, n=2)),
     Question(
-        "edit-quality",
-        "Does a generation with references take `quality`?",
-        read_edit_quality,
-        job=_edit(sizes.SQUARE, quality="low"),
+        "price",
+        "What does an image at 1K and medium cost, and does it report credits as reserved or as charged?",
+        read_price,
+        job=_generation(sizes.SQUARE, quality="medium"),
+        keeps_size=True,
+        is_control=True,
     ),
+    Question("n", "Does one call make two images?", read_n, job=_generation(SMALL, n=2)),
+    Question("webp", "Does it make WebP itself?", read_webp, job=_generation(SMALL, output_format="webp")),
     Question(
-        "mask",
-        "Does its edits endpoint take a mask, and does it answer at once?",
-        read_mask,
-        job=_edit(sizes.SQUARE, is_masked=True),
+        "edit-form", "Does the picture of an edit come in the answer or as a link?", read_edit_form, job=_edit(SMALL)
+    ),
+    Question("edit-quality", "Does an edit take `quality`?", read_edit_quality, job=_edit(SMALL, quality="low")),
+    Question(
+        "mask", "Does this key take a mask, and does it answer at once?", read_mask, job=_edit(SMALL, is_masked=True)
     ),
     Question(
         "snapping",
-        f"Does {_AMBIGUOUS} become the nearest of the seven, or the smallest that holds it?",
+        f"Does it make the nearest of its sizes from {_AMBIGUOUS}, or the smallest that holds it?",
         partial(read_snapping, _AMBIGUOUS),
         job=_generation(_AMBIGUOUS),
         may_make=(Size(1536, 1024), Size(2048, 1152)),
+        keeps_size=True,
     ),
     Question(
         "tall",
-        "And 9:16 at 2K, of which there is none among the seven?",
+        "And from 9:16 at 2K, which is not among its sizes?",
         partial(read_snapping, sizes.resolve(_TALL)),
         job=_generation(_TALL),
         may_make=(Size(1024, 1536), Size(2160, 3840)),
+        keeps_size=True,
     ),
 )
 
+QUESTIONS: Mapping[str, Question] = {question.name: question for question in _ALL}
+"""Every question, by its name; a vendor's row in the catalogue says which of them it is asked."""
+
 
 def choose(questions: Sequence[Question], names: Sequence[str]) -> tuple[Question, ...]:
-    """The questions with these names, or all. Raises ValueError that names those there are."""
+    """The questions with these names, or all. Raises ValueError that names the known ones."""
     known = [one.name for one in questions]
     for name in names:
         if name not in known:

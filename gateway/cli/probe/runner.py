@@ -1,7 +1,6 @@
-"""One question put to one credential: its call sent once through the vendor's own adapter, and all that came back.
+"""Sends a probe's question to one credential, through the vendor's own adapter, and records the whole reply.
 
-Used by `imagegate probe`. Never sends a paid call twice; touches neither keys, quotas nor ledger, for it is the
-operator's own spending.
+It never sends a paid call twice. It uses neither callers' keys, quotas nor the ledger: the operator pays.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing_extensions import override
 
 from gateway.catalogue.catalogue import Target
 from gateway.catalogue.document import Limits
+from gateway.catalogue.vendors import VENDORS
 from gateway.cli.probe.answers import Seen
 from gateway.cli.probe.questions import Question
 from gateway.cli.probe.samples import draw_plain
@@ -25,21 +25,20 @@ from gateway.delivery.bridge import Bridge, Collected
 from gateway.jobs.job import Call, ImageJob
 from gateway.jobs.sizes import Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
-from gateway.net.http_client import AsyncBaseTransport
 from gateway.net.multipart import MultipartBody
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
 from gateway.upstreams import ADAPTERS, UpstreamClient
 from gateway.upstreams.answers import fail_on_error, find_balance, find_images
-from gateway.upstreams.line import Reply
+from gateway.upstreams.client import Reply
 from gateway.upstreams.verdict import CallFailed, Failure
 
 
-class _OverheardLine(UpstreamClient):
-    """A line that keeps what it heard, for an adapter hands on only what a caller needs."""
+class _RecordingClient(UpstreamClient):
+    """A client that keeps its last replies; an adapter returns only the parts that a caller needs."""
 
-    def __init__(self, target: Target, paid: AsyncBaseTransport, pooled: AsyncBaseTransport, max_picture: int) -> None:
+    def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int) -> None:
         super().__init__(target, paid, pooled, max_picture)
         self.submitted: Reply | None = None
         self.asked: Reply | None = None
@@ -57,59 +56,70 @@ class _OverheardLine(UpstreamClient):
 
 
 class ProbeRun:
-    """Puts questions to one credential, one after the other. Made by `open_interview`."""
+    """Asks one credential, one question after the other."""
 
     def __init__(
-        self, line: _OverheardLine, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
+        self, client: _RecordingClient, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
     ) -> None:
-        self._line = line
+        self._client = client
         self._picture_converter = picture_converter
         self._folder = folder
         self._memory = MemoryBudget(2**26)
-        adapter = ADAPTERS[line.target.config.kind](line, picture_converter)
-        self._bridge = Bridge(line.target, adapter, fetcher)
+        adapter = ADAPTERS[client.target.config.kind](client, picture_converter)
+        self._bridge = Bridge(client.target, adapter, fetcher)
 
     async def ask(self, question: Question) -> Seen:
-        """What came back, a failure included."""
+        """The reply, or the failure."""
         spool = Spool(self._folder, self._memory)
         try:
+            if question.path is not None:
+                return await self._ask_free(question.path, spool)
             if question.job is None:
-                return await self._ask_free(question.path or "", spool)
+                return await self._check(spool)
             before = await self._read_balance(spool)
-            seen = await self._buy(question.job, spool)
+            seen = await self._send_paid(question.job, spool)
             return replace(seen, balances=(before, await self._read_balance(spool)))
         finally:
             await spool.close()
 
     async def _ask_free(self, path: str, spool: Spool) -> Seen:
         try:
-            reply = await self._line.ask("GET", path, None, spool)
+            reply = await self._client.ask("GET", path, None, spool)
             fail_on_error(reply)
         except CallFailed as failed:
             return Seen(failure=failed.failure)
         return Seen(submitted=reply.document)
 
-    async def _buy(self, job: ImageJob, spool: Spool) -> Seen:
+    async def _check(self, spool: Spool) -> Seen:
+        """Make the adapter's own free call."""
+        self._client.asked = None
+        try:
+            await self._bridge.upstream.check(spool)
+        except CallFailed as failed:
+            return Seen(failure=failed.failure)
+        return Seen(submitted=self._client.asked.document if self._client.asked else None)
+
+    async def _send_paid(self, job: ImageJob, spool: Spool) -> Seen:
         began = time.monotonic()
-        self._line.submitted = self._line.asked = None
+        self._client.submitted = self._client.asked = None
         try:
             drawn = await self._draw(job, spool)
             inputs = await self._bridge.upstream.prepare(drawn, spool)
             made = await self._bridge.complete(_call(job), inputs, spool)
         except CallFailed as failed:
             failure = failed.failure
-            if failure.phase == "status" and self._line.submitted is None:
-                # An upload that was refused says nothing of what the call would have asked.
+            if failure.phase == "status" and self._client.submitted is None:
+                # A refused upload says nothing about the call itself.
                 failure = replace(failure, phase="prepare")
             return Seen(failure=failure, seconds=time.monotonic() - began)
-        return await self._look(made, time.monotonic() - began)
+        return await self._read_reply(made, time.monotonic() - began)
 
-    async def _look(self, made: Collected, seconds: float) -> Seen:
+    async def _read_reply(self, made: Collected, seconds: float) -> Seen:
         pictures = [await self._probe(one) for one, _ in made.pictures if isinstance(one, Blob)]
-        submitted = self._line.submitted.document if self._line.submitted else None
+        submitted = self._client.submitted.document if self._client.submitted else None
         ended = None
-        if not find_images(submitted) and self._line.asked is not None:
-            ended = self._line.asked.document
+        if not find_images(submitted) and self._client.asked is not None:
+            ended = self._client.asked.document
         lost = next((one for one, _ in made.pictures if isinstance(one, Failure)), None)
         return Seen(
             failure=lost,
@@ -129,7 +139,7 @@ class ProbeRun:
         return picture.format, Size(picture.width, picture.height)
 
     async def _draw(self, job: ImageJob, spool: Spool) -> ImageJob:
-        """The job with real pictures in the place of the imagined ones."""
+        """The job with real pictures in place of the placeholders."""
         references = tuple([await self._draw_one(one, spool) for one in job.references])
         mask = await self._draw_one(job.mask, spool, is_mask=True) if job.mask else None
         return replace(job, references=references, mask=mask)
@@ -140,16 +150,15 @@ class ProbeRun:
         )
 
     async def _read_balance(self, spool: Spool) -> Decimal | None:
-        """The credits that are left at a vendor that has them; None where nobody says."""
-        if self._line.target.config.kind != "apiany":
+        """The credits that are left; None where the vendor has none or does not report them."""
+        if not VENDORS[self._client.target.config.kind].tells_balance:
             return None
-        seen = await self._ask_free("/v1/credits/balance", spool)
-        return find_balance(seen.submitted)
+        return find_balance((await self._check(spool)).submitted)
 
 
 @asynccontextmanager
-async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncIterator[ProbeRun]:
-    """An interview with a credential; `folder` is for pictures on their way."""
+async def open_probe(target: Target, limits: Limits, folder: Path) -> AsyncIterator[ProbeRun]:
+    """Open a run for one credential; `folder` holds pictures in transit."""
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher = Fetcher(
@@ -161,7 +170,7 @@ async def open_interview(target: Target, limits: Limits, folder: Path) -> AsyncI
         )
     )
     try:
-        yield ProbeRun(_OverheardLine(target, paid, pooled, limits.image_bytes), picture_converter, fetcher, folder)
+        yield ProbeRun(_RecordingClient(target, paid, pooled, limits.image_bytes), picture_converter, fetcher, folder)
     finally:
         for transport in (paid, pooled):
             await transport.aclose()

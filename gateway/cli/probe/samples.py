@@ -1,7 +1,4 @@
-"""The pictures that a probe sends: plain ones, made here, so that nobody's own picture leaves the house.
-
-Used by `asking` alone. Knows PNG and nothing of any vendor.
-"""
+"""Draws the plain pictures that a probe sends, so that it sends no user's picture. PNG only."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ _CLEAR = bytes(4)
 
 
 def draw_plain(width: int, height: int, *, is_mask: bool = False) -> bytes:
-    """A grey PNG with an alpha channel; as a mask its upper half is transparent, which means: edit here."""
+    """A grey PNG with an alpha channel; as a mask its upper half is transparent, the part to edit."""
     clear = height // 2 if is_mask else 0
     rows = (b"\0" + _CLEAR * width) * clear + (b"\0" + _GREY * width) * (height - clear)
     header = struct.pack(">IIBBBBB", width, height, 8, _RGBA, 0, 0, 0)

@@ -80,12 +80,12 @@ def test_webp_is_read_from_bytes() -> None:
 def test_snapping_is_read() -> None:
     """The nearest is a yes; another of the seven is a no, with the list; anything else is unclear."""
     asked = Size(1600, 1024)
-    assert read_snapping(asked, made(Size(1536, 1024)), target()).verdict == "yes"
-    covering = read_snapping(asked, made(Size(2048, 1152)), target())
+    assert read_snapping(asked, made(Size(1536, 1024)), target("apiany")).verdict == "yes"
+    covering = read_snapping(asked, made(Size(2048, 1152)), target("apiany"))
     assert covering.verdict == "no"
     assert covering.capabilities["sizes"][:2] == ["auto", "1024x1024"]
     assert len(covering.capabilities["sizes"]) == 8
-    strange = read_snapping(asked, made(asked), target())
+    strange = read_snapping(asked, made(asked), target("apiany"))
     assert (strange.verdict, strange.capabilities) == ("unclear", {})
 
 
@@ -129,8 +129,8 @@ def test_plain_answer_is_described() -> None:
     seen = made(SMALL, in_answer=True, usage=TokenUsage(5, 107, 112), seconds=1.25)
     words = read_plain(Seen(submitted={"size": "1024x640"}, pictures=seen.pictures, usage=seen.usage), target()).words
     assert "pictures come as links" in words
-    assert "`usage` is told: 107 output tokens" in words
-    assert "`size` is told: 1024x640" in words
+    assert "it reports `usage`: 107 output tokens" in words
+    assert "it reports `size`: 1024x640" in words
     assert read_plain(seen, target()).words[-1] == "it made 1024x640 png in 1.2 s"
 
 
@@ -139,7 +139,7 @@ def test_price_is_read_from_balance() -> None:
     square = Size(1024, 1024)
     seen = made(square, ended={"credits": {"charged": 99}}, balances=(Decimal(1000), Decimal(980)))
     learned = read_price(seen, target("apiany"))
-    assert "the ended task tells credits: charged 99" in learned.words
+    assert "the ended task reports credits: charged 99" in learned.words
     assert "an image took 20 credits" in learned.words
     assert "that is $0.020000 at $1.00 for a thousand" in learned.words
     assert learned.prices == {"by_size": {"any": {"1K": "0.02", "2K": "0.03", "4K": "0.06"}}}

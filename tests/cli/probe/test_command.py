@@ -90,7 +90,7 @@ def test_direct_key_needs_no_change(tmp_path: Path, vendors: Simulator) -> None:
 def test_variant_tells_its_form(tmp_path: Path, vendors: Simulator) -> None:
     """-c's edits answer links, and that is told."""
     told, _ = probe(write(tmp_path, vendors), "anyfast-c", "--yes", "--only", "edit-form")
-    assert told["questions"][0]["words"][0] == "an edit's picture comes as a link; both are read"
+    assert told["questions"][0]["words"][0] == "an edit's picture comes as a link; the gateway reads both forms"
 
 
 def test_apiany_is_asked_all(tmp_path: Path, vendors: Simulator) -> None:
@@ -101,7 +101,7 @@ def test_apiany_is_asked_all(tmp_path: Path, vendors: Simulator) -> None:
     assert code == 0, told
     assert set(verdicts(told).values()) == {"yes"}
     words = {one["name"]: one["words"] for one in told["questions"]}
-    assert "the ended task tells credits: charged 15" in words["price"]
+    assert "the ended task reports credits: charged 15" in words["price"]
     assert "that is $0.015000 at $1.00 for a thousand" in words["price"]
     assert "at once, as a link" in words["mask"][0]
     assert "1024x1536" in words["tall"][0]
@@ -161,9 +161,9 @@ def test_nothing_is_spent_unasked(tmp_path: Path, vendors: Simulator) -> None:
     config, env = write(tmp_path, vendors), KEYS
     refused = imagegate("probe", "apiany", GATEWAY_CONFIG=str(config), **env)
     assert refused.returncode == 1
-    assert "agree to that with --yes" in refused.stderr
+    assert "agree with --yes" in refused.stderr
     assert "6 paid calls, $0.165000 at most" in refused.stdout
-    assert "your own spending" in refused.stdout
+    assert "your own money" in refused.stdout
     listed = imagegate("probe", "anyfast", "--dry-run", GATEWAY_CONFIG=str(config), **env)
     assert listed.returncode == 0
     assert vendors.log() == []
@@ -191,14 +191,14 @@ def test_free_questions_need_no_leave(tmp_path: Path, vendors: Simulator) -> Non
     run = imagegate("probe", "apiany", "--only", "balance", GATEWAY_CONFIG=config, **KEYS)
     assert run.returncode == 0
     assert "10000000 credits are left" in run.stdout
-    assert "The catalogue says all of this already." in run.stdout
+    assert "The catalogue has all of this already." in run.stdout
 
 
 def test_wrong_names_are_told(tmp_path: Path, vendors: Simulator) -> None:
     """An upstream that is off, one that is not there and an unknown question end in a sentence."""
     config = write(tmp_path, vendors)
     off = imagegate("probe", "apiany", GATEWAY_CONFIG=str(config), ANYFAST_API_KEY="x")
-    assert (off.returncode, off.stderr) == (1, "imagegate: apiany is off: env:APIANY_API_KEY is not set.\n")
+    assert (off.returncode, off.stderr) == (1, "imagegate: apiany is not configured: env:APIANY_API_KEY is not set.\n")
     assert "There is no upstream 'nope'" in imagegate("probe", "nope", GATEWAY_CONFIG=str(config), **KEYS).stderr
     unknown = imagegate("probe", "apiany", "--only", "nope", GATEWAY_CONFIG=str(config), **KEYS)
     assert unknown.returncode == 2

@@ -2,12 +2,12 @@
 
 import pytest
 
-from gateway.catalogue.capabilities import shipped_profile
 from gateway.catalogue.catalogue import Target
+from gateway.catalogue.vendors import THREE, find_offer
 from gateway.cli.probe.answers import Learned, Seen
 from gateway.cli.probe.questions import choose, cost_at_most, ends, find_changes, questions_of
 from gateway.dollars import show_usd
-from gateway.jobs.sizes import THREE, Size
+from gateway.jobs.sizes import Size
 from gateway.upstreams.verdict import Failure
 from tests.support.plans import shipped
 
@@ -58,7 +58,7 @@ def test_free_questions_come_first(name: str) -> None:
 
 def test_questions_keep_to_listed_sizes() -> None:
     """An upstream that takes only some sizes is asked for the smallest of them."""
-    profile = shipped_profile("openai", "gpt-image-1", "default")
+    profile = find_offer("openai", "gpt-image-1", "default").profile
     target = TARGETS["anyfast"].model_copy(update={"profile": profile})
     jobs = [one.job for one in questions_of(target) if one.job]
     assert {job.size for job in jobs} == {THREE[0]}
@@ -77,7 +77,7 @@ def test_unknown_question_names_the_others() -> None:
 
 def test_only_changes_are_written() -> None:
     """What the catalogue says already is left out, and so is a bound of the operator's own on n."""
-    profile = shipped_profile("anyfast", "gpt-image-2", "direct").change(max_n=4)
+    profile = find_offer("anyfast", "gpt-image-2", "direct").profile.change(max_n=4)
     learned = [
         Learned("yes", (), {"max_n": 10}),
         Learned("yes", (), {"masks": True}),

@@ -1,4 +1,4 @@
-"""Everything that changes while a simulator runs, in one object that the endpoints share."""
+"""The state of a running simulator, in one object that all endpoints share."""
 
 import asyncio
 from collections import deque
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.drawing import Studio
 from gateway.simulator.journal import Book, Log, Purchase, Told
 from gateway.simulator.links import LinkTable
+from gateway.simulator.picture import PictureDrawer
 from gateway.simulator.rules import FaultTable
 from gateway.simulator.tasks import TaskTable
 
 
 @dataclass
-class World:
-    """The state of one simulator. Made by `create_app`, ended with the server."""
+class SimulatorState:
+    """The state of one simulator, from its start to its shutdown."""
 
     config: SimulatorConfig
     faults: FaultTable
@@ -23,13 +23,13 @@ class World:
     log: Log
     tasks: TaskTable
     links: LinkTable
-    studio: Studio
+    drawer: PictureDrawer
     callbacks: set[asyncio.Task[None]]
     told: deque[Told]
     spent: Decimal = Decimal(0)
 
     @classmethod
-    def make(cls, config: SimulatorConfig) -> "World":
+    def make(cls, config: SimulatorConfig) -> "SimulatorState":
         return cls(
             config=config,
             faults=FaultTable(),
@@ -37,7 +37,7 @@ class World:
             log=Log(config.log_entries),
             tasks=TaskTable(config.task_entries),
             links=LinkTable(config.link_entries, config.upload_space),
-            studio=Studio(config.drawing_threads),
+            drawer=PictureDrawer(config.drawing_threads),
             callbacks=set(),
             told=deque(maxlen=config.log_entries),
         )
@@ -49,7 +49,7 @@ class World:
             self.spent += purchase.price_usd
 
     def refund(self, purchase: Purchase) -> None:
-        """Give the money of a submission back, once."""
+        """Refund a submission, once."""
         if purchase.refunded:
             return
         purchase.refunded = True
@@ -57,7 +57,7 @@ class World:
             self.spent -= purchase.price_usd
 
     def refund_ended_tasks(self) -> None:
-        """Give back what failed tasks cost, whether or not anyone asked how they ended."""
+        """Refund the failed tasks that have ended, polled or not."""
         for task in self.tasks.take_refundable():
             self.refund(task.purchase)
 
@@ -71,7 +71,7 @@ class World:
         return int(dollars * self.config.prices.credits_per_usd)
 
     def reset(self) -> None:
-        """Forget rules, book, log, tasks and files; pending callbacks are not sent."""
+        """Clear rules, book, log, tasks and files, and cancel pending callbacks."""
         for callback in self.callbacks:
             callback.cancel()
         self.told.clear()
@@ -84,5 +84,5 @@ class World:
 
     def close(self) -> None:
         self.reset()
-        self.studio.close()
+        self.drawer.close()
         self.links.close()

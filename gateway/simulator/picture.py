@@ -1,6 +1,6 @@
-"""Draws the pictures: a coloured ground from the prompt, and in words what was asked and what was made.
+"""Draws the pictures: a coloured ground from the prompt, with the order and the result in words.
 
-Runs in a small pool of threads owned by the simulator's world. Pictures are not kept, save padded ones.
+It runs in a small pool of threads. It keeps no pictures except padded ones.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _FONT_SHARE = 30
 
 @dataclass(frozen=True)
 class Picture:
-    """All that a picture shows. Inputs are small PNGs; `mask` is one of a mask's alpha: 0 is edited."""
+    """The contents of a picture. Inputs are small PNGs; `mask` is a PNG of a mask's alpha, where 0 is edited."""
 
     size: Size
     format: str
@@ -115,7 +115,7 @@ def draw(picture: Picture) -> bytes:
     _paste_inputs(ground, picture.inputs, unit)
     _write_words(ground, picture, unit)
     if picture.is_transparent and picture.format != "jpeg":
-        # Its top half can be seen through.
+        # The top half is transparent.
         ground.putalpha(_ramp().point([255 if row > 127 else 0 for row in range(256)]).resize(ground.size))
     out = io.BytesIO()
     if picture.format == "png":
@@ -130,7 +130,7 @@ def draw(picture: Picture) -> bytes:
 
 
 def pad(data: bytes, kind: str, length: int) -> bytes:
-    """The same picture grown to `length` bytes by parts that decoders skip; webp is left as it is."""
+    """The same picture, extended to `length` bytes by parts that decoders skip; WebP stays unchanged."""
     missing = length - len(data)
     if missing <= 12:
         return data
@@ -149,11 +149,11 @@ def pad(data: bytes, kind: str, length: int) -> bytes:
     return data
 
 
-class Studio:
-    """Draws, and looks into files, off the event loop: a few at a time of each."""
+class PictureDrawer:
+    """Draws pictures and examines files outside the event loop, a few at a time."""
 
     def __init__(self, threads: int) -> None:
-        # Apart, so that no picture waits behind hundreds of megabytes that are being hashed.
+        # A separate pool, so that no picture waits while hundreds of megabytes are hashed.
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="simulator-read")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="simulator-draw")
         self._padded: OrderedDict[tuple[Size, str, int], asyncio.Future[Drawn]] = OrderedDict()
@@ -171,7 +171,7 @@ class Studio:
             drawing = self._padded[place] = loop.run_in_executor(self._pool, _draw_both, picture)
             while len(self._padded) > _CACHED_PICTURES:
                 self._padded.popitem(last=False)
-        # Shielded, because one caller's cancellation must not take the picture from the others.
+        # Shielded, because the cancellation of one request must not cancel the picture of the others.
         return await asyncio.shield(drawing)
 
     def close(self) -> None:

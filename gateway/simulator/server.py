@@ -1,4 +1,4 @@
-"""Serves the simulator over TCP until it is told to stop: in this process, or beside a test in a thread."""
+"""Serves the simulator over TCP until a signal: in this process, or in a thread of a test."""
 
 import signal
 import socket
@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):
-    """Says its URL when it listens, and ends quietly on a signal, which uvicorn would raise again."""
+    """A server that prints its URL when it listens. Unlike uvicorn, it does not raise a signal again."""
 
     def __init__(self, config: uvicorn.Config, announces: bool) -> None:
         super().__init__(config)
@@ -64,7 +64,7 @@ def _make_server(host: str, port: int, config: SimulatorConfig, announces: bool)
             server_header=False,
             log_level="error",
             access_log=False,
-            # Hanging requests are the point of some faults; they must not hold up the end.
+            # Some faults let requests hang; these must not delay the shutdown.
             timeout_graceful_shutdown=1,
             timeout_keep_alive=75,
             backlog=4096,

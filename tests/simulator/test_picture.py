@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from gateway.simulator.drawing import Picture, draw, pad
+from gateway.simulator.picture import Picture, draw, pad
 
 
 def _picture(prompt="a lighthouse", index=0, **more):

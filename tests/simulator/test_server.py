@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.simulator.config import SimulatorConfig
-from gateway.simulator.serve import background
+from gateway.simulator.server import background
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,6 +1,6 @@
-"""From an order every vendor could have taken to pictures: what the faults change, and what is booked.
+"""An order that any vendor could take: the effect of faults on it, its pictures, its entry in the book.
 
-The vendors' modules read the request into an `Order` and write the pictures into their own answers.
+The vendors' modules read requests into an `Order`, and write the pictures into their own answers.
 """
 
 import asyncio
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway.simulator import faults
-from gateway.simulator.drawing import Picture
 from gateway.simulator.exchange import Exchange
 from gateway.simulator.journal import Purchase
-from gateway.simulator.rules import Struck
+from gateway.simulator.picture import Picture
+from gateway.simulator.rules import StruckFaults
 from gateway.simulator.sizes import Size, parse_size, show_size
 from gateway.simulator.uploads import Upload
 
@@ -20,7 +20,7 @@ POLICY_WORD = "forbidden-content"
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for. `size` is what will be made, `size_asked` what the request said."""
+    """The order of a request. `size` is the size to make, `size_asked` the size in the request."""
 
     model: str
     operation: str
@@ -41,8 +41,8 @@ class Order:
         return [upload.size for upload in self.inputs if upload.size is not None]
 
 
-def apply_faults(order: Order, struck: Struck) -> Order:
-    """The order as the vendor will wrongly fulfil it."""
+def apply_faults(order: Order, struck: StruckFaults) -> Order:
+    """The order with the changes of the faults."""
     fewer, size = struck.get(faults.Fewer), struck.get(faults.WrongSize)
     kind = struck.get(faults.WrongFormat)
     if fewer:
@@ -56,8 +56,8 @@ def apply_faults(order: Order, struck: Struck) -> Order:
     return order
 
 
-def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
-    """The pictures of an order, not yet drawn."""
+def compose(exchange: Exchange, order: Order, struck: StruckFaults) -> list[Picture]:
+    """The pictures of an order, before they are drawn."""
     pad = struck.get(faults.Pad)
     asked = "" if order.size_asked == show_size(order.size) else f" (asked {order.size_asked})"
     captions = (
@@ -76,7 +76,7 @@ def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
             inputs=inputs,
             mask=None if order.mask is None else order.mask.alpha,
             is_broken=struck.get(faults.BrokenImage) is not None,
-            pad=pad.bytes if pad else exchange.world.config.pad_bytes,
+            pad=pad.bytes if pad else exchange.state.config.pad_bytes,
             is_transparent=order.is_transparent,
         )
         for index in range(order.n)
@@ -84,9 +84,9 @@ def compose(exchange: Exchange, order: Order, struck: Struck) -> list[Picture]:
 
 
 def book(exchange: Exchange, order: Order, price: Decimal) -> Purchase:
-    """Accept an order: it is in the book from here on."""
+    """Accept an order: write it into the book."""
     purchase = Purchase(
-        id=exchange.world.book.next_id(),
+        id=exchange.state.book.next_id(),
         upstream=exchange.upstream,
         model=order.model,
         operation=order.operation,
@@ -104,12 +104,12 @@ def book(exchange: Exchange, order: Order, price: Decimal) -> Purchase:
     return purchase
 
 
-def latency_of(exchange: Exchange, struck: Struck) -> float:
-    """How long the pictures take to make."""
+def latency_of(exchange: Exchange, struck: StruckFaults) -> float:
+    """The seconds that the pictures take."""
     latency = struck.get(faults.Latency)
-    return latency.seconds if latency else exchange.world.config.latency
+    return latency.seconds if latency else exchange.state.config.latency
 
 
 async def wait(seconds: float) -> None:
-    """The time a vendor takes; nothing is held meanwhile but a timer."""
+    """Wait as long as a vendor takes, with a timer alone."""
     await asyncio.sleep(seconds)
