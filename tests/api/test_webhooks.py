@@ -249,7 +249,7 @@ def test_task_has_so_many_addresses(gateway: Gateway, receiver: Receiver) -> Non
         gateway.generate(headers={"idempotency-key": "k", "X-Gateway-Webhook": f"{receiver.url}/{number}"})
     answer = gateway.generate(headers={"idempotency-key": "k", "X-Gateway-Webhook": f"{receiver.url}/10"})
     assert answer.status_code == 400
-    assert "10 addresses" in error_of(answer)["message"]
+    assert "10 webhook addresses" in error_of(answer)["message"]
     assert gateway.generate(headers={"idempotency-key": "k"}).status_code == 200
     assert len(receiver.wait(10)) == 10
 
