@@ -104,7 +104,7 @@ def names(office: Office, shell: Shell) -> dict[str, str]:
 async def note_drift(redis: StoreClient) -> None:
     book = DriftBook(redis)
     book.note("apiany", "refused", "quality")
-    await book.aclose()
+    await book.outbox.aclose()
 
 
 def fill(value: Any, names: dict[str, str]) -> Any:
