@@ -117,11 +117,11 @@ class DriftBook:
                 place.upstream,
                 place.kind,
                 place.what,
-                int(told.get("count", 0)),
-                int(told.get("last", 0)),
-                told.get("example", ""),
+                int(values.get("count", 0)),
+                int(values.get("last", 0)),
+                values.get("example", ""),
             )
-            for place, told in places.items()
+            for place, values in places.items()
         ]
         return sorted(found, key=lambda one: (one.upstream, one.kind, one.what))
 

