@@ -23,7 +23,7 @@ class SnappedSizes:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one credential at one upstream can do.
+    """The abilities of one credential at one upstream.
 
     `max_n`: images in one call. `sizes`: `exact` makes any legal size, a list is all that it takes.
     `masked_references`: how many references may come with a mask (0: it takes no masks, and `without_masks` says why).

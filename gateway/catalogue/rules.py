@@ -48,7 +48,7 @@ def find_route(job: ImageJob, model_name: str, document: Document, identity: Cal
 
 
 def matches(when: When, job: ImageJob, names: Sequence[str], identity: CallerIdentity) -> bool:
-    """Whether all that a rule says of a request is so. `names` are the model's, as sent and as resolved."""
+    """True when a request meets every condition of a rule. `names`: the model as sent, and as resolved."""
     pixels = size_wanted(job).pixels
     return (
         when.operation in (None, job.operation)

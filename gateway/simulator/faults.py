@@ -39,7 +39,7 @@ class Status(_Fault):
     ends_request = True
     kind: Literal["status"]
     status: int = Field(ge=200, le=599)
-    message: str = "The simulator was told to fail."
+    message: str = "The simulator fails as a rule asks."
     type: str = "server_error"
     code: str | int | None = "simulated_fault"
     html: bool = False

@@ -192,7 +192,7 @@ def _task(failure: Failure) -> Verdict:
 def _credential() -> Verdict:
     # Never the vendor's text: it is about the operator's credential.
     error = errors.UpstreamUnavailable(
-        "The upstream refused the gateway's credential; its operator was told.", retry_after=60
+        "The upstream rejected the gateway's credential; its operator is notified.", retry_after=60
     )
     return Verdict("credential", Executed.NO, again=False, elsewhere=True, error=error, credential_down=True)
 
@@ -215,7 +215,7 @@ def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
         return _credential()
     if status == 404:
         error = errors.ModelNotFound(
-            "The upstream does not know the model it is configured for; its operator was told."
+            "The upstream does not know the model it is configured for; its operator is notified."
         )
         return Verdict("missing", Executed.NO, again=False, elsewhere=True, error=error, drift=True)
     if status in (400, 405, 413, 415, 422):

@@ -60,8 +60,13 @@ async def test_racing_processes_fill_exactly(
     await ledger.set_limit(make_id("change", 1), scope, "usd_total", ceiling)
     loop = asyncio.get_running_loop()
     counts = await asyncio.gather(
-        *(loop.run_in_executor(processes, race, valkey.url, number, price) for number in range(PROCESSES))
+        *(loop.run_in_executor(processes, race, valkey.url, number, price) for number in range(PROCESSES)),
+        # None may go on after a failure of another: it would spend in the next test.
+        return_exceptions=True,
     )
+    failures = [each for each in counts if isinstance(each, BaseException)]
+    if failures:
+        raise failures[0]
     assert sum(counts, Counter[str]()) == {"Admitted": room, "OverLimit": PROCESSES * TRIES - room}
 
 
