@@ -21,7 +21,7 @@ from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Scope, Settled
 from gateway.process.data_folder import DataFolder
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from gateway.store.embedded import running_url
 from gateway.store.windows import Calendar
 

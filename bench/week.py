@@ -14,8 +14,7 @@ from pathlib import Path
 from gateway.catalogue.catalogue import Catalogue, load
 from gateway.catalogue.document import STRATEGIES
 from gateway.dollars import show_usd
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import SQUARE, Shape, Size
+from gateway.jobs.job import SQUARE, ImageJob, Shape, Size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.routing import plan

@@ -26,7 +26,7 @@ from gateway.artifacts import ArtifactsUnavailable, remove_expired
 from gateway.catalogue.catalogue import load
 from gateway.health.checks import HealthChecks
 from gateway.history.gaps import Gaps
-from gateway.history.recorder import FOLD_EVERY_S
+from gateway.history.refusals import FOLD_EVERY_S
 from gateway.pictures.spool import clear_spools
 from gateway.process import memory
 from gateway.process.data_folder import Secrets

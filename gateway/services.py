@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.artifacts import ArtifactStore, open_store
-from gateway.artifacts.local import LocalArtifacts
+from gateway.artifacts.artifact import LocalArtifacts
 from gateway.callers import webhook_addresses
-from gateway.callers.key_cache import KeyCache
+from gateway.callers.auth import KeyCache
 from gateway.callers.key_store import KeyStore
 from gateway.callers.operator_store import OperatorStore
 from gateway.callers.wrong_keys import WrongKeys
@@ -21,23 +21,19 @@ from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.document import Document
 from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
-from gateway.health.health import Health, RetryBudget
-from gateway.health.target_store import TargetStore
+from gateway.health.health import Health, RetryBudget, TargetStore
 from gateway.history.changes import Changes
-from gateway.history.history import History
-from gateway.history.recorder import Recorder, Refusals
+from gateway.history.history import History, Recorder
+from gateway.history.refusals import Refusals
 from gateway.history.usage import UsageReader
 from gateway.ids import new_id
-from gateway.money.ledger import Ledger
-from gateway.money.pending_posts import PendingPosts
-from gateway.money.reservation import Books
-from gateway.money.store_epoch import LEDGER_ID, StoreEpoch
+from gateway.money.ledger import LEDGER_ID, Ledger, StoreEpoch
+from gateway.money.reservation import Books, PendingPosts
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
-from gateway.process.admission import Admission
-from gateway.process.disk_space import DiskSpace
+from gateway.process.admission import Admission, DiskSpace
 from gateway.process.settings import Settings, SettingsError
 from gateway.process.shutdown import Shutdown
 from gateway.process.worker_locks import WorkerLocks
@@ -45,8 +41,7 @@ from gateway.state.call_store import CallStore
 from gateway.state.task_events import TaskEvents
 from gateway.state.task_store import TaskStore
 from gateway.state.webhook_queue import WebhookQueue
-from gateway.store.client import StoreClient, connect, open_store_health
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient, connect, open_store_health
 from gateway.store.connections import StoreHealth
 from gateway.store.outbox import Outbox
 from gateway.store.windows import Calendar

@@ -17,7 +17,7 @@ from fastapi import Depends, Request
 from pydantic import SecretStr
 
 from gateway import errors
-from gateway.api.dependencies import address_of, get_services
+from gateway.api.request import address_of, get_services
 from gateway.callers.auth import count_wrong, read_bearer
 from gateway.callers.operator_store import PREFIX, Role
 from gateway.history.changes import ADMIN_TOKEN

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from gateway import errors
 from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.operations import audit
 from gateway.operations.audit import LedgerAudit
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import Most, QueryModel, Since, Text
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.operations import changes
 from gateway.operations.answers import Listing
 from gateway.operations.changes import MadeChange

@@ -11,7 +11,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import After, KeyId, Most, NewLimits, QueryModel, Text, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
 from gateway.callers.key_store import DAY_S
 from gateway.operations import keys

@@ -8,7 +8,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import KeyId, NewLimits, TeamName, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.money.ledger_results import Scope
 from gateway.operations.limits import ScopeLimits, replace_limits, show_limits
 

@@ -11,7 +11,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import GivenUsd, Most, QueryModel, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.callers.key_record import Label
 from gateway.history.credits import MOST_USD
 from gateway.operations import money

@@ -11,7 +11,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import QueryModel, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.callers.operator_store import OperatorName, OperatorRecord, Role
 from gateway.operations import operators
 from gateway.operations.answers import AnswerModel, Deleted, Listing

@@ -14,7 +14,7 @@ from gateway import errors
 from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import After, Most, QueryModel, Since, Text, Until, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.history.export import RECORD_COLUMNS, Cells, csv_line, record_cells, stream_csv
 from gateway.history.history import RecordFilter
 from gateway.history.record import Record

@@ -10,7 +10,7 @@ from gateway import errors
 from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import After, Most, QueryModel, TeamName, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.operations import teams
 from gateway.operations.answers import Listing
 from gateway.operations.teams import Team

@@ -10,7 +10,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.operations import upstreams
 from gateway.operations.answers import Deleted, Listing
 from gateway.operations.upstreams import UpstreamState

@@ -10,7 +10,7 @@ from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
 from gateway.admin.shapes import Most, QueryModel, Text, refusals
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.operations import webhooks
 from gateway.operations.answers import Listing
 from gateway.operations.webhooks import Retried, UndeliveredMessage

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from gateway import errors
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.artifacts import ArtifactsUnavailable
 from gateway.artifacts.artifact import format_of
 from gateway.artifacts.links import verify

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from gateway import errors
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.delivery.callbacks import record_callback
 from gateway.ids import BODY
 from gateway.money.reservation import ledger_unavailable

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from gateway.api.dependencies import ServicesDep
+from gateway.api.request import ServicesDep
 from gateway.store.client import StoreUnavailable
 
 router = APIRouter(tags=["health"])

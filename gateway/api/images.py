@@ -16,10 +16,18 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from gateway import errors, pipeline
-from gateway.api import headers
-from gateway.api.connection.handover import Handover
-from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.api.connection.middleware import Handover
 from gateway.api.forms import Form, Source, read_form
+from gateway.api.request import (
+    CallerDep,
+    ServicesDep,
+    answer_within,
+    keep_alive,
+    read_preference,
+    read_repeat,
+    read_webhook,
+    sdk_timeout,
+)
 from gateway.callers.auth import Caller
 from gateway.catalogue.document import STRATEGIES, Strategy
 from gateway.jobs import parameters
@@ -146,17 +154,17 @@ async def _read(
         response_format=params.response_format or default_form,
         stream=params.stream,
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
-        answer_within=headers.answer_within(request, document.limits.answer_within),
-        keep_alive=headers.keep_alive(request, document.limits.keep_alive),
+        answer_within=answer_within(request, document.limits.answer_within),
+        keep_alive=keep_alive(request, document.limits.keep_alive),
     )
-    if headers.sdk_timeout(request) is not None:
+    if sdk_timeout(request) is not None:
         presence.patient_until = presence.began + answer.answer_within
     # A stream answers from the first second.
-    prefer, seconds = ("answer", None) if params.stream else headers.read_preference(request)
+    prefer, seconds = ("answer", None) if params.stream else read_preference(request)
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
-    repeat = await headers.read_repeat(request, job, note.model, prefer)
-    webhook = await headers.read_webhook(request, services)
+    repeat = await read_repeat(request, job, note.model, prefer)
+    webhook = await read_webhook(request, services)
     return CheckedRequest(
         job,
         note.model,

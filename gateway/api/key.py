@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.api.request import CallerDep, ServicesDep
 from gateway.dollars import show_usd
 from gateway.money import limit_messages
 from gateway.money.ledger_results import Spent, Standing

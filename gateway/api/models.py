@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from gateway import errors
-from gateway.api.dependencies import CallerDep, ServicesDep, add_rate_headers
+from gateway.api.request import CallerDep, ServicesDep, add_rate_headers
 from gateway.callers.auth import Caller
 from gateway.services import Services
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from gateway import errors
-from gateway.api.dependencies import CallerDep, ServicesDep
+from gateway.api.request import CallerDep, ServicesDep
 from gateway.callers.auth import Caller
 from gateway.money.ledger_results import LedgerAnswer
 from gateway.money.reservation import ledger_unavailable

@@ -9,8 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from gateway.artifacts.artifact import ArtifactStore
-from gateway.artifacts.local import LocalArtifacts
+from gateway.artifacts.artifact import ArtifactStore, LocalArtifacts
 from gateway.artifacts.objects import ObjectArtifacts
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter
 
-from gateway.jobs.sizes import MIN_PIXELS
+from gateway.jobs.job import MIN_PIXELS
 from gateway.process.addresses import read_network
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)

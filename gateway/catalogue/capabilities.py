@@ -8,9 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from gateway.jobs import sizes
-from gateway.jobs.job import Background, Format, ImageJob, Operation, Quality
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import (
+    SQUARE,
+    Background,
+    Format,
+    ImageJob,
+    Operation,
+    Quality,
+    Shape,
+    Size,
+    nearest_legal,
+    resolve,
+    snap,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit
         if not allows_nearest:
             return Unfit(f"it makes only {', '.join(map(str, profile.made_sizes or ()))}", "size")
         compromises.append("size")
-    if isinstance(job.size, Shape) and made != sizes.resolve(job.size):
+    if isinstance(job.size, Shape) and made != resolve(job.size):
         compromises.append("size")
     sends_quality = _sends_quality(job, profile)
     if not sends_quality and job.quality is not None:
@@ -163,11 +173,11 @@ def _find_dropped(job: ImageJob, profile: Profile, *, sends_quality: bool, sends
 def size_wanted(job: ImageJob) -> Size:
     """The requested size in pixels. `auto` is a square, or for an edit the shape of the first image."""
     if isinstance(job.size, Shape):
-        return sizes.resolve(job.size)
+        return resolve(job.size)
     if job.size is None and job.references:
         first = job.references[0]
-        return sizes.nearest_legal(first.width, first.height, pixels=sizes.SQUARE.pixels)
-    return job.size or sizes.SQUARE
+        return nearest_legal(first.width, first.height, pixels=SQUARE.pixels)
+    return job.size or SQUARE
 
 
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
@@ -179,9 +189,9 @@ def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, 
     if isinstance(profile.sizes, SnappedSizes):
         # A masked edit goes to an endpoint that knows sizes, not tiers; and only some ratios have a name.
         by_name = isinstance(wanted, Shape) and wanted.ratio in profile.sizes.ratios and not job.mask
-        return (wanted if by_name else exact), sizes.snap(exact, profile.sizes.made)
+        return (wanted if by_name else exact), snap(exact, profile.sizes.made)
     if isinstance(profile.sizes, tuple):
-        near = sizes.snap(exact, profile.sizes)
+        near = snap(exact, profile.sizes)
         return near, near
     return exact, exact
 

@@ -23,7 +23,7 @@ from gateway.catalogue.pricing import Prices
 from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
 from gateway.catalogue.upstream import Credential, Upstream
 from gateway.catalogue.vendors import VENDORS, Offer, find_offer
-from gateway.jobs.sizes import parse_size
+from gateway.jobs.job import parse_size
 from gateway.process.settings import StartRefused
 
 

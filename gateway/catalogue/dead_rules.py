@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields
 from typing import get_args
 
 from gateway.catalogue.document import Document, Rule, When
-from gateway.jobs import sizes
-from gateway.jobs.job import Operation, Quality
+from gateway.jobs.job import MAX_PIXELS, MIN_PIXELS, Operation, Quality, parse_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,9 @@ def _public_names(when: When, document: Document) -> frozenset[str]:
 
 def _region(when: When, document: Document) -> _Region:
     operation, mask, references = _forms(when)
-    pixels = (max(when.min_pixels or 0, sizes.MIN_PIXELS), min(when.max_pixels or sizes.MAX_PIXELS, sizes.MAX_PIXELS))
+    pixels = (max(when.min_pixels or 0, MIN_PIXELS), min(when.max_pixels or MAX_PIXELS, MAX_PIXELS))
     wanted = None if when.sizes is None else frozenset(one for one in when.sizes if _may_have(one, pixels))
-    counts = [size.pixels for one in wanted or () if (size := sizes.parse_size(one))]
+    counts = [size.pixels for one in wanted or () if (size := parse_size(one))]
     if wanted and len(counts) == len(wanted):
         pixels = (min(counts), max(counts))
     return _Region(
@@ -109,7 +108,7 @@ def _forms(when: When) -> tuple[frozenset[str], frozenset[bool], tuple[int, int]
 
 
 def _may_have(asked: str, pixels: tuple[int, int]) -> bool:
-    size = sizes.parse_size(asked)
+    size = parse_size(asked)
     return size is None or pixels[0] <= size.pixels <= pixels[1]
 
 

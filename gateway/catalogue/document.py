@@ -11,9 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from gateway.catalogue.upstream import CatalogueName, CataloguePart, Upstream
-from gateway.jobs import sizes
-from gateway.jobs.job import Operation, Quality
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Operation, Quality, Size, find_fault, make_shape, parse_ratio, parse_size
 
 Strategy = Literal["cost", "priority", "weighted", "latency"]
 """The order of the targets that honour a request: by price, by the catalogue, by weighted chance, or by seconds."""
@@ -146,17 +144,17 @@ class Rule(CataloguePart):
 
 def _read_requested_size(text: str) -> str:
     """A size, a ratio in lowest terms, or `auto`, in the form of a request."""
-    ratio = sizes.parse_ratio(text)
+    ratio = parse_ratio(text)
     if ratio is not None:
-        return sizes.make_shape(*ratio, "1K").ratio
+        return make_shape(*ratio, "1K").ratio
     return text if text == "auto" else str(_read_size(text))
 
 
 def _read_size(text: str) -> Size:
-    size = sizes.parse_size(text)
+    size = parse_size(text)
     if size is None:
         raise ValueError(f"{text!r} is not a size; write WIDTHxHEIGHT, such as 1024x1024")
-    if fault := sizes.find_fault(size):
+    if fault := find_fault(size):
         raise ValueError(f"{text} is not possible: {fault}")
     return size
 

@@ -14,8 +14,7 @@ from gateway.catalogue.capabilities import Fit, fit
 from gateway.catalogue.catalogue import Catalogue, Target
 from gateway.catalogue.dead_rules import find_dead_rules, models_of, name_rule
 from gateway.catalogue.rules import Place
-from gateway.jobs.job import ImageJob, Quality
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import ImageJob, Quality, Size
 
 Level = Literal["warning", "note"]
 """A `note` follows from a choice, such as a key that is not set. A `warning` is probably a mistake."""

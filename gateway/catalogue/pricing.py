@@ -15,8 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from gateway.catalogue.capabilities import Fit
 from gateway.dollars import parse_usd
-from gateway.jobs.job import ImageJob, Quality, TokenUsage
-from gateway.jobs.sizes import TIERS, Size
+from gateway.jobs.job import TIERS, ImageJob, Quality, Size, TokenUsage
 
 MILLION = 1_000_000
 

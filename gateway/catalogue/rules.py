@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from gateway.catalogue.capabilities import size_wanted
 from gateway.catalogue.document import Document, Model, OtherSize, Rule, Strategy, When
-from gateway.jobs import sizes
-from gateway.jobs.job import ImageJob, Quality
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import ImageJob, Quality, Shape, Size, parse_size, resolve
 
 Place = tuple[str | int, ...]
 
@@ -109,7 +107,7 @@ def _apply(rule: Rule | None, model: Model, number: int) -> Route:
         refuses_compromises=(rule.compromises or model.compromises) == "refuse",
         other_size=rule.other_size or model.other_size,
         upstreams=rule.upstreams,
-        size=sizes.parse_size(rule.defaults.size) if rule.defaults.size else None,
+        size=parse_size(rule.defaults.size) if rule.defaults.size else None,
         quality=rule.defaults.quality,
         rule=rule.name or f"rule {number}",
     )
@@ -118,7 +116,7 @@ def _apply(rule: Rule | None, model: Model, number: int) -> Route:
 def _names_of(size: Size | Shape | None) -> tuple[str, ...]:
     """The names of a requested size in a rule; a ratio also has its own name."""
     if isinstance(size, Shape):
-        return size.ratio, str(sizes.resolve(size))
+        return size.ratio, str(resolve(size))
     return (str(size) if size else "auto",)
 
 

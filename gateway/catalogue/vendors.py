@@ -12,7 +12,7 @@ from typing import Literal
 
 from gateway.catalogue.capabilities import Profile, SnappedSizes
 from gateway.catalogue.pricing import Prices
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,9 @@ from gateway.catalogue.rules import CallerIdentity
 from gateway.cli.display import Column, print_rows
 from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.errors import PublicError
-from gateway.health.health import Health
-from gateway.health.target_store import TargetStore
-from gateway.jobs import parameters, sizes
-from gateway.jobs.job import ImageJob, Operation
-from gateway.jobs.sizes import Size
+from gateway.health.health import Health, TargetStore
+from gateway.jobs import parameters
+from gateway.jobs.job import ImageJob, Operation, Size, parse_size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
@@ -38,8 +36,7 @@ from gateway.routing import plan as routing
 from gateway.routing.plan import Circumstances, Plan, narrow
 from gateway.routing.rights import Rights
 from gateway.server import demo
-from gateway.store.client import StoreUnavailable
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable
 
 _EXAMPLE = "these are the simulator's example prices, and no vendor's"
 _UNREAD = "the present state of the upstreams is not known"
@@ -199,7 +196,7 @@ def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture,
 
 def _make_references(count: int, size: str) -> tuple[Picture, ...]:
     """Pictures without bytes: a plan reads their pixels alone."""
-    found = sizes.parse_size(size)
+    found = parse_size(size)
     if found is None:
         raise typer.BadParameter(f"{size!r} is no size; right is 1024x1024", param_hint="--reference-size")
     return tuple(_imagine(found) for _ in range(count))

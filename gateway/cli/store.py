@@ -38,8 +38,7 @@ from gateway.operations.time_spans import open_calendar
 from gateway.process.data_folder import DataFolder, FolderInUse, load_secrets
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
 from gateway.state.webhook_queue import WebhookQueue
-from gateway.store.client import StoreClient, StoreUnavailable, connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient, StoreUnavailable, connect
 from gateway.store.embedded import EmbeddedServer, running_url
 from gateway.store.windows import Calendar
 

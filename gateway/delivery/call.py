@@ -21,8 +21,7 @@ from gateway.delivery.intake import Intake, make_note
 from gateway.delivery.outcome import CallEnd, SlotProgress, describe_sizes, not_sent
 from gateway.errors import PublicError
 from gateway.health import health
-from gateway.health.health import Permit
-from gateway.health.target_store import CallReport
+from gateway.health.health import CallReport, Permit
 from gateway.history.record import CallFact, SettledState
 from gateway.jobs.job import Call, ImageJob, Inputs, TokenUsage
 from gateway.money.reservation import Reservation

@@ -16,8 +16,7 @@ from gateway.delivery.outcome import Outcome, SlotProgress, conclude, not_sent
 from gateway.health import condition, health
 from gateway.health.concurrency_queue import WaitLimit
 from gateway.health.condition import Block
-from gateway.health.health import Permit
-from gateway.health.target_store import CallReport
+from gateway.health.health import CallReport, Permit
 from gateway.jobs.job import Call, ImageJob, Inputs
 from gateway.money.reservation import Reservation
 from gateway.pictures.spool import Spool, StorageFullError

@@ -16,8 +16,7 @@ from gateway.artifacts import Artifact
 from gateway.artifacts.links import link
 from gateway.catalogue import pricing
 from gateway.delivery.bridge import Collected
-from gateway.jobs.job import Call, ImageJob, TokenUsage
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Call, ImageJob, Size, TokenUsage
 from gateway.pictures.picture import NotAPicture, Picture
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.routing.plan import Choice

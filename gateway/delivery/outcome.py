@@ -13,8 +13,7 @@ from gateway import errors
 from gateway.errors import PublicError
 from gateway.health.condition import Block
 from gateway.history.record import CallFact, PassedBy, Record
-from gateway.jobs.job import Quality, TokenUsage
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Quality, Size, TokenUsage
 from gateway.routing.plan import Choice
 from gateway.state.task_store import End, TaskImage
 from gateway.upstreams.verdict import Executed, Verdict

@@ -14,8 +14,7 @@ from typing import Generic, TypeVar
 from gateway import errors
 from gateway.catalogue.catalogue import Target
 from gateway.health.condition import Block
-from gateway.health.health import Health, Permit
-from gateway.health.target_store import CallReport
+from gateway.health.health import CallReport, Health, Permit
 
 TICK_S = 0.25
 """Seconds between two tries to get a permit that another process may have returned."""

@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.pricing import tier_of
 from gateway.errors import PublicError
-from gateway.jobs.sizes import SQUARE
+from gateway.jobs.job import SQUARE
 
 Breaker = Literal["closed", "open", "half_open"]
 Reason = Literal[

@@ -16,9 +16,9 @@ from gateway.catalogue.document import Accounting
 from gateway.history.record import PREFIX, Credit, Record, Sums, UsageLine, instant_of, record_id, subtract
 from gateway.ids import first_id
 from gateway.store import names
-from gateway.store.client import StoreClient, StoreUnavailable
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient, StoreUnavailable
 from gateway.store.lua import join_scripts, read_sources
+from gateway.store.outbox import PAUSE_S, Outbox, OutboxBound
 from gateway.store.windows import MICROSECONDS, Calendar
 
 DAY = 86_400 * MICROSECONDS
@@ -29,6 +29,12 @@ _NOTE = join_scripts(read_sources("history"), "history.history")["note"]
 _BATCH = 200
 _LOOKED_AT = 20_000
 _CHANGES = 10
+
+
+MOST_WAITING = 1000
+"""Records that wait for Redis in one process."""
+
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,3 +250,23 @@ def _instant_or_none(identifier: str) -> int | None:
 async def _reply(answer: Awaitable[Any] | Any) -> Any:
     # redis-py has one type for the answers of its blocking and its asynchronous client.
     return await cast(Awaitable[Any], answer)
+
+
+class Recorder:
+    """One process's records on their way into a history. `write` may be repeated for one record."""
+
+    def __init__(
+        self, write: Callable[[Record], Awaitable[None]], *, most: int = MOST_WAITING, pause_s: float = PAUSE_S
+    ) -> None:
+        self.outbox: Outbox[Record] = Outbox(
+            "records of requests",
+            write,
+            at_once=_AT_ONCE,
+            merge=Record.merged,
+            bound=OutboxBound(most, is_cheap=lambda record: not record.calls),
+            pause_s=pause_s,
+        )
+
+    def note(self, record: Record) -> None:
+        """Have a record written soon, merged with one of the same id that still waits."""
+        self.outbox.put(record.id, record)

@@ -11,9 +11,21 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from gateway import errors
-from gateway.jobs import sizes
-from gateway.jobs.job import Background, Format, ImageJob, Operation, Quality
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import (
+    MAX_RATIO,
+    TIERS,
+    Background,
+    Format,
+    ImageJob,
+    Operation,
+    Quality,
+    Shape,
+    Size,
+    find_fault,
+    make_shape,
+    parse_ratio,
+    parse_size,
+)
 from gateway.pictures.picture import Picture
 
 MAX_PROMPT = 32_000
@@ -103,9 +115,9 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
     if size is None and params.tier is not None:
         # A tier alone keeps the shape of the first image, or makes a square.
         wide, high = (references[0].width, references[0].height) if references else (1, 1)
-        if max(wide, high) > sizes.MAX_RATIO * min(wide, high):
-            wide, high = (sizes.MAX_RATIO, 1) if wide > high else (1, sizes.MAX_RATIO)
-        size = sizes.make_shape(wide, high, params.tier)
+        if max(wide, high) > MAX_RATIO * min(wide, high):
+            wide, high = (MAX_RATIO, 1) if wide > high else (1, MAX_RATIO)
+        size = make_shape(wide, high, params.tier)
     return ImageJob(
         operation=params.operation,
         prompt=params.prompt,
@@ -127,11 +139,11 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
 def _read_size(reader: _Reader) -> tuple[Size | Shape | None, str | None]:
     """The requested size, and the tier if it came without a ratio."""
     text = reader.text("size", 32)
-    tier = reader.choice("resolution", tuple(sizes.TIERS), ignore_case=True)
+    tier = reader.choice("resolution", tuple(TIERS), ignore_case=True)
     ratio_text = reader.text("aspect_ratio", 32)
     ratio = _read_ratio("aspect_ratio", ratio_text) if ratio_text and ratio_text != "auto" else None
     if text and text != "auto":
-        if ratio_in_size := sizes.parse_ratio(text):
+        if ratio_in_size := parse_ratio(text):
             if ratio is not None:
                 raise errors.InvalidValue(
                     "`size` is a ratio already; leave `aspect_ratio` out, or give `size` as WIDTHxHEIGHT.", param="size"
@@ -140,12 +152,12 @@ def _read_size(reader: _Reader) -> tuple[Size | Shape | None, str | None]:
         else:
             return _read_pixels(text, has_other=bool(tier or ratio)), None
     if ratio is not None:
-        return sizes.make_shape(*ratio, tier or "1K"), tier
+        return make_shape(*ratio, tier or "1K"), tier
     return None, tier
 
 
 def _read_pixels(text: str, *, has_other: bool) -> Size:
-    size = sizes.parse_size(text)
+    size = parse_size(text)
     if size is None:
         raise errors.InvalidValue(
             f"`size` must be `auto`, WIDTHxHEIGHT such as 1024x1024, or a ratio such as 16:9; not {text!r}.",
@@ -156,21 +168,21 @@ def _read_pixels(text: str, *, has_other: bool) -> Size:
             "`resolution` and `aspect_ratio` cannot come with a WIDTHxHEIGHT `size`; give one or the other.",
             param="size",
         )
-    if fault := sizes.find_fault(size):
+    if fault := find_fault(size):
         raise errors.InvalidValue(f"`size` {text} is not possible: {fault}.", param="size")
     return size
 
 
 def _read_ratio(name: str, text: str) -> tuple[int, int]:
-    ratio = sizes.parse_ratio(text)
+    ratio = parse_ratio(text)
     if ratio is None:
         raise errors.InvalidValue(f"`{name}` must be a ratio such as 16:9; not {text!r}.", param=name)
     return _check_ratio(name, text, ratio)
 
 
 def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int]:
-    if max(ratio) > sizes.MAX_RATIO * min(ratio):
-        raise errors.InvalidValue(f"`{name}` may be at most {sizes.MAX_RATIO}:1 either way; not {text}.", param=name)
+    if max(ratio) > MAX_RATIO * min(ratio):
+        raise errors.InvalidValue(f"`{name}` may be at most {MAX_RATIO}:1 either way; not {text}.", param=name)
     return ratio
 
 

@@ -16,8 +16,7 @@ from typing import TypeVar, cast
 
 from gateway.money.ledger_results import AMOUNTS, Hold, LedgerAnswer, LedgerConfused, read_holds
 from gateway.store import names
-from gateway.store.client import StoreClient
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient
 from gateway.store.lua import Script, join_scripts, read_sources
 
 DEADLINE_S = 60.0

@@ -6,8 +6,10 @@ Never decides on retries, and never loses evidence: steps that Redis cannot take
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 import structlog
 
@@ -32,11 +34,11 @@ from gateway.money.ledger_results import (
     TooMany,
     Unpriced,
 )
-from gateway.money.pending_posts import PendingPosts, Step
 from gateway.money.unknown_outcome import charge_of, settle_unknown, state_after
 from gateway.routing.plan import Plan
 from gateway.state.call_store import Binding, CallNote, CallStore, Links, encode_note
 from gateway.store.client import StoreUnavailable
+from gateway.store.outbox import Outbox
 from gateway.store.windows import MICROSECONDS
 
 FIRST_FENCE = 1
@@ -303,3 +305,31 @@ def _lost(answer: LedgerAnswer) -> PublicError:
     return errors.InternalError(
         "Another worker took over this request; this one sends nothing more for it.", should_retry=False
     )
+
+
+PAUSE_S = 0.5
+"""Seconds between two attempts."""
+
+Step = Callable[[], Awaitable[object]]
+
+
+class PendingPosts:
+    """One process's steps. Each must be idempotent by the ids in it."""
+
+    def __init__(self, pause_s: float = PAUSE_S) -> None:
+        # One at a time, so that a call's steps keep their order; without a bound, since no evidence may be lost.
+        self.outbox: Outbox[Step] = Outbox("pending posts", lambda step: step(), at_once=1, pause_s=pause_s)
+        self._numbers = count(1)
+
+    @property
+    def is_behind(self) -> bool:
+        """True when a step waits for Redis: nothing new may begin."""
+        return bool(self.outbox.waiting)
+
+    async def book(self, what: str, step: Step) -> None:
+        """Take the step now, or behind those that wait already. Raise nothing."""
+        await self.outbox.write(f"{what} ({next(self._numbers)})", step)
+
+    async def wait(self) -> None:
+        """Return once no step waits."""
+        await self.outbox.wait()

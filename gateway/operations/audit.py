@@ -9,11 +9,11 @@ from pydantic import Field
 from gateway.dollars import show_usd
 from gateway.ids import new_id
 from gateway.money.audit import DEADLINE_S, Audit, AuditReport, Difference
-from gateway.money.store_epoch import LEDGER_ID, keep, read_kept
+from gateway.money.ledger import LEDGER_ID, keep, read_kept
 from gateway.operations.answers import AnswerModel
 from gateway.operations.changes import Actor, record_change
 from gateway.operations.stores import Stores
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 
 
 class LedgerDifference(AnswerModel):

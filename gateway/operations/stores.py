@@ -15,8 +15,7 @@ from gateway.money.ledger import Ledger
 from gateway.net.fetcher import Fetcher
 from gateway.process.settings import Settings
 from gateway.state.webhook_queue import WebhookQueue
-from gateway.store.client import StoreClient
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient
 
 
 class Stores(Protocol):

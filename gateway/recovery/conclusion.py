@@ -16,8 +16,7 @@ from gateway.delivery.intake import find_shortfall, find_stored
 from gateway.delivery.outcome import CallEnd, Outcome, conclude, describe_sizes
 from gateway.errors import PublicError
 from gateway.history.record import CallFact, Record, describe_hold
-from gateway.jobs.job import TokenUsage
-from gateway.jobs.sizes import SQUARE
+from gateway.jobs.job import SQUARE, TokenUsage
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
 from gateway.money.unknown_outcome import charge_of, state_after
 from gateway.pictures.spool import StorageFullError

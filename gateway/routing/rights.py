@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gateway import errors
-from gateway.jobs import sizes
-from gateway.jobs.job import ImageJob, Quality
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import SQUARE, ImageJob, Quality, Shape, Size, resolve
 
 _RANKS: dict[Quality, int] = {"low": 0, "medium": 1, "high": 2}
 
@@ -75,13 +73,13 @@ class Rights:
 
 def _check_size(size: Size | Shape | None, most: int) -> None:
     if size is None:
-        if most < sizes.SQUARE.pixels:
+        if most < SQUARE.pixels:
             raise errors.UnsupportedValue(
                 f"This key is limited to {most:,} pixels, less than `auto` makes; send a `size` such as 1024x640.",
                 param="size",
             )
         return
-    exact = sizes.resolve(size) if isinstance(size, Shape) else size
+    exact = resolve(size) if isinstance(size, Shape) else size
     if exact.pixels > most:
         shown = f"{size} ({exact})" if isinstance(size, Shape) else str(size)
         raise errors.UnsupportedValue(

@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from gateway.catalogue.document import OtherSize
 from gateway.catalogue.pricing import Prices, Terms
-from gateway.jobs.job import Format, FoundImage, Quality, Ticket, TokenUsage, UpstreamAnswer
-from gateway.jobs.sizes import Size, parse_size
+from gateway.jobs.job import Format, FoundImage, Quality, Size, Ticket, TokenUsage, UpstreamAnswer, parse_size
 from gateway.state.task_store import Lean, TaskImage
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 
 

@@ -16,8 +16,7 @@ from typing_extensions import override
 
 from gateway.state.webhook_queue import ROOM
 from gateway.store import names
-from gateway.store.client import StoreClient
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient
 from gateway.store.lua import SHARED, join_scripts, read_sources
 
 Status = Literal["pending", "processing", "succeeded", "failed", "canceled", "expired"]

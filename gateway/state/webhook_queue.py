@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 
 ROOM = 1000

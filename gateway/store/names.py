@@ -168,24 +168,24 @@ TARGET = Name(
     "target",
     "hash",
     "30 days after its last call",
-    "health.target_store",
+    "health.health",
     "one target: breaker, cool-down, balance, checks",
 )
 PERMITS = Name(
     "permits",
     "sorted set",
     "30 days, likewise",
-    "health.target_store",
+    "health.health",
     "a target's calls under way, by the end of their lease",
 )
 LATENCY = Name(
-    "latency", "hash", "30 days, likewise", "health.target_store", "quality and size → ms of a target's last good calls"
+    "latency", "hash", "30 days, likewise", "health.health", "quality and size → ms of a target's last good calls"
 )
 PRESUMED = Name(
     "presumed",
     "hash",
     "two hours after the last",
-    "health.target_store",
+    "health.health",
     "five minutes → presumed µ$ of a target's calls",
 )
 DRIFT = Name(

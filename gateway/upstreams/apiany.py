@@ -13,13 +13,15 @@ from urllib.parse import quote
 
 import structlog
 
-from gateway.jobs.job import Call, ImageJob, Inputs, Ticket, UpstreamAnswer
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import Call, ImageJob, Inputs, Shape, Size, Ticket, UpstreamAnswer
 from gateway.net.multipart import FilePart, MultipartBody
 from gateway.net.outside_text import read_url
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
-from gateway.upstreams.answers import (
+from gateway.upstreams.base import Adapter
+from gateway.upstreams.client import (
+    Reply,
+    UpstreamClient,
     fail_on_error,
     find_balance,
     find_credits,
@@ -28,9 +30,7 @@ from gateway.upstreams.answers import (
     find_usage,
     read_answer,
 )
-from gateway.upstreams.base import Adapter
-from gateway.upstreams.client import Reply, UpstreamClient
-from gateway.upstreams.inputs import make_mask, make_png
+from gateway.upstreams.synchronous import make_mask, make_png
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})

@@ -9,12 +9,10 @@ from typing import Any
 
 from typing_extensions import override
 
-from gateway.jobs.job import Call, ImageJob, Inputs
-from gateway.jobs.sizes import Shape, resolve
+from gateway.jobs.job import Call, ImageJob, Inputs, Shape, resolve
 from gateway.pictures.spool import Spool
 from gateway.upstreams.base import Adapter
-from gateway.upstreams.inputs import make_mask, make_png
-from gateway.upstreams.synchronous import Synchronous
+from gateway.upstreams.synchronous import Synchronous, make_mask, make_png
 
 
 class OpenAI(Synchronous):

@@ -9,8 +9,7 @@ import pytest
 
 from gateway import errors
 from gateway.ids import new_id
-from gateway.jobs.job import ImageJob, take_fingerprint
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import ImageJob, Size, take_fingerprint
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, LedgerAnswer, Opening, Settled
 from gateway.state.task_store import Promise, TaskImage, TaskRecord

@@ -16,8 +16,7 @@ from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Admitted, Opening
 from gateway.state.task_store import Hook, Promise, TaskRecord, TaskStore
-from gateway.store.client import connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, connect
 from gateway.tasks.webhook_signature import make_secret
 from tests.api.test_tasks import ASYNC
 from tests.conftest import Valkey

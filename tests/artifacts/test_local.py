@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.artifacts.artifact import ArtifactsUnavailable, day_of
-from gateway.artifacts.local import LocalArtifacts
+from gateway.artifacts.artifact import ArtifactsUnavailable, LocalArtifacts, day_of
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import MemoryBudget, Spool, StorageFullError
@@ -23,7 +22,7 @@ from tests.support.processes import until
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from gateway.artifacts.local import LocalArtifacts
+from gateway.artifacts.artifact import LocalArtifacts
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.callers.key_cache import KeyCache
+from gateway.callers.auth import KeyCache
 from gateway.callers.key_store import KeyStore, make_secret
 from gateway.store.client import StoreClient, StoreUnavailable, connect
 from tests.conftest import Valkey

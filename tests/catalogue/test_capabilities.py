@@ -7,8 +7,7 @@ import pytest
 
 from gateway.catalogue.capabilities import Fit, Profile, Unfit, fit
 from gateway.catalogue.vendors import SEVEN, THREE, find_offer
-from gateway.jobs.job import Operation
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import Operation, Shape, Size
 from gateway.pictures.spool import Blob
 from tests.support.plans import make_job, picture, shipped, target
 

@@ -12,9 +12,7 @@ from pydantic import ValidationError
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.pricing import Prices, bill, output_tokens, quote, quote_job, terms, tier_of
 from gateway.catalogue.vendors import SEVEN
-from gateway.jobs import sizes
-from gateway.jobs.job import Quality, TokenUsage
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import SQUARE, Quality, Size, TokenUsage, parse_size
 from tests.support.plans import make_job, picture
 
 OFFICIAL = {"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}}
@@ -29,7 +27,7 @@ PUBLISHED = {
 }
 
 
-def fit(made: Size | None = sizes.SQUARE, quality: Quality | None = "medium") -> Fit:
+def fit(made: Size | None = SQUARE, quality: Quality | None = "medium") -> Fit:
     return Fit(per_call=1, size=made, made=made, quality=quality, output_format="png", transcode=False, moderation=None)
 
 
@@ -45,7 +43,7 @@ def tokens(text: int | None, image: int | None, made: int, taken: int) -> TokenU
 @pytest.mark.parametrize("quality", ["low", "medium", "high"])
 def test_official_prices_are_met(size: str, quality: Quality) -> None:
     """The token formula gives the published price of every size and quality, to a hundredth of a cent."""
-    parsed = sizes.parse_size(size)
+    parsed = parse_size(size)
     assert parsed
     dollars = output_tokens(parsed, quality) * 30 / 1_000_000
     assert round(dollars, 4) == PUBLISHED[size][("low", "medium", "high").index(quality)]
@@ -132,33 +130,33 @@ def test_untold_size_is_held_as_the_dearest() -> None:
 def test_usage_is_the_bill() -> None:
     """Counted tokens are charged as counted, the prompt's and the references' at their own rates."""
     prices = read(**OFFICIAL)
-    assert bill(terms(prices, make_job(), fit()), [sizes.SQUARE], usage=tokens(10, 100, 1000, 110)) == 50 + 800 + 30_000
-    assert bill(terms(prices, make_job(), fit()), [sizes.SQUARE], usage=tokens(None, None, 1000, 110)) == 880 + 30_000
+    assert bill(terms(prices, make_job(), fit()), [SQUARE], usage=tokens(10, 100, 1000, 110)) == 50 + 800 + 30_000
+    assert bill(terms(prices, make_job(), fit()), [SQUARE], usage=tokens(None, None, 1000, 110)) == 880 + 30_000
 
 
 def test_missing_usage_is_estimated() -> None:
     """Without a count the formula stands, references counted once for the call."""
     job = make_job("edit", references=(picture(1024, 1024),))
-    assert bill(terms(read(**OFFICIAL), job, fit()), [sizes.SQUARE] * 2) == 2 * 1756 * 30 + 1024 * 8 + 2 * 5
+    assert bill(terms(read(**OFFICIAL), job, fit()), [SQUARE] * 2) == 2 * 1756 * 30 + 1024 * 8 + 2 * 5
 
 
 def test_credits_are_the_bill() -> None:
     """An upstream's own credits are charged at what they cost, and ignored where that is not configured."""
     priced = read(per_image="0.03", per_thousand_credits="1.00")
-    assert bill(terms(priced, make_job(), fit()), [sizes.SQUARE], charged=Decimal("12.5")) == 12_500
-    assert bill(terms(read(per_image="0.03"), make_job(), fit()), [sizes.SQUARE], charged=Decimal(12)) == 30_000
+    assert bill(terms(priced, make_job(), fit()), [SQUARE], charged=Decimal("12.5")) == 12_500
+    assert bill(terms(read(per_image="0.03"), make_job(), fit()), [SQUARE], charged=Decimal(12)) == 30_000
 
 
 def test_fewer_images_cost_less() -> None:
     """A bill is for the images that came."""
-    assert bill(terms(read(per_image="0.03"), make_job(n=3), fit()), [sizes.SQUARE] * 2) == 60_000
+    assert bill(terms(read(per_image="0.03"), make_job(n=3), fit()), [SQUARE] * 2) == 60_000
     assert bill(terms(read(per_image="0.03"), make_job(n=3), fit()), []) == 0
 
 
 def test_unknown_prices_stay_unknown() -> None:
     """Where nothing is configured there is no price, not a zero."""
     assert quote(None, make_job(), fit()) is None
-    assert bill(terms(None, make_job(), fit()), [sizes.SQUARE]) is None
+    assert bill(terms(None, make_job(), fit()), [SQUARE]) is None
     assert bill(terms(read(**TIERED), make_job(), fit(quality="low")), [Size(3840, 2160)]) is None
 
 
@@ -248,5 +246,5 @@ def test_most_a_job_costs_bounds_untold_quality() -> None:
     found = quote_job(read(**OFFICIAL), job, fit(quality=None))
     assert found
     given = 1024 * 8
-    assert found.expected == 2 * (output_tokens(sizes.SQUARE, "medium") * 30 + given + 25 * 5)
-    assert found.ceiling == 2 * (output_tokens(sizes.SQUARE, "high") * 30 + given + 200 * 5)
+    assert found.expected == 2 * (output_tokens(SQUARE, "medium") * 30 + given + 25 * 5)
+    assert found.ceiling == 2 * (output_tokens(SQUARE, "high") * 30 + given + 200 * 5)

@@ -11,7 +11,7 @@ from gateway.catalogue.catalogue import CatalogueError, load
 from gateway.catalogue.document import When
 from gateway.catalogue.rules import CallerIdentity, matches
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
-from gateway.jobs.sizes import SQUARE, Shape, Size
+from gateway.jobs.job import SQUARE, Shape, Size
 from gateway.routing.plan import Circumstances, Plan
 from gateway.routing.rights import Rights
 from tests.support.plans import KEYS, make_job, picture, plan, shipped

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from gateway.catalogue.upstream import HealthRules
-from gateway.health.target_store import CallReport, Caps, TargetStore
-from gateway.store.command_queue import CommandQueue
+from gateway.health.health import CallReport, Caps, TargetStore
+from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
 from tests.support.plans import KEYS, SHIPPED, example_prices
 from tests.support.shell import SECRET, Typed, Typist

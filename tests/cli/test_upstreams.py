@@ -6,9 +6,8 @@ import asyncio
 
 from gateway.catalogue.upstream import HealthRules
 from gateway.health.drift import DriftBook
-from gateway.health.target_store import CallReport, Caps, TargetStore
-from gateway.store.client import connect
-from gateway.store.command_queue import CommandQueue
+from gateway.health.health import CallReport, Caps, TargetStore
+from gateway.store.client import CommandQueue, connect
 from tests.conftest import Valkey
 from tests.support.shell import Shell
 

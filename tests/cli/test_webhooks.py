@@ -9,8 +9,7 @@ import pytest
 from gateway.ids import new_id
 from gateway.state.task_store import End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
-from gateway.store.client import connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, connect
 from gateway.tasks.webhook_signature import make_secret
 from tests.conftest import Valkey
 from tests.support.shell import SECRET, Shell

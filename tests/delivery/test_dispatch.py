@@ -12,8 +12,7 @@ import pytest
 
 from gateway.callers.auth import Caller
 from gateway.delivery.dispatch import Delivery, Outcome
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import SQUARE
+from gateway.jobs.job import SQUARE, ImageJob
 from gateway.routing.plan import plan
 from gateway.services import Services
 from gateway.tasks.task import Delivered, Ending, Task, TaskSpec, open_task, wait_for

@@ -11,8 +11,7 @@ import pytest
 
 from gateway.delivery.bridge import ENOUGH, PollSchedule
 from gateway.health.condition import Latency, kind_of
-from gateway.jobs.job import Quality
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Quality, Size
 from tests.support.gateways import TASKS, Gateways
 from tests.support.plans import make_job, plan
 

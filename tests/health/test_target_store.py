@@ -8,9 +8,9 @@ import pytest
 
 from gateway.catalogue.upstream import HealthRules
 from gateway.health.condition import Block
-from gateway.health.target_store import CallReport, Caps, Result, TargetStore
+from gateway.health.health import CallReport, Caps, Result, TargetStore
 from gateway.ids import new_id
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
 
 pytestmark = pytest.mark.quiet_store

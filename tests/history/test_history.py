@@ -18,7 +18,7 @@ from gateway.history.history import _NOTE, History, RecordFilter
 from gateway.history.record import CREDIT, CallFact, Credit, PassedBy, Record, Sums, UsageLine, record_id
 from gateway.history.usage import DIMENSIONS
 from gateway.store import names
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
 from tests.support.histories import (
     BERLIN,

@@ -8,11 +8,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.catalogue.document import Accounting
-from gateway.history.history import History, RecordFilter
+from gateway.history.history import History, Recorder, RecordFilter
 from gateway.history.record import Record
-from gateway.history.recorder import Recorder
-from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable, connect
 from tests.conftest import Valkey
 from tests.support.histories import NOON, make_call, make_record
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.history.record import Record, Sums, UsageLine
-from gateway.history.recorder import Refusals
+from gateway.history.refusals import Refusals
 from tests.support.histories import make_record
 from tests.support.ledgers import make_id
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.job import ImageJob, digest_key, take_fingerprint
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import ImageJob, Shape, Size, digest_key, take_fingerprint
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 

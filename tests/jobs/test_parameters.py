@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidValue, MissingParameter, PublicError, UnknownParameter
-from gateway.jobs.job import Operation
+from gateway.jobs.job import Operation, Shape, Size
 from gateway.jobs.parameters import Params, make_job, read_params
-from gateway.jobs.sizes import Shape, Size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalogue.vendors import SEVEN
-from gateway.jobs.sizes import (
+from gateway.jobs.job import (
     SQUARE,
     TIERS,
     Size,

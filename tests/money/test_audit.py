@@ -11,8 +11,7 @@ import pytest
 from gateway.money.audit import DEADLINE_S, Audit
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import AMOUNTS, Admitted, LedgerAnswer, Retention, Scope
-from gateway.store.client import StoreClient
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, SECOND, Clock, Store, is_soak, make_id, make_opening, scripts
 

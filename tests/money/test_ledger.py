@@ -15,7 +15,7 @@ from gateway.money.ledger_results import (
     TooMany,
     Unpriced,
 )
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from gateway.store.windows import Calendar, Windows
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, HOUR, MINUTE, SECOND, Clock, Store, at, make_id, make_opening

@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import AMOUNTS, Admitted, InvalidArgument, LedgerAnswer, Scope
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey

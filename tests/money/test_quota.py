@@ -14,8 +14,7 @@ import pytest
 from gateway.callers.auth import Caller
 from gateway.dollars import show_usd
 from gateway.history.record import Sums
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import ImageJob, Size
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Scope
 from gateway.pipeline import work

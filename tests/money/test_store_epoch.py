@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.money.ledger import Ledger
+from gateway.money.ledger import Ledger, StoreEpoch
 from gateway.money.ledger_results import Admitted, LedgerAnswer, LedgerLost
-from gateway.money.store_epoch import StoreEpoch
-from gateway.store.client import StoreUnavailable
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, SECOND, ZONE, Clock, Store, make_id, make_opening, scripts

@@ -16,8 +16,7 @@ from gateway.operations.changes import Actor
 from gateway.operations.keys import change_key, create_key, find_key
 from gateway.operations.limits import change_limits
 from gateway.process.settings import load_settings
-from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable, connect
 from tests.conftest import Valkey
 from tests.support.shell import Shell
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process.disk_space import DiskSpace, free_bytes
+from gateway.process.admission import DiskSpace, free_bytes
 from tests.support.gateways import GENERATIONS, Gateways, error_of, small, wait_until
 
 MIB = 2**20

@@ -10,9 +10,8 @@ import pytest
 from typing_extensions import override
 
 from gateway.history.record import describe_hold
-from gateway.money.ledger import Ledger
+from gateway.money.ledger import Ledger, StoreEpoch
 from gateway.money.ledger_results import Admitted, HeldCall, Hold, LedgerAnswer, Policy, Retention
-from gateway.money.store_epoch import StoreEpoch
 from gateway.process.worker_locks import WorkerLocks
 from gateway.recovery.housekeeping import Housekeeping, Pace
 from tests.conftest import Valkey

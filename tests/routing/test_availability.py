@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import PublicError, RateLimited, UpstreamUnavailable
 from gateway.health.condition import LONGEST_WAIT, Block, Condition
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Size
 from gateway.routing.plan import Plan, narrow
 from tests.support.plans import make_job, plan
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dollars import parse_usd, show_usd
 from gateway.errors import InsufficientQuota
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import Shape, Size
 from gateway.routing.description import describe_plan
 from tests.support.plans import make_job, plan, shipped
 

@@ -9,9 +9,7 @@ from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.document import STRATEGIES
 from gateway.catalogue.vendors import SEVEN
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
-from gateway.jobs import sizes
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import SQUARE, ImageJob, Shape, Size, find_fault
 from gateway.routing.plan import Choice, Circumstances, Medians, Plan, split_job
 from tests.support.plans import COMBINATIONS, make_job, plan, shipped
 
@@ -159,7 +157,7 @@ def check(job: ImageJob, choice: Choice, group: str) -> None:
         assert not (job.mask and (found.quality or isinstance(found.size, Shape)))
     else:
         assert isinstance(found.size, Size)
-        assert sizes.find_fault(found.size) is None
+        assert find_fault(found.size) is None
         assert found.output_format in ("png", "jpeg")
         assert found.quality in ((None,) if job.operation == "edit" else ("low", "medium", "high"))
         assert job.mask is None or group == "direct"
@@ -198,7 +196,7 @@ def test_plans_stay_inside_documentation(group: str, rules: dict[str, Any]) -> N
 def test_cheapest_for_the_request_goes_first() -> None:
     """The order follows this request's price: another quality, or another number of references, and it is another."""
     catalogue = shipped(has_prices=True)
-    low, high = (plan(make_job(size=sizes.SQUARE, quality=quality), catalogue) for quality in ("low", "high"))
+    low, high = (plan(make_job(size=SQUARE, quality=quality), catalogue) for quality in ("low", "high"))
     assert names(low) == ["anyfast", "apiany", "anyfast-c"]
     assert names(high) == ["apiany", "anyfast-c", "anyfast"]
     assert [choice.reason for choice in high.choices][:2] == ["cheapest", "$0.015000 dearer"]
@@ -220,7 +218,7 @@ def test_dollar_limits_restore_cost_order() -> None:
     targets = [
         one if one.upstream != "anyfast-c" else one.model_copy(update={"prices": None}) for one in catalogue.targets
     ]
-    found = plan(make_job(size=sizes.SQUARE), catalogue.model_copy(update={"targets": tuple(targets)}))
+    found = plan(make_job(size=SQUARE), catalogue.model_copy(update={"targets": tuple(targets)}))
     assert names(found) == ["anyfast-c", "apiany", "anyfast"]
     kept = found.keep_priced("no price")
     assert names(kept) == ["apiany", "anyfast"]
@@ -238,7 +236,7 @@ def test_hard_parameters_beat_any_price() -> None:
 
 def test_choice_tells_calls_and_their_price() -> None:
     """A choice says in how many calls, for how much in all and for an image."""
-    found = plan(make_job(size=sizes.SQUARE, n=4), shipped(has_prices=True))
+    found = plan(make_job(size=SQUARE, n=4), shipped(has_prices=True))
     told = {choice.target.upstream: choice for choice in found.choices}
     assert {name: choice.calls for name, choice in told.items()} == {"apiany": 1, "anyfast-c": 4, "anyfast": 1}
     flat = told["anyfast-c"]
@@ -258,7 +256,7 @@ def test_fastest_goes_first_where_asked() -> None:
         ("anyfast/main", "high/2K"): 110.0,
     }
     around = Circumstances(strategy="latency", medians=medians)
-    found = plan(make_job(size=sizes.SQUARE, quality="high"), around=around)
+    found = plan(make_job(size=SQUARE, quality="high"), around=around)
     assert names(found) == ["apiany", "anyfast", "anyfast-c"]
     assert found.choices[0].reason == "median 60.0 s"
     large = plan(make_job(size=Size(2048, 2048), quality="high"), around=around)

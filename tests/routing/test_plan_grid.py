@@ -9,8 +9,7 @@ from random import Random
 from gateway.catalogue.catalogue import Catalogue
 from gateway.errors import UnsupportedValue
 from gateway.jobs import parameters
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import Shape, Size, find_fault
+from gateway.jobs.job import ImageJob, Shape, Size, find_fault
 from gateway.pictures.picture import Picture
 from gateway.routing.plan import Choice, Plan, split_job
 from tests.support.plans import UPSTREAMS, every_kind, picture, plan

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ModelNotAllowed, UnsupportedValue
-from gateway.jobs.sizes import SQUARE, Shape, Size
+from gateway.jobs.job import SQUARE, Shape, Size
 from gateway.routing.rights import Rights
 from tests.support.plans import COMBINATIONS, make_job, plan, shipped
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalogue.capabilities import Fit
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import Shape, Size
 from gateway.routing.plan import split_job
 from tests.support.plans import make_job
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalogue.document import STRATEGIES, Strategy
-from gateway.routing.strategies import Candidate, rank
+from gateway.routing.plan import Candidate, rank
 
 CANDIDATES = st.lists(
     st.builds(

@@ -14,7 +14,7 @@ from gateway.money.ledger_results import LedgerAnswer
 from gateway.pictures.spool import Blob
 from gateway.state.call_store import Binding, Bound, CallNote, CallStore, Link, Links, Receipt, encode_note
 from gateway.state.task_store import TaskImage
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id, make_opening
 

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.state.task_store import SCRIPTS
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
 from tests.support.ledgers import Store, make_id
 

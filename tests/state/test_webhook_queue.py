@@ -12,8 +12,7 @@ from gateway.ids import new_id
 from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
 from gateway.store import names
-from gateway.store.client import StoreClient
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient
 from tests.conftest import Valkey
 
 pytestmark = pytest.mark.quiet_store

@@ -14,8 +14,7 @@ from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
 from gateway.state.task_store import End, Hook, Promise, TaskRecord, TaskStore
 from gateway.state.webhook_queue import WebhookQueue
-from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable, connect
 from gateway.store.names import TAG
 from gateway.store.windows import Calendar
 from tests.support.ledgers import ZONE, make_id, make_opening

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.store.client import StoreUnavailable
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable
 from gateway.store.lua import Script, join_scripts
 from tests.conftest import Valkey
 from tests.support.ledgers import Store

@@ -12,8 +12,7 @@ import pytest
 from gateway.money.ledger import Admitted, Ledger, LedgerAnswer, OverLimit, Scope, Settled
 from gateway.process.data_folder import Secrets
 from gateway.server.store_checks import StoreRefused, check_store
-from gateway.store.client import StoreUnavailable, connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreUnavailable, connect
 from gateway.store.windows import Calendar
 from tests.support.ledgers import ZONE, Store, is_soak, make_id, make_opening
 from tests.support.redis_fleets import Sentinels, folder_for_servers

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.store.client import StoreClient, StoreSilent, StoreUnavailable, connect, open_store_health
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient, StoreSilent, StoreUnavailable, connect, open_store_health
 from gateway.store.connections import StoreHealth
 from tests.conftest import Valkey
 from tests.store.test_command_queue import ECHO

@@ -18,8 +18,7 @@ from gateway.callers.key_store import KeyRecord
 from gateway.dollars import parse_usd
 from gateway.history.record import Record
 from gateway.money.audit import DEADLINE_S, Audit, AuditReport
-from gateway.store.client import connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, connect
 from tests.support.crash_points import Crasher, Crashes
 from tests.support.gateways import EDITS, ENV, GENERATIONS, OFFICIAL, SMALLEST, TASKS, TIMEOUTS, VARIANT, catalogue_of
 from tests.support.ledgers import SECOND, Store

@@ -14,8 +14,7 @@ from gateway.history.history import History
 from gateway.history.record import CallFact, Record
 from gateway.history.usage import UsageReader
 from gateway.ids import first_id, new_id
-from gateway.store.client import StoreClient, connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, StoreClient, connect
 from tests.support.ledgers import DAY, SECOND, ZONE, at, make_id
 
 NOON = at("2026-11-04T12:00:00")

@@ -11,10 +11,9 @@ from zoneinfo import ZoneInfo
 
 import redis as blocking
 
-from gateway.money.ledger import Ledger
+from gateway.money.ledger import Ledger, StoreEpoch
 from gateway.money.ledger_results import Opening
-from gateway.money.store_epoch import StoreEpoch
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue
 from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import Calendar
 

@@ -10,8 +10,7 @@ from typing import Any
 from gateway.catalogue.catalogue import Catalogue, Target, load
 from gateway.catalogue.strict_yaml import parse_yaml
 from gateway.catalogue.vendors import find_offer
-from gateway.jobs.job import ImageJob, Operation
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import ImageJob, Operation, Shape, Size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.routing import plan as routing

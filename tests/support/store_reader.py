@@ -10,7 +10,7 @@ from typing import Any
 from gateway.callers.key_store import KeyStore
 from gateway.catalogue.document import Accounting
 from gateway.health.condition import Condition
-from gateway.health.target_store import TargetStore
+from gateway.health.health import TargetStore
 from gateway.history.history import History, RecordFilter
 from gateway.history.record import Record
 from gateway.history.usage import Dimension, UsageReader, UsageReport
@@ -19,8 +19,7 @@ from gateway.process.data_folder import Secrets
 from gateway.state.call_store import CallRecord, CallStore
 from gateway.state.task_store import TaskStore
 from gateway.state.webhook_queue import WebhookQueue
-from gateway.store.client import connect
-from gateway.store.command_queue import CommandQueue
+from gateway.store.client import CommandQueue, connect
 from gateway.store.windows import Calendar
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)

@@ -9,8 +9,7 @@ import pytest
 from gateway import errors
 from gateway.callers.key_record import KeyRecord
 from gateway.history.record import Record
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import ImageJob, Size
 from gateway.tasks.record import RequestNote
 from tests.support.ledgers import make_id
 

@@ -14,8 +14,7 @@ from gateway.callers.auth import Caller
 from gateway.catalogue.catalogue import Catalogue
 from gateway.delivery.dispatch import Outcome
 from gateway.errors import PublicError
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import ImageJob, Size
 from gateway.pictures.spool import StorageFullError
 from gateway.pipeline import work
 from gateway.routing.plan import Plan, plan

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Blob, Spool
-from gateway.upstreams.answers import find_error, find_images, find_usage, read_answer
 from gateway.upstreams.apiany import Apiany
-from gateway.upstreams.client import Reply, UpstreamClient
+from gateway.upstreams.client import Reply, UpstreamClient, find_error, find_images, find_usage, read_answer
 from gateway.upstreams.verdict import CallFailed, Failure
 from tests.support.plans import picture, target
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.connection.error_handlers import write_last_answer
-from gateway.api.connection.handover import Handover
+from gateway.api.connection.middleware import Handover
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 from gateway.ids import new_id
 

@@ -13,10 +13,8 @@ from typing import Any, Literal
 from gateway.catalogue import pricing
 from gateway.catalogue.catalogue import Target
 from gateway.dollars import MICRO, parse_usd, show_usd
-from gateway.jobs import sizes
-from gateway.jobs.job import TokenUsage
-from gateway.jobs.sizes import Size
-from gateway.upstreams.answers import find_balance, find_credits
+from gateway.jobs.job import Size, TokenUsage, snap
+from gateway.upstreams.client import find_balance, find_credits
 from gateway.upstreams.verdict import Executed, Failure, classify
 
 AbilityAnswer = Literal["yes", "no", "unclear"]
@@ -181,7 +179,7 @@ def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
     if refused := _read_missing_picture(seen):
         return refused
     made, documented = seen.pictures[0][1], target.offer.profile.made_sizes or ()
-    if made == sizes.snap(asked, documented):
+    if made == snap(asked, documented):
         return Learned("yes", (f"it made {made}, the nearest of its sizes, as promised", *_describe_credits(seen)))
     named = "auto", *map(str, documented)
     words = f"it made {made}, which is not the nearest: with this list the gateway asks only for its documented sizes"

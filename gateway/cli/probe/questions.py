@@ -27,9 +27,7 @@ from gateway.cli.probe.answers import (
     read_snapping,
     read_webp,
 )
-from gateway.jobs import sizes
-from gateway.jobs.job import ImageJob
-from gateway.jobs.sizes import Shape, Size
+from gateway.jobs.job import SQUARE, ImageJob, Shape, Size, resolve
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.upstreams.verdict import classify
@@ -151,7 +149,7 @@ _ALL = (
         "price",
         "What does an image at 1K and medium cost, and does it report credits as reserved or as charged?",
         read_price,
-        job=_generation(sizes.SQUARE, quality="medium"),
+        job=_generation(SQUARE, quality="medium"),
         keeps_size=True,
         is_control=True,
     ),
@@ -175,7 +173,7 @@ _ALL = (
     Question(
         "tall",
         "And from 9:16 at 2K, which is not among its sizes?",
-        partial(read_snapping, sizes.resolve(_TALL)),
+        partial(read_snapping, resolve(_TALL)),
         job=_generation(_TALL),
         may_make=(Size(1024, 1536), Size(2160, 3840)),
         keeps_size=True,

@@ -22,16 +22,14 @@ from gateway.cli.probe.answers import Seen
 from gateway.cli.probe.questions import Question
 from gateway.cli.probe.samples import draw_plain
 from gateway.delivery.bridge import Bridge, Collected
-from gateway.jobs.job import Call, ImageJob
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Call, ImageJob, Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.multipart import MultipartBody
 from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
 from gateway.upstreams import ADAPTERS, UpstreamClient
-from gateway.upstreams.answers import fail_on_error, find_balance, find_images
-from gateway.upstreams.client import Reply
+from gateway.upstreams.client import Reply, fail_on_error, find_balance, find_images
 from gateway.upstreams.verdict import CallFailed, Failure
 
 

@@ -11,7 +11,7 @@ import pytest
 from typing_extensions import override
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from gateway.api.connection.handover import Handover
+from gateway.api.connection.middleware import Handover
 
 
 class Server(asyncio.Protocol):

@@ -18,8 +18,7 @@ from gateway.cli.probe.answers import (
     read_snapping,
     read_webp,
 )
-from gateway.jobs.job import TokenUsage
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Size, TokenUsage
 from gateway.upstreams.verdict import Failure
 from tests.support.plans import shipped
 

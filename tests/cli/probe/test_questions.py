@@ -7,7 +7,7 @@ from gateway.catalogue.vendors import THREE, find_offer
 from gateway.cli.probe.answers import Learned, Seen
 from gateway.cli.probe.questions import choose, cost_at_most, ends, find_changes, questions_of
 from gateway.dollars import show_usd
-from gateway.jobs.sizes import Size
+from gateway.jobs.job import Size
 from gateway.upstreams.verdict import Failure
 from tests.support.plans import shipped
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Literal
+from typing import Annotated, Literal, cast
 
-from fastapi import Request
+from fastapi import Depends, Request, Response
 
 from gateway import errors
+from gateway.callers.auth import Caller, authenticate
 from gateway.callers.key_record import LONGEST_URL
 from gateway.callers.webhook_addresses import find_fault
 from gateway.jobs.job import ImageJob, Repeat, digest_key, take_fingerprint
+from gateway.money import reservation
 from gateway.net.outside_text import read_count, read_number
+from gateway.process.addresses import Address, read_address
 from gateway.services import Services
 
 LONGEST_KEY = 255
@@ -81,3 +84,29 @@ def sdk_timeout(request: Request) -> float | None:
     text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
     seconds = read_number(text)
     return seconds if seconds and seconds > 0 else None
+
+
+def get_services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+def address_of(request: Request) -> Address | None:
+    """The client's address, or the one that a trusted proxy reports; None on a Unix socket."""
+    return read_address(request.client.host if request.client else None)
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+async def get_caller(request: Request, services: ServicesDep) -> Caller:
+    """The caller of a request. Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited."""
+    authorization = request.headers.get("authorization")
+    return await authenticate(services.key_cache, services.wrong_keys, authorization, address_of(request))
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def add_rate_headers(services: ServicesDep, caller: CallerDep, response: Response) -> None:
+    """Add the `x-ratelimit-*` headers to an answer of a route that reserves nothing."""
+    response.headers.update(await reservation.look_at_rates(services.books, caller.identity))

@@ -1,20 +1,15 @@
-"""Writes the records of requests to the history, without holding up a request.
+"""Refusals on their way to the history: some of each key one by one, the rest counted together.
 
-It keeps a bounded number of records while Redis is away, and loses those that cost nothing first. It writes some
-refusals of each key one by one and counts the rest together: a client that never stops must not fill Redis.
+A client that never stops must not fill Redis.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.history.record import Record
-from gateway.store.outbox import PAUSE_S, Outbox, OutboxBound
-
-MOST = 1000
-"""Records that wait for Redis in one process."""
 
 BURST = 250
 """Refusals of a quiet key that are written one by one."""
@@ -26,28 +21,6 @@ WINDOW_S = 60.0
 
 FOLD_EVERY_S = 5.0
 """Seconds between two looks for windows that have ended."""
-
-_AT_ONCE = 50
-
-
-class Recorder:
-    """One process's records on their way into a history. `write` may be repeated for one record."""
-
-    def __init__(
-        self, write: Callable[[Record], Awaitable[None]], *, most: int = MOST, pause_s: float = PAUSE_S
-    ) -> None:
-        self.outbox: Outbox[Record] = Outbox(
-            "records of requests",
-            write,
-            at_once=_AT_ONCE,
-            merge=Record.merged,
-            bound=OutboxBound(most, is_cheap=lambda record: not record.calls),
-            pause_s=pause_s,
-        )
-
-    def note(self, record: Record) -> None:
-        """Have a record written soon, merged with one of the same id that still waits."""
-        self.outbox.put(record.id, record)
 
 
 @dataclass(slots=True)
