@@ -15,7 +15,7 @@ FILES = sorted(path for folder in ("gateway", "tests", "bench", "scripts") for p
 
 MAX_FILE = 400
 MAX_FUNCTION = 60
-MAX_FOLDERS = 23
+MAX_FOLDERS = 22
 MAX_TOP_FILES = 8
 MAX_LAYERS = 15
 

@@ -24,11 +24,11 @@ from gateway.app import create_app, wire_limits
 from gateway.process import memory
 from gateway.process.addresses import add_mapped
 from gateway.process.data_folder import load_secrets
+from gateway.process.logs import logging_to
 from gateway.process.settings import Settings, StartRefused, load_settings
 from gateway.server.demo import SIMULATED_BY
 from gateway.services import Services
 from gateway.store.embedded import store_url
-from gateway.telemetry.logs import logging_to
 
 EXIT_CONFIG = 78
 """sysexits.h: the configuration is wrong, and another start would fail too."""

@@ -24,10 +24,10 @@ from gateway.api.connection.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.jobs.job import Inputs, UpstreamAnswer
 from gateway.pictures.spool import Blob
+from gateway.process.logs import logging_to
 from gateway.process.settings import Settings
 from gateway.server.worker import Server, server_config
 from gateway.services import Services
-from gateway.telemetry.logs import logging_to
 from tests.support.processes import clean_environment
 from tests.support.store_reader import SECRETS
 

@@ -1,4 +1,4 @@
-"""`gateway.telemetry.logs`: lines that machines can read, without a secret."""
+"""`gateway.process.logs`: lines that machines can read, without a secret."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from gateway.callers.key_store import make_secret
-from gateway.telemetry.logs import logging_to
+from gateway.process.logs import logging_to
 
 SECRET = make_secret()
 

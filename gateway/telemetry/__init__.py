@@ -1,1 +1,0 @@
-"""Telemetry: the gateway's logs."""
