@@ -36,13 +36,11 @@ class Pinned:
     facts: dict[str, Any]
 
     def read(self, *command: str) -> Any:
-        """What a command prints as JSON: one value, or one a line."""
+        """The document that a command prints as JSON; of a list its entries."""
         done = imagegate(*command, "--json", "--data-dir", str(self.folder), **self.env)
         assert done.returncode == 0, done.stderr
-        try:
-            return json.loads(done.stdout)
-        except ValueError:
-            return [json.loads(line) for line in done.stdout.splitlines()]
+        document = json.loads(done.stdout)
+        return document["data"] if document.get("object") == "list" else document
 
     @contextlib.contextmanager
     def served(self) -> Iterator[httpx.Client]:
@@ -107,12 +105,12 @@ def test_books_are_as_they_were_written(pinned: Pinned) -> None:
     assert [hold["task"] for hold in pinned.read("holds")] == [pinned.facts["tasks"]["open"]["id"]]
     assert [one["id"] for one in pinned.read("webhooks")] == [one["id"] for one in pinned.facts["webhooks"]]
     # Of the windows only the total never begins anew.
-    limits = pinned.read("limits", "show", "--key", pinned.facts["keys"]["ana"]["id"])
-    assert [one for one in limits if one["name"] == "usd_total"] == [
-        one for one in pinned.facts["limits"] if one["name"] == "usd_total"
-    ]
-    assert {(one["scope"], one["name"], one["limit"]) for one in limits} == {
+    limits = pinned.read("limits", "show", "--key", pinned.facts["keys"]["ana"]["id"])["standing"]
+    assert {(one["scope"], one["limit"], one["ceiling"]) for one in limits} == {
         (one["scope"], one["name"], one["limit"]) for one in pinned.facts["limits"]
+    }
+    assert {(one["scope"], one["used"], one["left"]) for one in limits if one["limit"] == "usd_total"} == {
+        (one["scope"], one["used"], one["left"]) for one in pinned.facts["limits"] if one["name"] == "usd_total"
     }
 
 
