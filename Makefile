@@ -1,9 +1,8 @@
-# The front door. `make run` serves; `make test` proves; `make check` is the quick gate before a commit.
+# The commands of the project: `make run` serves, `make test` runs every test, `make check` is the quick gate before a commit.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PY := .venv/bin/python
-# Tests start hundreds of processes; where nothing compiled may be kept, each would compile the gateway anew, for longer
-# than it then runs.
+# Tests start hundreds of processes; without compiled files each would compile the gateway, which takes longer than its run.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test check lint types imports fast soak bench bench-peers schema lock image-test venv venv-dev

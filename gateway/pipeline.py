@@ -1,16 +1,16 @@
-"""The walk of a request on one page: `serve` answers the caller, and `work` makes the images, whether or not it waits.
+"""The walk of a request on one page: `serve` answers the caller, and `work` makes the images, even if nobody waits.
 
 serve:  let a retry wait before it opens   tasks/retry.py
-        plan                               routing/plan.py, routing/availability.py
+        plan, without what is unavailable  routing/plan.py, health/health.py
         hold the price, or join a task     money/reservation.py (store/scripts/ledger/open.lua)
-        write the task down, start it      tasks/task.py, state/task_store.py
+        store the task, start its work     tasks/task.py, state/task_store.py
         wait, and answer                   tasks/wait.py, tasks/answer.py
 work:   for each target, for each call:    delivery/dispatch.py, delivery/call.py
           take a place                     health/concurrency_queue.py
-          mark                             money/reservation.py (mark_sent.lua)
+          mark                             money/reservation.py (store/scripts/ledger/mark_sent.lua)
           submit, follow, collect          delivery/bridge.py, upstreams/
-          take in, write the receipt       delivery/intake.py, state/call_store.py
-          post                             money/reservation.py (post.lua)
+          store the images and the receipt delivery/intake.py, state/call_store.py
+          post                             money/reservation.py (store/scripts/ledger/post.lua)
         conclude, end, record              delivery/outcome.py, tasks/task.py, tasks/record.py
 """
 
@@ -78,7 +78,7 @@ async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Sh
     if asked.repeat.retry:
         await retry.wait_to_open(services, caller, asked.repeat, connection.gone, form.answer_within)
     while True:
-        # Of thousands that arrive at once the first have begun before the last are planned.
+        # When thousands arrive together, the first ones start before the last ones are planned.
         async with services.openings:
             waiting = await _open(services, caller, asked)
         waiting.gone = connection.gone

@@ -49,7 +49,7 @@ from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
 from gateway.upstreams.callback_urls import Callbacks, open_callbacks
 
 OPENINGS = 32
-"""The most tasks that one process opens at a time; more would only make the turns of the loop longer."""
+"""The most tasks that one process opens at a time; more would only delay each step of the event loop."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["changes"])
 
 
 class ChangesQuery(QueryModel):
-    """Which changes."""
+    """The query of the log of changes: filters, and the most rows."""
 
     since: Since = None
     subject: Text = None

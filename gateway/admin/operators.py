@@ -21,7 +21,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["operators"])
 
 
 class NewOperator(QueryModel):
-    """A new operator."""
+    """The body of a request that creates an operator."""
 
     name: OperatorName
     role: Role = Role.VIEWER

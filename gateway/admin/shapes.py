@@ -1,4 +1,4 @@
-"""Forms that several routes share: fields of queries, paths and bodies, and the form of an error."""
+"""Types that several routes share: fields of queries, paths and bodies, and the shape of an error."""
 
 from __future__ import annotations
 

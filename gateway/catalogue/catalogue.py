@@ -189,13 +189,6 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
             for one in model.upstreams
             if one not in upstreams
         ]
-    for name, upstream in upstreams.items():
-        names = [credential.name for credential in upstream.credentials]
-        found += [
-            (("upstreams", name, "credentials"), f"two credentials are named `{one}`; give each a `name` of its own")
-            for one in dict.fromkeys(names)
-            if names.count(one) > 1
-        ]
     for name, alias in document.aliases.items():
         if alias.model not in models:
             found.append((("aliases", name), f"there is no model `{alias.model}`; there are {', '.join(models)}"))

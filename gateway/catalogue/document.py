@@ -22,7 +22,7 @@ OtherSize = Literal["tell", "resize", "refuse"]
 
 
 class Model(CataloguePart):
-    """A public model name, with the upstreams that serve it, in order."""
+    """A public model name and its upstreams. Their order counts for `priority`, and breaks ties elsewhere."""
 
     upstreams: tuple[CatalogueName, ...] = Field(
         min_length=1,

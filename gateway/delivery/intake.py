@@ -41,7 +41,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class _Developed:
+class _Converted:
     """One picture in the format and size to deliver, and the size in which it came."""
 
     picture: Picture
@@ -50,9 +50,9 @@ class _Developed:
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """One developed picture, with its artifact and the image that the task's record will hold."""
+    """One converted picture, with its artifact and the image that the task's record will hold."""
 
-    developed: _Developed
+    converted: _Converted
     artifact: Artifact
     image: TaskImage
     is_withheld: bool
@@ -95,12 +95,12 @@ class Intake:
         arrived: list[_Arrived] = []
         failures: list[SlotFailure] = []
         for slot, (found, revised_prompt) in zip(self.note.slots, collected.pictures, strict=False):
-            developed = found if isinstance(found, Failure) else await self._try_develop(found)
-            if isinstance(developed, Failure):
-                failures.append(((slot,), developed))
+            converted = found if isinstance(found, Failure) else await self._try_convert(found)
+            if isinstance(converted, Failure):
+                failures.append(((slot,), converted))
             else:
                 usage = collected.usage if slot == self.note.slots[-1] else None
-                arrived.append(self._describe(developed, slot, revised_prompt, usage))
+                arrived.append(self._describe(converted, slot, revised_prompt, usage))
         if missing := self.note.slots[len(collected.pictures) :]:
             # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
             failures.append((missing, _describe_missing(self.note, len(collected.pictures))))
@@ -132,17 +132,17 @@ class Intake:
         return Taken(self._make_receipt(stored, collected) if stored else None, tuple(failures))
 
     def _make_receipt(self, arrived: Sequence[_Arrived], collected: Collected) -> Receipt:
-        sizes = [one.developed.made for one in arrived]
+        sizes = [one.converted.made for one in arrived]
         usd = pricing.bill(self.note.terms, sizes, usage=collected.usage, charged=collected.credits)
         delivered = [one.image for one in arrived if not one.is_withheld]
         images = (each.model_copy(update={"usd": share(usd, i, len(delivered))}) for i, each in enumerate(delivered))
         withheld = tuple(one.image for one in arrived if one.is_withheld)
         return Receipt(usd=usd, images=tuple(images), withheld=withheld)
 
-    async def _try_develop(self, blob: Blob) -> _Developed | Failure:
+    async def _try_convert(self, blob: Blob) -> _Converted | Failure:
         """Develop one picture. Its failure must not fail the others, which are paid for."""
         try:
-            return await self._develop(blob)
+            return await self._convert(blob)
         except NotAPicture as error:
             return Failure("body", message=str(error))
         except (StorageFullError, OSError) as error:
@@ -151,7 +151,7 @@ class Intake:
             _log.exception("the gateway could not read a picture")
             return Failure("collect", message=type(error).__name__)
 
-    async def _develop(self, blob: Blob) -> _Developed:
+    async def _convert(self, blob: Blob) -> _Converted:
         """Check one image, and convert it to what the call promised."""
         note, converter = self.note, self.services.picture_converter
         picture = await converter.probe(blob, what="the upstream's image")
@@ -165,14 +165,14 @@ class Intake:
                 quality=100 if note.compression is None else note.compression,
                 size=(size.width, size.height) if size else None,
             )
-        return _Developed(picture, made)
+        return _Converted(picture, made)
 
     async def _put_all(self, arrived: Sequence[_Arrived]) -> list[Failure | None]:
         return await asyncio.gather(*(self._try_put(one) for one in arrived))
 
     async def _try_put(self, one: _Arrived) -> Failure | None:
         try:
-            await self.services.artifacts.put(one.developed.picture, one.artifact)
+            await self.services.artifacts.put(one.converted.picture, one.artifact)
         except (StorageFullError, OSError) as error:
             return _unstorable(error)
         except Exception as error:  # noqa: BLE001 (one picture's failure must not fail the others)
@@ -181,10 +181,10 @@ class Intake:
         return None
 
     def _describe(
-        self, developed: _Developed, slot: int, revised_prompt: str | None, usage: TokenUsage | None
+        self, converted: _Converted, slot: int, revised_prompt: str | None, usage: TokenUsage | None
     ) -> _Arrived:
-        note, made = self.note, developed.made
-        artifact = self.services.artifacts.describe(developed.picture)
+        note, made = self.note, converted.made
+        artifact = self.services.artifacts.describe(converted.picture)
         is_broken = note.is_broken_by(made)
         if is_broken:
             self.services.drift.note(note.upstream, "made", "size", f"{note.size} became {made}")
@@ -205,10 +205,10 @@ class Intake:
             background=note.background,
             dropped=note.dropped,
         )
-        return _Arrived(developed, artifact, image, is_broken and note.other_size == "refuse")
+        return _Arrived(converted, artifact, image, is_broken and note.other_size == "refuse")
 
     async def _keep(self, receipt: Receipt, former: Receipt | None = None) -> Receipt | None:
-        """Write the receipt down; answers another one that stands in its place. Without Redis none is written."""
+        """Store the receipt; return the earlier receipt if there is one. Without Redis none is stored."""
         try:
             stands = await self.services.calls.keep_receipt(self.task, self.call, receipt, former)
         except StoreUnavailable:

@@ -127,7 +127,7 @@ class SlotProgress:
         return any((slot, label) in self.asked for slot in slots)
 
     def was_unreachable(self, slots: Iterable[int], label: str) -> bool:
-        """True when one of the slots may be sent and its last call could not reach the target."""
+        """True when one of these slots may be sent, and a call for it could not reach this target."""
         return any((slot, label) in self.unreachable for slot in self.may_send(slots))
 
     def pass_by(self, label: str, reason: str) -> None:
@@ -153,7 +153,7 @@ class SlotProgress:
         return found
 
     def note_failure(self, slots: Sequence[int], label: str, verdict: Verdict) -> None:
-        """Take a failure of these slots at a target in: which of them stay open, and where they may go."""
+        """Record a failure of these slots at a target: which slots stay open, and where they may go."""
         self.verdicts.append(verdict)
         places = {(slot, label) for slot in slots}
         self.again -= places

@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One broken promise: its count, its last time (µs since 1970), and an example if there is one."""
+    """One deviation: its count, its last time (µs since 1970), and an example if there is one."""
 
     upstream: str
     kind: DriftKind
@@ -58,7 +58,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """`count` new broken promises of one place, and an example of the last one."""
+    """`count` new deviations of one place, and an example of the last one."""
 
     place: _Place
     count: int
@@ -96,7 +96,7 @@ class DriftBook:
         self.outbox: Outbox[_Note] = Outbox("drift", self._write, at_once=1, merge=_Note.merged, pause_s=pause_s)
 
     def note(self, upstream: str, kind: DriftKind, what: str | None, example: str = "") -> None:
-        """Log a broken promise, and count it soon. `what` is a parameter; `example` must hold no caller's words."""
+        """Log a deviation, and count it soon. `what` is a parameter; `example` must hold no caller's words."""
         place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
         _log.warning(
             "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example

@@ -1,4 +1,4 @@
-"""The log of operators' changes: to keys, limits, credits, operators; read newest first.
+"""The log of every change that an operator makes, newest first.
 
 Never holds a secret: it hides the secrets in the values it gets.
 """

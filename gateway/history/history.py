@@ -126,7 +126,7 @@ class History:
         return Record.model_validate_json(text) if text else None
 
     async def find_missing(self, tasks: Sequence[str]) -> list[str]:
-        """Return the tasks without a record."""
+        """Return those of `tasks` that have no record."""
         if not tasks:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:

@@ -176,7 +176,8 @@ class Record(_Fact):
         return reduce(Record.with_call, rest.calls, full)
 
     def lines(self) -> dict[UsageLine, Sums]:
-        """Return the record's part of its day's sums: money and images by upstream, the request at one of them."""
+        """Return the record's part of its day's sums: money and images by upstream; the request
+        counts at the last upstream that delivered, else at the last one called."""
         found: dict[UsageLine, Sums] = {}
         for call in self.calls:
             line = self._line(call.upstream)

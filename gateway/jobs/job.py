@@ -1,4 +1,4 @@
-"""The image job: a caller's wish without any vendor or HTTP, its fingerprint, its calls, and a vendor's answers."""
+"""The image job: a caller's request without vendor or HTTP, its fingerprint, its calls, and a vendor's answers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens as an upstream counted them; None where it did not."""
+    """Tokens as an upstream counted them; `text_tokens` and `image_tokens` are None where it did not split them."""
 
     input_tokens: int
     output_tokens: int

@@ -103,14 +103,14 @@ class Ledger:
         """
         return read_opening(await self._run_now("open", *format_opening(opening), spends=True))
 
-    async def check_first_attempt(self, query: RetryQuery, since: int = 0) -> int | None:
-        """Since when, in µs, a retry waits because the worker of its first attempt may be dead; None: it need not wait.
+    async def check_first_request(self, query: RetryQuery, since: int = 0) -> int | None:
+        """Return the µs at which the retry began to wait for a worker that may be dead; None if it need not wait.
 
         Pass the result as `since` to the next check.
         """
         words = (query.key, query.fingerprint, query.worker, str(query.lease_us), str(since), ",".join(query.living))
-        answer = await self._run("doubt", *words)
-        return int(answer[1]) if answer[0] == "doubted" else None
+        answer = await self._run("retry_wait", *words)
+        return int(answer[1]) if answer[0] == "wait" else None
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | LedgerAnswer:
         """Raise the price of unsent slots to that of a dearer target: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
@@ -160,7 +160,7 @@ class Ledger:
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait for a task: DONE, GONE or UNKNOWN."""
-        return LedgerAnswer((await self._run("leave", task, waiter, how))[0])
+        return LedgerAnswer((await self._run("end_wait", task, waiter, how))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | LedgerAnswer:
         """The new fence, if the owner's lease has ended and no other worker was first; else LIVING, FENCED, UNKNOWN."""

@@ -30,7 +30,9 @@ def charge_of(policy: Policy, price: int | None) -> int | None:
 async def settle_unknown(
     ledger: Ledger, task: str, call: str, fence: int, policy: Policy
 ) -> Settled | LedgerAnswer | None:
-    """Settle such a call; answers the ledger's answer, HELD where nothing is done. Raises StoreUnavailable."""
+    """Settle a call of unknown outcome by its policy; return the ledger's answer. Raises StoreUnavailable.
+
+    For `hold` it changes nothing and returns HELD."""
     match policy:
         case "presume":
             return await ledger.presume(task, call, fence)

@@ -1,6 +1,6 @@
 """The one way in which HTTP leaves the gateway: an httpx transport over aiohttp, and the answer to "was it sent".
 
-No client of httpx stands above it. It never retries a request with a body, never follows a redirect, never keeps a
+It is used without an httpx client. It never retries a request with a body, never follows a redirect, never keeps a
 cookie, and never calls a request "not sent" without proof.
 """
 

@@ -1,4 +1,4 @@
-"""Forms that several answers share: dollars, instants, lists, deletions."""
+"""Types that operators' answers share: dollars, instants, lists with pages, deletions."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class MadeChange(AnswerModel):
 async def record_change(
     stores: Stores, actor: Actor, action: str, subject: str, *, before: State = None, after: State = None
 ) -> None:
-    """Write one change down. Never fails: the change stands, and its answer may hold a secret that is shown once."""
+    """Log one change. Never raises: the change is made, and its answer may hold a secret that is shown once."""
     facts = {"actor": actor.name, "action": action, "subject": subject, "address": actor.address}
     was, became = (state.model_dump() if isinstance(state, BaseModel) else state for state in (before, after))
     lost: StoreUnavailable | None = None

@@ -296,7 +296,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def clear_spools(own: Path) -> None:
-    """Remove the folders of processes that are gone, and what lies in `own`; a folder bears its process's number."""
+    """Remove the folders of processes that are gone, and the contents of `own`; a folder is named by its process id."""
     if not own.parent.is_dir():
         return
     for folder in own.parent.iterdir():

@@ -19,7 +19,10 @@ from gateway import errors
 
 
 class Admission:
-    """The requests of one process: at most `most`, and `most_per_key` of one key. Running tasks count as well."""
+    """The requests of one process: at most `most`, and `most_per_key` of one key.
+
+    Running tasks have the same limit, counted by themselves.
+    """
 
     def __init__(self, most: int, most_per_key: int) -> None:
         self._most = most
@@ -28,7 +31,7 @@ class Admission:
         self.count = 0
 
     def enter(self, running: int) -> None:
-        """Admit one request, while `running` tasks run. Raises Overloaded."""
+        """Admit one request. Raises Overloaded at the limit of requests, or when `running` tasks reach it."""
         if max(self.count, running) >= self._most:
             raise errors.Overloaded("The gateway has too many requests in progress; try again shortly.", retry_after=2)
         self.count += 1

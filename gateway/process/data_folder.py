@@ -150,7 +150,8 @@ class DataFolder:
         record = self.server()
         who = f"process {record.pid}" if record else "a process of its"
         what = f"kill {record.pid}" if record else f"fuser {self.lock_path} names it"
-        return f"{self.path} is in use: its gateway is gone, but {who} lives on after {wait_s:.0f} s. Stop it: {what}"
+        remedy = f"Stop it: {what}"
+        return f"{self.path} is in use: its gateway has ended, but {who} still runs after {wait_s:.0f} s. {remedy}"
 
 
 def load_secrets(settings: Settings) -> Secrets:

@@ -73,9 +73,10 @@ def is_awaited(call: HeldCall, known: CallRecord | None) -> bool:
 
 
 def make_unknown_error() -> PublicError:
-    """The error for a call that was out when its worker died."""
+    """The error for a call without an answer whose worker died."""
     return errors.UpstreamOutcomeUnknown(
-        "The gateway's process ended while the request was out: it may have been billed, so it is not sent again.",
+        "The gateway's process ended before the upstream answered: the call may have been billed, so it is not sent "
+        "again.",
         should_retry=False,
     )
 

@@ -44,7 +44,7 @@ class Pace:
     call_timeout_s: float
     lease_s: float = 15.0
     grace_s: float = 5.0
-    """Beyond a lease, the time without adoptions after an outage: other workers could not renew their leases either."""
+    """The time beyond a lease without adoptions after an outage: other workers could not renew their leases either."""
     fold_every_s: float = 60.0
     retention: Retention = field(default_factory=Retention)
 

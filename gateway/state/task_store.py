@@ -129,7 +129,9 @@ class TaskRecord(Lean):
         return self.model_copy(update={"end": end})
 
     def status_at(self, now: float) -> Status:
-        """Return the status at an instant in unix seconds. The ledger knows whether a running task has sent a call."""
+        """Return the status at an instant in unix seconds.
+
+        A task without an end is `processing`: only the ledger knows if anything was sent."""
         if self.end is None:
             return "processing"
         if self.end.status == "succeeded" and any(each.expires <= now for each in self.images):

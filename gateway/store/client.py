@@ -1,6 +1,7 @@
 """The Redis client: a deadline for every command, and one error for "Redis is away".
 
-Never sends a command again: one whose reply was lost may have run.
+StoreClient never sends a command again: one whose reply was lost may have run. CommandQueue sends a script once
+more after a lost reply, since every script is idempotent by its ids.
 """
 
 from __future__ import annotations
@@ -230,7 +231,9 @@ class CommandQueue:
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, *arguments: str) -> list[str]:
-        """Return a script's answer. Raises StoreUnavailable when it may have run, ResponseError when it failed."""
+        """Return a script's answer; after a lost reply the script is sent once more.
+
+        Raises StoreUnavailable when it is not known to have run on enough replicas, ResponseError when it failed."""
         if self._store_health is not None and self._store_health.is_lost:
             raise StoreSilent("Redis does not answer")
         asked = _Asked(script, arguments, asyncio.get_running_loop().create_future())

@@ -1,7 +1,7 @@
 """Connections to the server that owns the store: a fixed one, the sentinels' master, or the owner of a Cluster's slot.
 
 Where servers change places, each connect asks for the owner, and a connection to a former owner is dropped after its
-reply. Never sends a command twice.
+reply. No connection sends a command twice.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def connection_options(url: RedisUrl, common: dict[str, Any]) -> dict[str, Any]:
 
 
 class Seeker:
-    """Asks all hosts for the owner at once, and takes the first answer."""
+    """Asks all hosts at once which server owns the store, and takes the first answer."""
 
     def __init__(self, url: RedisUrl, ask: Ask, connect: Callable[[str, int], Connection]) -> None:
         self._url = url

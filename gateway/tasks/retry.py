@@ -1,8 +1,7 @@
-"""The wait of a retry before it opens a task: until the waiter of its first try is known to live or to be gone.
+"""The wait of a retry before it opens a task, until it is known whether its first request still waits.
 
-A dead worker of this data folder is known at once. Any other worker has until the end of its lease to prove that its
-event loop turns, and so notices when its callers disconnect: it does so twice a second for its own folder, and with its
-lease for all others. A process that stood still finds both tries at once.
+The locks show the dead workers of this data folder at once. Any other worker must renew its lease first: a worker whose
+event loop runs does so twice a second for its own folder. A process that was suspended reads both requests at once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ LOOK_S = 0.5
 async def wait_to_open(
     services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], seconds: float
 ) -> None:
-    """Return when a retry can be distinguished from an equal request beside a living one. Raises CallerDisconnected.
+    """Return when it is known whether the retry's first request still waits. Raises CallerDisconnected.
 
     Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try learns more. A lease is renewed
     three times in its length, so this seldom takes longer than a third of a lease, and never longer than one.
@@ -71,7 +70,7 @@ async def _wait_for_leases(
     while not services.shutdown.is_begun and loop.time() < longest:
         living = tuple(services.worker_locks.find_living(asked))
         query = RetryQuery(caller.key.id, repeat.fingerprint, services.worker, round(lease_s * MICROSECONDS), living)
-        doubtful_since = await services.ledger.check_first_attempt(query, since)
+        doubtful_since = await services.ledger.check_first_request(query, since)
         if doubtful_since is None:
             return
         since = doubtful_since

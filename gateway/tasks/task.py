@@ -1,4 +1,4 @@
-"""A task, the work that outlives its HTTP request: opened or joined, written down, run to its end, and announced.
+"""A task, the work that outlives its HTTP request: opened or joined, stored, run to its end, and announced.
 
 A caller that disconnects ends its wait, never the work.
 """
@@ -108,7 +108,7 @@ class Task:
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add_image(self, image: TaskImage) -> None:
-        """Announce an image that is stored and paid for, and write it down in the background."""
+        """Announce an image that is stored and paid for, and store it in the background."""
         self.record = self.record.with_image(image)
         self.services.task_events.post(self.record)
         if len(self.record.images) == self.record.promise.n:
@@ -128,7 +128,7 @@ Work = Callable[[Task], Awaitable[Outcome]]
 
 
 async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: Spool, work: Work) -> TaskWait:
-    """Join an equal task, or open one: reserve its price, write it down and start its work.
+    """Join an equal task, or open one: reserve its price, store it and start its work.
 
     Raises PublicError: nothing was started.
     """
@@ -268,7 +268,7 @@ async def _run(task: Task, work: Work) -> None:
 
 
 async def _end(task: Task, outcome: Outcome) -> None:
-    """Write the end down and announce it; waits in this process end even while Redis is away."""
+    """Store the end and announce it; waits in this process end even while Redis is away."""
     for image in outcome.images:
         task.record = task.record.with_image(image)
     ended = task.record.with_end(outcome.to_end(int(time.time())))
@@ -278,8 +278,8 @@ async def _end(task: Task, outcome: Outcome) -> None:
         stands.append(await task.services.task_store.end(ended))
 
     await task.services.pending_posts.book(f"end {task.id}", write)
-    # A cancellation may have ended the task first, or an adopter while this process stood still. Where the ends are
-    # the same, this process's own has more: revised prompts are not written down.
+    # A cancellation may have ended the task first, or an adopter while this process was suspended. Where the ends are
+    # the same, this process's own has more: revised prompts are not stored.
     is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
     task.services.task_events.post(ended if is_own else stands[0])
 

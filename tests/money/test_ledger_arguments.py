@@ -75,8 +75,8 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
     "post": [("task", TASK, set()), ("call", CALL, set()), ("usd", "10", {"0"}), ("images", "1", {"0"})],
     "presume": [("task", TASK, set()), ("call", CALL, set()), ("fence", "1", set())],
     "close": [("task", TASK, set()), ("fence", "1", set()), ("how", "cancel", {""})],
-    "leave": [("task", TASK, set()), ("waiter", TASK, set()), ("how", "handed", set())],
-    "doubt": [
+    "end_wait": [("task", TASK, set()), ("waiter", TASK, set()), ("how", "handed", set())],
+    "retry_wait": [
         ("key", KEY, set()),
         ("fingerprint", FINGERPRINT, set()),
         ("worker", WORKER, set()),

@@ -272,12 +272,12 @@ async def test_silent_owner_is_doubted_until_its_lease_ends(ledger: Ledger, cloc
     await ledger.renew(asking(1).worker, LEASE)
     task = await begin(ledger)
     clock.now += SECOND
-    since = await ledger.check_first_attempt(query())
+    since = await ledger.check_first_request(query())
     assert since == clock.now
     clock.now += LEASE - 2 * SECOND
-    assert await ledger.check_first_attempt(query(), since) == since
+    assert await ledger.check_first_request(query(), since) == since
     clock.now += SECOND
-    assert await ledger.check_first_attempt(query(), since) is None
+    assert await ledger.check_first_request(query(), since) is None
     assert await ledger.open(retrying(2, worker=OTHER_WORKER)) == Joined(task, is_replay=False)
 
 
@@ -286,11 +286,11 @@ async def test_sign_of_life_ends_doubt(ledger: Ledger, clock: Clock) -> None:
     await ledger.renew(asking(1).worker, LEASE)
     await begin(ledger)
     clock.now += SECOND
-    since = await ledger.check_first_attempt(query())
+    since = await ledger.check_first_request(query())
     assert since == clock.now
     clock.now += SECOND
     await ledger.renew(asking(1).worker, LEASE)
-    assert await ledger.check_first_attempt(query(), since) is None
+    assert await ledger.check_first_request(query(), since) is None
     assert isinstance(await ledger.open(retrying(2, worker=OTHER_WORKER)), Admitted)
 
 
@@ -304,8 +304,8 @@ async def test_nobody_else_is_doubted(ledger: Ledger, clock: Clock, more: dict[s
     await ledger.renew(asking(1).worker, LEASE)
     await begin(ledger)
     clock.now += SECOND
-    assert await ledger.check_first_attempt(query()) is not None
-    assert await ledger.check_first_attempt(query(**more)) is None
+    assert await ledger.check_first_request(query()) is not None
+    assert await ledger.check_first_request(query(**more)) is None
 
 
 async def test_left_task_is_in_no_doubt(ledger: Ledger, clock: Clock) -> None:
@@ -313,8 +313,8 @@ async def test_left_task_is_in_no_doubt(ledger: Ledger, clock: Clock) -> None:
     await ledger.renew(asking(1).worker, LEASE)
     task = await begin(ledger, patience=2 * SECOND)
     clock.now += SECOND
-    assert await ledger.check_first_attempt(query()) is not None
+    assert await ledger.check_first_request(query()) is not None
     clock.now += SECOND
-    assert await ledger.check_first_attempt(query()) is None
+    assert await ledger.check_first_request(query()) is None
     await ledger.leave(task, task, "left")
-    assert await ledger.check_first_attempt(query()) is None
+    assert await ledger.check_first_request(query()) is None

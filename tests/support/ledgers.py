@@ -69,9 +69,9 @@ MUTANTS = {
     ),
     "two claimants": ("open", "if waiter == '' or not is_living", "if waiter ~= task or not is_living"),
     "other request replayed": ("open", "if record.fingerprint ~= fingerprint then return {'mismatch'} end", ""),
-    "picture given twice": ("leave", "if how == 'handed' and", "if false and"),
+    "picture given twice": ("end_wait", "if how == 'handed' and", "if false and"),
     "keyed and unkeyed meet": ("open", "elseif form == 'answer' then", "end if form == 'answer' then"),
-    "nobody ever leaves": ("leave", "'waiter', '', 'left'", "'left'"),
+    "nobody ever leaves": ("end_wait", "'waiter', '', 'left'", "'left'"),
     "base forgotten": ("fold", "add_base('folded:', record, amounts)", ""),
 }
 

@@ -63,7 +63,7 @@ async def test_retry_waits_for_disconnected_callers(gateway: Gateway) -> None:
         # Redis is asked the same, and answers in turn.
         for _ in range(3):
             assert (
-                await services.ledger.check_first_attempt(
+                await services.ledger.check_first_request(
                     RetryQuery(caller.key.id, retry.fingerprint, services.worker, 1, ()), 0
                 )
                 is None

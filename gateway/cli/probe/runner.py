@@ -1,4 +1,5 @@
-"""Sends a probe's question to one credential, through the vendor's own adapter, and records the whole reply.
+"""Sends a probe's question to one credential, through the vendor's own adapter, and returns
+everything that the reply holds.
 
 It never sends a paid call twice. It uses neither callers' keys, quotas nor the ledger: the operator pays.
 """

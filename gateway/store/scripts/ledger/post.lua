@@ -10,7 +10,7 @@ local images = integer('images', ARGV[5], 0, MOST_IMAGES)
 local record = read_task(task)
 local known = record and record.calls[call]
 if not known then return {'unknown'} end
--- The call was never marked, hence never sent: it cannot have cost anything.
+-- The call was never marked, so it was never sent: it cannot have cost anything.
 if #known.slots == 0 then return {'unknown'} end
 if images > #known.slots then invalid('images') end
 if known.state == 'posted' then return {'posted', digits(known.usd), digits(known.images)} end

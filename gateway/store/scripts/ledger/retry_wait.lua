@@ -1,7 +1,7 @@
 -- Tells a retry to wait before it is opened: a request waits for an equal task at a worker that may be dead. A worker that has
 -- renewed its lease since the first check runs, and so does the wait.
 -- now, key, fingerprint, worker, lease (µs), since when (µs) or 0, workers that run, with commas between them
--- -> proven | doubted, since when
+-- -> may_open | wait, since when
 
 local now = clock(ARGV[1])
 local key = id('key', ARGV[2])
@@ -26,6 +26,6 @@ end
 
 for _, known in ipairs(redis.call('ZRANGE', claims_of(key, fingerprint), '0', '99')) do
   local record = read_task(known)
-  if record and record.fingerprint and is_doubtful(record) then return {'doubted', digits(since)} end
+  if record and record.fingerprint and is_doubtful(record) then return {'wait', digits(since)} end
 end
-return {'proven'}
+return {'may_open'}
