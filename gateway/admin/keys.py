@@ -24,7 +24,7 @@ _LONGEST_GRACE_S = 90 * DAY_S
 
 
 class KeysQuery(QueryModel):
-    """Which keys."""
+    """The query of keys: filters, and the most rows."""
 
     team: Text = None
     enabled: bool | None = None
@@ -47,7 +47,7 @@ class LimitedKey(NewKey):
 
 
 class WantedSecret(QueryModel):
-    """Whether to make a new secret for a key's webhooks."""
+    """The body of a request for a key's webhook secret: a new one if wanted."""
 
     rotate: StrictBool = False
     grace_s: Annotated[StrictInt, Field(ge=0, le=_LONGEST_GRACE_S)] = Field(

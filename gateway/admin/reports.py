@@ -35,7 +35,7 @@ _ALSO_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"sc
 
 
 class UsageQuery(QueryModel):
-    """Which sums, and how they are grouped."""
+    """The query of sums: filters, and the grouping."""
 
     since: Since = None
     until: Until = None
@@ -48,7 +48,7 @@ class UsageQuery(QueryModel):
 
 
 class HistoryQuery(QueryModel):
-    """Which requests."""
+    """The query of requests: filters, and the most rows."""
 
     since: Since = None
     until: Until = None

@@ -19,7 +19,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["teams"])
 
 
 class TeamsQuery(QueryModel):
-    """Which teams."""
+    """The query of teams."""
 
     most: Most = 100
     after: After = None

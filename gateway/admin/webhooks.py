@@ -21,7 +21,7 @@ MessageId = Annotated[str, Path(max_length=64, description="As listed.")]
 
 
 class WebhooksQuery(QueryModel):
-    """Which messages."""
+    """The query of messages."""
 
     key: Text = None
     most: Most = 100

@@ -120,7 +120,7 @@ class KeyStore:
     async def create(
         self, name: str, team: str | None = None, *, demo: bool = False, **fields: Any
     ) -> tuple[KeyRecord, str]:
-        """`add` in one breath; `fields` are those of NewKey. Raises pydantic's ValidationError."""
+        """Make and add a key in one call; `fields` are those of NewKey. Raises pydantic's ValidationError."""
         return await self.add(NewKey(name=name, team=team, **fields), demo=demo)
 
     async def lookup(self, secret: str) -> KeyRecord | None:

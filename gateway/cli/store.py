@@ -1,7 +1,7 @@
 """The store that a command works on, with or without a running gateway.
 
 It is the Redis of GATEWAY_REDIS_URL, else the data folder's own server, which is started for the time of the command.
-Needs no token: whoever can read the data folder may do everything.
+Needs no token: a person who can read the data folder may do everything.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ChangeReport = Callable[[Mapping[str, str | None], StoreUnavailable | None], Non
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change, as the log of changes names them."""
+    """The author of a change, as the log of changes names it."""
 
     name: str
     report: ChangeReport

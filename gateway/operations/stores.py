@@ -1,4 +1,4 @@
-"""What an operator's action reads and changes, as one small object."""
+"""The stores that an operator's action reads and changes, as one small object."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Housekeeping:
                 self._steps.wake.set()
 
     async def _renew(self) -> int | None:
-        """The server's time in µs, or None while the store is away or lost."""
+        """The server's time in µs, or None while the ledger is unavailable or lost."""
         try:
             lease = await self._ledger.renew(self._worker, self._pace.lease_us)
         except StoreUnavailable as error:

@@ -1,6 +1,6 @@
 """The keys that each vendor accepts, and the rights of their groups.
 
-A key is one of the words below, or the word and a `-suffix`, so that several credentials can be told apart.
+A key is one of the words below, or the word and a `-suffix`, so that several credentials can be distinguished.
 """
 
 from dataclasses import dataclass

@@ -33,12 +33,12 @@ async def wait_to_open(
     """
     until = asyncio.get_running_loop().time() + seconds
     # A task with an Idempotency-Key is joined even while its first request waits.
-    may_have_twin = not repeat.idempotency and repeat.form == "answer"
+    may_repeat_another = not repeat.idempotency and repeat.form == "answer"
     with suppress(StoreUnavailable):
         await _retire_dead_workers(services)
-        if may_have_twin:
+        if may_repeat_another:
             await _wait_for_leases(services, caller, repeat, gone, until)
-    if may_have_twin:
+    if may_repeat_another:
         await _wait_for_departures(services, gone, until)
 
 
