@@ -60,15 +60,23 @@ class Contestant:
     health: str = "/healthz"
 
 
+_WORKERS = (b"gateway.server.worker", b"gateway.worker")
+"""The module of a worker process, today and before the folders."""
+
 Opener = Callable[[str], AbstractContextManager[Contestant]]
 """Starts one before the upstream at a URL."""
 
 
 @contextmanager
-def imagegate(url: str, *, workers: int = 1, limits: str = "") -> Iterator[Contestant]:
-    """With keys, limits on the key, its team and everyone, the ledger, task records and stored pictures."""
-    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name:
-        folder = Path(name)
+def imagegate(
+    url: str, *, workers: int = 1, limits: str = "", python: str = sys.executable, name: str = "imagegate"
+) -> Iterator[Contestant]:
+    """With keys, limits on the key, its team and everyone, the ledger, task records and stored pictures.
+
+    `python` may be that of another checkout's environment, which is measured under `name`.
+    """
+    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as place:
+        folder = Path(place)
         (folder / "catalogue.yaml").write_text(_CATALOGUE.format(model=MODEL, url=url, limits=limits))
         env = environment(
             {
@@ -79,18 +87,19 @@ def imagegate(url: str, *, workers: int = 1, limits: str = "") -> Iterator[Conte
                 "BENCH_KEY": "sk-upstream",
             }
         )
-        command = [sys.executable, "-m", "gateway"]
+        # -P: the module comes from the environment, not from the folder in which the benchmark runs.
+        command = [python, "-P", "-m", "gateway"]
         with _running("imagegate", [*command, "serve", "--port", "0"], env, folder) as process:
             port = port_in(read_until(process, "http://"))
             key = _ask_cli([*command, "keys", "create", "bench", "--team", "bench", "--json", *_LIMITS], env)
             for whose in (["--team", "bench"], ["--everyone"]):
                 _ask_cli([*command, "limits", "set", *whose, *_LIMITS, "--json"], env)
             pids = tree.family(process.pid)
-            own = tuple(pid for pid in pids if b"gateway.server.worker" in tree.words(pid))
+            own = tuple(pid for pid in pids if any(word in tree.words(pid) for word in _WORKERS))
             aside = tuple(pid for pid in pids if b"valkey" in tree.words(pid))
             secret = json.loads(key)["key"]
             version = metadata.version("imagegate")
-            yield Contestant("imagegate", version, port, own, {"Authorization": f"Bearer {secret}"}, aside)
+            yield Contestant(name, version, port, own, {"Authorization": f"Bearer {secret}"}, aside)
 
 
 @contextmanager

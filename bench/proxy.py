@@ -59,6 +59,9 @@ class Standing:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, whose median counts (5)")
     parser.add_argument("--against", default="", help="others, with commas: nginx,litellm,portkey")
+    parser.add_argument(
+        "--beside", default="", help="the Python of another checkout, measured as `other`"
+    )
     parser.add_argument("--without", action="append", default=[], help="leave out cases whose name holds this text")
     parser.add_argument("--only", default="", help="only cases whose name holds this text")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results.json as it is")
@@ -74,6 +77,9 @@ def run(options: argparse.Namespace) -> bool:
         cases = [case for case in made.cases if options.only in case.name and not _is_left_out(case, options.without)]
         upstream = stack.enter_context(native.upstream(made.answers))
         standings = [Standing(stack.enter_context(contestants.ALL[name](upstream.url))) for name in names]
+        if options.beside:
+            other = contestants.imagegate(upstream.url, python=options.beside, name="other")
+            standings.append(Standing(stack.enter_context(other)))
         for standing in standings:
             _warm(standing, upstream, made.cases[0])
         for case in cases:
@@ -86,7 +92,7 @@ def run(options: argparse.Namespace) -> bool:
     document = report.describe_run() | {"rounds": options.rounds, "results": results}
     document["versions"] |= {standing.who.name: standing.who.version for standing in standings}
     table = rows.render(document)
-    if not options.no_write and len(cases) == len(made.cases):
+    if not options.no_write and not options.beside and len(cases) == len(made.cases):
         (ROOT / "bench" / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         (ROOT / "bench" / "results.md").write_text(table + "\n", encoding="utf-8")
     sys.stdout.write(table + "\n")

@@ -1,1 +1,1 @@
-"""Operators' actions: keys, limits, money, reports, upstreams, webhooks. The command line and the admin API share it."""
+"""Operators' actions: keys, limits, money, reports, upstreams, webhooks; shared by commands and the admin API."""

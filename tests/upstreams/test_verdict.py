@@ -102,13 +102,13 @@ def test_each_row_of_the_table(
     assert (verdict.kind, outline(verdict)) == (kind, expected)
 
 
-@pytest.mark.parametrize("status", sorted(set(range(100, 600)) - LISTED))
 @pytest.mark.parametrize("spoke", [True, False])
-def test_unlisted_status_is_unknown(status: int, spoke: bool) -> None:
-    """A status nobody thought of proves nothing, so it is never sent again."""
-    verdict = judge("status", status, spoke=spoke, retry_after=3)
-    assert verdict.kind == "unknown"
-    assert (verdict.executed, verdict.again, verdict.elsewhere) == (UNKNOWN, False, False)
+def test_unlisted_status_is_unknown(spoke: bool) -> None:
+    """A status that is not in the table proves nothing, so the call is never sent again."""
+    for status in sorted(set(range(100, 600)) - LISTED):
+        verdict = judge("status", status, spoke=spoke, retry_after=3)
+        assert verdict.kind == "unknown", status
+        assert (verdict.executed, verdict.again, verdict.elsewhere) == (UNKNOWN, False, False), status
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
