@@ -59,9 +59,7 @@ class Standing:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, whose median counts (5)")
     parser.add_argument("--against", default="", help="others, with commas: nginx,litellm,portkey")
-    parser.add_argument(
-        "--beside", default="", help="the Python of another checkout, measured as `other`"
-    )
+    parser.add_argument("--beside", default="", help="the Python of another checkout, measured as `other`")
     parser.add_argument("--without", action="append", default=[], help="leave out cases whose name holds this text")
     parser.add_argument("--only", default="", help="only cases whose name holds this text")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results.json as it is")
