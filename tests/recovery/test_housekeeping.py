@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,37 +15,13 @@ from gateway.money.ledger_results import Admitted, HeldCall, Hold, LedgerAnswer,
 from gateway.process.worker_locks import WorkerLocks
 from gateway.recovery.housekeeping import Housekeeping, Pace
 from tests.conftest import Valkey
-from tests.support.ledgers import SECOND, Clock, Store, at, make_id, make_ledger, make_opening
+from tests.support.ledgers import SECOND, Clock, Store, make_id, make_ledger, make_opening
 
 TASK, CALL = make_id("task", 1), make_id("call", 1)
 DEAD, ADOPTER = make_id("worker", 1), make_id("worker", 2)
 PACE = Pace(call_timeout_s=10, lease_s=2, grace_s=1, retention=Retention(ended_s=60))
 
-
-@pytest.fixture
-def valkey(lone_valkey: Valkey) -> Valkey:
-    """A server of this file's own: elsewhere gateways run on and take over what seems left."""
-    lone_valkey.flush()
-    return lone_valkey
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(at("2026-11-04T12:00:00"))
-
-
-@pytest.fixture
-async def ledger(valkey: Valkey, clock: Clock) -> AsyncIterator[Ledger]:
-    made, command_queue = make_ledger(valkey.url, clock)
-    yield made
-    await command_queue.aclose()
-
-
-@pytest.fixture
-def store(valkey: Valkey) -> Iterator[Store]:
-    found = Store(valkey.url)
-    yield found
-    found.close()
+pytestmark = pytest.mark.quiet_store
 
 
 class Bystander:
