@@ -169,7 +169,7 @@ def test_bad_upstream_is_never_paid_twice(
     prices = purchases(gateway)
     bought = dict(prices)
     twice = [prompt for prompt, count in Counter(prompt for prompt, _ in prices).items() if count > 1]
-    assert not twice, [(ends[one.prompt], one) for one in gateway.records() if one.prompt in twice]
+    assert not twice, explain(gateway, twice, ends)
     assert {prompt for prompt, status in ends.items() if status == 200} <= bought.keys()
     check_charges(gateway, bought)
 
@@ -178,6 +178,18 @@ def purchases(gateway: Gateway) -> list[tuple[str, int]]:
     """Each purchase that was not given back: prompt and µ$."""
     book = gateway.simulator.book()
     return [(one["prompt"], parse_usd(one["price_usd"])) for one in book if not one["refunded"]]
+
+
+def explain(gateway: Gateway, prompts: list[str], ends: Ends) -> str:
+    """All that was recorded of some prompts, a request a line: a failure must show how its cause came about."""
+    lines = [f"{prompt} ended with {ends[prompt]}" for prompt in prompts]
+    for one in gateway.records():
+        if one.prompt in prompts:
+            calls = [(call.id, call.target, call.outcome, call.state) for call in one.calls]
+            how = "joined" if one.is_joined else "opened"
+            lines.append(f"{one.id} {one.request} {how} {one.task} {one.status} {one.error} {one.seconds} s {calls}")
+    lines += [str(entry) for entry in gateway.simulator.book() if entry["prompt"] in prompts]
+    return "\n".join(lines)
 
 
 def check_charges(gateway: Gateway, bought: Mapping[str, int]) -> None:
