@@ -14,6 +14,7 @@ import pytest
 from gateway.process.data_folder import LOCK_WAIT_S
 from tests.conftest import Valkey
 from tests.support.processes import Gateway, children, clean_environment, gateway, imagegate, is_alive, until
+from tests.support.stopwatch import running_seconds
 
 SECRET = "s" * 32
 
@@ -70,9 +71,9 @@ def test_killed_gateway_starts_again(tmp_path: Path) -> None:
         started = children(run.pid)
         key, port = run.demo_key, run.url.rpartition(":")[2]
         run.end(signal.SIGKILL)
-        began = time.monotonic()
+        began = running_seconds()
         with gateway(tmp_path / "data", "--demo", "--port", port) as again:
-            assert time.monotonic() - began < 10
+            assert running_seconds() - began < 10
             assert again.demo_key == key
             assert again.status("/readyz") == 200
             assert not any(is_alive(pid) for pid in started)

@@ -11,6 +11,7 @@ from gateway.store.client import CommandQueue, StoreUnavailable
 from gateway.store.lua import Script, join_scripts
 from tests.conftest import Valkey
 from tests.support.ledgers import Store
+from tests.support.stopwatch import running_seconds
 
 pytestmark = pytest.mark.quiet_store
 
@@ -65,27 +66,27 @@ async def test_silent_server_refuses_soon(valkey: Valkey, command_queue: Command
     """While the server says nothing everybody is refused within 1.5 s, also those who ask in the middle of it."""
     await command_queue.run(ECHO, "warm")
     with valkey.paused():
-        began = time.monotonic()
+        began = running_seconds()
         early = [asyncio.create_task(command_queue.run(ECHO, "x")) for _ in range(5)]
         await asyncio.wait(early, timeout=0.5)
-        asked = time.monotonic()
+        asked = running_seconds()
         with pytest.raises(StoreUnavailable):
             await command_queue.run(ECHO, "y")
-        assert time.monotonic() - asked < 1.5
+        assert running_seconds() - asked < 1.5
         for each in early:
             with pytest.raises(StoreUnavailable):
                 await each
-        assert time.monotonic() - began < 2.1
+        assert running_seconds() - began < 2.1
     assert await command_queue.run(ECHO, "again") == ["again"]
 
 
 async def test_dead_server_refuses_soon(valkey: Valkey, command_queue: CommandQueue) -> None:
     """A server that is gone is reported in well under 1.5 s, and used again when it is back."""
     valkey.kill()
-    began = time.monotonic()
+    began = running_seconds()
     with pytest.raises(StoreUnavailable):
         await command_queue.run(ECHO, "x")
-    assert time.monotonic() - began < 1.5
+    assert running_seconds() - began < 1.5
     valkey.start()
     assert await command_queue.run(ECHO, "x") == ["x"]
 

@@ -43,7 +43,7 @@ def imagegate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def until(look: Callable[[], Found], *, within: float = 15, what: str = "") -> Found:
+def until(look: Callable[[], Found], *, within: float = 60, what: str = "") -> Found:
     """The first true answer of `look`."""
     deadline = time.monotonic() + within
     while not (found := look()):
@@ -87,7 +87,7 @@ class Gateway:
         )
         self.pid = self.process.pid
 
-    def wait_ready(self, within: float = 15) -> Gateway:
+    def wait_ready(self, within: float = 60) -> Gateway:
         """Return when the banner is out."""
         until(lambda: "Ctrl-C stops" in self.out or self.process.poll() is not None, within=within, what="the banner")
         assert self.process.poll() is None, self.err
@@ -133,7 +133,7 @@ class Gateway:
     def press_ctrl_c(self) -> None:
         os.killpg(self.pid, signal.SIGINT)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, within: float = 15) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, within: float = 60) -> int:
         """Signal the first process; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)

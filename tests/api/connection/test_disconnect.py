@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import time
 
 import httpx
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from tests.conftest import Valkey
 from tests.support.gateways import EDITS, GENERATIONS, OFFICIAL, TASKS, Gateway, Gateways, error_of, small, wait_until
 from tests.support.plain_pictures import png
+from tests.support.stopwatch import running_seconds
 
 
 def descriptors() -> int:
@@ -23,9 +23,9 @@ def descriptors() -> int:
 def test_slow_upstream_ends_in_504(gateway: Gateway) -> None:
     """The caller is answered before its own time-out; the work goes on, is recorded and kept."""
     gateway.simulator.fault("latency", seconds=1.3)
-    started = time.monotonic()
+    started = running_seconds()
     answer = gateway.generate(headers={"x-stainless-read-timeout": "1"})
-    assert time.monotonic() - started < 1
+    assert running_seconds() - started < 1
     assert (answer.status_code, error_of(answer)["code"]) == (504, "task_still_running")
     task_id = answer.headers["x-gateway-task"]
     assert gateway.read_task(task_id)["status"] == "processing"
@@ -128,9 +128,9 @@ def test_half_upload_leaves_nothing(gateway: Gateway) -> None:
 def test_store_away_stops_spending(gateway: Gateway, valkey: Valkey) -> None:
     """While Redis does not answer, nothing is sent: a 503 in time, and work again when it is back."""
     with valkey.paused():
-        started = time.monotonic()
+        started = running_seconds()
         answer = gateway.generate()
-        assert time.monotonic() - started < 2
+        assert running_seconds() - started < 2
         assert (answer.status_code, error_of(answer)["code"]) == (503, "quota_store_unavailable")
         assert answer.headers["retry-after"] == "5"
         assert not gateway.simulator.paid()
