@@ -133,7 +133,7 @@ class Gateway:
     def press_ctrl_c(self) -> None:
         os.killpg(self.pid, signal.SIGINT)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, within: float = 60) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, within: float = 15) -> int:
         """Signal the first process; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
