@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gateway import errors
 from gateway.money.ledger import Leaving
@@ -24,6 +25,10 @@ UNWRITTEN_S = 0.05
 
 LOST_AFTER_S = 10.0
 """Seconds after which a task without a record is lost."""
+
+
+Refusal = Literal["unread", "closed"]
+"""An answer whose connection ended so that nobody read it, or perhaps nobody: a retry may claim its task."""
 
 
 class CallerDisconnected(Exception):
@@ -85,9 +90,9 @@ class TaskWait:
         """The whole answer was handed to the caller's socket."""
         await self._finish("handed")
 
-    async def note_unread(self) -> None:
-        """The caller did not read the answer that was handed to its socket: its retry may claim the task."""
-        await self._book("unread")
+    async def note_refusal(self, how: Refusal) -> None:
+        """The caller did not, or may not, have read the answer that was handed to its socket."""
+        await self._book(how)
 
     async def _finish(self, how: Leaving) -> None:
         if self.is_over:
@@ -139,7 +144,6 @@ class CallerConnection:
     patient_until: float = math.inf
     departing: set[asyncio.Future[None]] = field(default_factory=set)
     _departure: asyncio.Future[None] = field(default_factory=_make_future)
-    _refusing: asyncio.Task[None] | None = None
 
     def leave(self) -> None:
         """Note that the caller has disconnected."""
@@ -147,10 +151,12 @@ class CallerConnection:
             self.gone.set_result(None)
             self.departing.add(self._departure)
 
-    def refuse(self) -> None:
-        """Note that the caller did not read the answer that was handed to its socket."""
+    def refuse(self, how: Refusal) -> None:
+        """Note that the caller did not, or may not, have read the answer that was handed to its socket."""
         if self.waiting is not None:
-            self._refusing = asyncio.create_task(self.waiting.note_unread())
+            refusing = asyncio.create_task(self.waiting.note_refusal(how))
+            self.departing.add(refusing)
+            refusing.add_done_callback(self.departing.discard)
 
     async def finish(self, *, is_whole: bool) -> None:
         """End the request; `is_whole`: the last byte of its answer was handed to the socket."""

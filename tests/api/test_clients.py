@@ -186,16 +186,22 @@ def test_refused_answer_is_a_retrys(gateway: Gateway, headers: dict[str, str], j
     assert len(gateway.simulator.book()) == 2 - joins
 
 
-@pytest.mark.parametrize(("timeout", "joins"), [("0.001", True), ("60", False)], ids=["late", "in time"])
-def test_late_answer_is_a_retrys(gateway: Gateway, timeout: str, joins: bool) -> None:
-    """An answer that came when its caller had given up, which closes in peace, is a retry's; one in time is not."""
+@pytest.mark.parametrize(
+    ("timeout", "joins"), [("0.001", True), ("60", False), (None, True)], ids=["late", "in time", "unannounced"]
+)
+def test_late_answer_is_a_retrys(gateway: Gateway, timeout: str | None, joins: bool) -> None:
+    """An answer that comes when its caller gives up, which closes in order, is a retry's; one in time is not.
+
+    A caller that announced no time-out may give up at any time.
+    """
     with connect(gateway) as wire:
         ask(wire, gateway)
         wait_until(lambda: is_handed(gateway), "the answer")
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     wait_until(lambda: not is_handed(gateway), "the reset's notice")
+    announced = {"x-stainless-read-timeout": timeout} if timeout else {}
     with gateway.client.stream(
-        "POST", GENERATIONS, json=small(), headers={**gateway.auth, **RETRY, "x-stainless-read-timeout": timeout}
+        "POST", GENERATIONS, json=small(), headers={**gateway.auth, **RETRY, **announced}
     ) as answer:
         assert "x-gateway-joined" in answer.headers
         answer.read()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.money.ledger import Ledger, RetryQuery
+from gateway.money.ledger import Leaving, Ledger, RetryQuery
 from gateway.money.ledger_results import Admitted, Joined, LedgerAnswer, Opening, Scope, Settled
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
@@ -251,13 +251,41 @@ async def test_unread_answer_is_a_retrys(ledger: Ledger) -> None:
     assert isinstance(await ledger.open(retrying(4)), Admitted)
 
 
+async def test_answer_closed_upon_is_a_retrys_for_seconds(ledger: Ledger, clock: Clock) -> None:
+    """An answer whose connection was closed right after it is given to a retry that comes within ten seconds."""
+    task = await begin(ledger)
+    await finish(ledger)
+    await ledger.leave(task, task, "handed")
+    assert await ledger.leave(task, task, "closed") is LedgerAnswer.DONE
+    assert isinstance(await ledger.open(asking(2)), Admitted)
+    clock.now += 10 * SECOND - 1
+    assert await ledger.open(retrying(3)) == Joined(task, is_replay=False)
+    await ledger.leave(task, make_id("task", 3), "handed")
+    await ledger.leave(task, make_id("task", 3), "closed")
+    clock.now += 10 * SECOND
+    assert isinstance(await ledger.open(retrying(4)), Admitted)
+
+
+async def test_claim_of_a_closed_answer_lasts(ledger: Ledger, clock: Clock) -> None:
+    """A retry that claimed within the ten seconds and left without the answer leaves it to its own retry."""
+    task = await begin(ledger)
+    await finish(ledger)
+    await ledger.leave(task, task, "handed")
+    await ledger.leave(task, task, "closed")
+    assert await ledger.open(retrying(2)) == Joined(task, is_replay=False)
+    await ledger.leave(task, make_id("task", 2), "left")
+    clock.now += 60 * SECOND
+    assert await ledger.open(retrying(3)) == Joined(task, is_replay=False)
+
+
+@pytest.mark.parametrize("how", ["unread", "closed"])
 @pytest.mark.parametrize("more", [{"form": "task"}, {"idempotency": KEY}])
-async def test_unread_stays_hidden(ledger: Ledger, more: dict[str, Any]) -> None:
+async def test_unread_stays_hidden(ledger: Ledger, more: dict[str, Any], how: Leaving) -> None:
     """A task that no request claims, since it is asked for by its id or its key, is not claimed for being unread."""
     task = await begin(ledger, **more)
     await finish(ledger)
     await ledger.leave(task, task, "handed")
-    assert await ledger.leave(task, task, "unread") is LedgerAnswer.GONE
+    assert await ledger.leave(task, task, how) is LedgerAnswer.GONE
     assert isinstance(await ledger.open(retrying(2)), Admitted)
 
 

@@ -136,13 +136,13 @@ class Machine(Checked):
     @precondition(lambda self: self.model.tasks)
     @rule(
         which=which,
-        how=st.sampled_from(["left", "handed", "handed", "unread"]),
+        how=st.sampled_from(["left", "handed", "handed", "unread", "closed"]),
         is_stranger=st.sampled_from([False, False, False, True]),
     )
     def leave(self, which: int, how: Leaving, is_stranger: bool) -> None:
         """Somebody who waited goes, with the answer or without, or turns out not to have read it."""
         task = self._task(which)
-        name, waiter = task.opening.task, task.handed if how == "unread" else task.waiter
+        name, waiter = task.opening.task, task.handed if how in ("unread", "closed") else task.waiter
         waiter = make_id("task", self._next()) if is_stranger or not waiter else waiter
         expected = self.model.leave(self.clock.now, name, waiter, how)
         self._do(lambda: self.ledger.leave(name, waiter, how), (expected,))

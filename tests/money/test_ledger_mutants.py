@@ -19,6 +19,8 @@ SPECIAL = {
             "other request replayed",
             "picture given twice",
             "keyed and unkeyed meet",
+            "closed answer claimable for ever",
+            "claim ends with its seconds",
             "nobody ever leaves",
         ),
         ("test_ledger_joining.py", "test_ledger_model.py"),

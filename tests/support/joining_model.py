@@ -13,6 +13,10 @@ from gateway.store.windows import Windows
 from tests.support.ledgers import DAY
 
 
+CLAIM_CLOSED = 10_000_000
+"""µs for which a retry may claim a task whose connection was closed in order right after the answer."""
+
+
 @dataclass
 class Call:
     slots: tuple[int, ...]
@@ -39,6 +43,7 @@ class Task:
     waits_until: int = 0
     left: int = 0
     handed: str = ""
+    claimable_until: int | None = None
     found_at: int = 0
     ended: int = 0
     is_policy: bool = False
@@ -88,10 +93,11 @@ class JoiningModel:
         if task.folded:
             return "unknown"
         claims = self.claims.get((task.opening.key, task.opening.fingerprint), [])
-        if how == "unread":
+        if how in ("unread", "closed"):
             if task.handed != waiter:
                 return "gone"
             task.handed, task.left = "", 0
+            task.claimable_until = now + CLAIM_CLOSED if how == "closed" else None
             claims.append((task.found_at, task_id))
             claims.sort()
             return "done"
@@ -129,12 +135,15 @@ class JoiningModel:
             task = self.tasks[name]
             if not task.folded and (task.waiter == asked.task or self._is_claimable(now, task, asked)):
                 self._wait(now, task, asked)
+                task.claimable_until = None
                 return ("joined", name)
         return None
 
     def _is_claimable(self, now: int, task: Task, asked: Opening) -> bool:
         is_gone = asked.retry > 0 and 0 < task.waits_until <= now
         if self._is_stale(now, task, asked) or (task.waiter and self._lives(now, task.waits_on, asked) and not is_gone):
+            return False
+        if task.claimable_until is not None and task.claimable_until <= now:
             return False
         left = self.leases.get(task.waits_on, 0) if task.waiter else task.left
         outcome = self._outcome(now, task, asked)

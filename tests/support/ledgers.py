@@ -71,6 +71,8 @@ MUTANTS = {
     "other request replayed": ("open", "if record.fingerprint ~= fingerprint then return {'mismatch'} end", ""),
     "picture given twice": ("end_wait", "if how == 'handed' and", "if false and"),
     "keyed and unkeyed meet": ("open", "elseif form == 'answer' then", "end if form == 'answer' then"),
+    "closed answer claimable for ever": ("open", "if last and last <= now then return false end", ""),
+    "claim ends with its seconds": ("open", ", 'claimable_until', ''", ""),
     "nobody ever leaves": ("end_wait", "'waiter', '', 'left'", "'left'"),
     "base forgotten": ("fold", "add_base('folded:', record, amounts)", ""),
 }

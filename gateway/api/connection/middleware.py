@@ -26,7 +26,7 @@ from gateway.errors import PublicError
 from gateway.ids import new_id
 from gateway.process.admission import AdmittedRequest
 from gateway.services import Services
-from gateway.tasks.wait import CallerConnection
+from gateway.tasks.wait import CallerConnection, Refusal
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -88,7 +88,7 @@ async def _finish(presence: CallerConnection, handover: Handover | None, *, is_w
         is_refused = is_whole and handover.is_late and handover.transport.is_closing()
     await presence.finish(is_whole=is_whole)
     if is_refused:
-        presence.refuse()
+        presence.refuse("unread")
 
 
 def _read_request_id(scope: Scope) -> str | None:
@@ -141,20 +141,25 @@ REFUSED_WITHIN_S = 5.0
 """Seconds after the last byte in which a reset means that the answer was not read. Later ones come from proxies, which
 end idle connections with a reset."""
 
+CLOSED_WITHIN_S = 2.0
+"""Seconds after the last byte in which a close in order may mean that the caller gave up with the answer in its buffers.
+Clients keep an idle connection longer: undici for 4 s, httpx for 5 s."""
+
 
 @dataclass(slots=True, eq=False)
 class Handover:
     """The handover of one answer.
 
-    `on_refusal` is called when the client resets the connection and has sent no other request. The client's kernel
+    `on_refusal` is called when the client ends the connection soon and has sent no other request. The client's kernel
     resets a connection that is closed with unread bytes. It closes one without a reset if the client's event loop had
-    read the bytes when the caller gave up, which can happen from `patient_until` (the loop's time) on.
+    read the bytes when the caller gave up, which can happen from `patient_until` (the loop's time) on. That time is
+    unknown (infinite) for a client that announced no time-out.
     `is_written`: the transport has the whole answer. `is_disconnected`: the client closed before it could have it.
     """
 
     transport: asyncio.Transport
     flow: FlowControl
-    on_refusal: Callable[[], None] | None = None
+    on_refusal: Callable[[Refusal], None] | None = None
     ended: float | None = None
     patient_until: float = math.inf
     is_written: bool = False
@@ -194,7 +199,16 @@ class Handover:
         """Note the end of the connection; without `exc` it was closed in order."""
         if not self._lost.done():
             self._lost.set_result(exc is None)
-        is_fresh = self.ended is not None and asyncio.get_running_loop().time() - self.ended < REFUSED_WITHIN_S
-        is_refusal = isinstance(exc, ConnectionError) or (exc is None and self.is_late)
-        if is_fresh and self.on_refusal is not None and is_refusal:
-            self.on_refusal()
+        refusal = self._find_refusal(exc)
+        if refusal is not None and self.on_refusal is not None:
+            self.on_refusal(refusal)
+
+    def _find_refusal(self, exc: Exception | None) -> Refusal | None:
+        """The refusal that the end of the connection shows; None when the answer was read, or had not been written."""
+        if self.ended is None:
+            return None
+        seconds = asyncio.get_running_loop().time() - self.ended
+        if seconds < REFUSED_WITHIN_S and (isinstance(exc, ConnectionError) or (exc is None and self.is_late)):
+            return "unread"
+        is_unannounced = math.isinf(self.patient_until)
+        return "closed" if exc is None and is_unannounced and seconds < CLOSED_WITHIN_S else None

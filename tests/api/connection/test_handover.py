@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -105,11 +106,17 @@ async def test_cut_reader_has_no_answer() -> None:
         assert not await asyncio.wait_for(arriving, 5)
 
 
-@pytest.mark.parametrize("is_late", [False, True])
-async def test_end_after_the_answer_is_peace_unless_it_comes_late(is_late: bool) -> None:
-    """Who closes once all is with the kernel has read it, unless it closes when it has no more patience.
+@pytest.mark.parametrize(
+    ("patience", "elapsed", "expected"),
+    [(60, 0, []), (-0.1, 0, ["unread"]), (-0.1, 6, []), (math.inf, 0, ["closed"]), (math.inf, 2.1, [])],
+)
+async def test_close_after_the_answer_shows_when_it_may_be_unread(
+    patience: float, elapsed: float, expected: list[str]
+) -> None:
+    """A client that closes after the last byte has read the answer, unless its time-out may just have passed.
 
-    The answer itself was in time in both cases: an event loop that stands still may take it in and give up at once.
+    The answer itself was in time in each case: an event loop that stands still may take it in and give up at once. A
+    client that announced no time-out may give up at any time, but it closes an idle connection only later.
     """
     heard: list[str] = []
     async with connected() as (server, theirs):
@@ -117,14 +124,13 @@ async def test_end_after_the_answer_is_peace_unless_it_comes_late(is_late: bool)
         server.handover.transport.write(b"answer")
         assert await server.handover.arrive()
         loop = asyncio.get_running_loop()
-        server.handover.patient_until = loop.time() + 60
-        server.handover.on_refusal = lambda: heard.append("refused")
+        server.handover.patient_until = loop.time() + patience
+        server.handover.on_refusal = heard.append
         assert await loop.sock_recv(theirs, 100) == b"answer"
-        if is_late:
-            server.handover.patient_until = loop.time() - 0.1
+        server.handover.ended = loop.time() - elapsed
         theirs.close()
         await asyncio.wait_for(server.lost.wait(), 5)
-    assert heard == ["refused"] * is_late
+    assert heard == expected
 
 
 async def test_end_before_the_answer_is_a_hang_up() -> None:

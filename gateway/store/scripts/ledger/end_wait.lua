@@ -1,21 +1,25 @@
 -- Ends a request's wait for a task: without the answer, or with the whole answer. Or reports that the client did not read the
--- answer, so that a retry may claim the task.
--- now, task, waiter, how (left, handed, unread) -> done | gone | unknown
+-- answer (unread), or closed the connection right after it (closed), so that a retry may claim the task.
+-- now, task, waiter, how (left, handed, unread, closed) -> done | gone | unknown
+
+-- µs after a closed connection in which a retry may claim its task. SDKs retry within 8 s of the end of their time-out.
+local CLAIM_CLOSED = 10000000
 
 local now = clock(ARGV[1])
 local task = id('task', ARGV[2])
 local waiter = id('task', ARGV[3])
 local how = ARGV[4]
-if how ~= 'left' and how ~= 'handed' and how ~= 'unread' then invalid('how') end
+if how ~= 'left' and how ~= 'handed' and how ~= 'unread' and how ~= 'closed' then invalid('how') end
 
 local record = read_task(task)
 if not record or not record.fingerprint then return {'unknown'} end
 local name, index = NAME.hold .. ':' .. task, claims_of(record.key, record.fingerprint)
 
-if how == 'unread' then
+if how == 'unread' or how == 'closed' then
   if record.handed ~= waiter then return {'gone'} end
   -- It is not in the order of time: only a retry can claim that its caller has no answer.
-  redis.call('HSET', name, 'handed', '', 'left', '0')
+  local until_time = how == 'closed' and digits(now + CLAIM_CLOSED) or ''
+  redis.call('HSET', name, 'handed', '', 'left', '0', 'claimable_until', until_time)
   redis.call('ZADD', index, record.opened, task)
   redis.call('PEXPIRE', index, digits(2 * DAY_MS))
   return {'done'}

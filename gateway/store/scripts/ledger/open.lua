@@ -136,6 +136,8 @@ end
 
 local function is_claimable(record)
   if is_stale(record) or is_waited_for(record) then return false end
+  local last = tonumber(record.claimable_until)
+  if last and last <= now then return false end
   local outcome = outcome_of(record)
   if outcome == 'nothing' then return false end
   if retry > 0 then return true end
@@ -149,7 +151,7 @@ local function claim()
     local record = read_task(known)
     if record and record.fingerprint and (record.waiter == task or is_claimable(record)) then
       redis.call('HSET', NAME.hold .. ':' .. known, 'waiter', task, 'waits_on', worker, 'waits_until',
-        digits(patience > 0 and now + patience or 0))
+        digits(patience > 0 and now + patience or 0), 'claimable_until', '')
       return {'joined', known}
     end
   end
