@@ -53,8 +53,8 @@ from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 
 Leaving = Literal["left", "handed", "unread", "closed"]
-"""The end of a wait: without the answer, with the whole answer, with an answer that nobody read, or with one that perhaps
-nobody read, since the connection was closed right after it."""
+"""The end of a wait: without the answer, with the whole answer, with an answer that nobody read, or with one that
+perhaps nobody read, since the connection was closed right after it."""
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3

@@ -12,7 +12,6 @@ from gateway.money.ledger_results import Opening
 from gateway.store.windows import Windows
 from tests.support.ledgers import DAY
 
-
 CLAIM_CLOSED = 10_000_000
 """µs for which a retry may claim a task whose connection was closed in order right after the answer."""
 

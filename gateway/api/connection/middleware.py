@@ -142,8 +142,8 @@ REFUSED_WITHIN_S = 5.0
 end idle connections with a reset."""
 
 CLOSED_WITHIN_S = 2.0
-"""Seconds after the last byte in which a close in order may mean that the caller gave up with the answer in its buffers.
-Clients keep an idle connection longer: undici for 4 s, httpx for 5 s."""
+"""Seconds after the last byte in which a close in order may mean that the caller gave up with the answer in its
+buffers. Clients keep an idle connection longer: undici for 4 s, httpx for 5 s."""
 
 
 @dataclass(slots=True, eq=False)
