@@ -16,7 +16,8 @@ import pytest
 
 from gateway.process.children import stop
 from gateway.store.embedded import ask, find_binary
-from tests.support.processes import gateway, imagegate, until
+from tests.support.processes import gateway, until
+from tests.support.shell import Typist
 
 DATA = Path(__file__).parent / "data"
 DAY = ("--since", "2026-11-30", "--until", "2026-12-01")
@@ -34,11 +35,12 @@ class Pinned:
     folder: Path
     env: dict[str, str]
     facts: dict[str, Any]
+    typist: Typist
 
     def read(self, *command: str) -> Any:
         """The document that a command prints as JSON; of a list its entries."""
-        done = imagegate(*command, "--json", "--data-dir", str(self.folder), **self.env)
-        assert done.returncode == 0, done.stderr
+        done = self.typist.type((*command, "--json", "--data-dir", str(self.folder)), self.env)
+        assert done.exit_code == 0, done.stderr
         document = json.loads(done.stdout)
         return document["data"] if document.get("object") == "list" else document
 
@@ -72,18 +74,42 @@ def redis_of(dump: Path) -> Iterator[str]:
             stop(process, 5)
 
 
-@pytest.fixture(params=["embedded", "redis"])
-def pinned(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pinned]:
+@contextlib.contextmanager
+def copied(kind: str, folder: Path, typist: Typist) -> Iterator[Pinned]:
     """A copy of the data, in the embedded store or in a Redis."""
-    folder = tmp_path / "data"
-    shutil.copytree(DATA / request.param, folder, ignore=shutil.ignore_patterns("dump.rdb"))
-    facts = json.loads((DATA / f"{request.param}.json").read_text())
+    shutil.copytree(DATA / kind, folder, ignore=shutil.ignore_patterns("dump.rdb"))
+    facts = json.loads((DATA / f"{kind}.json").read_text())
     env = VENDOR_KEYS | {"GATEWAY_CONFIG": str(DATA / "gateway.yaml")}
-    if request.param == "embedded":
-        yield Pinned(folder, env, facts)
+    if kind == "embedded":
+        yield Pinned(folder, env, facts, typist)
     else:
         with redis_of(DATA / "redis" / "dump.rdb") as url:
-            yield Pinned(folder, env | facts["env"] | {"GATEWAY_REDIS_URL": url}, facts)
+            yield Pinned(folder, env | facts["env"] | {"GATEWAY_REDIS_URL": url}, facts, typist)
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def pinned(request: pytest.FixtureRequest, tmp_path: Path, typist: Typist) -> Iterator[Pinned]:
+    """A copy for one test."""
+    with copied(request.param, tmp_path / "data", typist) as made:
+        yield made
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A gateway over a copy that tests share."""
+
+    facts: dict[str, Any]
+    client: httpx.Client
+    pinned: Pinned
+
+
+@pytest.fixture(scope="module", params=["embedded", "redis"])
+def opened(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, typist: Typist
+) -> Iterator[Opened]:
+    """A gateway that serves a copy."""
+    with copied(request.param, tmp_path_factory.mktemp("pinned") / "data", typist) as made, made.served() as client:
+        yield Opened(made.facts, client, made)
 
 
 def short(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -114,34 +140,34 @@ def test_books_are_as_they_were_written(pinned: Pinned) -> None:
     }
 
 
-def test_secrets_open_what_they_opened(pinned: Pinned) -> None:
+def test_secrets_open_what_they_opened(opened: Opened) -> None:
     """Keys work, a rotated one by both secrets, a disabled one does not; operators have their roles."""
-    with pinned.served() as client:
-        for name, key in pinned.facts["keys"].items():
-            answer = client.get("/v1/key", headers=pinned.auth(name))
-            assert answer.status_code == (200 if key["works"] else 403), answer.text
-            assert not key["works"] or answer.json()["id"] == key["id"]
-        assert client.get("/v1/key", headers=pinned.auth("dora", "former")).status_code == 200
-        for operator in pinned.facts["operators"].values():
-            auth = {"Authorization": f"Bearer {operator['token']}"}
-            assert client.get(f"{ADMIN}/keys", headers=auth).status_code == 200
-            made = client.post(f"{ADMIN}/keys", headers=auth, json={"name": "new"})
-            assert made.status_code == (201 if operator["role"] == "admin" else 403), made.text
+    client, auth = opened.client, opened.pinned.auth
+    for name, key in opened.facts["keys"].items():
+        answer = client.get("/v1/key", headers=auth(name))
+        assert answer.status_code == (200 if key["works"] else 403), answer.text
+        assert not key["works"] or answer.json()["id"] == key["id"]
+    assert client.get("/v1/key", headers=auth("dora", "former")).status_code == 200
+    for operator in opened.facts["operators"].values():
+        headers = {"Authorization": f"Bearer {operator['token']}"}
+        assert client.get(f"{ADMIN}/keys", headers=headers).status_code == 200
+        made = client.post(f"{ADMIN}/keys", headers=headers, json={"name": "new"})
+        assert made.status_code == (201 if operator["role"] == "admin" else 403), made.text
 
 
-def test_pictures_and_tasks_are_served(pinned: Pinned) -> None:
+def test_pictures_and_tasks_are_served(opened: Opened) -> None:
     """Each link answers the bytes that it answered first, and each task has the end that it had."""
-    with pinned.served() as client:
-        for picture in pinned.facts["pictures"]:
-            assert hashlib.sha256(client.get(picture["path"]).content).hexdigest() == picture["sha256"]
-        for name, task in pinned.facts["tasks"].items():
-            if name != "open":
-                told = client.get(f"/v1/tasks/{task['id']}", headers=pinned.auth(task["key"])).json()
-                assert told["status"] == ("failed" if task["error"] else "succeeded")
-                assert (told["error"] or {}).get("code") == (task["error"] or {}).get("code")
-                assert len((told["result"] or {}).get("data", ())) == len(
-                    {one["path"] for one in pinned.facts["pictures"] if one["task"] == name}
-                )
+    client, facts = opened.client, opened.facts
+    for picture in facts["pictures"]:
+        assert hashlib.sha256(client.get(picture["path"]).content).hexdigest() == picture["sha256"]
+    for name, task in facts["tasks"].items():
+        if name != "open":
+            told = client.get(f"/v1/tasks/{task['id']}", headers=opened.pinned.auth(task["key"])).json()
+            assert told["status"] == ("failed" if task["error"] else "succeeded")
+            assert (told["error"] or {}).get("code") == (task["error"] or {}).get("code")
+            assert len((told["result"] or {}).get("data", ())) == len(
+                {one["path"] for one in facts["pictures"] if one["task"] == name}
+            )
 
 
 @pytest.mark.slow

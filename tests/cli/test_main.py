@@ -1,4 +1,4 @@
-"""The command line, as a person or a script uses it: real processes, a real store."""
+"""The command line, as a person or a script uses it: real processes where one starts or ends, and a real store."""
 
 import json
 import re
@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.support.processes import gateway, imagegate
+from tests.support.shell import Typist
 
 SECRET = "s" * 32
 
@@ -22,12 +23,7 @@ def test_keys_without_gateway(tmp_path: Path) -> None:
     assert re.fullmatch(r"igw_\w{38}\n", made.stdout), made.stderr
     listed = json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"]
     assert [(key["name"], key["team"], key["models"]) for key in listed] == [("ana", "design", ["gpt-image-2"])]
-    key_id = listed[0]["id"]
-    assert json.loads(imagegate("keys", "disable", key_id, "--json", *where).stdout)["enabled"] is False
-    assert "disabled" in imagegate("keys", "show", key_id, *where).stdout
-    assert json.loads(imagegate("keys", "enable", key_id, "--json", *where).stdout)["enabled"] is True
-    assert imagegate("keys", "delete", key_id, *where).returncode == 0
-    assert json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"] == []
+    assert imagegate("keys", "delete", listed[0]["id"], *where).returncode == 0
     assert not (tmp_path / "data" / "server.json").exists()
 
 
@@ -37,6 +33,7 @@ def test_keys_beside_gateway(tmp_path: Path) -> None:
     with gateway(tmp_path / "data") as run:
         assert imagegate("keys", "create", "ana", *where).returncode == 0
         assert run.status("/readyz") == 200
+        assert imagegate("keys", "show", "key_nope", *where).stderr.startswith("imagegate: There is no key of this id")
         run.end()
     names = [key["name"] for key in json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"]]
     assert names == ["demo", "ana"]
@@ -53,18 +50,11 @@ def test_keys_in_outside_redis(tmp_path: Path, valkey: Valkey) -> None:
     assert "another GATEWAY_KEY_PEPPER" in refused.stderr
 
 
-def test_unknown_key_is_told(tmp_path: Path) -> None:
-    """An id that no key has ends in a sentence and exit code 1."""
-    refused = imagegate("keys", "show", "key_nope", "--data-dir", str(tmp_path))
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("imagegate: There is no key of this id")
-
-
-def test_away_redis_is_told(tmp_path: Path) -> None:
+def test_away_redis_is_told(typist: Typist) -> None:
     """A Redis that does not answer ends in a sentence, and shows no password."""
     env = {"GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
-    refused = imagegate("keys", "list", GATEWAY_REDIS_URL="redis://:hunter2@127.0.0.1:9", **env)
-    assert refused.returncode == 1
+    refused = typist.type(("keys", "list"), env | {"GATEWAY_REDIS_URL": "redis://:hunter2@127.0.0.1:9"})
+    assert refused.exit_code == 1
     assert refused.stderr.startswith("imagegate: Redis is unavailable")
     assert "hunter2" not in refused.stderr
 
@@ -79,22 +69,22 @@ def test_wrong_settings_are_listed() -> None:
     ]
 
 
-def test_weak_admin_token_stops_the_start() -> None:
+def test_weak_admin_token_stops_the_start(typist: Typist) -> None:
     """Neither `serve` nor `check` goes on with a token that can be guessed where others reach the gateway."""
     for words in (("check",), ("serve", "--host", "0.0.0.0"), ("serve", "--demo")):
         host = "127.0.0.1" if "--host" in words else "0.0.0.0"
-        refused = imagegate(*words, GATEWAY_ADMIN_TOKEN="changeme", GATEWAY_HOST=host)
-        assert refused.returncode == 2
+        refused = typist.type(words, {"GATEWAY_ADMIN_TOKEN": "changeme", "GATEWAY_HOST": host})
+        assert refused.exit_code == 2
         assert "GATEWAY_ADMIN_TOKEN: a weak token" in refused.stderr
         assert "changeme" not in refused.stderr
-    warned = imagegate("check", GATEWAY_ADMIN_TOKEN="changeme")
-    assert warned.returncode == 0
+    warned = typist.type(("check",), {"GATEWAY_ADMIN_TOKEN": "changeme"})
+    assert warned.exit_code == 0
     assert "warning      GATEWAY_ADMIN_TOKEN: a weak token" in warned.stdout
 
 
-def test_flag_beats_environment() -> None:
+def test_flag_beats_environment(typist: Typist) -> None:
     """What is typed wins over what is set."""
-    told = imagegate("check", "--data-dir", "/tmp/typed", GATEWAY_DATA_DIR="/tmp/set").stdout
+    told = typist.type(("check", "--data-dir", "/tmp/typed"), {"GATEWAY_DATA_DIR": "/tmp/set"}).stdout
     assert "/tmp/typed" in told
 
 
@@ -126,10 +116,10 @@ def test_health_check_loads_no_gateway() -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("serve",), ("simulate",), ("check",), ("keys",), ("keys", "create")])
-def test_help_has_examples(words: tuple[str, ...]) -> None:
+def test_help_has_examples(typist: Typist, words: tuple[str, ...]) -> None:
     """Every command explains itself."""
-    told = imagegate(*words, "--help")
-    assert told.returncode == 0
+    told = typist.type((*words, "--help"), {})
+    assert told.exit_code == 0
     assert "Usage: imagegate" in told.stdout
 
 

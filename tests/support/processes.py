@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -15,6 +16,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from tests.support.command_server import CommandServer
 
 Found = TypeVar("Found")
 
@@ -31,16 +34,24 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return kept | extra
 
 
+@functools.cache
+def command_server() -> CommandServer:
+    """The one of this process."""
+    made = CommandServer()
+    atexit.register(made.close)
+    return made
+
+
 def imagegate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        env=clean_environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with (
+        open(os.devnull) as nothing,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        descriptors = (nothing.fileno(), out.fileno(), err.fileno())
+        code = command_server().start(arguments, clean_environment(**env), descriptors).wait(60)
+        return subprocess.CompletedProcess(arguments, code, _all_of(out.fileno()), _all_of(err.fileno()))
 
 
 def until(look: Callable[[], Found], *, within: float = 60, what: str = "") -> Found:
@@ -77,14 +88,13 @@ class Gateway:
         self.data = data
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read until the end of the test
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", "--data-dir", str(data), *arguments],
-            env=clean_environment(**({"GATEWAY_SIMULATOR_URL": NO_SIMULATOR, "GATEWAY_DRAIN_S": "2"} | env)),
-            stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._err,
-            start_new_session=True,
-        )
+        with open(os.devnull) as nothing:
+            self.process = command_server().start(
+                ("serve", "--data-dir", str(data), *arguments),
+                clean_environment(**({"GATEWAY_SIMULATOR_URL": NO_SIMULATOR, "GATEWAY_DRAIN_S": "2"} | env)),
+                (nothing.fileno(), self._out.fileno(), self._err.fileno()),
+                is_leader=True,
+            )
         self.pid = self.process.pid
 
     def wait_ready(self, within: float = 60) -> Gateway:
