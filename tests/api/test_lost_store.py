@@ -30,7 +30,7 @@ def test_lost_store_closes_spending(gateways: Gateways, simulator: Simulator, va
     assert gateway.get("/v1/models").status_code == 200
     assert len(simulator.book()) == bought
     env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": "p" * 32, "GATEWAY_SIGNING_KEY": "s" * 32}
-    assert imagegate("audit", "--accept", "--data-dir", str(gateway.data_dir), **env).returncode == 0
+    assert imagegate("audit", "--accept", "--data-dir", str(gateway.settings.data_dir), **env).returncode == 0
     assert gateway.generate().status_code == 200
     store.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -93,10 +94,6 @@ class Gateway:
     def services(self) -> Services:
         return self.app.state.services
 
-    @property
-    def data_dir(self) -> Path:
-        return self.settings.data_dir
-
     @contextlib.asynccontextmanager
     async def inside(self) -> AsyncIterator[FastAPI]:
         """The same application once more, in the test's own loop, from its start to its drained end."""
@@ -112,11 +109,8 @@ class Gateway:
         """One request with this test's key; `headers` are added to it."""
         return self.client.request(method, path, headers={**self.auth, **(headers or {})}, **rest)
 
-    def get(self, path: str, **rest: Any) -> httpx.Response:
-        return self.request("GET", path, **rest)
-
-    def post(self, path: str, **rest: Any) -> httpx.Response:
-        return self.request("POST", path, **rest)
+    get = functools.partialmethod(request, "GET")
+    post = functools.partialmethod(request, "POST")
 
     def generate(self, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx.Response:
         """A JSON generation of the smallest picture at the official upstream, unless the fields say otherwise."""
@@ -139,8 +133,7 @@ class Gateway:
 
     def rotate_key(self, key_id: str) -> str:
         """Give a key a new secret; the old one works on."""
-        _, secret = asyncio.run(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))
-        return secret
+        return asyncio.run(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))[1]
 
     def read_task(self, task_id: str) -> dict[str, Any]:
         """A task's record in the store."""
@@ -163,9 +156,8 @@ class Gateway:
         async def check() -> None:
             async with self.inside() as app:
                 services: Services = app.state.services
-                await HealthChecks(services.health, services.upstreams, services.new_spool, 60).check(
-                    services.health.targets[label]
-                )
+                checks = HealthChecks(services.health, services.upstreams, services.new_spool, 60)
+                await checks.check(services.health.targets[label])
 
         asyncio.run(check())
 
@@ -209,10 +201,10 @@ class Gateway:
         self.settle()
         wait_until(lambda: self.services.in_flight.used == 0 and self.services.memory.used == 0, "the last byte's end")
         # A folder may go while it is looked at; `walk` passes over it, where `rglob` raises.
-        return [Path(folder, name) for folder, _, names in os.walk(self.data_dir / "spool") for name in names]
+        return [Path(folder, name) for folder, _, names in os.walk(self.settings.data_dir / "spool") for name in names]
 
     def pictures(self) -> list[Path]:
-        return [path for path in (self.data_dir / "artifacts").rglob("*") if path.is_file()]
+        return [path for path in (self.settings.data_dir / "artifacts").rglob("*") if path.is_file()]
 
 
 def small(**fields: Any) -> dict[str, Any]:
