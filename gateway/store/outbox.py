@@ -92,6 +92,10 @@ class Outbox(Generic[T]):
                 await self._write_or_refuse(key, item)
             except StoreUnavailable:
                 pass
+            except asyncio.CancelledError:
+                # The write may not have reached the store; a repetition does no harm.
+                self.put(key, item)
+                raise
             else:
                 return
         self.put(key, item)

@@ -58,6 +58,19 @@ async def test_write_is_made_before_it_returns() -> None:
     assert (shelf.taken, outbox.waiting) == (["one"], 0)
 
 
+async def test_canceled_write_is_made_nevertheless() -> None:
+    """An item whose writer is canceled during its first try is written after it."""
+    shelf = Shelf()
+    outbox = Outbox("test", shelf.take, at_once=1)
+    writer = asyncio.create_task(outbox.write("key", "one"))
+    await asyncio.sleep(0)
+    writer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writer
+    assert await outbox.flush(5) == 0
+    assert (shelf.tries, shelf.taken, outbox.lost) == (["one", "one"], ["one"], 0)
+
+
 async def test_many_are_written_at_once() -> None:
     """Without a bound nobody waits for another's write; with one, at most so many run."""
     for bound, most in ((None, 20), (4, 4)):
