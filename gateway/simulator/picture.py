@@ -1,6 +1,6 @@
 """Draws the pictures: a coloured ground from the prompt, with the order and the result in words.
 
-It runs in a small pool of threads. It keeps no pictures except padded ones.
+It runs in a small pool of threads. It keeps the last pictures: an equal order gets an equal picture.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import pybase64
 from PIL import Image, ImageDraw, ImageFont
@@ -23,8 +24,12 @@ from starlette.datastructures import UploadFile
 from gateway.simulator.sizes import Size
 from gateway.simulator.uploads import Upload, examine
 
+T = TypeVar("T")
+
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-_CACHED_PICTURES = 8
+_CACHED_PICTURES = 24
+_CACHED_PADDED = 8
+"""Padded pictures may have many megabytes."""
 _MASKED = (255, 0, 160)
 _FONT_SHARE = 30
 
@@ -156,21 +161,28 @@ class PictureDrawer:
         # A separate pool, so that no picture waits while hundreds of megabytes are hashed.
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="simulator-read")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="simulator-draw")
+        self._drawn: OrderedDict[Picture, asyncio.Future[Drawn]] = OrderedDict()
         self._padded: OrderedDict[tuple[Size, str, int], asyncio.Future[Drawn]] = OrderedDict()
 
     async def examine(self, field: str, incoming: UploadFile) -> Upload:
         return await asyncio.get_running_loop().run_in_executor(self._readers, examine, field, incoming)
 
     async def draw(self, picture: Picture) -> Drawn:
-        loop = asyncio.get_running_loop()
         if picture.pad is None:
-            return await loop.run_in_executor(self._pool, _draw_both, picture)
+            return await self._draw_once(self._drawn, picture, picture, _CACHED_PICTURES)
         place = (picture.size, picture.format, picture.pad)
-        drawing = self._padded.get(place)
+        return await self._draw_once(self._padded, place, picture, _CACHED_PADDED)
+
+    async def _draw_once(
+        self, cache: OrderedDict[T, asyncio.Future[Drawn]], place: T, picture: Picture, most: int
+    ) -> Drawn:
+        drawing = cache.get(place)
         if drawing is None:
-            drawing = self._padded[place] = loop.run_in_executor(self._pool, _draw_both, picture)
-            while len(self._padded) > _CACHED_PICTURES:
-                self._padded.popitem(last=False)
+            loop = asyncio.get_running_loop()
+            drawing = cache[place] = loop.run_in_executor(self._pool, _draw_both, picture)
+            if len(cache) > most:
+                cache.popitem(last=False)
+        cache.move_to_end(place)
         # Shielded, because the cancellation of one request must not cancel the picture of the others.
         return await asyncio.shield(drawing)
 

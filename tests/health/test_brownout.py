@@ -22,6 +22,9 @@ REFUSALS: dict[str, list[dict[str, Any]]] = {
     "5xx": [{"status": 500}, {"status": 502}, {"status": 503}],
     "both": [{"status": 429, "retry_after": 0}, {"status": 503}],
 }
+PATIENT = {"call": 30, "task": 30, "collect": 20}
+"""Seconds: only a vendor's faults may end a call, and not a busy machine."""
+
 RULES = {"open": 0.3, "open_most": 0.3, "good": 2}
 
 
@@ -33,9 +36,12 @@ def gateway(gateways: Gateways) -> Gateway:
             SICK: {
                 "health": RULES,
                 "credentials": [{"key": "env:ANYFAST_C_API_KEY", "group": "direct", "max_concurrent": 8}],
-            }
+                "timeouts": PATIENT,
+            },
+            "anyfast": {"timeouts": PATIENT},
+            "apiany": {"timeouts": PATIENT},
         },
-        limits={"answer_within": 30},
+        limits={"answer_within": 60, "fetch_timeout": 20},
     )
 
 
