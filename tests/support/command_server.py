@@ -122,7 +122,7 @@ def serve(orders: socket.socket) -> None:
 
 
 def _keep(order: dict[str, object], descriptors: Sequence[int]) -> None:
-    """Fork the command, and report its number and its exit code."""
+    """Fork the command, report its number and its exit code, and end it with its test."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     report, *standard = descriptors
     pid = os.fork()
@@ -131,8 +131,12 @@ def _keep(order: dict[str, object], descriptors: Sequence[int]) -> None:
         _run(order, standard)
     for descriptor in standard:
         os.close(descriptor)
+    ended = os.pidfd_open(pid)
     with socket.socket(fileno=report) as connection, contextlib.suppress(OSError):
         connection.sendall(f"{pid}\n".encode())
+        if ended not in select.select([ended, connection], [], [])[0]:
+            # The test's end of the connection is closed: a command does not outlive its test.
+            os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
