@@ -58,8 +58,7 @@ if TYPE_CHECKING:
 
 ENV = {"ANYFAST_API_KEY": "sim-direct", "ANYFAST_C_API_KEY": "sim-c", "APIANY_API_KEY": "sim-apiany"}
 
-GENERATIONS = "/v1/images/generations"
-EDITS = "/v1/images/edits"
+GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 
 OFFICIAL, VARIANT, TASKS = "anyfast/gpt-image-2", "anyfast/gpt-image-2-c", "apiany/gpt-image-2"
 """Models that are pinned to one upstream each; `gpt-image-2` may use all three, the variant first."""
@@ -187,9 +186,9 @@ class Gateway:
 
     def settle(self) -> None:
         """Return once no work runs, and every record and report is written."""
-        wait_until(lambda: not self.services.running, "the end of the running work", 10)
-        wait_until(lambda: not self.services.recorder.outbox.waiting, "the last record", 10)
-        wait_until(lambda: not self.services.health.reports.waiting, "the last report", 10)
+        wait_until(lambda: not self.services.running, "the end of the running work", 20)
+        wait_until(lambda: not self.services.recorder.outbox.waiting, "the last record", 20)
+        wait_until(lambda: not self.services.health.reports.waiting, "the last report", 20)
 
     def records(self) -> list[Record]:
         """This test's key's records, oldest first."""
