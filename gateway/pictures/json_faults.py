@@ -1,0 +1,29 @@
+"""The faults of a JSON document, in the gateway's own words. Never quotes the document or the parser."""
+
+from __future__ import annotations
+
+import re
+
+_FAULTS = {
+    "EOF": "it ends before it is complete",
+    "trailing char": "something follows its end",
+    "trailing comma": "a comma stands before a closing bracket",
+    "control char": "a control character in a string is not escaped",
+    "key must": "a name is not in double quotes",
+    "recursion": "it is nested too deeply",
+    "number out": "a number is too large",
+    "invalid number": "a number is malformed",
+    "invalid unicode": "it is not valid UTF-8",
+    "invalid escape": "an escape is malformed",
+    "lone": "half of a surrogate pair stands alone",
+    "unexpected end of hex": "half of a surrogate pair stands alone",
+}
+_POSITION = re.compile(r" at (line [0-9]{1,9} column [0-9]{1,9})\Z")
+
+
+def explain(message: str, *, has_pictures: bool) -> str:
+    """A sentence of ours for the parser's message, which may quote the document."""
+    fault = next((ours for start, ours in _FAULTS.items() if message.startswith(start)), "it cannot be read")
+    position = _POSITION.search(message)
+    # Each picture before it would shift the column.
+    return f"{fault}, at {position[1]}" if position and not has_pictures else fault
