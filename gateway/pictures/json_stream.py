@@ -24,28 +24,25 @@ _TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 # RFC 2397 quotes a comma in a parameter; browsers end the head at the first comma (WHATWG Fetch, "data: URLs").
 _DATA_URLS = (
-    re.compile(r'\s*+data:(?:[^,"]|"[^"]*")*+,', re.IGNORECASE),
+    re.compile(r'\s*+data:[^,"]*+(?:"[^"]*+"[^,"]*+)*+,', re.IGNORECASE),
     re.compile(r"\s*+data:[^,]*+,", re.IGNORECASE),
 )
 _IS_BASE64 = re.compile(r";\s*base64\s*,\Z", re.IGNORECASE)
-_WEB = re.compile(r"\s*https?://", re.IGNORECASE)
-
 HEAD = 4096
 """Bytes of a string that show whether it is a picture; the head of a data URL is shorter."""
 
 _SLICE = 64 * 1024
-"""Bytes that are read before other work has its turn."""
+"""Bytes that are read before other work has its turn. A value costs as much as 128 more."""
 
 MAX_PICTURES = 64
 """Pictures in one document. Each costs 400 bytes more than its own: a few megabytes of tiny ones would cost 50."""
 
 MAX_VALUES = 10_000
-"""Values and names in one document: an object of many tiny ones takes 30 times its text in memory."""
+"""Values and names in one document: many tiny ones take 30 times their text in memory, long numbers much time."""
 
 _SPACE = b" \t\r\n"
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 _BOM = b"\xef\xbb\xbf"
-_QUOTE = ord('"')
 
 _PERCENT = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%20": b"", b"%09": b"", b"%0A": b"", b"%0D": b""}
 
@@ -105,10 +102,9 @@ class Base64Writer:
 
     async def finish(self) -> Blob:
         rest = self._rest.translate(_URLSAFE, _SPACE)
-        # Some relays omit the padding; one single character is never right.
         if len(rest) == 1:
             raise BadBase64("the base64 text ends in the middle of a byte")
-        if rest:
+        if rest:  # Some relays omit the padding.
             await self._put(_decode(rest + b"=" * (4 - len(rest))), is_padded=True)
         return await self._writer.finish()
 
@@ -156,13 +152,15 @@ def _unquote(text: bytes) -> tuple[bytes, bytes]:
 
 def find_base64(text: str) -> int | None:
     """The offset of the base64 in a data URL, by the URL's first 4,096 characters; None for other text."""
+    if text[:HEAD].lstrip()[:5].lower() != "data:":
+        return None
     heads = (pattern.match(text, 0, HEAD) for pattern in _DATA_URLS)
     return next((head.end() for head in heads if head and _IS_BASE64.search(head[0])), None)
 
 
 def is_web_address(text: str) -> bool:
     """True for text that begins as an http or https URL, in any case, after white space too."""
-    return _WEB.match(text) is not None
+    return text[:HEAD].lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 class JsonReader:
@@ -201,12 +199,11 @@ class JsonReader:
         self._last = b""
         self._is_escape = False
         self._cut = b""
-        self._unpaused = 0
+        self._cost = 0
         self._writer: Base64Writer | None = None
 
     @property
     def faults(self) -> list[str]:
-        """Why pictures of this document cannot be read."""
         return [one.reason for one in self._found if isinstance(one, PictureFault)]
 
     async def feed(self, piece: bytes) -> None:
@@ -221,13 +218,13 @@ class JsonReader:
         return await self._restore(self._parse(), "")
 
     async def abort(self) -> None:
-        """Discard an incomplete picture."""
         if self._writer is not None:
             await self._writer.abort()
 
     async def _feed(self, piece: bytes) -> None:
         at = 0
         while at < len(piece):
+            await self._pause(128)
             if self._state == "outside":
                 at = self._read_outside(piece, at)
                 continue
@@ -236,9 +233,12 @@ class JsonReader:
             at = end + is_closed
         if len(self._rest) > self._max_rest:
             raise TooLarge("the JSON beside its pictures", self._max_rest)
-        self._unpaused += len(piece)
-        if self._unpaused >= _SLICE:
-            self._unpaused = 0
+        await self._pause(len(piece))
+
+    async def _pause(self, cost: int) -> None:
+        self._cost += cost
+        if self._cost >= _SLICE:
+            self._cost = 0
             await asyncio.sleep(0)
 
     def _read_outside(self, piece: bytes, at: int) -> int:
@@ -247,7 +247,7 @@ class JsonReader:
         between = piece[at : quote if quote >= 0 else len(piece)]
         self._rest += between
         self._last = between.rstrip(_SPACE)[-1:] or self._last
-        self._values += between.count(b",") + between.count(b"[") + between.count(b"{") + (quote >= 0)
+        self._values += sum(map(between.count, (b",", b"[", b"{"))) + len(between) // 64 + (quote >= 0)
         if self._values > self._max_values:
             raise TooLarge("the JSON", self._max_values, "values and names")
         if quote < 0:
@@ -291,9 +291,8 @@ class JsonReader:
 
     async def _judge(self, *, is_closed: bool) -> None:
         """Decide by a long string's first bytes if it is a picture. A short one waits until the document is parsed."""
-        raw = bytes(self._text)
+        raw, begin = bytes(self._text), None
         head, length = _read_head(raw)
-        begin = None
         if self._last in (b":", b"[", b","):
             key = _read_head(self._key)[0] if self._last == b":" else ""
             begin = self._find_picture(head, key)
@@ -354,6 +353,7 @@ class JsonReader:
             raise BadJson(explain(str(error), has_pictures=bool(self._found))) from error
 
     async def _restore(self, value: Any, key: str) -> Any:
+        await self._pause(128 + len(value) if isinstance(value, str) else 128)
         if isinstance(value, str):
             return await self._restore_text(value, key)
         if isinstance(value, list):
