@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pybase64
 from pydantic_core import from_json
 
-from gateway.pictures.json_faults import explain
+from gateway.pictures.json_text import explain, unescape
 from gateway.pictures.spool import Blob, BlobWriter, Spool
 
 _TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -46,8 +46,8 @@ _BOM = b"\xef\xbb\xbf"
 
 _PERCENT = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%20": b"", b"%09": b"", b"%0A": b"", b"%0D": b""}
 
-_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR")
-"""The base64 of the first bytes of a PNG, a JPEG and a WebP."""
+_PICTURE = re.compile(r"(?:[/_]9j[/_]|iVBORw0KGgo|UklGR)[A-Za-z0-9+/_=\s-]{24}")
+"""The first base64 of a JPEG, a PNG or a WebP: more of it than a path would hold."""
 
 
 class BadJson(Exception):
@@ -168,8 +168,8 @@ class JsonReader:
 
     A picture is a data URL in base64, or the value of a key in `picture_keys` that is no web address; a PictureFault
     stands in place of one that is no base64 or over a limit. `max_picture` bounds one decoded picture, `max_rest` all
-    else, in bytes. `is_lenient`: a string that begins like the base64 of a PNG, JPEG or WebP is a picture too, and
-    characters or numbers that JSON forbids cost only themselves.
+    else, in bytes. `is_lenient`: a string that begins like the base64 of a PNG, JPEG or WebP is a picture too, one that
+    cannot be read is None, and characters or numbers that JSON forbids cost only themselves.
     """
 
     def __init__(
@@ -201,6 +201,11 @@ class JsonReader:
         self._cut = b""
         self._cost = 0
         self._writer: Base64Writer | None = None
+
+    @property
+    def pictures(self) -> list[Blob]:
+        """The pictures that were read so far, also of a document that breaks off or is too large."""
+        return [one for one in self._found if isinstance(one, Blob)]
 
     @property
     def faults(self) -> list[str]:
@@ -311,9 +316,9 @@ class JsonReader:
     def _find_picture(self, text: str, key: str) -> int | None:
         """The offset of the base64 in a string that begins with this text; None if it is no picture."""
         begin = find_base64(text)
-        if begin is not None or is_web_address(text):
+        if begin is not None or is_web_address(text) or (self._is_lenient and text.startswith("//")):
             return begin
-        is_picture = key in self._picture_keys or (self._is_lenient and text.startswith(_STARTS))
+        is_picture = key in self._picture_keys or (self._is_lenient and _PICTURE.match(text))
         return 0 if is_picture else None
 
     def _open_picture(self) -> None:
@@ -323,7 +328,9 @@ class JsonReader:
         self._writer = Base64Writer(self._spool.writer(), limit)
 
     async def _write(self, text: bytes, *, is_closed: bool) -> None:
-        text, self._cut = _unescape(self._cut + text)
+        text = self._cut + text
+        if b"\\" in text:
+            text, self._cut = unescape(text)
         await self._decode(text + self._cut if is_closed else text, is_last=is_closed)
 
     async def _decode(self, text: bytes, *, is_last: bool) -> None:
@@ -366,16 +373,19 @@ class JsonReader:
 
     async def _restore_text(self, text: str, key: str) -> Any:
         if text.startswith(self._mark):
-            return self._found[int(text[len(self._mark) :])]
+            return self._show(self._found[int(text[len(self._mark) :])])
         begin = self._find_picture(text, key)
         if begin is None:
             # A half of a character, which UTF-8 cannot hold, costs only itself.
             return text if text.isascii() else text.encode(errors="replace").decode()
         if len(self._found) >= MAX_PICTURES:
-            return _TOO_MANY
+            return self._show(_TOO_MANY)
         self._open_picture()
         await self._decode(text[begin:].encode(errors="replace"), is_last=True)
-        return self._found[-1]
+        return self._show(self._found[-1])
+
+    def _show(self, found: Blob | PictureFault) -> Blob | PictureFault | None:
+        return None if self._is_lenient and isinstance(found, PictureFault) else found
 
 
 def _read_head(raw: bytes) -> tuple[str, int]:
@@ -385,16 +395,3 @@ def _read_head(raw: bytes) -> tuple[str, int]:
         with suppress(ValueError):
             return json.loads(b'"' + raw[:length] + b'"', strict=False), length
     return "", 0
-
-
-def _unescape(text: bytes) -> tuple[bytes, bytes]:
-    """The text with JSON's escapes replaced, and an incomplete escape at its end. Wrong escapes remain."""
-    if b"\\" not in text:
-        return text, b""
-    last = text.rfind(b"\\", -6)
-    tail = text[last:] if last >= 0 else b""
-    is_cut = len(tail) == 1 or (len(tail) < 6 and tail[1:2] == b"u")
-    text, cut = (text[:last], tail) if is_cut else (text, b"")
-    with suppress(ValueError):
-        text = json.loads(b'"' + text + b'"', strict=False).encode(errors="replace")
-    return text, cut

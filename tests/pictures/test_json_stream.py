@@ -234,6 +234,20 @@ async def test_lenient_reader_loses_no_picture(tmp_path: Path) -> None:
     with pytest.raises(BadJson):
         await read(document, [], tmp_path)
     assert await read(b'\xef\xbb\xbf["iVBORw0KGgo="]', [1, 2], tmp_path) == ["iVBORw0KGgo="]
+    broken = b'["' + base64.b64encode(jpeg) + b'*", "' + base64.b64encode(long) + b'*"]'
+    assert await read(broken, [], tmp_path, is_lenient=True) == [None, None]
+
+
+async def test_pictures_of_broken_document_are_kept(tmp_path: Path) -> None:
+    """The pictures before the place where a document breaks off can still be taken."""
+    spool = make_spool(tmp_path)
+    reader = JsonReader(spool, picture_keys=KEYS, max_rest=1 << 20, max_picture=1 << 20)
+    data = bytes(6000)
+    await reader.feed(b'{"data": [{"b64_json": "' + base64.b64encode(data) + b'"}, {"b64_')
+    with pytest.raises(BadJson):
+        await reader.finish()
+    assert [await one.read() for one in reader.pictures] == [data]
+    await spool.close()
 
 
 async def test_link_under_picture_key_is_link(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""The faults of a JSON document, in the gateway's own words. Never quotes the document or the parser."""
+"""The escapes of JSON's strings, and the faults of a document in the gateway's own words."""
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 
 _FAULTS = {
     "EOF": "it ends before it is complete",
@@ -27,3 +29,14 @@ def explain(message: str, *, has_pictures: bool) -> str:
     position = _POSITION.search(message)
     # Each picture before it would shift the column.
     return f"{fault}, at {position[1]}" if position and not has_pictures else fault
+
+
+def unescape(text: bytes) -> tuple[bytes, bytes]:
+    """The text with JSON's escapes replaced, and an incomplete escape at its end. Wrong escapes remain."""
+    last = text.rfind(b"\\", -6)
+    tail = text[last:] if last >= 0 else b""
+    is_cut = len(tail) == 1 or (len(tail) < 6 and tail[1:2] == b"u")
+    text, cut = (text[:last], tail) if is_cut else (text, b"")
+    with suppress(ValueError):
+        text = json.loads(b'"' + text + b'"', strict=False).encode(errors="replace")
+    return text, cut
