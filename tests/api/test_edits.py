@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from tests.support.gateways import EDITS, OFFICIAL, SMALLEST, Gateway, Gateways, error_of
 from tests.support.plain_pictures import data_url, encode, mask, png
+from tests.support.vendor import vendor
 
 
 @contextlib.contextmanager
@@ -38,6 +41,11 @@ def file_server(files: dict[str, bytes]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def escape_all(text: str) -> str:
+    """The text as JSON may write it at its longest."""
+    return "".join(f"\\u{ord(char):04x}" for char in text)
 
 
 @pytest.mark.parametrize("name", ["image", "image[]", "image[0]"])
@@ -115,6 +123,23 @@ def test_json_edits_take_data_urls(gateway: Gateway, body: dict[str, Any]) -> No
     purchase = gateway.simulator.book()[0]
     assert (purchase["references"], purchase["mask"]) == (1, True)
     assert not gateway.leftovers()
+
+
+@pytest.mark.parametrize("escape", [lambda text: text.replace("/", "\\/"), escape_all], ids=["slashes", "all"])
+def test_escapes_change_nothing_on_either_side(gateways: Gateways, escape: Callable[[str], str]) -> None:
+    """A body and an upstream's answer whose strings are escaped, names too, give the picture."""
+    made = json.dumps(base64.b64encode(png(1024, 1024)).decode())
+    answer = f'{{"data": [{{"{escape("b64_json")}": "{escape(made[1:-1])}"}}]}}'.encode()
+    with vendor(lambda *_: answer) as (url, seen):
+        gateway = gateways.open(upstreams={"anyfast": {"base_url": url}})
+        fields = {"prompt": "a/cat", "model": OFFICIAL, "image": data_url(png())}
+        body = "{" + ", ".join(f'"{escape(name)}": "{escape(value)}"' for name, value in fields.items()) + "}"
+        found = gateway.post(EDITS, content=body, headers={"content-type": "application/json"})
+    assert found.status_code == 200, found.text
+    assert base64.b64decode(found.json()["data"][0]["b64_json"]) == png(1024, 1024)
+    (sent,) = seen
+    assert png() in sent.body
+    assert b"a/cat" in sent.body
 
 
 def test_json_edits_fetch_allowed_links(gateways: Gateways) -> None:
