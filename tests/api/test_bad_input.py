@@ -102,7 +102,7 @@ def test_wrong_field_is_named(gateway: Gateway, fields: dict[str, Any], param: s
         b'{"prompt": "a cat",}',
         b"{'prompt': 'a cat'}",
         b'{"prompt": "a cat", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
-        b'{"x":' * 5000 + b"1" + b"}" * 5000,
+        b'{"x":' * 3000 + b"1" + b"}" * 3000,
         b'{"prompt": "a\ncat"}',
         b"prompt=a+cat&n=2",
         b"\xef\xbb\xbf",
