@@ -17,6 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from gateway import errors
 from gateway.catalogue.document import Limits
+from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
+from gateway.jobs.parameters import is_absent
 from gateway.net.outside_text import read_count
 from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge, decode_data_url
 from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
@@ -24,7 +26,7 @@ from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, Storag
 MAX_TEXT = 4 * 2**20
 """Bytes of a body beside its pictures; the longest prompt has 128 KiB."""
 
-_IMAGE = re.compile(r"image(\[\d{0,3}\])?")
+_INDEX = re.compile(r"([^\[\]]+)(\[\d{0,3}\])?")
 _MAX_PARTS = 200
 
 
@@ -108,24 +110,35 @@ async def _read_json(body: AsyncIterator[bytes], spool: Spool, limits: Limits) -
     if not isinstance(document, dict):
         raise errors.InvalidValue("The body must be a JSON object.")
     form = Form()
+    taken: dict[str, str] = {}
     for name, value in document.items():
-        if name == "mask":
-            form.mask = _json_source("mask", value) if value is not None else None
-        elif name in ("images", "image"):
-            form.images += _json_sources(name, value)
-        else:
+        kind = PICTURE_NAMES.get(name)
+        if kind is None:
             form.fields[name] = value
-    if "images" in document and "image" in document:
-        raise errors.InvalidValue("Send `images` or `image`, not both.", param="images")
-    # The names stay among the fields: generations refuse them.
-    form.fields |= {name: True for name in ("images", "image", "mask") if document.get(name) is not None}
+        elif not is_absent(value):
+            _check_once(taken, name)
+            # The name stays among the fields: generations refuse it.
+            form.fields[name] = True
+            found = _json_sources(name, value)
+            if kind != "mask":
+                form.images += found
+            elif len(found) > 1:
+                raise errors.InvalidValue(f"`{name}` must be one image.", param=name)
+            else:
+                form.mask = next(iter(found), None)
     _check_count(len(form.images), limits)
     return form
 
 
+def _check_once(taken: dict[str, str], name: str) -> None:
+    """Note a name under which pictures come. Raises InvalidValue when the same ones came under another name."""
+    other = taken.setdefault(_place_of(name) or name, name)
+    if other != name:
+        raise errors.InvalidValue(f"Send `{other}` or `{name}`, not both.", param=name)
+
+
 def _json_sources(name: str, value: Any) -> list[Source]:
-    if value is None:
-        return []
+    """The images of one field: one, or a list of them, whose items must not be empty."""
     if isinstance(value, list):
         return [_json_source(f"{name}[{index}]", item) for index, item in enumerate(value)]
     if name == "images":
@@ -160,6 +173,7 @@ class _Part:
 
     name: str = ""
     is_file: bool = False
+    has_file_name: bool = False
     writer: BlobWriter | None = None
 
 
@@ -251,16 +265,17 @@ class _Multipart:
         _, options = parse_options_header(value)
         self._part.name = options.get(b"name", b"").decode("utf-8")
         self._part.is_file = b"filename" in options
+        self._part.has_file_name = bool(options.get(b"filename"))
 
     def _begin(self) -> None:
         assert self._part is not None
         name = self._part.name
         if not name:
             raise errors.InvalidValue("A multipart part has no name.")
-        if _IMAGE.fullmatch(name):
-            spelling = "image" if name == "image" else "image[]"
+        if self._is_picture(self._part) and _place_of(name) == "image":
+            spelling = re.sub(r"\[\d*\]$", "[]", name)
             if self._spelling not in (None, spelling):
-                raise errors.InvalidValue("Send `image` or `image[]`, not both.", param="image")
+                raise errors.InvalidValue(f"Send `{self._spelling}` or `{spelling}`, not both.", param="image")
             self._spelling = spelling
             _check_count(len(self._form.images) + 1, self._limits)
         self._part.writer = self._spool.writer()
@@ -281,7 +296,7 @@ class _Multipart:
         await self._part.writer.write(data)
 
     def _is_picture(self, part: _Part) -> bool:
-        return part.name == "mask" or _IMAGE.fullmatch(part.name) is not None
+        return _place_of(part.name) is not None
 
     async def _end_part(self) -> None:
         part = self._part
@@ -292,8 +307,11 @@ class _Multipart:
         if not self._is_picture(part):
             self._add_text(part.name, (await blob.read()).decode("utf-8"))
             return
+        if blob.size == 0 and not part.has_file_name:
+            # A browser sends such a part for a file that nobody chose. A chosen one without bytes is refused.
+            return
         source = await self._picture_source(part, blob)
-        if part.name != "mask":
+        if _place_of(part.name) == "image":
             self._form.images.append(source)
         elif self._form.mask is not None:
             raise errors.InvalidValue("`mask` was given twice.", param="mask")
@@ -302,9 +320,11 @@ class _Multipart:
         self._form.fields[part.name.partition("[")[0]] = "given"
 
     def _add_text(self, name: str, text: str) -> None:
-        if name in self._form.fields:
-            raise errors.InvalidValue(f"`{name[:100]}` was given twice.", param=name[:100])
-        self._form.fields[name] = text
+        if name in PARAMETERS and not is_absent(self._form.fields.get(name)) and not is_absent(text):
+            raise errors.InvalidValue(f"`{name}` was given twice.", param=name)
+        # Of an unknown field the first value stands: its name is all that is reported.
+        if is_absent(self._form.fields.get(name)):
+            self._form.fields[name] = text
 
     async def _picture_source(self, part: _Part, blob: Blob) -> Source:
         """A file, or text that is a URL or a data URL."""
@@ -323,6 +343,13 @@ class _Multipart:
         except TooLarge as error:
             raise errors.RequestTooLarge(f"`{part.name}` is too large: {error}.", param=part.name) from error
         return Source(part.name, blob=decoded or blob)
+
+
+def _place_of(name: str) -> str | None:
+    """`mask` or `image` for the name of a picture's part, with or without an index; None for other names."""
+    match = _INDEX.fullmatch(name)
+    kind = PICTURE_NAMES.get(match[1]) if match else None
+    return None if kind is None else "mask" if kind == "mask" else "image"
 
 
 def _short(error: Exception) -> str:
