@@ -37,7 +37,6 @@ GENERATIONS: dict[str, Any] = {
         size="3:2",
         resolution="1K",
         response_format="url",
-        user="ana",
     ),
     "stream": _example("A stream of events", prompt="a lighthouse in a storm", stream=True, partial_images=1),
 }

@@ -49,7 +49,11 @@ _RATIO = r"auto|\s*[1-9][0-9]{0,3}:[1-9][0-9]{0,3}\s*"
 
 PARAMETERS: Mapping[str, Parameter] = {
     "prompt": Parameter(
-        "text", "The text that the image should show.", most=MAX_PROMPT, pattern=r"\S", is_required=True
+        "text",
+        "The text that the image should show.",
+        most=MAX_PROMPT,
+        pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+        is_required=True,
     ),
     "model": Parameter("text", "A name from `GET /v1/models`. Default: the gateway's `default_model`.", most=200),
     "n": Parameter("integer", "The number of images.", least=1, most=MAX_N, default=1),
