@@ -16,50 +16,58 @@ PICTURE, MASK = data_url(png()), data_url(mask())
 BASE: dict[str, Any] = {"model": OFFICIAL, "prompt": "a cat"}
 
 
+DRY = {"x-gateway-dry-run": "1"}
+
+
 def edit(gateway: Gateway, fields: dict[str, Any]) -> Any:
     """A JSON edit with the fields, and one image unless they have it."""
     return gateway.post(EDITS, json={**BASE, "image": PICTURE, **fields})
+
+
+def plan_form(gateway: Gateway, *parts: tuple[str, bytes]) -> dict[str, Any]:
+    """The plan of an edit in a form with these parts: how many references it has, and if it has a mask."""
+    body, headers = form(('name="prompt"', b"a cat"), ('name="model"', OFFICIAL.encode()), *parts)
+    answer = gateway.post(EDITS, content=body, headers=headers | DRY)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 @pytest.mark.parametrize("name", ["mask", "mask_url", "mask_image"])
 @pytest.mark.parametrize("value", [MASK, {"image_url": MASK}, [MASK]], ids=["text", "object", "list"])
 def test_mask_has_other_names(gateway: Gateway, name: str, value: Any) -> None:
     """A mask in JSON is honoured under each of its names."""
-    answer = edit(gateway, {name: value})
-    assert answer.status_code == 200, answer.text
-    assert gateway.simulator.book()[0]["mask"] is True
-    assert "x-gateway-dropped-params" not in answer.headers
+    plan = gateway.post(EDITS, headers=DRY, json={**BASE, "image": PICTURE, name: value}).json()
+    assert (plan["mask"], plan["references"]) == (True, 1)
 
 
 @pytest.mark.parametrize("name", ["images", "image", "image_urls", "input_images", "image_url", "input_image"])
 def test_images_have_other_names(gateway: Gateway, name: str) -> None:
     """The images of an edit in JSON are honoured under each of their names."""
-    answer = gateway.post(EDITS, json={**BASE, name: [PICTURE, {"image_url": PICTURE}]})
+    plan = gateway.post(EDITS, headers=DRY, json={**BASE, name: [PICTURE, {"image_url": PICTURE}]}).json()
+    assert (plan["mask"], plan["references"]) == (False, 2)
+
+
+def test_other_names_reach_upstream(gateway: Gateway) -> None:
+    """Pictures under other names are sent, and nothing is reported as dropped."""
+    answer = gateway.post(EDITS, json={**BASE, "image_urls": [PICTURE], "mask_url": MASK})
     assert answer.status_code == 200, answer.text
-    assert gateway.simulator.book()[0]["references"] == 2
+    book = gateway.simulator.book()[0]
+    assert (book["mask"], book["references"]) == (True, 1)
+    assert "x-gateway-dropped-params" not in answer.headers
 
 
 @pytest.mark.parametrize("name", ["mask", "mask[]", "mask[0]", "mask_url", "mask_image"])
 def test_mask_in_form_has_other_names(gateway: Gateway, name: str) -> None:
     """A mask as a form's text is honoured under each of its names."""
-    body, headers = form(
-        ('name="prompt"', b"a cat"),
-        ('name="model"', OFFICIAL.encode()),
-        ('name="image"; filename="a.png"', png()),
-        (f'name="{name}"', MASK.encode()),
-    )
-    answer = gateway.post(EDITS, content=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    assert gateway.simulator.book()[0]["mask"] is True
+    plan = plan_form(gateway, ('name="image"; filename="a.png"', png()), (f'name="{name}"', MASK.encode()))
+    assert (plan["mask"], plan["references"]) == (True, 1)
 
 
 @pytest.mark.parametrize("name", ["image_urls", "image_urls[]", "image_urls[1]", "images[]", "image_url"])
 def test_images_in_form_have_other_names(gateway: Gateway, name: str) -> None:
     """The images of an edit as a form's text are honoured under each of their names."""
-    parts = [(name, (None, PICTURE)), (name, (None, PICTURE))]
-    answer = gateway.edit(parts)
-    assert answer.status_code == 200, answer.text
-    assert gateway.simulator.book()[0]["references"] == 2
+    plan = plan_form(gateway, *([(f'name="{name}"', PICTURE.encode())] * 2))
+    assert (plan["mask"], plan["references"]) == (False, 2)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +132,8 @@ EMPTY_PARTS = {
 @pytest.mark.parametrize("head", EMPTY_PARTS.values(), ids=EMPTY_PARTS)
 def test_empty_part_is_absent(gateway: Gateway, head: str) -> None:
     """An empty part of a form counts as absent, and so does a file that nobody chose."""
-    kinds = [('name="prompt"', b"a cat"), ('name="model"', OFFICIAL.encode()), ('name="image"; filename="a"', png())]
-    body, headers = form(*kinds, (head, b""))
-    answer = gateway.post(EDITS, content=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    book = gateway.simulator.book()[0]
-    assert (book["mask"], book["references"]) == (False, 1)
-    assert "x-gateway-dropped-params" not in answer.headers
+    plan = plan_form(gateway, ('name="image"; filename="a"', png()), (head, b""))
+    assert (plan["mask"], plan["references"]) == (False, 1)
 
 
 def test_chosen_file_without_bytes_is_refused(gateway: Gateway) -> None:
