@@ -9,7 +9,7 @@ VALUES: Mapping[str, str] = {
     "key_id": "key_01k0000000000000000000000",
     "team": "design",
     "name": "eva",
-    "label": "anyfast/main",
+    "label": "upstream/main",
     "record_id": "req_01k0000000000000000000000",
     "message_id": "msg_01k0000000000000000000000",
 }

@@ -55,7 +55,7 @@ def find_meant(name: str) -> str | None:
     word = _reduce(name)
     if (meant := _WORDS.get(word)) is not None:
         return meant
-    return next((known for near, known in _NEAR.items() if _is_one_edit(word, near)), None)
+    return next((_WORDS[near] for near in _NEAR.get(len(word), ()) if _is_one_edit(word, near)), None)
 
 
 def _reduce(name: str) -> str:
@@ -63,10 +63,8 @@ def _reduce(name: str) -> str:
 
 
 def _is_one_edit(word: str, known: str) -> bool:
-    """True when one added, dropped, changed or swapped letter makes one of the other."""
+    """True when one added, dropped, changed or swapped letter makes one of the other. Lengths differ by at most one."""
     shorter = min(len(word), len(known))
-    if max(len(word), len(known)) - shorter > 1:
-        return False
     start = next((index for index in range(shorter) if word[index] != known[index]), shorter)
     end = next((index for index in range(shorter - start) if word[-1 - index] != known[-1 - index]), shorter - start)
     left, right = word[start : len(word) - end], known[start : len(known) - end]
@@ -76,4 +74,6 @@ def _is_one_edit(word: str, known: str) -> bool:
 _KNOWN = [name for name, one in PARAMETERS.items() if one.use != "refused"]
 _WORDS = {_reduce(word): known for known, words in _OTHER_WORDS.items() for word in words}
 _WORDS |= {_reduce(word): known for word, known in PICTURE_NAMES.items()} | {_reduce(known): known for known in _KNOWN}
-_NEAR = {_reduce(name): name for name in _KNOWN if len(name) >= 4}
+_LONG = [_reduce(name) for name in _KNOWN if len(name) >= 4]
+_NEAR = {size: [near for near in _LONG if abs(len(near) - size) <= 1] for size in range(_LONGEST_WORD + 1)}
+"""The names of four and more letters whose length differs by at most one, by length."""

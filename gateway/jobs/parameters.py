@@ -79,7 +79,7 @@ def read_params(
 ) -> Params:
     """Check every field. `is_text`: values are multipart text. Raises PublicError (400) at the first fault."""
     if len(fields) > MAX_FIELDS:
-        raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS} fields; it has {len(fields):,}.")
+        raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS:,} fields; it has {len(fields):,}.")
     given = {name: _read(fields, name, parameter, is_text) for name, parameter in _CHECKED.items()}
     prompt = given["prompt"]
     if prompt is None or is_blank(prompt):
