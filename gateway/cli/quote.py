@@ -111,18 +111,13 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     """
     known = _read_known(data_dir, is_demo=is_demo)
     fields = {"prompt": prompt, "size": size, "quality": quality, "n": n, "output_format": output_format}
-    fields |= {"resolution": resolution} if resolution else {}
-    fields |= {"model": model} if model else {}
+    fields |= {name: text for name, text in (("resolution", resolution), ("model", model)) if text}
     if references or mask:
         operation = "edit"
     try:
         typed = _Typed(
             job=_read_job(
-                known.catalogue,
-                fields,
-                operation,
-                _make_references(max(references, 1), reference_size),
-                is_masked=mask,
+                known.catalogue, fields, operation, _make_references(references, reference_size), is_masked=mask
             ),
             model=model or known.catalogue.document.default_model,
             circumstances=Circumstances(
@@ -206,11 +201,11 @@ def _read_job(
 
 
 def _make_references(count: int, size: str) -> tuple[Picture, ...]:
-    """Pictures without bytes: a plan reads their pixels alone."""
+    """Pictures without bytes, at least one: a plan reads their pixels alone."""
     found = parse_size(size)
     if found is None:
         raise typer.BadParameter(f"{size!r} is no size; right is 1024x1024", param_hint="--reference-size")
-    return tuple(_imagine(found) for _ in range(count))
+    return tuple(_imagine(found) for _ in range(max(count, 1)))
 
 
 def _imagine(size: Size) -> Picture:
