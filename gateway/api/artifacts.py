@@ -1,8 +1,13 @@
-"""The route of stored pictures. It is public: a signed link that has not expired is the right to read."""
+"""Stored pictures by their signed links: the route, and the links that callers send as references.
+
+A signed link that has not expired is the right to read.
+"""
 
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -10,8 +15,10 @@ from fastapi.responses import StreamingResponse
 from gateway import errors
 from gateway.api.request import ServicesDep
 from gateway.artifacts import ArtifactsUnavailable
-from gateway.artifacts.artifact import format_of
-from gateway.artifacts.links import verify
+from gateway.artifacts.artifact import Stored, format_of
+from gateway.artifacts.links import find_artifact, verify
+from gateway.pictures.spool import Blob, Spool
+from gateway.services import Services
 
 router = APIRouter(tags=["artifacts"])
 
@@ -24,10 +31,7 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
     now = int(time.time())
     if not verify(artifact_id, request.url.query, now, services.signing_key):
         raise errors.ArtifactNotFound(_GONE)
-    try:
-        stored = await services.artifacts.open(artifact_id)
-    except ArtifactsUnavailable as error:
-        raise errors.StorageFull("The picture storage does not answer; try again shortly.", retry_after=5) from error
+    stored = await _open(services, artifact_id)
     if stored is None:
         raise errors.ArtifactNotFound(_GONE)
     headers = {
@@ -40,3 +44,31 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
         "cross-origin-resource-policy": "cross-origin",
     }
     return StreamingResponse(stored.chunks, media_type=f"image/{format_of(artifact_id)}", headers=headers)
+
+
+async def read_own_link(services: Services, url: str, spool: Spool) -> Blob | None:
+    """The picture that a valid link of this gateway opens; None for another URL, and for a picture not stored here.
+
+    Raises StorageFull, and the spool's StorageFullError.
+    """
+    # The signature proves whose link it is: the host in it may be a proxy's, which this process need not reach.
+    artifact_id = find_artifact(url, time.time(), services.signing_key)
+    stored = await _open(services, artifact_id) if artifact_id else None
+    if stored is None:
+        return None
+    writer = spool.writer()
+    try:
+        async with aclosing(cast(Any, stored.chunks)) as chunks:
+            async for chunk in chunks:
+                await writer.write(chunk)
+        return await writer.finish()
+    except BaseException:
+        await writer.abort()
+        raise
+
+
+async def _open(services: Services, artifact_id: str) -> Stored | None:
+    try:
+        return await services.artifacts.open(artifact_id)
+    except ArtifactsUnavailable as error:
+        raise errors.StorageFull("The picture storage does not answer; try again shortly.", retry_after=5) from error

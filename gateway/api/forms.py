@@ -1,52 +1,42 @@
-"""The body of an image request, read as it arrives: JSON or multipart; `image`, `image[]`, `image[0]`, data URLs.
+"""The body of an image request, read as it arrives: multipart here, JSON in `json_form`.
 
 Pictures go straight to the spool. Never decides what a field means.
 """
 
 from __future__ import annotations
 
+import asyncio
+import binascii
+import codecs
 import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MAX_BOUNDARY_LENGTH, MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from gateway import errors
+from gateway.api.json_form import MAX_TEXT, Form, Source, read_json
 from gateway.catalogue.document import Limits
 from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
 from gateway.jobs.parameters import is_absent
-from gateway.net.outside_text import read_count
-from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge, decode_data_url
+from gateway.net.outside_text import read_charset, read_count
+from gateway.pictures.json_stream import HEAD, BadBase64, Base64Writer, TooLarge, find_base64, is_web_address
 from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
 
-MAX_TEXT = 4 * 2**20
-"""Bytes of a body beside its pictures; the longest prompt has 128 KiB."""
+__all__ = ["Form", "Source", "read_form"]
 
-_INDEX = re.compile(r"([^\[\]]+)(\[\d{0,3}\])?")
-_MAX_PARTS = 200
+_NAME = re.compile(r"([^\[\]]+)(\[(\d{0,3})\])?")
+_MAX_PREAMBLE = 16 * 1024
+_SLICE = 64 * 1024
+"""Bytes that are parsed before other work has its turn."""
 
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The source of one picture: bytes of the body, or a URL. `name` is the field, for messages."""
-
-    name: str
-    blob: Blob | None = None
-    url: str | None = None
-
-
-@dataclass(slots=True)
-class Form:
-    """The fields and pictures of one body. `is_text`: the fields came as multipart text."""
-
-    fields: dict[str, Any] = field(default_factory=dict)
-    images: list[Source] = field(default_factory=list)
-    mask: Source | None = None
-    is_text: bool = False
+_PLAIN = ("", "7bit", "8bit", "binary")
+"""The transfer encodings (RFC 2045, section 6) that change no byte."""
 
 
 async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> Form:
@@ -59,7 +49,11 @@ async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: M
         if kind == b"multipart/form-data":
             return await _Multipart(spool, limits).read(body, options.get(b"boundary", b""))
         try:
-            return await _read_json(body, spool, limits)
+            form = await read_json(
+                body, options[b"charset"].decode("latin-1") if b"charset" in options else None, spool, limits
+            )
+            _check_count(len(form.images), limits)
+            return form
         except errors.InvalidValue as error:
             if kind and b"json" not in kind:
                 error.message += " Send application/json, or multipart/form-data with its boundary."
@@ -95,73 +89,6 @@ def _claim(spool: Spool, in_flight: MemoryBudget, size: int) -> None:
         raise errors.Overloaded("The gateway is receiving too many bytes of uploads; try again shortly.", retry_after=5)
 
 
-async def _read_json(body: AsyncIterator[bytes], spool: Spool, limits: Limits) -> Form:
-    reader = JsonReader(spool, max_rest=MAX_TEXT, max_picture=limits.image_bytes)
-    try:
-        async for piece in body:
-            await reader.feed(piece)
-        document = await reader.finish()
-    except BadJson as error:
-        raise errors.InvalidValue(f"The body is not valid JSON: {_short(error)}.") from error
-    except TooLarge as error:
-        raise errors.RequestTooLarge(f"The request is too large: {error}.") from error
-    finally:
-        await reader.abort()
-    if not isinstance(document, dict):
-        raise errors.InvalidValue("The body must be a JSON object.")
-    form = Form()
-    taken: dict[str, str] = {}
-    for name, value in document.items():
-        kind = PICTURE_NAMES.get(name)
-        if kind is None:
-            form.fields[name] = value
-        elif not is_absent(value):
-            _check_once(taken, name)
-            # The name stays among the fields: generations refuse it.
-            form.fields[name] = True
-            found = _json_sources(name, value)
-            if kind != "mask":
-                form.images += found
-            elif len(found) > 1:
-                raise errors.InvalidValue(f"`{name}` must be one image.", param=name)
-            else:
-                form.mask = next(iter(found), None)
-    _check_count(len(form.images), limits)
-    return form
-
-
-def _check_once(taken: dict[str, str], name: str) -> None:
-    """Note a name under which pictures come. Raises InvalidValue when the same ones came under another name."""
-    other = taken.setdefault(_place_of(name) or name, name)
-    if other != name:
-        raise errors.InvalidValue(f"Send `{other}` or `{name}`, not both.", param=name)
-
-
-def _json_sources(name: str, value: Any) -> list[Source]:
-    """The images of one field: one, or a list of them, whose items must not be empty."""
-    if isinstance(value, list):
-        return [_json_source(f"{name}[{index}]", item) for index, item in enumerate(value)]
-    if name == "images":
-        raise errors.InvalidValue('`images` must be an array such as [{"image_url": "https://..."}].', param="images")
-    return [_json_source(name, value)]
-
-
-def _json_source(name: str, value: Any) -> Source:
-    """One image reference: `{"image_url": ...}`, or the URL itself."""
-    if isinstance(value, dict):
-        if value.get("file_id") is not None:
-            raise errors.InvalidValue(
-                "This gateway has no files; instead of `file_id` send `image_url`, an https URL or a base64 data URL.",
-                param=f"{name}.file_id",
-            )
-        name, value = f"{name}.image_url", value.get("image_url")
-    if isinstance(value, Blob):
-        return Source(name, blob=value)
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        return Source(name, url=value)
-    raise errors.InvalidValue(f"`{name}` must be an https URL or a base64 data URL of an image.", param=name)
-
-
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.images:
         raise errors.InvalidValue(f"An edit takes at most {limits.images} images.", param="image")
@@ -169,12 +96,23 @@ def _check_count(count: int, limits: Limits) -> None:
 
 @dataclass(slots=True)
 class _Part:
-    """One part of a multipart body while it arrives."""
+    """One part of a multipart body while it arrives. `index` is the number in brackets of its name."""
 
     name: str = ""
     is_file: bool = False
     has_file_name: bool = False
-    writer: BlobWriter | None = None
+    encoding: str = ""
+    charset: str | None = None
+    index: int | None = None
+    writer: BlobWriter | Base64Writer | None = None
+    size: int = 0
+
+    @property
+    def place(self) -> str:
+        """`image` or `mask` for a picture, and nothing for another field."""
+        found = _NAME.fullmatch(self.name)
+        meant = PICTURE_NAMES.get(found[1]) if found else None
+        return "" if meant is None else "mask" if meant == "mask" else "image"
 
 
 class _Multipart:
@@ -187,29 +125,45 @@ class _Multipart:
         self._events: list[tuple[str, bytes]] = []
         self._header = [b"", b""]
         self._part: _Part | None = None
+        self._images: dict[int, Source] = {}
+        self._charset = "utf-8"
         self._text_bytes = 0
-        self._parts = 0
+        self._boundaries = 0
         self._spelling: str | None = None
         self._is_ended = False
 
     async def read(self, body: AsyncIterator[bytes], boundary: bytes) -> Form:
-        if not boundary:
-            raise errors.InvalidValue("The Content-Type multipart/form-data needs a boundary.")
+        if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH:
+            raise errors.InvalidValue(
+                f"The Content-Type multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} characters."
+            )
         try:
             parser = MultipartParser(boundary, self._callbacks())
-            async for piece in body:
-                parser.write(piece)
-                await self._drain()
+            async for piece in _skip_preamble(body, b"--" + boundary):
+                await self._parse(parser, piece, b"\r\n--" + boundary)
             parser.finalize()
             await self._drain()
-        except (FormParserError, UnicodeDecodeError) as error:
-            raise errors.InvalidValue(f"The body is not valid multipart/form-data: {_short(error)}.") from error
+        except FormParserError as error:
+            raise errors.InvalidValue(f"The body is not valid multipart/form-data: {_explain(error)}.") from error
         finally:
             if self._part and self._part.writer:
                 await self._part.writer.abort()
         if not self._is_ended:
             raise errors.InvalidValue("The multipart body ends before its closing boundary.")
+        self._form.images = [self._images[index] for index in sorted(self._images)]
         return self._form
+
+    async def _parse(self, parser: MultipartParser, piece: bytes, delimiter: bytes) -> None:
+        for start in range(0, len(piece), _SLICE):
+            part = piece[start : start + _SLICE]
+            # The parser is slow where a boundary stands inside a part, so the body's own bytes are counted too.
+            self._boundaries += part.count(delimiter)
+            if self._boundaries > self._limits.form_parts:
+                raise errors.InvalidValue(f"A multipart body may have at most {self._limits.form_parts} parts.")
+            parser.write(part)
+            await self._drain()
+            if len(part) == _SLICE:
+                await asyncio.sleep(0)
 
     def _callbacks(self) -> Any:
         def on_data(kind: str) -> Any:
@@ -244,9 +198,6 @@ class _Multipart:
 
     def _note(self, kind: str, data: bytes) -> None:
         if kind == "begin":
-            self._parts += 1
-            if self._parts > _MAX_PARTS:
-                raise errors.InvalidValue(f"A multipart body may have at most {_MAX_PARTS} parts.")
             self._part = _Part()
         elif kind in ("field", "value"):
             self._header[kind == "value"] += data
@@ -260,66 +211,111 @@ class _Multipart:
     def _read_header(self) -> None:
         name, value = self._header
         self._header = [b"", b""]
-        if name.lower() != b"content-disposition" or self._part is None:
-            return
-        _, options = parse_options_header(value)
-        self._part.name = options.get(b"name", b"").decode("utf-8")
-        self._part.is_file = b"filename" in options
-        self._part.has_file_name = bool(options.get(b"filename"))
+        assert self._part is not None
+        text, options = parse_options_header(value)
+        if name.lower() == b"content-disposition":
+            self._part.name = _decode(options.get(b"name", b""), "utf-8", "A part's name")
+            self._part.is_file = b"filename" in options
+            self._part.has_file_name = bool(options.get(b"filename"))
+        elif name.lower() == b"content-transfer-encoding":
+            self._part.encoding = text.decode("latin-1").strip().lower()
+        elif name.lower() == b"content-type" and b"charset" in options:
+            self._part.charset = options[b"charset"].decode("latin-1")
 
     def _begin(self) -> None:
-        assert self._part is not None
-        name = self._part.name
-        if not name:
+        part = self._part
+        assert part is not None
+        if not part.name:
             raise errors.InvalidValue("A multipart part has no name.")
-        if self._is_picture(self._part) and _place_of(name) == "image":
-            spelling = re.sub(r"\[\d*\]$", "[]", name)
-            if self._spelling not in (None, spelling):
-                raise errors.InvalidValue(f"Send `{self._spelling}` or `{spelling}`, not both.", param="image")
-            self._spelling = spelling
-            _check_count(len(self._form.images) + 1, self._limits)
-        self._part.writer = self._spool.writer()
+        if part.encoding not in (*_PLAIN, "base64", *(() if part.place else ("quoted-printable",))):
+            raise errors.InvalidValue(
+                f"`{part.name[:100]}` has the Content-Transfer-Encoding {part.encoding!r:.40}, which is not read here; "
+                "send its bytes as they are, without that header.",
+                param=part.name[:100],
+            )
+        if part.place == "image":
+            part.index = self._take_index(part.name)
+            _check_count(len(self._images) + 1, self._limits)
+        part.writer = self._spool.writer()
+        if part.encoding == "base64":
+            part.writer = Base64Writer(part.writer, self._limits.image_bytes if part.place else MAX_TEXT)
+
+    def _take_index(self, name: str) -> int:
+        """The place of a picture among the images: the number in brackets, else behind those before it."""
+        found = _NAME.fullmatch(name)
+        assert found is not None
+        spelling = found[1] + ("[]" if found[2] else "")
+        if self._spelling not in (None, spelling):
+            raise errors.InvalidValue(f"Send `{self._spelling}` or `{spelling}`, not both.", param="image")
+        self._spelling = spelling
+        index = int(found[3]) if found[3] else max(self._images, default=-1) + 1
+        if index in self._images:
+            raise errors.InvalidValue(f"`{name}` was given twice.", param=name)
+        return index
 
     async def _take(self, data: bytes) -> None:
-        assert self._part is not None
-        assert self._part.writer is not None
-        if self._is_picture(self._part):
-            # A data URL is a third longer than its picture.
-            if self._part.writer.size + len(data) > self._limits.image_bytes * (1 if self._part.is_file else 1.4):
+        part = self._part
+        assert part is not None
+        assert part.writer is not None
+        part.size += len(data)
+        if part.place:
+            # A data URL, and base64, are a third longer than their picture.
+            is_longer = not part.is_file or part.encoding == "base64"
+            if part.size > self._limits.image_bytes * (1.4 if is_longer else 1):
                 raise errors.RequestTooLarge(
-                    f"An image may have at most {self._limits.image_bytes:,} bytes.", param=self._part.name
+                    f"An image may have at most {self._limits.image_bytes:,} bytes.", param=part.name
                 )
+        elif part.is_file:
+            raise errors.InvalidValue(
+                f"`{part.name[:100]}` is a file, and no parameter of that name takes one. "
+                "Send images as `image`, or as `image[]` where there are several, and a mask as `mask`.",
+                param=part.name[:100],
+            )
         else:
             self._text_bytes += len(data)
             if self._text_bytes > MAX_TEXT:
                 raise errors.RequestTooLarge(f"The fields beside the images may have at most {MAX_TEXT:,} bytes.")
-        await self._part.writer.write(data)
-
-    def _is_picture(self, part: _Part) -> bool:
-        return _place_of(part.name) is not None
+        with _naming(part.name):
+            await part.writer.write(data)
 
     async def _end_part(self) -> None:
         part = self._part
         assert part is not None
         assert part.writer is not None
-        blob = await part.writer.finish()
+        with _naming(part.name):
+            blob = await part.writer.finish()
         self._part = None
-        if not self._is_picture(part):
-            self._add_text(part.name, (await blob.read()).decode("utf-8"))
+        if not part.place:
+            if not part.is_file:
+                self._add_text(part, await blob.read())
             return
         if blob.size == 0 and not part.has_file_name:
             # A browser sends such a part for a file that nobody chose. A chosen one without bytes is refused.
             return
         source = await self._picture_source(part, blob)
-        if _place_of(part.name) == "image":
-            self._form.images.append(source)
+        if part.index is not None:
+            self._images[part.index] = source
         elif self._form.mask is not None:
             raise errors.InvalidValue("`mask` was given twice.", param="mask")
         else:
             self._form.mask = source
         self._form.fields[part.name.partition("[")[0]] = "given"
 
-    def _add_text(self, name: str, text: str) -> None:
+    def _add_text(self, part: _Part, raw: bytes) -> None:
+        name = part.name
+        if part.encoding == "quoted-printable":
+            raw = binascii.a2b_qp(raw)
+        codec = self._charset if part.charset is None else read_charset(part.charset)
+        if codec is None:
+            raise errors.InvalidValue(
+                f"`{name[:100]}` has the charset {part.charset!r:.40}, which is not known here; send it in UTF-8.",
+                param=name[:100],
+            )
+        text = _decode(raw, codec, f"`{name[:100]}`", param=name[:100]).removeprefix("\ufeff")
+        if name == "_charset_":
+            # RFC 7578, section 4.6: the charset of the parts that declare none.
+            self._charset = read_charset(text) or "utf-8"
+            return
         if name in PARAMETERS and not is_absent(self._form.fields.get(name)) and not is_absent(text):
             raise errors.InvalidValue(f"`{name}` was given twice.", param=name)
         # Of an unknown field the first value stands: its name is all that is reported.
@@ -330,29 +326,75 @@ class _Multipart:
         """A file, or text that is a URL or a data URL."""
         if part.is_file or blob.size == 0:
             return Source(part.name, blob=blob)
-        async for head in blob.chunks(4096):
-            if blob.size <= 4096 and head.startswith((b"https://", b"http://")):
-                return Source(part.name, url=head.decode("utf-8"))
+        async for head in blob.chunks(HEAD):
+            if blob.size <= HEAD and is_web_address(text := head.decode("utf-8", "replace")):
+                return Source(part.name, url=text.strip())
             break
-        try:
+        with _naming(part.name):
             decoded = await decode_data_url(blob, self._spool, self._limits.image_bytes)
-        except BadJson as error:
-            raise errors.InvalidValue(
-                f"`{part.name}` is not a valid data URL: {_short(error)}.", param=part.name
-            ) from error
-        except TooLarge as error:
-            raise errors.RequestTooLarge(f"`{part.name}` is too large: {error}.", param=part.name) from error
         return Source(part.name, blob=decoded or blob)
 
 
-def _place_of(name: str) -> str | None:
-    """`mask` or `image` for the name of a picture's part, with or without an index; None for other names."""
-    match = _INDEX.fullmatch(name)
-    kind = PICTURE_NAMES.get(match[1]) if match else None
-    return None if kind is None else "mask" if kind == "mask" else "image"
+async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
+    """The bytes of a base64 data URL in a blob; None if it is not one. Raises BadBase64, TooLarge."""
+    writer: Base64Writer | None = None
+    async for piece in blob.chunks():
+        if writer is None:
+            begin = find_base64(piece[:HEAD].decode("latin-1"))
+            if begin is None:
+                return None
+            writer = Base64Writer(spool.writer(), limit)
+            piece = piece[begin:]
+        await writer.write(piece)
+        await asyncio.sleep(0)
+    return await writer.finish() if writer else None
 
 
-def _short(error: Exception) -> str:
-    """A parser's message without the bytes of the request."""
-    text = str(error).partition("\n")[0]
-    return "".join(char for char in text if char.isprintable())[:160].rstrip(".")
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turn a fault of a base64 text into an error that names its field."""
+    try:
+        yield
+    except BadBase64 as error:
+        raise errors.InvalidValue(f"`{name[:100]}` is not valid base64: {error}.", param=name[:100]) from error
+    except TooLarge as error:
+        raise errors.RequestTooLarge(f"`{name[:100]}` is too large: {error}.", param=name[:100]) from error
+
+
+async def _skip_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
+    """The body from its first boundary on. RFC 2046, section 5.1.1, lets text stand before it."""
+    start = b"\n"
+    is_skipped = False
+    async for piece in body:
+        if is_skipped:
+            yield piece
+            continue
+        start += piece
+        if start.startswith(b"\n" + codecs.BOM_UTF8):
+            start = b"\n" + start[1 + len(codecs.BOM_UTF8) :]
+        at = start.find(b"\n" + boundary)
+        if at >= 0:
+            is_skipped = True
+            yield start[at + 1 :]
+        elif len(start) > _MAX_PREAMBLE:
+            break
+    if not is_skipped:
+        raise errors.InvalidValue("The multipart body does not begin with the boundary that its Content-Type names.")
+
+
+def _decode(raw: bytes, codec: str, what: str, param: str | None = None) -> str:
+    try:
+        return raw.decode(codec)
+    except UnicodeError as error:
+        raise errors.InvalidValue(
+            f"{what} is not valid {codec.replace('_', '-').upper()}; send it in UTF-8, or name its charset in the "
+            "Content-Type of the part.",
+            param=param,
+        ) from error
+
+
+def _explain(error: FormParserError) -> str:
+    """A sentence of ours for the parser's message, which quotes the body."""
+    if "eader" in str(error):
+        return "the headers of a part are malformed, too many or too long"
+    return "a boundary is not followed by a line break or by the end"

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from gateway import errors, pipeline
+from gateway.api.artifacts import read_own_link
 from gateway.api.connection.middleware import Handover
 from gateway.api.forms import Form, Source, read_form
 from gateway.api.request import (
@@ -228,8 +229,10 @@ async def _load(services: Services, source: Source, spool: Spool) -> Picture:
 
 
 async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
+    url = source.url or ""
     try:
-        return await services.reference_fetcher.fetch(source.url or "", spool)
+        own = await read_own_link(services, url, spool)
+        return own if own is not None else await services.reference_fetcher.fetch(url, spool)
     except FetchRefused as error:
         raise errors.InvalidValue(f"`{source.name}` is refused: {error}", param=source.name) from error
     except FetchFailed as error:

@@ -8,10 +8,11 @@ import hmac
 import re
 
 from gateway.artifacts.artifact import format_of
-from gateway.net.outside_text import read_count, read_query
+from gateway.net.outside_text import read_count, read_query, read_url
 
 _VERSION = "v1"
 _EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
+_PATH = re.compile(r"(?:/[^/]*)*/v1/artifacts/([^/]+)")
 
 
 def link(artifact_id: str, expires: int, key: bytes) -> str:
@@ -37,6 +38,15 @@ def verify(artifact_id: str, query: str, now: float, key: bytes) -> bool:
         return False
     end, expected = read_count(expires[0]), _signature(artifact_id, expires[0], key)
     return hmac.compare_digest(given[0].encode(errors="replace"), expected.encode()) and now < (end or 0)
+
+
+def find_artifact(url: str, now: float, key: bytes) -> str | None:
+    """The artifact that a URL opens, on whatever host; None unless this gateway signed it and it has not expired."""
+    parts = read_url(url)
+    found = _PATH.fullmatch(parts.path) if parts else None
+    if parts is None or found is None:
+        return None
+    return found[1] if verify(found[1], parts.query, now, key) else None
 
 
 def _signature(artifact_id: str, expires: str, key: bytes) -> str:

@@ -204,6 +204,10 @@ class Limits(CataloguePart):
     body_bytes: int = Field(256 * 2**20, ge=2**20, description="One request's body.")
     image_bytes: int = Field(50 * 2**20, ge=2**10, description="One image.")
     images: int = Field(16, ge=1, le=16, description="References of one edit.")
+    json_values: int = Field(
+        10_000, ge=100, le=50_000, description="Values and names of one JSON body: they cost more than their bytes."
+    )
+    form_parts: int = Field(200, ge=32, le=1000, description="Parts of one multipart body.")
     pixels: int = Field(
         64_000_000, ge=655_360, description="One uploaded image; the gateway checks this before it decodes the image."
     )

@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from urllib.parse import SplitResult, parse_qsl, urljoin, urlsplit
 
 LONGEST_URL = 65_536
@@ -29,6 +31,30 @@ _DIGITS = re.compile(r"[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
+# Python has codecs of other kinds too, such as the ones that unpack an archive.
+_CHARSETS = frozenset(
+    {"utf_8", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"}
+    | {f"iso8859_{part}" for part in (*range(2, 12), 13, 14, 15, 16)}
+    | {
+        f"cp{page}"
+        for page in (437, 850, 866, 874, 932, 949, 950, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)
+    }
+    | {"latin_1", "koi8_r", "koi8_u", "mac_roman", "gb2312", "gbk", "gb18030", "big5", "big5hkscs"}
+    | {"shift_jis", "euc_jp", "iso2022_jp", "euc_kr"}
+)
+
+
+def read_charset(label: str) -> str | None:
+    """Python's name of the charset that a label stands for; ASCII is read as UTF-8, which contains it."""
+    if not _LABEL.fullmatch(label):
+        return None
+    name = normalize_encoding(label).lower()
+    name = aliases.get(name, name)
+    if name in ("ascii", "utf_8"):
+        return "utf-8"
+    return name if name in _CHARSETS else None
 
 
 def read_count(text: object, most: int = 10**_MOST_DIGITS) -> int | None:

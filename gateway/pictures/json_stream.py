@@ -5,42 +5,77 @@ No picture is ever held whole as a JSON string. Never decides what a field means
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import secrets
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pybase64
 from pydantic_core import from_json
 
+from gateway.pictures.json_text import explain, unescape
 from gateway.pictures.spool import Blob, BlobWriter, Spool
 
-_SPECIAL = re.compile(rb'["\\]')
-_KEY = re.compile(rb'"((?:[^"\\]|\\.){0,64})"\s*:\s*$', re.DOTALL)
-_DATA_URL = re.compile(rb"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
-_PEEK = 160
+_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""A string's bytes up to its closing quote, the end of the bytes or an incomplete escape."""
+
+# RFC 2397 quotes a comma in a parameter; browsers end the head at the first comma (WHATWG Fetch, "data: URLs").
+_DATA_URLS = (
+    re.compile(r'\s*+data:[^,"]*+(?:"[^"]*+"[^,"]*+)*+,', re.IGNORECASE),
+    re.compile(r"\s*+data:[^,]*+,", re.IGNORECASE),
+)
+_IS_BASE64 = re.compile(r";\s*base64\s*,\Z", re.IGNORECASE)
+HEAD = 4096
 """Bytes of a string that show whether it is a picture; the head of a data URL is shorter."""
+
+_SLICE = 64 * 1024
+"""Bytes that are read before other work has its turn. A value costs as much as 128 more."""
 
 MAX_PICTURES = 64
 """Pictures in one document. Each costs 400 bytes more than its own: a few megabytes of tiny ones would cost 50."""
 
+MAX_VALUES = 10_000
+"""Values and names in one document: many tiny ones take 30 times their text in memory, long numbers much time."""
+
 _SPACE = b" \t\r\n"
-_ESCAPES = {rb"\/": b"/", rb"\n": b"", rb"\r": b"", rb"\t": b"", rb"\b": b"", rb"\f": b""}
-_UNICODE = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
+_BOM = b"\xef\xbb\xbf"
+
+_PERCENT = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%20": b"", b"%09": b"", b"%0A": b"", b"%0D": b""}
+
+_PICTURE = re.compile(r"(?:[/_]9j[/_]|iVBORw0KGgo|UklGR)[A-Za-z0-9+/_=\s-]{24}")
+"""The first base64 of a JPEG, a PNG or a WebP: more of it than a path would hold."""
 
 
 class BadJson(Exception):
-    """The bytes are not valid JSON, or a picture is not valid base64; the message says where."""
+    """The bytes are not valid JSON; the message completes the sentence "the document is not valid JSON: …"."""
+
+
+class BadBase64(Exception):
+    """The text is not valid base64; the message says how."""
 
 
 class TooLarge(Exception):
-    """A picture, the number of pictures, or the rest of the document is over its limit; `what` names it."""
+    """A picture, the number of values, or the rest of the document is over its limit; `what` names it."""
 
     def __init__(self, what: str, limit: int, unit: str = "bytes") -> None:
-        super().__init__(f"{what} is over {limit} {unit}")
+        super().__init__(f"{what} is over {limit:,} {unit}")
         self.what = what
         self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFault:
+    """It stands in place of a picture that cannot be read."""
+
+    reason: str
+    is_too_large: bool = False
+
+
+_TOO_MANY = PictureFault(f"there are more than {MAX_PICTURES} pictures in one document", is_too_large=True)
 
 
 class Base64Writer:
@@ -53,23 +88,23 @@ class Base64Writer:
         self._is_padded = False
 
     async def write(self, text: bytes) -> None:
-        """Raises BadJson on other characters, TooLarge when the picture passes its limit."""
+        """Raises BadBase64 on other characters, TooLarge when the picture passes its limit."""
         text = self._rest + text
-        whole = len(text) - len(text) % 4
+        whole, cut = len(text) - len(text) % 4, b""
         data = _decode_plain(text, whole)
         if data is None:
+            text, cut = _unquote(text)
             text = text.translate(_URLSAFE, _SPACE)
             whole = len(text) - len(text) % 4
             data = _decode(text[:whole])
-        self._rest = text[whole:]
+        self._rest = text[whole:] + cut
         await self._put(data, is_padded=text.endswith(b"=", 0, whole))
 
     async def finish(self) -> Blob:
         rest = self._rest.translate(_URLSAFE, _SPACE)
-        # Some relays omit the padding; one single character is never right.
         if len(rest) == 1:
-            raise BadJson("the base64 text ends in the middle of a byte")
-        if rest:
+            raise BadBase64("the base64 text ends in the middle of a byte")
+        if rest:  # Some relays omit the padding.
             await self._put(_decode(rest + b"=" * (4 - len(rest))), is_padded=True)
         return await self._writer.finish()
 
@@ -80,7 +115,7 @@ class Base64Writer:
         if not data:
             return
         if self._is_padded:
-            raise BadJson("the base64 text goes on after its padding")
+            raise BadBase64("the base64 text goes on after its padding")
         self._is_padded = is_padded
         if self._writer.size + len(data) > self._limit:
             raise TooLarge("a picture", self._limit)
@@ -88,11 +123,11 @@ class Base64Writer:
 
 
 def _decode(text: bytes | memoryview) -> bytes:
-    """Raises BadJson."""
+    """Raises BadBase64."""
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError as error:
-        raise BadJson("the text is not base64") from error
+        raise BadBase64("the text is not base64") from error
 
 
 def _decode_plain(text: bytes, whole: int) -> bytes | None:
@@ -100,30 +135,41 @@ def _decode_plain(text: bytes, whole: int) -> bytes | None:
 
     Nearly every picture is plain base64, and this attempt costs a tenth of a translation of the text.
     """
-    with suppress(BadJson), memoryview(text)[:whole] as groups:
+    with suppress(BadBase64), memoryview(text)[:whole] as groups:
         return _decode(groups)
     return None
 
 
-async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
-    """The bytes of a base64 data URL in a blob; None if it is not one. Raises BadJson, TooLarge."""
-    writer: Base64Writer | None = None
-    async for piece in blob.chunks():
-        if writer is None:
-            head = _DATA_URL.match(piece[:_PEEK])
-            if head is None:
-                return None
-            writer = Base64Writer(spool.writer(), limit)
-            piece = piece[head.end() :]
-        await writer.write(piece)
-    return await writer.finish() if writer else None
+def _unquote(text: bytes) -> tuple[bytes, bytes]:
+    """The text with a URL's percent escapes replaced, and an incomplete one at its end."""
+    last = text.rfind(b"%", -2)
+    text, cut = (text[:last], text[last:]) if last >= 0 else (text, b"")
+    if b"%" in text:
+        for spelled, meant in _PERCENT.items():
+            text = text.replace(spelled, meant).replace(spelled.lower(), meant)
+    return text, cut
+
+
+def find_base64(text: str) -> int | None:
+    """The offset of the base64 in a data URL, by the URL's first 4,096 characters; None for other text."""
+    if text[:HEAD].lstrip()[:5].lower() != "data:":
+        return None
+    heads = (pattern.match(text, 0, HEAD) for pattern in _DATA_URLS)
+    return next((head.end() for head in heads if head and _IS_BASE64.search(head[0])), None)
+
+
+def is_web_address(text: str) -> bool:
+    """True for text that begins as an http or https URL, in any case, after white space too."""
+    return text[:HEAD].lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 class JsonReader:
     """Takes a document in pieces; `finish` returns the parsed value with a Blob in place of each picture.
 
-    A picture is the string value of a key in `picture_keys`, or any string that begins as a base64 data URL.
-    `max_picture` bounds one decoded picture, `max_rest` everything else, both in bytes.
+    A picture is a data URL in base64, or the value of a key in `picture_keys` that is no web address; a PictureFault
+    stands in place of one that is no base64 or over a limit. `max_picture` bounds one decoded picture, `max_rest` all
+    else, in bytes. `is_lenient`: a string that begins like the base64 of a PNG, JPEG or WebP is a picture too, one that
+    cannot be read is None, and characters or numbers that JSON forbids cost only themselves.
     """
 
     def __init__(
@@ -133,163 +179,219 @@ class JsonReader:
         picture_keys: frozenset[str] = frozenset(),
         max_rest: int,
         max_picture: int,
+        max_values: int = MAX_VALUES,
+        is_lenient: bool = False,
     ) -> None:
         self._spool = spool
-        self._picture_keys = {key.encode() for key in picture_keys}
+        self._picture_keys = picture_keys
         self._max_rest = max_rest
         self._max_picture = max_picture
+        self._max_values = max_values
+        self._is_lenient = is_lenient
         # A caller cannot guess the mark, so none of its strings can stand for a picture.
         self._mark = f"\x00{secrets.token_hex(8)}:"
         self._rest = bytearray()
-        self._blobs: list[Blob] = []
-        self._step = self._outside
-        self._peeked = bytearray()
+        self._values = 0
+        self._found: list[Blob | PictureFault] = []
+        self._state: Literal["outside", "short", "long", "picture", "skipped"] = "outside"
+        self._text = bytearray()
+        self._key = b""
         self._last = b""
-        self._escape = b""
+        self._is_escape = False
+        self._cut = b""
+        self._cost = 0
         self._writer: Base64Writer | None = None
 
+    @property
+    def pictures(self) -> list[Blob]:
+        """The pictures that were read so far, also of a document that breaks off or is too large."""
+        return [one for one in self._found if isinstance(one, Blob)]
+
+    @property
+    def faults(self) -> list[str]:
+        return [one.reason for one in self._found if isinstance(one, PictureFault)]
+
     async def feed(self, piece: bytes) -> None:
-        """Take the next bytes. Raises BadJson or TooLarge as early as possible."""
-        start = 0
-        while start < len(piece):
-            start = await self._step(piece, start)
-            if len(self._rest) > self._max_rest:
-                raise TooLarge("the JSON beside its pictures", self._max_rest)
+        """Take the next bytes. Raises TooLarge as early as possible."""
+        for start in range(0, len(piece), _SLICE):
+            await self._feed(piece[start : start + _SLICE] if len(piece) > _SLICE else piece)
 
     async def finish(self) -> Any:
         """The whole document. Raises BadJson if it is incomplete or invalid; NaN and Infinity are not JSON."""
-        if self._writer is not None:
-            raise BadJson("the document ends inside a picture")
-        try:
-            document = from_json(bytes(self._rest + self._peeked), allow_inf_nan=False)
-        except ValueError as error:
-            raise BadJson(str(error)) from error
-        return self._restore(document) if self._blobs else document
+        if self._state != "outside":
+            raise BadJson("it ends inside a string")
+        return await self._restore(self._parse(), "")
 
     async def abort(self) -> None:
-        """Discard an incomplete picture."""
         if self._writer is not None:
             await self._writer.abort()
 
-    async def _outside(self, piece: bytes, start: int) -> int:
-        quote = piece.find(b'"', start)
-        between = piece[start : quote if quote >= 0 else len(piece)]
+    async def _feed(self, piece: bytes) -> None:
+        at = 0
+        while at < len(piece):
+            await self._pause(128)
+            if self._state == "outside":
+                at = self._read_outside(piece, at)
+                continue
+            end, is_closed = self._find_end(piece, at)
+            await self._take(piece[at:end], is_closed=is_closed)
+            at = end + is_closed
+        if len(self._rest) > self._max_rest:
+            raise TooLarge("the JSON beside its pictures", self._max_rest)
+        await self._pause(len(piece))
+
+    async def _pause(self, cost: int) -> None:
+        self._cost += cost
+        if self._cost >= _SLICE:
+            self._cost = 0
+            await asyncio.sleep(0)
+
+    def _read_outside(self, piece: bytes, at: int) -> int:
+        """The offset behind the next opening quote."""
+        quote = piece.find(b'"', at)
+        between = piece[at : quote if quote >= 0 else len(piece)]
         self._rest += between
         self._last = between.rstrip(_SPACE)[-1:] or self._last
+        self._values += sum(map(between.count, (b",", b"[", b"{"))) + len(between) // 64 + (quote >= 0)
+        if self._values > self._max_values:
+            raise TooLarge("the JSON", self._max_values, "values and names")
         if quote < 0:
             return len(piece)
-        self._peeked = bytearray(b'"')
-        self._step = self._peek
+        self._state = "short"
         return quote + 1
 
-    async def _peek(self, piece: bytes, start: int) -> int:
-        """Collect a string's first bytes until it ends or is known to be a picture or not."""
-        stop = min(len(piece), start + _PEEK - len(self._peeked))
-        end = self._string_end(piece, start, stop)
-        self._peeked += piece[start : end if end >= 0 else stop]
-        if end < 0 and len(self._peeked) < _PEEK:
-            return stop
-        begin = self._picture_begins()
-        peeked, self._peeked = bytes(self._peeked), bytearray()
-        if begin:
-            await self._begin_picture(peeked[begin:])
-        else:
-            self._rest += peeked
+    def _find_end(self, piece: bytes, at: int) -> tuple[int, bool]:
+        """The end of a string's text in this piece, and True where its closing quote follows."""
+        if not self._is_escape:
+            # `find` is 200 times as fast as the pattern.
+            quote = piece.find(b'"', at)
+            end = quote if quote >= 0 else len(piece)
+            if piece.find(b"\\", at, end) < 0:
+                return end, quote >= 0
+        found = _TEXT.match(piece, at + self._is_escape)
+        end = found.end() if found else len(piece)
+        self._is_escape = piece[end : end + 1] == b"\\"
+        return (len(piece), False) if self._is_escape else (end, end < len(piece))
+
+    async def _take(self, text: bytes, *, is_closed: bool) -> None:
+        """Take a part of a string, without its quotes."""
+        if self._state == "short":
+            self._text += text
+            if len(self._text) >= HEAD:
+                await self._judge(is_closed=is_closed)
+            elif is_closed:
+                self._keep(bytes(self._text), is_closed=True)
+        elif self._state == "long":
+            self._rest += text + b'"' * is_closed
+        elif self._state == "picture":
+            await self._write(text, is_closed=is_closed)
+        if is_closed:
+            self._state = "outside"
             self._last = b'"'
-            self._step = self._outside if end >= 0 else self._inside
-        return end if end >= 0 else stop
 
-    def _picture_begins(self) -> int:
-        """The offset of the base64 in the peeked string; 0 if the string is not a picture."""
-        if self._last not in (b":", b"[", b","):
-            return 0
-        if head := _DATA_URL.match(self._peeked, 1):
-            return head.end()
-        if self._last != b":" or not self._picture_keys:
-            return 0
-        key = _KEY.search(bytes(self._rest[-160:]))
-        return 1 if key is not None and key[1] in self._picture_keys else 0
+    def _keep(self, text: bytes, *, is_closed: bool) -> None:
+        self._rest += b'"' + text + b'"' * is_closed
+        self._key = text
+        self._text.clear()
 
-    async def _inside(self, piece: bytes, start: int) -> int:
-        end = self._string_end(piece, start, len(piece))
-        self._rest += piece[start : end if end >= 0 else len(piece)]
-        if end < 0:
-            return len(piece)
-        self._step = self._outside
-        return end
+    async def _judge(self, *, is_closed: bool) -> None:
+        """Decide by a long string's first bytes if it is a picture. A short one waits until the document is parsed."""
+        raw, begin = bytes(self._text), None
+        head, length = _read_head(raw)
+        if self._last in (b":", b"[", b","):
+            key = _read_head(self._key)[0] if self._last == b":" else ""
+            begin = self._find_picture(head, key)
+        if begin is None:
+            self._state = "long"
+            self._keep(raw, is_closed=is_closed)
+            return
+        self._text.clear()
+        self._rest += f'"\\u0000{self._mark[1:]}{len(self._found)}"'.encode()
+        self._state = "picture"
+        self._open_picture()
+        await self._write(head[begin:].encode(errors="replace"), is_closed=False)
+        if self._state == "picture":
+            await self._write(raw[length:], is_closed=is_closed)
 
-    def _string_end(self, piece: bytes, start: int, stop: int) -> int:
-        """The index after the closing quote, or -1; remembers a backslash at the end of the piece."""
-        while start < stop:
-            if self._escape:
-                self._escape = b""
-                start += 1
-                continue
-            special = _SPECIAL.search(piece, start, stop)
-            if special is None:
-                return -1
-            start = special.end()
-            if special[0] == b'"':
-                return start
-            self._escape = b"\\"
-        return -1
+    def _find_picture(self, text: str, key: str) -> int | None:
+        """The offset of the base64 in a string that begins with this text; None if it is no picture."""
+        begin = find_base64(text)
+        if begin is not None or is_web_address(text) or (self._is_lenient and text.startswith("//")):
+            return begin
+        is_picture = key in self._picture_keys or (self._is_lenient and _PICTURE.match(text))
+        return 0 if is_picture else None
 
-    async def _begin_picture(self, peeked: bytes) -> None:
-        if len(self._blobs) == MAX_PICTURES:
-            raise TooLarge("the number of pictures", MAX_PICTURES, "in one document")
-        self._escape = b""
-        self._writer = Base64Writer(self._spool.writer(), self._max_picture)
-        self._step = self._picture
-        start = 0
-        while start < len(peeked):
-            start = await self._picture(peeked, start)
+    def _open_picture(self) -> None:
+        self._found.append(PictureFault("it is not complete"))
+        self._cut = b""
+        limit = self._max_picture if len(self._found) <= MAX_PICTURES else -1
+        self._writer = Base64Writer(self._spool.writer(), limit)
 
-    async def _picture(self, piece: bytes, start: int) -> int:
-        assert self._writer is not None
-        # Base64 has no escaped quotes, so the first quote ends the picture. `find` is 200 times as fast as a pattern
-        # for quotes and backslashes.
-        quote = piece.find(b'"', start)
-        end = quote if quote >= 0 else len(piece)
-        text, self._escape = self._escape + piece[start:end], b""
+    async def _write(self, text: bytes, *, is_closed: bool) -> None:
+        text = self._cut + text
         if b"\\" in text:
-            text, self._escape = _unescape(text)
-        await self._writer.write(text)
-        if quote < 0:
-            return end
-        if self._escape:
-            raise BadJson("a picture's text ends inside an escape")
-        self._blobs.append(await self._writer.finish())
-        self._writer = None
-        self._rest += f'"\\u0000{self._mark[1:]}{len(self._blobs) - 1}"'.encode()
-        self._last = b'"'
-        self._step = self._outside
-        return end + 1
+            text, self._cut = unescape(text)
+        await self._decode(text + self._cut if is_closed else text, is_last=is_closed)
 
-    def _restore(self, value: Any) -> Any:
-        if isinstance(value, str) and value.startswith(self._mark):
-            return self._blobs[int(value[len(self._mark) :])]
+    async def _decode(self, text: bytes, *, is_last: bool) -> None:
+        """Decode a part of a picture's text. A picture that cannot be read is skipped to its end."""
+        assert self._writer is not None
+        try:
+            await self._writer.write(text)
+            if is_last:
+                self._found[-1] = await self._writer.finish()
+                self._writer = None
+        except (BadBase64, TooLarge) as error:
+            await self._writer.abort()
+            self._writer = None
+            self._state = "skipped"
+            fault = PictureFault(str(error), is_too_large=isinstance(error, TooLarge))
+            self._found[-1] = _TOO_MANY if len(self._found) > MAX_PICTURES else fault
+
+    def _parse(self) -> Any:
+        data = bytes(self._rest).removeprefix(_BOM)
+        try:
+            return from_json(data, allow_inf_nan=False)
+        except ValueError as error:
+            if self._is_lenient:
+                with suppress(ValueError, RecursionError):
+                    text = data.decode("utf-8", "replace")
+                    return json.loads(text, strict=False, parse_constant=lambda _: None)
+            raise BadJson(explain(str(error), has_pictures=bool(self._found))) from error
+
+    async def _restore(self, value: Any, key: str) -> Any:
+        await self._pause(128 + len(value) if isinstance(value, str) else 128)
+        if isinstance(value, str):
+            return await self._restore_text(value, key)
         if isinstance(value, list):
-            return [self._restore(item) for item in value]
+            return [await self._restore(item, "") for item in value]
         if isinstance(value, dict):
-            return {key: self._restore(item) for key, item in value.items()}
+            if any(name.startswith(self._mark) for name in value):
+                raise BadJson("a name in it is a picture")
+            return {name: await self._restore(item, name) for name, item in value.items()}
         return value
 
+    async def _restore_text(self, text: str, key: str) -> Any:
+        if text.startswith(self._mark):
+            return self._show(self._found[int(text[len(self._mark) :])])
+        begin = self._find_picture(text, key)
+        if begin is None:
+            # A half of a character, which UTF-8 cannot hold, costs only itself.
+            return text if text.isascii() else text.encode(errors="replace").decode()
+        if len(self._found) >= MAX_PICTURES:
+            return self._show(_TOO_MANY)
+        self._open_picture()
+        await self._decode(text[begin:].encode(errors="replace"), is_last=True)
+        return self._show(self._found[-1])
 
-def _unescape(text: bytes) -> tuple[bytes, bytes]:
-    """The text with JSON's escapes replaced, and an incomplete escape at its end. Raises BadJson."""
-    last = text.rfind(b"\\", -5)
-    tail = text[last:] if last >= 0 else b""
-    is_cut = len(tail) == 1 or (len(tail) < 6 and tail[1:2] == b"u")
-    text, cut = (text[:last], tail) if is_cut else (text, b"")
-    for spelled, meant in _ESCAPES.items():
-        text = text.replace(spelled, meant)
-    if b"\\" in text:
-        text = _UNICODE.sub(_read_unicode, text)
-    # Every other escape, also a doubled backslash, stands for a character that base64 does not have.
-    if b"\\" in text:
-        raise BadJson("a picture's text holds an escape that is not base64")
-    return text, cut
+    def _show(self, found: Blob | PictureFault) -> Blob | PictureFault | None:
+        return None if self._is_lenient and isinstance(found, PictureFault) else found
 
 
-def _read_unicode(escape: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(escape[1].decode("ascii"))
+def _read_head(raw: bytes) -> tuple[str, int]:
+    """The first characters of a string's raw text, and how many bytes of it they are."""
+    # The longest escape has 6 bytes.
+    for length in range(min(len(raw), HEAD), max(0, min(len(raw), HEAD) - 7), -1):
+        with suppress(ValueError):
+            return json.loads(b'"' + raw[:length] + b'"', strict=False), length
+    return "", 0

@@ -17,7 +17,7 @@ from gateway.pictures.metadata.jpeg import read_jpeg
 from gateway.pictures.metadata.layout import Damaged, Format, Layout, copy_pieces
 from gateway.pictures.metadata.png import read_png
 from gateway.pictures.metadata.webp import read_webp
-from gateway.pictures.pixels import LARGEST_EDGE, ImageEncoding, Undecodable, reencode
+from gateway.pictures.pixels import LARGEST_EDGE, ImageEncoding, Undecodable, has_all_lines, reencode
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 
 __all__ = [
@@ -177,10 +177,17 @@ class PictureConverter:
         self._walkers = ThreadPoolExecutor(threads, "pictures-files")
 
     async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
-        """The picture by its headers; decodes no pixel. Raises NotAPicture, whose reason starts with `what`."""
+        """The picture by its headers. Raises NotAPicture, whose reason starts with `what`.
+
+        Decodes no pixel, unless the end marker of a JPEG is missing: then the file may be cut.
+        """
         if blob.path is None and blob.size <= INSTANT:
-            return _probe(blob, self.max_pixels, what)
-        return await _finish(self._walkers, _probe, blob, self.max_pixels, what)
+            picture, lacks_end = _probe(blob, self.max_pixels, what)
+        else:
+            picture, lacks_end = await _finish(self._walkers, _probe, blob, self.max_pixels, what)
+        if lacks_end:
+            await _finish(self._decoders, _check_end, picture, what)
+        return picture
 
     async def strip(self, picture: Picture, spool: Spool) -> Picture:
         """The same pixels, bit for bit, without EXIF, GPS, XMP, comments or data after the picture.
@@ -250,7 +257,8 @@ async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.a
         raise
 
 
-def _probe(blob: Blob, max_pixels: int, what: str) -> Picture:
+def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
+    """The picture, and True when its end marker is missing."""
     if not blob.size:
         raise NotAPicture(f"{what} is empty: it has zero bytes.")
     with blob.open() as file:
@@ -272,7 +280,14 @@ def _probe(blob: Blob, max_pixels: int, what: str) -> Picture:
     width, height = layout.width, layout.height
     if layout.orientation >= 5:
         width, height = height, width
-    return Picture(blob, form, width, height, layout.orientation, layout.has_alpha)
+    return Picture(blob, form, width, height, layout.orientation, layout.has_alpha), layout.lacks_end
+
+
+def _check_end(picture: Picture, what: str) -> None:
+    with picture.blob.open() as file:
+        pieces = copy_pieces(file, read_layout(file, picture.blob.size, picture.format).pieces)
+        if not has_all_lines(b"".join(pieces)):
+            raise NotAPicture(f"{what} is a damaged {_NAMES[picture.format]}: it ends before its last line.")
 
 
 def _strip(picture: Picture, path: Path | None) -> Blob | bytes | None:

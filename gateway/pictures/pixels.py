@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageChops, ImageCms, ImageMath, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -71,7 +71,7 @@ _DECODING_ERRORS = (
 
 
 class Undecodable(Exception):
-    """The pixels cannot be decoded; `str` is the decoder's reason."""
+    """The pixels cannot be decoded; `str` completes a sentence for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +107,49 @@ def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wan
         target.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageFullError(os.strerror(error.errno)) from error
-        raise Undecodable(f"it cannot be written as {into.upper()} ({error})") from error
+        raise Undecodable(f"it cannot be written as {into.upper()}") from error
+
+
+def has_all_lines(jpeg: bytes) -> bool:
+    """True when a JPEG, stripped and with its end marker, holds every line of its picture.
+
+    The decoder fills lines that are missing, and says nothing. It would read bytes before the end marker as such lines.
+    """
+    data = jpeg[:-2].rstrip(b"\xff")
+    try:
+        filled, misled = (_decode(io.BytesIO(data + more + jpeg[-2:]), "jpeg") for more in (b"", b"\xa5\x5a" * 64))
+    except Undecodable:
+        return False
+    return ImageChops.difference(filled, misled).getbbox() is None
 
 
 def _decode(source: BinaryIO, form: Format) -> Image.Image:
     try:
         image = _PLUGINS[form](source)
+        raw_mode = _raw_mode(image)
         image.load()
+        _scale_transparency(image, raw_mode)
     except _DECODING_ERRORS as error:
         # An errno means that the disk failed, not the picture.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise Undecodable(str(error) or type(error).__name__) from error
+        raise Undecodable("its pixels are damaged or incomplete") from error
     return image
+
+
+def _raw_mode(image: ImageFile) -> str:
+    """How a PNG's file holds its pixels, such as `L;4` or `RGB;16B`; nothing for another format."""
+    found = image.tile[0].args if image.tile and isinstance(image, PngImageFile) else ""
+    return found if isinstance(found, str) else ""
+
+
+def _scale_transparency(image: Image.Image, raw_mode: str) -> None:
+    """Scale the transparent colour (tRNS) as Pillow scaled the pixels: to 8 bits, but for 16-bit grey."""
+    colour = image.info.get("transparency")
+    if raw_mode.startswith("L;") and isinstance(colour, int):
+        image.info["transparency"] = colour * 255 // (2 ** int(raw_mode[2:]) - 1)
+    elif raw_mode == "RGB;16B" and isinstance(colour, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in colour)
 
 
 def _in_plain_mode(image: Image.Image, into: Format, profile: bytes | None) -> Image.Image:
@@ -127,9 +157,7 @@ def _in_plain_mode(image: Image.Image, into: Format, profile: bytes | None) -> I
     if image.mode.startswith("I"):
         if into == "png":
             return image
-        # Pillow's own conversion of 16 bits clips at 255: almost every picture would be white.
-        image = image.point(lambda value: value * (1 / 257)).convert("L")
-        image.info.pop("transparency", None)
+        image = _from_16_bits(image)
     if image.mode == "CMYK":
         image = _from_cmyk(image, profile)
     has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -139,6 +167,21 @@ def _in_plain_mode(image: Image.Image, into: Format, profile: bytes | None) -> I
     if is_grey and into == "png":
         return image.convert("LA" if has_alpha else "L")
     return image.convert("RGBA" if has_alpha else "RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """The grey picture in 8 bits, with an alpha channel where it has a transparent colour."""
+    clear = image.info.pop("transparency", None)
+    alpha = None
+    if clear is not None:
+        # Before the pixels lose bits: other greys would become the transparent one.
+        wide = image.convert("I")
+        alpha = ImageMath.lambda_eval(lambda args: args["convert"]((args["wide"] != clear) * 255, "L"), wide=wide)
+    # Pillow's own conversion of 16 bits clips at 255: almost every picture would be white.
+    grey = image.point(lambda value: value * (1 / 257)).convert("L")
+    if alpha is not None:
+        grey.putalpha(alpha)
+    return grey
 
 
 def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -14,7 +14,7 @@ from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
 from gateway.upstreams.base import Adapter
 from gateway.upstreams.client import UpstreamClient
-from gateway.upstreams.synchronous import Synchronous, make_mask, make_png
+from gateway.upstreams.synchronous import Synchronous, make_mask, make_png, make_upright
 
 
 class Anyfast(Synchronous):
@@ -25,13 +25,14 @@ class Anyfast(Synchronous):
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """PNG and JPEG pass. WebP becomes PNG, as does the first image of a masked edit, whose format must match."""
+        """PNG and JPEG pass, the first one upright. WebP becomes PNG, and so does the image of a mask."""
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
-            wants_png = picture.format == "webp" or (job.mask is not None and index == 0)
-            references.append(
-                await make_png(self._picture_converter, picture, spool, param="image") if wants_png else picture
-            )
+            if picture.format == "webp" or (job.mask is not None and index == 0):
+                picture = await make_png(self._picture_converter, picture, spool, param="image")
+            elif index == 0:
+                picture = await make_upright(self._picture_converter, picture, spool)
+            references.append(picture)
         mask = await make_mask(self._picture_converter, job.mask, self._client.target, spool) if job.mask else None
         return Inputs(tuple(references), mask)
 

@@ -30,7 +30,7 @@ from gateway.upstreams.client import (
     find_usage,
     read_answer,
 )
-from gateway.upstreams.synchronous import make_mask, make_png
+from gateway.upstreams.synchronous import make_mask, make_png, make_upright
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
@@ -56,7 +56,8 @@ class Apiany:
         if job.mask:
             picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
             return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
-        uploads = (self._upload_with_retry(picture, spool) for picture in job.references)
+        first = [await make_upright(self._picture_converter, picture, spool) for picture in job.references[:1]]
+        uploads = (self._upload_with_retry(picture, spool) for picture in (*first, *job.references[1:]))
         urls = await asyncio.gather(*uploads, return_exceptions=True)
         for url in urls:
             if isinstance(url, BaseException):

@@ -97,7 +97,9 @@ class UpstreamClient:
 
     async def _read(self, response: Response, spool: Spool) -> Reply:
         retry_after = read_retry_after(response.headers.get("retry-after"))
-        reader = JsonReader(spool, picture_keys=PICTURE_KEYS, max_rest=MAX_TEXT, max_picture=self._max_picture)
+        reader = JsonReader(
+            spool, picture_keys=PICTURE_KEYS, max_rest=MAX_TEXT, max_picture=self._max_picture, is_lenient=True
+        )
         try:
             async for piece in response.aiter_raw():
                 await reader.feed(piece)
@@ -107,7 +109,7 @@ class UpstreamClient:
             return Reply(response.status_code, None, f"{kind}, not readable: {error}"[:300], retry_after)
         finally:
             await reader.abort()
-        return Reply(response.status_code, document, retry_after=retry_after)
+        return Reply(response.status_code, document, "; ".join(reader.faults)[:300], retry_after)
 
 
 async def _close(body: AsyncGenerator[bytes, None]) -> None:

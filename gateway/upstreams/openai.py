@@ -12,16 +12,17 @@ from typing_extensions import override
 from gateway.jobs.job import Call, ImageJob, Inputs, Shape, resolve
 from gateway.pictures.spool import Spool
 from gateway.upstreams.base import Adapter
-from gateway.upstreams.synchronous import Synchronous, make_mask, make_png
+from gateway.upstreams.synchronous import Synchronous, make_mask, make_png, make_upright
 
 
 class OpenAI(Synchronous):
     """One credential and model at one endpoint."""
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Pictures pass unchanged. A mask must be a PNG, and its image upright, so that both have the same size."""
+        """Pictures pass, the first one upright. With a mask both become PNGs, so that they have the same size."""
         if job.mask is None:
-            return Inputs(job.references)
+            turned = [await make_upright(self._picture_converter, one, spool) for one in job.references[:1]]
+            return Inputs((*turned, *job.references[1:]))
         first, *rest = job.references
         upright = await make_png(self._picture_converter, first, spool, param="image")
         return Inputs((upright, *rest), await make_mask(self._picture_converter, job.mask, self._client.target, spool))

@@ -17,6 +17,9 @@ from gateway.pictures.spool import Spool
 from gateway.upstreams.client import UpstreamClient, fail_on_error, read_answer
 from gateway.upstreams.verdict import UNFIT, CallFailed, Failure
 
+_ON_ITS_SIDE = 5
+"""From this EXIF Orientation on, width and height change places."""
+
 
 class Synchronous(ABC):
     """One credential and model. Its methods raise CallFailed."""
@@ -59,6 +62,19 @@ async def make_png(picture_converter: PictureConverter, picture: Picture, spool:
         return await picture_converter.to_png_upright(picture, spool)
     except NotAPicture as error:
         raise CallFailed(Failure("prepare", message=str(error), param=param)) from error
+
+
+async def make_upright(picture_converter: PictureConverter, picture: Picture, spool: Spool) -> Picture:
+    """The first reference with its pixels as displayed, if they lie on their side: the call's size follows that shape.
+
+    Its format stays. Raises CallFailed when its pixels are broken.
+    """
+    if picture.orientation < _ON_ITS_SIDE:
+        return picture
+    try:
+        return await picture_converter.convert(picture, picture.format, spool, quality=100)
+    except NotAPicture as error:
+        raise CallFailed(Failure("prepare", message=str(error), param="image")) from error
 
 
 async def make_mask(picture_converter: PictureConverter, mask: Picture, target: Target, spool: Spool) -> Picture:

@@ -45,7 +45,7 @@ def test_wrong_image_reference_is_named(gateway: Gateway, images: Any, param: st
 def test_broken_data_url_is_refused(gateway: Gateway) -> None:
     """Base64 that is none is a 400, in JSON and in a form."""
     body = {"prompt": "a cat", "model": OFFICIAL, "image": "data:image/png;base64,!!!!"}
-    assert_refused(gateway, gateway.post(EDITS, json=body), 400, None)
+    assert_refused(gateway, gateway.post(EDITS, json=body), 400, "image")
     assert_refused(gateway, gateway.edit({"image": (None, "data:image/png;base64,!!!!")}), 400, "image")
 
 

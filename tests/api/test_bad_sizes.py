@@ -27,7 +27,7 @@ def test_large_image_is_refused(tight: Gateway) -> None:
     assert_refused(tight, tight.edit({"image": png(), "mask": large}), 413, "mask")
     assert_refused(tight, tight.edit({"image": (None, data_url(large))}), 413, "image")
     body = {"prompt": "a cat", "model": OFFICIAL, "image": data_url(large)}
-    assert_refused(tight, tight.post(EDITS, json=body), 413, None)
+    assert_refused(tight, tight.post(EDITS, json=body), 413, "image")
 
 
 def test_large_body_is_refused_by_header(tight: Gateway) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import EDITS, OFFICIAL, Gateway, Gateways, error_of
+from tests.support.gateways import EDITS, OFFICIAL, SMALLEST, Gateway, Gateways, error_of
 from tests.support.plain_pictures import data_url, encode, mask, png
 
 
@@ -134,6 +134,32 @@ def test_json_edits_fetch_allowed_links(gateways: Gateways) -> None:
         error = error_of(gateway.post(EDITS, json=body))
         assert (error["code"], error["param"]) == ("invalid_value", "images[1].image_url")
         assert not gateway.leftovers()
+
+
+@pytest.mark.parametrize("host", ["as given", "https://pictures.invalid"])
+@pytest.mark.parametrize("dialect", ["json", "form"])
+def test_own_links_are_read_from_storage(gateway: Gateway, host: str, dialect: str) -> None:
+    """The gateway's own link is a reference without a download, whatever host a proxy gave it."""
+    url = gateway.generate(response_format="url").json()["data"][0]["url"]
+    if host != "as given":
+        url = host + url[url.index("/v1/") :]
+    if dialect == "json":
+        answer = gateway.post(EDITS, json={"prompt": "a cat", "model": OFFICIAL, "images": [{"image_url": url}]})
+    else:
+        answer = gateway.edit({"image": (None, url)})
+    assert answer.status_code == 200, answer.text
+    assert [file["size"] for file in gateway.simulator.log("edits")[0]["files"]] == [SMALLEST]
+    assert not gateway.leftovers()
+
+
+@pytest.mark.parametrize("query", ["exp=1&sig=v1.x", "", "exp=99999999999&sig=v1.x"])
+def test_unsigned_own_link_opens_nothing(gateway: Gateway, query: str) -> None:
+    """A link that the gateway did not sign, or that has expired, is no reference."""
+    url = gateway.generate(response_format="url").json()["data"][0]["url"].partition("?")[0]
+    body = {"prompt": "a cat", "model": OFFICIAL, "images": [{"image_url": f"{url}?{query}"}]}
+    error = error_of(gateway.post(EDITS, json=body))
+    assert (error["code"], error["param"]) == ("invalid_value", "images[0].image_url")
+    assert len(gateway.simulator.book()) == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.png", "https://localhost/x.png", "https://10.0.0.1/x.png"])

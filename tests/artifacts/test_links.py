@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.artifacts.artifact import format_of, matches
-from gateway.artifacts.links import link, sign, verify
+from gateway.artifacts.links import find_artifact, link, sign, verify
 from gateway.ids import new_id
 
 KEY = b"k" * 32
@@ -19,6 +19,27 @@ def test_signed_link_opens_until_expiry():
     assert link(NAME, 1000, KEY) == f"/v1/artifacts/{NAME}?{query}"
     assert verify(NAME, query, 999.9, KEY)
     assert not verify(NAME, query, 1000, KEY)
+
+
+@pytest.mark.parametrize(
+    "start", ["", "https://pictures.example", "http://127.0.0.1:8080", "HTTPS://x.example/a/prefix", "https://[::1]:1"]
+)
+def test_own_link_is_known_by_its_signature(start: str):
+    """The artifact of a link is found on any host and below any prefix, until the link expires."""
+    url = start + link(NAME, 1000, KEY)
+    assert find_artifact(url, 999, KEY) == NAME
+    assert find_artifact(url, 1000, KEY) is None
+    assert find_artifact(url, 999, b"another") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "https://x.example", "https://[", "https://x.example/a.png?exp=1&sig=2", "x" * 70_000, "/" * 60_000]
+    + [f"https://x.example/v1/artifacts/{name}?exp=1000&sig=v1.x" for name in (NAME, "", "..", NAME + "/x")],
+)
+def test_other_urls_are_no_own_links(url: str):
+    """Any other text is no link of this gateway, and costs little."""
+    assert find_artifact(url, 1, KEY) is None
 
 
 def test_altered_links_are_refused():

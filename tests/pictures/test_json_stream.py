@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge, decode_data_url
+from gateway.pictures.json_stream import BadJson, JsonReader, PictureFault, TooLarge
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
 
 KEYS = frozenset({"b64_json"})
@@ -23,9 +23,11 @@ def make_spool(folder: Path) -> Spool:
     return Spool(folder, MemoryBudget(1 << 20), keep=64)
 
 
-async def read(document: bytes, cuts: list[int], folder: Path, max_rest: int = 1 << 20) -> Any:
+async def read(
+    document: bytes, cuts: list[int], folder: Path, max_rest: int = 1 << 20, *, is_lenient: bool = False
+) -> Any:
     spool = make_spool(folder)
-    reader = JsonReader(spool, picture_keys=KEYS, max_rest=max_rest, max_picture=1 << 20)
+    reader = JsonReader(spool, picture_keys=KEYS, max_rest=max_rest, max_picture=1 << 20, is_lenient=is_lenient)
     edges = [0, *sorted({cut % (len(document) + 1) for cut in cuts}), len(document)]
     try:
         for start, end in itertools.pairwise(edges):
@@ -39,6 +41,8 @@ async def read(document: bytes, cuts: list[int], folder: Path, max_rest: int = 1
 async def materialise(value: Any) -> Any:
     if isinstance(value, Blob):
         return await value.read()
+    if isinstance(value, PictureFault):
+        return f"fault: {value.reason}"
     if isinstance(value, list):
         return [await materialise(item) for item in value]
     if isinstance(value, dict):
@@ -135,27 +139,121 @@ async def test_broken_json_is_refused(document: bytes, tmp_path: Path) -> None:
         "abc\\u0022",
     ],
 )
-async def test_broken_base64_is_refused(text: str, tmp_path: Path) -> None:
-    """A picture that is not base64 raises BadJson."""
-    with pytest.raises(BadJson):
-        await read(b'{"b64_json": "' + text.encode() + b'"}', [], tmp_path)
+async def test_broken_base64_costs_only_itself(text: str, tmp_path: Path) -> None:
+    """In place of a picture that is not base64 stands its fault; the picture beside it is read, whatever the cuts."""
+    # A short one is parsed with the document, which a wrong escape breaks.
+    for length in (5000,) if text in ("abc\\q", "abc\\u00") else (0, 5000):
+        spelled = b"A" * length + text.encode()
+        document = b'{"data": [{"b64_json": "' + spelled + b'"}, {"b64_json": "AAAA"}]}'
+        for cuts in ([], list(range(len(document) - 60, len(document)))):
+            broken, good = (await read(document, cuts, tmp_path))["data"]
+            assert broken["b64_json"].startswith("fault: the ")
+            assert good == {"b64_json": b"\0\0\0"}
+    assert not list(tmp_path.iterdir())
 
 
-async def test_oversized_parts_are_refused(tmp_path: Path) -> None:
-    """A picture over its limit and text over its limit are both refused, and named."""
+async def test_oversized_parts_are_named(tmp_path: Path) -> None:
+    """A picture over its limit costs only itself; text over its limit, and too many values, are refused."""
     picture = base64.b64encode(bytes((1 << 20) + 1))
-    with pytest.raises(TooLarge, match="picture"):
-        await read(b'{"b64_json": "' + picture + b'"}', [100_000], tmp_path)
+    made = await read(b'{"b64_json": "' + picture + b'", "a": {"b64_json": "AAAA"}}', [100_000], tmp_path)
+    assert made == {"b64_json": "fault: a picture is over 1,048,576 bytes", "a": {"b64_json": b"\0\0\0"}}
     with pytest.raises(TooLarge, match="JSON"):
         await read(b'{"prompt": "' + b"x" * 5000 + b'"}', [], tmp_path, max_rest=1000)
+    for tiny in (b"1", b'""', b"[]", b"{}", b'{"":0}'):
+        with pytest.raises(TooLarge, match="10,000 values and names"):
+            await read(b"[" + b",".join([tiny] * 10_001) + b"]", [], tmp_path)
 
 
-async def test_many_tiny_pictures_are_refused(tmp_path: Path) -> None:
+async def test_pictures_beyond_64_are_left_out(tmp_path: Path) -> None:
     """A document may hold 64 pictures and no more, however small: each costs memory beside its bytes."""
-    picture = "data:image/png;base64,AAAA"
-    assert len(await read(json.dumps([picture] * 64).encode(), [], tmp_path)) == 64
-    with pytest.raises(TooLarge, match="number of pictures is over 64"):
-        await read(json.dumps([picture] * 65).encode(), [], tmp_path)
+    for picture in ("data:image/png;base64,AAAA", "data:image/png;base64," + "AAAA" * 2000):
+        made = await read(json.dumps([picture] * 66).encode(), [], tmp_path)
+        assert [isinstance(one, bytes) for one in made] == [True] * 64 + [False] * 2
+        assert made[-1] == "fault: there are more than 64 pictures in one document"
+
+
+DATA_URLS = [
+    "data:image/png;base64,",
+    "data:;base64,",
+    "DATA:IMAGE/PNG;BASE64,",
+    "data:image/png;name=my%20photo.png;base64,",
+    'data:image/png;name="a, b.png";base64,',
+    'data:image/png;name=it"s.png;base64,',
+    "data:image/png;name=[1] (2).png;base64,",
+    "data:image/png;name=日本語.png;base64,",
+    "data:image/png;name=" + "x" * 3000 + ";base64,",
+    "data:image/png;charset=utf-8;name=a;base64,",
+    "data:image/png; base64,",
+    "data:image/png ;base64 ,",
+    "  \n\tdata:image/png;base64,",
+]
+
+
+@pytest.mark.parametrize("head", DATA_URLS)
+@pytest.mark.parametrize("spelling", ["plain", "ascii", "slashes", "hex"])
+async def test_data_urls_mean_the_same_however_spelled(head: str, spelling: str, tmp_path: Path) -> None:
+    """A data URL with any parameters, JSON escapes or percent escapes is its picture, short or long, in any cut."""
+    for size in (30, 6000):
+        data = hashlib.shake_128(b"picture").digest(size)
+        text = base64.b64encode(data).decode()
+        document = b'{"\\u0069mage\\/" : "' + spell_json(head + text, spelling) + b'"}'
+        quoted = spell_json(head + text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"), spelling)
+        for cuts in ([], [40, 41, 43, 44, 47, *range(len(document) - 9, len(document))]):
+            assert await read(document, cuts, tmp_path) == {"image/": data}
+            assert await read(b'["' + quoted + b'"]', cuts, tmp_path) == [data]
+
+
+def spell_json(text: str, spelling: str) -> bytes:
+    """The text as it may stand between the quotes of JSON."""
+    if spelling == "hex":
+        return "".join(f"\\u{ord(char):04X}" for char in text).encode()
+    spelled = json.dumps(text, ensure_ascii=spelling == "ascii")[1:-1]
+    return (spelled.replace("/", "\\/") if spelling == "slashes" else spelled).encode()
+
+
+@pytest.mark.parametrize("key", ["b64_json", r"b64\u005fjson", r"\u0062\u0036\u0034_json"])
+@pytest.mark.parametrize("size", [30, 6000])
+async def test_keys_mean_the_same_however_spelled(key: str, size: int, tmp_path: Path) -> None:
+    """The key of a picture may be written with escapes, whatever the picture's length."""
+    data = hashlib.shake_128(b"picture").digest(size)
+    document = b'{"' + key.encode() + b'":"' + base64.b64encode(data) + b'"}'
+    assert await read(document, [3, 9], tmp_path) == {"b64_json": data}
+
+
+async def test_lenient_reader_loses_no_picture(tmp_path: Path) -> None:
+    """What JSON forbids in an upstream's texts and numbers costs only itself; bare base64 of a picture is a picture."""
+    long = b"\x89PNG\r\n\x1a\n" + bytes(6000)
+    jpeg = b"\xff\xd8\xff" + bytes(60)
+    document = (
+        b'\xef\xbb\xbf{"data": ["' + base64.b64encode(long) + b'", "' + base64.b64encode(jpeg) + b'", "/v1/x.png"],'
+        b' "note": "a\\ud83d b", "bad": "\xff\n", "n": NaN, "image": "https:\\/\\/x.example\\/y"}'
+    )
+    made = await read(document, [10, 500], tmp_path, is_lenient=True)
+    assert made["data"] == [long, jpeg, "/v1/x.png"]
+    assert (made["note"], made["n"], made["image"]) == ("a? b", None, "https://x.example/y")
+    with pytest.raises(BadJson):
+        await read(document, [], tmp_path)
+    assert await read(b'\xef\xbb\xbf["iVBORw0KGgo="]', [1, 2], tmp_path) == ["iVBORw0KGgo="]
+    broken = b'["' + base64.b64encode(jpeg) + b'*", "' + base64.b64encode(long) + b'*"]'
+    assert await read(broken, [], tmp_path, is_lenient=True) == [None, None]
+
+
+async def test_pictures_of_broken_document_are_kept(tmp_path: Path) -> None:
+    """The pictures before the place where a document breaks off can still be taken."""
+    spool = make_spool(tmp_path)
+    reader = JsonReader(spool, picture_keys=KEYS, max_rest=1 << 20, max_picture=1 << 20)
+    data = bytes(6000)
+    await reader.feed(b'{"data": [{"b64_json": "' + base64.b64encode(data) + b'"}, {"b64_')
+    with pytest.raises(BadJson):
+        await reader.finish()
+    assert [await one.read() for one in reader.pictures] == [data]
+    await spool.close()
+
+
+async def test_link_under_picture_key_is_link(tmp_path: Path) -> None:
+    """A web address in place of base64 stays an address."""
+    for url in ("https://x.example/y.png", "HTTPS://x.example/" + "y" * 5000):
+        assert await read(json.dumps({"b64_json": url}).encode(), [], tmp_path) == {"b64_json": url}
 
 
 async def test_escapes_cost_little(tmp_path: Path) -> None:
@@ -187,14 +285,3 @@ async def test_nothing_stays_on_disk(tmp_path: Path) -> None:
     with pytest.raises(BadJson):
         await read(b'{"b64_json": "' + base64.b64encode(bytes(900_000)), [5, 400_000], tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-async def test_blob_holding_data_url_decodes(tmp_path: Path) -> None:
-    """A data URL sent as a multipart text part gives its bytes; other text gives None."""
-    spool = make_spool(tmp_path)
-    url = await spool.blob(b"data:image/png;base64," + base64.b64encode(b"picture" * 200))
-    decoded = await decode_data_url(url, spool, 1 << 20)
-    assert decoded is not None
-    assert await decoded.read() == b"picture" * 200
-    assert await decode_data_url(await spool.blob(b"https://example.com/a.png"), spool, 1 << 20) is None
-    await spool.close()

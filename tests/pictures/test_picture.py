@@ -84,7 +84,7 @@ async def test_other_files_are_named(data, words, picture_converter, spool):
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_truncation_is_refused(form, picture_converter, spool):
-    """A picture cut off anywhere is refused without being decoded."""
+    """A picture cut off anywhere is refused."""
     data = encoded(picture(), form, exif=exif(6).tobytes())
     for end in range(1, len(data), 7):
         with pytest.raises(NotAPicture):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,19 +23,25 @@ class Sent:
 
 @contextmanager
 def vendor(answer: Callable[[str, str], Any]) -> Iterator[tuple[str, list[Sent]]]:
-    """A vendor that answers 200 with the JSON that `answer(method, path)` makes: its URL, and what it was sent."""
+    """A vendor that answers 200 with what `answer(method, path)` makes, bytes or a value for JSON.
+
+    Yields its URL, and what it was sent.
+    """
     seen: list[Sent] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             sent = self.rfile.read(int(self.headers.get("content-length", 0)))
             seen.append(Sent(self.command, self.path, self.headers.get("authorization", ""), sent))
-            data = json.dumps(answer(self.command, self.path)).encode()
+            made = answer(self.command, self.path)
+            data = made if isinstance(made, bytes) else json.dumps(made).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(data)))
             self.send_header("content-type", "application/json")
             self.end_headers()
-            self.wfile.write(data)
+            # Whoever has read enough ends the connection.
+            with suppress(ConnectionError):
+                self.wfile.write(data)
 
         do_POST = do_GET  # noqa: N815 (the name the base class looks for)
 

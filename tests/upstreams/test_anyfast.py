@@ -171,7 +171,7 @@ def test_masked_edit_sends_n(gateway: Gateway) -> None:
 
 @both_models
 def test_turned_photo_keeps_its_shape(gateway: Gateway, model: str) -> None:
-    """`auto` follows a turned photo as it is seen, and the photo still says how it is turned."""
+    """`auto` follows a turned photo as it is seen, and the photo is sent with its pixels turned."""
     exif = (
         b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
     )
@@ -179,7 +179,8 @@ def test_turned_photo_keeps_its_shape(gateway: Gateway, model: str) -> None:
     width, height = (int(edge) for edge in sent(gateway)["fields"]["size"].split("x"))
     assert height == pytest.approx(2 * width, rel=0.05)
     assert answer.json()["size"] == f"{width}x{height}"
-    assert sent(gateway)["files"][0]["format"] == "jpeg"
+    (file,) = sent(gateway)["files"]
+    assert (file["format"], file["size"]) == ("jpeg", "100x200")
 
 
 def test_turned_photo_under_mask_is_upright(gateway: Gateway) -> None:

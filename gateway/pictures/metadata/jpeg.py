@@ -1,6 +1,6 @@
 """The layout of a JPEG (ITU-T T.81): its segments, with every scan of a progressive one, up to the end marker.
 
-Data after the end marker (second pictures, motion videos) is dropped.
+Data after the end marker (second pictures, motion videos) is dropped. A missing end marker is added.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ def read_jpeg(file: BinaryIO, size: int) -> Layout:
     shape: tuple[int, int] | None = None
     orientation: int | None = None
     scans = 0
+    lacks_end = False
     for segment in _segments(file, size):
+        if segment.start == size:
+            recipe.put(bytes((0xFF, _EOI)))
+            lacks_end = True
+            break
         if segment.marker in _BASELINE_TO_PROGRESSIVE:
             if shape is not None:
                 raise Damaged("has two frame headers")
@@ -63,11 +68,11 @@ def read_jpeg(file: BinaryIO, size: int) -> Layout:
         _keep(file, segment, recipe)
     if shape is None or not scans:
         raise Damaged("has no pixel data")
-    return Layout(shape[0], shape[1], orientation or 1, False, False, recipe.pieces)
+    return Layout(shape[0], shape[1], orientation or 1, False, False, recipe.pieces, lacks_end)
 
 
 def _segments(file: BinaryIO, size: int) -> Iterator[_Segment]:
-    """The segments after the start marker, the end marker last."""
+    """The segments after the start marker, the end marker last. A missing one is at the offset `size`."""
     position = 2
     for _ in range(MAX_PARTS):
         start = _next_marker(file, position)
@@ -83,14 +88,17 @@ def _segments(file: BinaryIO, size: int) -> Iterator[_Segment]:
         if length < 2 or end > size:
             raise Damaged("ends inside a segment")
         if marker == _SOS:
-            end = _next_marker(file, end)
+            end = _next_marker(file, end, size)
         yield _Segment(marker, start, start + 4, end)
+        if end == size:
+            yield _Segment(_EOI, size, size, size)
+            return
         position = end
     raise Damaged("has far too many segments")
 
 
-def _next_marker(file: BinaryIO, position: int) -> int:
-    """The offset of the first marker from `position` on."""
+def _next_marker(file: BinaryIO, position: int, otherwise: int | None = None) -> int:
+    """The offset of the first marker from `position` on. Raises Damaged where there is none, and no other offset."""
     file.seek(position)
     if _MARKER.match(file.read(2)):
         return position
@@ -103,6 +111,8 @@ def _next_marker(file: BinaryIO, position: int) -> int:
             return position + found.start()
         carried = block[-1:]
         position += len(block) - 1
+    if otherwise is not None:
+        return otherwise
     raise Damaged("ends before its end marker")
 
 

@@ -52,7 +52,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Facts from the headers. `width` and `height` are those of the stored pixels, before `orientation` is applied."""
+    """Facts from the headers. `width` and `height` are those of the stored pixels, before `orientation` is applied.
+
+    `lacks_end`: the end marker is missing, so the pixels alone show if the file is whole.
+    """
 
     width: int
     height: int
@@ -60,6 +63,7 @@ class Layout:
     has_alpha: bool
     is_animated: bool
     pieces: list[Piece] = field(repr=False)
+    lacks_end: bool = False
 
     def is_clean(self, size: int) -> bool:
         """True when a file of `size` bytes has no metadata to remove."""
