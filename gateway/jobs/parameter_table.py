@@ -13,7 +13,7 @@ from gateway.jobs.job import TIERS
 
 MAX_PROMPT = 32_000
 MAX_N = 10
-MAX_FIELDS = 5_000
+MAX_FIELDS = 4_000
 """Fields of one request. Each unknown one costs some microseconds of the event loop."""
 
 Kind = Literal["text", "choice", "integer", "boolean", "pictures"]
