@@ -16,11 +16,12 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__
-from gateway.api import artifacts, callbacks, healthz, images, key, models
+from gateway.api import artifacts, callbacks, document, healthz, images, key, models
 from gateway.api import tasks as task_routes
 from gateway.api.connection.error_handlers import add_error_handlers
 from gateway.api.connection.middleware import DirectRoutes, Edge
 from gateway.api.connection.protocol import WireLimits
+from gateway.api.document_parts import ANSWER_HEADERS
 from gateway.artifacts import ArtifactsUnavailable, remove_expired
 from gateway.catalogue.catalogue import load
 from gateway.health.checks import HealthChecks
@@ -48,29 +49,7 @@ GAPS_EVERY_S = 60.0
 
 LISTEN_AGAIN_S = 0.5
 
-EXPOSED = (
-    "x-request-id",
-    "x-gateway-task",
-    "x-gateway-upstream",
-    "x-gateway-calls",
-    "x-gateway-cost-usd",
-    "x-gateway-size",
-    "x-gateway-delivered",
-    "x-gateway-dropped-params",
-    "x-gateway-joined",
-    "x-gateway-simulated",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-limit-images",
-    "x-ratelimit-remaining-images",
-    "x-ratelimit-reset-images",
-    "x-should-retry",
-    "retry-after",
-    "idempotent-replayed",
-    "location",
-    "preference-applied",
-)
+EXPOSED = tuple(ANSWER_HEADERS)
 """Response headers that a browser's script may read."""
 
 _log = structlog.get_logger(__name__)
@@ -198,6 +177,7 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(key.router, prefix="/v1")
     app.include_router(artifacts.router, prefix="/v1")
     app.include_router(callbacks.router)
+    app.include_router(document.router)
     # A base URL without /v1 is the most common mistake.
     app.include_router(images.router, include_in_schema=False)
     if settings.admin_token is not None:

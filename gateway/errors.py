@@ -291,6 +291,20 @@ class TaskStillRunning(PublicError):
     meaning = "The answer is not ready before the caller's time-out; the task goes on."
 
 
+OF_OPERATORS: frozenset[type[PublicError]] = frozenset(
+    {
+        RoleNotAllowed,
+        KeyNotFound,
+        TeamNotFound,
+        OperatorNotFound,
+        RecordNotFound,
+        WebhookNotFound,
+        UpstreamNotFound,
+    }
+)
+"""The errors that the admin API alone answers."""
+
+
 def table() -> list[type[PublicError]]:
     """All public errors, by status and code."""
     return sorted(PublicError.__subclasses__(), key=lambda kind: (kind.status, kind.code or ""))

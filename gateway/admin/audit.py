@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from gateway import errors
 from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
+from gateway.admin.shapes import refusals
 from gateway.api.request import ServicesDep
 from gateway.operations import audit
 from gateway.operations.audit import LedgerAudit
@@ -16,7 +17,11 @@ router = APIRouter(route_class=GuardedRoute, tags=["audit"])
 _RETRY_S = 5
 
 
-@router.get("/audit", summary="Compare the ledger's totals, tasks and journal")
+@router.get(
+    "/audit",
+    summary="Compare the ledger's totals, tasks and journal",
+    responses=refusals(errors.RateLimited),
+)
 async def show_audit(services: ServicesDep, operator: ViewerDep) -> LedgerAudit:
     """Reads everything that is retained, while traffic goes on, and changes nothing. One at a time."""
     if services.auditing.locked():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,8 +12,17 @@ from fastapi.routing import iter_route_contexts
 from gateway import errors
 from gateway.admin import audit, changes, keys, limits, money, operators, reports, teams, upstreams, webhooks
 from gateway.admin.access import ViewerDep
+from gateway.admin.examples import BODIES, VALUES
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import ErrorAnswer, refusals
+from gateway.admin.shapes import KINDS, ErrorAnswer
+from gateway.api.document_parts import (
+    OF_ERRORS,
+    describe_errors,
+    error_examples,
+    header_components,
+    refer_to_headers,
+    share_answers,
+)
 from gateway.callers.operator_store import Role
 from gateway.errors import PublicError
 
@@ -26,15 +36,16 @@ _PARTS = (keys, teams, limits, reports, money, audit, changes, operators, upstre
 _ALWAYS: tuple[type[PublicError], ...] = (
     errors.InvalidValue,
     errors.InvalidApiKey,
-    errors.RateLimited,
-    errors.QuotaStoreUnavailable,
-)
-_WITH_BODY: tuple[type[PublicError], ...] = (
-    errors.UnknownParameter,
-    errors.MissingParameter,
     errors.RequestTimeout,
     errors.RequestTooLarge,
+    errors.RateLimited,
+    errors.HeadersTooLarge,
+    errors.InternalError,
+    errors.QuotaStoreUnavailable,
+    errors.Overloaded,
 )
+
+_HEADERS = ("x-request-id", "x-gateway-simulated", "cache-control")
 
 _ABOUT = """Keys, teams, limits, money and history of an imagegate gateway.
 
@@ -44,54 +55,85 @@ wrong field in `param`."""
 
 
 def admin_router() -> APIRouter:
-    """The whole admin API, without its prefix."""
+    """The whole admin API, without its prefix. Its document is built when it is first read."""
     router = APIRouter(route_class=GuardedRoute)
     for part in _PARTS:
         router.include_router(part.router)
-    document: dict[str, Any] = {}
+    build = cache(lambda: describe_routes(router, PREFIX))
 
     @router.get("/openapi.json", summary="This API as an OpenAPI document", tags=["document"])
     async def show_document(operator: ViewerDep) -> dict[str, Any]:
-        return document
+        return build()
 
-    document |= describe_routes(router, PREFIX)
     return router
 
 
 def describe_routes(router: APIRouter, prefix: str) -> dict[str, Any]:
-    """The document of a router's routes under `prefix`: FastAPI's, with the roles and the errors of every route."""
+    """The document of a router's routes under `prefix`.
+
+    FastAPI's, with the roles, the errors, the headers and the examples of every route.
+    """
     holder = APIRouter()
     holder.include_router(router, prefix=prefix)
     document = get_openapi(title="imagegate admin API", version=VERSION, description=_ABOUT, routes=holder.routes)
-    schemas = document["components"]["schemas"]
+    components = document["components"]
+    schemas = components["schemas"]
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     error = ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= error.pop("$defs") | {"ErrorAnswer": error}
-    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     needed: dict[str, list[str]] = {"token": []}
     document["security"] = [needed]
+    known = set[type[PublicError]]()
     for context in iter_route_contexts(holder.routes):
         route = context.original_route
         assert isinstance(route, GuardedRoute)
         for method in route.methods or ():
-            _complete(document["paths"][prefix + route.path_format][method.lower()], route)
+            operation = document["paths"][prefix + route.path_format][method.lower()]
+            known |= set(_complete(operation, route))
+            _add_examples(operation, route)
+    components["examples"] = error_examples(sorted(known, key=lambda kind: kind.__name__))
+    components["headers"] = {name: one for name, one in header_components().items() if name in (*_HEADERS, *OF_ERRORS)}
+    components["headers"]["cache-control"] = {
+        "description": "Some answers hold a secret; no proxy may keep one.",
+        "schema": {"const": "no-store"},
+    }
+    components["headers"]["content-disposition"] = {
+        "description": "The name of the file, of an answer in CSV.",
+        "schema": {"type": "string"},
+    }
+    components["responses"] = share_answers(document["paths"])
     return document
 
 
-def _complete(operation: dict[str, Any], route: GuardedRoute) -> None:
-    """Add the guard's part to an operation: its role and its errors."""
+def _complete(operation: dict[str, Any], route: GuardedRoute) -> list[type[PublicError]]:
+    """Add the guard's part to an operation: its role, its errors and its headers. Return the errors."""
     operation["operationId"] = route.name
     operation["x-role"] = str(route.role)
-    # FastAPI's own, which this API never answers: a wrong field is a 400.
-    operation["responses"].pop("422", None)
     kinds = list(_ALWAYS)
     if route.role is Role.ADMIN:
         kinds.append(errors.RoleNotAllowed)
     if route.body_field is not None:
-        kinds += _WITH_BODY
-    for status, refusal in refusals(*kinds).items():
-        shape = {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}
-        operation["responses"].setdefault(
-            str(status), {"description": refusal["description"], "content": {"application/json": shape}}
-        )
+        kinds.append(errors.MissingParameter)
+    if route.body_field is not None or route.dependant.query_params:
+        kinds.append(errors.UnknownParameter)
+    by_name = {kind.__name__: kind for kind in errors.table()}
+    own = [by_name[name] for answer in route.responses.values() for name in answer.get(KINDS, ())]
+    # Without FastAPI's own 422, which this API never answers: a wrong field is a 400.
+    answers = {status: answer for status, answer in operation["responses"].items() if int(status) < 400}
+    for answer in answers.values():
+        more = ("content-disposition",) if "text/csv" in answer.get("content", {}) else ()
+        answer["description"] = operation["summary"]
+        answer["headers"] = refer_to_headers((*_HEADERS, *more))
+    operation["responses"] = answers | describe_errors([*kinds, *own])
+    return [*kinds, *own]
+
+
+def _add_examples(operation: dict[str, Any], route: GuardedRoute) -> None:
+    if (bodies := BODIES.get(route.name)) is not None:
+        content = operation["requestBody"]["content"]["application/json"]
+        content["examples"] = {name: {"summary": name, "value": body} for name, body in bodies.items()}
+    for parameter in operation.get("parameters", ()):
+        if (example := VALUES.get(parameter["name"])) is not None and parameter["in"] == "path":
+            parameter["example"] = example

@@ -81,11 +81,14 @@ class ErrorAnswer(AnswerModel):
     error: ErrorFacts
 
 
+KINDS = "x-kinds"
+"""The field of a route's answer that holds the names of its errors, until the document is made."""
+
+
 def refusals(*kinds: type[PublicError]) -> dict[int | str, dict[str, Any]]:
     """A route's own errors, for its documentation."""
     described: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        line = f"`{kind.code}`: {kind.meaning}"
-        before = described.get(kind.status, {}).get("description")
-        described[kind.status] = {"model": ErrorAnswer, "description": f"{before} {line}" if before else line}
+        before = described.get(kind.status, {}).get(KINDS, [])
+        described[kind.status] = {"description": kind.meaning, KINDS: [*before, kind.__name__]}
     return described

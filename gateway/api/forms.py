@@ -22,13 +22,15 @@ from starlette.requests import ClientDisconnect
 from gateway import errors
 from gateway.api.json_form import MAX_TEXT, Form, Source, read_json
 from gateway.catalogue.document import Limits
+from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
+from gateway.jobs.parameters import is_absent
 from gateway.net.outside_text import read_charset, read_count
 from gateway.pictures.json_stream import HEAD, BadBase64, Base64Writer, TooLarge, find_base64, is_web_address
 from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
 
 __all__ = ["Form", "Source", "read_form"]
 
-_FILE = re.compile(r"(image|images|mask)(\[(\d{0,3})\])?")
+_NAME = re.compile(r"([^\[\]]+)(\[(\d{0,3})\])?")
 _MAX_PREAMBLE = 16 * 1024
 _SLICE = 64 * 1024
 """Bytes that are parsed before other work has its turn."""
@@ -98,6 +100,7 @@ class _Part:
 
     name: str = ""
     is_file: bool = False
+    has_file_name: bool = False
     encoding: str = ""
     charset: str | None = None
     index: int | None = None
@@ -107,8 +110,9 @@ class _Part:
     @property
     def place(self) -> str:
         """`image` or `mask` for a picture, and nothing for another field."""
-        found = _FILE.fullmatch(self.name)
-        return "" if found is None else "mask" if found[1] == "mask" else "image"
+        found = _NAME.fullmatch(self.name)
+        meant = PICTURE_NAMES.get(found[1]) if found else None
+        return "" if meant is None else "mask" if meant == "mask" else "image"
 
 
 class _Multipart:
@@ -212,6 +216,7 @@ class _Multipart:
         if name.lower() == b"content-disposition":
             self._part.name = _decode(options.get(b"name", b""), "utf-8", "A part's name")
             self._part.is_file = b"filename" in options
+            self._part.has_file_name = bool(options.get(b"filename"))
         elif name.lower() == b"content-transfer-encoding":
             self._part.encoding = text.decode("latin-1").strip().lower()
         elif name.lower() == b"content-type" and b"charset" in options:
@@ -237,7 +242,7 @@ class _Multipart:
 
     def _take_index(self, name: str) -> int:
         """The place of a picture among the images: the number in brackets, else behind those before it."""
-        found = _FILE.fullmatch(name)
+        found = _NAME.fullmatch(name)
         assert found is not None
         spelling = found[1] + ("[]" if found[2] else "")
         if self._spelling not in (None, spelling):
@@ -284,6 +289,9 @@ class _Multipart:
             if not part.is_file:
                 self._add_text(part, await blob.read())
             return
+        if blob.size == 0 and not part.has_file_name:
+            # A browser sends such a part for a file that nobody chose. A chosen one without bytes is refused.
+            return
         source = await self._picture_source(part, blob)
         if part.index is not None:
             self._images[part.index] = source
@@ -308,9 +316,11 @@ class _Multipart:
             # RFC 7578, section 4.6: the charset of the parts that declare none.
             self._charset = read_charset(text) or "utf-8"
             return
-        if name in self._form.fields:
-            raise errors.InvalidValue(f"`{name[:100]}` was given twice.", param=name[:100])
-        self._form.fields[name] = text
+        if name in PARAMETERS and not is_absent(self._form.fields.get(name)) and not is_absent(text):
+            raise errors.InvalidValue(f"`{name}` was given twice.", param=name)
+        # Of an unknown field the first value stands: its name is all that is reported.
+        if is_absent(self._form.fields.get(name)):
+            self._form.fields[name] = text
 
     async def _picture_source(self, part: _Part, blob: Blob) -> Source:
         """A file, or text that is a URL or a data URL."""

@@ -143,7 +143,11 @@ async def _read(
     document = services.catalogue.document
     form = await read_form(request, spool, document.limits, services.in_flight)
     params = parameters.read_params(
-        form.fields, note.operation, is_text=form.is_text, refuse_unknown=document.unknown_fields == "refuse"
+        form.fields,
+        note.operation,
+        is_text=form.is_text,
+        refuse_unknown=document.unknown_fields == "refuse",
+        scaled_sizes=services.catalogue.scaled_sizes,
     )
     note.model = params.model or document.default_model
     found = services.catalogue.find_model(note.model)
@@ -157,6 +161,7 @@ async def _read(
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
         answer_within=answer_within(request, document.limits.answer_within),
         keep_alive=keep_alive(request, document.limits.keep_alive),
+        partial_images=params.partial_images,
     )
     if sdk_timeout(request) is not None:
         presence.patient_until = presence.began + answer.answer_within

@@ -13,6 +13,8 @@ from typing import Any
 
 from gateway import errors
 from gateway.catalogue.document import Limits
+from gateway.jobs.parameter_table import PICTURE_NAMES
+from gateway.jobs.parameters import is_absent
 from gateway.net.outside_text import read_charset
 from gateway.pictures.json_stream import BadJson, JsonReader, PictureFault, TooLarge, is_web_address
 from gateway.pictures.spool import Blob, Spool
@@ -60,23 +62,34 @@ async def read_json(body: AsyncIterator[bytes], charset: str | None, spool: Spoo
 
 def _make_form(document: dict[str, Any]) -> Form:
     form = Form()
+    taken: dict[str, str] = {}
     for name, value in document.items():
-        if name == "mask":
-            form.mask = _json_source("mask", value) if value is not None else None
-        elif name in ("images", "image"):
-            form.images += _json_sources(name, value)
-        else:
+        kind = PICTURE_NAMES.get(name)
+        if kind is None:
             form.fields[name] = value
-    if "images" in document and "image" in document:
-        raise errors.InvalidValue("Send `images` or `image`, not both.", param="images")
-    # The names stay among the fields: generations refuse them.
-    form.fields |= {name: True for name in ("images", "image", "mask") if document.get(name) is not None}
+        elif not is_absent(value):
+            _check_once(taken, "mask" if kind == "mask" else "image", name)
+            # The name stays among the fields: generations refuse it.
+            form.fields[name] = True
+            found = _json_sources(name, value)
+            if kind != "mask":
+                form.images += found
+            elif len(found) > 1:
+                raise errors.InvalidValue(f"`{name}` must be one image.", param=name)
+            else:
+                form.mask = next(iter(found), None)
     return form
 
 
+def _check_once(taken: dict[str, str], place: str, name: str) -> None:
+    """Note a name under which pictures come. Raises InvalidValue when the same ones came under another name."""
+    other = taken.setdefault(place, name)
+    if other != name:
+        raise errors.InvalidValue(f"Send `{other}` or `{name}`, not both.", param=name)
+
+
 def _json_sources(name: str, value: Any) -> list[Source]:
-    if value is None:
-        return []
+    """The images of one field: one, or a list of them, whose items must not be empty."""
     if isinstance(value, list):
         return [_json_source(f"{name}[{index}]", item) for index, item in enumerate(value)]
     if name == "images":

@@ -13,7 +13,8 @@ from gateway.money.ledger_results import Spent, Standing
 from gateway.money.reservation import ledger_unavailable
 from gateway.store.client import StoreUnavailable
 
-_HIDDEN = {"demo", "hint", "metadata", "webhook_secret", "webhook_overlap"}
+HIDDEN = {"demo", "hint", "metadata", "webhook_secret", "webhook_overlap"}
+"""Fields of the stored key that its caller does not see."""
 
 router = APIRouter(tags=["key"])
 
@@ -26,7 +27,7 @@ async def show_key(services: ServicesDep, caller: CallerDep, response: Response)
     except StoreUnavailable as error:
         raise ledger_unavailable() from error
     response.headers.update(limit_messages.rate_headers(limit_messages.rates_of(standings)))
-    record = caller.key.model_dump(mode="json", exclude=_HIDDEN)
+    record = caller.key.model_dump(mode="json", exclude=HIDDEN)
     return {
         "object": "key",
         **record,

@@ -20,6 +20,7 @@ from gateway.jobs.job import (
     nearest_legal,
     resolve,
     snap,
+    snap_shape,
 )
 
 
@@ -106,7 +107,7 @@ def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit
         return refusal
     size, made = _choose_size(job, profile)
     compromises: list[str] = []
-    if isinstance(job.size, Size) and made != job.size:
+    if isinstance(job.size, Size) and made != job.size and job.scaled_to is None:
         if not allows_nearest:
             return Unfit(f"it makes only {', '.join(map(str, profile.made_sizes or ()))}", "size")
         compromises.append("size")
@@ -185,6 +186,10 @@ def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, 
     if job.size is None and profile.takes_auto_size:
         return None, None
     exact = size_wanted(job)
+    if job.scaled_to is not None and profile.made_sizes is not None:
+        # The gateway scales the picture, so its shape counts for more than its size.
+        near = snap_shape(exact, profile.made_sizes)
+        return near, near
     wanted = job.size or exact
     if isinstance(profile.sizes, SnappedSizes):
         # A masked edit goes to an endpoint that knows sizes, not tiers; and only some ratios have a name.

@@ -23,7 +23,7 @@ from gateway.catalogue.pricing import Prices
 from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
 from gateway.catalogue.upstream import Credential, Upstream
 from gateway.catalogue.vendors import VENDORS, Offer, find_offer
-from gateway.jobs.job import parse_size
+from gateway.jobs.job import Size, parse_size
 from gateway.process.settings import StartRefused
 
 
@@ -88,6 +88,11 @@ class Catalogue(BaseModel):
         alias = self.document.aliases.get(name)
         model = self.document.models.get(alias.model if alias else name)
         return (model, alias) if model else None
+
+    def scaled_sizes(self, name: str | None) -> frozenset[Size]:
+        """The sizes that the gateway delivers by scaling under a public name; None is the default model's."""
+        alias = self.document.aliases.get(name or self.document.default_model)
+        return frozenset(size for text in alias.scaled_sizes if (size := parse_size(text))) if alias else frozenset()
 
     def model_names(self) -> list[str]:
         """Every public name with at least one upstream that has a key, models before aliases."""

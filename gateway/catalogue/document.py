@@ -11,7 +11,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from gateway.catalogue.upstream import CatalogueName, CataloguePart, Upstream
-from gateway.jobs.job import Operation, Quality, Size, find_fault, make_shape, parse_ratio, parse_size
+from gateway.jobs.job import (
+    MAX_EDGE,
+    MAX_RATIO,
+    Operation,
+    Quality,
+    Size,
+    find_fault,
+    make_shape,
+    parse_ratio,
+    parse_size,
+)
 
 Strategy = Literal["cost", "priority", "weighted", "latency"]
 """The order of the targets that honour a request: by price, by the catalogue, by weighted chance, or by seconds."""
@@ -19,6 +29,9 @@ Strategy = Literal["cost", "priority", "weighted", "latency"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 OtherSize = Literal["tell", "resize", "refuse"]
+
+MIN_SCALED_EDGE = 64
+"""The shortest edge, in pixels, of a size that the gateway delivers by scaling."""
 
 
 class Model(CataloguePart):
@@ -53,6 +66,18 @@ class Alias(CataloguePart):
 
     model: CatalogueName
     response_format: Literal["b64_json", "url"] = "b64_json"
+    scaled_sizes: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        max_length=50,
+        description="Sizes, as in 512x512, that the gateway delivers under this name by scaling. It asks for the "
+        "nearest size of that shape.",
+    )
+
+    @field_validator("scaled_sizes")
+    @classmethod
+    def _check_sizes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(_read_scaled_size(one)) for one in value)
 
 
 RequestedSize = Annotated[str, Field(min_length=1, max_length=32)]
@@ -150,10 +175,24 @@ def _read_requested_size(text: str) -> str:
     return text if text == "auto" else str(_read_size(text))
 
 
-def _read_size(text: str) -> Size:
+def _read_scaled_size(text: str) -> Size:
+    size = _read_pixels(text)
+    if not MIN_SCALED_EDGE <= min(size.width, size.height) <= max(size.width, size.height) <= MAX_EDGE:
+        raise ValueError(f"{text} is not possible: edges are {MIN_SCALED_EDGE} to {MAX_EDGE} pixels")
+    if max(size.width, size.height) > MAX_RATIO * min(size.width, size.height):
+        raise ValueError(f"{text} is not possible: the long edge is at most {MAX_RATIO} times the short one")
+    return size
+
+
+def _read_pixels(text: str) -> Size:
     size = parse_size(text)
     if size is None:
         raise ValueError(f"{text!r} is not a size; write WIDTHxHEIGHT, such as 1024x1024")
+    return size
+
+
+def _read_size(text: str) -> Size:
+    size = _read_pixels(text)
     if fault := find_fault(size):
         raise ValueError(f"{text} is not possible: {fault}")
     return size

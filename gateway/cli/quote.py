@@ -111,12 +111,14 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     """
     known = _read_known(data_dir, is_demo=is_demo)
     fields = {"prompt": prompt, "size": size, "quality": quality, "n": n, "output_format": output_format}
-    fields |= {"resolution": resolution} if resolution else {}
+    fields |= {name: text for name, text in (("resolution", resolution), ("model", model)) if text}
     if references or mask:
         operation = "edit"
     try:
         typed = _Typed(
-            job=_read_job(fields, operation, _make_references(max(references, 1), reference_size), is_masked=mask),
+            job=_read_job(
+                known.catalogue, fields, operation, _make_references(references, reference_size), is_masked=mask
+            ),
             model=model or known.catalogue.document.default_model,
             circumstances=Circumstances(
                 CallerIdentity(key or "", key or "", team or ""),
@@ -184,22 +186,26 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
     return (plan, found.refusal.message) if found.refusal else (found, "")
 
 
-def _read_job(fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool) -> ImageJob:
+def _read_job(
+    catalogue: Catalogue, fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool
+) -> ImageJob:
     """The job of a request with these fields, as the gateway itself reads it. Raises PublicError."""
     if operation not in ("generation", "edit"):
         raise typer.BadParameter(f"{operation!r} is none; right is generation or edit", param_hint="--operation")
     kind = cast("Operation", operation)
-    params = parameters.read_params(fields, kind, is_text=True, refuse_unknown=True)
+    params = parameters.read_params(
+        fields, kind, is_text=True, refuse_unknown=True, scaled_sizes=catalogue.scaled_sizes
+    )
     taken = references if kind == "edit" else ()
     return parameters.make_job(params, taken, references[0] if is_masked else None)
 
 
 def _make_references(count: int, size: str) -> tuple[Picture, ...]:
-    """Pictures without bytes: a plan reads their pixels alone."""
+    """Pictures without bytes, at least one: a plan reads their pixels alone."""
     found = parse_size(size)
     if found is None:
         raise typer.BadParameter(f"{size!r} is no size; right is 1024x1024", param_hint="--reference-size")
-    return tuple(_imagine(found) for _ in range(count))
+    return tuple(_imagine(found) for _ in range(max(count, 1)))
 
 
 def _imagine(size: Size) -> Picture:

@@ -69,6 +69,7 @@ def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
         format=job.output_format,
         compression=job.output_compression,
         size=str(fit.made) if fit.made else None,
+        scaled_to=str(job.scaled_to) if job.scaled_to else None,
         other_size=choice.other_size,
         quality=fit.quality,
         # Upstreams make opaque pictures unless a transparent one is requested.
@@ -156,8 +157,8 @@ class Intake:
         note, converter = self.note, self.services.picture_converter
         picture = await converter.probe(blob, what="the upstream's image")
         made = Size(picture.width, picture.height)
-        size = note.promised if note.other_size == "resize" and note.is_broken_by(made) else None
-        if picture.format != note.format or size:
+        size = note.size_to_deliver(made)
+        if picture.format != note.format or size not in (None, made):
             picture = await converter.convert(
                 picture,
                 note.format,

@@ -24,8 +24,9 @@ Background = Literal["auto", "opaque", "transparent"]
 class ImageJob:
     """n images of one prompt. `size` None is `auto`, `quality` None is `auto`; references only on edits.
 
-    `explicit` names the parameters that the caller set, `dropped` those that no upstream takes. `end_user` is the
-    caller's own user (`safety_identifier`, else `user`).
+    `scaled_to` is the size to deliver where the model serves one that no upstream needs to make: `size` is the nearest
+    legal one. `explicit` names the parameters that the caller set, `dropped` those that no upstream takes. `end_user`
+    is the caller's own user (`safety_identifier`, else `user`).
     """
 
     operation: Operation
@@ -42,9 +43,17 @@ class ImageJob:
     end_user: str | None = None
     explicit: frozenset[str] = frozenset()
     dropped: tuple[str, ...] = ()
+    scaled_to: Size | None = None
+
+    @property
+    def size_asked(self) -> Size | Shape | None:
+        """The size that the caller asked for; None is `auto`."""
+        return self.scaled_to or self.size
 
     def __repr__(self) -> str:
-        asked = f"{self.operation}, n={self.n}, {self.size or 'auto'}, {self.quality or 'auto'}, {self.output_format}"
+        asked = (
+            f"{self.operation}, n={self.n}, {self.size_asked or 'auto'}, {self.quality or 'auto'}, {self.output_format}"
+        )
         return f"ImageJob({asked}, {len(self.references)} references, mask={self.mask is not None})"
 
 
@@ -174,6 +183,8 @@ def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
         "end_user": job.end_user,
         "dropped": sorted(job.dropped),
     }
+    if job.scaled_to is not None:
+        asked["scaled_to"] = str(job.scaled_to)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -309,6 +320,16 @@ def snap(size: Size, among: Sequence[Size]) -> Size:
         return (one.width > one.height) - (one.width < one.height)
 
     return min([made for made in among if turn(made) == turn(size)] or among, key=distance)
+
+
+def snap_shape(size: Size, among: Sequence[Size]) -> Size:
+    """The one of some sizes whose shape is nearest to this one's, and among equal shapes the nearest in area."""
+    ratio = size.width / size.height
+
+    def distance(made: Size) -> tuple[float, float]:
+        return round(abs(math.log(made.width / made.height / ratio)), 6), abs(math.log(made.pixels / size.pixels))
+
+    return min(among, key=distance)
 
 
 def _near(edge: float) -> int:

@@ -6,14 +6,14 @@ Each error names the field, the fault and a right value. Nothing below this modu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from gateway import errors
 from gateway.jobs.job import (
     MAX_RATIO,
-    TIERS,
     Background,
     Format,
     ImageJob,
@@ -23,35 +23,38 @@ from gateway.jobs.job import (
     Size,
     find_fault,
     make_shape,
+    nearest_legal,
     parse_ratio,
     parse_size,
 )
+from gateway.jobs.near_names import find_meant
+from gateway.jobs.parameter_table import MAX_FIELDS, PARAMETERS, PICTURE_NAMES, Parameter
 from gateway.pictures.picture import Picture
 
-MAX_PROMPT = 32_000
-MAX_N = 10
-
 _QUALITIES = {"low": "low", "medium": "medium", "high": "high", "standard": "medium", "hd": "high", "auto": None}
-_REPORTED = ("input_fidelity", "style", "callback_url")
-"""Valid parameters that no upstream takes: dropped, and reported in a header."""
 
-_OTHER_MODELS = ("complexity", "svg", "markup")
-"""Parameters of other models. To ignore them would give a different picture, so they are refused."""
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+"""Unicode's categories of characters that show nothing."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
-_BODY = frozenset({"image", "images", "mask"})
+ScaledSizes = Callable[[str | None], Collection[Size]]
+"""The sizes, beside the legal ones, that a model serves by scaling its pictures; None is the default model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """A request's parameters, checked, without its pictures. None is `auto` or absent."""
+    """A request's parameters, checked, without its pictures. None is `auto` or absent.
+
+    `scaled_to` is as in ImageJob.
+    """
 
     operation: Operation
     prompt: str
     model: str | None
     n: int
     size: Size | Shape | None
+    scaled_to: Size | None
     tier: str | None
     quality: Quality | None
     background: Background
@@ -60,53 +63,68 @@ class Params:
     moderation: Literal["auto", "low"]
     response_format: Literal["b64_json", "url"] | None
     stream: bool
+    partial_images: int
     end_user: str | None
     explicit: frozenset[str]
     dropped: tuple[str, ...]
 
 
-def read_params(fields: Mapping[str, Any], operation: Operation, *, is_text: bool, refuse_unknown: bool) -> Params:
+def read_params(
+    fields: Mapping[str, Any],
+    operation: Operation,
+    *,
+    is_text: bool,
+    refuse_unknown: bool,
+    scaled_sizes: ScaledSizes = lambda model: (),
+) -> Params:
     """Check every field. `is_text`: values are multipart text. Raises PublicError (400) at the first fault."""
-    reader = _Reader(fields, is_text)
-    prompt = reader.text("prompt", MAX_PROMPT)
-    if not prompt:
+    if len(fields) > MAX_FIELDS:
+        raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS:,} fields; it has {len(fields):,}.")
+    given = {name: _read(fields, name, parameter, is_text) for name, parameter in _CHECKED.items()}
+    prompt = given["prompt"]
+    if prompt is None or is_blank(prompt):
         raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
-    size, tier = _read_size(reader)
-    quality = reader.choice("quality", tuple(_QUALITIES), "Qualities of other models are not available.")
-    output_format = reader.choice("output_format", ("png", "jpeg", "webp")) or "png"
-    compression = reader.integer("output_compression", 0, 100)
-    background = reader.choice("background", ("auto", "opaque", "transparent")) or "auto"
+    scaled = scaled_sizes(given["model"])
+    size, tier = _read_size(given, scaled)
+    scaled_to = size if isinstance(size, Size) and size in scaled else None
+    if scaled_to is not None and find_fault(scaled_to):
+        size = nearest_legal(scaled_to.width, scaled_to.height)
+    output_format, compression = given["output_format"] or "png", given["output_compression"]
+    background = given["background"] or "auto"
     if background == "transparent" and output_format == "jpeg":
         raise errors.InvalidValue(
             "`background: transparent` needs `output_format` png or webp; jpeg has no transparency.", param="background"
         )
-    stream = reader.boolean("stream") or False
-    reader.integer("partial_images", 0, 3)
-    params = Params(
+    return Params(
         operation=operation,
         prompt=prompt,
-        model=reader.text("model", 200) or None,
-        n=reader.integer("n", 1, MAX_N) or 1,
+        model=given["model"],
+        n=given["n"] or 1,
         size=size,
+        scaled_to=scaled_to,
         tier=tier,
-        quality=cast("Quality | None", _QUALITIES[quality] if quality else None),
+        quality=cast("Quality | None", _QUALITIES[given["quality"] or "auto"]),
         background=cast("Background", background),
         output_format=cast("Format", output_format),
         output_compression=compression if output_format != "png" else None,
-        moderation=cast("Literal['auto', 'low']", reader.choice("moderation", ("auto", "low")) or "auto"),
-        response_format=cast(
-            "Literal['b64_json', 'url'] | None", reader.choice("response_format", ("b64_json", "url"))
-        ),
-        stream=stream,
-        end_user=reader.text("safety_identifier", 512) or reader.text("user", 512) or None,
-        explicit=frozenset(name for name in fields if reader.given(name)),
-        dropped=(),
+        moderation=cast("Literal['auto', 'low']", given["moderation"] or "auto"),
+        response_format=cast("Literal['b64_json', 'url'] | None", given["response_format"]),
+        stream=given["stream"] or False,
+        partial_images=given["partial_images"] or 0,
+        end_user=given["safety_identifier"] or given["user"],
+        explicit=frozenset(name for name, value in fields.items() if not is_absent(value)),
+        dropped=_find_dropped(fields, given, operation, refuse_unknown),
     )
-    reader.choice("input_fidelity", ("high", "low"))
-    reader.choice("style", ("vivid", "natural"))
-    reader.text("callback_url", 4096)
-    reader.text("user", 512)
-    return _with_dropped(params, reader, refuse_unknown)
+
+
+def is_absent(value: object) -> bool:
+    """True for null and for the empty text, which count as absent for every parameter."""
+    return value is None or value == ""
+
+
+def is_blank(text: str) -> bool:
+    """True when a text has no character that shows anything."""
+    return all(unicodedata.category(char) in _INVISIBLE for char in text)
 
 
 def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | None) -> ImageJob:
@@ -123,6 +141,7 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
         prompt=params.prompt,
         n=params.n,
         size=size,
+        scaled_to=params.scaled_to,
         quality=params.quality,
         background=params.background,
         output_format=params.output_format,
@@ -136,11 +155,9 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
     )
 
 
-def _read_size(reader: _Reader) -> tuple[Size | Shape | None, str | None]:
+def _read_size(given: Mapping[str, Any], scaled: Collection[Size]) -> tuple[Size | Shape | None, str | None]:
     """The requested size, and the tier if it came without a ratio."""
-    text = reader.text("size", 32)
-    tier = reader.choice("resolution", tuple(TIERS), ignore_case=True)
-    ratio_text = reader.text("aspect_ratio", 32)
+    text, tier, ratio_text = given["size"], given["resolution"], given["aspect_ratio"]
     ratio = _read_ratio("aspect_ratio", ratio_text) if ratio_text and ratio_text != "auto" else None
     if text and text != "auto":
         if ratio_in_size := parse_ratio(text):
@@ -150,13 +167,13 @@ def _read_size(reader: _Reader) -> tuple[Size | Shape | None, str | None]:
                 )
             ratio = _check_ratio("size", text, ratio_in_size)
         else:
-            return _read_pixels(text, has_other=bool(tier or ratio)), None
+            return _read_pixels(text, scaled, has_other=bool(tier or ratio)), None
     if ratio is not None:
         return make_shape(*ratio, tier or "1K"), tier
     return None, tier
 
 
-def _read_pixels(text: str, *, has_other: bool) -> Size:
+def _read_pixels(text: str, scaled: Collection[Size], *, has_other: bool) -> Size:
     size = parse_size(text)
     if size is None:
         raise errors.InvalidValue(
@@ -168,7 +185,7 @@ def _read_pixels(text: str, *, has_other: bool) -> Size:
             "`resolution` and `aspect_ratio` cannot come with a WIDTHxHEIGHT `size`; give one or the other.",
             param="size",
         )
-    if fault := find_fault(size):
+    if size not in scaled and (fault := find_fault(size)):
         raise errors.InvalidValue(f"`size` {text} is not possible: {fault}.", param="size")
     return size
 
@@ -186,91 +203,96 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
     return ratio
 
 
-def _with_dropped(params: Params, reader: _Reader, refuse_unknown: bool) -> Params:
-    dropped = [name for name in _REPORTED if reader.given(name)]
-    if params.output_format == "png" and reader.integer("output_compression", 0, 100) not in (None, 100):
+def _find_dropped(
+    fields: Mapping[str, Any], given: Mapping[str, Any], operation: Operation, refuse_unknown: bool
+) -> tuple[str, ...]:
+    """The valid parameters that no upstream takes, and the unknown ones. Raises UnknownParameter."""
+    dropped = [name for name, one in _CHECKED.items() if one.use == "reported" and given[name] is not None]
+    if given["output_format"] in (None, "png") and given["output_compression"] not in (None, 100):
         dropped.append("output_compression")
-    for name in reader.unread():
-        if name in _BODY:
-            if params.operation == "generation":
+    for name, value in fields.items():
+        if name in _CHECKED or is_absent(value):
+            continue
+        if name in PICTURE_NAMES:
+            if operation == "generation":
                 raise errors.UnknownParameter(f"`{name}` belongs to edits: send it to /v1/images/edits.", param=name)
             continue
-        if name in _OTHER_MODELS or name.startswith("frame_"):
-            raise errors.UnknownParameter(f"`{name[:100]}` is a parameter of other models.", param=name[:100])
-        if refuse_unknown:
-            raise errors.UnknownParameter(f"There is no parameter `{name[:100]}`.", param=name[:100])
+        _check_unknown(name[:100], refuse_unknown)
         dropped.append(name)
-    values = {name: getattr(params, name) for name in Params.__slots__}
-    return Params(**(values | {"dropped": tuple(dropped)}))
+    return tuple(dropped)
 
 
-class _Reader:
-    """Reads the fields of one request by name and type. Null, and empty multipart text, count as absent."""
+def _check_unknown(name: str, refuse_unknown: bool) -> None:
+    """Raise UnknownParameter unless the field may be dropped: to ignore it would give no other picture."""
+    if name.startswith("frame_") or (name in PARAMETERS and PARAMETERS[name].use == "refused"):
+        raise errors.UnknownParameter(f"`{name}` is a parameter of other models.", param=name)
+    if meant := find_meant(name):
+        raise errors.UnknownParameter(f"There is no parameter `{name}`. Did you mean `{meant}`?", param=name)
+    if refuse_unknown:
+        raise errors.UnknownParameter(f"There is no parameter `{name}`.", param=name)
 
-    def __init__(self, fields: Mapping[str, Any], is_text: bool) -> None:
-        self._fields = fields
-        self._is_text = is_text
-        self._read: set[str] = set()
 
-    def given(self, name: str) -> bool:
-        value = self._fields.get(name)
-        return value is not None and not (self._is_text and value == "")
+_CHECKED = {name: one for name, one in PARAMETERS.items() if one.kind != "pictures" and one.use != "refused"}
+"""The parameters whose values are checked here; pictures are read before."""
 
-    def unread(self) -> list[str]:
-        return [name for name in self._fields if name not in self._read and self.given(name)]
 
-    def text(self, name: str, most: int) -> str | None:
-        value = self._take(name)
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            raise errors.InvalidValue(f"`{name}` must be a string, not {_kind(value)}.", param=name)
-        if len(value) > most:
-            raise errors.InvalidValue(
-                f"`{name}` may have at most {most:,} characters; it has {len(value):,}.", param=name
-            )
-        if "\x00" in value:
-            raise errors.InvalidValue(f"`{name}` must not hold NUL characters.", param=name)
+def _read(fields: Mapping[str, Any], name: str, parameter: Parameter, is_text: bool) -> Any:
+    """The value of one parameter by its row of the table; None where it is absent. Raises InvalidValue."""
+    value = fields.get(name)
+    if is_absent(value):
+        return None
+    if parameter.kind == "text":
+        return _read_text(name, value, parameter)
+    if parameter.kind == "choice":
+        return _read_choice(name, value, parameter)
+    if parameter.kind == "integer":
+        return _read_integer(name, value, parameter, is_text)
+    return _read_boolean(name, value, is_text)
+
+
+def _read_text(name: str, value: Any, parameter: Parameter) -> str:
+    if not isinstance(value, str):
+        raise errors.InvalidValue(f"`{name}` must be a string, not {_kind(value)}.", param=name)
+    if len(value) > parameter.most:
+        raise errors.InvalidValue(
+            f"`{name}` may have at most {parameter.most:,} characters; it has {len(value):,}.", param=name
+        )
+    if "\x00" in value:
+        raise errors.InvalidValue(f"`{name}` must not hold NUL characters.", param=name)
+    return value
+
+
+def _read_choice(name: str, value: Any, parameter: Parameter) -> str:
+    if isinstance(value, str) and parameter.ignores_case:
+        value = value.upper()
+    if not isinstance(value, str) or value not in parameter.values:
+        shown = repr(value)[:60] if isinstance(value, str) else _kind(value)
+        raise errors.InvalidValue(
+            f"`{name}` must be one of {', '.join(parameter.values)}; not {shown}. {parameter.hint}".strip(), param=name
+        )
+    return value
+
+
+def _read_integer(name: str, value: Any, parameter: Parameter, is_text: bool) -> int:
+    number = _as_integer(value, is_text)
+    if number is None or not parameter.least <= number <= parameter.most:
+        shown: Any = _kind(value)
+        if is_text or isinstance(value, float):
+            shown = repr(value)[:60]
+        elif number is not None and abs(number) < 10**18:
+            shown = number
+        raise errors.InvalidValue(
+            f"`{name}` must be an integer from {parameter.least} to {parameter.most}; not {shown}.", param=name
+        )
+    return number
+
+
+def _read_boolean(name: str, value: Any, is_text: bool) -> bool:
+    if isinstance(value, bool):
         return value
-
-    def choice(self, name: str, values: tuple[str, ...], hint: str = "", *, ignore_case: bool = False) -> str | None:
-        value = self._take(name)
-        if value is None:
-            return None
-        if isinstance(value, str) and ignore_case:
-            value = value.upper()
-        if not isinstance(value, str) or value not in values:
-            shown = repr(value)[:60] if isinstance(value, str) else _kind(value)
-            raise errors.InvalidValue(
-                f"`{name}` must be one of {', '.join(values)}; not {shown}. {hint}".strip(), param=name
-            )
-        return value
-
-    def integer(self, name: str, least: int, most: int) -> int | None:
-        value = self._take(name)
-        if value is None:
-            return None
-        number = _as_integer(value, self._is_text)
-        if number is None or not least <= number <= most:
-            shown: Any = _kind(value)
-            if self._is_text or isinstance(value, float):
-                shown = repr(value)[:60]
-            elif number is not None and abs(number) < 10**18:
-                shown = number
-            raise errors.InvalidValue(f"`{name}` must be an integer from {least} to {most}; not {shown}.", param=name)
-        return number
-
-    def boolean(self, name: str) -> bool | None:
-        value = self._take(name)
-        if value is None or isinstance(value, bool):
-            return value
-        if self._is_text and str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-        raise errors.InvalidValue(f"`{name}` must be true or false; not {_kind(value)}.", param=name)
-
-    def _take(self, name: str) -> Any:
-        self._read.add(name)
-        return self._fields[name] if self.given(name) else None
+    if is_text and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise errors.InvalidValue(f"`{name}` must be true or false; not {_kind(value)}.", param=name)
 
 
 def _as_integer(value: Any, is_text: bool) -> int | None:

@@ -18,7 +18,7 @@ def describe_plan(plan: Plan, job: ImageJob, model: str, refusal: PublicError | 
         "model": model,
         "operation": job.operation,
         "n": job.n,
-        "size": str(job.size or "auto"),
+        "size": str(job.size_asked or "auto"),
         "quality": job.quality or "auto",
         "references": len(job.references),
         "mask": job.mask is not None,
@@ -60,6 +60,8 @@ def _describe_compensation(choice: Choice, job: ImageJob) -> list[str]:
         )
     if found.transcode:
         notes.append(f"converted to {job.output_format} here")
+    if job.scaled_to is not None and found.made != job.scaled_to:
+        notes.append(f"scaled to {job.scaled_to} here")
     if "size" in found.compromises:
         notes.append(f"{found.made} in place of {size_wanted(job)}")
     return notes

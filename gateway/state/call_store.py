@@ -23,8 +23,9 @@ from gateway.store.lua import join_scripts, read_sources
 class CallNote(Lean):
     """The purpose of a call, and how to deliver and bill its pictures.
 
-    `size` is the promised one, None where only the upstream chooses. `prices` are those at the time of the call, and
-    `given` is the price of its inputs in µ$. `is_called_back`: the vendor has a callback URL for the call's end.
+    `size` is the promised one, None where only the upstream chooses; `scaled_to` is the delivered one, where the
+    gateway scales each picture. `prices` are those at the time of the call, and `given` is the price of its inputs in
+    µ$. `is_called_back`: the vendor has a callback URL for the call's end.
     """
 
     upstream: str
@@ -33,6 +34,7 @@ class CallNote(Lean):
     format: Format = "png"
     compression: int | None = None
     size: str | None = None
+    scaled_to: str | None = None
     other_size: OtherSize = "tell"
     quality: Quality | None = None
     background: Literal["opaque", "transparent"] = "opaque"
@@ -52,6 +54,12 @@ class CallNote(Lean):
     @property
     def promised(self) -> Size | None:
         return parse_size(self.size) if self.size else None
+
+    def size_to_deliver(self, made: Size) -> Size | None:
+        """The size to which a picture of the size `made` is scaled; None where it stays as it is."""
+        if self.scaled_to is not None:
+            return parse_size(self.scaled_to)
+        return self.promised if self.other_size == "resize" and self.is_broken_by(made) else None
 
     def is_broken_by(self, made: Size) -> bool:
         """True when a picture of that size is not the promised one."""

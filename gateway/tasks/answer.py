@@ -35,13 +35,17 @@ MOST_NAMED = 32
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of the answer. Links begin with `base_url`; the times are in seconds."""
+    """The form of the answer. Links begin with `base_url`; the times are in seconds.
+
+    `partial_images` is the number that the caller of a stream would accept.
+    """
 
     response_format: Literal["b64_json", "url"]
     stream: bool
     base_url: str
     answer_within: float
     keep_alive: float
+    partial_images: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +204,16 @@ def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> lis
 
 
 def _item_parts(services: Services, image: TaskImage, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
-    """One object with the image in the requested form, and then `rest` without its None values."""
+    """One object with the image in the requested form (a stream's: its bytes), and `rest` without its None values."""
     more = {name: value for name, value in rest.items() if value is not None}
-    if form.response_format == "url":
-        path = link(image.artifact, image.expires, services.signing_key)
-        return [orjson.dumps({"url": form.base_url + path} | more)]
+    if form.response_format == "url" and not form.stream:
+        return [orjson.dumps({"url": _link(services, image, form)} | more)]
     tail = b'"' + (b"," + orjson.dumps(more)[1:] if more else b"}")
     return [b'{"b64_json":"', StoredPicture(image.artifact, base64_length(image.bytes)), tail]
+
+
+def _link(services: Services, image: TaskImage, form: AnswerForm) -> str:
+    return form.base_url + link(image.artifact, image.expires, services.signing_key)
 
 
 async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
@@ -239,7 +246,21 @@ async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None
 
 
 def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: AnswerForm) -> list[Part]:
+    """One event. It always holds the bytes, as OpenAI's do; what a caller asked for beside them is in `gateway`."""
     promise = record.promise
+    gateway: dict[str, Any] = {
+        "task": record.id,
+        "index": image.slot,
+        "upstream": image.upstream,
+        "cost_usd": None if image.usd is None else show_usd(image.usd),
+        "size": _describe_sizes(promise, [image]),
+        "dropped": [*image.dropped, *promise.dropped],
+    }
+    if form.response_format == "url":
+        gateway["url"] = _link(waiting.services, image, form)
+    if form.partial_images:
+        # OpenAI's own models may send fewer too; no upstream sends any.
+        gateway["partial_images"] = f"0/{form.partial_images}"
     kind = "image_generation.completed" if promise.operation == "generation" else "image_edit.completed"
     rest = {
         "type": kind,
@@ -250,14 +271,7 @@ def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: 
         "size": image.size,
         "revised_prompt": image.revised_prompt,
         "usage": _usage(image.usage) if image.usage else None,
-        "gateway": {
-            "task": record.id,
-            "index": image.slot,
-            "upstream": image.upstream,
-            "cost_usd": None if image.usd is None else show_usd(image.usd),
-            "size": _describe_sizes(promise, [image]),
-            "dropped": [*image.dropped, *promise.dropped],
-        },
+        "gateway": gateway,
     }
     return [f"event: {kind}\ndata: ".encode(), *_item_parts(waiting.services, image, form, rest), b"\n\n"]
 

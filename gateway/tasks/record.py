@@ -49,7 +49,7 @@ class RequestNote:
             operation=self.operation,
             model=_clip(self.model),
             is_model_known=self.is_model_known,
-            size_asked=str(job.size) if job and job.size else None,
+            size_asked=str(job.size_asked) if job and job.size_asked else None,
             quality_asked=job.quality if job else None,
             n_asked=job.n if job else 0,
             status=self.answer.status if self.answer else 200,

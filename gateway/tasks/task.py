@@ -148,7 +148,7 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
         operation=job.operation,
         model=spec.model,
         n=job.n,
-        size=str(job.size or "auto"),
+        size=str(job.size_asked or "auto"),
         dropped=job.dropped,
         end_user=job.end_user,
         created=int(time.time()),

@@ -48,6 +48,7 @@ NO_KEY = {"key_id": "key_nothing"}
 
 TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/healthz"): Row("anybody", 200),
+    ("GET", "/openapi.json"): Row("anybody", 200),
     ("GET", "/readyz"): Row("anybody", 200),
     ("POST", "/v1/images/generations"): Row("callers", 400, body={}),
     ("POST", "/v1/images/edits"): Row("callers", 400, body={}),

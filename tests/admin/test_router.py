@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
+from openapi_spec_validator import validate
 
+from gateway import errors
+from gateway.admin import examples
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.router import PREFIX, admin_router
+from gateway.admin.router import PREFIX, admin_router, describe_routes
+from gateway.api.document import build_document
 from tests.support.markdown import code, read
+from tests.support.openapi import answers, codes, components, operations, references, validator
 from tests.support.operator_client import Office
 
 ROUTES = [context.original_route for context in iter_route_contexts(admin_router().routes)]
@@ -25,14 +31,6 @@ each_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(r
 def document(office: Office) -> dict[str, Any]:
     """As a viewer reads it."""
     return office.hire("reader").get("/openapi.json")
-
-
-def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {
-        (method.upper(), path): operation
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    }
 
 
 def test_every_route_is_described(document: dict[str, Any], office: Office) -> None:
@@ -49,36 +47,78 @@ def test_every_route_is_described(document: dict[str, Any], office: Office) -> N
     assert len(names) == len(set(names))
 
 
-def test_references_lead_somewhere(document: dict[str, Any]) -> None:
-    """Each schema that is named is there, and each that is there is named."""
-    named = set(_references(document))
-    assert named == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
-
-
-def _references(part: Any) -> list[str]:
-    if isinstance(part, dict):
-        own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
-        return own + [found for inner in part.values() for found in _references(inner)]
-    return [found for inner in part for found in _references(inner)] if isinstance(part, list) else []
+def test_document_is_valid(document: dict[str, Any]) -> None:
+    """It is an OpenAPI 3.1 document; each component that is named is there, and each that is there is named."""
+    validate(document)
+    assert set(references(document)) == components(document)
 
 
 def test_every_operation_tells_its_refusals(document: dict[str, Any]) -> None:
-    """Each operation says what it is for, who may, what it answers, and how it refuses."""
+    """Each operation says what it is for, who may, what it answers with which headers, and how it refuses."""
     for (method, path), operation in operations(document).items():
         where = f"{method} {path}"
         assert operation["summary"], where
         assert operation["tags"], where
         assert operation["x-role"] in ("admin", "viewer"), where
-        answers = operation["responses"]
-        assert {"400", "401", "429", "503"} <= set(answers), where
-        assert ("403" in answers) == (operation["x-role"] == "admin"), where
-        assert ("413" in answers) == ("requestBody" in operation), where
+        told = answers(document, operation)
+        assert {"400", "401", "408", "413", "429", "431", "500", "503"} <= set(told), where
+        assert ("403" in told) == (operation["x-role"] == "admin"), where
         # Whoever names one thing may name one that does not exist.
-        assert ("404" in answers) or "{" not in path or "/limits/" in path, where
-        for status, answer in answers.items():
+        assert ("404" in told) or "{" not in path or "/limits/" in path, where
+        for status, answer in told.items():
+            assert "x-request-id" in answer["headers"], where
             if int(status) >= 400:
                 assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer"), where
                 assert "`" in answer["description"], where
+                assert "retry-after" in answer["headers"], where
+
+
+def test_both_documents_have_every_error(document: dict[str, Any]) -> None:
+    """Each error of the gateway is in this document or in the callers', and those of operators are in this one."""
+    told = {
+        (int(status), code)
+        for operation in operations(document).values()
+        for status in operation["responses"]
+        if int(status) >= 400
+        for code in codes(document, operation, status)
+    }
+    assert {(kind.status, kind.code) for kind in errors.OF_OPERATORS} <= told
+    callers = set(build_document()["components"]["schemas"]["ErrorCode"]["enum"])
+    assert {str(code) for _, code in told} | callers == {kind.code for kind in errors.table()}
+
+
+BODIES = [
+    (method, path, name)
+    for (method, path), operation in operations(describe_routes(admin_router(), PREFIX)).items()
+    if "requestBody" in operation
+    for name in operation["requestBody"]["content"]["application/json"]["examples"]
+]
+
+
+@pytest.mark.parametrize(("method", "path", "name"), BODIES, ids=str)
+def test_every_body_example_runs(office: Office, document: dict[str, Any], method: str, path: str, name: str) -> None:
+    """Each example fits its schema and is accepted, with an answer that fits its own."""
+    operation = operations(document)[method, path]
+    content = operation["requestBody"]["content"]["application/json"]
+    body = content["examples"][name]["value"]
+    validator(document, content["schema"]).validate(body)
+    values = {parameter["name"]: parameter["example"] for parameter in operation.get("parameters", ())}
+    if "key_id" in values:
+        values["key_id"] = office.post("/keys", name="example")["id"]
+    where = path.removeprefix(PREFIX).format(**values)
+    answer = office.ask(method, where, content=json.dumps(body), headers={"content-type": "application/json"})
+    told = answers(document, operation)
+    assert answer.is_success, answer.text
+    assert str(answer.status_code) in told
+    validator(document, told[str(answer.status_code)]["content"]["application/json"]["schema"]).validate(answer.json())
+
+
+def test_every_body_has_an_example(document: dict[str, Any]) -> None:
+    """Each route that takes a body shows one, and each name in a path has a value."""
+    for operation in operations(document).values():
+        assert ("requestBody" in operation) == (operation["operationId"] in examples.BODIES)
+        for parameter in operation.get("parameters", ()):
+            assert parameter["in"] != "path" or parameter["example"]
 
 
 @each_route

@@ -131,7 +131,7 @@ def test_mask_must_fit(gateway: Gateway) -> None:
 
 def test_edit_needs_image(gateway: Gateway) -> None:
     """An edit without an image is refused, with a mask too."""
-    assert_refused(gateway, gateway.edit({"prompt2": (None, "x")}), 400, "image")
+    assert_refused(gateway, gateway.edit({"extra": (None, "x")}), 400, "image")
     assert_refused(gateway, gateway.edit({"mask": mask()}), 400, "image")
 
 

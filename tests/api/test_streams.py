@@ -216,10 +216,21 @@ def test_partial_delivery_is_comment(lively: Gateway) -> None:
 
 
 def test_links_come_in_events(gateway: Gateway) -> None:
-    """`response_format: url` puts a working link in the event."""
-    (data,) = streamed(gateway, response_format="url").data
-    assert "b64_json" not in data
-    assert gateway.client.get(data["url"]).status_code == 200
+    """An event always holds the bytes; `response_format: url` or an alias with links adds a working link."""
+    for asked in ({"response_format": "url"}, {"model": "dall-e-3"}):
+        (data,) = streamed(gateway, **asked).data
+        assert gateway.client.get(data["gateway"]["url"]).content == base64.b64decode(data["b64_json"])
+        assert "url" not in data
+    (data,) = streamed(gateway).data
+    assert "url" not in data["gateway"]
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 3])
+def test_missing_partial_images_are_reported(gateway: Gateway, wanted: int) -> None:
+    """A caller that would take partial images reads in the event that none came."""
+    read = streamed(gateway, partial_images=wanted)
+    assert read.names == ["image_generation.completed"]
+    assert read.data[0]["gateway"].get("partial_images") == (f"0/{wanted}" if wanted else None)
 
 
 def test_stream_works_without_v1_and_from_tasks(gateway: Gateway) -> None:

@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {
     "mask": picture("d"),
     "end_user": None,
     "dropped": ("style",),
+    "scaled_to": Size(512, 512),
 }
 
 

@@ -61,6 +61,8 @@ def test_prompt_alone_is_enough() -> None:
         moderation="auto",
         response_format=None,
         stream=False,
+        partial_images=0,
+        scaled_to=None,
         end_user=None,
         explicit=frozenset({"prompt"}),
         dropped=(),
@@ -137,10 +139,11 @@ def test_null_means_absent(name: str) -> None:
     assert read({name: None}, strict=True) == read({})
 
 
+@pytest.mark.parametrize("text", [True, False])
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_empty_multipart_means_absent(name: str) -> None:
-    """A form sends its empty fields too."""
-    assert read({name: ""}, text=True, strict=True) == read({})
+def test_empty_means_absent(name: str, text: bool) -> None:
+    """A form sends its empty fields too, and some clients the empty strings of theirs; JSON and forms have one rule."""
+    assert read({name: ""}, text=text, strict=True) == read({})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,6 @@ def test_empty_multipart_means_absent(name: str) -> None:
         ({"aspect_ratio": "1:4"}, "at most 3:1"),
         ({"quality": "xhigh"}, "low, medium, high"),
         ({"quality": "max"}, "not available"),
-        ({"quality": ""}, "one of low"),
         ({"background": "white"}, "auto, opaque, transparent"),
         ({"background": "transparent", "output_format": "jpeg"}, "png or webp"),
         ({"output_format": "gif"}, "png, jpeg, webp"),
@@ -215,9 +217,12 @@ def test_odd_multipart_numbers_are_refused(name: str, value: str) -> None:
     assert refusal({name: value}, text=True).param == name
 
 
-@pytest.mark.parametrize("prompt", [None, ""])
-def test_missing_prompt_is_named(prompt: str | None) -> None:
-    """A request without a prompt says so."""
+BLANK = [None, "", " ", "\n\t \r", "\u00a0\u3000\u2003", "\u200b\ufeff\u2060", "\x1f", "\u2028\u202e", " " * 32_000]
+
+
+@pytest.mark.parametrize("prompt", BLANK, ids=ascii)
+def test_blank_prompt_is_refused(prompt: str | None) -> None:
+    """A request whose prompt shows nothing says so, whatever the nothing is made of."""
     error = refusal({"prompt": prompt})
     assert isinstance(error, MissingParameter)
     assert error.param == "prompt"
