@@ -19,8 +19,8 @@ from gateway import __version__
 from gateway.api import artifacts, callbacks, document, healthz, images, key, models
 from gateway.api import tasks as task_routes
 from gateway.api.connection.error_handlers import add_error_handlers
+from gateway.api.connection.limits import WireLimits
 from gateway.api.connection.middleware import DirectRoutes, Edge
-from gateway.api.connection.protocol import WireLimits
 from gateway.api.document_parts import ANSWER_HEADERS
 from gateway.artifacts import ArtifactsUnavailable, remove_expired
 from gateway.catalogue.catalogue import load
@@ -78,7 +78,14 @@ def create_app(
     )
 
     app = FastAPI(
-        title="imagegate", version=__version__, lifespan=_run_lifespan, openapi_url=None, docs_url=None, redoc_url=None
+        title="imagegate",
+        version=__version__,
+        lifespan=_run_lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would come before the key is checked, and many clients would follow it with a GET.
+        redirect_slashes=False,
     )
     app.state.services = services
     add_error_handlers(app)
@@ -178,8 +185,6 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(artifacts.router, prefix="/v1")
     app.include_router(callbacks.router)
     app.include_router(document.router)
-    # A base URL without /v1 is the most common mistake.
-    app.include_router(images.router, include_in_schema=False)
     if settings.admin_token is not None:
         # Loaded here, since its models take a fifth of a worker's start, and most gateways do without them.
         admin = import_module("gateway.admin.router")
@@ -194,7 +199,9 @@ def wire_limits(app: FastAPI) -> WireLimits:
         header_bytes=limits.header_bytes,
         header_count=limits.header_count,
         body_idle_s=limits.body_idle,
+        body_total_s=limits.body_total,
         answer_idle_s=limits.answer_idle,
+        answer_total_s=limits.answer_total,
     )
 
 

@@ -13,6 +13,7 @@
     ├── 422  IdempotencyMismatch
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
     ├── 429  RateLimited, QueueFull, InsufficientQuota         431  HeadersTooLarge
+    ├── 499  ClientClosedRequest
     └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
              TaskStillRunning
 """
@@ -249,6 +250,11 @@ class InsufficientQuota(PublicError):
 class HeadersTooLarge(PublicError):
     status, type, code = 431, "invalid_request_error", "request_too_large"
     meaning = "The request's headers are over the limit."
+
+
+class ClientClosedRequest(PublicError):
+    status, type, code = 499, "invalid_request_error", "client_closed_request"
+    meaning = "The client ended its side of the connection before the answer; the task goes on."
 
 
 class InternalError(PublicError):

@@ -43,6 +43,7 @@ TABLE = {
     errors.QueueFull: (429, "rate_limit_error", "queue_full"),
     errors.InsufficientQuota: (429, "insufficient_quota", "insufficient_quota"),
     errors.HeadersTooLarge: (431, INVALID, "request_too_large"),
+    errors.ClientClosedRequest: (499, INVALID, "client_closed_request"),
     errors.InternalError: (500, SERVER, "internal_error"),
     errors.UpstreamError: (502, SERVER, "upstream_error"),
     errors.UpstreamUnavailable: (503, SERVER, "upstream_unavailable"),

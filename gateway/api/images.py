@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from gateway import errors, pipeline
 from gateway.api.artifacts import read_own_link
+from gateway.api.connection.error_handlers import render
 from gateway.api.connection.middleware import Handover
 from gateway.api.forms import Form, Source, read_form
 from gateway.api.request import (
@@ -43,9 +44,6 @@ from gateway.tasks import record
 from gateway.tasks.answer import AnswerForm, Shaped
 from gateway.tasks.record import RequestNote
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
-
-CLIENT_CLOSED_REQUEST = 499
-"""The status in the log of a request whose caller disconnected, as in nginx. It is never sent."""
 
 router = APIRouter(tags=["images"])
 
@@ -82,7 +80,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
             error.headers |= await reservation.look_at_rates(services.books, caller.identity)
         raise
     except CallerDisconnected:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return _answer_disconnect()
     except BaseException:
         # Also when the process ends before the body does.
         note.answer = errors.InternalError("The gateway failed.")
@@ -93,6 +91,17 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
             _record(services, note, presence)
             await spool.close()
     return TaskResponse(shaped, presence)
+
+
+def _answer_disconnect() -> Response:
+    """The answer, and the status in the log, of a request whose caller disconnected; only a half-closed one gets it."""
+    return render(
+        errors.ClientClosedRequest(
+            "The client ended its side of the connection before the answer, which this gateway takes for a disconnect; "
+            "the work goes on, and the same request gets its result. Keep the connection open until the answer is "
+            "complete, or ask for a task with `Prefer: respond-async`."
+        )
+    )
 
 
 def _record(services: Services, note: RequestNote, presence: CallerConnection) -> None:
@@ -278,9 +287,12 @@ class TaskResponse(Response):
         try:
             # Close the pictures now, not at the next garbage collection.
             async with aclosing(cast(Any, self._shaped.body)):
-                await self._send(send)
+                if not self._presence.gone.done():
+                    await self._send(send)
+                    return
         except CallerDisconnected:
             return
+        await _answer_disconnect()(scope, receive, send)
 
     async def _send(self, send: Send) -> None:
         left = self._shaped.length
@@ -298,9 +310,5 @@ def _describe(media_type: str) -> str:
     return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
-DIRECT_ROUTES = {
-    f"{prefix}/images/{name}": endpoint
-    for prefix in ("/v1", "")
-    for name, endpoint in (("generations", generate), ("edits", edit))
-}
+DIRECT_ROUTES = {f"/v1/images/{name}": endpoint for name, endpoint in (("generations", generate), ("edits", edit))}
 """The endpoints that are called without the framework's router, by path."""

@@ -24,6 +24,13 @@ from gateway.services import Services
 LONGEST_KEY = 255
 MOST_RETRIES = 1000
 
+_FOREIGN_KEYS = {
+    "api-key": "Azure (`AzureOpenAI`)",
+    "x-api-key": "Anthropic's API",
+    "x-goog-api-key": "Google's Gemini API",
+}
+"""Headers in which other vendors' clients send a key."""
+
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 
 
@@ -101,7 +108,20 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
     """The caller of a request. Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited."""
     authorization = request.headers.get("authorization")
+    if authorization is None:
+        _refuse_foreign_key(request)
     return await authenticate(services.key_cache, services.wrong_keys, authorization, address_of(request))
+
+
+def _refuse_foreign_key(request: Request) -> None:
+    """Raise InvalidApiKey for a key in the header of another vendor's client."""
+    for name, client in _FOREIGN_KEYS.items():
+        if name in request.headers:
+            raise errors.InvalidApiKey(
+                f"The header `{name}` is for {client}. Use a client of OpenAI's API (in OpenAI's SDKs the class "
+                "`OpenAI`), which sends the key as `Authorization: Bearer`, with this gateway's address and /v1 as its "
+                "base URL."
+            )
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]

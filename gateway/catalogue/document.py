@@ -219,8 +219,12 @@ class Limits(CataloguePart):
     header_count: int = Field(100, ge=10)
     header_timeout: float = Field(10, gt=0)
     body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    body_total: float = Field(900, gt=0, description="Seconds from the end of the headers to the end of the body.")
     answer_idle: float = Field(
         120, gt=0, description="Seconds that a part of an answer waits until the client reads it."
+    )
+    answer_total: float = Field(
+        3600, gt=0, description="Seconds that all parts of one answer together wait until the client reads them."
     )
     image_url_origins: tuple[str, ...] = Field(
         (),

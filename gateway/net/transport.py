@@ -41,10 +41,11 @@ RequestError = httpx.RequestError
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Seconds: to connect, for one write to be taken, and between two reads."""
+    """Seconds: to connect, for one write to be taken, between two reads, and from the start to the last read."""
 
     connect: float
     read: float
+    total: float
     write: float = 60.0
 
 
@@ -64,7 +65,7 @@ async def send(
     address = _read_url(url)
     if address is None:
         raise _proof(httpx.UnsupportedProtocol(f"not a URL: {url[:100]!r}"))
-    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.write}
+    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.write, "total": limits.total}
     request = httpx.Request(method, address, headers=headers, content=content, extensions={"timeout": timeout})
     return await transport.handle_async_request(request)
 
@@ -99,8 +100,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     `fresh` opens a connection for every request and sends `Connection: close`. Paid POSTs need it: on a kept connection
     that the upstream is just closing, "was it sent" has no answer. A pooled transport sends a GET again, once, after
-    such a connection. Time-outs are httpx's (`connect`, `write`, `read`, in seconds), from the request. The request
-    extension `addresses` names the only IP addresses to which it may connect for its host.
+    such a connection. Time-outs are httpx's (`connect`, `write`, `read`) and `total`, in seconds, from the request. The
+    request extension `addresses` names the only IP addresses to which it may connect for its host.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     headers=_headers(request),
                     data=upload,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),
+                    timeout=aiohttp.ClientTimeout(
+                        total=limits.get("total"), connect=limits.get("connect"), sock_read=limits.get("read")
+                    ),
                 )
         except (aiohttp.ClientError, OSError) as error:
             raise _translate(error, request, upload) from error

@@ -55,12 +55,14 @@ class UpstreamClient:
     async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
         """Send the paid POST once, over a fresh connection. Raises CallFailed; its phase shows how much was sent."""
         limits = self.target.config.timeouts
-        return await self._send(self._paid, "POST", path, body, spool, TimeLimits(limits.connect, limits.call))
+        seconds = TimeLimits(limits.connect, limits.call, limits.call_total)
+        return await self._send(self._paid, "POST", path, body, spool, seconds)
 
     async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
         """Send a request that costs nothing: a poll, an upload, a balance. Raises CallFailed."""
         limits = self.target.config.timeouts
-        return await self._send(self._pooled, method, path, body, spool, TimeLimits(limits.connect, limits.poll))
+        seconds = TimeLimits(limits.connect, limits.poll, limits.poll_total)
+        return await self._send(self._pooled, method, path, body, spool, seconds)
 
     async def _send(
         self,

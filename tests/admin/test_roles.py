@@ -52,8 +52,6 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/readyz"): Row("anybody", 200),
     ("POST", "/v1/images/generations"): Row("callers", 400, body={}),
     ("POST", "/v1/images/edits"): Row("callers", 400, body={}),
-    ("POST", "/images/generations"): Row("callers", 400, body={}),
-    ("POST", "/images/edits"): Row("callers", 400, body={}),
     ("GET", "/v1/models"): Row("callers", 200),
     ("GET", "/v1/key"): Row("callers", 200),
     ("GET", "/v1/models/{model:path}"): Row("callers", 404, {"model:path": "of-another-key"}),
@@ -67,9 +65,8 @@ TABLE: dict[tuple[str, str], Row] = {
         "anybody", 404, {"kind": "apiany", "task_id": "task_of_another_key", "call_id": "call_of_another_key"}
     ),
     **{
-        ("POST", prefix + path): Row("anybody", 404, body={})
-        for prefix in ("/v1", "")
-        for path in ("/images/variations", "/chat/completions", "/responses")
+        ("POST", path): Row("anybody", 404, body={})
+        for path in ("/v1/images/variations", "/v1/chat/completions", "/v1/responses")
     },
     ("GET", f"{API}/openapi.json"): Row("viewers", 200),
     ("GET", f"{API}/me"): Row("viewers", 200),

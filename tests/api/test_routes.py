@@ -8,20 +8,12 @@ from typing import Any
 import pytest
 
 from tests.support.gateways import EDITS, GENERATIONS, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of, small
-from tests.support.plain_pictures import data_url, png
 
 
 def test_multipart_generation_is_read(gateway: Gateway) -> None:
     """A generation sent as a form is a generation all the same."""
     parts = {name: (None, value) for name, value in small(n="2").items()}
     assert len(gateway.post(GENERATIONS, files=parts).json()["data"]) == 2
-
-
-def test_routes_answer_without_v1(gateway: Gateway) -> None:
-    """A base URL pasted without /v1 works for both image routes."""
-    assert gateway.post("/images/generations", json=small()).status_code == 200
-    body = {"prompt": "a cat", "model": OFFICIAL, "images": [{"image_url": data_url(png())}]}
-    assert gateway.post("/images/edits", json=body).status_code == 200
 
 
 @pytest.mark.parametrize("prefix", ["/v1", ""])
@@ -51,7 +43,11 @@ def test_unknown_route_names_ours(gateway: Gateway) -> None:
 
 def test_wrong_method_names_right_one(gateway: Gateway) -> None:
     """A known path with another method is a 405 that lists the right one."""
-    for method, path, allowed in (("GET", GENERATIONS, "POST"), ("PUT", EDITS, "POST"), ("POST", "/v1/models", "GET")):
+    for method, path, allowed in (
+        ("GET", GENERATIONS, "POST"),
+        ("PUT", EDITS, "POST"),
+        ("POST", "/v1/models", "GET, HEAD"),
+    ):
         answer = gateway.request(method, path)
         assert answer.status_code == 405
         assert error_of(answer)["code"] == "method_not_allowed"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from gateway.api.connection.protocol import WireLimits, protocol
+from gateway.api.connection.limits import WireLimits
+from gateway.api.connection.protocol import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,8 @@ def application(served: Served) -> Any:
 
 
 @contextlib.contextmanager
-def serving(limits: WireLimits) -> Iterator[Served]:
+def serving(limits: WireLimits, app: Any = None) -> Iterator[Served]:
+    """A server with these limits, of `application` unless another application is given."""
     # The socket listens before the server runs, so that no test has to wait for it.
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     served = Served(port=listener.getsockname()[1])
@@ -151,7 +153,7 @@ def serving(limits: WireLimits) -> Iterator[Served]:
             super().data_received(data)
 
     config = uvicorn.Config(
-        application(served),
+        application(served) if app is None else app,
         http=Counting,
         loop="uvloop",
         ws="none",

@@ -16,6 +16,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from gateway import errors
 from gateway.errors import PublicError
 
+_FOREIGN = (
+    ("/openai/", "A client of Azure (`AzureOpenAI`)"),
+    ("/v1beta/", "A client of Google's Gemini API"),
+    ("/v1/messages", "A client of Anthropic's API"),
+    ("/sdapi/", "A client of AUTOMATIC1111"),
+    ("/api/generate", "A client of Ollama"),
+)
+"""Parts of other vendors' paths, and who sends them."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -53,17 +62,24 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
     raised = cast(HTTPException, error)
     path = request.url.path[:200]
     if raised.status_code == 404:
-        return render(
-            errors.UnknownRoute(
-                f"Unknown request URL: {request.method} {path}. The image routes are POST /v1/images/generations "
-                "and POST /v1/images/edits."
-            )
-        )
+        return render(errors.UnknownRoute(f"Unknown request URL: {request.method} {path}. {_describe_routes(path)}"))
     if raised.status_code == 405:
         made = errors.MethodNotAllowed(f"{request.method} is not allowed for {path}.")
-        made.headers |= dict(raised.headers or {})
+        for name, text in (raised.headers or {}).items():
+            made.headers[name] = text.replace("GET", "GET, HEAD") if name.lower() == "allow" else text
         return render(made)
     return render(errors.InvalidValue("The request cannot be read."))
+
+
+def _describe_routes(path: str) -> str:
+    """The right routes for a path that nobody serves; for one of another vendor's client, the right client."""
+    for part, client in _FOREIGN:
+        if part in path:
+            return (
+                f"{client} sends this path. Use a client of OpenAI's API (in OpenAI's SDKs the class `OpenAI`), with "
+                "this gateway's address and /v1 as its base URL and a key of this gateway as its API key."
+            )
+    return "The image routes are POST /v1/images/generations and POST /v1/images/edits."
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway import errors
 from gateway.api.connection.error_handlers import render
+from gateway.api.connection.request_line import read_route, send_head
 from gateway.api.request import get_caller, get_services
 from gateway.callers.auth import Caller
 from gateway.errors import PublicError
@@ -29,6 +30,14 @@ from gateway.services import Services
 from gateway.tasks.wait import CallerConnection, Refusal
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+_ONCE = frozenset(
+    (
+        *(b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"),
+        *(b"idempotency-key", b"x-gateway-dry-run", b"x-gateway-route", b"x-gateway-upstream", b"x-gateway-webhook"),
+    )
+)
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-fvV:.%]+\])(:[0-9]{0,5})?")
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +71,10 @@ class Edge:
 
         bound = structlog.contextvars.bind_contextvars(request=request_id)
         try:
-            await self._app(scope, receive, send_with_headers)
+            if fault := _find_fault(scope):
+                await render(errors.InvalidValue(fault))(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
         except Exception:
             _log.exception("request failed")
             if status == 0:
@@ -91,6 +103,22 @@ async def _finish(presence: CallerConnection, handover: Handover | None, *, is_w
         presence.refuse("unread")
 
 
+def _find_fault(scope: Scope) -> str | None:
+    """The reason why a head is refused: two readers of it could understand two things (RFC 9112 3.2)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _ONCE:
+            if name in found:
+                return f"The header `{name.decode().title()}` was sent twice; send it once."
+            found[name] = value
+    host = found.get(b"host")
+    if host is None:
+        return "The header `Host` is missing; HTTP/1.1 requires it." if scope["http_version"] == "1.1" else None
+    if not _HOST.fullmatch(host):
+        return "The header `Host` must be the name or the address of this server, and its port if it is not the usual."
+    return None
+
+
 def _read_request_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
@@ -112,6 +140,7 @@ Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
 class DirectRoutes:
     """Calls the endpoints of some POST paths directly: the framework's router costs half as much as their own work.
 
+    Any other method and path is read by `read_route` first.
     The router has these routes too, for its lists. A request that would be one too many is refused before its body is
     read.
     """
@@ -121,7 +150,18 @@ class DirectRoutes:
         self._routes = dict(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._routes:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] != "POST" or scope["path"] not in self._routes:
+            if scope["method"] == "HEAD":
+                send = send_head(send)
+            try:
+                scope = read_route(scope)
+            except PublicError as error:
+                await render(error)(scope, receive, send)
+                return
+        if scope["method"] != "POST" or scope["path"] not in self._routes:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive, send)
@@ -164,6 +204,7 @@ class Handover:
     patient_until: float = math.inf
     is_written: bool = False
     is_disconnected: bool = False
+    _on_disconnect: Callable[[], None] | None = None
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -172,14 +213,25 @@ class Handover:
         return asyncio.get_running_loop().time() > self.patient_until
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` if the connection ends before the answer is written. Call this once the body is read."""
+        """Call `callback` if the client disconnects before the answer is written. Call this once the body is read.
+
+        An end of the client's input is a disconnect: TCP shows no difference between a client that left and one that
+        still reads, and a retry of the one that left must find its task free to join.
+        """
         # Reading stays paused after a large body, and asyncio sees no end of a connection that it does not read.
         self.flow.resume_reading()
-        self._lost.add_done_callback(lambda _: None if self.is_written else callback())
+        self._on_disconnect = callback
+        if self.is_disconnected or self._lost.done():
+            callback()
 
     def end_input(self) -> None:
         """Note that the client sends no more: it has disconnected, unless the kernel has the whole answer."""
         self.is_disconnected = self.is_disconnected or not self.is_written or self.transport.get_write_buffer_size() > 0
+        self._note_disconnect()
+
+    def _note_disconnect(self) -> None:
+        if not self.is_written and self._on_disconnect is not None:
+            self._on_disconnect()
 
     async def arrive(self) -> bool:
         """Wait until the kernel has the last byte; False when the connection broke or the client closed before."""
@@ -199,6 +251,7 @@ class Handover:
         """Note the end of the connection; without `exc` it was closed in order."""
         if not self._lost.done():
             self._lost.set_result(exc is None)
+            self._note_disconnect()
         refusal = self._find_refusal(exc)
         if refusal is not None and self.on_refusal is not None:
             self.on_refusal(refusal)

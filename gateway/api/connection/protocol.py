@@ -8,48 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.connection.error_handlers import write_last_answer
+from gateway.api.connection.limits import WireLimits
 from gateway.api.connection.middleware import Handover
+from gateway.api.connection.refusal import RefusingProtocol
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
-from gateway.ids import new_id
 
 if TYPE_CHECKING:
     from uvicorn import _types as asgi
 
 log: Final = logging.getLogger(__name__)
 
-# uvloop and asyncio hand over at most so many bytes at once. Reading stops that much before a limit.
-READ_BYTES: Final = 256 * 1024
 # An empty queue takes 700 bytes, and few clients pipeline: connections share this one until they do.
 _NO_PIPELINE: Final[deque[Any]] = deque(maxlen=0)
-
-
-@dataclass(frozen=True, slots=True)
-class WireLimits:
-    """Times in seconds, sizes in bytes.
-
-    `header_timeout_s` counts from connecting, or from a later request's first byte, to the end of its headers.
-    `body_idle_s` bounds the wait for the body's next byte, `answer_idle_s` the wait until the client reads on. When an
-    answer ends before its request's body, at most `linger_bytes` of that body are read, for at most `linger_s`.
-    """
-
-    header_timeout_s: float = 10
-    header_bytes: int = 32 * 1024
-    header_count: int = 100
-    url_bytes: int = 8 * 1024
-    body_idle_s: float = 30
-    answer_idle_s: float = 120
-    linger_bytes: int = 1024 * 1024
-    linger_s: float = 2
 
 
 class ConnectionPhase(Enum):
@@ -80,39 +58,40 @@ class Latch(asyncio.Event):
                 self._waiters = ()
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `_running` is the request whose application runs; uvicorn's `cycle` is the newest one parsed.
-
-    They differ only when a client pipelines, and only the newest can have an unfinished body.
-    """
+class GuardedProtocol(RefusingProtocol):
+    """One connection within its limits."""
 
     # Python shares the names of few attributes between instances: in a dict these cost 1.5 KB more a connection.
     __slots__ = (
+        "_body_until",
         "_bytes_without_content",
         "_handover",
         "_head_bytes",
         "_head_count",
         "_head_timer",
+        "_is_body_read",
         "_is_discarding",
+        "_is_input_ended",
+        "_is_unframed",
         "_linger_timer",
         "_phase",
+        "_reader_began",
         "_reader_timer",
+        "_reader_waited",
         "_running",
         "_unread",
     )
-
-    limits: ClassVar[WireLimits] = WireLimits()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pipeline = _NO_PIPELINE
         self._phase = ConnectionPhase.BETWEEN
-        self._running: RequestResponseCycle | None = None
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._linger_timer: asyncio.TimerHandle | None = None
+        self._running = None
+        self._head_timer = self._linger_timer = None
         self._reader_timer: asyncio.TimerHandle | None = None
         self._handover: Handover | None = None
-        self._is_discarding = False
+        self._is_body_read = self._is_discarding = self._is_input_ended = self._is_unframed = False
+        self._body_until = self._reader_began = self._reader_waited = 0.0
         self._unread = self._bytes_without_content = 0
         self._head_bytes = self._head_count = 0
 
@@ -123,9 +102,19 @@ class GuardedProtocol(HttpToolsProtocol):
         self._watch_head()
 
     @override
-    def eof_received(self) -> None:
+    def eof_received(self) -> Any:
+        """The client sends no more. It may still read: what the application answers is sent, then the connection ends.
+
+        The application is told of a disconnect, since TCP shows no difference to a client that has left.
+        """
         if self._handover is not None:
             self._handover.end_input()
+        if self._running is None or self.cycle.more_body or self._is_discarding:
+            return False
+        self._is_input_ended = True
+        self.cycle.keep_alive = False
+        self._running.message_event.set()
+        return True
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -163,10 +152,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._bytes_without_content += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request was served as a plain one: so HTTP declines an upgrade.
-            log.debug("an upgrade was declined")
+            self._parse(memoryview(data))
         except httptools.HttpParserError as error:
             # An error that a callback raised is the context of httptools' own error.
             refusal = error.__context__
@@ -176,6 +162,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(self._too_many_bytes())
         elif self._phase is ConnectionPhase.HEAD or (self._phase is ConnectionPhase.BETWEEN and self._running is None):
             self._watch_head()
+
+    def _parse(self, data: memoryview) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+            # llhttp leaves all that follows an offered upgrade to the other protocol. RFC 9110 7.8 lets a server ignore
+            # the offer: a new parser reads the head without it, and then the body that the head declares.
+            start = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+            fields = [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(b"\r\n".join([start, *fields, b"", b""]))
 
     @override
     def on_message_begin(self) -> None:
@@ -202,11 +203,22 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_count > self.limits.header_count:
             raise HeadersTooLarge(f"There are more than {self.limits.header_count} headers.")
         # Trailers arrive here too. As headers they would pass by the checks of a proxy in front.
-        if self._phase is ConnectionPhase.HEAD:
-            super().on_header(name, value)
+        if self._phase is not ConnectionPhase.HEAD:
+            return
+        super().on_header(name, value)
+        if name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
+            raise InvalidValue("`Transfer-Encoding` may only be `chunked`; send the body as it is.")
 
     @override
     def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
+            raise InvalidValue("This server speaks HTTP/1.1 and HTTP/1.0, and connects to no other host.")
+        if self.parser.should_upgrade():
+            # Its next parser calls again.
+            return
+        if version == "1.0":
+            self._check_old_head()
         former = self.cycle
         if former is not None and not former.response_complete and self.pipeline is _NO_PIPELINE:
             self.pipeline = deque()
@@ -215,6 +227,7 @@ class GuardedProtocol(HttpToolsProtocol):
             # The application does not wait for it yet.
             self.cycle.message_event = Latch()
         self._phase = ConnectionPhase.BODY
+        self._body_until = self.loop.time() + self.limits.body_total_s
         self._bytes_without_content = 0
         self._forget_head()
 
@@ -223,8 +236,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._bytes_without_content = 0
         super().on_body(body)
 
+    def _check_old_head(self) -> None:
+        """HTTP/1.0 has neither chunks (RFC 9112 6.1) nor `100 Continue` (RFC 9110 10.1.1)."""
+        if any(name == b"transfer-encoding" for name, _ in self.headers):
+            raise InvalidValue("HTTP/1.0 has no `Transfer-Encoding`; send a `Content-Length`.")
+        self.expect_100_continue = False
+
     @override
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._phase = ConnectionPhase.BETWEEN
         self._bytes_without_content = 0
         super().on_message_complete()
@@ -267,18 +288,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         if self._reader_timer is None:
-            self._reader_timer = self.loop.call_later(self.limits.answer_idle_s, self._end_slow_reader)
+            self._reader_began = self.loop.time()
+            seconds = min(self.limits.answer_idle_s, self.limits.answer_total_s - self._reader_waited)
+            self._reader_timer = self.loop.call_later(seconds, self._end_slow_reader)
 
     def _forget_reader(self) -> None:
         if self._reader_timer is not None:
             self._reader_timer.cancel()
             self._reader_timer = None
+            self._reader_waited += self.loop.time() - self._reader_began
 
     def _end_slow_reader(self) -> None:
         self._reader_timer = None
         if self.transport.get_write_buffer_size():
-            log.info("closed a connection: no read for %g s (from %s)", self.limits.answer_idle_s, self.client)
-            self.eof_received()  # as if it had disconnected: its retry gets the rest
+            log.info("closed a connection: its client reads too slowly (from %s)", self.client)
+            if self._handover is not None:
+                self._handover.end_input()  # as if it had disconnected: its retry gets the rest
             self.transport.abort()
 
     # The application's side
@@ -286,23 +311,37 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: asgi.ASGI3Application) -> None:
         self._running = cycle
+        self._is_body_read = False
+        self._reader_waited = 0.0
         self._handover = Handover(self.transport, self.flow)
+        if self._is_input_ended:
+            self._handover.end_input()
         cycle.scope["state"]["handover"] = self._handover
 
         async def guarded(scope: asgi.Scope, receive: asgi.ASGIReceiveCallable, send: asgi.ASGISendCallable) -> None:
             await app(scope, partial(self._receive, cycle, receive), partial(self._send, cycle, send))
+            if self._is_input_ended and not cycle.response_complete:
+                # The application took the end of the input for a disconnect.
+                self._disconnect(cycle)
+                self.transport.close()
 
         super()._start_asgi_task(cycle, guarded)
 
     async def _receive(self, cycle: RequestResponseCycle, receive: asgi.ASGIReceiveCallable) -> asgi.ASGIReceiveEvent:
         """Time the wait for the body's bytes, not the application's pauses or its watch for a disconnect."""
-        if not cycle.more_body:
-            return await receive()
-        timer = self.loop.call_later(self.limits.body_idle_s, self._end_idle_body, cycle)
+        timer = None
+        if cycle.more_body:
+            idle, left = self.limits.body_idle_s, self._body_until - self.loop.time()
+            timer = self.loop.call_later(min(idle, left), self._end_slow_body, cycle, left < idle)
         try:
-            return await receive()
+            message = await receive()
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+        if self._is_input_ended and self._is_body_read:
+            return {"type": "http.disconnect"}
+        self._is_body_read = not message.get("more_body", False)
+        return message
 
     async def _send(
         self, cycle: RequestResponseCycle, send: asgi.ASGISendCallable, message: asgi.ASGISendEvent
@@ -312,6 +351,13 @@ class GuardedProtocol(HttpToolsProtocol):
             # reset the connection, and a client that still sends would lose the answer.
             is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
             cycle.keep_alive = is_last
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            self._is_unframed = cycle.scope["http_version"] == "1.0" and b"content-length" not in names
+            # uvicorn would send chunks. HTTP/1.0 has none: the answer ends with the connection.
+            cycle.chunked_encoding = False if self._is_unframed else None
+        elif self._is_unframed and message["type"] == "http.response.body":
+            cycle.expected_content_length = len(message.get("body", b""))
         await send(message)
 
     @override
@@ -325,71 +371,11 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             super().on_response_complete()
 
-    def _is_uploading(self) -> bool:
-        running = self._running
-        return running is not None and running is self.cycle and running.more_body and not running.response_complete
-
-    def _end_idle_body(self, cycle: RequestResponseCycle) -> None:
+    def _end_slow_body(self, cycle: RequestResponseCycle, is_total: bool) -> None:
         if cycle is self.cycle and self._is_uploading():
-            self._refuse(RequestTimeout(f"The body stopped arriving for {self.limits.body_idle_s:g} s."))
-
-    @staticmethod
-    def _disconnect(cycle: RequestResponseCycle) -> None:
-        """From now on `receive()` answers `http.disconnect`, and what the application sends goes nowhere."""
-        if not cycle.response_complete:
-            cycle.disconnected = True
-        cycle.message_event.set()
-
-    # Refusing and closing
-
-    def _refuse(self, error: PublicError) -> None:
-        """Answer the request that is being read with an error, unless its answer has begun, and read no other.
-
-        Answers to earlier, whole requests are sent before the connection ends.
-        """
-        self._forget_head()
-        if self._is_discarding or self.transport.is_closing():
-            return
-        self._is_discarding = True
-        if self._is_uploading():
-            self._disconnect(self.cycle)
-            if self.cycle.response_started:
-                self.transport.close()
-                return
-        elif self._running is not None:
-            if self.pipeline and self.pipeline[0][0].more_body:
-                self.pipeline.popleft()
-            last = self.pipeline[0][0] if self.pipeline else self._running
-            last.keep_alive = False
-            return
-        self._answer(error)
-        self._linger()
-
-    def _answer(self, error: PublicError) -> None:
-        request_id = new_id("req")
-        log.info("refused a request: %d %s (%s, from %s)", error.status, error.message, request_id, self.client)
-        self.transport.write(write_last_answer(error, request_id, self.server_state.default_headers))
-
-    def _linger(self) -> None:
-        """Read on for a while before closing, so that a client that still sends gets the answer and no reset."""
-        self._is_discarding = True
-        if self.cycle is not None:
-            self._unread = len(self.cycle.body)
-            self.cycle.body = bytearray()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.flow.resume_reading()
-        self._linger_timer = self.loop.call_later(self.limits.linger_s, self.transport.close)
-        self._discard(0)
-
-    def _discard(self, size: int) -> None:
-        self._unread += size
-        if self._unread + READ_BYTES <= self.limits.linger_bytes:
-            return
-        if self._linger_timer is None:
-            self.transport.close()
-        else:
-            self.flow.pause_reading()
+            idle, total = f"{self.limits.body_idle_s:g} s", f"{self.limits.body_total_s:g} s"
+            message = f"took longer than {total} to arrive" if is_total else f"stopped arriving for {idle}"
+            self._refuse(RequestTimeout(f"The body {message}."))
 
 
 def protocol(limits: WireLimits) -> type[HttpToolsProtocol]:

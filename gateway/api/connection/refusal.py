@@ -1,0 +1,99 @@
+"""The refusal of a request whose bytes break a limit or HTTP itself, and the end of its connection.
+
+The answer must arrive although the client may still send. Knows no route, key or image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.api.connection.error_handlers import write_last_answer
+from gateway.api.connection.limits import WireLimits
+from gateway.errors import PublicError
+from gateway.ids import new_id
+
+log: Final = logging.getLogger(__name__)
+
+# uvloop and asyncio hand over at most so many bytes at once. Reading stops that much before a limit.
+READ_BYTES: Final = 256 * 1024
+
+
+class RefusingProtocol(HttpToolsProtocol):
+    """One connection. `_running` is the request whose application runs; uvicorn's `cycle` is the newest one parsed.
+
+    They differ only when a client pipelines, and only the newest can have an unfinished body.
+    """
+
+    limits: ClassVar[WireLimits] = WireLimits()
+
+    _running: RequestResponseCycle | None
+    _head_timer: asyncio.TimerHandle | None
+    _linger_timer: asyncio.TimerHandle | None
+    _is_discarding: bool
+    _unread: int
+
+    def _is_uploading(self) -> bool:
+        running = self._running
+        return running is not None and running is self.cycle and running.more_body and not running.response_complete
+
+    @staticmethod
+    def _disconnect(cycle: RequestResponseCycle) -> None:
+        """From now on `receive()` answers `http.disconnect`, and what the application sends goes nowhere."""
+        if not cycle.response_complete:
+            cycle.disconnected = True
+        cycle.message_event.set()
+
+    def _refuse(self, error: PublicError) -> None:
+        """Answer the request that is being read with an error, unless its answer has begun, and read no other.
+
+        Answers to earlier, whole requests are sent before the connection ends.
+        """
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if self._is_discarding or self.transport.is_closing():
+            return
+        self._is_discarding = True
+        if self._is_uploading():
+            self._disconnect(self.cycle)
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+        elif self._running is not None:
+            if self.pipeline and self.pipeline[0][0].more_body:
+                self.pipeline.popleft()
+            last = self.pipeline[0][0] if self.pipeline else self._running
+            last.keep_alive = False
+            return
+        self._answer(error)
+        self._linger()
+
+    def _answer(self, error: PublicError) -> None:
+        request_id = new_id("req")
+        log.info("refused a request: %d %s (%s, from %s)", error.status, error.message, request_id, self.client)
+        self.transport.write(write_last_answer(error, request_id, self.server_state.default_headers))
+
+    def _linger(self) -> None:
+        """Read on for a while before closing, so that a client that still sends gets the answer and no reset."""
+        self._is_discarding = True
+        if self.cycle is not None:
+            self._unread = len(self.cycle.body)
+            self.cycle.body = bytearray()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._linger_timer = self.loop.call_later(self.limits.linger_s, self.transport.close)
+        self._discard(0)
+
+    def _discard(self, size: int) -> None:
+        self._unread += size
+        if self._unread + READ_BYTES <= self.limits.linger_bytes:
+            return
+        if self._linger_timer is None:
+            self.transport.close()
+        else:
+            self.flow.pause_reading()

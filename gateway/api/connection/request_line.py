@@ -1,0 +1,84 @@
+"""Methods and paths that are not written as the routes are: HEAD, and other spellings of callers' paths.
+
+Clients put a base URL and a path together in more ways than one. An answer is never a redirect: many clients would send
+a POST again as a GET. No path of an operator has another spelling, since a proxy in front may refuse it by its bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.types import Message, Scope, Send
+
+from gateway import errors
+
+OPERATOR_PREFIXES = ("/admin", "/console", "/metrics", "/mcp")
+"""Paths at and below these are served under their own bytes only."""
+
+BASES = (
+    "/v1",
+    # A base URL without /v1, with and without a slash at its end.
+    "",
+    "/",
+    # A base URL with a slash at its end.
+    "//v1",
+    "/v1/",
+    "//v1/",
+    # A base URL with /v1, for a client that adds /v1 itself.
+    "/v1/v1",
+    "/v1//v1",
+    # A whole endpoint as the base URL, also for a client that adds /v1 itself.
+    "/v1/images",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/images/v1",
+    "/v1/images/generations/v1",
+    "/v1/images/edits/v1",
+    "/v1/chat/completions/v1",
+    "/v1/responses/v1",
+)
+"""The texts that may stand in place of `/v1` in front of a caller's path."""
+
+_ROUTE = re.compile(
+    "(?:" + "|".join(re.escape(base) for base in sorted(BASES, key=len, reverse=True)) + ")/"
+    r"(images/(?:generations|edits|variations)|chat/completions|responses"
+    r"|models(?:/.+)?|tasks(?:/[^/]+)?|key|artifacts/[^/]+)",
+    re.DOTALL,
+)
+_NEEDLESS = re.compile(rb"%(2[dD]|2[eE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
+"""Percent-escapes of letters, digits and `-._~`, which no client needs (RFC 3986 2.3)."""
+
+
+def read_route(scope: Scope) -> Scope:
+    """The scope as the routes are written: the path in its own spelling, and GET in place of HEAD.
+
+    Raises UnknownRoute for an operator's path in any other spelling than its own.
+    """
+    path: str = scope["path"]
+    if any(path == prefix or path.startswith(f"{prefix}/") for prefix in OPERATOR_PREFIXES):
+        raw: bytes = scope["raw_path"]
+        if not any(raw == prefix.encode() or raw.startswith(f"{prefix}/".encode()) for prefix in OPERATOR_PREFIXES):
+            raise errors.UnknownRoute("There is nothing at this URL.")
+        if _NEEDLESS.search(raw):
+            raise errors.UnknownRoute("There is nothing at this URL; write its letters without percent-escapes.")
+    elif found := _ROUTE.fullmatch(path.rstrip("/")):
+        path = f"/v1/{found[1]}"
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "path": path, "method": method}
+
+
+def send_head(send: Send) -> Send:
+    """A `send` for an answer to HEAD: it passes on the headers, and ends the answer at the first byte of its body."""
+    is_ended = False
+
+    async def send_start(message: Message) -> None:
+        nonlocal is_ended
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not is_ended:
+            is_ended = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_start
