@@ -53,11 +53,11 @@ class Served:
 
 
 def read_all(wire: socket.socket) -> bytes:
-    answer = b""
+    answer = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while piece := wire.recv(65536):
             answer += piece
-    return answer
+    return bytes(answer)
 
 
 def stays_silent(wire: socket.socket, seconds: float) -> bool:
@@ -115,7 +115,10 @@ async def read_body(served: Served, receive: Any) -> int | None:
 
 
 def application(served: Served) -> Any:
-    """`/echo` reads its body and tells its size; `/slow` is late to read; `/wait` answers when told; else 401."""
+    """`/echo` reads its body and tells its size; `/slow` is late to read; `/wait` answers when told; else 401.
+
+    `/large` answers with 16 MiB, in pieces without a length.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"]
@@ -127,6 +130,10 @@ def application(served: Served) -> Any:
         if path == "/headers":
             await read_body(served, receive)
             await reply(send, json.dumps([name.decode() for name, _ in scope["headers"]]).encode())
+        elif path == "/large":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for left in reversed(range(256)):
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": left > 0})
         elif path == "/watch":
             await read_body(served, receive)
             served.events.append((await receive())["type"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -64,6 +65,54 @@ def test_steady_body_outlives_idle_limit(serve: Callable[..., Served]) -> None:
             assert stays_silent(wire, 0.12)
             wire.sendall(b"a")
         assert read_all(wire).endswith(b"\r\n\r\n5")
+
+
+def test_dripping_body_ends_at_total_time(serve: Callable[..., Served]) -> None:
+    """A body of a byte now and then is never idle, and is answered 408 once its total time is over."""
+    served, ran = serve(replace(QUICK, body_total_s=0.6)), running_seconds()
+    with served.connect() as wire:
+        wire.sendall(post("/echo", 1000))
+        while stays_silent(wire, 0.05):
+            assert running_seconds() - ran < 5
+            wire.sendall(b"a")
+        # The answer's first byte was read.
+        status, code, message = refusal(b"H" + read_all(wire))
+    assert (status, code) == (408, "request_timeout")
+    assert "longer than 0.6 s" in message
+    assert served.done.wait(5)
+    assert served.events[-1] == "http.disconnect"
+
+
+def test_dripping_reader_ends_at_total_time(serve: Callable[..., Served]) -> None:
+    """A client that reads a little now and then is never idle, and is disconnected once it has been waited for."""
+    served, ran = serve(replace(QUICK, answer_idle_s=5, answer_total_s=0.6)), running_seconds()
+    with served.connect() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        wire.sendall(get("/large"))
+        size = 0
+        with contextlib.suppress(ConnectionResetError):
+            while piece := wire.recv(65536):
+                size += len(piece)
+                assert running_seconds() - ran < 5
+                time.sleep(0.01)
+    assert size < 16 * MIB
+    assert served.done.wait(5)
+
+
+def test_quick_reader_may_take_a_large_answer(serve: Callable[..., Served]) -> None:
+    """Only the waits for a client count, not the size of its answer; without a length HTTP/1.0 gets no chunks."""
+    served = serve(replace(QUICK, answer_idle_s=30, answer_total_s=30))
+    assert len(served.ask(get("/large"))) > 16 * MIB
+    head, _, body = served.ask(b"GET /large HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert body == bytes(16 * MIB)
+
+
+@pytest.mark.parametrize("expect", ["Expect: 100-continue", "Expect: 100-Continue"])
+def test_old_client_is_not_told_to_go_on(serve: Callable[..., Served], expect: str) -> None:
+    """HTTP/1.0 has no `100 Continue` (RFC 9110 10.1.1): the answer is the first that comes."""
+    head = f"POST /echo HTTP/1.0\r\nContent-Length: 2\r\n{expect}\r\n\r\n".encode()
+    assert serve().ask(head, b"ab").startswith(b"HTTP/1.1 200")
 
 
 def test_slow_application_is_not_clients_stall(serve: Callable[..., Served]) -> None:
@@ -188,6 +237,43 @@ def test_hangup_reaches_pipelined_request(serve: Callable[..., Served]) -> None:
             time.sleep(0.01)
     assert served.done.wait(5)
     assert served.events == ["/watch", "http.request", "http.disconnect"]
+
+
+# Clients that end their side and still read
+
+
+def half_close(served: Served, request: bytes) -> bytes:
+    """All that is answered to a client that ends its side right after its request."""
+    with served.connect() as wire:
+        wire.sendall(request)
+        wire.shutdown(socket.SHUT_WR)
+        return read_all(wire)
+
+
+def test_half_closed_client_gets_its_answers(serve: Callable[..., Served]) -> None:
+    """Whole requests are answered though their client sends no more; then the connection ends at once."""
+    served = serve()
+    requests = post("/echo", 3) + b"abc" + get("/slow", close=False) + post("/wait", 1) + b"a"
+    served.go_on.set()
+    answer = half_close(served, requests)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * 3
+    assert b"connection: close" in answer
+    assert answer.endswith(b"\r\n\r\n1")
+
+
+def test_half_closed_client_counts_as_gone(serve: Callable[..., Served]) -> None:
+    """An application that watches for a disconnect is told of one, and ends without an answer."""
+    served = serve()
+    assert half_close(served, post("/watch", 2) + b"ab") == b""
+    assert served.events == ["/watch", "http.request", "http.disconnect"]
+
+
+def test_half_a_body_is_a_disconnect(serve: Callable[..., Served]) -> None:
+    """A client that ends its side within its body has left."""
+    served = serve()
+    assert half_close(served, post("/echo", 10) + b"abc") == b""
+    assert served.done.wait(5)
+    assert served.events[-1] == "http.disconnect"
 
 
 # Shutdown
