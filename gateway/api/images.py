@@ -97,9 +97,8 @@ def _answer_disconnect() -> Response:
     """The answer, and the status in the log, of a request whose caller disconnected; only a half-closed one gets it."""
     return render(
         errors.ClientClosedRequest(
-            "The client ended its side of the connection before the answer, which this gateway takes for a disconnect; "
-            "the work goes on, and the same request gets its result. Keep the connection open until the answer is "
-            "complete, or ask for a task with `Prefer: respond-async`."
+            "The client ended its side of the connection before the answer, which this gateway takes for a disconnect. "
+            "The work goes on, and a retry of the same request gets its result; keep the connection open until then."
         )
     )
 

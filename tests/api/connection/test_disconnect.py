@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+from typing import Any
 
 import httpx
 import pytest
@@ -79,6 +80,42 @@ def test_connection_that_ends_with_its_answer_is_no_hang_up(gateway: Gateway, ve
         assert b"x-gateway-joined" not in head.lower()
         assert len(json.loads(body)["data"]) == 1
         assert len(gateway.simulator.book()) == number
+
+
+def half_close(gateway: Gateway, headers: str, **fields: Any) -> tuple[int, dict[str, Any]]:
+    """Status and document of the answer to a generation whose client ends its side right after the request."""
+    body = json.dumps(small(**fields)).encode()
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n{headers}"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    address = (gateway.client.base_url.host, gateway.client.base_url.port)
+    with socket.create_connection(address, timeout=5) as connection:
+        connection.sendall(head.encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_closed_caller_learns_why_it_gets_no_picture(gateway: Gateway, stream: bool) -> None:
+    """A caller that ends its side of the connection counts as gone and is told so; a retry gets the paid picture."""
+    status, document = half_close(gateway, "", stream=stream)
+    assert (status, document["error"]["code"]) == (499, "client_closed_request")
+    assert "keep the connection open" in document["error"]["message"]
+    answer = gateway.generate(headers={"x-stainless-retry-count": "1"}, stream=stream)
+    assert answer.status_code == 200
+    gateway.settle()
+    assert len(gateway.simulator.book()) == 1
+    assert not gateway.leftovers()
+
+
+def test_half_closed_caller_gets_what_is_there_at_once(gateway: Gateway) -> None:
+    """A dry run and a refusal reach a caller that has ended its side."""
+    assert half_close(gateway, "x-gateway-dry-run: 1\r\n")[1]["object"] == "image.plan"
+    status, document = half_close(gateway, "", size="1x1")
+    assert (status, document["error"]["param"]) == (400, "size")
+    assert not gateway.leftovers()
 
 
 def hang_up(gateway: Gateway, callers: int) -> None:
