@@ -111,8 +111,12 @@ class Timeouts(CataloguePart):
         3600, gt=0, le=86_400, description="One paid call, from its connecting to the last byte of its answer."
     )
     task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
-    poll: float = Field(20, gt=0, le=120, description="One status query: to the head of its answer, between its bytes.")
-    poll_total: float = Field(300, gt=0, le=3600, description="One status query to the last byte of its answer.")
+    poll: float = Field(
+        20, gt=0, le=120, description="One status query or upload: to the head of its answer, and between bytes of it."
+    )
+    poll_total: float = Field(
+        300, gt=0, le=3600, description="One status query or upload, to the last byte of its answer."
+    )
     poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
     callback: float = Field(
         1800,

@@ -32,10 +32,7 @@ from gateway.tasks.wait import CallerConnection, Refusal
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 _ONCE = frozenset(
-    (
-        *(b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"),
-        *(b"idempotency-key", b"x-gateway-dry-run", b"x-gateway-route", b"x-gateway-upstream", b"x-gateway-webhook"),
-    )
+    b"host authorization content-length transfer-encoding content-type content-encoding idempotency-key".split()
 )
 _HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-fvV:.%]+\])(:[0-9]{0,5})?")
 
@@ -107,7 +104,7 @@ def _find_fault(scope: Scope) -> str | None:
     """The reason why a head is refused: two readers of it could understand two things (RFC 9112 3.2)."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name in _ONCE:
+        if name in _ONCE or name.startswith(b"x-gateway-"):
             if name in found:
                 return f"The header `{name.decode().title()}` was sent twice; send it once."
             found[name] = value

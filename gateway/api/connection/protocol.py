@@ -105,7 +105,7 @@ class GuardedProtocol(RefusingProtocol):
     def eof_received(self) -> Any:
         """The client sends no more. It may still read: what the application answers is sent, then the connection ends.
 
-        The application is told of a disconnect, since TCP shows no difference to a client that has left.
+        The application sees a disconnect, since TCP shows no difference to a client that has left.
         """
         if self._handover is not None:
             self._handover.end_input()
