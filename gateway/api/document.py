@@ -71,6 +71,7 @@ _MAKING: Kinds = (
     errors.UpstreamFailed,
     errors.QueueFull,
     errors.InsufficientQuota,
+    errors.ClientClosedRequest,
     errors.UpstreamError,
     errors.UpstreamUnavailable,
     errors.StorageFull,
