@@ -13,8 +13,9 @@ declare -A parts=(
   [clients]="tests/api/test_clients.py tests/api/test_callbacks.py"
   [redis]="tests/store"
   [restarts]="tests/server/test_rolling_restart.py"
+  [fuzz]="tests/fuzz tests/admin/test_random_input.py"
 )
-order=(ledger crashes sdks outcomes grid clients redis restarts)
+order=(ledger crashes sdks outcomes grid clients redis restarts fuzz)
 
 [ $# -gt 0 ] || set -- "${order[@]}"
 for name in "$@"; do
