@@ -49,6 +49,8 @@ lock: ## pin every dependency anew, with hashes
 	  --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev \
 	  -c requirements.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev --extra fuzz \
+	  -c requirements-dev.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-fuzz.lock
 
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh

@@ -26,6 +26,8 @@ for name in "$@"; do
 done
 for name in "$@"; do
   echo "soak: $name"
+  # Its tools are too many for every day.
+  [ "$name" != fuzz ] || scripts/venv.sh requirements-fuzz.lock
   # shellcheck disable=SC2086 # a part is a list of paths
   TEST_PROFILE=soak .venv/bin/python -m pytest -q -n 2 ${parts[$name]}
 done

@@ -40,7 +40,7 @@ class FaultProxy:
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, EOFError):
+        with suppress(OSError, EOFError, asyncio.CancelledError):
             head = await reader.readuntil(b"\r\n\r\n")
             fault = next(self._faults)
             if fault == "duplicate" and not is_repeatable(head):
