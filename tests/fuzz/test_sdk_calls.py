@@ -16,7 +16,7 @@ from tests.support.sdk_calls import Ends, SdkCalls, call_all, call_sync, check_c
 
 pytestmark = pytest.mark.slow
 
-CALLS = 200 if is_soak() else 12
+CALLS = 60 if is_soak() else 12
 """Of each library; in `make test` of one library alone."""
 
 OUTSIDE: tuple[ProxyFault, ...] = (

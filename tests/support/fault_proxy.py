@@ -79,11 +79,13 @@ class FaultProxy:
         most = next(self._shares) if fault == "truncate" else None
         size = 64 if fault == "drip" or most else PIECE
         reading = Reading()
+        # Nothing waits here: what was written before a reset has left.
+        writer.transport.set_write_buffer_limits(0)
         while not reading.is_whole and (data := await loop.sock_recv(inner, size)):
             writer.write(reading.take(data))
             await writer.drain()
             if most and reading.size > most:
-                return None
+                return reset(writer)
             if fault == "drip":
                 size = min(2 * size, PIECE)
                 await asyncio.sleep(DRIP_S)
@@ -145,6 +147,12 @@ def close_after(head: bytes) -> bytes:
 
 def is_repeatable(head: bytes) -> bool:
     return head.startswith(b"GET ") or b"\r\nidempotency-key:" in head.lower()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End the caller's connection with RST: an orderly end in the middle of an answer stops Node's fetch for good."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()
 
 
 @contextmanager
