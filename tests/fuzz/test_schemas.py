@@ -12,7 +12,7 @@ from tests.support.ledgers import is_soak
 from tests.support.operator_client import API, TOKEN
 from tests.support.processes import clean_environment
 
-EXAMPLES = 150
+EXAMPLES = 600
 
 
 @pytest.mark.soak

@@ -16,8 +16,11 @@ from tests.support.sdk_calls import Ends, SdkCalls, call_all, call_sync, check_c
 
 pytestmark = pytest.mark.slow
 
-CALLS = 60 if is_soak() else 12
+CALLS = 200 if is_soak() else 12
 """Of each library; in `make test` of one library alone."""
+
+TIMEOUT_S = 30
+"""No fault here is one of time alone."""
 
 OUTSIDE: tuple[ProxyFault, ...] = (
     *(
@@ -35,6 +38,9 @@ OUTSIDE: tuple[ProxyFault, ...] = (
     ),
 )
 """Between a caller and the gateway. The lengths have no common divisor, so that every pair of faults is met."""
+
+WHOLE = tuple(fault for fault in OUTSIDE if fault not in ("truncate", "drip"))
+"""For Node 20, whose own fetch ends the process where a body is cut that the library no longer reads."""
 
 INSIDE: tuple[ProxyFault, ...] = (
     "pass",
@@ -57,9 +63,9 @@ def test_nothing_is_bought_twice(
     """A call buys at most once, what came is charged once, and every paid picture can be collected by its owner."""
     with fault_proxy(gateways.simulator.url, INSIDE) as inside:
         gateway = open_behind(gateways, inside)
-        with fault_proxy(gateway.url, OUTSIDE) as outside:
-            calls = SdkCalls(outside.url, gateway.key, model, CALLS, is_keyed=True)
-            ends = call_some(request, calls, tmp_path)
+        with fault_proxy(gateway.url, OUTSIDE) as outside, fault_proxy(gateway.url, WHOLE) as whole:
+            calls = SdkCalls(outside.url, gateway.key, model, CALLS, is_keyed=True, timeout_s=TIMEOUT_S)
+            ends = call_some(request, calls, tmp_path, whole.url)
         gateway.settle()
     assert set(ends.values()) <= {0, 200, 424, 429, 502, 503, 504}
     assert Counter(ends.values())[200] >= len(ends) / 3, Counter(ends.values())
@@ -86,12 +92,12 @@ def open_behind(gateways: Gateways, inside: FaultProxy) -> Gateway:
     return gateway
 
 
-def call_some(request: pytest.FixtureRequest, calls: SdkCalls, folder: Path) -> Ends:
+def call_some(request: pytest.FixtureRequest, calls: SdkCalls, folder: Path, node_url: str) -> Ends:
     """All three libraries in a long run, one of them every day."""
     if not is_soak():
         return call_sync(calls)
     request.getfixturevalue("node")
-    return call_all(calls, folder)
+    return call_all(calls, folder, node_url)
 
 
 def check_collectable(gateway: Gateway) -> None:

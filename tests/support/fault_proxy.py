@@ -93,12 +93,14 @@ class FaultProxy:
 
     async def _ask_again(self, request: bytes) -> None:
         reader, writer = await asyncio.open_connection(*self._origin)
-        writer.write(request)
-        await writer.drain()
-        reading = Reading()
-        while not reading.is_whole and (data := await reader.read(PIECE)):
-            reading.take(data)
-        writer.close()
+        try:
+            writer.write(request)
+            await writer.drain()
+            reading = Reading()
+            while not reading.is_whole and (data := await reader.read(PIECE)):
+                reading.take(data)
+        finally:
+            writer.close()
 
 
 class Reading:
@@ -167,10 +169,12 @@ def fault_proxy(origin: str, faults: Sequence[ProxyFault]) -> Iterator[FaultProx
         is_ready.set()
         await over.wait()
         server.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        # What was accepted meanwhile begins only now.
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.sleep(0.05)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="proxy")
     thread.start()

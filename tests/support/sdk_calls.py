@@ -8,7 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class SdkCalls:
     model: str
     count: int
     is_keyed: bool = False
+    timeout_s: float = TIMEOUT_S
 
     def headers(self, number: int, prompt: str) -> dict[str, str]:
         return {"Idempotency-Key": prompt} if self.is_keyed and number % 5 == 0 else {}
@@ -57,7 +58,7 @@ class SdkCalls:
 def call_sync(calls: SdkCalls) -> Ends:
     """openai-python's ordinary client, in threads; every other call is an edit."""
     picture = png()
-    with openai.OpenAI(base_url=f"{calls.url}/v1", api_key=calls.key, timeout=TIMEOUT_S) as sdk:
+    with openai.OpenAI(base_url=f"{calls.url}/v1", api_key=calls.key, timeout=calls.timeout_s) as sdk:
 
         def call(number: int) -> tuple[str, int]:
             prompt = f"sync {number}"
@@ -91,7 +92,7 @@ def call_async(calls: SdkCalls) -> Ends:
             return prompt, 200
 
     async def run() -> Ends:
-        async with openai.AsyncOpenAI(base_url=f"{calls.url}/v1", api_key=calls.key, timeout=TIMEOUT_S) as sdk:
+        async with openai.AsyncOpenAI(base_url=f"{calls.url}/v1", api_key=calls.key, timeout=calls.timeout_s) as sdk:
             return dict(await asyncio.gather(*(call(sdk, number) for number in range(calls.count))))
 
     return asyncio.run(run())
@@ -100,7 +101,7 @@ def call_async(calls: SdkCalls) -> Ends:
 def call_node(calls: SdkCalls, folder: Path) -> Ends:
     """npm `openai`, in a process of its own."""
     (folder / "picture.png").write_bytes(png())
-    numbers = [str(number) for number in (calls.count, PARALLEL, TIMEOUT_S)]
+    numbers = [str(number) for number in (calls.count, PARALLEL, calls.timeout_s)]
     command = ["node", "retries.mjs", f"{calls.url}/v1", calls.key, calls.model, str(folder), *numbers]
     command += ["keyed"] if calls.is_keyed else []
     ended = subprocess.run(
@@ -116,12 +117,12 @@ def node() -> None:
     subprocess.run([NODE.parents[2] / "scripts" / "node.sh"], check=True, timeout=600)
 
 
-def call_all(calls: SdkCalls, folder: Path) -> Ends:
-    """Every library's calls, all at the same time."""
+def call_all(calls: SdkCalls, folder: Path, node_url: str | None = None) -> Ends:
+    """Every library's calls, all at the same time; those of Node to `node_url`, where it is given."""
     runs: list[Callable[[], Ends]] = [
         lambda: call_sync(calls),
         lambda: call_async(calls),
-        lambda: call_node(calls, folder),
+        lambda: call_node(replace(calls, url=node_url or calls.url), folder),
     ]
     with ThreadPoolExecutor(len(runs)) as threads:
         ends = [future.result() for future in [threads.submit(run) for run in runs]]
