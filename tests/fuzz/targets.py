@@ -25,7 +25,7 @@ from gateway.net.outside_text import read_retry_after
 from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge
 from gateway.pictures.metadata.layout import Damaged, copy_pieces
 from gateway.pictures.picture import read_layout, sniff
-from gateway.pictures.spool import MemoryBudget, Spool
+from gateway.pictures.spool import Blob, MemoryBudget, Spool
 from gateway.upstreams.apiany import Apiany
 from gateway.upstreams.client import (
     PICTURE_KEYS,
@@ -104,12 +104,17 @@ async def _read_json(text: bytes, step: int, keys: frozenset[str] = frozenset())
         for piece in pieces(text, step):
             await reader.feed(piece)
         document = await reader.finish()
-        return json.dumps(document, default=lambda blob: f"{blob.size} bytes", sort_keys=True)
+        return json.dumps(document, default=describe, sort_keys=True)
     except (BadJson, TooLarge) as error:
         return type(error)
     finally:
         await reader.abort()
         await own.close()
+
+
+def describe(found: Any) -> str:
+    """A picture by its size, and one that cannot be read by its reason."""
+    return f"{found.size} bytes" if isinstance(found, Blob) else repr(found)
 
 
 def read_picture(data: bytes) -> None:
