@@ -36,7 +36,7 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
 	$(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
-soak: venv-dev ## the long runs, each at most half an hour: make soak PART=ledger (or crashes, sdks, outcomes, grid, clients, redis, restarts); all of them without PART
+soak: venv-dev ## the long runs, each at most half an hour: make soak PART=ledger (or crashes, sdks, outcomes, grid, clients, redis, restarts, fuzz); all of them without PART
 	@scripts/soak.sh $(PART)
 
 check: lint types imports fast ## lint, types, import contracts, fast tests
@@ -49,6 +49,8 @@ lock: ## pin every dependency anew, with hashes
 	  --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev \
 	  -c requirements.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build --extra dev --extra fuzz \
+	  -c requirements-dev.lock --generate-hashes --no-header --no-annotate --quiet -o requirements-fuzz.lock
 
 image-test: ## build the container image and run it (root on Debian; minutes)
 	scripts/image-test.sh

@@ -13,8 +13,9 @@ declare -A parts=(
   [clients]="tests/api/test_clients.py tests/api/test_callbacks.py"
   [redis]="tests/store"
   [restarts]="tests/server/test_rolling_restart.py"
+  [fuzz]="tests/fuzz tests/admin/test_random_input.py"
 )
-order=(ledger crashes sdks outcomes grid clients redis restarts)
+order=(ledger crashes sdks outcomes grid clients redis restarts fuzz)
 
 [ $# -gt 0 ] || set -- "${order[@]}"
 for name in "$@"; do
@@ -25,6 +26,8 @@ for name in "$@"; do
 done
 for name in "$@"; do
   echo "soak: $name"
+  # Its tools are too many for every day.
+  [ "$name" != fuzz ] || scripts/venv.sh requirements-fuzz.lock
   # shellcheck disable=SC2086 # a part is a list of paths
   TEST_PROFILE=soak .venv/bin/python -m pytest -q -n 2 ${parts[$name]}
 done

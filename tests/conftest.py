@@ -54,6 +54,7 @@ pytest_plugins = (
     "tests.support.shell",
     "tests.support.crash_stage",
     "tests.support.ledger_fixtures",
+    "tests.support.sdk_calls",
 )
 
 

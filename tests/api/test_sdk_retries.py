@@ -5,39 +5,22 @@ The simulator's book tells what was bought, the ledger what was charged.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
-from gateway.dollars import parse_usd
-from tests.support.gateways import OFFICIAL, TASKS, Gateway, Gateways
+from tests.support.gateways import OFFICIAL, TASKS, Gateways
 from tests.support.ledgers import is_soak
-from tests.support.plain_pictures import png
-from tests.support.processes import clean_environment
+from tests.support.sdk_calls import SdkCalls, call_all, check_charges, explain, purchases
 
 pytestmark = pytest.mark.slow
 
 CALLS = 500 if is_soak() else 40
 """Of each library."""
 
-PARALLEL = 12
-
-TIMEOUT_S = 2
-
 LIMITED = 40
-
-SIZE = "1024x1024"
-"""One that both upstreams make exactly."""
-
-NODE = Path(__file__).parent.parent / "sdk" / "node"
 
 SYNCHRONOUS: tuple[dict[str, Any], ...] = (
     {"kind": "latency", "seconds": 2.4},
@@ -62,86 +45,6 @@ BY_TASKS: tuple[dict[str, Any], ...] = (
     {"kind": "truncate", "share": 0.5, "endpoint": "edits"},
 )
 
-Ends = Mapping[str, int]
-"""The status that each call ended with, by its prompt; 0 where none came."""
-
-
-def status_of(error: openai.APIError) -> int:
-    return error.status_code if isinstance(error, openai.APIStatusError) else 0
-
-
-def call_sync(gateway: Gateway, model: str) -> Ends:
-    """openai-python's ordinary client, in threads; every other call is an edit."""
-    picture = png()
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, timeout=TIMEOUT_S) as sdk:
-
-        def call(number: int) -> tuple[str, int]:
-            prompt = f"sync {number}"
-            try:
-                if number % 2:
-                    sdk.images.edit(model=model, prompt=prompt, size=SIZE, image=("a.png", picture))
-                else:
-                    sdk.images.generate(model=model, prompt=prompt, size=SIZE)
-            except openai.APIError as error:
-                return prompt, status_of(error)
-            return prompt, 200
-
-        with ThreadPoolExecutor(PARALLEL) as threads:
-            return dict(threads.map(call, range(CALLS)))
-
-
-def call_async(gateway: Gateway, model: str) -> Ends:
-    """Its asynchronous client, on one loop."""
-    picture, places = png(), asyncio.Semaphore(PARALLEL)
-
-    async def call(sdk: openai.AsyncOpenAI, number: int) -> tuple[str, int]:
-        prompt = f"async {number}"
-        async with places:
-            try:
-                if number % 2:
-                    await sdk.images.edit(model=model, prompt=prompt, size=SIZE, image=("a.png", picture))
-                else:
-                    await sdk.images.generate(model=model, prompt=prompt, size=SIZE)
-            except openai.APIError as error:
-                return prompt, status_of(error)
-            return prompt, 200
-
-    async def run() -> Ends:
-        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, timeout=TIMEOUT_S) as sdk:
-            return dict(await asyncio.gather(*(call(sdk, number) for number in range(CALLS))))
-
-    return asyncio.run(run())
-
-
-def call_node(gateway: Gateway, model: str, folder: Path) -> Ends:
-    """npm `openai`, in a process of its own."""
-    (folder / "picture.png").write_bytes(png())
-    numbers = [str(number) for number in (CALLS, PARALLEL, TIMEOUT_S)]
-    command = ["node", "retries.mjs", f"{gateway.url}/v1", gateway.key, model, str(folder), *numbers]
-    ended = subprocess.run(
-        command, cwd=NODE, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
-
-
-@pytest.fixture(scope="session")
-def node() -> None:
-    """A Node that has the packages."""
-    subprocess.run([NODE.parents[2] / "scripts" / "node.sh"], check=True, timeout=600)
-
-
-def call_all(gateway: Gateway, model: str, folder: Path) -> Ends:
-    """Every library's calls, all at the same time."""
-    runs: list[Callable[[], Ends]] = [
-        lambda: call_sync(gateway, model),
-        lambda: call_async(gateway, model),
-        lambda: call_node(gateway, model, folder),
-    ]
-    with ThreadPoolExecutor(len(runs)) as threads:
-        ends = [future.result() for future in [threads.submit(run) for run in runs]]
-    return {prompt: status for each in ends for prompt, status in each.items()}
-
 
 @pytest.mark.parametrize(("model", "faults"), [(OFFICIAL, SYNCHRONOUS), (TASKS, BY_TASKS)], ids=["sync", "tasks"])
 def test_bad_upstream_is_never_paid_twice(
@@ -161,7 +64,7 @@ def test_bad_upstream_is_never_paid_twice(
         # Each rate limit stops everything for a second.
         if fault.get("status") != 429 or number < LIMITED:
             gateway.simulator.fault(**fault, skip=number)
-    ends = call_all(gateway, model, tmp_path)
+    ends = call_all(SdkCalls(gateway.url, gateway.key, model, CALLS), tmp_path)
     assert len(ends) == 3 * CALLS
     assert set(ends.values()) <= {0, 200, 424, 429, 502, 503, 504}
     assert Counter(ends.values())[200] >= len(ends) / 3
@@ -172,41 +75,3 @@ def test_bad_upstream_is_never_paid_twice(
     assert not twice, explain(gateway, twice, ends)
     assert {prompt for prompt, status in ends.items() if status == 200} <= bought.keys()
     check_charges(gateway, bought)
-
-
-def purchases(gateway: Gateway) -> list[tuple[str, int]]:
-    """Each purchase that was not given back: prompt and µ$."""
-    book = gateway.simulator.book()
-    return [(one["prompt"], parse_usd(one["price_usd"])) for one in book if not one["refunded"]]
-
-
-def explain(gateway: Gateway, prompts: list[str], ends: Ends) -> str:
-    """All that was recorded of some prompts, a request a line: a failure must show how its cause came about."""
-    lines = [f"{prompt} ended with {ends[prompt]}" for prompt in prompts]
-    for one in gateway.records():
-        if one.prompt in prompts:
-            calls = [(call.id, call.target, call.outcome, call.state) for call in one.calls]
-            how = "joined" if one.is_joined else "opened"
-            lines.append(f"{one.id} {one.request} {how} {one.task} {one.status} {one.error} {one.seconds} s {calls}")
-    lines += [str(entry) for entry in gateway.simulator.book() if entry["prompt"] in prompts]
-    return "\n".join(lines)
-
-
-def check_charges(gateway: Gateway, bought: Mapping[str, int]) -> None:
-    """The ledger has posted what was bought and came, presumed what may have been bought, and holds nothing."""
-    posted = presumed = 0
-    paid: Counter[str] = Counter()
-    for record in gateway.records():
-        for call in record.calls:
-            assert call.state in ("posted", "presumed", "void"), call
-            assert record.prompt is not None
-            paid[record.prompt] += call.state != "void"
-            if call.state == "posted":
-                assert call.usd == bought[record.prompt]
-                posted += call.usd
-            elif call.state == "presumed":
-                presumed += call.usd or 0
-    assert bought.keys() <= paid.keys()
-    assert set(paid.values()) <= {0, 1}
-    spent = gateway.spent()
-    assert (spent.usd_posted, spent.usd_presumed, spent.usd_held) == (posted, presumed, 0)

@@ -1,7 +1,7 @@
 // Drives a gateway with npm `openai` as it comes, retries and all: `node retries.mjs BASE_URL KEY MODEL FOLDER CALLS
-// PARALLEL SECONDS` makes so many calls, so many at a time, with that time-out, each with a prompt of its own, and prints
+// PARALLEL SECONDS [keyed]` makes so many calls, so many at a time, with that time-out, each with a prompt of its own, and prints
 // one line of JSON, {prompt: status}.
-// Every other one is an edit; every other pair says its time-out with the request, which the library then announces.
+// With `keyed` every fifth has an Idempotency-Key. Every other one is an edit; every other pair says its time-out with the request, which the library then announces.
 import { readFileSync } from "node:fs";
 import { File as NodeFile } from "node:buffer";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import OpenAI, { toFile } from "openai";
 // Node 18 has File only here.
 globalThis.File ??= NodeFile;
 
-const [baseURL, apiKey, model, folder, calls, parallel, seconds] = process.argv.slice(2);
+const [baseURL, apiKey, model, folder, calls, parallel, seconds, keyed] = process.argv.slice(2);
 const timeout = Number(seconds) * 1000;
 const size = "1024x1024";
 const patient = new OpenAI({ baseURL, apiKey });
@@ -19,7 +19,8 @@ const picture = readFileSync(join(folder, "picture.png"));
 
 async function call(number) {
   const prompt = `node ${number}`;
-  const [client, options] = number % 4 < 2 ? [hurried, {}] : [patient, { timeout }];
+  const headers = keyed && number % 5 === 0 ? { "Idempotency-Key": prompt } : {};
+  const [client, options] = number % 4 < 2 ? [hurried, { headers }] : [patient, { timeout, headers }];
   try {
     if (number % 2) {
       const image = await toFile(picture, "picture.png", { type: "image/png" });
