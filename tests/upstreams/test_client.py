@@ -17,7 +17,7 @@ from gateway.net.transport import AiohttpTransport
 from gateway.pictures.spool import MemoryBudget, Spool
 from gateway.upstreams.client import Reply, UpstreamClient, find_images, read_answer
 from gateway.upstreams.verdict import CallFailed
-from tests.support.plain_pictures import encode, png
+from tests.support.plain_pictures import encode, encode_noise, png
 from tests.support.plans import target
 from tests.support.vendor import Raw, vendor
 
@@ -142,7 +142,6 @@ FORMS = {
     ),
     "beside its input": Raw(json.dumps({"input_images": [b64(OTHER)], "output": b64(PNG)}).encode()),
     "base64 for URLs": Raw(json.dumps({"data": [urlsafe(PNG)]}).encode()),
-    "damaged after the picture": Raw(document(PNG)[:-1] + b"<html>"),
 }
 
 
@@ -150,6 +149,12 @@ FORMS = {
 async def test_picture_is_read_in_every_form(ask: Ask, form: str) -> None:
     """Compressed, as events, as the body itself, under any field: the paid picture is found, and only that one."""
     assert await read(ask, FORMS[form]) == [PNG]
+
+
+async def test_picture_of_a_damaged_answer_is_read(ask: Ask) -> None:
+    """An answer that is no JSON behind its picture still holds the picture, which is paid for."""
+    large = encode_noise("PNG", 64, 64)
+    assert await read(ask, Raw(document(large)[:-1] + b"<html>")) == [large]
 
 
 @pytest.mark.parametrize("data", [PNG, JPEG, WEBP], ids=["png", "jpeg", "webp"])
