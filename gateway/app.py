@@ -72,8 +72,8 @@ def create_app(
         settings,
         catalogue,
         store_url,
-        pepper=secrets.pepper,
-        signing_key=secrets.signing_key,
+        secrets=secrets,
+        env=env,
         spool_folder=settings.data_dir / "spool" / str(os.getpid()),
     )
 
@@ -206,8 +206,9 @@ def wire_limits(app: FastAPI) -> WireLimits:
 
 
 def _pace(services: Services) -> Pace:
-    times = [target.config.timeouts for target in services.catalogue.targets]
+    times = [target.config.timeouts.answer for target in services.catalogue.targets]
     return Pace(
-        call_timeout_s=max((each.connect + each.call for each in times), default=0),
+        call_timeout_s=max(times, default=0),
+        quickest_s=min(times, default=None),
         lease_s=services.catalogue.document.accounting.lease,
     )

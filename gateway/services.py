@@ -19,6 +19,7 @@ from gateway.callers.operator_store import OperatorStore
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.document import Document
+from gateway.catalogue.mask import make_mask
 from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
 from gateway.health.health import Health, RetryBudget, TargetStore
@@ -30,10 +31,12 @@ from gateway.ids import new_id
 from gateway.money.ledger import LEDGER_ID, Ledger, StoreEpoch
 from gateway.money.reservation import Books, PendingPosts
 from gateway.net.fetcher import Fetcher, FetchPolicy
+from gateway.net.outside_text import Mask
 from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
 from gateway.process.admission import Admission, DiskSpace
+from gateway.process.data_folder import Secrets
 from gateway.process.settings import Settings, SettingsError
 from gateway.process.shutdown import Shutdown
 from gateway.process.worker_locks import WorkerLocks
@@ -47,6 +50,7 @@ from gateway.store.outbox import Outbox
 from gateway.store.windows import Calendar
 from gateway.upstreams import ADAPTERS, Adapter, UpstreamClient
 from gateway.upstreams.callback_urls import Callbacks, open_callbacks
+from gateway.upstreams.unread_answers import UnreadAnswers
 
 OPENINGS = 32
 """The most tasks that one process opens at a time; more would only delay each step of the event loop."""
@@ -77,7 +81,6 @@ class Services:
     history: History
     recorder: Recorder
     refusals: Refusals
-    changes: Changes
     drift: DriftBook
     upstreams: Mapping[str, Adapter]
     health: Health
@@ -95,6 +98,7 @@ class Services:
     spool_folder: Path
     store_epoch: StoreEpoch
     worker_locks: WorkerLocks
+    mask: Mask
     shutdown: Shutdown = field(default_factory=Shutdown)
     pending_posts: PendingPosts = field(default_factory=PendingPosts)
     retries: RetryBudget = field(default_factory=RetryBudget)
@@ -131,6 +135,15 @@ class Services:
     def callbacks(self) -> Callbacks | None:
         """The callback URLs for vendors; None without callbacks."""
         return open_callbacks(self.settings)
+
+    @cached_property
+    def changes(self) -> Changes:
+        return Changes(self.redis, self.catalogue.document.accounting)
+
+    @cached_property
+    def unread_answers(self) -> UnreadAnswers:
+        """The starts of answers that could not be read."""
+        return UnreadAnswers(self.settings.data_dir / "unread_answers", self.mask)
 
     @property
     def outboxes(self) -> tuple[Outbox[Any], ...]:
@@ -194,12 +207,12 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 
 
 def _open_upstreams(
-    catalogue: Catalogue, paid: Transport, pooled: Transport, picture_converter: PictureConverter
+    catalogue: Catalogue, transports: tuple[Transport, Transport], picture_converter: PictureConverter, mask: Mask
 ) -> dict[str, Adapter]:
     """Return every target's adapter, by label."""
     most = catalogue.limits.image_bytes
     return {
-        target.label: ADAPTERS[target.config.kind](UpstreamClient(target, paid, pooled, most), picture_converter)
+        target.label: ADAPTERS[target.config.kind](UpstreamClient(target, *transports, most, mask), picture_converter)
         for target in catalogue.targets
     }
 
@@ -219,8 +232,8 @@ def open_services(
     catalogue: Catalogue,
     store_url: str,
     *,
-    pepper: bytes,
-    signing_key: bytes,
+    secrets: Secrets,
+    env: Mapping[str, str],
     spool_folder: Path,
 ) -> Services:
     """Open all services; each connects at its first use. `spool_folder` belongs to this process."""
@@ -231,7 +244,8 @@ def open_services(
     store_health = open_store_health(store_url)
     redis = connect(store_url, store_health=store_health)
     command_queue = CommandQueue(store_url, wait_replicas=settings.redis_wait_replicas, store_health=store_health)
-    keys, task_store = KeyStore(redis, pepper), _open_task_store(redis, command_queue, catalogue)
+    keys, task_store = KeyStore(redis, secrets.pepper), _open_task_store(redis, command_queue, catalogue)
+    mask = make_mask(settings, catalogue, env, store_url, secrets)
     artifacts = open_artifacts(settings, limits.artifact_ttl)
     store_epoch, history = _open_store_epoch(settings, accounting.lease), History(command_queue, redis, accounting)
     recorder, health = Recorder(history.write), _open_health(command_queue, catalogue)
@@ -247,15 +261,14 @@ def open_services(
         keys=keys,
         key_cache=KeyCache(keys),
         wrong_keys=WrongKeys(redis),
-        operators=OperatorStore(redis, pepper),
-        changes=Changes(redis, accounting),
+        operators=OperatorStore(redis, secrets.pepper),
         task_store=task_store,
         task_events=TaskEvents(store_url, task_store),
         drift=DriftBook(redis),
         history=history,
         recorder=recorder,
         refusals=Refusals(recorder.note),
-        upstreams=_open_upstreams(catalogue, paid, pooled, picture_converter),
+        upstreams=_open_upstreams(catalogue, (paid, pooled), picture_converter, mask),
         health=health,
         admission=Admission(limits.requests, limits.requests_per_key),
         concurrency_queue=ConcurrencyQueue(health, limits.queue, limits.queue_per_key),
@@ -265,11 +278,12 @@ def open_services(
         picture_converter=picture_converter,
         artifacts=artifacts,
         disk_space=DiskSpace(_watched_folders(settings, artifacts), limits.min_free),
-        signing_key=signing_key,
+        signing_key=secrets.signing_key,
         memory=MemoryBudget(limits.memory_bytes),
         in_flight=MemoryBudget(limits.bytes_in_flight),
         spool_folder=spool_folder,
         store_epoch=store_epoch,
         worker_locks=WorkerLocks(settings.data_dir / "workers", store_epoch.worker),
+        mask=mask,
         transports=(paid, pooled),
     )

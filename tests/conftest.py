@@ -22,6 +22,27 @@ from gateway.store.client import StoreClient, connect
 from tests.support import processes
 from tests.support.processes import until
 
+SECRETS = ("sim-direct", "sim-apiany", "p" * 32, "s" * 32)
+"""The upstream keys, the pepper and the signing key of the tests' gateways."""
+
+leaks: list[str] = []
+"""Log lines of this session that hold one of them."""
+
+
+def _find_leak(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Search every line that a test's gateway logs."""
+    text = str(event)
+    if any(secret in text for secret in SECRETS):
+        leaks.append(text)
+    return event
+
+
+@pytest.fixture(scope="session", autouse=True)
+def silence() -> Iterator[None]:
+    """No test makes a gateway log a secret."""
+    yield
+    assert not leaks
+
 
 def _drop_ordinary(_: object, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """A line a request hides what a failed test has to say."""
@@ -33,6 +54,7 @@ def _drop_ordinary(_: object, level: str, event: structlog.typing.EventDict) -> 
 # As the gateway writes to a terminal: a traceback with every variable would take seconds, and the loop with it.
 structlog.configure(
     processors=[
+        _find_leak,
         _drop_ordinary,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S"),

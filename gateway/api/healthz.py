@@ -28,7 +28,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
         problems["redis"] = "does not answer"
     storage = await services.artifacts.check()
     if not storage.is_writable:
-        problems["storage"] = storage.reason
+        problems["storage"] = services.mask.clean(storage.reason, 200)
     elif await services.disk_space.find_shortage() is not None:
         problems["storage"] = "has too little free space"
     if services.shutdown.is_begun:

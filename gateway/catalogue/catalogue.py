@@ -37,6 +37,9 @@ class CatalogueError(StartRefused):
         return f"This catalogue cannot be used:\n{textwrap.indent(str(self), '  ')}"
 
 
+_QUOTES = "\"'`"
+
+
 class Target(BaseModel):
     """One upstream with one credential, to which the gateway can send a call."""
 
@@ -250,6 +253,10 @@ def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | No
     key = key.strip()
     if not all("!" <= char <= "~" for char in key):
         raise CatalogueError(f"{path}: {reference} has a space or a character that no key has")
+    if key and (key[0] in _QUOTES or key[-1] in _QUOTES):
+        raise CatalogueError(f"{path}: {reference} has a quotation mark around the key; leave it out")
+    if key.startswith(("$", "<", "{")):
+        raise CatalogueError(f"{path}: {reference} holds a placeholder in place of a key")
     return key or None
 
 

@@ -126,6 +126,11 @@ class Timeouts(CataloguePart):
     )
     collect: float = Field(60, gt=0, le=600, description="To download one picture from its link, with all tries.")
 
+    @property
+    def answer(self) -> float:
+        """Seconds from a paid POST's start to the latest head of its answer."""
+        return self.connect + self.call
+
 
 class HealthRules(CataloguePart):
     """The circuit breaker, the spend limit and the health checks of each of an upstream's credentials; seconds."""
@@ -163,6 +168,9 @@ class Upstream(CataloguePart):
         True, description="True when its own JSON 500, 502 or 503 proves that it billed nothing."
     )
     refusal_is_unbilled: bool = Field(True, description="True when it does not bill a refusal by its safety system.")
+    failed_task_is_unbilled: bool = Field(
+        True, description="True when it does not bill a task that failed; what the task's answer says comes first."
+    )
     unknown_outcome: Literal["presume", "release", "hold"] = Field(
         "presume",
         description="The price of a call with an unknown outcome is charged and flagged (`presume`), given back "

@@ -9,8 +9,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+
+import structlog
 
 from gateway.catalogue.catalogue import Target
 from gateway.delivery.callbacks import CallbackListener
@@ -38,6 +40,8 @@ _JITTER = 0.2
 
 _MISSING_FOR = 60.0
 """Seconds for which a vendor may answer 404 for a ticket, since its replicas may lag; then the ticket has expired."""
+
+_log = structlog.get_logger(__name__)
 
 Sleep = Callable[[float], Awaitable[None]]
 Keep = Callable[[Ticket | UpstreamAnswer], Awaitable[None]]
@@ -119,28 +123,45 @@ class Bridge:
         if isinstance(first, Ticket):
             if keep:
                 await keep(first)
-            return await self.resume(first, spool, self.schedule)
+            return await self.resume(first, spool, call.n, self.schedule)
+        first = self._choose(first, call.n)
         if keep is None:
-            return await self.collect(first, spool)
-        collected, _ = await asyncio.gather(self.collect(first, spool), keep(first))
+            return await self.collect(first, spool, call.n)
+        collected, _ = await asyncio.gather(self.collect(first, spool, call.n), keep(first))
         return collected
 
     async def resume(
-        self, ticket: Ticket, spool: Spool, schedule: PollSchedule, within: float | None = None
+        self, ticket: Ticket, spool: Spool, most: int, schedule: PollSchedule, within: float | None = None
     ) -> Collected:
-        """Follow a ticket and collect its pictures; `within` are seconds that replace the upstream's time-out.
+        """Follow a ticket and collect `most` of its pictures; `within` are seconds that replace the time-out.
 
         Raises CallFailed.
         """
-        answer = await self._follow(ticket, spool, schedule, within)
+        answer = self._choose(await self._follow(ticket, spool, schedule, within), most)
         found = await self._collect_all(answer.images, spool)
         if any(isinstance(one, Failure) for one in found):
             found = await self._collect_anew(ticket, found, spool)
         return _join(answer, found)
 
-    async def collect(self, answer: UpstreamAnswer, spool: Spool) -> Collected:
-        """Collect the pictures of an answer."""
+    async def collect(self, answer: UpstreamAnswer, spool: Spool, most: int) -> Collected:
+        """Collect the pictures of an answer, `most` of them."""
+        answer = self._choose(answer, most)
         return _join(answer, await self._collect_all(answer.images, spool))
+
+    def _choose(self, answer: UpstreamAnswer, most: int) -> UpstreamAnswer:
+        """The answer with at most so many images. Where it has more, those that can be read come first."""
+        if len(answer.images) <= most:
+            return answer
+        readable: list[FoundImage] = []
+        others: list[FoundImage] = []
+        for one in answer.images:
+            (readable if one.blob is not None or self._find_link(one) else others).append(one)
+            if len(readable) == most:
+                break
+        return replace(answer, images=(*readable, *others)[:most])
+
+    def _find_link(self, found: FoundImage) -> str | None:
+        return join_url(self.target.config.base_url + "/", found.url)
 
     async def _submit(
         self, call: Call, inputs: Inputs, spool: Spool, on_lost_answer: OnLostAnswer | None
@@ -208,7 +229,7 @@ class Bridge:
     async def _collect_anew(self, ticket: Ticket, found: list[Blob | Failure], spool: Spool) -> list[Blob | Failure]:
         """Poll again and retry the failed downloads: a link may have died, and the next answer has a new one."""
         try:
-            fresh = (await self._follow(ticket, spool, PollSchedule())).images
+            fresh = self._choose(await self._follow(ticket, spool, PollSchedule()), len(found)).images
         except CallFailed:
             # Pictures that were downloaded stay; the others are as lost as before.
             return found
@@ -226,14 +247,17 @@ class Bridge:
             return await self._collect(found, spool)
         except CallFailed as failed:
             return failed.failure
-        except StorageFullError as error:
-            return Failure("collect", message=f"the gateway's disk is full: {error}")
+        except StorageFullError:
+            return Failure("collect", message="the gateway's disk is full")
+        except Exception:  # noqa: BLE001 (one picture's failure must not fail the others)
+            _log.exception("the gateway could not download a picture")
+            return Failure("collect", message="the gateway could not download it")
 
     async def _collect(self, found: FoundImage, spool: Spool) -> Blob:
         """The bytes of one image; a download is retried for `timeouts.collect` seconds, since the image is paid for."""
         if found.blob is not None:
             return found.blob
-        url = join_url(self.target.config.base_url + "/", found.url)
+        url = self._find_link(found)
         if url is None:
             raise CallFailed(Failure("collect", message="the picture's link is not a URL"))
         loop = asyncio.get_running_loop()

@@ -100,7 +100,10 @@ class CallSender:
         target = choice.target
         config = target.config
         verdict = classify(
-            failure, error_is_unbilled=config.error_is_unbilled, refusal_is_unbilled=config.refusal_is_unbilled
+            failure,
+            error_is_unbilled=config.error_is_unbilled,
+            refusal_is_unbilled=config.refusal_is_unbilled,
+            failed_task_is_unbilled=config.failed_task_is_unbilled,
         )
         self.progress.note_failure(slots, target.label, verdict)
         if verdict.drift:
@@ -115,6 +118,7 @@ class CallSender:
             phase=failure.phase,
             status=failure.status,
             code=failure.code,
+            **({"leads_to": failure.leads_to} if failure.leads_to else {}),
         )
         return verdict
 
@@ -153,10 +157,12 @@ class CallSender:
                 collected = await bridge.complete(call, inputs, self.spool, keep, partial(self._free_place, paid))
         except CallFailed as failed:
             paid.verdicts.append(self.judge(choice, failed.failure, call.slots))
+            await self.services.unread_answers.keep(choice.target.label, call.id, failed.failure)
             return
-        except Exception as error:  # noqa: BLE001 (whatever else happens after the mark may have been billed)
+        except Exception:  # noqa: BLE001 (whatever else happens after the mark may have been billed)
             _log.exception("a paid call broke off")
-            paid.verdicts.append(self.judge(choice, Failure("read", message=type(error).__name__), call.slots))
+            broken = Failure("read", message="the gateway could not follow the call")
+            paid.verdicts.append(self.judge(choice, broken, call.slots))
             return
         paid.is_answered, paid.usage = True, collected.usage
         intake = Intake(self.services, self.reservation.task, call.id, paid.note, self.spool)

@@ -26,7 +26,7 @@ from gateway.upstreams.callback_urls import Callbacks, CallbackTrust
 LOOK_EVERY_S = 5.0
 """Seconds between two looks for a named ticket without a callback: one may have come while Redis was away."""
 
-_TICKET = re.compile(r"[!-~]{1,200}")
+_TICKET = re.compile(r"[!-~]{1,1000}")
 
 _log = structlog.get_logger(__name__)
 

@@ -28,6 +28,8 @@ from gateway.upstreams.verdict import Failure
 
 _log = structlog.get_logger(__name__)
 
+_NOT_STORED = "the gateway could not store it"
+
 SlotFailure = tuple[tuple[int, ...], Failure]
 """Slots, and why they have no picture."""
 
@@ -147,10 +149,10 @@ class Intake:
         except NotAPicture as error:
             return Failure("body", message=str(error))
         except (StorageFullError, OSError) as error:
-            return _unstorable(error)
-        except Exception as error:  # noqa: BLE001 (one picture's failure must not fail the others)
+            return _fail_to_store(error)
+        except Exception:  # noqa: BLE001 (one picture's failure must not fail the others)
             _log.exception("the gateway could not read a picture")
-            return Failure("collect", message=type(error).__name__)
+            return Failure("collect", message="the gateway could not read it")
 
     async def _convert(self, blob: Blob) -> _Converted:
         """Check one image, and convert it to what the call promised."""
@@ -175,10 +177,10 @@ class Intake:
         try:
             await self.services.artifacts.put(one.converted.picture, one.artifact)
         except (StorageFullError, OSError) as error:
-            return _unstorable(error)
-        except Exception as error:  # noqa: BLE001 (one picture's failure must not fail the others)
+            return _fail_to_store(error)
+        except Exception:  # noqa: BLE001 (one picture's failure must not fail the others)
             _log.exception("the gateway could not store a picture")
-            return Failure("collect", message=type(error).__name__)
+            return Failure("collect", message=_NOT_STORED)
         return None
 
     def _describe(
@@ -263,5 +265,7 @@ def _describe_withheld(note: CallNote, image: TaskImage, signing_key: bytes) -> 
     return Failure("body", message=f"it made {made} in place of {note.size}, which is kept at {address}")
 
 
-def _unstorable(error: Exception) -> Failure:
-    return Failure("collect", message=f"the picture could not be stored: {error}")
+def _fail_to_store(error: Exception) -> Failure:
+    # The reason may name the operator's storage.
+    _log.error("the gateway could not store a picture", reason=str(error))
+    return Failure("collect", message=_NOT_STORED)

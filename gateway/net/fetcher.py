@@ -15,6 +15,7 @@ from typing import Literal
 
 import httpx
 
+from gateway.net.compression import EncodingUnreadable, decode
 from gateway.net.outside_text import read_count
 from gateway.net.transport import AiohttpTransport
 from gateway.pictures.spool import Blob, Spool
@@ -246,19 +247,23 @@ async def _read_body(answer: httpx.Response, spool: Spool, cap: int) -> Blob:
     """Write the body to the spool as it arrives, and stop at the cap, whatever its Content-Length."""
     if answer.status_code != 200:
         raise FetchFailed("status", f"the host answered {answer.status_code}", answer.status_code)
-    if answer.headers.get("content-encoding", "identity").lower() not in ("identity", "aws-chunked", ""):
-        raise FetchFailed("encoding", "the host compressed the file although it was asked not to")
+    encoding = answer.headers.get("content-encoding", "identity")
     length = read_count(answer.headers.get("content-length"))
     too_large = FetchFailed("too_large", f"the file is larger than {cap} bytes")
     if length is not None and length > cap:
         raise too_large
+    body = answer.aiter_raw()
     writer = spool.writer()
     try:
-        async for chunk in answer.aiter_raw():
+        # It was asked not to compress.
+        async for chunk in body if encoding == "identity" else decode(body, encoding):
             if writer.size + len(chunk) > cap:
                 raise too_large
             await writer.write(chunk)
         return await writer.finish()
+    except EncodingUnreadable as error:
+        await writer.abort()
+        raise FetchFailed("encoding", f"the host compressed the file, and {error}") from error
     except BaseException:
         await writer.abort()
         raise

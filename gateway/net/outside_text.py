@@ -1,12 +1,15 @@
-"""Reads URLs, numbers and dates that a caller, an upstream or a receiver wrote. Pure functions.
+"""Text from outside: URLs, numbers and dates that others wrote, and messages cleared of secrets and inner addresses.
 
 Each function returns None for text that it cannot read, and raises nothing. Each refuses overlong text at once.
 """
 
 from __future__ import annotations
 
+import base64
+import ipaddress
 import math
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -140,3 +143,203 @@ def read_query(text: str) -> list[tuple[str, str]] | None:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         return None
+
+
+HIDDEN = "***"
+"""Stands for a secret in a text."""
+
+HIDDEN_ADDRESS = "[address]"
+"""Stands for an inner address in a text."""
+
+_RUN = 12
+"""Characters of a longer secret that show it: every run of so many is hidden, wherever a text cuts the secret."""
+
+_SHORTEST = 4
+"""Characters of the shortest secret that is hidden; shorter ones are parts of ordinary words."""
+
+_MOST_READ = 20_000
+"""Characters of an outside text that are read; what follows is cut off."""
+
+_Span = tuple[int, int]
+
+_ESCAPE = re.compile(
+    r"%(?:25)*([0-9a-fA-F]{2})|\\+(?:u00|x)([0-9a-fA-F]{2})|&#0*([0-9]{2,3});|&#[xX]0*([0-9a-fA-F]{2});"
+    r"|&(amp|lt|gt|quot|apos);|\\+([^a-zA-Z0-9])|\\+[nrtbf]|[\x00-\x1f\x7f\u00ad\u200b-\u200f\u2060\ufeff]"
+)
+"""The spellings of one character in URLs, JSON and HTML, and characters that a reader does not see."""
+
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+
+_ALIKE = str.maketrans("-_", "+/")
+"""Base64's second alphabet, written in its first one."""
+
+_KEY_FORMS = re.compile(
+    r"\b(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|\b(whsec_)[\w+/=-]{10,}|(?i:\b((?:bearer|basic)\s+))[^\s\"',<>]{6,}"
+    r"|\b((?:sk|rk|pk)-[\w-]{2})[\w-]{10,}|\b(eyJ)[\w-]{10,}\.[\w-]+(?:\.[\w-]+)?"
+    r"|(//)[^\s/@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}@"
+)
+"""Keys that this process does not know: its callers', other accounts', logins in URLs. The group stays readable."""
+
+_URL = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{1,20}):/{2,}([^\s/?#\"'<>]*)([^\s\"'<>)\]}]*)")
+_HOST_AND_PORT = re.compile(
+    r"(?<![\w.@/-])(?:localhost|[\w-]+(?:\.[\w-]+)+(?=:[0-9]{2,5}(?![0-9])))(?::[0-9]{1,5}(?![0-9]))?(?![\w-])"
+)
+_IPV4 = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?(?![0-9]|\.[0-9])")
+_IPV6 = re.compile(r"\[?(?<![\w:.])((?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F.]*)(?:%\w+)?(?:\](?::[0-9]{1,5})?)?")
+_INNER_NAME = re.compile(r"[^.]*|.*\.(?:internal|local|localhost|localdomain|lan|corp|intranet|home|svc|arpa)")
+
+
+class Mask:
+    """Hides what no text from outside may carry on: this process's secrets, and addresses of the operator's network.
+
+    A secret of 12 characters or more is found by any 12 of them in a row, a shorter one as a word of its own, in plain
+    text, base64, hex, and in the escapes of URLs, JSON and HTML. `hosts` are inner ones, as names or IP addresses.
+    """
+
+    def __init__(self, secrets: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
+        known = {spelled for secret in secrets for spelled in _spellings(secret.strip())}
+        self._runs = frozenset(
+            one[start : start + _RUN] for one in map(_fold, known) for start in range(len(one) - _RUN + 1)
+        )
+        short = sorted((one for one in map(_fold, known) if _SHORTEST <= len(one) < _RUN), key=len, reverse=True)
+        self._words = _words(short)
+        self._hosts = frozenset(host.lower().strip("[]") for host in hosts if host)
+        self._host_words = _words(sorted(self._hosts, key=len, reverse=True), r"(?::[0-9]{1,5})?")
+
+    def __repr__(self) -> str:
+        return "Mask(…)"
+
+    def hide_secrets(self, text: str) -> str:
+        """The text without this process's secrets, and without other keys of a known form."""
+        spans = list(self._find_secrets(text))
+        plain, offsets = _unescape(text)
+        if offsets is not None:
+            spans += [(offsets[start], offsets[end]) for start, end in self._find_secrets(plain)]
+        return _replace(text, spans, HIDDEN)
+
+    def clean(self, text: str, most: int) -> str:
+        """An outside text on one line of at most `most` characters, without secrets and inner addresses."""
+        # Cut last: a secret that is cut in two would be found by neither part.
+        text = self.hide_secrets(text[:_MOST_READ])
+        spans = list(self._find_addresses(text))
+        plain, offsets = _unescape(text)
+        if offsets is not None:
+            spans += [(offsets[start], offsets[end]) for start, end in self._find_addresses(plain)]
+        return " ".join(_UNPRINTABLE.sub(" ", _replace(text, spans, HIDDEN_ADDRESS)).split())[:most]
+
+    def _find_secrets(self, text: str) -> Iterator[_Span]:
+        folded = _fold(text)
+        if self._runs:
+            for start in range(len(folded) - _RUN + 1):
+                if folded[start : start + _RUN] in self._runs:
+                    yield start, start + _RUN
+        for match in self._words.finditer(folded) if self._words else ():
+            yield match.span()
+        for match in _KEY_FORMS.finditer(text):
+            yield match.end(match.lastindex or 0), match.end()
+
+    def _find_addresses(self, text: str) -> Iterator[_Span]:
+        for match in _URL.finditer(text):
+            if self._is_inner_url(match[1], match[2]):
+                yield match.span()
+        for pattern in (_HOST_AND_PORT, _IPV4, self._host_words):
+            for match in pattern.finditer(text.lower() if pattern is self._host_words else text) if pattern else ():
+                yield match.span()
+        for match in _IPV6.finditer(text):
+            # Programs write `a::b` for names.
+            if _is_ip(match[1]) and any(char.isdigit() for char in match[1]):
+                yield match.span()
+
+    def _is_inner_url(self, scheme: str, authority: str) -> bool:
+        """True for every URL but a web page at a public name and the usual port."""
+        host = authority.lower().rstrip(".")
+        return (
+            scheme.lower() not in ("http", "https")
+            or not re.fullmatch(r"[a-z0-9.-]+", host)
+            or host in self._hosts
+            or _INNER_NAME.fullmatch(host) is not None
+            or _is_ip(host)
+        )
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret in the forms in which a text may hold it, beside the escapes."""
+    if len(secret) < _SHORTEST:
+        return
+    yield secret
+    head, _, rest = secret.partition("-")
+    if len(head) <= 3 and len(rest) >= 6:
+        yield rest
+    data = secret.encode(errors="surrogatepass")
+    if not secret.isascii():
+        # Escapes in URLs stand for its bytes.
+        yield data.decode("latin-1")
+    if len(data) < _RUN:
+        return
+    yield data.hex()
+    for shift in range(3):
+        # A longer text in base64 holds it at one of three offsets; the first and the last characters hold neighbours.
+        padded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
+        yield padded[(shift * 8 + 5) // 6 : len(padded) - 1]
+
+
+def _fold(text: str) -> str:
+    """The text in small letters and one of base64's alphabets; never longer or shorter."""
+    low = text.lower()
+    if len(low) != len(text):
+        low = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+    return low.translate(_ALIKE)
+
+
+def _words(words: Iterable[str], more: str = "") -> re.Pattern[str] | None:
+    """A pattern for any of the words where it stands alone."""
+    choices = "|".join(map(re.escape, words))
+    return re.compile(rf"(?<![0-9a-z.])(?:{choices}){more}(?![0-9a-z]|\.[0-9a-z])") if choices else None
+
+
+def _unescape(text: str) -> tuple[str, list[int] | None]:
+    """The text without escapes, and the place of each character, and of the end, in the original.
+
+    Without an escape the places are None.
+    """
+    pieces: list[str] = []
+    offsets: list[int] = []
+    last = 0
+    for match in _ESCAPE.finditer(text):
+        pieces.append(text[last : match.start()])
+        offsets += range(last, match.start())
+        found = match[1] or match[2] or match[4]
+        char = chr(int(found, 16)) if found else chr(int(match[3])) if match[3] else match[6] or ""
+        if match[5]:
+            char = _NAMED[match[5]]
+        pieces.append(char)
+        offsets += [match.start()] * len(char)
+        last = match.end()
+    if not pieces:
+        return text, None
+    pieces.append(text[last:])
+    offsets += range(last, len(text) + 1)
+    return "".join(pieces), offsets
+
+
+def _replace(text: str, spans: list[_Span], by: str) -> str:
+    """The text with each of the spans replaced; those that touch are one."""
+    if not spans:
+        return text
+    pieces: list[str] = []
+    end = 0
+    begun = -1
+    for start, stop in sorted(spans):
+        if begun < 0 or start > end:
+            pieces += [text[end:start], by]
+            begun = start
+        end = max(end, stop)
+    return "".join([*pieces, text[end:]])
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -86,6 +86,15 @@ def name_phase(error: RequestError) -> Literal["connect", "write", "read"]:
     return "connect" if is_connect else "write"
 
 
+def describe_error(error: RequestError) -> str:
+    """A failed request in own words. The library's text would quote inner addresses, and bytes of the answer."""
+    if isinstance(error, httpx.TimeoutException):
+        return "the connection took too long" if not was_sent(error) else "no answer came in time"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "the answer broke off, or was not HTTP"
+    return "the connection broke" if was_sent(error) else "the connection failed"
+
+
 @cache
 def default_tls() -> ssl.SSLContext:
     """Verified TLS with the system's roots (a company's own among them) and certifi's (a slim image may have none)."""

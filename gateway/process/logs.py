@@ -1,6 +1,6 @@
 """Logs: one JSON object a line, or columns on a terminal, written by a thread of its own.
 
-No log call gets a prompt or a picture; this module also removes keys from the messages of libraries.
+No log call gets a prompt or a picture; this module also hides secrets in every line, also in messages of libraries.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import queue
-import re
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -17,18 +16,18 @@ from typing import Any, TextIO
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-_SECRET = re.compile(r"(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|((?i:bearer)\s+)[^\s\"',]{6,}|\b(sk-[\w-]{2})[\w-]{10,}")
+from gateway.net.outside_text import Mask
 
 # httpx and similar libraries log whole URLs at INFO, with their signatures; uvicorn logs every start and stop.
 _QUIET = ("uvicorn.error", "httpx", "httpcore", "aiohttp", "asyncio", "PIL", "python_multipart")
 
 
 @contextmanager
-def logging_to(stream: TextIO = sys.stderr, level: str = "info") -> Iterator[None]:
-    """Write every log line of this process to `stream` in this context."""
+def logging_to(stream: TextIO = sys.stderr, level: str = "info", mask: Mask | None = None) -> Iterator[None]:
+    """Write every log line of this process to `stream` in this context, without the secrets that `mask` knows."""
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     output = logging.StreamHandler(stream)
-    output.setFormatter(_formatter(is_terminal=stream.isatty()))
+    output.setFormatter(_formatter(mask or Mask(), is_terminal=stream.isatty()))
     root = logging.getLogger()
     # A write may block on a full pipe, so the event loop only puts a record into a queue.
     entrance = logging.handlers.QueueHandler(lines)
@@ -53,11 +52,6 @@ def logging_to(stream: TextIO = sys.stderr, level: str = "info") -> Iterator[Non
         root.handlers.clear()
 
 
-def redact(_: Any, __: str, line: Any) -> str:
-    """Remove keys and bearer tokens from a line, its exceptions included."""
-    return _SECRET.sub(lambda match: f"{match[1] or match[2] or match[3]}***", line)
-
-
 def _hold_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace `exc_info=True` by the exception itself: the writing thread has no current exception."""
     if event.get("exc_info") is True:
@@ -74,12 +68,16 @@ def _shared() -> list[Any]:
     ]
 
 
-def _formatter(*, is_terminal: bool) -> logging.Formatter:
+def _formatter(mask: Mask, *, is_terminal: bool) -> logging.Formatter:
     # Without the values of variables, since some are prompts and keys.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     described = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
     render: list[Any] = [plain] if is_terminal else [described, structlog.processors.JSONRenderer()]
+
+    def hide(_: Any, __: str, line: Any) -> str:
+        return mask.hide_secrets(line)
+
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, redact],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, hide],
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
 import structlog
@@ -64,6 +64,12 @@ class Collector:
     async def give_up(self, hold: Hold, call: HeldCall) -> None:
         """Write down that the outcome of a call stays unknown."""
         await self._services.calls.keep_error(hold.task, call.call, make_unknown_error().to_facts())
+
+    async def find_timeouts(self, calls: Sequence[str]) -> Mapping[str, float]:
+        """Seconds that the answers of some calls may take, where their upstreams are in the catalogue."""
+        targets, found = self._services.health.targets, await self._services.calls.read(calls)
+        known = {call: targets.get(self._target(record)) for call, record in found.items()}
+        return {call: target.config.timeouts.answer for call, target in known.items() if target is not None}
 
     async def end(self, hold: Hold) -> None:
         """End the task if nothing more can come of it."""
@@ -160,10 +166,12 @@ class Collector:
             bridge = Bridge(target, services.upstreams[note.target], services.fetcher, listener=listener)
             if known.ticket is None:
                 assert known.links is not None
-                return await bridge.collect(known.links.to_answer(), intake.spool)
+                return await bridge.collect(known.links.to_answer(), intake.spool, len(note.slots))
             # The ticket is polled once in any case: it may have ended long ago.
             left = target.config.timeouts.task - (time.time() - call.marked / MICROSECONDS)
-            return await bridge.resume(known.ticket, intake.spool, PollSchedule(first=0), max(0, left))
+            return await bridge.resume(
+                known.ticket, intake.spool, len(note.slots), PollSchedule(first=0), within=max(0, left)
+            )
 
     async def _fail(self, hold: Hold, call: HeldCall, known: CallRecord, failure: Failure) -> None:
         """Settle a call without pictures, by what its failure proves."""
@@ -173,7 +181,9 @@ class Collector:
             failure,
             error_is_unbilled=target is not None and target.config.error_is_unbilled,
             refusal_is_unbilled=target is not None and target.config.refusal_is_unbilled,
+            failed_task_is_unbilled=target is not None and target.config.failed_task_is_unbilled,
         )
+        await services.unread_answers.keep(self._target(known), call.call, failure)
         _log.warning("a dead worker's call failed", task=hold.task, call=call.call, verdict=verdict.kind)
         error: PublicError = verdict.error
         await services.calls.keep_error(hold.task, call.call, error.to_facts())

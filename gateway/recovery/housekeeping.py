@@ -7,7 +7,7 @@ sent by their policy once their answer can no longer come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -39,9 +39,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Durations in seconds. `call_timeout_s` is the longest time that the answer to a paid POST may take."""
+    """Durations in seconds. The answer to a paid POST may take `quickest_s` to `call_timeout_s`, by its upstream."""
 
     call_timeout_s: float
+    quickest_s: float | None = None
     lease_s: float = 15.0
     grace_s: float = 5.0
     """The time beyond a lease without adoptions after an outage: other workers could not renew their leases either."""
@@ -52,10 +53,11 @@ class Pace:
     def lease_us(self) -> int:
         return round(self.lease_s * MICROSECONDS)
 
-    @property
-    def answer_us(self) -> int:
-        """µs after a call's mark from which on its answer can no longer come."""
-        return round((self.call_timeout_s + self.lease_s) * MICROSECONDS)
+    def answer_us(self, call_timeout_s: float | None = None) -> int:
+        """µs after a call's mark from which on its answer can no longer come; by default from the quickest upstream."""
+        quickest = self.call_timeout_s if self.quickest_s is None else self.quickest_s
+        seconds = quickest if call_timeout_s is None else call_timeout_s
+        return round((seconds + self.lease_s) * MICROSECONDS)
 
 
 class Adopter(Protocol):
@@ -63,6 +65,10 @@ class Adopter(Protocol):
 
     async def collect(self, hold: Hold) -> Collection[str]:
         """Collect the pictures of an adopted task's calls in the background; answers the calls that this settles."""
+        ...
+
+    async def find_timeouts(self, calls: Sequence[str]) -> Mapping[str, float]:
+        """Seconds that the answers of some calls may take, where their upstreams are known."""
         ...
 
     async def give_up(self, hold: Hold, call: HeldCall) -> None:
@@ -235,7 +241,7 @@ class Housekeeping:
             await self._settle_calls(hold, now, collecting)
 
     async def _settle_overdue(self, now: int) -> None:
-        for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us, _MOST):
+        for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us(), _MOST):
             if self._runs(hold.task) or hold.task in self._adopted:
                 continue
             if hold.is_open:
@@ -244,9 +250,17 @@ class Housekeeping:
             await self._settle_calls(hold, now)
 
     async def _settle_calls(self, hold: Hold, now: int, collecting: Collection[str] = ()) -> None:
-        for call in hold.calls:
-            is_overdue = call.marked + self._pace.answer_us <= now and call.call not in collecting
-            if call.state is LedgerAnswer.HELD and is_overdue:
+        held = [
+            call
+            for call in hold.calls
+            if call.state is LedgerAnswer.HELD
+            and call.call not in collecting
+            and call.marked + self._pace.answer_us() <= now
+        ]
+        timeouts = await self._adopter.find_timeouts([call.call for call in held]) if held else {}
+        for call in held:
+            seconds = timeouts.get(call.call, self._pace.call_timeout_s)
+            if call.marked + self._pace.answer_us(seconds) <= now:
                 await self._settle_call(hold, call)
 
     async def _settle_call(self, hold: Hold, call: HeldCall) -> None:

@@ -64,7 +64,8 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
         sys.stderr.write(f"{refusal}\n")
         return EXIT_CONFIG
     server = Server(server_config(app, settings, protocol(wire_limits(app))), app, options.ready_fd)
-    with logging_to(level=settings.log_level):
+    services: Services = app.state.services
+    with logging_to(level=settings.log_level, mask=services.mask):
         server.run(sockets=[socket.socket(fileno=options.fd)])
     return 0 if server.started else 1
 

@@ -23,19 +23,21 @@ from gateway.upstreams.client import (
     Reply,
     UpstreamClient,
     fail_on_error,
+    fail_without_image,
     find_balance,
     find_credits,
-    find_error,
     find_images,
     find_usage,
+    is_failed_task_billed,
     read_answer,
 )
+from gateway.upstreams.error_facts import find_error, find_reason
 from gateway.upstreams.synchronous import make_mask, make_png, make_upright
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
 FAILED = frozenset({"failed", "failure", "fail", "error", "cancelled", "canceled", "expired", "timeout", "rejected"})
-_POLL_PATH = re.compile(r"/v1/[!-~]{1,2000}")
+_POLL_PATH = re.compile(r"/v1/[!-~]{1,900}")
 
 RUNNING = frozenset({"pending", "processing", "queued", "running", "in_progress"})
 
@@ -91,15 +93,15 @@ class Apiany:
             raise CallFailed(Failure("status", status=reply.status, message=reply.problem or "not a task"))
         status = str(reply.document.get("status") or "").lower()
         if status in FAILED:
-            raise CallFailed(_task_failure(reply.document, status))
-        if status in DONE or (not status and find_images(reply.document)):
-            images = find_images(reply.document)
-            if not images:
-                raise CallFailed(Failure("body", status=reply.status, message="the task has ended without an image"))
+            raise CallFailed(_task_failure(reply, status))
+        images = find_images(reply.document, reply.mask) if status in DONE or not status else []
+        if images:
             return UpstreamAnswer(tuple(images), find_usage(reply.document), find_credits(reply.document))
-        if find_error(reply.document) and not status:
+        if status in DONE:
+            raise CallFailed(fail_without_image(reply, "the task has ended without an image"))
+        if not status:
             fail_on_error(reply)
-        self._log_unknown_status(status)
+        self._log_unknown_status(reply.mask.clean(status, 100))
         return None
 
     async def check(self, spool: Spool) -> Decimal | None:
@@ -169,11 +171,15 @@ def _poll_path(ticket_id: str, poll_url: Any) -> str:
     return f"/v1/tasks/{quote(ticket_id, safe='', errors='replace')}"
 
 
-def _task_failure(document: dict[str, Any], status: str) -> Failure:
-    code, kind, message, param = find_error(document) or (None, None, "", None)
+def _task_failure(reply: Reply, status: str) -> Failure:
+    facts = find_error(reply.document, reply.mask) or find_reason(reply.document, reply.mask)
+    code, kind, message, param = facts or (None, None, "", None)
     if status in ("expired", "timeout"):
         code = "expired"
-    return Failure("task", spoke=True, code=code or status, type=kind, message=message, param=param)
+    is_billed = is_failed_task_billed(reply.document)
+    return Failure(
+        "task", spoke=True, code=code or status, type=kind, message=message, param=param, is_billed=is_billed
+    )
 
 
 def _as_prepare(failure: Failure) -> Failure:

@@ -5,9 +5,10 @@ Paid POSTs go over fresh connections. No other module sets the key, and this one
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,11 +16,14 @@ import orjson
 
 from gateway.catalogue.catalogue import Target
 from gateway.jobs.job import FoundImage, TokenUsage, UpstreamAnswer
+from gateway.net.compression import EncodingUnreadable, decode
 from gateway.net.multipart import MultipartBody
-from gateway.net.outside_text import read_amount, read_retry_after
-from gateway.net.transport import RequestError, Response, TimeLimits, Transport, name_phase, send
+from gateway.net.outside_text import Mask, read_amount, read_retry_after
+from gateway.net.transport import RequestError, Response, TimeLimits, Transport, describe_error, name_phase, send
 from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge
 from gateway.pictures.spool import Blob, Spool, StorageFullError
+from gateway.upstreams.answer_forms import find_form, find_title, list_pictures, read_events, read_picture
+from gateway.upstreams.error_facts import find_error, find_reason
 from gateway.upstreams.verdict import CallFailed, Failure
 
 MAX_TEXT = 4 * 2**20
@@ -28,14 +32,32 @@ MAX_TEXT = 4 * 2**20
 PICTURE_KEYS = frozenset({"b64_json", "b64", "image_base64"})
 
 
+KEPT = 16 * 1024
+"""Bytes of an answer's start that are kept for the operator when it cannot be read."""
+
+_BOM = b"\xef\xbb\xbf"
+_LOOK = 64
+"""Bytes of an answer that show its form."""
+
+_NO_MASK = Mask()
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An upstream's answer of any status. `document` is None when it was not JSON, and `problem` then says why."""
+    """An upstream's answer of any status. `document` is None when it was not JSON, and `problem` then says why.
+
+    `mask` cleans every text of it that goes on. `is_page`: it is a page of HTML, so it is a proxy's. `leads_to` is the
+    address of a redirect, and `start` the first bytes of the answer.
+    """
 
     status: int
     document: Any
     problem: str = ""
     retry_after: float | None = None
+    mask: Mask = field(default=_NO_MASK, compare=False)
+    is_page: bool = False
+    leads_to: str = ""
+    start: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def is_ok(self) -> bool:
@@ -45,8 +67,9 @@ class Reply:
 class UpstreamClient:
     """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them."""
 
-    def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int) -> None:
+    def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int, mask: Mask) -> None:
         self.target = target
+        self.mask = mask
         self._paid = paid
         self._pooled = pooled
         self._max_picture = max_picture
@@ -92,26 +115,90 @@ class UpstreamClient:
         except RequestError as error:
             raise CallFailed(_failure(error)) from error
         except StorageFullError as error:
-            raise CallFailed(Failure("collect", message=f"the gateway's disk is full: {error}")) from error
+            raise CallFailed(Failure("collect", message="the gateway's disk is full")) from error
         finally:
             if isinstance(content, AsyncGenerator):
                 await _close(content)
 
     async def _read(self, response: Response, spool: Spool) -> Reply:
-        retry_after = read_retry_after(response.headers.get("retry-after"))
+        headers = response.headers
+        reply = Reply(
+            response.status_code,
+            None,
+            retry_after=read_retry_after(headers.get("retry-after")),
+            mask=self.mask,
+            leads_to=_find_destination(headers.get("location"), self.mask),
+        )
+        kind = headers.get("content-type", "no content type").partition(";")[0]
+        body = response.aiter_raw()
+        if (encoding := headers.get("content-encoding", "identity")) != "identity":
+            body = decode(body, encoding)
+        start = _Body(body)
+        readers: list[JsonReader] = []
+        try:
+            head = await start.peek(_LOOK)
+            form = "json" if head.lstrip()[:1] == b"{" else find_form(kind, head)
+            if form == "page":
+                title = find_title(await start.peek(KEPT))
+                problem = f"a page of HTML{title and ': '}{title}"
+                return replace(reply, is_page=True, problem=self.mask.clean(problem, 300), start=bytes(start.head))
+            if form == "picture":
+                return replace(reply, document=await read_picture(start.pieces(), spool, self._max_picture))
+            if form == "events":
+                document = await read_events(start.pieces(), lambda: self._new_reader(spool, readers))
+                return replace(reply, document=document, start=bytes(start.head))
+            reader = self._new_reader(spool, readers)
+            async for piece in start.pieces():
+                await reader.feed(piece)
+            document = await reader.finish()
+            return replace(reply, document=document, problem="; ".join(reader.faults)[:300], start=bytes(start.head))
+        except (BadJson, TooLarge, EncodingUnreadable) as error:
+            problem = self.mask.clean(f"{kind}, not readable: {error}", 300)
+            # Whole pictures of an answer that is damaged elsewhere are paid for.
+            whole = [{"b64_json": blob} for reader in readers for blob in reader.pictures]
+            document = {"data": whole} if whole and reply.is_ok else None
+            return replace(reply, document=document, problem=problem, start=bytes(start.head))
+        finally:
+            for reader in readers:
+                await reader.abort()
+
+    def _new_reader(self, spool: Spool, readers: list[JsonReader]) -> JsonReader:
         reader = JsonReader(
             spool, picture_keys=PICTURE_KEYS, max_rest=MAX_TEXT, max_picture=self._max_picture, is_lenient=True
         )
-        try:
-            async for piece in response.aiter_raw():
-                await reader.feed(piece)
-            document = await reader.finish()
-        except (BadJson, TooLarge) as error:
-            kind = response.headers.get("content-type", "no content type").partition(";")[0]
-            return Reply(response.status_code, None, f"{kind}, not readable: {error}"[:300], retry_after)
-        finally:
-            await reader.abort()
-        return Reply(response.status_code, document, "; ".join(reader.faults)[:300], retry_after)
+        readers.append(reader)
+        return reader
+
+
+class _Body:
+    """A body whose first bytes can be looked at before it is read; a byte order mark is left out. Keeps those bytes."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._looked = b""
+        self.head = bytearray()
+
+    async def peek(self, size: int) -> bytes:
+        """The first bytes, `size` of them where there are so many."""
+        while len(self._looked) < size and (piece := await anext(self._body, b"")):
+            self._looked = (self._looked + piece).removeprefix(_BOM)
+        self.head[:] = self._looked[:KEPT]
+        return self._looked
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All pieces of the body."""
+        if self._looked:
+            yield self._looked
+        self._looked = b""
+        async for piece in self._body:
+            if len(self.head) < KEPT:
+                self.head += piece[: KEPT - len(self.head)]
+            yield piece
+
+
+def _find_destination(location: str | None, mask: Mask) -> str:
+    """The address that a redirect names, without its query, which may hold a credential."""
+    return mask.clean(location.partition("?")[0], 200) if location else ""
 
 
 async def _close(body: AsyncGenerator[bytes, None]) -> None:
@@ -122,34 +209,44 @@ async def _close(body: AsyncGenerator[bytes, None]) -> None:
 
 
 def _failure(error: RequestError) -> Failure:
-    return Failure(name_phase(error), message=f"{type(error).__name__}: {error}"[:300])
+    # Never the library's text: it quotes addresses and bytes.
+    return Failure(name_phase(error), message=describe_error(error))
 
 
-_PICTURES = ("b64_json", "b64", "image_base64", "url", "image_url", "image")
+_PICTURES = ("b64_json", "b64", "image_base64", "base64", "url", "image_url", "image")
+
+MOST_PROMPT = 32_000
+"""Characters of a revised prompt; a caller's own has no more."""
+
+_LINK = re.compile(r"https?:|/", re.IGNORECASE)
 
 _CREDITS = ("charged", "settled", "used", "consumed", "reserved")
 _MOST_CREDITS = 1_000_000_000
-
-_MAX_MESSAGE = 2000
-"""Characters of a vendor's message that an error keeps; it may reach the caller."""
 
 
 def read_answer(reply: Reply) -> UpstreamAnswer:
     """The images of a 2xx answer. Raises CallFailed: `status` for an error inside, `body` when there is no image."""
     fail_on_error(reply)
-    images = find_images(reply.document)
+    images = find_images(reply.document, reply.mask)
     if not images:
-        what = reply.problem or "no image in it"
-        raise CallFailed(Failure("body", status=reply.status, message=what))
+        raise CallFailed(fail_without_image(reply, reply.problem or "no image in it"))
     return UpstreamAnswer(tuple(images), find_usage(reply.document), find_credits(reply.document))
+
+
+def fail_without_image(reply: Reply, message: str) -> Failure:
+    """The failure of a 2xx answer without a usable image; it holds the answer's start for the operator."""
+    return Failure("body", status=reply.status, message=message, start=reply.start)
 
 
 def fail_on_error(reply: Reply) -> None:
     """Raise CallFailed for any answer that is an error: by its status, or by an error object inside a 2xx."""
-    error = find_error(reply.document)
+    document = reply.document if isinstance(reply.document, dict) else {}
+    if reply.is_ok and not document.get("error"):
+        return
+    error = find_error(document, reply.mask)
     if reply.is_ok and error is None:
         return
-    code, kind, message, param = error or (None, None, reply.problem, None)
+    code, kind, message, param = error or find_reason(document, reply.mask) or (None, None, reply.problem, None)
     raise CallFailed(
         Failure(
             # Inside a 200, the error says what happened; the status says nothing.
@@ -161,14 +258,16 @@ def fail_on_error(reply: Reply) -> None:
             message=message,
             param=param,
             retry_after=reply.retry_after,
+            is_page=reply.is_page,
+            leads_to=reply.leads_to,
         )
     )
 
 
-def find_images(document: Any) -> list[FoundImage]:
-    """The images of the first place that holds any, newest shape first."""
+def find_images(document: Any, mask: Mask = _NO_MASK) -> list[FoundImage]:
+    """The images of the first place that holds any, newest shape first; else every picture anywhere in the answer."""
     if not isinstance(document, dict):
-        return []
+        document = {"data": document}
     inner = document.get("result")
     nested = inner if isinstance(inner, dict) else {}
     for place in (
@@ -180,52 +279,36 @@ def find_images(document: Any) -> list[FoundImage]:
         document.get("data"),
         document.get("images"),
         document.get("urls"),
+        # A task's own fields may be those of its order.
+        None if "task_id" in document else document,
     ):
-        if found := list(_read_place(place)):
+        if found := list(_read_place(place, mask)):
             return found
-    return []
+    return [FoundImage(blob=blob) for blob in list_pictures(document)]
 
 
-def _read_place(place: Any) -> Iterator[FoundImage]:
+def _read_place(place: Any, mask: Mask) -> Iterator[FoundImage]:
     if isinstance(place, list):
         for item in place:
-            yield from _read_place(item)
+            yield from _read_place(item, mask)
     elif isinstance(place, Blob):
         if place.size:
             yield FoundImage(blob=place)
     elif isinstance(place, str):
-        if place.startswith(("http://", "https://", "/")):
+        if _LINK.match(place):
             yield FoundImage(url=place)
     elif isinstance(place, dict):
-        yield from _read_item(place)
+        yield from _read_item(place, mask)
 
 
-def _read_item(item: dict[str, Any]) -> Iterator[FoundImage]:
+def _read_item(item: dict[str, Any], mask: Mask) -> Iterator[FoundImage]:
     prompt = item.get("revised_prompt")
-    revised = prompt if isinstance(prompt, str) and prompt else None
+    revised = mask.clean(prompt, MOST_PROMPT) if isinstance(prompt, str) and prompt else None
     for name in _PICTURES:
-        if found := list(_read_place(item.get(name))):
+        if found := list(_read_place(item.get(name), mask)):
             for one in found:
                 yield FoundImage(blob=one.blob, url=one.url, revised_prompt=revised)
             return
-
-
-def find_error(document: Any) -> tuple[str | None, str | None, str, str | None] | None:
-    """Code, type, message and param of an error object in an answer of any kind; None when there is none."""
-    if not isinstance(document, dict):
-        return None
-    error = document.get("error")
-    if isinstance(error, str) and error:
-        return None, None, error[:_MAX_MESSAGE], None
-    if not isinstance(error, dict) or not error:
-        return None
-    message = error.get("message")
-    return (
-        _read_text(error.get("code")),
-        _read_text(error.get("type")),
-        (message if isinstance(message, str) else str(message or ""))[:_MAX_MESSAGE],
-        _read_text(error.get("param")),
-    )
 
 
 def find_usage(document: Any) -> TokenUsage | None:
@@ -252,6 +335,19 @@ def find_credits(document: Any) -> Decimal | None:
     return next((amount for amount in amounts if amount is not None), None)
 
 
+def is_failed_task_billed(document: dict[str, Any]) -> bool | None:
+    """The vendor's own word on the bill of a failed task, by its credits; None where it says nothing."""
+    reported = document.get("credits")
+    if document.get("refunded") is True:
+        return False
+    if not isinstance(reported, dict):
+        return None
+    # Reserved ones may be given back.
+    amounts = [read_amount(reported.get(name), _MOST_CREDITS) for name in _CREDITS if name != "reserved"]
+    known = [amount for amount in amounts if amount is not None]
+    return any(amount > 0 for amount in known) if known else None
+
+
 def find_balance(document: Any) -> Decimal | None:
     """The credits that are left. A text of digits is a number too."""
     return read_amount(document.get("credits"), _MOST_CREDITS) if isinstance(document, dict) else None
@@ -259,8 +355,3 @@ def find_balance(document: Any) -> Decimal | None:
 
 def _read_count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _read_text(value: Any) -> str | None:
-    # Relays of this family send numbers and nulls as codes too.
-    return None if value is None or value == "" else str(value)[:100]

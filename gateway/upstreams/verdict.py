@@ -6,7 +6,7 @@ POST: a call counts as executed unless there is proof that it was not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
@@ -23,7 +23,9 @@ class Failure:
     `phase`: prepare (a free step before the call), connect (never reached it), write (the body was not sent whole),
     read (sent, no whole answer), status (an answer other than 2xx), body (a 2xx without usable images), task (a ticket
     that failed), collect (the images exist, but the download failed). `spoke` is True when the answer was the
-    vendor's own JSON error, not a proxy's page.
+    vendor's own JSON error, `is_page` when it was a page of HTML, which a proxy writes. Every text is cleaned of
+    secrets and inner addresses. `leads_to` is the address that a redirect names, `start` the first bytes of a 2xx
+    answer that cannot be read, as they came. `is_billed` is the vendor's own word on a failed task, None without one.
     """
 
     phase: Phase
@@ -34,6 +36,10 @@ class Failure:
     message: str = ""
     param: str | None = None
     retry_after: float | None = None
+    is_page: bool = False
+    leads_to: str = ""
+    start: bytes = field(default=b"", repr=False, compare=False)
+    is_billed: bool | None = None
 
     def __str__(self) -> str:
         parts = [self.phase, str(self.status or ""), self.code or "", self.message]
@@ -102,15 +108,34 @@ CREDENTIAL_CODES = frozenset(
 UNFIT = "unfit_for_this_upstream"
 """Our own code of what one upstream cannot take, as its preparation found, and another may."""
 
+_NOT_TAKEN = frozenset(
+    {301, 302, 307, 308, 406, 407, 410, 411, 412, 414, 416, 417, 421, 425, 426, 428, 431, 451, 501, 505, 511}
+)
+"""Statuses that a server answers before it executes anything (RFC 9110, 6585, 7725, 8470).
+
+Not 303, which is sent once the work is done, and neither 408, 409 nor 424, which may come after it began.
+"""
+
+_BAD_REQUESTS = frozenset({400, 405, 413, 415, 422})
+_CREDENTIAL = frozenset({401, 402, 403})
+_REFUSALS = _BAD_REQUESTS | _CREDENTIAL
+
 _VALIDATION_CODES = frozenset({"invalid_request", "invalid_value", "validation_error"})
 _CAPACITY = ("overloaded", "at capacity", "server is busy", "no available channel")
 _NO_RETRY = "it is not sent again, because it may have been billed"
 
 
-def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: bool = True) -> Verdict:
+def classify(
+    failure: Failure,
+    *,
+    error_is_unbilled: bool,
+    refusal_is_unbilled: bool = True,
+    failed_task_is_unbilled: bool = True,
+) -> Verdict:
     """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed.
 
-    `refusal_is_unbilled`: so does a refusal by its safety system.
+    `refusal_is_unbilled`: so does a refusal by its safety system; `failed_task_is_unbilled`: so does a failed task, of
+    which the upstream says nothing else.
     """
     if failure.phase == "prepare" and failure.param is not None:
         return _unprepared(failure)
@@ -122,7 +147,8 @@ def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: 
     if _is_spent(failure):
         return _credential()
     if _is_policy(failure):
-        return _policy(failure, Executed.NO if refusal_is_unbilled else Executed.UNKNOWN)
+        is_unbilled = refusal_is_unbilled if failure.is_billed is None else not failure.is_billed
+        return _policy(failure, Executed.NO if is_unbilled else Executed.UNKNOWN)
     if failure.phase == "body":
         error = errors.UpstreamBadResponse(
             f"The upstream answered without a usable image ({failure.message}); {_NO_RETRY}.", should_retry=False
@@ -134,7 +160,7 @@ def classify(failure: Failure, *, error_is_unbilled: bool, refusal_is_unbilled: 
         )
         return Verdict("not_collected", Executed.YES, again=False, elsewhere=False, error=error)
     if failure.phase == "task":
-        return _task(failure)
+        return _task(failure, failed_task_is_unbilled)
     return _status(failure, error_is_unbilled)
 
 
@@ -176,9 +202,15 @@ def _policy(failure: Failure, executed: Executed) -> Verdict:
     return Verdict("policy", executed, again=False, elsewhere=False, error=error)
 
 
-def _task(failure: Failure) -> Verdict:
+def _task(failure: Failure, failed_task_is_unbilled: bool) -> Verdict:
     if failure.code == "expired":
         return _unknown(failure, "The upstream's task expired")
+    verdict = _failed_task(failure)
+    is_unbilled = failed_task_is_unbilled if failure.is_billed is None else not failure.is_billed
+    return verdict if is_unbilled else replace(verdict, executed=Executed.UNKNOWN, elsewhere=False)
+
+
+def _failed_task(failure: Failure) -> Verdict:
     if failure.code in _VALIDATION_CODES or failure.type == "invalid_request_error":
         return _refused(failure)
     if failure.code in CREDENTIAL_CODES:
@@ -203,22 +235,41 @@ def _refused(failure: Failure) -> Verdict:
     return Verdict("refused", Executed.NO, again=False, elsewhere=False, error=error, drift=True)
 
 
+def _not_taken(failure: Failure, status: int) -> Verdict:
+    """The verdict on an answer that comes before any work: a redirect, or the refusal of a proxy."""
+    if status == 413:
+        error: PublicError = errors.RequestTooLarge(
+            "A proxy in front of the upstream takes no request of this size; send smaller pictures."
+        )
+    else:
+        who = "A proxy in front of the upstream" if failure.is_page else "The upstream"
+        error = errors.UpstreamUnavailable(f"{who} did not take the request ({_reason(failure)}); nothing was billed.")
+    return Verdict("not_taken", Executed.NO, again=False, elsewhere=True, error=error)
+
+
+def _reason(failure: Failure) -> str:
+    """The status, and the reason where the answer has one."""
+    return f"{failure.status}{failure.message and ': '}{failure.message}"
+
+
 def _status(failure: Failure, error_is_unbilled: bool) -> Verdict:
     status = failure.status or 0
+    if status in _NOT_TAKEN or (failure.is_page and status in _REFUSALS):
+        return _not_taken(failure, status)
     if status == 429:
         wait = _seconds(failure.retry_after, 60)
         error: PublicError = errors.RateLimited(
             "The upstream's rate limit is reached; nothing was billed.", retry_after=wait
         )
         return Verdict("rate_limited", Executed.NO, again=True, elsewhere=True, error=error, cool=_cool(failure))
-    if status in (401, 402, 403):
+    if status in _CREDENTIAL:
         return _credential()
     if status == 404:
         error = errors.ModelNotFound(
             "The upstream does not know the model it is configured for; its operator is notified."
         )
         return Verdict("missing", Executed.NO, again=False, elsewhere=True, error=error, drift=True)
-    if status in (400, 405, 413, 415, 422):
+    if status in _BAD_REQUESTS:
         return _refused(failure)
     if _is_capacity(failure, status):
         error = errors.UpstreamUnavailable(

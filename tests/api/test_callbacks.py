@@ -191,6 +191,18 @@ def test_strange_poll_url_of_a_callback(told: Gateway, poll_url: object) -> None
         assert_bought_once(told, answer.result())
 
 
+@pytest.mark.parametrize("ticket", ["t" * 900, "t" * 5000, "a/../b?c#d", "\u0000\n", " ", 10**18, -0.5, {"a": 1}, []])
+def test_strange_ticket_of_a_callback(told: Gateway, ticket: object) -> None:
+    """Whatever a callback names, it is taken or ignored: never an error of the gateway."""
+    told.simulator.fault("callback", count=0)
+    told.simulator.fault("latency", seconds=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        answer, address = submit(told, pool)
+        for poll_url in (None, "http://[x", "/v1/" + "x" * 950, "/v1/" + "x" * 200_000):
+            assert call_back(address, json.dumps({"task_id": ticket, "poll_url": poll_url}).encode()) == 200
+        assert_bought_once(told, answer.result())
+
+
 def test_lost_ticket_that_nobody_names(gateways: Gateways) -> None:
     """When no callback names it in time, the outcome is unknown, and nothing is bought again."""
     gateway = gateways.open(settings=ON, upstreams={"apiany": {"timeouts": {"callback": 0.2}}})

@@ -248,6 +248,16 @@ def test_impossible_key_is_refused(tmp_path: Path, key: str) -> None:
     assert key not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key", ['"vk-1234"', "'vk-1234'", '"vk-1234', "vk-1234'", "`vk-1234`", "${KEY}", "$KEY", "<your-key>"]
+)
+def test_quoted_key_is_refused(tmp_path: Path, key: str) -> None:
+    """Quotation marks that a file of variables kept, and a placeholder, stop the start, and are not shown."""
+    with pytest.raises(CatalogueError, match=r"env:ONE_KEY (has a quotation mark|holds a placeholder)") as caught:
+        load(written(tmp_path, GOOD), {"ONE_KEY": key})
+    assert key not in str(caught.value)
+
+
 def test_binary_key_file_is_refused(tmp_path: Path) -> None:
     """The wrong file as a key is a mistake, not a crash."""
     (tmp_path / "secret").write_bytes(b"\xff\x00")

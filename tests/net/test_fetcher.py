@@ -346,7 +346,8 @@ async def test_failures_have_their_kind(spool: Spool, tmp_path: Path) -> None:
         b"/404": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
         b"/206": b"HTTP/1.1 206 Partial Content\r\nContent-Length: 1\r\n\r\nx",
         b"/cut": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
-        b"/gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+        b"/zstd": b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 1\r\n\r\nx",
+        b"/gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\n\x1f\x8bdamaged",
         b"/none": b"",
     }
 
@@ -354,7 +355,8 @@ async def test_failures_have_their_kind(spool: Spool, tmp_path: Path) -> None:
         head = await connection.read_request()
         await connection.send(script[head.split(b" ")[1]])
 
-    kinds = {"/404": "status", "/206": "status", "/cut": "network", "/gzip": "encoding", "/none": "network"}
+    kinds = {"/404": "status", "/206": "status", "/cut": "network", "/none": "network"}
+    kinds |= {"/zstd": "encoding", "/gzip": "encoding"}
     async with FaultServer(play) as server:
         fetcher = Fetcher(policy(server.url))
         for path, kind in kinds.items():

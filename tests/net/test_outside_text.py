@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import base64
+import html
+import json
 import math
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, quote
 
 import pytest
 from hypothesis import given
@@ -17,6 +21,7 @@ from gateway.net import outside_text
 from gateway.net.outside_text import (
     LONGEST_RETRY_AFTER,
     LONGEST_URL,
+    Mask,
     join_url,
     read_amount,
     read_count,
@@ -158,3 +163,148 @@ def test_nothing_else_parses_urls_and_dates() -> None:
             if isinstance(node, ast.ImportFrom) and node.module in ("urllib.parse", "email.utils"):
                 found.setdefault(where, set()).update(PARSERS & {name.name for name in node.names})
     assert {where for where, names in found.items() if names} == OPERATORS_TEXT
+
+
+KEY = 'vk-9f_Q2/hX7"Lm+T4=aZ0%k'
+SHORT = "hunter2x"
+MASK = Mask([KEY, SHORT, "sk-live-51AbCdEf99"], ["relay.corp.example", "10.9.8.7", "[fd00::5]"])
+
+SPELLINGS = {
+    "plain": KEY,
+    "in capitals": KEY.upper(),
+    "URL": quote(KEY, safe=""),
+    "every byte": "".join(f"%{byte:02X}" for byte in KEY.encode()),
+    "URL in a URL": quote(quote(KEY, safe=""), safe=""),
+    "JSON": json.dumps(KEY),
+    "JSON in JSON": json.dumps(json.dumps(KEY)),
+    "JSON, slashes": json.dumps(KEY).replace("/", "\\/"),
+    "JSON, all escapes": "".join(f"\\u{ord(char):04X}" for char in KEY),
+    "hex escapes": "".join(f"\\x{ord(char):02x}" for char in KEY),
+    "HTML": html.escape(KEY),
+    "HTML, decimal": "".join(f"&#{ord(char)};" for char in KEY),
+    "HTML, hex": "".join(f"&#x{ord(char):x};" for char in KEY),
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "base64, offset 1": base64.b64encode(f"x{KEY} tail".encode()).decode(),
+    "base64, offset 2": base64.b64encode(f"xy{KEY} tail".encode()).decode(),
+    "base64 for URLs": base64.urlsafe_b64encode(KEY.encode()).decode(),
+    "base64 in lines": base64.encodebytes(b"Bearer " + KEY.encode() * 4).decode(),
+    "hex": KEY.encode().hex(),
+    "its start": KEY[:14],
+    "its end": KEY[-14:],
+    "its middle": KEY[5:19],
+    "invisible": "\u200b".join(KEY),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_secret_is_hidden_in_every_spelling(spelling: str) -> None:
+    """A secret, and each part of it that shows it, is hidden in plain text, URLs, JSON, HTML and base64."""
+    text = SPELLINGS[spelling]
+    hidden = MASK.clean(f"The key {text} is wrong.", 1000)
+    assert hidden.startswith("The key ")
+    assert hidden.endswith(" is wrong.")
+    assert "***" in hidden
+    shown = hidden.removeprefix("The key ").removesuffix(" is wrong.").replace("***", "")
+    assert len(shown) < max(8, len(text) // 3)
+    assert MASK.hide_secrets(f"a {text} b") != f"a {text} b"
+
+
+@pytest.mark.parametrize("most", range(30, 60))
+def test_cut_leaves_no_part(most: int) -> None:
+    """A text is cut after its secrets are hidden: no cut leaves the half of one."""
+    shown = MASK.clean(f"The key that was sent is {KEY}.", most)
+    assert len(shown) <= most
+    assert KEY[:4] not in shown
+
+
+def test_short_secret_is_a_word() -> None:
+    """A secret of fewer than twelve characters is hidden as a word of its own, not as a part of others."""
+    assert MASK.clean(f"{SHORT} ({SHORT}) x-{SHORT}: {SHORT}s {quote(SHORT)} %68unter2x", 200) == (
+        f"*** (***) x-***: {SHORT}s *** ***"
+    )
+    assert MASK.clean("51AbCdEf99", 100) == MASK.clean("live-51AbCdEf99", 100) == "***" or "AbCd" not in MASK.clean(
+        "live-51AbCdEf99", 100
+    )
+    assert Mask(["ab", "", "   "]).clean("ab abc", 100) == "ab abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("igw_AbCdEfGhIjKlMnOpQrStUv", "igw_AbCd***"),
+        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
+        ("Incorrect API key: sk-proj-abcdefghijklmnop", "Incorrect API key: sk-pr***"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl", "eyJ***"),
+        ("redis://user:pass@example.com/0", "[address]"),
+    ],
+)
+def test_keys_of_others_are_hidden(text: str, shown: str) -> None:
+    """Keys that this process does not know are told by their form."""
+    assert Mask().clean(text, 100) == shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://127.0.0.1:8080/x?y=1", "https://10.0.0.1/", "10.9.8.7", "203.0.113.9:443", "192.168.1.1"),
+        *("[::1]:8080", "::1", "fe80::1%eth0", "http://[fd00::5]/x", "::ffff:10.0.0.1", "[fd00::5]"),
+        *("localhost", "localhost:6379", "http://localhost/v1", "http://redis:6379", "https://db.internal/x"),
+        *("relay.corp.example", "RELAY.corp.example:8443", "https://relay.corp.example/v1", "api.example.org:9443"),
+        *("redis://cache.example.org:6379/0", "unix:///run/v.sock", "https://u:p@example.org/", "http:///etc"),
+        *("http%3A%2F%2F10.0.0.1%3A80%2F", "http:\\/\\/10.0.0.1\\/v1", "https://files.example.org:8443/x"),
+    ],
+)
+def test_inner_address_is_hidden(address: str) -> None:
+    """IP addresses, ports, this process's own hosts, names without a public end, and other schemes than the web's."""
+    shown = MASK.clean(f"Cannot connect to {address} now", 200)
+    assert shown.startswith("Cannot connect to ")
+    assert shown.endswith(" now")
+    assert "[address]" in shown
+    rest = shown.removeprefix("Cannot connect to ").removesuffix(" now").replace("[address]", "")
+    assert not any(char.isdigit() for char in rest)
+    assert len(rest) < 12
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid size: 1024x1024 must be 16:9 or 1.5 at 12:30:45, not 3.14.15.",
+        "See https://platform.example.com/docs/errors?code=1 for help.",
+        "The prompt was refused (code 42, request req_0123456789abcdef).",
+        "std::string, a::b and C:\\temp; 50% off & more; %zz &#; \\u12",
+        "Größe ungültig: 尺寸无效",
+        "",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    """A vendor's reason is passed on as it is."""
+    assert MASK.clean(text, 500) == text
+    assert MASK.hide_secrets(text) == text
+
+
+def test_text_is_one_printable_line() -> None:
+    """Control characters and line breaks become spaces, and no more characters come than are wanted."""
+    assert Mask().clean(" a\r\n\tb\x00\x1b[31mc\ud800 ", 100) == "a b [31mc"
+    assert Mask().clean("x" * 100_000, 50) == "x" * 50
+
+
+@given(st.text(max_size=300), st.integers(0, 300))
+def test_any_text_is_cleaned(text: str, at: int) -> None:
+    """Whatever stands around a secret, it is hidden; and hiding it twice changes nothing."""
+    shown = MASK.clean(f"{text[:at]} {KEY} {text[at:]}", 1000)
+    assert KEY not in shown
+    assert KEY[3:17].lower() not in shown.lower()
+    assert MASK.hide_secrets(shown) == MASK.hide_secrets(MASK.hide_secrets(shown))
+
+
+@pytest.mark.parametrize("piece", ["//a:", "a.", "%25", "\\", "&#", ":", "1.", "http://", "a-", "sk-", "=&%2"])
+def test_long_text_is_cheap(piece: str) -> None:
+    """No text makes the patterns run away."""
+    began = time.process_time()
+    MASK.clean(piece * (200_000 // len(piece)), 2000)
+    assert time.process_time() - began < 1
+
+
+def test_mask_shows_nothing_of_itself() -> None:
+    """Its description holds no secret."""
+    assert KEY not in repr(MASK)

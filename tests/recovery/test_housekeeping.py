@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ class Bystander:
 
     async def collect(self, hold: Hold) -> Collection[str]:
         return ()
+
+    async def find_timeouts(self, calls: Sequence[str]) -> Mapping[str, float]:
+        return {}
 
     async def give_up(self, hold: Hold, call: HeldCall) -> None: ...
 
@@ -233,6 +237,31 @@ async def test_lost_store_is_taken_up_again(valkey: Valkey, clock: Clock, store:
     assert store.command("ZSCORE", "{igw}:leases", ADOPTER)
     assert isinstance(await ledger.open(make_opening(1)), Admitted)
     await command_queue.aclose()
+
+
+@pytest.mark.parametrize("worker", [DEAD, ADOPTER])
+async def test_call_waits_for_its_own_upstream(ledger: Ledger, clock: Clock, worker: str) -> None:
+    """Money of a lost answer is held as long as its own upstream may answer, not as long as the slowest may."""
+    timeouts = {CALL: 4.0}
+
+    class Knowing(Bystander):
+        @override
+        async def find_timeouts(self, calls: Sequence[str]) -> Mapping[str, float]:
+            return {call: timeouts[call] for call in calls if call in timeouts}
+
+    await ledger.renew(worker, PACE.lease_us)
+    await ledger.open(make_opening(1, images=2, worker=worker))
+    other = make_id("call", 2)
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.HELD
+    assert await ledger.mark_sent(TASK, other, [1], 10, 1) is LedgerAnswer.HELD
+    adopter = Housekeeping(ledger, ADOPTER, replace(PACE, quickest_s=4), Knowing())
+    await live(adopter, clock, 5)
+    assert {call.state for call in (await show(ledger)).calls} == {LedgerAnswer.HELD}
+    await live(adopter, clock, 2)
+    states = {call.call: call.state for call in (await show(ledger)).calls}
+    assert states == {CALL: LedgerAnswer.PRESUMED, other: LedgerAnswer.HELD}
+    await live(adopter, clock, 6)
+    assert {call.state for call in (await show(ledger)).calls} == {LedgerAnswer.PRESUMED}
 
 
 async def test_adopter_tells_what_became(ledger: Ledger, clock: Clock) -> None:

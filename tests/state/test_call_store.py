@@ -93,6 +93,19 @@ async def test_ticket_is_one_calls(marked: Ledger, calls: CallStore) -> None:
     assert await calls.bind(TASK, OTHER_CALL, "apiany", "spare", TICKET) == Bound(Binding.BOUND)
 
 
+@pytest.mark.parametrize(
+    "ticket",
+    ["t" * 200, "t" * 201, "t" * 70_000, "a b\n\x00c", " x ", "\u2603" * 90, "sha1:x"],
+    ids=lambda one: repr(one[:8]),
+)
+async def test_any_ticket_is_kept(marked: Ledger, calls: CallStore, ticket: str) -> None:
+    """Whatever a vendor calls a paid task, and however long, its id is stored, and belongs to one call."""
+    kept = Ticket(ticket, f"/v1/tasks/{'%41' * len(ticket)}")
+    assert await calls.bind(TASK, CALL, "apiany", "main", kept) == Bound(Binding.BOUND)
+    assert (await calls.read([CALL]))[CALL].ticket == kept
+    assert await calls.bind(TASK, OTHER_CALL, "apiany", "main", kept) == Bound(Binding.TAKEN, (TASK, CALL))
+
+
 async def test_ticket_of_no_call_is_refused(calls: CallStore, store: Store) -> None:
     """A ticket for a call that was never marked leaves nothing behind."""
     assert await calls.bind(TASK, CALL, "apiany", "main", TICKET) == Bound(Binding.UNKNOWN)

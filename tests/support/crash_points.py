@@ -275,7 +275,7 @@ def live(
             sys.stdout.flush()
 
     server = Told(server_config(app, loaded, protocol(wire_limits(app))), app, None)
-    with logging_to():
+    with logging_to(mask=services.mask):
         server.run(sockets=[listener])
 
 

@@ -21,9 +21,19 @@ class Sent:
     body: bytes
 
 
+@dataclass(frozen=True)
+class Raw:
+    """An answer that is no plain JSON: its status, its reason phrase, its headers and the bytes of its body."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    reason: str = "OK"
+
+
 @contextmanager
 def vendor(answer: Callable[[str, str], Any]) -> Iterator[tuple[str, list[Sent]]]:
-    """A vendor that answers 200 with what `answer(method, path)` makes, bytes or a value for JSON.
+    """A vendor that answers 200 with what `answer(method, path)` makes: bytes, a value for JSON, or a Raw answer.
 
     Yields its URL, and what it was sent.
     """
@@ -34,14 +44,17 @@ def vendor(answer: Callable[[str, str], Any]) -> Iterator[tuple[str, list[Sent]]
             sent = self.rfile.read(int(self.headers.get("content-length", 0)))
             seen.append(Sent(self.command, self.path, self.headers.get("authorization", ""), sent))
             made = answer(self.command, self.path)
-            data = made if isinstance(made, bytes) else json.dumps(made).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(data)))
-            self.send_header("content-type", "application/json")
+            raw = made if isinstance(made, Raw) else Raw(made if isinstance(made, bytes) else json.dumps(made).encode())
+            self.send_response(raw.status, raw.reason)
+            self.send_header("content-length", str(len(raw.body)))
+            if not any(name.lower() == "content-type" for name, _ in raw.headers):
+                self.send_header("content-type", "application/json")
+            for name, value in raw.headers:
+                self.send_header(name, value)
             self.end_headers()
             # Whoever has read enough ends the connection.
             with suppress(ConnectionError):
-                self.wfile.write(data)
+                self.wfile.write(raw.body)
 
         do_POST = do_GET  # noqa: N815 (the name the base class looks for)
 

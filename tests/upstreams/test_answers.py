@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
+from gateway.net.outside_text import Mask
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Blob, Spool
 from gateway.upstreams.apiany import Apiany
-from gateway.upstreams.client import Reply, UpstreamClient, find_error, find_images, find_usage, read_answer
+from gateway.upstreams.client import Reply, UpstreamClient, find_images, find_usage, read_answer
+from gateway.upstreams.error_facts import find_error
 from gateway.upstreams.verdict import CallFailed, Failure
 from tests.support.plans import picture, target
 
@@ -59,7 +61,13 @@ SPOOL = cast(Spool, None)
         ({"data": "none"}, []),
         ({"result": "done"}, []),
         ({}, []),
-        ([{"url": LINK}], []),
+        # Undocumented places.
+        ([{"url": LINK}], [FoundImage(url=LINK)]),
+        ({"url": LINK, "revised_prompt": "x"}, [FoundImage(url=LINK, revised_prompt="x")]),
+        ({"b64_json": BLOB}, [FoundImage(BLOB)]),
+        ({"output": [{"result": BLOB}, {"result": OTHER}]}, [FoundImage(BLOB), FoundImage(OTHER)]),
+        ({"output": {"preview": OTHER, "picture": BLOB}, "input_images": [OTHER]}, [FoundImage(BLOB)]),
+        ({"task_id": "t1", "image": LINK}, []),
         (None, []),
     ],
 )
@@ -95,13 +103,13 @@ LONG = "x" * 5000
 )
 def test_errors_are_read_whatever_their_types(error: Any, expected: tuple[Any, ...] | None) -> None:
     """Relays answer codes of any type; none of them breaks the reading, and none is endless."""
-    assert find_error({"error": error}) == expected
+    assert find_error({"error": error}, Mask()) == expected
 
 
 @pytest.mark.parametrize("document", [None, [], "error", 5, {}, {"message": "no error object"}])
 def test_other_bodies_are_no_vendors_error(document: Any) -> None:
     """Only an error object proves that the vendor itself spoke."""
-    assert find_error(document) is None
+    assert find_error(document, Mask()) is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,21 @@ POLICY = {"error": {"message": "no", "code": "content_policy", "type": "t", "par
             Failure("body", 200, True, "content_policy", "t", "no", "prompt"),
         ),
         (Reply(502, None, "text/html, not readable"), Failure("status", 502, message="text/html, not readable")),
-        (Reply(500, {"detail": "x"}), Failure("status", 500)),
+        (Reply(500, {"detail": "x"}), Failure("status", 500, message="x")),
+        (Reply(400, {"message": "x", "code": 7}), Failure("status", 400, code="7", message="x")),
+        (Reply(422, {"detail": [{"msg": "a"}, {"msg": "b"}]}), Failure("status", 422, message="a; b")),
+        (Reply(400, {"detail": {"message": "x", "param": "n"}}), Failure("status", 400, message="x", param="n")),
+        (
+            Reply(400, {"title": "Bad", "status": 400, "type": "about:blank"}),
+            Failure("status", 400, type="about:blank", message="Bad"),
+        ),
+        (Reply(400, {"errors": ["a", {"message": "b"}]}), Failure("status", 400, message="a; b")),
+        (
+            Reply(403, None, "a page of HTML: Denied", is_page=True),
+            Failure("status", 403, message="a page of HTML: Denied", is_page=True),
+        ),
+        (Reply(307, {}, leads_to="https://x.example"), Failure("status", 307, leads_to="https://x.example")),
+        (Reply(200, {"message": "success", "data": []}), Failure("body", 200, message="no image in it")),
         (Reply(302, {"data": [{"url": LINK}]}), Failure("status", 302)),
         (Reply(200, None, "text/html, not readable"), Failure("body", 200, message="text/html, not readable")),
         (Reply(200, {"data": []}), Failure("body", 200, message="no image in it")),

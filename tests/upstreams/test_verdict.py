@@ -16,7 +16,9 @@ POLICIES = {
     *("moderation_blocked", "content_policy_violation", "safety_violation"),  # OpenAI's API
     "sensitive_words_detected",  # relays of Anyfast's kind
 }
-LISTED = {400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 500, 502, 503, 521, 522, 523}
+NOT_TAKEN = {301, 302, 307, 308, 406, 407, 410, 411, 412, 414, 416, 417, 421, 425, 426, 428, 431, 451, 501, 505, 511}
+REFUSED = {400, 401, 402, 403, 405, 413, 415, 422}
+LISTED = NOT_TAKEN | REFUSED | {404, 429, 500, 502, 503, 521, 522, 523}
 
 
 def judge(phase: Any, status: int | None = None, *, unbilled: bool = True, **facts: Any) -> Verdict:
@@ -109,6 +111,56 @@ def test_unlisted_status_is_unknown(spoke: bool) -> None:
         verdict = judge("status", status, spoke=spoke, retry_after=3)
         assert verdict.kind == "unknown", status
         assert (verdict.executed, verdict.again, verdict.elsewhere) == (UNKNOWN, False, False), status
+
+
+@pytest.mark.parametrize("status", sorted(NOT_TAKEN))
+@pytest.mark.parametrize("facts", [{}, SPOKE, {"is_page": True}], ids=["empty", "vendor", "page"])
+def test_answer_before_any_work_proves_nothing_was_made(status: int, facts: dict[str, Any]) -> None:
+    """A redirect, or a demand on the form of a request, comes before the work: nothing is billed, another may serve."""
+    verdict = judge("status", status, unbilled=False, **facts)
+    assert (verdict.kind, verdict.credential_down, verdict.drift) == ("not_taken", False, False)
+    assert outline(verdict) == (NO, False, True, errors.UpstreamUnavailable, None, None)
+    assert str(status) in verdict.error.message
+
+
+@pytest.mark.parametrize("status", sorted(REFUSED))
+def test_page_is_a_proxys(status: int) -> None:
+    """A page of HTML says nothing about our credential or about the request: a proxy stopped it before the vendor."""
+    verdict = judge("status", status, unbilled=False, is_page=True, message="a page of HTML: Attention Required!")
+    kind = errors.RequestTooLarge if status == 413 else errors.UpstreamUnavailable
+    assert (verdict.kind, verdict.credential_down, verdict.drift) == ("not_taken", False, False)
+    assert outline(verdict) == (NO, False, True, kind, None, None)
+    assert "proxy" in verdict.error.message
+    assert status == 413 or "Attention Required!" in verdict.error.message
+
+
+@pytest.mark.parametrize("status", [303, 408, 409, 424, 499, 504, 520])
+def test_answer_after_the_work_began_proves_nothing(status: int) -> None:
+    """303 comes once the work is done, and the others may come after it began."""
+    assert judge("status", status, is_page=True).executed is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_unbilled", "executed"),
+    [
+        ({}, True, NO),
+        ({}, False, UNKNOWN),
+        ({"is_billed": False}, False, NO),
+        ({"is_billed": True}, True, UNKNOWN),
+        ({"code": "invalid_request"}, False, UNKNOWN),
+        ({"code": "invalid_request", "is_billed": True}, True, UNKNOWN),
+        ({"code": "content_policy", "is_billed": True}, True, UNKNOWN),
+        ({"code": "content_policy", "is_billed": False}, True, NO),
+        ({"code": "expired", "is_billed": False}, True, UNKNOWN),
+    ],
+)
+def test_failed_task_is_billed_as_it_says(facts: dict[str, Any], is_unbilled: bool, executed: Executed) -> None:
+    """The vendor's own word on the bill comes first, then the catalogue's; what may be billed goes nowhere else."""
+    verdict = classify(
+        Failure("task", spoke=True, **facts), error_is_unbilled=True, failed_task_is_unbilled=is_unbilled
+    )
+    assert verdict.executed is executed
+    assert executed is NO or not verdict.elsewhere
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])

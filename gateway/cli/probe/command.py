@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +19,18 @@ import typer
 import yaml
 
 from gateway.catalogue.catalogue import Catalogue, Target, load
+from gateway.catalogue.document import Limits
+from gateway.catalogue.mask import make_mask
 from gateway.cli.probe.answers import Learned, Seen
 from gateway.cli.probe.questions import Question, choose, cost_at_most, ends, find_changes, questions_of
 from gateway.cli.probe.runner import open_probe
 from gateway.cli.store import AsJson
 from gateway.dollars import show_usd
+from gateway.net.outside_text import Mask
 from gateway.process.settings import StartRefused, load_settings
+
+_MOST_WORDS = 1500
+"""Characters of one line about an answer, which may quote the vendor."""
 
 _OWN_MONEY = "This is your own money: it counts against no key's limit or budget, and no history records it."
 
@@ -76,7 +82,8 @@ def probe(
         return
     if not is_agreed and not all(one.is_free for one in questions):
         _agree(target)
-    asked = asyncio.run(_ask_all(catalogue, target, questions, prints=not as_json))
+    mask = make_mask(settings, catalogue, env)
+    asked = asyncio.run(_ask_all(catalogue.limits, target, questions, mask, prints=not as_json))
     lines = write_lines(target, [one.learned for one in asked])
     if as_json:
         _print_json(target, questions, asked, lines)
@@ -128,15 +135,17 @@ def _agree(target: Target) -> None:
 
 
 async def _ask_all(
-    catalogue: Catalogue, target: Target, questions: tuple[Question, ...], *, prints: bool
+    limits: Limits, target: Target, questions: tuple[Question, ...], mask: Mask, *, prints: bool
 ) -> list[_Asked]:
     """Ask each question once, until an answer makes further questions useless."""
     asked: list[_Asked] = []
     with tempfile.TemporaryDirectory(prefix="imagegate-probe-") as folder:
-        async with open_probe(target, catalogue.limits, Path(folder)) as run:
+        async with open_probe(target, limits, Path(folder), mask) as run:
             for question in questions:
                 seen = await run.ask(question)
-                asked.append(_Asked(question, seen, question.read(seen, target)))
+                learned = question.read(seen, target)
+                words = tuple(mask.clean(one, _MOST_WORDS) for one in learned.words)
+                asked.append(_Asked(question, seen, replace(learned, words=words)))
                 if prints:
                     _print_answer(asked[-1])
                 if ends(question, seen, asked[-1].learned):

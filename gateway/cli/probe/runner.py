@@ -26,6 +26,7 @@ from gateway.delivery.bridge import Bridge, Collected
 from gateway.jobs.job import Call, ImageJob, Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.multipart import MultipartBody
+from gateway.net.outside_text import Mask
 from gateway.net.transport import AiohttpTransport, Transport
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
@@ -37,8 +38,8 @@ from gateway.upstreams.verdict import CallFailed, Failure
 class _RecordingClient(UpstreamClient):
     """A client that keeps its last replies; an adapter returns only the parts that a caller needs."""
 
-    def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int) -> None:
-        super().__init__(target, paid, pooled, max_picture)
+    def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int, mask: Mask) -> None:
+        super().__init__(target, paid, pooled, max_picture, mask)
         self.submitted: Reply | None = None
         self.asked: Reply | None = None
 
@@ -156,8 +157,8 @@ class ProbeRun:
 
 
 @asynccontextmanager
-async def open_probe(target: Target, limits: Limits, folder: Path) -> AsyncIterator[ProbeRun]:
-    """Open a run for one credential; `folder` holds pictures in transit."""
+async def open_probe(target: Target, limits: Limits, folder: Path, mask: Mask) -> AsyncIterator[ProbeRun]:
+    """Open a run for one credential; `folder` holds pictures in transit, and `mask` cleans all that is shown."""
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher = Fetcher(
@@ -169,7 +170,8 @@ async def open_probe(target: Target, limits: Limits, folder: Path) -> AsyncItera
         )
     )
     try:
-        yield ProbeRun(_RecordingClient(target, paid, pooled, limits.image_bytes), picture_converter, fetcher, folder)
+        client = _RecordingClient(target, paid, pooled, limits.image_bytes, mask)
+        yield ProbeRun(client, picture_converter, fetcher, folder)
     finally:
         for transport in (paid, pooled):
             await transport.aclose()

@@ -1,0 +1,78 @@
+"""The mask of one process: its secrets and inner hosts, from the settings, the catalogue and the environment.
+
+It reads no file, and shows none of what it finds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import unquote
+
+from pydantic import SecretStr
+
+from gateway.catalogue.catalogue import Catalogue
+from gateway.net.outside_text import Mask, read_query, read_url
+from gateway.process.data_folder import Secrets
+from gateway.process.redis_url import RedisUrl, read_redis_url
+from gateway.process.settings import Settings
+
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:KEY|SECRET|TOKEN|PASSWORD|PASSWD|PEPPER|CREDENTIALS?|SAS)(?:_|$)(?!.*(?:FILE|PATH|DIR|URL)$)",
+    re.IGNORECASE,
+)
+"""Names of variables and of storage options that hold secrets, those of the object storages among them."""
+
+_ENDPOINT_NAME = re.compile(r"(?:^|_)ENDPOINT(?:_|$)", re.IGNORECASE)
+
+
+def make_mask(
+    settings: Settings,
+    catalogue: Catalogue,
+    env: Mapping[str, str],
+    store_url: str | None = None,
+    own: Secrets | None = None,
+) -> Mask:
+    """The mask for every text from outside and every log line of this process. `own` are the data folder's secrets."""
+    stores = [read_redis_url(url) for url in {store_url, _reveal(settings.redis_url)} if url]
+    secrets = [
+        *(_reveal(secret) for name, secret in settings if isinstance(secret, SecretStr) and name != "redis_url"),
+        *(key.decode(errors="replace") for key in ((own.pepper, own.signing_key) if own else ())),
+        *(target.key for target in catalogue.targets),
+        *(value for name, value in env.items() if _SECRET_NAME.search(name)),
+        *(password for store in stores for password in _list_passwords(store)),
+        *_list_storage_secrets(settings.storage_url or ""),
+    ]
+    urls = [
+        *(target.config.base_url for target in catalogue.targets),
+        *(value for name, value in env.items() if _ENDPOINT_NAME.search(name)),
+        *(value for name, value in _read_options(settings.storage_url or "") if _ENDPOINT_NAME.search(name)),
+    ]
+    hosts = [*(host for store in stores for host, _ in store.hosts), *(_host_of(url) for url in urls)]
+    return Mask(secrets, hosts)
+
+
+def _reveal(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()
+
+
+def _list_passwords(store: RedisUrl) -> Iterator[str]:
+    for options in (store.login, store.sentinel_login, store.tls):
+        yield from (str(value) for name, value in options.items() if "password" in name)
+
+
+def _list_storage_secrets(url: str) -> Iterator[str]:
+    parts = read_url(url)
+    if parts is not None and parts.password:
+        yield unquote(parts.password)
+    yield from (value for name, value in _read_options(url) if _SECRET_NAME.search(name))
+
+
+def _read_options(url: str) -> list[tuple[str, str]]:
+    parts = read_url(url)
+    return (read_query(parts.query) or []) if parts else []
+
+
+def _host_of(url: str) -> str:
+    parts = read_url(url)
+    return (parts.hostname or "") if parts else ""
