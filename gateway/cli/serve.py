@@ -44,3 +44,5 @@ def serve(
         supervisor.serve(settings, env, is_demo=is_demo, voice=voice)
     except StoreUnavailable as error:
         raise StartRefused(f"Redis is unavailable: {error}") from error
+    except OSError as error:
+        raise StartRefused(f"The gateway cannot start: {error}") from error

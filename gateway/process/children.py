@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -13,9 +14,21 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import IO
 
+EXIT_CONFIG = 78
+"""sysexits.h: the configuration is wrong, and another start would fail too."""
+
+SHORTAGES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT})
+"""Numbers of errors of a machine without processes, memory, descriptors or disk space. They pass."""
+
+_BARE = frozenset({"PATH", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "LANG", "LC_ALL"})
+
 _PR_SET_PDEATHSIG = 1
 # Resolved here: a child between fork and exec may not take the loader's lock.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class ChildFailed(Exception):
+    """A child ended, or was silent, before it was ready. Another start may succeed."""
 
 
 def spawn(
@@ -29,20 +42,29 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, which gets `dies_by` when this process ends in any way.
 
+    Without an `env` it gets none of the operator's secrets: its environment is `bare_environment`. Raises OSError.
+
     The kernel sends that signal when the starting *thread* ends, so only the main thread may start one.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("only the main thread may start a child, which ends with its thread")
     return subprocess.Popen(  # noqa: S603 - the command is ours, and no shell reads it
         command,
-        env=None if env is None else dict(env),
+        env=bare_environment() if env is None else dict(env),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         pass_fds=tuple(pass_fds),
         start_new_session=True,
+        # Their files are the gateway's: logs, the store's own files, the pictures.
+        umask=0o077,
         preexec_fn=_die_with_parent(dies_by),
     )
+
+
+def bare_environment() -> dict[str, str]:
+    """The variables of this process that a program needs to start, without any setting or secret."""
+    return {name: value for name, value in os.environ.items() if name in _BARE or name.startswith("PYTHON")}
 
 
 def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:

@@ -192,16 +192,33 @@ def record_simulator(folder: DataFolder, url: str | None) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a private file (mode 0600), and replace the old one."""
-    _write_aside(path, text).rename(path)
+    """Write a private file (mode 0600), and replace the old one. Raises OSError, and then leaves the old one."""
+    aside = _write_aside(path, text)
+    try:
+        aside.rename(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Open a private file (mode 0600) that begins empty, for writing. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
 
 
 def _write_aside(path: Path, text: str) -> Path:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        # On a full disk each attempt would leave another file.
+        Path(name).unlink(missing_ok=True)
+        raise
     return Path(name)
 
 

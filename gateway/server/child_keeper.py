@@ -1,6 +1,7 @@
-"""Keeps a child process alive: starts it, watches it, restarts it when it dies, and gives up after several fast deaths.
+"""Keeps a child process alive: starts it, watches it, and starts it again for as long as the gateway runs.
 
-Never decides the order of starts and stops.
+Only a child that can never start ends the gateway, and only at the first start. Never decides the order of starts and
+stops.
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal, Self
 
-from gateway.process.children import ChildWatch, name_exit
+from gateway.process.children import SHORTAGES, ChildFailed, ChildWatch, name_exit
 from gateway.process.settings import StartRefused
 
+SAY_EVERY_S = 60.0
+"""Seconds between two reports of the same trouble of one child."""
 
-class GaveUp(StartRefused):
-    """A child died too often."""
-
-
-class ChildFailed(StartRefused):
-    """A child ended, or was silent, before it was ready."""
+_PASSING = (OSError, MemoryError, subprocess.SubprocessError)
+"""The errors of a machine without processes, descriptors, memory or disk space. They pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,26 @@ class RestartDelay:
     """A death within `fast_s` of the start is a fast one; the n-th in a row delays the next start by first_s · 2ⁿ⁻¹."""
 
     fast_s: float = 10.0
-    fast_deaths: int = 5
     first_s: float = 0.1
-    longest_s: float = 5.0
+    longest_s: float = 10.0
 
     def delay(self, deaths: int) -> float:
-        return min(self.longest_s, self.first_s * 2.0 ** max(0, deaths - 1))
+        return min(self.longest_s, self.first_s * 2.0 ** min(max(0, deaths - 1), 16))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why a child does not run. Trouble of one kind is said once a minute."""
+
+    kind: Literal["death", "failure", "refusal", "shortage"]
+    text: str
 
 
 class ChildKeeper:
-    """One child process. `start` starts it and returns when it is ready, or raises StartRefused."""
+    """One child process. `start` starts it and returns when it is ready.
+
+    `start` raises ChildFailed or an OSError where another start may succeed, and StartRefused where none can.
+    """
 
     def __init__(
         self,
@@ -48,6 +58,7 @@ class ChildKeeper:
         watch: ChildWatch,
         say: Callable[[str], None],
         restart_delay: RestartDelay | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
@@ -56,50 +67,73 @@ class ChildKeeper:
         self._watch = watch
         self._say = say
         self._restart_delay = restart_delay or RestartDelay()
+        self._clock = clock
         self._began = 0.0
+        self._deaths = 0
+        self._said_at: dict[str, float] = {}
 
     async def begin(self) -> None:
-        """Start the child, and keep it alive from then on. Raises the errors of `start`."""
-        await self._start_once()
+        """Start the child, and keep it alive from then on. Raises StartRefused or OSError when it can never start."""
+        while (trouble := await self._try_start(is_first=True)) is not None:
+            await self._pause(trouble)
         self.task = asyncio.create_task(self._keep(), name=self.name)
 
     async def release(self) -> subprocess.Popen[bytes] | None:
         """Stop keeping the child alive; return its process if it still runs."""
         if self.task is not None:
             self.task.cancel()
-            with suppress(asyncio.CancelledError, GaveUp):
-                await self.task
+            await asyncio.wait({self.task})
         return self.process if self.process is not None and self.process.poll() is None else None
 
     async def _keep(self) -> None:
-        deaths = 0
         while True:
             assert self.process is not None
             end = name_exit(await self._watch.exit_of(self.process))
-            deaths = deaths + 1 if time.monotonic() - self._began < self._restart_delay.fast_s else 1
-            while True:
-                if deaths >= self._restart_delay.fast_deaths:
-                    raise GaveUp(f"{self.name} ended {deaths} times in a row ({end}); gave up. Its output is above")
-                delay = self._restart_delay.delay(deaths)
-                self._say(f"{self.name} ended ({end}); starting it again in {delay:.1f} s")
-                await asyncio.sleep(delay)
-                try:
-                    await self._start_once()
-                except StartRefused as error:
-                    end = str(error)
-                    deaths += 1
-                else:
-                    break
+            if self._clock() - self._began >= self._restart_delay.fast_s:
+                self._deaths = 0
+            # A death of a child that ran is news each time.
+            self._said_at.clear()
+            await self._pause(_Trouble("death", f"ended ({end})"))
+            while (trouble := await self._try_start(is_first=False)) is not None:
+                await self._pause(trouble)
 
-    async def _start_once(self) -> None:
-        self._began = time.monotonic()
-        self.process = await self._start()
+    async def _try_start(self, *, is_first: bool) -> _Trouble | None:
+        """Start the child; return None when it is ready, else the trouble. At the first start some trouble is raised."""
+        self._began = self._clock()
+        try:
+            self.process = await self._start()
+        except ChildFailed as failure:
+            return _Trouble("failure", f"failed to start: {failure}")
+        except StartRefused as refusal:
+            if is_first:
+                raise
+            return _Trouble("refusal", f"cannot start: {refusal}")
+        except _PASSING as error:
+            # At the first start a wrong owner of a file, and the like, is a mistake to correct.
+            if is_first and isinstance(error, OSError) and error.errno not in SHORTAGES:
+                raise
+            return _Trouble("shortage", f"cannot start: {name_shortage(error)}")
+        return None
+
+    async def _pause(self, trouble: _Trouble) -> None:
+        """Wait before the next start, longer after each fast death."""
+        self._deaths += 1
+        delay, now = self._restart_delay.delay(self._deaths), self._clock()
+        if now - self._said_at.get(trouble.kind, float("-inf")) >= SAY_EVERY_S:
+            self._said_at[trouble.kind] = now
+            self._say(f"{self.name} {trouble.text}; starting it again in {delay:.1f} s")
+        await asyncio.sleep(delay)
+
+
+def name_shortage(error: BaseException) -> str:
+    """The error in words: `No space left on device`."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 class FirstLine:
     """The reading end of a pipe to a child: it waits for the first line, and drops the rest.
 
-    Give `writer` to the child and close it here; then the pipe ends with the child.
+    Give `writer` to the child, and leave the `with` block once the child has it: then the pipe ends with the child.
     """
 
     def __init__(self) -> None:
@@ -110,14 +144,18 @@ class FirstLine:
         self._held = b""
         self._loop.add_reader(self._reader, self._read)
 
-    async def wait(self, wait_s: float) -> str:
-        """Return the line, or nothing if the child ended or was silent for too long."""
+    async def wait(self, wait_s: float) -> str | None:
+        """Return the line; "" if the child ended first, None if it was silent for too long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 return await asyncio.shield(self._line)
-        return ""
+        return None
 
-    def close_writer(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # At a failed start too, or each one would leave two descriptors.
         os.close(self.writer)
 
     def _read(self) -> None:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from gateway.callers.key_store import KeyStore
 from gateway.catalogue.catalogue import Catalogue, load
-from gateway.process.children import ChildWatch, spawn, stop
+from gateway.process.children import EXIT_CONFIG, ChildFailed, ChildWatch, name_exit, spawn, stop
 from gateway.process.data_folder import DataFolder, load_secrets, record_simulator
-from gateway.process.settings import Settings, variable
+from gateway.process.settings import Settings, StartRefused, variable
 from gateway.server import demo
 from gateway.server.banner import Facts, banner
-from gateway.server.child_keeper import ChildFailed, ChildKeeper, FirstLine
+from gateway.server.child_keeper import ChildKeeper, FirstLine
 from gateway.server.listener import address_for_people, listen, port_of
 from gateway.server.store_checks import check_store
 from gateway.store.client import connect, describe
@@ -59,7 +59,7 @@ class Output:
 
 
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Output) -> None:
-    """Serve until a signal. Raises StartRefused or CatalogueError when it cannot start or go on."""
+    """Serve until a signal. Raises StartRefused when it can never start, OSError when it cannot start now."""
     # Read here so that a mistake in it ends the start; each worker reads it again.
     catalogue = load(settings.config, env)
     simulated = demo.is_simulated(catalogue, is_demo=is_demo)
@@ -122,7 +122,7 @@ class Supervisor:
         self._stopping.set()
 
     async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
-        """Start all processes, show the banner, and wait. Raises StartRefused when a child cannot stay alive."""
+        """Start all processes, show the banner, and wait. Raises StartRefused when a child can never start."""
         secrets = load_secrets(self._settings)
         url = await self._start_store()
         await check_store(url, secrets, STORE_WAIT_S)
@@ -173,53 +173,55 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 for keeper in self._workers[1:]:
                     group.create_task(keeper.begin())
-        except* ChildFailed as failures:
-            raise failures.exceptions[0] from None
+        except* (StartRefused, OSError) as refusals:
+            raise refusals.exceptions[0] from None
 
     def _keeper(self, name: str, start: Callable[[], Awaitable[subprocess.Popen[bytes]]]) -> ChildKeeper:
         return ChildKeeper(name, start, self._watch, self._voice.say)
 
     async def _spawn_worker(self) -> subprocess.Popen[bytes]:
-        ready = FirstLine()
         listener = self._listener.fileno()
-        process = spawn(
-            [sys.executable, "-m", "gateway.server.worker", "--fd", str(listener), "--ready-fd", str(ready.writer)],
-            env=_WORKER_ENV | self._env,
-            # It holds the lock too, since the next start must not listen before this process has ended. It dies with a
-            # killed supervisor: its calls are on record, and the next worker adopts them.
-            dies_by=signal.SIGKILL,
-            pass_fds=(listener, ready.writer, self._lock),
-        )
-        await self._first_line(ready, process, "A worker", WORKER_START_S)
+        with FirstLine() as ready:
+            process = spawn(
+                [sys.executable, "-m", "gateway.server.worker", "--fd", str(listener), "--ready-fd", str(ready.writer)],
+                env=_WORKER_ENV | self._env,
+                # It holds the lock too, since the next start must not listen before this process has ended. It dies
+                # with a killed supervisor: its calls are on record, and the next worker adopts them.
+                dies_by=signal.SIGKILL,
+                pass_fds=(listener, ready.writer, self._lock),
+            )
+        await self._first_line(ready, process, WORKER_START_S)
         return process
 
     async def _spawn_simulator(self) -> subprocess.Popen[bytes]:
-        first = FirstLine()
         # A restart uses the same port, since the workers know it.
         options = {"--host": "127.0.0.1", "--port": self._simulator_port, "--latency": SIMULATOR_LATENCY_S}
         words = [word for name, value in options.items() for word in (name, str(value))]
-        process = spawn(
-            [sys.executable, "-m", "gateway.simulator", *words],
-            env=self._env,
-            dies_by=signal.SIGKILL,
-            stdout=first.writer,
-        )
-        line = await self._first_line(first, process, "The simulator", SIMULATOR_START_S)
+        with FirstLine() as first:
+            process = spawn(
+                [sys.executable, "-m", "gateway.simulator", *words],
+                dies_by=signal.SIGKILL,
+                stdout=first.writer,
+            )
+        line = await self._first_line(first, process, SIMULATOR_START_S)
         if found := _HTTP_URL.search(line):
             self._simulator_port = int(found[0].rstrip("/").rpartition(":")[2])
         return process
 
-    async def _first_line(self, pipe: FirstLine, process: subprocess.Popen[bytes], name: str, wait_s: float) -> str:
-        pipe.close_writer()
-        line = ""
+    async def _first_line(self, pipe: FirstLine, process: subprocess.Popen[bytes], wait_s: float) -> str:
+        """Return a child's first line. Raises StartRefused when it can never start, ChildFailed when it may."""
+        line: str | None = None
         try:
             line = await pipe.wait(wait_s)
         finally:
             if not line:
                 stop(process, 0 if self._stopping.is_set() else 1)
-        if not line:
-            raise ChildFailed(f"{name} ended or was silent at its start; its output is above")
-        return line
+        if line:
+            return line
+        if process.returncode == EXIT_CONFIG:
+            raise StartRefused("The gateway cannot run with this configuration; the reason is above")
+        how = f"was silent for {wait_s:.0f} s" if line is None else f"ended ({name_exit(process.returncode)})"
+        raise ChildFailed(f"it {how} before it was ready")
 
     async def _demo_key(self, url: str, pepper: bytes) -> str:
         client = connect(url)

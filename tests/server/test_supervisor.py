@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,12 +19,14 @@ from tests.support.processes import Gateway, children, clean_environment, gatewa
 from tests.support.stopwatch import running_seconds
 
 SECRET = "s" * 32
+CANARY = "canary-4f1c9e7ab2d85306-9d2b71c0e4a8"
 
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with a simulator of its own, for tests after which it still serves."""
-    with gateway(tmp_path_factory.mktemp("lasting") / "data", GATEWAY_SIMULATOR_URL="") as run:
+    data = tmp_path_factory.mktemp("lasting") / "data"
+    with gateway(data, GATEWAY_SIMULATOR_URL="", GATEWAY_ADMIN_TOKEN=CANARY) as run:
         yield run
 
 
@@ -32,6 +35,7 @@ def test_ready_gateway_answers(lasting: Gateway) -> None:
     assert lasting.status("/readyz") == 200
     assert {line.split()[0].rpartition("/")[2] for line in children(lasting.pid).values()} >= {"valkey-server"}
     assert (lasting.data / "gateway.pid").read_text() == f"{lasting.pid}\n"
+    assert [path for path in lasting.data.rglob("*") if path.stat().st_mode & 0o077] == [], "open to others"
 
 
 def test_ctrl_c_ends_every_child(tmp_path: Path) -> None:
@@ -179,8 +183,10 @@ def test_failed_example_shows_error(lasting: Gateway, tmp_path: Path) -> None:
 
 
 def test_killed_simulator_comes_back(lasting: Gateway, tmp_path: Path) -> None:
-    """A killed simulator is started again at the address that the workers know."""
+    """A killed simulator is started again at the address that the workers know; it and the store see no secret."""
     before = lasting.child("gateway.simulator")
+    for child in (before, lasting.child("valkey-server")):
+        assert CANARY not in Path(f"/proc/{child}/environ").read_text()
     os.kill(before, signal.SIGKILL)
     until(lambda: not is_alive(before))
     until(lambda: "The simulator ended (SIGKILL)" in lasting.err)
@@ -208,17 +214,29 @@ def test_killed_worker_comes_back(lasting: Gateway) -> None:
     assert lasting.child("gateway.server.worker") != before
 
 
-def test_dying_worker_is_given_up(tmp_path: Path) -> None:
-    """A worker that dies again and again ends the gateway with a message instead of a loop."""
-    with gateway(tmp_path / "data") as run:
-        server = run.child("valkey-server")
-        for _ in range(5):
-            if run.process.poll() is None:
-                os.kill(until(lambda: next(iter(_workers(run)), 0)), signal.SIGKILL)
-                until(lambda: not _workers(run) or run.process.poll() is not None)
-        assert run.process.wait(10) == 1
-        assert "Worker 1 ended 5 times in a row" in run.err
-        assert not is_alive(server)
+def test_worker_killed_at_its_start_is_started_again(tmp_path: Path) -> None:
+    """A worker that is killed while it starts, at the first start and later, is started again."""
+    run = Gateway(tmp_path / "data")
+    try:
+        for word in ("before it was ready", "ended (SIGKILL)"):
+            before = run.child("gateway.server.worker")
+            os.kill(before, signal.SIGKILL)
+            until(lambda: not is_alive(before))  # noqa: B023 (called at once)
+            assert run.child("gateway.server.worker") != before
+            run.wait_ready()
+            assert word in run.err
+        until(lambda: run.status("/readyz") == 200)
+        assert run.end() == 0
+    finally:
+        run.close()
+
+
+def test_wrong_environment_ends_first_start(tmp_path: Path) -> None:
+    """A worker that can never start ends the gateway at its first start, with the reason and without another try."""
+    refused = imagegate("serve", "--demo", "--port", "0", "--data-dir", str(tmp_path), GATEWAY_STORAGE_URL="ftp://x")
+    assert refused.returncode == 1
+    assert "GATEWAY_STORAGE_URL" in refused.stderr
+    assert "starting it again" not in refused.stderr
 
 
 def test_wrong_catalogue_is_refused(tmp_path: Path) -> None:
@@ -237,6 +255,10 @@ def test_outside_redis_is_used(tmp_path: Path, valkey: Valkey) -> None:
     with gateway(tmp_path / "data", **env) as run:
         assert not any("valkey-server" in line for line in children(run.pid).values())
         assert run.status("/readyz") == 200
+        lost = imagegate("keys", "list", "--data-dir", str(tmp_path / "data"))
+        assert f"uses the Redis at {valkey.url}" in lost.stderr
+        assert "GATEWAY_REDIS_URL" in lost.stderr
+        assert "kill" not in lost.stderr
         assert run.end() == 0
     for name in ("GATEWAY_KEY_PEPPER", "GATEWAY_SIGNING_KEY"):
         other = env | {name: "t" * 32}
@@ -275,6 +297,9 @@ def test_second_signal_abandons(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGSTOP)
         run.process.send_signal(signal.SIGTERM)
         until(lambda: "Ctrl-C again abandons" in run.err)
+        second = imagegate("serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "data"))
+        assert re.search(r"is stopping, and ends within [67]\d s", second.stderr), second.stderr
+        assert f"kill {run.pid}" not in second.stderr
         # The store lives until the last worker is gone: a late picture must still be recorded.
         assert is_alive(server)
         assert run.end() == 0
@@ -286,7 +311,3 @@ def test_second_signal_abandons(tmp_path: Path) -> None:
 def _saves_picture(example: str, folder: Path) -> bool:
     subprocess.run(["bash", "-c", example], cwd=folder, check=False, timeout=30, env=clean_environment())
     return (folder / "picture.png").exists()
-
-
-def _workers(run: Gateway) -> list[int]:
-    return [pid for pid, line in children(run.pid).items() if "gateway.server.worker" in line and is_alive(pid)]
