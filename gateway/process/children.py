@@ -39,10 +39,12 @@ def spawn(
     pass_fds: Iterable[int] = (),
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
+    keeps_umask: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, which gets `dies_by` when this process ends in any way.
 
-    Without an `env` it gets none of the operator's secrets: its environment is `bare_environment`. Raises OSError.
+    Without an `env` it gets none of the operator's secrets: its environment is `bare_environment`. Its files are
+    private (mode 0600) unless it keeps this process's umask. Raises OSError.
 
     The kernel sends that signal when the starting *thread* ends, so only the main thread may start one.
     """
@@ -56,8 +58,7 @@ def spawn(
         stderr=stderr,
         pass_fds=tuple(pass_fds),
         start_new_session=True,
-        # Their files are the gateway's: logs, the store's own files, the pictures.
-        umask=0o077,
+        umask=-1 if keeps_umask else 0o077,
         preexec_fn=_die_with_parent(dies_by),
     )
 

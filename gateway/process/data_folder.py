@@ -99,7 +99,7 @@ class DataFolder:
         Only this process locks that file. After a crash, or in another container, the number may belong to another
         process; the lock ends with its holder.
         """
-        with self.pid_path.open("a+") as file:
+        with os.fdopen(os.open(self.pid_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.truncate(0)
             file.write(f"{os.getpid()}\n")

@@ -189,6 +189,8 @@ class Supervisor:
                 # with a killed supervisor: its calls are on record, and the next worker adopts them.
                 dies_by=signal.SIGKILL,
                 pass_fds=(listener, ready.writer, self._lock),
+                # Replicas of other users may share that folder; its operator decides.
+                keeps_umask=(self._settings.storage_url or "").startswith("file:"),
             )
         await self._first_line(ready, process, WORKER_START_S)
         return process

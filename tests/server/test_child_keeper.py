@@ -1,4 +1,4 @@
-"""A child process is kept alive whatever its start meets; only a mistake of the operator ends the gateway, at the start."""
+"""A child process is kept alive whatever its start meets; only a mistake ends the gateway, and only at the start."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.support.command_server import CommandServer
 
@@ -88,14 +88,15 @@ class Gateway:
         self.data = data
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read until the end of the test
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        env = clean_environment(**({"GATEWAY_SIMULATOR_URL": NO_SIMULATOR, "GATEWAY_DRAIN_S": "2"} | env))
         with open(os.devnull) as nothing:
-            self.process = command_server().start(
-                ("serve", "--data-dir", str(data), *arguments),
-                clean_environment(**({"GATEWAY_SIMULATOR_URL": NO_SIMULATOR, "GATEWAY_DRAIN_S": "2"} | env)),
-                (nothing.fileno(), self._out.fileno(), self._err.fileno()),
-                is_leader=True,
-            )
+            streams = (nothing.fileno(), self._out.fileno(), self._err.fileno())
+            self.process = self.start(("serve", "--data-dir", str(data), *arguments), env, streams)
         self.pid = self.process.pid
+
+    def start(self, arguments: Sequence[str], env: dict[str, str], streams: tuple[int, int, int]) -> Any:
+        """Start the command, with these descriptors as its input, output and errors; its process."""
+        return command_server().start(arguments, env, streams, is_leader=True)
 
     def wait_ready(self, within: float = 60) -> Gateway:
         """Return when the banner is out."""

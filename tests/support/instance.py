@@ -1,0 +1,199 @@
+"""One instance with an embedded store, its clients, and the shortages of a machine: disk, descriptors, processes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import yaml
+
+from tests.support.gateways import ENV, GENERATIONS, TASKS, catalogue_of, small
+from tests.support.processes import Gateway, children, clean_environment, is_alive, until
+from tests.support.simulators import Simulator
+
+AT_ONCE = 6
+PAUSE_S = 0.3
+"""An SDK's pause between two tries."""
+
+UNPRIVILEGED = 61234
+"""A user without an entry and without other processes, whose number of processes can be limited."""
+
+
+class Instance(Gateway):
+    """`imagegate serve` over one folder, whose upstreams the simulator plays."""
+
+    def __init__(self, folder: Path, simulator: Simulator, *, user: int | None = None) -> None:
+        self.simulator = simulator
+        changes = {"accounting": {"lease": 3}, "join": {"look_every": 0.5}, "limits": {"min_free": 0}}
+        self._env = {**ENV, "GATEWAY_CONFIG": str(folder / "gateway.yaml"), "GATEWAY_DRAIN_S": "20"}
+        (folder / "gateway.yaml").write_text(yaml.safe_dump(catalogue_of(simulator.url, changes)))
+        self._as_user = [] if user is None else _become(user)
+        super().__init__(folder / "data", ("--port", "0"), prefix=self._as_user, **self._env)
+        self.wait_ready()
+        self.key = self.command("keys", "create", "test").stdout.split()[-1]
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the operator on this instance, to its end."""
+        return subprocess.run(
+            [*self._as_user, sys.executable, "-m", "gateway", *arguments, "--data-dir", str(self.data)],
+            env=clean_environment(**self._env),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def processes(self) -> list[int]:
+        return [self.pid, *children(self.pid)]
+
+    def kill(self, word: str) -> None:
+        """Kill the children whose command lines have the word; some may be dead already."""
+        for pid, line in children(self.pid).items():
+            if word in line and is_alive(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def is_ready(self) -> bool:
+        return self.status("/readyz") == 200
+
+    def buy(self, client: httpx.Client, prompt: str, count: int) -> httpx.Response | None:
+        """One try of a request for a picture; None where the connection broke."""
+        headers = {"authorization": f"Bearer {self.key}", "x-stainless-retry-count": str(count)}
+        fields = small(prompt=prompt, model=TASKS, size="1024x1024")
+        with contextlib.suppress(httpx.TransportError):
+            return client.post(self.url + GENERATIONS, json=fields, headers=headers)
+        return None
+
+
+class Load:
+    """Clients that ask for one picture after another, and try again wherever an SDK would."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._numbers = itertools.count()
+        self._is_over = threading.Event()
+        self.delivered: list[str] = []
+        self.lost: list[str] = []
+        """Prompts that ended with a 424: the vendor may have been paid for nothing."""
+
+        self.seen: set[int] = set()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Ask during the block; on its exit each request has ended."""
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            working = [threads.submit(self._work) for _ in range(AT_ONCE)]
+            try:
+                yield
+            finally:
+                self._is_over.set()
+            for each in working:
+                each.result()
+
+    def ask(self, prompt: str) -> None:
+        """Ask until the request has ended."""
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            for count in range(1000):
+                answer = self._instance.buy(client, prompt, count)
+                if answer is not None:
+                    self.seen.add(answer.status_code)
+                    if answer.status_code in (200, 424):
+                        (self.delivered if answer.status_code == 200 else self.lost).append(prompt)
+                        return
+                time.sleep(PAUSE_S)
+        raise AssertionError(f"{prompt} never ended; seen: {self.seen}")
+
+    def _work(self) -> None:
+        while not self._is_over.is_set():
+            self.ask(f"cat {next(self._numbers)}")
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str = "24m") -> Iterator[Path]:
+    """A file system of its own. Fails where mounts are refused."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"a small disk needs the right to mount (root, or `unshare -rm`): {done.stderr}"
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def full_disk(disk: Path) -> Iterator[None]:
+    """No free byte on the disk in this context."""
+    filler = disk / "filler"
+    is_over = threading.Event()
+
+    def fill() -> None:
+        # Whatever becomes free meanwhile is taken too.
+        with filler.open("ab", buffering=0) as file:
+            while not is_over.wait(0.01):
+                for size in (2**20, 2**12, 1):
+                    with contextlib.suppress(OSError):
+                        while file.write(b"\0" * size) == size and not is_over.is_set():
+                            pass
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        filler.unlink()
+
+
+@contextlib.contextmanager
+def limited(instance: Instance, limit: int, value: int) -> Iterator[None]:
+    """A soft limit of every process of the instance, as `ulimit` sets it; those that start meanwhile inherit it."""
+    before = resource.prlimit(instance.pid, limit)
+    for pid in instance.processes():
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, limit, (value, before[1]))
+    try:
+        yield
+    finally:
+        for pid in instance.processes():
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, limit, before)
+
+
+def judge(instance: Instance, load: Load) -> None:
+    """Nothing was bought twice, each purchase is delivered or explained, and the ledger agrees with the vendor."""
+    book = [one for one in instance.simulator.book() if not one["refunded"]]
+    prompts = [one["prompt"] for one in book]
+    assert len(prompts) == len(set(prompts)), "bought twice"
+    assert set(load.delivered) <= set(prompts)
+    assert set(prompts) <= {*load.delivered, *load.lost}
+    until(lambda: instance.command("holds").stdout.strip() == "" or _holds(instance) == [], what="the last settlement")
+    audit = instance.command("audit")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def _holds(instance: Instance) -> list[object]:
+    return json.loads(instance.command("holds", "--json").stdout or '{"data": []}')["data"]
+
+
+def _become(user: int) -> list[str]:
+    # The interpreter may lie in a folder that only root may read.
+    rights = ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *rights]
