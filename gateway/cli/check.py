@@ -19,6 +19,7 @@ from gateway.catalogue.findings import Finding, inspect, reach
 from gateway.catalogue.strict_yaml import line_of, parse_yaml
 from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.health.drift import Drift, DriftBook
+from gateway.process.data_folder import DataFolder
 from gateway.process.settings import Settings, StartRefused, find_token_warning, load_settings, variable
 from gateway.server import demo
 from gateway.server.listener import address_for_people
@@ -81,7 +82,11 @@ def _remark_on_settings(settings: Settings, catalogue: Catalogue) -> list[dict[s
     if not catalogue.targets:
         found.append(("no_upstream", "no upstream is configured, so no model can be reached"))
     blank: dict[str, Any] = {"file": None, "line": None, "field": None}
-    return [{"level": "warning", "kind": kind, **blank, "message": text} for kind, text in found]
+    remarks = [{"level": "warning", "kind": kind, **blank, "message": text} for kind, text in found]
+    if catalogue.targets and DataFolder(settings.data_dir).demo_key_path.exists():
+        text = "demo mode made a key without limits in this data folder; `serve` without --demo disables it"
+        remarks.append({"level": "note", "kind": "demo_key", **blank, "message": text})
+    return remarks
 
 
 def _place(one: dict[str, Any]) -> str:

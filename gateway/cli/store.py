@@ -212,7 +212,8 @@ async def _start_own(folder: DataFolder, stack: AsyncExitStack) -> str:
             # A gateway starts or stops there: its server answers soon, or ends.
             if (url := running_url(folder)) is not None:
                 return url
-            if time.monotonic() > deadline:
+            running = folder.running_gateway()
+            if time.monotonic() > deadline or (running is not None and running.redis is not None):
                 raise
             await asyncio.sleep(_POLL_S)
         else:

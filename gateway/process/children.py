@@ -31,7 +31,7 @@ class ChildFailed(Exception):
     """A child ended, or was silent, before it was ready. Another start may succeed."""
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 (the options of one system call)
     command: list[str],
     *,
     dies_by: signal.Signals,

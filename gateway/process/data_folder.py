@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import secrets
 import tempfile
@@ -46,6 +47,38 @@ class ServerRecord:
     socket: Path
 
 
+@dataclass(frozen=True, slots=True)
+class RunningGateway:
+    """The gateway that runs in a folder: its process, its Redis if it is not the folder's own, and how it ends.
+
+    `redis` has no password. `stops_by` is the unix time of the latest end of a stop that has begun, else None.
+    """
+
+    pid: int
+    redis: str | None = None
+    stops_by: float | None = None
+
+    def explain(self, folder: Path) -> str:
+        """Why nothing else can use the folder, and what to do."""
+        it = f"gateway in {folder} (process {self.pid})"
+        if self.stops_by is not None:
+            left = max(1, math.ceil(self.stops_by - time.time()))
+            return (
+                f"The {it} is stopping, and ends within {left} s: it waits for paid pictures, which another signal "
+                "would abandon. Try again when it has ended"
+            )
+        if self.redis is not None:
+            return (
+                f"The {it} uses the Redis at {self.redis}. For a command on its store, set GATEWAY_REDIS_URL, "
+                "GATEWAY_KEY_PEPPER and GATEWAY_SIGNING_KEY as they are set for it; for another gateway, use another "
+                "folder: --data-dir FOLDER"
+            )
+        return (
+            f"A gateway already runs in {folder} (process {self.pid}). Stop it (kill {self.pid}), "
+            "or use another folder: --data-dir FOLDER"
+        )
+
+
 class DataFolder:
     """One data folder; `make` creates it with mode 0700."""
 
@@ -53,6 +86,7 @@ class DataFolder:
         self.path = path
         self.lock_path = path / "lock"
         self.pid_path = path / "gateway.pid"
+        self.running_path = path / "gateway.json"
         self.server_path = path / "server.json"
         self.secrets_path = path / "secrets.json"
         self.demo_key_path = path / "demo.key"
@@ -80,11 +114,8 @@ class DataFolder:
         try:
             deadline = time.monotonic() + wait_s
             while not _try_lock(descriptor):
-                if (pid := self.running_gateway()) is not None:
-                    raise FolderInUse(
-                        f"A gateway already runs in {self.path} (process {pid}). Stop it (kill {pid}), "
-                        "or use another folder: --data-dir FOLDER"
-                    )
+                if (running := self.running_gateway()) is not None:
+                    raise FolderInUse(running.explain(self.path))
                 if time.monotonic() > deadline:
                     raise FolderInUse(self._left_behind(wait_s))
                 time.sleep(_POLL_S)
@@ -93,14 +124,15 @@ class DataFolder:
             os.close(descriptor)
 
     @contextmanager
-    def announced(self) -> Iterator[None]:
-        """Write this process's number to `gateway.pid`; call it with the lock held.
+    def announced(self, redis: str | None = None) -> Iterator[None]:
+        """Write this process's number to `gateway.pid`, and its Redis (without a password) to `gateway.json`.
 
-        Only this process locks that file. After a crash, or in another container, the number may belong to another
-        process; the lock ends with its holder.
+        Call it with the lock held. Only this process locks that file. After a crash, or in another container, the
+        number may belong to another process; the lock ends with its holder. Raises OSError.
         """
         with os.fdopen(os.open(self.pid_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            replace(self.running_path, json.dumps({"redis": redis}))
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -108,18 +140,31 @@ class DataFolder:
                 yield
             finally:
                 self.pid_path.unlink(missing_ok=True)
+                self.running_path.unlink(missing_ok=True)
 
-    def running_gateway(self) -> int | None:
-        """The process number of the gateway that runs here, or None."""
+    def announce_stop(self, redis: str | None, stops_by: float) -> None:
+        """Add the latest end of this process's stop, as a unix time, to `gateway.json`. A full disk leaves it out."""
+        with contextlib.suppress(OSError):
+            replace(self.running_path, json.dumps({"redis": redis, "stops_by": stops_by}))
+
+    def running_gateway(self) -> RunningGateway | None:
+        """The gateway that runs here, or None."""
         try:
             with self.pid_path.open() as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return _number(file)
+                    return RunningGateway(_number(file), **self._read_running())
         except FileNotFoundError:
             pass
         return None
+
+    def _read_running(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.running_path.read_text())
+            return {"redis": found["redis"], "stops_by": found.get("stops_by")}
+        except (OSError, ValueError, KeyError, AttributeError):
+            return {}
 
     def record_server(self, record: ServerRecord) -> None:
         replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))

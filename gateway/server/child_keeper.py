@@ -98,7 +98,7 @@ class ChildKeeper:
                 await self._pause(trouble)
 
     async def _try_start(self, *, is_first: bool) -> _Trouble | None:
-        """Start the child; return None when it is ready, else the trouble. At the first start some trouble is raised."""
+        """Start the child; return None when it is ready, else the trouble. The first start raises lasting trouble."""
         self._began = self._clock()
         try:
             self.process = await self._start()

@@ -5,6 +5,7 @@ Never mixes real and simulated upstreams.
 
 from __future__ import annotations
 
+from gateway.callers.key_record import KeyRecord
 from gateway.callers.key_store import KeyStore
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.document import Document
@@ -54,3 +55,11 @@ async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
     _, secret = await keys.create("demo", demo=True)
     replace(folder.demo_key_path, f"{secret}\n")
     return secret
+
+
+async def disable_demo_keys(keys: KeyStore) -> list[KeyRecord]:
+    """Disable the keys that demo mode made, which have no limits; return those that were enabled."""
+    found = [key for key in await keys.list() if key.demo and key.enabled]
+    for key in found:
+        await keys.disable(key.id)
+    return found

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,11 @@ def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: O
     catalogue = load(settings.config, env)
     simulated = demo.is_simulated(catalogue, is_demo=is_demo)
     folder = DataFolder(settings.data_dir)
-    with folder.locked() as lock, folder.announced(), listen(settings.host, settings.port) as listener:
+    with (
+        folder.locked() as lock,
+        folder.announced(_name_redis(settings)),
+        listen(settings.host, settings.port) as listener,
+    ):
         load_secrets(settings)
         supervisor = Supervisor(settings, env, folder, lock, listener, voice)
         asyncio.run(supervisor.run(catalogue, is_demo=is_demo, is_simulated=simulated))
@@ -120,6 +125,8 @@ class Supervisor:
             self._voice.say("Stopping now; unfinished pictures are abandoned, and recorded as unknown")
             self._abandoning.set()
         self._stopping.set()
+        most_s = ABANDON_S if self._abandoning.is_set() else self._settings.drain_s + DRAIN_MARGIN_S + ABANDON_S
+        self._folder.announce_stop(_name_redis(self._settings), time.time() + most_s)
 
     async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
         """Start all processes, show the banner, and wait. Raises StartRefused when a child can never start."""
@@ -130,7 +137,7 @@ class Supervisor:
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator
         record_simulator(self._folder, simulator)
-        key = await self._demo_key(url, secrets.pepper) if is_demo else None
+        key = await self._demo_key(url, secrets.pepper, is_demo=is_demo)
         await self._start_workers()
         facts = Facts(
             url=self._settings.public_url or self._url,
@@ -225,10 +232,19 @@ class Supervisor:
         how = f"was silent for {wait_s:.0f} s" if line is None else f"ended ({name_exit(process.returncode)})"
         raise ChildFailed(f"it {how} before it was ready")
 
-    async def _demo_key(self, url: str, pepper: bytes) -> str:
+    async def _demo_key(self, url: str, pepper: bytes, *, is_demo: bool) -> str | None:
+        """Return the demo key; outside demo mode disable it, and return None."""
         client = connect(url)
         try:
-            return await demo.demo_key(self._folder, KeyStore(client, pepper))
+            keys = KeyStore(client, pepper)
+            if is_demo:
+                return await demo.demo_key(self._folder, keys)
+            for key in await demo.disable_demo_keys(keys):
+                self._voice.say(
+                    f"The key {key.name!r} of demo mode ({key.id}) is disabled: it has no limits, and real upstreams "
+                    "answer here. `imagegate serve --demo` enables it again"
+                )
+            return None
         finally:
             await client.aclose()
 
@@ -267,6 +283,11 @@ class Supervisor:
         await asyncio.wait((exits, abandoned), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         abandoned.cancel()
         return exits.done()
+
+
+def _name_redis(settings: Settings) -> str | None:
+    """Return the Redis of the settings without its password; None for the embedded server."""
+    return None if settings.redis_url is None else describe(settings.redis_url.get_secret_value())
 
 
 def _own_command() -> str:

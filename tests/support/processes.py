@@ -130,10 +130,11 @@ class Gateway:
         """The one child whose command line has this word, once there is one."""
         return until(lambda: next((pid for pid, line in children(self.pid).items() if word in line), 0), what=word)
 
-    def status(self, path: str) -> int:
+    def status(self, path: str, key: str = "") -> int:
         """The status of a GET, or 0 when nothing answers."""
+        asked = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {key}"} if key else {})
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            with urllib.request.urlopen(asked, timeout=5) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:
