@@ -88,6 +88,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.services = services
+    app.state.readiness = healthz.ReadinessLog()
     add_error_handlers(app)
     _include_routes(app, settings)
     app.add_middleware(DirectRoutes, routes=images.DIRECT_ROUTES)

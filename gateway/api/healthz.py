@@ -1,16 +1,56 @@
-"""`/healthz` (the process answers) and `/readyz` (it takes work). Both are public."""
+"""`/healthz` (the process answers) and `/readyz` (it takes work). Both are public, and name problems by codes alone.
+
+The details of a problem are for operators: they are in the log.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-from fastapi import APIRouter
+import structlog
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.request import ServicesDep
+from gateway.money.ledger_results import LedgerLost
+from gateway.services import Services
 from gateway.store.client import StoreUnavailable
 
 router = APIRouter(tags=["health"])
+
+_log = structlog.get_logger(__name__)
+
+Part = Literal["redis", "ledger", "storage", "process"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a part of the gateway takes no work: a code for everybody, and a detail for operators."""
+
+    code: Literal["unavailable", "lost", "full", "shutting_down"]
+    detail: str
+
+
+class ReadinessLog:
+    """The log of a process's readiness: one line for each change."""
+
+    def __init__(self) -> None:
+        self._logged: dict[Part, str] = {}
+
+    def note(self, problems: Mapping[Part, Problem]) -> None:
+        """Log the problems if they are others than at the last call."""
+        # An end that was asked for is no problem to an operator.
+        codes: dict[Part, str] = {part: one.code for part, one in problems.items() if part != "process"}
+        if codes == self._logged:
+            return
+        self._logged = codes
+        if codes:
+            details = {part: problem.detail for part, problem in problems.items() if part in codes}
+            _log.error("not ready: new work is refused", **details)
+        else:
+            _log.info("ready again")
 
 
 @router.get("/healthz", summary="The process answers")
@@ -19,20 +59,30 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="The process takes new work")
-async def readyz(services: ServicesDep) -> JSONResponse:
-    """503 while Redis or the storage is unavailable or full, or while the process shuts down."""
-    problems: dict[str, Any] = {}
+async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
+    """503 while Redis or the storage is unavailable or full, the ledger lost, or while the process shuts down."""
+    problems = await _find_problems(services)
+    log: ReadinessLog = request.app.state.readiness
+    log.note(problems)
+    if not problems:
+        return JSONResponse({"status": "ok"})
+    codes = {part: problem.code for part, problem in problems.items()}
+    return JSONResponse({"status": "unavailable", "problems": codes}, 503)
+
+
+async def _find_problems(services: Services) -> dict[Part, Problem]:
+    problems: dict[Part, Problem] = {}
     try:
-        await services.redis.ping()
-    except StoreUnavailable:
-        problems["redis"] = "does not answer"
+        await services.ledger.check_store()
+    except LedgerLost as error:
+        problems["ledger"] = Problem("lost", f"{error}; `imagegate audit --accept` accepts the store as it is")
+    except StoreUnavailable as error:
+        problems["redis"] = Problem("unavailable", str(error))
     storage = await services.artifacts.check()
     if not storage.is_writable:
-        problems["storage"] = services.mask.clean(storage.reason, 200)
-    elif await services.disk_space.find_shortage() is not None:
-        problems["storage"] = "has too little free space"
+        problems["storage"] = Problem("unavailable", services.mask.clean(storage.reason, 200))
+    elif (shortage := await services.disk_space.find_shortage()) is not None:
+        problems["storage"] = Problem("full", shortage)
     if services.shutdown.is_begun:
-        problems["process"] = "is shutting down"
-    return JSONResponse(
-        {"status": "unavailable", "problems": problems} if problems else {"status": "ok"}, 503 if problems else 200
-    )
+        problems["process"] = Problem("shutting_down", "the process shuts down")
+    return problems

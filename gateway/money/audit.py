@@ -91,6 +91,11 @@ class Audit:
         """The store's epoch, as in a data folder's file."""
         return str(await self._redis.get(names.EPOCH()) or "")
 
+    async def is_lost(self) -> bool:
+        """True when a process found that this store lost data, and nobody has accepted it since."""
+        marked, epoch = await self._redis.mget(names.LOST(), names.EPOCH())
+        return marked is not None and marked == str(epoch or "").partition(" ")[0]
+
     async def run(self, *, repairs: bool = False) -> AuditReport:
         """Find every difference, and repair it if `repairs`. Raises StoreUnavailable."""
         journal = await self._read_journal()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -184,8 +185,14 @@ class Ledger:
                     store_epoch.record_renewal(epoch, int(now), int(stop))
                 return Lease(int(now), int(stop), epoch)
             if not store_epoch or not store_epoch.accept_reset(answer[1]):
+                with suppress(StoreUnavailable):
+                    await self._run("mark_lost", _parse(answer[1])[0])
                 break
         raise LedgerLost
+
+    async def check_store(self) -> None:
+        """Raise LedgerLost where the store lost data and would refuse a task, StoreUnavailable while it is away."""
+        await self._spend("check")
 
     async def retire(self, workers: Sequence[str]) -> None:
         """End the leases of dead workers: their tasks become orphans."""

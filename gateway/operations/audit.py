@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -47,22 +48,30 @@ class LedgerRepair(LedgerAudit):
     accepted: str | None = Field(description="The new epoch of a store that was accepted.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The result of an audit, the store's epoch, and if a gateway has marked the store as one that lost data."""
+
+    report: AuditReport
+    epoch: str
+    is_lost: bool
+
+
 async def audit_ledger(stores: Stores, known_epoch: str | None = None) -> LedgerAudit:
     """Read everything that is retained, while traffic goes on, and change nothing.
 
     `known_epoch` is the store's epoch as this process knows it; None: as the data folder knows it.
     """
-    report, epoch = await _run(stores, repairs=False)
-    return _describe(stores, report, epoch, known_epoch)
+    return _describe(stores, await _run(stores, repairs=False), known_epoch)
 
 
 async def repair_ledger(stores: Stores, actor: Actor, *, repairs: bool, accepts: bool) -> LedgerRepair:
     """Audit; with `accepts` take the store as it is first, with `repairs` repair all differences."""
     accepted = await _accept(stores, actor) if accepts else None
-    report, epoch = await _run(stores, repairs=repairs)
-    if repairs and report.differences:
-        await record_change(stores, actor, "ledger.repair", "ledger", after={"repaired": len(report.differences)})
-    return LedgerRepair(**dict(_describe(stores, report, epoch, None)), repaired=repairs, accepted=accepted)
+    found = await _run(stores, repairs=repairs)
+    if repairs and (differences := found.report.differences):
+        await record_change(stores, actor, "ledger.repair", "ledger", after={"repaired": len(differences)})
+    return LedgerRepair(**dict(_describe(stores, found, None)), repaired=repairs, accepted=accepted)
 
 
 async def _accept(stores: Stores, actor: Actor) -> str:
@@ -75,20 +84,21 @@ async def _accept(stores: Stores, actor: Actor) -> str:
     return name
 
 
-async def _run(stores: Stores, *, repairs: bool) -> tuple[AuditReport, str]:
+async def _run(stores: Stores, *, repairs: bool) -> _Found:
     # A connection of its own: one script reads every task of the last day, longer than a request may wait.
     replicas = stores.settings.redis_wait_replicas
     command_queue = CommandQueue(stores.store_url, deadline_s=DEADLINE_S, wait_replicas=replicas)
     try:
         audit = Audit(stores.redis, command_queue)
-        return await audit.run(repairs=repairs), await audit.read_epoch()
+        return _Found(await audit.run(repairs=repairs), await audit.read_epoch(), await audit.is_lost())
     finally:
         await command_queue.aclose()
 
 
-def _describe(stores: Stores, report: AuditReport, epoch: str, known_epoch: str | None) -> LedgerAudit:
+def _describe(stores: Stores, found: _Found, known_epoch: str | None) -> LedgerAudit:
+    report, epoch = found.report, found.epoch
     if known_epoch is None:
-        # Running gateways alone remember the epoch of a Redis that is not the data folder's own.
+        # Of a Redis that is not the data folder's own, running gateways alone remember the epoch; they mark the store.
         path = _epoch_path(stores)
         known_epoch = "" if path is None else read_kept(path)
     return LedgerAudit(
@@ -96,7 +106,7 @@ def _describe(stores: Stores, report: AuditReport, epoch: str, known_epoch: str 
         sums=report.buckets,
         entries=report.entries,
         differences=[_describe_difference(one) for one in report.differences],
-        spending_closed=known_epoch not in ("", epoch, epoch.partition(" ")[0]),
+        spending_closed=found.is_lost or known_epoch not in ("", epoch, epoch.partition(" ")[0]),
     )
 
 

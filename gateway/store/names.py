@@ -138,6 +138,7 @@ IDEMPOTENCY = Name(
     "idempotency", "string", "two days", "money.ledger", "task id, by key id and digest of route and Idempotency-Key"
 )
 EPOCH = Name("epoch", "string", "for ever", "money.ledger", "the id by which processes notice a store that lost data")
+LOST = Name("lost", "string", "until accepted", "money.ledger", "the epoch in which a process missed data, or nothing")
 OPEN = Name("open", "sorted set", "until over", "money.ledger", "tasks that may still hold money, by their opening, µs")
 ENDED = Name("ended", "sorted set", "until folded", "money.ledger", "ended tasks, by their end, µs")
 DOUBTFUL = Name("doubtful", "sorted set", "until folded", "money.ledger", "ended tasks with a presumed call, likewise")
@@ -213,6 +214,7 @@ NAMES = (
     WEBHOOKS_OF,
     WEBHOOKS_LOST,
     EPOCH,
+    LOST,
     LIMITS,
     WINDOW,
     RATE,

@@ -25,7 +25,7 @@ def test_lost_store_is_not_ready(gateway: Gateway, valkey: Valkey) -> None:
         answer = gateway.client.get("/readyz")
         assert running_seconds() - began < 2.5
         assert answer.status_code == 503
-        assert answer.json() == {"status": "unavailable", "problems": {"redis": "does not answer"}}
+        assert answer.json() == {"status": "unavailable", "problems": {"redis": "unavailable"}}
     wait_until(lambda: gateway.client.get("/readyz").status_code == 200, "the return of the store")
 
 

@@ -29,8 +29,11 @@ def test_lost_store_closes_spending(gateways: Gateways, simulator: Simulator, va
     assert "imagegate audit --accept" in error["message"]
     assert gateway.get("/v1/models").status_code == 200
     assert len(simulator.book()) == bought
+    ready = gateway.client.get("/readyz")
+    assert (ready.status_code, ready.json()["problems"]) == (503, {"ledger": "lost"})
     env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": "p" * 32, "GATEWAY_SIGNING_KEY": "s" * 32}
     assert imagegate("audit", "--accept", "--data-dir", str(gateway.settings.data_dir), **env).returncode == 0
+    assert gateway.client.get("/readyz").status_code == 200
     assert gateway.generate().status_code == 200
     store.close()
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from gateway.ids import new_id
 from gateway.money.ledger_results import Opening
 from tests.conftest import Valkey
 from tests.support.ledgers import make_ledger
 from tests.support.processes import imagegate
 from tests.support.shell import Shell
+
+pytestmark = pytest.mark.quiet_store
 
 TOTAL = "{igw}:window:everyone:total"
 
@@ -74,6 +78,18 @@ def test_acceptance_is_written_down(shell: Shell) -> None:
     accepted = shell.ask("audit", "--accept")["accepted"]
     assert shell.look(lambda redis: redis.get("{igw}:epoch")).startswith(f"{accepted} accepted ")
     assert [(action, subject) for _, action, subject in shell.log()] == [("ledger.accept", "ledger")]
+
+
+@pytest.mark.parametrize("epoch", [None, "epoch_" + "1" * 26 + " created 5"])
+def test_mark_of_lost_store_is_reported(shell: Shell, epoch: str | None) -> None:
+    """A store that a gateway has marked as lost has exit code 1 and says so, though all sums agree, until accepted."""
+    shell.look(lambda redis: redis.set("{igw}:lost", "" if epoch is None else epoch.partition(" ")[0]))
+    if epoch is not None:
+        shell.look(lambda redis: redis.set("{igw}:epoch", epoch))
+    done = shell.type("audit")
+    assert (done.exit_code, "emptied or restored" in done.stderr) == (1, True)
+    assert shell.ask("audit", "--accept")["spending_closed"] is False
+    assert shell.type("audit").exit_code == 0
 
 
 def test_folder_tells_of_lost_store(tmp_path: Path) -> None:

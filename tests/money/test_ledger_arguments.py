@@ -87,6 +87,8 @@ ARGUMENTS: dict[str, list[tuple[str, str, set[str]]]] = {
     ],
     "adopt": [("task", TASK, set()), ("worker", make_id("worker", 2), set()), ("fence", "1", set())],
     "renew": [("worker", WORKER, set()), ("lease", "15000000", set()), *MEMORY, ("first", EPOCH, {""})],
+    "check": MEMORY,
+    "mark_lost": [("epoch", EPOCH, {""})],
     "retire": [("workers", WORKER, set())],
     "accept": [("epoch", make_id("epoch", 2), set())],
     "adjust": [

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.money.audit import Audit
 from gateway.money.ledger import Ledger, StoreEpoch
 from gateway.money.ledger_results import Admitted, LedgerAnswer, LedgerLost
-from gateway.store.client import CommandQueue, StoreUnavailable
+from gateway.store.client import CommandQueue, StoreUnavailable, connect
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
 from tests.support.ledgers import DAY, SECOND, ZONE, Clock, Store, make_id, make_opening, scripts
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.quiet_store
 
 TASK, CALL, LEASE = make_id("task", 1), make_id("call", 1), 15 * SECOND
 WORKER, OTHER_WORKER = make_id("worker", 1), make_id("worker", 2)
-LEASES, EPOCH = "{igw}:leases", "{igw}:epoch"
+LEASES, EPOCH, LOST = "{igw}:leases", "{igw}:epoch", "{igw}:lost"
 
 Open = Callable[..., Ledger]
 
@@ -36,6 +37,16 @@ async def process(valkey: Valkey, clock: Clock) -> AsyncIterator[Open]:
     yield made
     for command_queue in batchers:
         await command_queue.aclose()
+
+
+async def is_marked(valkey: Valkey) -> bool:
+    """Whether an audit finds that the store lost data."""
+    redis, command_queue = connect(valkey.url), CommandQueue(valkey.url)
+    try:
+        return await Audit(redis, command_queue).is_lost()
+    finally:
+        await command_queue.aclose()
+        await redis.aclose()
 
 
 async def lost(step: Awaitable[object]) -> bool:
@@ -71,8 +82,47 @@ async def test_emptied_store_closes_spending(process: Open, store: Store) -> Non
     assert await lost(ledger.open(make_opening(2)))
     assert await lost(ledger.raise_price(TASK, 20, 1))
     assert await lost(ledger.mark_sent(TASK, CALL, [0], 10, 1))
+    assert await lost(ledger.check_store())
+    assert store.read() == {}, "a refusal writes nothing"
     assert await lost(ledger.renew(WORKER, LEASE))
-    assert store.read() == {}
+    assert store.command("KEYS", "*") == [LOST], "the audit must know"
+
+
+async def test_check_agrees_with_spending(process: Open, clock: Clock, store: Store) -> None:
+    """The check passes where a task would be opened, and takes an accepted store as a task does; it writes nothing."""
+    ledger = process()
+    await ledger.check_store()
+    await ledger.renew(WORKER, LEASE)
+    before = store.read()
+    await ledger.check_store()
+    assert store.read() == before
+    store.command("DEL", EPOCH)
+    assert await lost(ledger.check_store())
+    clock.now += SECOND
+    await ledger.accept(make_id("epoch", 5))
+    await ledger.check_store()
+    assert isinstance(await ledger.open(make_opening(1)), Admitted)
+
+
+async def test_mark_lasts_until_accepted(process: Open, clock: Clock, store: Store, valkey: Valkey) -> None:
+    """A process that misses data marks the store for the audit, until an operator accepts it; none marks it later."""
+    ledger = process()
+    await ledger.renew(WORKER, LEASE)
+    assert not await is_marked(valkey)
+    store.command("FLUSHALL")
+    assert await lost(ledger.renew(WORKER, LEASE))
+    assert await is_marked(valkey)
+    other = process(OTHER_WORKER)
+    await other.renew(OTHER_WORKER, LEASE)
+    assert not await is_marked(valkey), "the store of a new process is another one"
+    assert await lost(ledger.renew(WORKER, LEASE))
+    assert await is_marked(valkey), "the old process still misses its data"
+    clock.now += SECOND
+    await other.accept(make_id("epoch", 5))
+    for each, worker in ((ledger, WORKER), (other, OTHER_WORKER)):
+        await each.renew(worker, LEASE)
+    assert not await is_marked(valkey)
+    assert not store.command("EXISTS", LOST)
 
 
 async def test_other_store_closes_spending(process: Open, store: Store) -> None:

@@ -106,7 +106,7 @@ def test_full_disk_closes_spending(gateways: Gateways, small_disk: Path) -> None
         assert answer.headers["retry-after"] == "60"
     assert gateway.simulator.log() == before
     assert len(gateway.task_records()) == 1
-    assert gateway.get("/readyz").json()["problems"] == {"storage": "has too little free space"}
+    assert gateway.get("/readyz").json()["problems"] == {"storage": "full"}
     assert gateway.get("/v1/models").status_code == 200
     assert gateway.client.get(made.json()["data"][0]["url"]).status_code == 200
     (small_disk / "filler").unlink()

@@ -8,5 +8,6 @@ local epoch = redis.call('GET', NAME.epoch)
 if not epoch or string.match(epoch, '^%S*') ~= fresh then
   epoch = fresh .. ' accepted ' .. digits(now)
   redis.call('SET', NAME.epoch, epoch)
+  redis.call('DEL', NAME.lost)
 end
 return {'accepted', epoch}
