@@ -28,6 +28,7 @@ from gateway.health.checks import HealthChecks
 from gateway.history.gaps import Gaps
 from gateway.history.refusals import FOLD_EVERY_S
 from gateway.pictures.spool import clear_spools
+from gateway.pictures.threads import open_pool
 from gateway.process import memory
 from gateway.process.data_folder import Secrets
 from gateway.process.periodic import PeriodicStep
@@ -48,6 +49,9 @@ TRIM_EVERY_S = 30.0
 GAPS_EVERY_S = 60.0
 
 LISTEN_AGAIN_S = 0.5
+
+FILE_THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""The threads of one process for files and names of hosts; asyncio's own number."""
 
 EXPOSED = tuple(ANSWER_HEADERS)
 """Response headers that a browser's script may read."""
@@ -108,6 +112,7 @@ def create_app(
 async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the work beside the requests, and at the end finish paid work before the process ends."""
     services: Services = app.state.services
+    asyncio.get_running_loop().set_default_executor(open_pool(FILE_THREADS, "files"))
     await asyncio.to_thread(clear_spools, services.spool_folder)
     await asyncio.to_thread(services.worker_locks.acquire)
     services.shutdown.on_change = services.task_events.wake_all

@@ -6,6 +6,7 @@ what the file may hold.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import textwrap
 from collections.abc import Mapping
@@ -40,6 +41,28 @@ class CatalogueError(StartRefused):
 _QUOTES = "\"'`"
 
 
+class KeyFile:
+    """A credential's key in a file, which is read again when it has changed; a file without a key changes nothing."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self._key = key
+        self._seen: tuple[int, ...] = ()
+
+    def read(self) -> str:
+        """The key in the file now, or the last one."""
+        try:
+            found = self._path.stat()
+            seen = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if seen != self._seen:
+                key = self._path.read_text(encoding="utf-8").strip()
+                self._key, self._seen = key if key and not _find_flaw(key) else self._key, seen
+        except (OSError, UnicodeDecodeError):
+            # It is being replaced, or gone: a call with the last key shows if that one still works.
+            pass
+        return self._key
+
+
 class Target(BaseModel):
     """One upstream with one credential, to which the gateway can send a call."""
 
@@ -49,6 +72,7 @@ class Target(BaseModel):
     credential: str
     config: Upstream
     key: str = Field(repr=False)
+    key_file: KeyFile | None = Field(default=None, repr=False)
     profile: Profile
 
     prices: Prices | None = None
@@ -57,6 +81,16 @@ class Target(BaseModel):
     @property
     def label(self) -> str:
         return f"{self.upstream}/{self.credential}"
+
+    @property
+    def present_key(self) -> str:
+        """The key for a request that is sent now."""
+        return self.key if self.key_file is None else self.key_file.read()
+
+    @property
+    def key_digest(self) -> str:
+        """A name of the present key that does not reveal it: what is known of one key does not hold for the next."""
+        return hashlib.sha256(self.present_key.encode()).hexdigest()[:16]
 
     @property
     def credential_config(self) -> Credential:
@@ -127,7 +161,7 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
                 continue
             key = _resolve_key(path, credential.key, env)
             if key:
-                targets.append(_target(name, upstream, credential, key))
+                targets.append(_target(name, upstream, credential, key, _find_file(credential.key, key)))
             else:
                 missing.append(credential.key)
         if len(missing) == len(upstream.credentials):
@@ -251,13 +285,25 @@ def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | No
     except UnicodeDecodeError:
         key = "\x00"
     key = key.strip()
-    if not all("!" <= char <= "~" for char in key):
-        raise CatalogueError(f"{path}: {reference} has a space or a character that no key has")
-    if key and (key[0] in _QUOTES or key[-1] in _QUOTES):
-        raise CatalogueError(f"{path}: {reference} has a quotation mark around the key; leave it out")
-    if key.startswith(("$", "<", "{")):
-        raise CatalogueError(f"{path}: {reference} holds a placeholder in place of a key")
+    if flaw := _find_flaw(key):
+        raise CatalogueError(f"{path}: {reference} {flaw}")
     return key or None
+
+
+def _find_file(reference: str, key: str) -> KeyFile | None:
+    kind, _, path = reference.partition(":")
+    return KeyFile(Path(path), key) if kind == "file" else None
+
+
+def _find_flaw(key: str) -> str | None:
+    """The reason why a text cannot be a key, without the text; None if it can."""
+    if not all("!" <= char <= "~" for char in key):
+        return "has a space or a character that no key has"
+    if key and (key[0] in _QUOTES or key[-1] in _QUOTES):
+        return "has a quotation mark around the key; leave it out"
+    if key.startswith(("$", "<", "{")):
+        return "holds a placeholder in place of a key"
+    return None
 
 
 def _profile(upstream: Upstream, credential: Credential) -> Profile:
@@ -288,12 +334,13 @@ def _sizes(names: Literal["exact"] | tuple[str, ...] | None) -> dict[str, Any]:
     }
 
 
-def _target(name: str, upstream: Upstream, credential: Credential, key: str) -> Target:
+def _target(name: str, upstream: Upstream, credential: Credential, key: str, key_file: KeyFile | None = None) -> Target:
     return Target(
         upstream=name,
         credential=credential.name,
         config=upstream,
         key=key,
+        key_file=key_file,
         profile=_profile(upstream, credential),
         prices=credential.prices or upstream.prices,
         weight=credential.weight,

@@ -26,7 +26,7 @@ from gateway.history.record import CallFact, SettledState
 from gateway.jobs.job import Call, ImageJob, Inputs, TokenUsage
 from gateway.money.reservation import Reservation
 from gateway.money.unknown_outcome import state_after
-from gateway.pictures.spool import Spool
+from gateway.pictures.spool import PAID_PATIENCE_S, Spool
 from gateway.routing.plan import Choice
 from gateway.services import Services
 from gateway.state.call_store import CallNote, Receipt
@@ -150,6 +150,7 @@ class CallSender:
     async def _complete(self, paid: PaidCall, inputs: Inputs) -> None:
         """Send the call and take its pictures in; every failure gets a verdict."""
         choice, call = paid.choice, paid.call
+        self.spool.patience_s = PAID_PATIENCE_S
         try:
             with self._listen(paid) as listener:
                 bridge = self._open_bridge(paid, listener)

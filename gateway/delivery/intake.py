@@ -145,7 +145,7 @@ class Intake:
     async def _try_convert(self, blob: Blob) -> _Converted | Failure:
         """Develop one picture. Its failure must not fail the others, which are paid for."""
         try:
-            return await self._convert(blob)
+            return await self.spool.await_space(lambda: self._convert(blob))
         except NotAPicture as error:
             return Failure("body", message=str(error))
         except (StorageFullError, OSError) as error:
@@ -175,7 +175,8 @@ class Intake:
 
     async def _try_put(self, one: _Arrived) -> Failure | None:
         try:
-            await self.services.artifacts.put(one.converted.picture, one.artifact)
+            picture = one.converted.picture
+            await self.spool.await_space(lambda: self.services.artifacts.put(picture, one.artifact))
         except (StorageFullError, OSError) as error:
             return _fail_to_store(error)
         except Exception:  # noqa: BLE001 (one picture's failure must not fail the others)

@@ -41,7 +41,7 @@ class HealthChecks:
         """Send a free call to a target, and store its result for all processes. Raises StoreUnavailable."""
         store, spool = self._health.store, self._new_spool()
         floor = target.credential_config.min_balance
-        trouble, left, cool = "", None, 0.0
+        trouble, left, cool, key = "", None, 0.0, target.key_digest
         try:
             left = await self._upstreams[target.label].check(spool)
         except CallFailed as failed:
@@ -52,7 +52,9 @@ class HealthChecks:
             await spool.close()
         is_low = floor is not None and left is not None and left < floor
         balance = "" if left is None else _show_amount(left)
-        change = await store.note_check(target.label, trouble=trouble, balance=balance, is_low=is_low, cool=cool)
+        change = await store.note_check(
+            target.label, trouble=trouble, balance=balance, is_low=is_low, cool=cool, key=key
+        )
         if change == "credential":
             log_rejected_credential(target, cool)
         elif change == "low":

@@ -11,6 +11,8 @@ from typing import Literal
 from gateway import errors
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.pricing import tier_of
+from gateway.catalogue.upstream import Credential, HealthRules
+from gateway.dollars import MICRO
 from gateway.errors import PublicError
 from gateway.jobs.job import SQUARE
 
@@ -46,6 +48,16 @@ _WORDS: Mapping[Reason, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Caps:
+    """The bounds on calls to one target; 0 and None are no bound. `spend_limit` is in µ$ an hour."""
+
+    at_once: int = 0
+    per_minute: int = 0
+    spend_limit: int | None = None
+    has_floor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Why a call cannot go to a target now, and after how many seconds to try again; 0 is unknown."""
 
@@ -74,13 +86,14 @@ class Latency:
 class Condition:
     """One target as all processes know it. Durations are in seconds, `presumed` in µ$ of the last hour.
 
-    `paused_for` is how long the spend limit still pauses it.
+    `paused_for` is how long the spend limit still pauses it; `cooled_key` the digest of the key that was rejected.
     """
 
     breaker: Breaker = "closed"
     opens_in: float = 0.0
     cooled_for: float = 0.0
     cooled_why: str = ""
+    cooled_key: str = ""
     in_flight: int = 0
     presumed: int = 0
     paused_for: float = 0.0
@@ -90,15 +103,16 @@ class Condition:
     trouble: str = ""
     latencies: Mapping[str, Latency] = field(default_factory=dict)
 
-    def find_block(self, *, has_floor: bool, spend_limit: int | None) -> Block | None:
+    def find_block(self, *, has_floor: bool, spend_limit: int | None, key: str = "") -> Block | None:
         """Return what keeps calls away, if anything.
 
         The target's caps are left out: only the start of a call shows whether one is reached. `spend_limit` is in µ$ an
-        hour.
+        hour. `key` is the digest of the present key, which another key's cool-down does not block.
         """
         if self.breaker == "open":
             return Block("circuit_open", self.opens_in)
-        if self.cooled_for > 0:
+        is_others = self.cooled_why == "credential" and key and self.cooled_key not in ("", key)
+        if self.cooled_for > 0 and not is_others:
             reason: Reason = "credential_rejected" if self.cooled_why == "credential" else "rate_limited"
             return Block(reason, self.cooled_for)
         if has_floor and self.is_low:
@@ -112,6 +126,16 @@ class Condition:
         if found := self.find_block(has_floor=has_floor, spend_limit=spend_limit):
             return found.reason, found.wait
         return ("half_open" if self.breaker == "half_open" else "ok"), 0.0
+
+
+def make_caps(credential: Credential, rules: HealthRules) -> Caps:
+    """Return the catalogue's caps for a credential."""
+    return Caps(
+        at_once=credential.max_concurrent or 0,
+        per_minute=credential.requests_per_minute or 0,
+        spend_limit=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
+        has_floor=credential.min_balance is not None,
+    )
 
 
 def show_state(state: State) -> str:

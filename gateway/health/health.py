@@ -19,9 +19,18 @@ import structlog
 
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.catalogue import Target
-from gateway.catalogue.upstream import Credential, HealthRules
-from gateway.dollars import MICRO
-from gateway.health.condition import Block, Breaker, Condition, Latency, Reason, kind_of, read_latency
+from gateway.catalogue.upstream import HealthRules
+from gateway.health.condition import (
+    Block,
+    Breaker,
+    Caps,
+    Condition,
+    Latency,
+    Reason,
+    kind_of,
+    make_caps,
+    read_latency,
+)
 from gateway.ids import new_id
 from gateway.store.client import CommandQueue, StoreUnavailable
 from gateway.store.lua import join_scripts, read_sources
@@ -54,6 +63,9 @@ class Permit:
     """The right to one call at a target. Its holder must return it by `Health.finish`."""
 
     target: Target
+    key: str
+    """The digest of the key that the call is sent with."""
+
     id: str = field(default_factory=lambda: new_id("permit"))
 
 
@@ -109,7 +121,8 @@ class Health:
     def _find_block(self, target: Target) -> Block | None:
         caps = caps_of(target)
         condition = self._seen.get(target.label, Condition())
-        return condition.find_block(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
+        key = target.key_digest
+        return condition.find_block(has_floor=caps.has_floor, spend_limit=caps.spend_limit, key=key)
 
     def medians(self) -> dict[tuple[str, str], float]:
         """Return the median seconds of good calls, by target and kind of call."""
@@ -127,9 +140,9 @@ class Health:
 
     async def take(self, target: Target) -> Permit | Block:
         """Return a permit for one call, or the reason why there is none."""
-        permit = Permit(target)
+        permit = Permit(target, target.key_digest)
         try:
-            block = await self.store.take(target.label, permit.id, self._lease_s, caps_of(target))
+            block = await self.store.take(target.label, permit.id, self._lease_s, caps_of(target), permit.key)
         except StoreUnavailable:
             # Without Redis the call cannot be marked either, so nothing is sent.
             block = None
@@ -172,7 +185,7 @@ class Health:
     async def _write_report(self, item: tuple[Permit, CallReport]) -> None:
         permit, report = item
         target = permit.target
-        change = await self.store.finish(target.label, permit.id, report, target.config.health)
+        change = await self.store.finish(target.label, permit.id, report, target.config.health, permit.key)
         if change.breaker or change.cooled:
             self._seen_at = float("-inf")
         if change.breaker == "opened":
@@ -283,31 +296,11 @@ class CallReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
-    """The bounds on calls to one target; 0 and None are no bound. `spend_limit` is in µ$ an hour."""
-
-    at_once: int = 0
-    per_minute: int = 0
-    spend_limit: int | None = None
-    has_floor: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class TargetChange:
     """The change by a report: of the breaker, and the cause of a new cool-down; "" is no change."""
 
     breaker: Literal["opened", "closed", ""] = ""
     cooled: Literal["limit", "credential", ""] = ""
-
-
-def make_caps(credential: Credential, rules: HealthRules) -> Caps:
-    """Return the catalogue's caps for a credential."""
-    return Caps(
-        at_once=credential.max_concurrent or 0,
-        per_minute=credential.requests_per_minute or 0,
-        spend_limit=None if rules.presumed_per_hour is None else round(rules.presumed_per_hour * MICRO),
-        has_floor=credential.min_balance is not None,
-    )
 
 
 class TargetStore:
@@ -317,14 +310,19 @@ class TargetStore:
         self._command_queue = command_queue
         self._now = now
 
-    async def take(self, label: str, permit: str, lease_s: float, caps: Caps) -> Block | None:
-        """Take a permit for one call, valid for `lease_s` after its last renewal, or return the block."""
+    async def take(self, label: str, permit: str, lease_s: float, caps: Caps, key: str = "") -> Block | None:
+        """Take a permit for one call, valid for `lease_s` after its last renewal, or return the block.
+
+        `key` is the digest of the present key here and below; "" stands for any.
+        """
         spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
         words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))
-        answer = await self._run("take", label, permit, _us(lease_s), *words)
+        answer = await self._run("take", label, permit, _us(lease_s), *words, key)
         return None if answer[0] == "taken" else Block(_REASONS[answer[0]], int(answer[1]) / MICROSECONDS)
 
-    async def finish(self, label: str, permit: str, report: CallReport, rules: HealthRules) -> TargetChange:
+    async def finish(
+        self, label: str, permit: str, report: CallReport, rules: HealthRules, key: str = ""
+    ) -> TargetChange:
         """Return the permit, and store the call's outcome."""
         answer = await self._run(
             "finish",
@@ -338,6 +336,7 @@ class TargetStore:
             str(report.presumed),
             *(str(rules.calls), _us(rules.window), str(rules.unknown), str(rules.refusals)),
             *(_us(rules.open), _us(rules.open_most), str(rules.good)),
+            key,
         )
         return TargetChange(*cast(Any, answer[1:])) if answer[0] == "done" else TargetChange()
 
@@ -355,10 +354,17 @@ class TargetStore:
         return (await self._run("check", label, _us(every_s)))[0] == "yours"
 
     async def note_check(
-        self, label: str, *, trouble: str = "", balance: str = "", is_low: bool = False, cool: float = 0.0
+        self,
+        label: str,
+        *,
+        trouble: str = "",
+        balance: str = "",
+        is_low: bool = False,
+        cool: float = 0.0,
+        key: str = "",
     ) -> str:
         """Store the result of a free call; return `low` or `credential` when that is new, else ""."""
-        return (await self._run("checked", label, trouble, balance, str(int(is_low)), _us(cool)))[1]
+        return (await self._run("checked", label, trouble, balance, str(int(is_low)), _us(cool), key))[1]
 
     async def reset(self, label: str) -> None:
         """Clear every block of a target."""
@@ -379,6 +385,7 @@ def _read(found: dict[str, Any]) -> Condition:
         opens_in=int(found["open_us"]) / MICROSECONDS,
         cooled_for=int(found["cooled_us"]) / MICROSECONDS,
         cooled_why=found["cooled_why"],
+        cooled_key=found["cooled_key"],
         in_flight=int(found["in_flight"]),
         presumed=int(found["presumed"]),
         paused_for=int(found["brake_us"]) / MICROSECONDS,

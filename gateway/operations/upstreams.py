@@ -10,9 +10,9 @@ from pydantic import Field
 from gateway import errors
 from gateway.catalogue.document import Document
 from gateway.catalogue.upstream import Credential, Upstream
-from gateway.health.condition import Condition, State
+from gateway.health.condition import Condition, State, make_caps
 from gateway.health.drift import Drift, count_drifts, group_drifts
-from gateway.health.health import TargetStore, make_caps
+from gateway.health.health import TargetStore
 from gateway.operations.answers import AnswerModel, Deleted, Instant, Listing, Usd
 from gateway.operations.changes import Actor, record_change
 from gateway.operations.stores import Stores

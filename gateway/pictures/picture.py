@@ -19,6 +19,7 @@ from gateway.pictures.metadata.png import read_png
 from gateway.pictures.metadata.webp import read_webp
 from gateway.pictures.pixels import LARGEST_EDGE, ImageEncoding, Undecodable, has_all_lines, reencode
 from gateway.pictures.spool import Blob, Spool, StorageFullError
+from gateway.pictures.threads import open_pool
 
 __all__ = [
     "Format",
@@ -172,9 +173,9 @@ class PictureConverter:
 
     def __init__(self, *, threads: int = 2, max_pixels: int) -> None:
         self.max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(threads, "pictures-pixels")
+        self._decoders = open_pool(threads, "pictures-pixels")
         # A probe takes a millisecond, and must not wait for a conversion of a second.
-        self._walkers = ThreadPoolExecutor(threads, "pictures-files")
+        self._walkers = open_pool(threads, "pictures-files")
 
     async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
         """The picture by its headers. Raises NotAPicture, whose reason starts with `what`.

@@ -12,10 +12,11 @@ import io
 import itertools
 import os
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 CHUNK = 192 * 1024
 """Bytes of one chunk: three times a power of two, so that base64 carries no byte over to the next chunk."""
@@ -32,8 +33,17 @@ _names = itertools.count(1)
 """Numbers of temporary files: all spools of a process share one folder."""
 
 
+PAID_PATIENCE_S = 600.0
+"""Seconds that a paid picture waits for space on the disk."""
+
+SPACE_PAUSE_S = 0.5
+"""Seconds between two attempts to store something."""
+
+Stored = TypeVar("Stored")
+
+
 class StorageFullError(Exception):
-    """The disk of the data folder is full."""
+    """The disk of the data folder takes nothing: it is full, or no file can be opened."""
 
 
 class MemoryBudget:
@@ -157,6 +167,8 @@ class Spool:
         self.is_closed = False
         self.is_kept = False
         """True once work that outlives its request owns this spool, and closes it."""
+        self.patience_s = 0.0
+        """Seconds that bytes wait for space on the disk: those of paid pictures do."""
         self._claims: list[tuple[MemoryBudget, int]] = []
 
     def claim(self, budget: MemoryBudget, size: int) -> bool:
@@ -167,6 +179,17 @@ class Spool:
             return False
         self._claims.append((budget, size))
         return True
+
+    async def await_space(self, store: Callable[[], Awaitable[Stored]]) -> Stored:
+        """Call `store`, and while the disk takes nothing call it again, for `patience_s`. Raises StorageFullError."""
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return await store()
+            except StorageFullError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(SPACE_PAUSE_S)
 
     def new_path(self) -> Path:
         """A path for a new temporary file, which is removed when this spool closes."""
@@ -258,6 +281,9 @@ class BlobWriter:
         pieces = self._pieces
         self._pieces = []
         self._waiting = 0
+        await self._spool.await_space(lambda: self._write_file(pieces, is_last))
+
+    async def _write_file(self, pieces: list[bytes], is_last: bool) -> None:
         try:
             if self._path is None:
                 self._path = self._spool.new_path()
@@ -274,7 +300,14 @@ class BlobWriter:
         assert self._path is not None
         if self._file is None:
             self._file = self._path.open("xb", buffering=0)
-        _write_all(self._file, pieces)
+        start = self._file.tell()
+        try:
+            _write_all(self._file, pieces)
+        except OSError:
+            # Another attempt writes all pieces again.
+            self._file.seek(start)
+            self._file.truncate()
+            raise
         if is_last:
             self._file.close()
 

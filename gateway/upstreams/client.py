@@ -73,7 +73,7 @@ class UpstreamClient:
         self._paid = paid
         self._pooled = pooled
         self._max_picture = max_picture
-        self._headers = {"accept": "*/*", "authorization": f"Bearer {target.key}", "user-agent": "imagegate"}
+        self._headers = {"accept": "*/*", "user-agent": "imagegate"}
 
     async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
         """Send the paid POST once, over a fresh connection. Raises CallFailed; its phase shows how much was sent."""
@@ -96,7 +96,7 @@ class UpstreamClient:
         spool: Spool,
         limits: TimeLimits,
     ) -> Reply:
-        headers = dict(self._headers)
+        headers = self._headers | {"authorization": f"Bearer {self.target.present_key}"}
         content: bytes | AsyncGenerator[bytes, None] | None = None
         if isinstance(body, MultipartBody):
             headers |= {"content-type": body.content_type, "content-length": str(body.content_length)}

@@ -240,6 +240,29 @@ def test_key_comes_from_file(tmp_path: Path) -> None:
     assert load(path, {}).targets[0].key == "k-file"
 
 
+def test_key_file_is_read_again(tmp_path: Path) -> None:
+    """A replaced key counts from the next request on, through a link too; a file without a key changes nothing."""
+    (tmp_path / "one").write_text("k-1\n")
+    (tmp_path / "key").symlink_to("one")
+    (target,) = load(written(tmp_path, GOOD.replace("env:ONE_KEY", f"file:{tmp_path / 'key'}")), {}).targets
+    digests = {target.key_digest}
+    (tmp_path / "one").write_text("k-2")
+    assert target.present_key == "k-2"
+    digests.add(target.key_digest)
+    (tmp_path / "two").write_text("k-3\n")
+    (tmp_path / "new").symlink_to("two")
+    # As Kubernetes replaces a secret.
+    (tmp_path / "new").rename(tmp_path / "key")
+    assert target.present_key == "k-3"
+    for useless in (b"", b" \n", b"two words", b"\xff\xfe"):
+        (tmp_path / "two").write_bytes(useless)
+        assert target.present_key == "k-3"
+    (tmp_path / "two").unlink()
+    assert target.present_key == "k-3"
+    assert len(digests | {target.key_digest}) == 3
+    assert not any("k-" in digest for digest in digests)
+
+
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "smart“quote”", "tab\tbed"])
 def test_impossible_key_is_refused(tmp_path: Path, key: str) -> None:
     """A key that no header can carry stops the start, and is not shown."""

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from gateway.catalogue.upstream import HealthRules
-from gateway.health.health import CallReport, Caps, TargetStore
+from gateway.health.condition import Caps
+from gateway.health.health import CallReport, TargetStore
 from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
 from tests.support.plans import KEYS, SHIPPED, example_prices

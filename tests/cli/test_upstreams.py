@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from gateway.catalogue.upstream import HealthRules
+from gateway.health.condition import Caps
 from gateway.health.drift import DriftBook
-from gateway.health.health import CallReport, Caps, TargetStore
+from gateway.health.health import CallReport, TargetStore
 from gateway.store.client import CommandQueue, connect
 from tests.conftest import Valkey
 from tests.support.shell import Shell

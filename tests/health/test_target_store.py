@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.catalogue.upstream import HealthRules
-from gateway.health.condition import Block
-from gateway.health.health import CallReport, Caps, Result, TargetStore
+from gateway.health.condition import Block, Caps
+from gateway.health.health import CallReport, Result, TargetStore
 from gateway.ids import new_id
 from gateway.store.client import CommandQueue
 from tests.conftest import Valkey
@@ -242,3 +242,48 @@ async def test_odd_labels_are_refused(rig: Rig, label: str) -> None:
     """No label leads to another name in Redis."""
     with pytest.raises(Exception, match="INVALID label"):
         await rig.one.reset(label)
+
+
+async def cool(rig: Rig, key: str, how: str) -> None:
+    """A vendor rejects this key, in a call or in a free check."""
+    if how == "call":
+        report = CallReport("none", cool=300, why="credential")
+        await rig.one.finish(LABEL, new_id("permit"), report, RULES, key)
+    else:
+        await rig.one.note_check(LABEL, trouble="credential (401)", cool=300, key=key)
+
+
+@pytest.mark.parametrize("how", ["call", "check"])
+@pytest.mark.parametrize(
+    ("rejected", "present", "is_blocked"),
+    [("aa", "aa", True), ("aa", "bb", False), ("", "bb", True), ("aa", "", True), ("", "", True)],
+)
+async def test_cool_down_belongs_to_the_key(rig: Rig, how: str, rejected: str, present: str, is_blocked: bool) -> None:
+    """A key in the place of a rejected one is used at once, in each process; the rejected one stays blocked."""
+    await cool(rig, rejected, how)
+    block = await rig.other.take(LABEL, new_id("permit"), LEASE_S, Caps(), present)
+    assert (block is not None) is is_blocked
+    (seen,) = (await rig.other.look([LABEL])).values()
+    assert (seen.find_block(has_floor=False, spend_limit=None, key=present) is not None) is is_blocked
+    assert seen.describe(has_floor=False, spend_limit=None)[0] == "credential_rejected"
+
+
+@pytest.mark.parametrize("how", ["call", "check"])
+async def test_good_key_ends_the_other_ones_cool_down(rig: Rig, how: str) -> None:
+    """Once the new key has worked, operators see no rejected credential; a second bad key has its own cool-down."""
+    await cool(rig, "aa", how)
+    await cool(rig, "bb", how)
+    assert await rig.one.take(LABEL, new_id("permit"), LEASE_S, Caps(), "bb") is not None
+    if how == "call":
+        await rig.one.finish(LABEL, new_id("permit"), CallReport("good"), RULES, "cc")
+    else:
+        await rig.one.note_check(LABEL, key="cc")
+    (seen,) = (await rig.other.look([LABEL])).values()
+    assert seen.describe(has_floor=False, spend_limit=None)[0] == "ok"
+
+
+async def test_rate_limit_counts_for_every_key(rig: Rig) -> None:
+    """Another key does not pass a rate limit, also not where it was learnt after a rejected key."""
+    await cool(rig, "aa", "call")
+    await rig.one.finish(LABEL, new_id("permit"), CallReport("refusal", cool=60, why="limit"), RULES, "bb")
+    assert await rig.one.take(LABEL, new_id("permit"), LEASE_S, Caps(), "bb") == Block("rate_limited", 60.0)

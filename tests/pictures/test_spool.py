@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -257,3 +258,35 @@ def test_full_disk_is_told_and_cleaned(tmp_path: Path, size: int, times: int) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["File too large", "[]"]
+
+
+@pytest.mark.parametrize("pieces", [[b"a" * 2_000_000], [b"a" * 1000, b"b" * 1_500_000, b"c" * 1_500_000]])
+async def test_paid_bytes_wait_for_space(tmp_path: Path, pieces: list[bytes]) -> None:
+    """Bytes of a paid picture wait until the disk takes them, and are whole; others are refused at once."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    patient, hasty = (Spool(tmp_path, MemoryBudget(0)) for _ in range(2))
+    patient.patience_s = 60
+
+    async def store(spool: Spool) -> Blob:
+        writer = spool.writer()
+        try:
+            for piece in pieces:
+                await writer.write(piece)
+            return await writer.finish()
+        except StorageFullError:
+            await writer.abort()
+            raise
+
+    # Beyond its limit a write takes a part and then fails, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, before[1]))
+    try:
+        waiting = asyncio.create_task(store(patient))
+        with pytest.raises(StorageFullError):
+            await store(hasty)
+        assert not waiting.done()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    blob = await waiting
+    assert blob.path is not None
+    assert blob.path.read_bytes() == b"".join(pieces)
+    await asyncio.gather(patient.close(), hasty.close())

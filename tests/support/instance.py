@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from tests.support.gateways import ENV, GENERATIONS, TASKS, catalogue_of, small
+from tests.support.gateways import ENV, GENERATIONS, TASKS, TIMEOUTS, catalogue_of, small
 from tests.support.processes import Gateway, children, clean_environment, is_alive, until
 from tests.support.simulators import Simulator
 
@@ -36,7 +36,13 @@ class Instance(Gateway):
 
     def __init__(self, folder: Path, simulator: Simulator, *, user: int | None = None) -> None:
         self.simulator = simulator
-        changes = {"accounting": {"lease": 3}, "join": {"look_every": 0.5}, "limits": {"min_free": 0}}
+        timeouts = {"timeouts": TIMEOUTS | {"call": 60, "task": 120, "poll": 5, "collect": 60}}
+        changes = {
+            "upstreams": dict.fromkeys(("anyfast", "anyfast-c", "apiany"), timeouts),
+            "accounting": {"lease": 3},
+            "join": {"look_every": 0.5},
+            "limits": {"min_free": 0},
+        }
         self._env = {**ENV, "GATEWAY_CONFIG": str(folder / "gateway.yaml"), "GATEWAY_DRAIN_S": "20"}
         (folder / "gateway.yaml").write_text(yaml.safe_dump(catalogue_of(simulator.url, changes)))
         self._as_user = [] if user is None else _become(user)
@@ -46,7 +52,7 @@ class Instance(Gateway):
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the operator on this instance, to its end."""
-        return subprocess.run(
+        done = subprocess.run(
             [*self._as_user, sys.executable, "-m", "gateway", *arguments, "--data-dir", str(self.data)],
             env=clean_environment(**self._env),
             capture_output=True,
@@ -54,6 +60,8 @@ class Instance(Gateway):
             timeout=60,
             check=False,
         )
+        assert done.returncode == 0, done.stderr
+        return done
 
     def processes(self) -> list[int]:
         return [self.pid, *children(self.pid)]
@@ -184,13 +192,8 @@ def judge(instance: Instance, load: Load) -> None:
     assert len(prompts) == len(set(prompts)), "bought twice"
     assert set(load.delivered) <= set(prompts)
     assert set(prompts) <= {*load.delivered, *load.lost}
-    until(lambda: instance.command("holds").stdout.strip() == "" or _holds(instance) == [], what="the last settlement")
-    audit = instance.command("audit")
-    assert audit.returncode == 0, audit.stdout + audit.stderr
-
-
-def _holds(instance: Instance) -> list[object]:
-    return json.loads(instance.command("holds", "--json").stdout or '{"data": []}')["data"]
+    until(lambda: not json.loads(instance.command("holds", "--json").stdout)["data"], what="the last settlement")
+    instance.command("audit")
 
 
 def _become(user: int) -> list[str]:

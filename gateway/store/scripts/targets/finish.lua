@@ -1,6 +1,7 @@
 -- Ends one call and counts its outcome. A repetition changes nothing.
 -- now, label, permit, outcome (good, unknown, refusal, none), cool-down µs, why (limit, credential or ""),
--- field of the latency or "", ms, presumed µ$, and the rules: calls, window µs, unknown, refusals, open µs, most µs, good
+-- field of the latency or "", ms, presumed µ$, and the rules: calls, window µs, unknown, refusals, open µs, most µs, good,
+-- digest of the key or ""
 -- -> known | done, the change of the breaker (opened, closed or ""), the reason of a new cool-down or ""
 
 local now = clock(ARGV[1])
@@ -15,6 +16,7 @@ local rules = {}
 for index, name in ipairs({'calls', 'window', 'unknown', 'refusals', 'open', 'open_most', 'good'}) do
   rules[name] = integer(name, ARGV[9 + index], 1)
 end
+local used = digest_of(ARGV[17])
 local KEPT_SAMPLES = 40
 
 local name = key(NAME.target, label)
@@ -61,13 +63,17 @@ elseif state == 'half' and target.probe == permit then
   end
 end
 
-local cooled = ''
+local cooled, last = '', cooled_of(target, used)
 if cool > 0 then
-  local is_cool = number(target, 'cooled') > now
+  local is_cool = last > now
   -- A rate limit must not hide a rejected credential.
   if not is_cool or why == 'credential' then cooled = (is_cool and target.cooled_why == why) and '' or why end
   local reason = (is_cool and target.cooled_why == 'credential') and 'credential' or why
-  redis.call('HSET', name, 'cooled', digits(math.max(number(target, 'cooled'), now + cool)), 'cooled_why', reason)
+  redis.call('HSET', name, 'cooled', digits(math.max(last, now + cool)), 'cooled_why', reason)
+  if why == 'credential' then redis.call('HSET', name, 'cooled_key', used) end
+elseif letter == 'g' and last < number(target, 'cooled') then
+  -- Another key was rejected, and this one works.
+  redis.call('HDEL', name, 'cooled', 'cooled_why', 'cooled_key')
 end
 
 if field ~= '' then

@@ -51,6 +51,19 @@ local function number(target, field)
   return tonumber(target[field] or '0')
 end
 
+-- The digest of a credential's key, or "".
+local function digest_of(value)
+  if not value or not string.match(value, '^%x*$') or #value > 64 then invalid('key') end
+  return value
+end
+
+-- The end of the cool-down that counts for a key: one after a rejected key counts for that key alone.
+local function cooled_of(target, used)
+  local rejected = target.cooled_why == 'credential' and target.cooled_key or ''
+  if used ~= '' and rejected ~= '' and rejected ~= used then return 0 end
+  return number(target, 'cooled')
+end
+
 -- closed, open, or half (half-open): one call at a time may pass.
 local function breaker_of(target, now)
   if not target['until'] then return 'closed' end

@@ -13,6 +13,7 @@ for index = 2, #ARGV do
     open_us = digits(math.max(number(target, 'until') - now, 0)),
     cooled_us = digits(math.max(number(target, 'cooled') - now, 0)),
     cooled_why = target.cooled_why or '',
+    cooled_key = target.cooled_key or '',
     in_flight = redis.call('ZCOUNT', key(NAME.permits, label), '(' .. digits(now), '+inf'),
     presumed = digits(presumed),
     brake_us = digits(brake),

@@ -1,6 +1,6 @@
 -- Permits one call at a target, or returns the reason against it. A repetition with the same permit gets the same answer.
 -- now, label, permit, lease µs, the most at a time (0: any), the most a minute (0: any), presumed µ$ an hour ("": any),
--- floor 1 or 0 -> taken | <reason>, µs until another attempt
+-- floor 1 or 0, digest of the key or "" -> taken | <reason>, µs until another attempt
 
 local now = clock(ARGV[1])
 local label, permit = label_of(ARGV[2]), permit_of(ARGV[3])
@@ -8,6 +8,7 @@ local lease = integer('lease', ARGV[4], 1)
 local most, per_minute = integer('most', ARGV[5], 0), integer('per_minute', ARGV[6], 0)
 local brake = ARGV[7] ~= '' and integer('brake', ARGV[7], 0) or nil
 local has_floor = ARGV[8] == '1'
+local used = digest_of(ARGV[9])
 
 local permits = key(NAME.permits, label)
 if redis.call('ZSCORE', permits, permit) then return {'taken'} end
@@ -15,7 +16,8 @@ if redis.call('ZSCORE', permits, permit) then return {'taken'} end
 local target = read(label)
 local state = breaker_of(target, now)
 if state == 'open' then return {'open', digits(number(target, 'until') - now)} end
-if number(target, 'cooled') > now then return {target.cooled_why, digits(number(target, 'cooled') - now)} end
+local cooled = cooled_of(target, used)
+if cooled > now then return {target.cooled_why, digits(cooled - now)} end
 if has_floor and target.low == '1' then return {'low', '0'} end
 if brake then
   local presumed, wait = presumed_of(label, now)

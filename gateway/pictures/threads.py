@@ -1,0 +1,23 @@
+"""Pools of threads that are all started at once, so that a machine without free processes fails no later work."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+START_S = 10.0
+
+
+def open_pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool whose threads all run. Raises RuntimeError when the machine starts no thread, or not in time."""
+    pool = ThreadPoolExecutor(threads, name)
+    # A pool starts a thread where none is idle, and here none is idle before all have started.
+    together = threading.Barrier(threads)
+    try:
+        for started in [pool.submit(together.wait, START_S) for _ in range(threads)]:
+            started.result()
+    except (RuntimeError, threading.BrokenBarrierError) as error:
+        together.abort()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise RuntimeError(f"the threads {name} cannot be started: {error}") from error
+    return pool
