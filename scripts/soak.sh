@@ -13,9 +13,10 @@ declare -A parts=(
   [clients]="tests/api/test_clients.py tests/api/test_callbacks.py"
   [redis]="tests/store"
   [restarts]="tests/server/test_rolling_restart.py"
+  [instance]="tests/server/test_instance.py"
   [fuzz]="tests/fuzz tests/admin/test_random_input.py"
 )
-order=(ledger crashes sdks outcomes grid clients redis restarts fuzz)
+order=(ledger crashes sdks outcomes grid clients redis restarts instance fuzz)
 
 [ $# -gt 0 ] || set -- "${order[@]}"
 for name in "$@"; do

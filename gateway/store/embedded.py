@@ -36,7 +36,7 @@ _ADVICE = re.compile(r"[.:]? (You can: 1\) )?make a backup of your AOF file.*", 
 
 
 class ServerKilled(ServerFailed, ChildFailed):
-    """A signal ended the server while it started, as for want of memory."""
+    """A signal ended the server while it started, as on a machine without memory."""
 
 
 class EmbeddedServer:

@@ -47,8 +47,12 @@ class Instance(Gateway):
         (folder / "gateway.yaml").write_text(yaml.safe_dump(catalogue_of(simulator.url, changes)))
         self._as_user = [] if user is None else _become(user)
         super().__init__(folder / "data", ("--port", "0"), prefix=self._as_user, **self._env)
-        self.wait_ready()
-        self.key = self.command("keys", "create", "test").stdout.split()[-1]
+        try:
+            self.wait_ready()
+            self.key = self.command("keys", "create", "test").stdout.split()[-1]
+        except BaseException:
+            self.close()
+            raise
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the operator on this instance, to its end."""
