@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
+from typing_extensions import override
 
 from tests.support.gateways import ENV, GENERATIONS, TASKS, TIMEOUTS, catalogue_of, small
 from tests.support.processes import Gateway, children, clean_environment, is_alive, until
@@ -46,13 +48,20 @@ class Instance(Gateway):
         self._env = {**ENV, "GATEWAY_CONFIG": str(folder / "gateway.yaml"), "GATEWAY_DRAIN_S": "20"}
         (folder / "gateway.yaml").write_text(yaml.safe_dump(catalogue_of(simulator.url, changes)))
         self._as_user = [] if user is None else _become(user)
-        super().__init__(folder / "data", ("--port", "0"), prefix=self._as_user, **self._env)
+        super().__init__(folder / "data", ("--port", "0"), **self._env)
         try:
             self.wait_ready()
             self.key = self.command("keys", "create", "test").stdout.split()[-1]
         except BaseException:
             self.close()
             raise
+
+    @override
+    def start(self, arguments: Sequence[str], env: dict[str, str], streams: tuple[int, int, int]) -> Any:
+        """Not forked from this process, since it may run as another user."""
+        command = [*self._as_user, sys.executable, "-m", "gateway", *arguments]
+        stdin, stdout, stderr = streams
+        return subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the operator on this instance, to its end."""
