@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -41,8 +40,8 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path, simulator: Simulator) 
         shortages: dict[str, Shortage] = {
             "disk": lambda: full_disk(disk),
             # Fewer than each process has open: none can open another one.
-            "descriptors": lambda: limited(instance, resource.RLIMIT_NOFILE, 5),
-            "processes": lambda: limited(instance, resource.RLIMIT_NPROC, 1),
+            "descriptors": lambda: limited(instance, "nofile", 5),
+            "processes": lambda: limited(instance, "nproc", 1),
         }
         yield instance, shortages[request.param]
 

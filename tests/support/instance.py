@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -66,8 +65,9 @@ class Instance(Gateway):
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the operator on this instance, to its end."""
         done = subprocess.run(
-            [*self._as_user, sys.executable, "-m", "gateway", *arguments, "--data-dir", str(self.data)],
-            env=clean_environment(**self._env),
+            [*self._as_user, sys.executable, "-m", "gateway", *arguments],
+            # Not --data-dir: the option's check of the path asks access(2), which knows no capabilities.
+            env=clean_environment(**self._env, GATEWAY_DATA_DIR=str(self.data)),
             capture_output=True,
             text=True,
             timeout=60,
@@ -78,6 +78,25 @@ class Instance(Gateway):
 
     def processes(self) -> list[int]:
         return [self.pid, *children(self.pid)]
+
+    def read_limit(self, limit: str) -> str:
+        """The soft limit of the first process."""
+        command = [
+            *self._as_user,
+            "prlimit",
+            f"--pid={self.pid}",
+            f"--{limit}",
+            "--output=SOFT",
+            "--noheadings",
+            "--raw",
+        ]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def set_limit(self, limit: str, value: str) -> None:
+        """Set the soft limit of each process, as their own user; some may end meanwhile."""
+        for pid in self.processes():
+            command = [*self._as_user, "prlimit", f"--pid={pid}", f"--{limit}={value}:"]
+            subprocess.run(command, check=pid == self.pid, capture_output=True)
 
     def kill(self, word: str) -> None:
         """Kill the children whose command lines have the word; some may be dead already."""
@@ -184,18 +203,17 @@ def full_disk(disk: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def limited(instance: Instance, limit: int, value: int) -> Iterator[None]:
-    """A soft limit of every process of the instance, as `ulimit` sets it; those that start meanwhile inherit it."""
-    before = resource.prlimit(instance.pid, limit)
-    for pid in instance.processes():
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(pid, limit, (value, before[1]))
+def limited(instance: Instance, limit: str, value: int) -> Iterator[None]:
+    """A soft limit of every process of the instance, as `ulimit` sets it; those that start meanwhile inherit it.
+
+    `limit` is a name of prlimit(1), such as `nofile`.
+    """
+    before = instance.read_limit(limit)
+    instance.set_limit(limit, str(value))
     try:
         yield
     finally:
-        for pid in instance.processes():
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(pid, limit, before)
+        instance.set_limit(limit, before)
 
 
 def judge(instance: Instance, load: Load) -> None:
