@@ -34,6 +34,12 @@ class ArtifactsUnavailable(StorageFullError):
     """The store does not answer or rejects its credentials; treated like a full disk."""
 
 
+class ArtifactsRefused(ArtifactsUnavailable):
+    """The store rejects its credentials, which only another start would change."""
+
+    is_lasting = True
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A stored picture. `size` is in bytes, `width` and `height` as displayed, `created` and `expires` unix seconds."""

@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from gateway.artifacts.artifact import (
     Artifact,
+    ArtifactsRefused,
     ArtifactsUnavailable,
     Readiness,
     Stored,
@@ -145,4 +146,5 @@ async def _chunks(first: bytes, stream: BytesStream) -> AsyncIterator[bytes]:
 def _unavailable(error: Exception) -> ArtifactsUnavailable:
     """The error with its first line only and without query strings, which may hold a signature."""
     first = re.sub(r"\?\S*", "", str(error).splitlines()[0] if str(error) else "")
-    return ArtifactsUnavailable(f"{type(error).__name__}: {first[:300]}")
+    is_refusal = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    return (ArtifactsRefused if is_refusal else ArtifactsUnavailable)(f"{type(error).__name__}: {first[:300]}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,8 @@ class KeyFile:
         self._path = path
         self._key = key
         self._seen: tuple[int, ...] = ()
+        self.on_change: Callable[[str], None] = lambda _: None
+        """Gets each other key before anything is sent with it."""
 
     def read(self) -> str:
         """The key in the file now, or the last one."""
@@ -56,7 +58,10 @@ class KeyFile:
             seen = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if seen != self._seen:
                 key = self._path.read_text(encoding="utf-8").strip()
-                self._key, self._seen = key if key and not _find_flaw(key) else self._key, seen
+                if key and key != self._key and not _find_flaw(key):
+                    self.on_change(key)
+                    self._key = key
+                self._seen = seen
         except (OSError, UnicodeDecodeError):
             # It is being replaced, or gone: a call with the last key shows if that one still works.
             pass

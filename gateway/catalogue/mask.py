@@ -49,7 +49,11 @@ def make_mask(
         *(value for name, value in _read_options(settings.storage_url or "") if _ENDPOINT_NAME.search(name)),
     ]
     hosts = [*(host for store in stores for host, _ in store.hosts), *(_host_of(url) for url in urls)]
-    return Mask(secrets, hosts)
+    mask = Mask(secrets, hosts)
+    for target in catalogue.targets:
+        if target.key_file is not None:
+            target.key_file.on_change = mask.learn
+    return mask
 
 
 def _reveal(secret: SecretStr | None) -> str:

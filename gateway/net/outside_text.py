@@ -197,17 +197,21 @@ class Mask:
     """
 
     def __init__(self, secrets: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
-        known = {spelled for secret in secrets for spelled in _spellings(secret.strip())}
-        self._runs = frozenset(
-            one[start : start + _RUN] for one in map(_fold, known) for start in range(len(one) - _RUN + 1)
-        )
-        short = sorted((one for one in map(_fold, known) if _SHORTEST <= len(one) < _RUN), key=len, reverse=True)
-        self._words = _words(short)
+        self._runs: frozenset[str] = frozenset()
+        self._short: frozenset[str] = frozenset()
+        self.learn(*secrets)
         self._hosts = frozenset(host.lower().strip("[]") for host in hosts if host)
         self._host_words = _words(sorted(self._hosts, key=len, reverse=True), r"(?::[0-9]{1,5})?")
 
     def __repr__(self) -> str:
         return "Mask(…)"
+
+    def learn(self, *secrets: str) -> None:
+        """Hide these secrets too, from now on."""
+        known = [_fold(spelled) for secret in secrets for spelled in _spellings(secret.strip())]
+        self._runs |= {one[start : start + _RUN] for one in known for start in range(len(one) - _RUN + 1)}
+        self._short |= {one for one in known if _SHORTEST <= len(one) < _RUN}
+        self._words = _words(sorted(self._short, key=len, reverse=True))
 
     def hide_secrets(self, text: str) -> str:
         """The text without this process's secrets, and without other keys of a known form."""

@@ -45,6 +45,9 @@ Stored = TypeVar("Stored")
 class StorageFullError(Exception):
     """The disk of the data folder takes nothing: it is full, or no file can be opened."""
 
+    is_lasting = False
+    """True where waiting does not help."""
+
 
 class MemoryBudget:
     """A number of bytes that many users share: bytes in memory, or bytes of bodies in progress."""
@@ -186,8 +189,8 @@ class Spool:
         while True:
             try:
                 return await store()
-            except StorageFullError:
-                if time.monotonic() >= deadline:
+            except StorageFullError as error:
+                if error.is_lasting or time.monotonic() >= deadline:
                     raise
             await asyncio.sleep(SPACE_PAUSE_S)
 

@@ -24,3 +24,7 @@ def test_replaced_key_is_used_at_once(gateways: Gateways, tmp_path: Path) -> Non
     secret.write_text("revoked")
     assert gateway.generate(**fields).status_code == 503
     assert len(gateway.simulator.book()) == 1
+    secret.write_text("another-key-of-the-operator")
+    assert gateway.generate(**fields).status_code == 503
+    for key in (ENV["APIANY_API_KEY"], "another-key-of-the-operator"):
+        assert key not in gateway.services.mask.hide_secrets(f"Your key {key} is wrong"), "a new key is hidden too"
