@@ -96,13 +96,17 @@ class KeyStore:
         self._redis = redis
         self._pepper = pepper
 
-    async def check_pepper(self) -> None:
-        """Raise PepperMismatch unless this store's keys were made with this pepper; a new store takes it as its own."""
+    async def check_pepper(self, *, may_write: bool = True) -> None:
+        """Raise PepperMismatch unless this store's keys were made with this pepper.
+
+        A new store takes it as its own, unless `may_write` is False.
+        """
         mine = self._hmac("pepper-check")
-        if not await self._redis.set(names.PEPPER_CHECK(), mine, nx=True):
-            theirs = await self._redis.get(names.PEPPER_CHECK())
-            if not hmac.compare_digest(str(theirs), mine):
-                raise PepperMismatch
+        if may_write and await self._redis.set(names.PEPPER_CHECK(), mine, nx=True):
+            return
+        theirs = await self._redis.get(names.PEPPER_CHECK())
+        if theirs is not None and not hmac.compare_digest(str(theirs), mine):
+            raise PepperMismatch
 
     async def add(self, new: NewKey, *, demo: bool = False, key_id: str | None = None) -> tuple[KeyRecord, str]:
         """A new key and its secret, which nothing can show again. `key_id` is one that was made for it before."""

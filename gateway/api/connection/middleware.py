@@ -134,7 +134,7 @@ def _log_request(scope: Scope, status: int, started: float, *, is_whole: bool) -
         return
     state: dict[str, Any] = scope["state"]
     key, note, presence = (state.get(name) for name in ("key", "note", "presence"))
-    task = _describe_task(presence.waiting, note.record) if presence is not None else {}
+    task = _describe_task(presence.waiting, note.record) if presence is not None and note is not None else {}
     facts: dict[str, Any] = {
         "method": scope["method"],
         "path": _make_printable(scope["path"]),
