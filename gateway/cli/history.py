@@ -11,13 +11,12 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.display import Column, print_csv, print_json, print_rows, show_cell
-from gateway.cli.store import AsJson, DataDir, OpenedStore, with_store
+from gateway.cli.store import AsJson, DataDir, OpenedStore, remark_on_team, with_store
 from gateway.dollars import show_usd
 from gateway.history.export import RECORD_COLUMNS, Cells, record_cells, stream_csv
 from gateway.history.history import RecordFilter
 from gateway.history.record import Record
-from gateway.operations.history import RequestRecord, find_record, stream_records
-from gateway.operations.keys import find_key
+from gateway.operations.history import SINCE, RequestRecord, find_record, stream_records
 from gateway.operations.time_spans import read_span
 from gateway.store.windows import Calendar
 
@@ -33,7 +32,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
     identifier: Annotated[
         str | None, typer.Argument(metavar="ID", help="One whole record, by its id or its task's.")
     ] = None,
-    since: options.Since = "24h",
+    since: options.Since = SINCE,
     until: options.Until = None,
     key: options.OnlyKey = None,
     team: options.OnlyTeam = None,
@@ -57,7 +56,8 @@ def history(  # noqa: PLR0913 (each option is a parameter)
 
     async def show(store: OpenedStore) -> None:
         first, last = read_span(store, since, until)
-        key_id = None if key is None else await find_key(store, key)
+        await remark_on_team(store, team)
+        key_id = None if key is None else await store.keys.find_id(key)
         wanted = RecordFilter(first, last, key_id, team, model, upstream, status, request=request)
         if as_json:
             await _print_listing(store, wanted, most)

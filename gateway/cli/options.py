@@ -58,9 +58,11 @@ ImagesMinute = Annotated[int | None, typer.Option("--images-per-minute", help="I
 RequestsMinute = Annotated[int | None, typer.Option("--requests-per-minute", help="Requests a minute.")]
 Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", help="Requests at a time.")]
 
-OfKey = Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)]
+OfKey = Annotated[str | None, typer.Option("--key", help="Of this key, by id or name.", show_default=False)]
 OfTeam = Annotated[str | None, typer.Option("--team", help="Of this team's keys together.", show_default=False)]
 OfEveryone = Annotated[bool, typer.Option("--everyone", help="Of all keys together.")]
+
+IsSure = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; a script is never asked.")]
 
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 Since = Annotated[str, typer.Option(help="The beginning: 24h, 7d or 4w ago, or a date as in 2026-11-04.")]
@@ -179,5 +181,5 @@ def check_format(*, as_json: bool, as_csv: bool) -> None:
 def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
     """The one typed scope. Raises BadParameter for none or several."""
     if sum((bool(key), bool(team), is_everyone)) != 1:
-        raise typer.BadParameter("give one of --key ID, --team NAME or --everyone")
+        raise typer.BadParameter("give one of --key KEY, --team NAME or --everyone")
     return Scope(key=key or "", team=team or "")

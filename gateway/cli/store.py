@@ -34,6 +34,7 @@ from gateway.history.history import History
 from gateway.history.usage import UsageReader
 from gateway.money.ledger import Ledger
 from gateway.net.fetcher import Fetcher
+from gateway.operations import teams
 from gateway.operations.changes import Actor
 from gateway.operations.time_spans import open_calendar
 from gateway.process.data_folder import DataFolder, FolderInUse, load_secrets
@@ -183,6 +184,12 @@ def cli_actor() -> Actor:
         # A container's user need not have a name.
         name = str(os.getuid())
     return Actor(f"cli:{name}", _report)
+
+
+async def remark_on_team(store: OpenedStore, team: str | None) -> None:
+    """Say on stderr that nothing has this team yet: its name may be mistyped."""
+    if team and (doubt := await teams.find_doubt(store, team)):
+        output.say(f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt)
 
 
 def _report(_: Mapping[str, str | None], error: StoreUnavailable | None) -> None:

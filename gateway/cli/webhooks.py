@@ -31,7 +31,7 @@ ALL = "all"
 
 
 def webhooks(
-    key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Of this key, by id or name.", show_default=False)] = None,
     retry: Annotated[
         str | None, typer.Option(metavar="ID", help="Try this one again; `all`: every one that was given up.")
     ] = None,
