@@ -148,7 +148,10 @@ class KeyStore:
         return record
 
     async def find_id(self, text: str) -> str:
-        """The id of the key with this id, which need not exist, or of the only key with this name. Raises KeyNotFound."""
+        """The id of the only key with this name; an id is returned as it is, whether it exists or not.
+
+        Raises KeyNotFound.
+        """
         if _ID.fullmatch(text):
             return text
         names_of = {record.id: record.name for record in await self.list()}

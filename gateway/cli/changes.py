@@ -15,6 +15,8 @@ from gateway.errors import KeyNotFound
 from gateway.operations.answers import Listing
 from gateway.operations.changes import SINCE, MadeChange, list_changes
 
+_DETAILS = {"before", "address"}
+_TEXTS = {"before", "after", "subject"}
 _COLUMNS = ("time", "actor", "action", "subject", "before", "after", "address")
 
 
@@ -43,7 +45,7 @@ def changes(
         print_json(found)
         return
     rows = [_cells(change, when) for change, when in zip(found.data, times, strict=True)]
-    print_rows([Column(name, is_detail=name in ("before", "address")) for name in _COLUMNS], rows)
+    print_rows([Column(name, is_detail=name in _DETAILS, is_text=name in _TEXTS) for name in _COLUMNS], rows)
 
 
 async def _find_subject(store: OpenedStore, subject: str | None) -> str | None:

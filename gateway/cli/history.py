@@ -97,7 +97,9 @@ async def _print_listing(store: OpenedStore, wanted: RecordFilter, most: int | N
 
 def _print_record(record: Record) -> None:
     cells = {name: value for name, value in record_cells(record).items() if name not in _IN_TABLES}
-    print_rows((Column("field"), Column("value")), [(name, show_cell(value)) for name, value in cells.items()])
+    print_rows(
+        (Column("field"), Column("value", is_text=True)), [(name, show_cell(value)) for name, value in cells.items()]
+    )
     calls = [
         (
             call.target,
@@ -112,7 +114,9 @@ def _print_record(record: Record) -> None:
     ]
     print_rows([Column(name, name in _NUMBERS, name == "id") for name in _CALLS], calls)
     if record.passed_by:
-        print_rows((Column("not asked"), Column("why")), [(one.target, one.reason) for one in record.passed_by])
+        print_rows(
+            (Column("not asked"), Column("why", is_text=True)), [(one.target, one.reason) for one in record.passed_by]
+        )
 
 
 async def _cells_of(records: AsyncIterator[Record]) -> AsyncIterator[Cells]:

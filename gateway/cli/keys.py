@@ -19,7 +19,11 @@ from gateway.operations.answers import Deleted, Listing
 from gateway.operations.keys import KeyWithLimits, KeyWithSecret, WebhookSecret
 from gateway.server.store_checks import check_signing_key
 
-_COLUMNS = ("id", "name", "team", "key", "models", "created", "expires", "state")
+_TABLE = (
+    *(Column("id"), Column("name", is_text=True), Column("team", is_text=True), Column("key", is_detail=True)),
+    *(Column("models", is_detail=True, is_text=True), Column("created", is_detail=True)),
+    *(Column("expires", is_detail=True), Column("state")),
+)
 _CLEARABLE = (
     "team",
     "models",
@@ -101,7 +105,7 @@ def list_keys(
     if as_json:
         print_json(found)
         return
-    print_rows([Column(name) for name in _COLUMNS], [_cells(record) for record in found.data])
+    print_rows(_TABLE, [_cells(record) for record in found.data])
 
 
 @app.command()
@@ -111,7 +115,7 @@ def show(key: KeyArgument, data_dir: DataDir = None, as_json: AsJson = False) ->
     if as_json:
         print_json(found)
         return
-    print_rows([Column("field"), Column("value")], [*_fields(found), *_limits(found)])
+    print_rows([Column("field"), Column("value", is_text=True)], [*_fields(found), *_limits(found)])
 
 
 @app.command()
@@ -262,7 +266,7 @@ def _print_record(record: KeyRecord, *, as_json: bool) -> None:
     if as_json:
         print_json(record)
     else:
-        print_rows([Column(name) for name in _COLUMNS], [_cells(record)])
+        print_rows(_TABLE, [_cells(record)])
 
 
 def _cells(record: KeyRecord) -> tuple[str, ...]:

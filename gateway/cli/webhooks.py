@@ -19,12 +19,12 @@ _COLUMNS = (
     Column("id"),
     Column("state"),
     Column("tries", is_number=True),
-    Column("why"),
+    Column("why", is_text=True),
     Column("task"),
     Column("key"),
     Column("created", is_detail=True),
     Column("next try", is_detail=True),
-    Column("url", is_detail=True),
+    Column("url", is_detail=True, is_text=True),
 )
 
 ALL = "all"
