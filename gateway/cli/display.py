@@ -17,7 +17,7 @@ from rich.text import Text
 from gateway.cli.output import say
 from gateway.history.export import Cells, csv_line
 
-_FOLDED = 24
+_FOLDED = 16
 """The least width of a column of texts that may be folded anywhere."""
 
 

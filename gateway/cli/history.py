@@ -21,7 +21,8 @@ from gateway.operations.time_spans import read_span
 from gateway.store.windows import Calendar
 
 _COLUMNS = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
-_DETAILS = {"key", "team", "model", "size", "seconds"}
+_DETAILS = {"key", "team", "model", "upstreams", "size", "images", "seconds"}
+_TEXTS = {"status"}
 _NUMBERS = {"images", "usd", "seconds"}
 _CALLS = ("upstream", "outcome", "seconds", "images", "usd", "state", "id")
 _IN_TABLES = {"calls", "passed_by"}
@@ -67,7 +68,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
         else:
             records = stream_records(store, wanted, most or options.TABLE_ROWS)
             rows = [_show_record(record, store.calendar) async for record in records]
-            print_rows([Column(name, name in _NUMBERS, name in _DETAILS) for name in _COLUMNS], rows)
+            print_rows([Column(name, name in _NUMBERS, name in _DETAILS, name in _TEXTS) for name in _COLUMNS], rows)
 
     if identifier is None:
         with_store(data_dir, show)

@@ -41,7 +41,10 @@ URL = "https://receiver.example.com/hooks/images/of/the/design/team"
 TABLES = {
     "keys list": (keys._TABLE, (KEY, "ana", "design", "igw_ab12…", "gpt-image-2", TIME, TIME, "enabled"), (KEY,)),
     "history": (
-        [Column(name, name in history._NUMBERS, name in history._DETAILS) for name in history._COLUMNS],
+        [
+            Column(name, name in history._NUMBERS, name in history._DETAILS, name in history._TEXTS)
+            for name in history._COLUMNS
+        ],
         (TIME, TASK, "ana", "design", "gpt-image-2", "anyfast", "1024x1024", "1/1", "0.030000", "12.5", "200"),
         (TASK,),
     ),
