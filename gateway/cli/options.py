@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from gateway.callers.key_record import KeyChange
 from gateway.dollars import parse_usd
+from gateway.jobs.job import MIN_PIXELS
 from gateway.money.ledger_results import Scope
 from gateway.money.limits import LIMITS, RATES
 from gateway.store.windows import read_duration
@@ -123,7 +125,7 @@ def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tu
         return kind.model_validate(values | {field: {} if field == "metadata" else None for field in cleared})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise bad_option(str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")) from error
+        raise bad_option(str(first["loc"][0]), _explain(str(first["loc"][0]), first)) from error
 
 
 def read_limits(typed: Mapping[str, Any]) -> dict[str, int]:
@@ -157,6 +159,23 @@ def _read_expiry(text: str | None) -> str | datetime | None:
         return None
     span = read_duration(text)
     return text if span is None else datetime.now(UTC) + span
+
+
+def _explain(field: str, mistake: ErrorDetails) -> str:
+    """One of pydantic's errors about a field of a key, with what was typed and a right value."""
+    typed = mistake["input"]
+    if field == "expires":
+        return f"{typed!r} is no time; write a span from now such as 30d or 12h, or a time such as 2027-01-31T18:00Z"
+    if field == "max_quality":
+        return f"{typed!r} is no quality; it is one of low, medium, high"
+    if mistake["type"] in ("greater_than_equal", "less_than_equal"):
+        bounds = {"max_n": "1 to 10", "max_pixels": f"{MIN_PIXELS} or more"}
+        return f"{typed} is not allowed; write a number of {bounds[field]}"
+    if mistake["type"] == "too_long":
+        return f"too many; at most {mistake['ctx']['max_length']}"
+    if mistake["type"] == "string_too_long":
+        return f"too long; at most {mistake['ctx']['max_length']} characters"
+    return str(mistake["msg"]).removeprefix("Value error, ")
 
 
 def _split(given: list[str] | None) -> list[str] | None:
