@@ -42,7 +42,7 @@ soak: venv-dev ## the long runs, each at most half an hour: make soak PART=ledge
 check: lint types imports fast ## lint, types, import contracts, fast tests
 
 schema: venv-dev ## write the catalogue's JSON schema for editors
-	$(PY) -c "from gateway.catalogue.catalogue import render_schema; print(render_schema(), end='')" > config/gateway.schema.json
+	$(PY) -c "from gateway.catalogue.schema import render_schema; print(render_schema(), end='')" > config/gateway.schema.json
 
 lock: ## pin every dependency anew, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra build \

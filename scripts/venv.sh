@@ -23,7 +23,7 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   fi
 fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-echo "imagegate: installing from $lock" >&2
+echo "imagegate: installing from $lock; the first time this takes a minute or two" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes -r "$lock"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
   --no-build-isolation --no-deps --editable .

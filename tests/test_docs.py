@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from bench import rows
 from gateway import errors
 from gateway.app import create_app
-from gateway.catalogue import catalogue
+from gateway.catalogue.schema import render_schema
 from gateway.cli import main
 from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
 from gateway.process import settings
@@ -116,7 +116,7 @@ def default_cell(info: FieldInfo) -> str | None:
 def test_schema_is_the_code() -> None:
     """The schema that editors use is the one that the code checks by."""
     shipped = (ROOT / "config" / "gateway.schema.json").read_text(encoding="utf-8")
-    assert shipped == catalogue.render_schema(), "config/gateway.schema.json is old: run `make schema`"
+    assert shipped == render_schema(), "config/gateway.schema.json is old: run `make schema`"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)

@@ -74,6 +74,8 @@ async def authorize(request: Request, wanted: Role) -> Operator:
             f"with {PREFIX}; a caller's API key does not work here."
         )
         raise await count_wrong(services.wrong_keys, address, wrong)
+    # For the request's log line, which names a refused operator too.
+    request.state.actor = operator.actor.name
     if not operator.may(wanted):
         raise errors.RoleNotAllowed(
             f"The role {operator.role} may read everything and change nothing; this needs the role {wanted}."

@@ -31,4 +31,4 @@ async def list_changes(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[ChangesQuery, Query()]
 ) -> Listing[MadeChange]:
     """Of the last 30 days without `since`. Never holds a secret."""
-    return await changes.list_changes(services, **wanted.model_dump())
+    return await changes.list_changes(services, **wanted.model_dump() | {"since": wanted.since or changes.SINCE})

@@ -13,7 +13,7 @@ from pydantic import Field
 from gateway import errors
 from gateway.admin.access import ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import After, Most, QueryModel, Since, Text, Until, refusals
+from gateway.admin.shapes import After, KeyIdOrName, Most, QueryModel, Since, Text, Until, refusals
 from gateway.api.request import ServicesDep
 from gateway.history.export import RECORD_COLUMNS, Cells, csv_line, record_cells, stream_csv
 from gateway.history.history import RecordFilter
@@ -23,7 +23,7 @@ from gateway.operations import history
 from gateway.operations.answers import Listing
 from gateway.operations.history import RequestRecord
 from gateway.operations.time_spans import read_span
-from gateway.operations.usage import SummedUsage, UsageAnswer, sum_usage
+from gateway.operations.usage import SINCE, SummedUsage, UsageAnswer, sum_usage
 
 router = APIRouter(route_class=GuardedRoute, tags=["reports"])
 
@@ -40,7 +40,7 @@ class UsageQuery(QueryModel):
     since: Since = None
     until: Until = None
     by: Annotated[tuple[Dimension, ...], Field(max_length=5, description="Repeat it to group by several.")] = ()
-    key: Text = None
+    key: KeyIdOrName = None
     team: Text = None
     model: Text = None
     upstream: Text = None
@@ -52,7 +52,7 @@ class HistoryQuery(QueryModel):
 
     since: Since = None
     until: Until = None
-    key: Text = None
+    key: KeyIdOrName = None
     team: Text = None
     model: Text = None
     upstream: Text = None
@@ -69,24 +69,31 @@ class HistoryQuery(QueryModel):
     summary="Requests, images and dollars, by day",
     response_model=UsageAnswer,
     response_model_exclude_none=True,
-    responses=_ALSO_CSV,
+    responses=_ALSO_CSV | refusals(errors.KeyNotFound),
 )
 async def show_usage(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[UsageQuery, Query()]
 ) -> UsageAnswer | Response:
     """Sums of the whole days that the span touches, 30 days without `since`, in the configured time zone."""
-    only = Only(key=wanted.key, team=wanted.team, model=wanted.model, upstream=wanted.upstream)
-    found = await sum_usage(services, wanted.since or "30d", wanted.until, wanted.by, only)
+    key = await services.keys.find_id(wanted.key) if wanted.key else None
+    only = Only(key=key, team=wanted.team, model=wanted.model, upstream=wanted.upstream)
+    found = await sum_usage(services, wanted.since or SINCE, wanted.until, wanted.by, only)
     return _render_csv(found) if wanted.format == "csv" else found.answer()
 
 
-@router.get("/history", summary="Requests, newest first", response_model=Listing[RequestRecord], responses=_ALSO_CSV)
+@router.get(
+    "/history",
+    summary="Requests, newest first",
+    response_model=Listing[RequestRecord],
+    responses=_ALSO_CSV | refusals(errors.KeyNotFound),
+)
 async def list_history(
     services: ServicesDep, operator: ViewerDep, query: Annotated[HistoryQuery, Query()]
 ) -> Listing[RequestRecord] | Response:
     """Of the last 7 days without `since`. A page may be short and still have a next one."""
-    first, last = read_span(services, query.since or "7d", query.until)
-    wanted = RecordFilter(first, last, **query.model_dump(include=_FILTERS))
+    first, last = read_span(services, query.since or history.SINCE, query.until)
+    key = await services.keys.find_id(query.key) if query.key else None
+    wanted = RecordFilter(first, last, **query.model_dump(include=_FILTERS) | {"key": key})
     if query.format == "csv":
         lines = stream_csv(RECORD_COLUMNS, _cells(history.stream_records(services, wanted)))
         return StreamingResponse(lines, media_type=_CSV, headers=_download("history"))

@@ -39,6 +39,7 @@ RateValue = Annotated[StrictInt, Field(ge=1, le=_MOST_RATE)]
 Most = Annotated[int, Field(ge=1, le=_MOST_ROWS, description="Rows of one page.")]
 After = Annotated[str | None, Field(max_length=200, description="`next` of the page before.")]
 Text = Annotated[str | None, Field(max_length=200)]
+KeyIdOrName = Annotated[str | None, Field(max_length=200, description="A key's id, or its name.")]
 Since = Annotated[str | None, Field(max_length=40, description=f"The beginning: {FORMS}.")]
 Until = Annotated[str | None, Field(max_length=40, description=f"The end, not included: {FORMS}. Null: now.")]
 

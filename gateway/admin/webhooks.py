@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import Most, QueryModel, Text, refusals
+from gateway.admin.shapes import KeyIdOrName, Most, QueryModel, refusals
 from gateway.api.request import ServicesDep
 from gateway.operations import webhooks
 from gateway.operations.answers import Listing
@@ -23,11 +23,11 @@ MessageId = Annotated[str, Path(max_length=64, description="As listed.")]
 class WebhooksQuery(QueryModel):
     """The query of messages."""
 
-    key: Text = None
+    key: KeyIdOrName = None
     most: Most = 100
 
 
-@router.get("/webhooks", summary="Messages that have not arrived")
+@router.get("/webhooks", summary="Messages that have not arrived", responses=refusals(errors.KeyNotFound))
 async def list_webhooks(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[WebhooksQuery, Query()]
 ) -> Listing[UndeliveredMessage]:

@@ -64,7 +64,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
     if _is_dry(request):
         return await _quote(request, services, caller, operation)
     spool = services.new_spool()
-    note = record.open_note(services, request.state.request_id, caller.key, operation)
+    request.state.note = note = record.open_note(services, request.state.request_id, caller.key, operation)
     # The outermost middleware sees the last byte, and ends the wait.
     request.state.presence = presence = CallerConnection(departing=services.departing)
     try:
@@ -114,7 +114,7 @@ def _record(services: Services, note: RequestNote, presence: CallerConnection) -
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
     """Answer a dry run: the plan of the request. It leaves no record."""
     spool = services.new_spool()
-    note = record.open_note(services, request.state.request_id, caller.key, operation)
+    request.state.note = note = record.open_note(services, request.state.request_id, caller.key, operation)
     try:
         found = await pipeline.quote(services, caller, await _read(request, services, note, spool, CallerConnection()))
     finally:

@@ -13,7 +13,7 @@ from fastapi import Depends, Request, Response
 
 from gateway import errors
 from gateway.callers.auth import Caller, authenticate
-from gateway.callers.key_record import LONGEST_URL
+from gateway.callers.key_record import LONGEST_URL, KeyRecord
 from gateway.callers.webhook_addresses import find_fault
 from gateway.jobs.job import ImageJob, Repeat, digest_key, take_fingerprint
 from gateway.money import reservation
@@ -107,10 +107,15 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
     """The caller of a request. Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited."""
+
+    def note_key(key: KeyRecord) -> None:
+        # For the request's log line, which names a refused key too.
+        request.state.key = key
+
     authorization = request.headers.get("authorization")
     if authorization is None:
         _refuse_foreign_key(request)
-    return await authenticate(services.key_cache, services.wrong_keys, authorization, address_of(request))
+    return await authenticate(services.key_cache, services.wrong_keys, authorization, address_of(request), note_key)
 
 
 def _refuse_foreign_key(request: Request) -> None:

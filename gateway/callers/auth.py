@@ -74,10 +74,18 @@ class Caller:
             )
 
 
+def _ignore(_: KeyRecord) -> None:
+    pass
+
+
 async def authenticate(
-    keys: KeyCache, wrong_keys: WrongKeys, authorization: str | None, address: Address | None
+    keys: KeyCache,
+    wrong_keys: WrongKeys,
+    authorization: str | None,
+    address: Address | None,
+    on_key: Callable[[KeyRecord], None] = _ignore,
 ) -> Caller:
-    """The caller behind an `Authorization: Bearer` header.
+    """The caller behind an `Authorization: Bearer` header. `on_key` gets the key before its rights are checked.
 
     Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited after too many wrong keys, QuotaStoreUnavailable.
     """
@@ -96,6 +104,7 @@ async def authenticate(
             f"Incorrect API key provided: {_hint(secret)}. This gateway's keys begin with igw_."
         )
         raise await count_wrong(wrong_keys, address, wrong)
+    on_key(record)
     _check_record(record, address)
     return Caller(record, address)
 

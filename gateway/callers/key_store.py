@@ -5,6 +5,7 @@ Never stores or logs a key itself.
 
 from __future__ import annotations
 
+import difflib
 import hmac
 import re
 import secrets
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 from gateway import errors
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
-from gateway.ids import new_id
+from gateway.ids import BODY, new_id
 from gateway.process.settings import StartRefused
 from gateway.store import names
 from gateway.store.client import StoreClient
@@ -24,6 +25,8 @@ PREFIX = "igw_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM = 32
 _CHECK = 6
+_ID = re.compile(rf"key_{BODY}")
+_MOST_NAMED = 5
 _BODY = re.compile(rf"[0-9A-Za-z]{{{_RANDOM}}}")
 
 DAY_S = 86_400
@@ -96,13 +99,17 @@ class KeyStore:
         self._redis = redis
         self._pepper = pepper
 
-    async def check_pepper(self) -> None:
-        """Raise PepperMismatch unless this store's keys were made with this pepper; a new store takes it as its own."""
+    async def check_pepper(self, *, may_write: bool = True) -> None:
+        """Raise PepperMismatch unless this store's keys were made with this pepper.
+
+        A new store takes it as its own, unless `may_write` is False.
+        """
         mine = self._hmac("pepper-check")
-        if not await self._redis.set(names.PEPPER_CHECK(), mine, nx=True):
-            theirs = await self._redis.get(names.PEPPER_CHECK())
-            if not hmac.compare_digest(str(theirs), mine):
-                raise PepperMismatch
+        if may_write and await self._redis.set(names.PEPPER_CHECK(), mine, nx=True):
+            return
+        theirs = await self._redis.get(names.PEPPER_CHECK())
+        if theirs is not None and not hmac.compare_digest(str(theirs), mine):
+            raise PepperMismatch
 
     async def add(self, new: NewKey, *, demo: bool = False, key_id: str | None = None) -> tuple[KeyRecord, str]:
         """A new key and its secret, which nothing can show again. `key_id` is one that was made for it before."""
@@ -139,6 +146,27 @@ class KeyStore:
         if record is None:
             raise _no_such_key()
         return record
+
+    async def find_id(self, text: str) -> str:
+        """The id of the only key with this name; an id is returned as it is, whether it exists or not.
+
+        Raises KeyNotFound.
+        """
+        if _ID.fullmatch(text):
+            return text
+        names_of = {record.id: record.name for record in await self.list()}
+        ids = [key_id for key_id, name in names_of.items() if name == text]
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
+            shown = ", ".join(ids[:_MOST_NAMED]) + (", …" if len(ids) > _MOST_NAMED else "")
+            raise errors.KeyNotFound(f"{len(ids)} keys are named {text!r:.100}: {shown}; give the id.", param="key")
+        if text.startswith("key_"):
+            # An id after all; the reader of its record refuses it, and a filter finds nothing.
+            return text
+        near = difflib.get_close_matches(text, names_of.values(), n=1)
+        hint = f"did you mean {near[0]!r:.100}?" if near else "give a key's name or id."
+        raise errors.KeyNotFound(f"No key is named {text!r:.100}; {hint}", param="key")
 
     async def list(self, *, team: str | None = None) -> list[KeyRecord]:
         """Every key, or a team's, oldest first."""

@@ -7,7 +7,6 @@ what the file may hold.
 from __future__ import annotations
 
 import hashlib
-import json
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from gateway.catalogue import rules
 from gateway.catalogue.capabilities import Profile
 from gateway.catalogue.document import Alias, Document, Limits, Model
 from gateway.catalogue.pricing import Prices
+from gateway.catalogue.schema import explain_mistake
 from gateway.catalogue.strict_yaml import YamlMistake, line_of, parse_yaml
 from gateway.catalogue.upstream import Credential, Upstream
 from gateway.catalogue.vendors import VENDORS, Offer, find_offer
@@ -191,7 +191,8 @@ def read(path: Path) -> Document:
         document = Document.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"{path}:{line_of(tree, one['loc'])}: {_name(one['loc'])}: {_explain(one)}" for one in _find_causes(error)
+            f"{path}:{line_of(tree, one['loc'])}: {_name(one['loc'])}: {explain_mistake(one)}"
+            for one in _find_causes(error)
         ]
         raise CatalogueError("\n".join(lines)) from error
     mistakes = [
@@ -205,15 +206,6 @@ def read(path: Path) -> Document:
     if mistakes:
         raise CatalogueError("\n".join(mistakes))
     return document
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a catalogue, for editors; `config/gateway.schema.json` is this."""
-    return Document.model_json_schema()
-
-
-def render_schema() -> str:
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
 def _name(where: tuple[str | int, ...]) -> str:
@@ -265,19 +257,6 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
             if one in model.upstreams[:index]
         ]
     return found
-
-
-def _explain(mistake: ErrorDetails) -> str:
-    """One of Pydantic's errors, in words that say the right form."""
-    kind, context = mistake["type"], mistake.get("ctx", {})
-    if kind == "extra_forbidden":
-        return "there is no such field here; docs/configuration.md lists them"
-    if kind == "missing":
-        return "is required"
-    if kind == "too_short":
-        return f"needs at least {context.get('min_length', 1)} entry"
-    text = str(mistake["msg"]).removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
 
 
 def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:

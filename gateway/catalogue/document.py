@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.catalogue.upstream import CatalogueName, CataloguePart, Upstream
+from gateway.catalogue.upstream import Bytes, CatalogueName, CataloguePart, Seconds, Upstream, WholeSeconds
 from gateway.jobs.job import (
     MAX_EDGE,
     MAX_RATIO,
@@ -201,8 +201,8 @@ def _read_size(text: str) -> Size:
 class Limits(CataloguePart):
     """Limits on requests and on the gateway's resources, in bytes, seconds and pixels."""
 
-    body_bytes: int = Field(256 * 2**20, ge=2**20, description="One request's body.")
-    image_bytes: int = Field(50 * 2**20, ge=2**10, description="One image.")
+    body_bytes: Bytes = Field(256 * 2**20, ge=2**20, description="One request's body.")
+    image_bytes: Bytes = Field(50 * 2**20, ge=2**10, description="One image.")
     images: int = Field(16, ge=1, le=16, description="References of one edit.")
     json_values: int = Field(
         10_000, ge=100, le=50_000, description="Values and names of one JSON body: they cost more than their bytes."
@@ -211,19 +211,19 @@ class Limits(CataloguePart):
     pixels: int = Field(
         64_000_000, ge=655_360, description="One uploaded image; the gateway checks this before it decodes the image."
     )
-    bytes_in_flight: int = Field(4 * 2**30, ge=2**20, description="Declared body bytes of all running requests.")
-    memory_bytes: int = Field(
+    bytes_in_flight: Bytes = Field(4 * 2**30, ge=2**20, description="Declared body bytes of all running requests.")
+    memory_bytes: Bytes = Field(
         64 * 2**20, ge=2**20, description="For small bodies, in memory; further bodies go to disk."
     )
-    header_bytes: int = Field(32 * 2**10, ge=2**10)
+    header_bytes: Bytes = Field(32 * 2**10, ge=2**10)
     header_count: int = Field(100, ge=10)
-    header_timeout: float = Field(10, gt=0)
-    body_idle: float = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
-    body_total: float = Field(900, gt=0, description="Seconds from the end of the headers to the end of the body.")
-    answer_idle: float = Field(
+    header_timeout: Seconds = Field(10, gt=0)
+    body_idle: Seconds = Field(30, gt=0, description="Seconds without a byte of an unfinished body.")
+    body_total: Seconds = Field(900, gt=0, description="Seconds from the end of the headers to the end of the body.")
+    answer_idle: Seconds = Field(
         120, gt=0, description="Seconds that a part of an answer waits until the client reads it."
     )
-    answer_total: float = Field(
+    answer_total: Seconds = Field(
         3600, gt=0, description="Seconds that all parts of one answer together wait until the client reads them."
     )
     image_url_origins: tuple[str, ...] = Field(
@@ -231,19 +231,19 @@ class Limits(CataloguePart):
         strict=False,
         description="Origins outside the public internet that `image_url` may name, such as http://files.corp:8000.",
     )
-    fetch_timeout: float = Field(30, gt=0, description="Seconds to download one `image_url`.")
-    min_free: int = Field(
+    fetch_timeout: Seconds = Field(30, gt=0, description="Seconds to download one `image_url`.")
+    min_free: Bytes = Field(
         2**30,
         ge=0,
         description="Free bytes that the disks of the data folder and of pictures must have for new work.",
     )
-    artifact_ttl: int = Field(86_400, ge=60, description="Seconds until pictures and their links expire.")
-    keep_alive: float = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
+    artifact_ttl: WholeSeconds = Field(86_400, ge=60, description="Seconds until pictures and their links expire.")
+    keep_alive: Seconds = Field(15, gt=0, description="Seconds between keep-alive comments of a stream.")
     requests: int = Field(4000, ge=1, description="Requests that a process serves at the same time.")
     requests_per_key: int = Field(4000, ge=1, description="The same for one key.")
     queue: int = Field(1000, ge=0, description="Requests of a process that may wait for a busy upstream.")
     queue_per_key: int = Field(200, ge=0, description="The same for one key.")
-    answer_within: float = Field(
+    answer_within: Seconds = Field(
         570, gt=0, description="Seconds until the gateway answers a caller without a time-out of its own."
     )
 
@@ -252,7 +252,7 @@ class Accounting(CataloguePart):
     """Time windows of the accounting, and how long its records stay."""
 
     time_zone: str = Field("UTC", description="The zone in which days, weeks and months begin, such as Europe/Berlin.")
-    lease: float = Field(
+    lease: Seconds = Field(
         15,
         gt=0,
         le=300,
@@ -275,32 +275,32 @@ class Accounting(CataloguePart):
 class Join(CataloguePart):
     """How a repeated request gets the pictures of the first one; seconds."""
 
-    orphans: float = Field(
+    orphans: Seconds = Field(
         600,
         ge=0,
         le=86_400,
         description="For this long, a new request gets the pictures of an equal one whose answer was not delivered; "
         "0: never. A retry always does.",
     )
-    look_every: float = Field(5, gt=0, le=60, description="Between two reads of a task that another worker runs.")
+    look_every: Seconds = Field(5, gt=0, le=60, description="Between two reads of a task that another worker runs.")
 
 
 class Webhooks(CataloguePart):
     """How the gateway reports the end of tasks to callers' addresses; seconds."""
 
-    retries: tuple[Annotated[float, Field(gt=0, le=86_400)], ...] = Field(
+    retries: tuple[Annotated[Seconds, Field(gt=0, le=86_400)], ...] = Field(
         (5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600),
         max_length=20,
         strict=False,
         description="Pauses after the first, second, ... failed try. After the last one the delivery is given up.",
     )
-    give_up: float = Field(
+    give_up: Seconds = Field(
         86_400, gt=0, le=604_800, description="The gateway makes no try this long after the task's end."
     )
-    timeout: float = Field(
+    timeout: Seconds = Field(
         15, gt=0, le=60, description="For one try, from the look-up of the host to the head of the answer."
     )
-    look_every: float = Field(5, gt=0, le=60, description="Between two searches for deliveries of a dead worker.")
+    look_every: Seconds = Field(5, gt=0, le=60, description="Between two searches for deliveries of a dead worker.")
     per_key: int = Field(1000, ge=1, le=100_000, description="Deliveries that may wait at the same time for one key.")
     origins: tuple[str, ...] = Field(
         (),

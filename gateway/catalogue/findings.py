@@ -96,11 +96,11 @@ def _find_unreachable(catalogue: Catalogue) -> Iterator[Finding]:
     for name, model in document.models.items():
         if not targets[name]:
             text = f"no request can reach it: {', '.join(model.upstreams)} {_are(model.upstreams)} not configured"
-            yield Finding("warning", "unreachable", ("models", name), text)
+            yield Finding("note", "unreachable", ("models", name), text)
     for name, alias in document.aliases.items():
         if not targets[name]:
             text = f"no request can reach it: it stands for `{alias.model}`, whose upstreams are not configured"
-            yield Finding("warning", "unreachable", ("aliases", name), text)
+            yield Finding("note", "unreachable", ("aliases", name), text)
 
 
 def _find_closed_rules(catalogue: Catalogue) -> Iterator[Finding]:
@@ -130,11 +130,13 @@ def _find_closed_rules(catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _inspect_prices(catalogue: Catalogue) -> Iterator[Finding]:
+    # A catalogue without any price is a choice; one price that is missing among others is probably forgotten.
+    level: Level = "warning" if any(target.prices is not None for target in catalogue.targets) else "note"
     for target in catalogue.targets:
         place = _place_of_prices(target)
         if target.prices is None:
             text = f"{target.label} has no prices: no key with a limit in dollars can use it, nor can `cost` rank it"
-            yield Finding("warning", "no_price", place, text)
+            yield Finding(level, "no_price", place, text)
         elif holes := _find_holes(target):
             text = (
                 f"{target.label} has no price for {', '.join(holes)}, which it makes: such requests have no known price"

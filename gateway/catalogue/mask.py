@@ -38,7 +38,8 @@ def make_mask(
     secrets = [
         *(_reveal(secret) for name, secret in settings if isinstance(secret, SecretStr) and name != "redis_url"),
         *(key.decode(errors="replace") for key in ((own.pepper, own.signing_key) if own else ())),
-        *(target.key for target in catalogue.targets),
+        # The simulator's keys are published, and some of them are names of upstreams.
+        *(target.key for target in catalogue.targets if not catalogue.is_simulated),
         *(value for name, value in env.items() if _SECRET_NAME.search(name)),
         *(password for store in stores for password in _list_passwords(store)),
         *_list_storage_secrets(settings.storage_url or ""),

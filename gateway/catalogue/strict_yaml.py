@@ -56,9 +56,35 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise YamlMistake(error.problem or "not valid YAML", line) from error
+        raise YamlMistake(_explain(error.problem or ""), line) from error
     except yaml.YAMLError as error:
         raise YamlMistake(str(error), 1) from error
+
+
+_MEANINGS = (
+    (r"found character '\\t'", "a tab is here; indent with spaces"),
+    (
+        "mapping values are not allowed",
+        "a second `:` is on this line, or the line before is indented wrongly; put a text with `: ` in quotes",
+    ),
+    ("expected <block end>", "the indentation does not fit the lines above, or a quote is not closed"),
+    ("found character '(.)' that cannot start", "a text that begins with `{0}` must be in quotes"),
+    ("found undefined alias", "a text that begins with `*` must be in quotes"),
+    ("could not determine a constructor for the tag", "a text that begins with `!` must be in quotes"),
+    (r"expected ',' or '\]'", "a list that begins with `[` does not end with `]`, or lacks a comma"),
+    (r"expected ',' or '\}'", "a group that begins with `{{` does not end with `}}`, or lacks a comma"),
+    ("found unexpected end of stream", "a quote that is opened here is not closed"),
+    ("could not find expected ':'", "a `:` is missing after a name"),
+    ("found duplicate anchor|found another document", "the file must hold one document, without repeated anchors"),
+)
+"""PyYAML's sentences, and their meaning for somebody who wrote the file by hand."""
+
+
+def _explain(problem: str) -> str:
+    for pattern, meaning in _MEANINGS:
+        if found := re.search(pattern, problem):
+            return meaning.format(*found.groups())
+    return f"not valid YAML: {problem}" if problem else "not valid YAML"
 
 
 def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:

@@ -9,17 +9,35 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from gateway.catalogue.pricing import Prices
 from gateway.catalogue.vendors import VENDORS, name_takers
 from gateway.net.outside_text import read_url
+from gateway.process.units import read_bytes, read_seconds
 
 CatalogueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 
 _SIZE = re.compile(r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}")
 _SIZE_NAME = re.compile(rf"auto|{_SIZE.pattern}")
 SizeName = Annotated[str, Field(pattern=f"^({_SIZE_NAME.pattern})$")]
+
+Bytes = Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=int | str)]
+"""Bytes, also with a unit: `256MB` (10⁶), `4GiB` (2³⁰)."""
+
+Seconds = Annotated[float, BeforeValidator(read_seconds, json_schema_input_type=float | str)]
+"""Seconds, also with a unit: `90s`, `5m`, `2h`, `1d`."""
+
+WholeSeconds = Annotated[int, BeforeValidator(read_seconds, json_schema_input_type=int | str)]
 
 Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, max_digits=12, decimal_places=6, strict=False)]
 
@@ -73,13 +91,14 @@ class Capabilities(CataloguePart):
         return tuple(names)
 
 
+_REFERENCE = r"^(env:[A-Za-z_]\w*|file:/.+)$"
+
+
 class Credential(CataloguePart):
     """One key at an upstream."""
 
     name: CatalogueName = Field("main", description="The operator sees this name in place of the key.")
-    key: str = Field(
-        pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$", description="`env:NAME` or `file:/path`; never the key itself."
-    )
+    key: str = Field(pattern=_REFERENCE, description="`env:NAME` or `file:/path`; never the key itself.")
     group: str = Field(
         "default", description="The vendor's group of this key, where the key's abilities depend on its group."
     )
@@ -100,31 +119,31 @@ class Credential(CataloguePart):
 class Timeouts(CataloguePart):
     """Seconds."""
 
-    connect: float = Field(10, gt=0, le=60)
-    call: float = Field(
+    connect: Seconds = Field(10, gt=0, le=60)
+    call: Seconds = Field(
         600,
         gt=0,
         le=3600,
         description="From the last byte of the request to the head of the answer, and between bytes of the answer.",
     )
-    call_total: float = Field(
+    call_total: Seconds = Field(
         3600, gt=0, le=86_400, description="One paid call, from its connecting to the last byte of its answer."
     )
-    task: float = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
-    poll: float = Field(
+    task: Seconds = Field(1800, gt=0, le=86_400, description="From a task's ticket to its end.")
+    poll: Seconds = Field(
         20, gt=0, le=120, description="One status query or upload: to the head of its answer, and between bytes of it."
     )
-    poll_total: float = Field(
+    poll_total: Seconds = Field(
         300, gt=0, le=3600, description="One status query or upload, to the last byte of its answer."
     )
-    poll_every: float = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
-    callback: float = Field(
+    poll_every: Seconds = Field(5, gt=0, le=60, description="The longest pause between two status queries.")
+    callback: Seconds = Field(
         1800,
         gt=0,
         le=86_400,
         description="Wait for a callback that names the ticket of a lost answer, where callbacks are on.",
     )
-    collect: float = Field(60, gt=0, le=600, description="To download one picture from its link, with all tries.")
+    collect: Seconds = Field(60, gt=0, le=600, description="To download one picture from its link, with all tries.")
 
     @property
     def answer(self) -> float:
@@ -136,20 +155,20 @@ class HealthRules(CataloguePart):
     """The circuit breaker, the spend limit and the health checks of each of an upstream's credentials; seconds."""
 
     calls: int = Field(20, ge=1, le=100, description="The circuit breaker looks at this many of the last calls,")
-    window: float = Field(600, gt=0, le=86_400, description="none of them older than this.")
+    window: Seconds = Field(600, gt=0, le=86_400, description="none of them older than this.")
     unknown: int = Field(3, ge=1, le=100, description="It opens after this many unknown outcomes among them,")
     refusals: int = Field(5, ge=1, le=100, description="or after this many failures that cost nothing.")
-    open: float = Field(30, gt=0, le=3600, description="It stays open for this long, and twice as long each next time,")
-    open_most: float = Field(600, gt=0, le=86_400, description="at most for this long. Then it is half-open: one call,")
+    open: Seconds = Field(30, gt=0, le=3600, description="It stays open this long, and twice as long each next time,")
+    open_most: Seconds = Field(600, gt=0, le=86_400, description="at most this long. Then it is half-open: one call,")
     good: int = Field(3, ge=1, le=100, description="one at a time, and closed after this many good ones.")
-    cool_down: float = Field(
+    cool_down: Seconds = Field(
         300, gt=0, le=86_400, description="A rejected credential (401, 402, 403) is not used for this long."
     )
     presumed_per_hour: Usd | None = Field(
         Decimal(10),
         description="The spend limit: dollars of unknown outcomes in an hour, above which the gateway sends nothing.",
     )
-    check_every: float | None = Field(
+    check_every: Seconds | None = Field(
         300, gt=0, le=86_400, description="Between two free calls that test the credential and read its balance."
     )
 

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import output
 from gateway.cli.display import Column, print_json, print_rows
+from gateway.cli.options import IsSure
 from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_store
 from gateway.operations.audit import LedgerAudit, LedgerDifference, LedgerRepair, audit_ledger, repair_ledger
 
@@ -25,7 +27,11 @@ _COLUMNS = tuple(Column(name, name not in _TEXTS) for name in LedgerDifference.m
 
 
 def audit(
-    is_repair: Apply = False, is_accepted: Accept = False, data_dir: DataDir = None, as_json: AsJson = False
+    is_repair: Apply = False,
+    is_accepted: Accept = False,
+    is_sure: IsSure = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the ledger's totals, tasks and journal; print the differences.
 
@@ -37,6 +43,9 @@ def audit(
     """
 
     async def act(store: OpenedStore) -> LedgerAudit:
+        if is_accepted:
+            question = "Accept the store as it is? What was spent and is not in it counts no more."
+            output.confirm(question, is_sure=is_sure)
         if is_repair or is_accepted:
             return await repair_ledger(store, cli_actor(), repairs=is_repair, accepts=is_accepted)
         return await audit_ledger(store)

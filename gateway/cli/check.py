@@ -17,6 +17,7 @@ import typer
 from gateway.catalogue.catalogue import Catalogue, load
 from gateway.catalogue.findings import Finding, inspect, reach
 from gateway.catalogue.strict_yaml import line_of, parse_yaml
+from gateway.cli.resource_checks import ResourceFault, check_redis, check_storage
 from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.health.drift import Drift, DriftBook
 from gateway.process.data_folder import DataFolder
@@ -24,6 +25,10 @@ from gateway.process.settings import Settings, StartRefused, find_token_warning,
 from gateway.server import demo
 from gateway.server.listener import address_for_people
 from gateway.store.client import StoreUnavailable, connect, describe
+
+
+class NotUsable(StartRefused):
+    """With these settings the gateway does not start, or makes no picture."""
 
 
 class Warned(StartRefused):
@@ -44,9 +49,11 @@ def check(
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
     catalogue = load(settings.config, env)
-    drifts, unread = _read_drift(settings)
+    url = running_store(settings)
+    faults = [*check_storage(settings, catalogue.limits.artifact_ttl), *(check_redis(settings, url) if url else ())]
+    drifts, unread = _read_drift(settings, url, faults)
     findings = [*inspect(catalogue), *describe_drift(catalogue, drifts)]
-    remarks = [*_remark_on_settings(settings, catalogue), *_locate(settings, findings)]
+    remarks = [*_remark_on_settings(settings, catalogue, faults), *_locate(settings, findings)]
     if as_json:
         _print_json(settings, catalogue, remarks, unread)
     else:
@@ -54,9 +61,15 @@ def check(
             typer.echo(f"{name:<12} {value}")
         for one in remarks:
             typer.echo(f"{one['level']:<12} {_place(one)}{one['message']}")
-    warnings = sum(one["level"] == "warning" for one in remarks)
+    mistakes, warnings = (sum(one["level"] == level for one in remarks) for level in ("error", "warning"))
+    if mistakes:
+        raise NotUsable(f"{_count(mistakes, 'error')}: the gateway cannot serve like this.")
     if is_strict and warnings:
-        raise Warned(f"{warnings} {'warning' if warnings == 1 else 'warnings'}, and --strict allows none.")
+        raise Warned(f"{_count(warnings, 'warning')}, and --strict allows none.")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _locate(settings: Settings, findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -75,18 +88,21 @@ def _locate(settings: Settings, findings: Sequence[Finding]) -> list[dict[str, A
     ]
 
 
-def _remark_on_settings(settings: Settings, catalogue: Catalogue) -> list[dict[str, Any]]:
-    found: list[tuple[str, str]] = []
+def _remark_on_settings(
+    settings: Settings, catalogue: Catalogue, faults: Sequence[ResourceFault]
+) -> list[dict[str, Any]]:
+    found: list[tuple[str, str, str]] = [(one.level, one.kind, one.text) for one in faults]
     if text := find_token_warning(settings):
-        found.append(("weak_token", text))
+        found.append(("warning", "weak_token", text))
+    if text := DataFolder(settings.data_dir).compare_catalogue(settings.config):
+        found.append(("note", "catalogue_changed", text))
     if not catalogue.targets:
-        found.append(("no_upstream", "no upstream is configured, so no model can be reached"))
+        found.append(("warning", "no_upstream", "no upstream is configured, so no model can be reached"))
     blank: dict[str, Any] = {"file": None, "line": None, "field": None}
-    remarks = [{"level": "warning", "kind": kind, **blank, "message": text} for kind, text in found]
     if catalogue.targets and DataFolder(settings.data_dir).demo_key_path.exists():
         text = "demo mode made a key without limits in this data folder; `serve` without --demo disables it"
-        remarks.append({"level": "note", "kind": "demo_key", **blank, "message": text})
-    return remarks
+        found.append(("note", "demo_key", text))
+    return [{"level": level, "kind": kind, **blank, "message": text} for level, kind, text in found]
 
 
 def _place(one: dict[str, Any]) -> str:
@@ -110,11 +126,13 @@ def _describe_difference(one: Drift) -> str:
     return f"{what}, {often}, last at {last:%Y-%m-%dT%H:%MZ}{example}"
 
 
-def _read_drift(settings: Settings) -> tuple[list[Drift], str]:
+def _read_drift(settings: Settings, url: str | None, faults: Sequence[ResourceFault]) -> tuple[list[Drift], str]:
     """The counted drift, or the reason why it is not known. Never starts a store."""
-    url = running_store(settings)
     if url is None:
-        return [], "not known: the counts are in the embedded store, and no gateway runs in this data folder"
+        where = "the counts are in the embedded store, and no gateway runs in"
+        return [], f"not known: {where} {settings.data_dir}"
+    if any(one.kind in ("store_refused", "store_unavailable") for one in faults):
+        return [], "not known: see the finding about Redis"
     try:
         return asyncio.run(_fetch_drift(url)), ""
     except StoreUnavailable as refusal:
@@ -136,7 +154,7 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
     return [
         ("address", address_for_people(settings.host, settings.port)),
         ("workers", str(settings.workers)),
-        ("data", str(settings.data_dir)),
+        ("data", f"{settings.data_dir}" if settings.data_dir.exists() else f"{settings.data_dir} (`serve` makes it)"),
         ("store", "embedded" if redis is None else describe(redis.get_secret_value())),
         # The query may hold a secret.
         ("pictures", (settings.storage_url or f"{settings.data_dir}/artifacts").partition("?")[0]),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import typer
 from pydantic import BaseModel
@@ -13,16 +14,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.output import say
 from gateway.history.export import Cells, csv_line
+
+_FOLDED = 16
+"""The least width of a column of texts that may be folded anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; numbers are aligned to the right. Details are left out where the terminal is too narrow."""
+    """One column; numbers are aligned to the right.
+
+    On a narrow terminal cells are wrapped at spaces, those of an `is_text` column anywhere. If that is not enough,
+    details are left out, from the right.
+    """
 
     name: str
     is_number: bool = False
     is_detail: bool = False
+    is_text: bool = False
 
 
 def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
@@ -37,16 +47,18 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
             typer.echo("\t".join(_plain(cell) for cell in row))
         return
     console, cells = Console(), [[_plain(cell) for cell in row] for row in rows]
-    shown = _fit(columns, [[column.name for column in columns], *cells], console.width)
+    widths = _fit(columns, [[column.name for column in columns], *cells, *([total] if total else [])], console.width)
     table = Table(show_footer=total is not None)
-    for index in shown:
+    for index, width in widths.items():
         column, footer = columns[index], Text(total[index] if total else "")
-        # Folded, not cut: a part of an id is no use.
-        table.add_column(column.name, footer, justify="right" if column.is_number else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(column.name, footer, justify=justify, overflow="fold", width=width)
     for row in cells:
         # Text, since a caller's words may look like rich's markup.
-        table.add_row(*(Text(row[index]) for index in shown))
+        table.add_row(*(Text(row[index]) for index in widths))
     console.print(table)
+    if missing := [column.name for index, column in enumerate(columns) if index not in widths]:
+        say(f"This terminal is too narrow for: {', '.join(missing)}. --json shows everything.")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Cells]) -> None:
@@ -69,16 +81,37 @@ def show_moment(moment: datetime | None) -> str:
     return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns that fit: details are dropped, from the right, until the rest has room."""
+def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:
+    """The columns that fit, with their widths. No word, and so no id, is folded but in a column of texts."""
+    full = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    least = [
+        min(full[index], _FOLDED) if column.is_text else max(len(word) for row in rows for word in _words(row[index]))
+        for index, column in enumerate(columns)
+    ]
     shown = list(range(len(columns)))
-    needed = {index: max(len(row[index]) for row in rows) + 3 for index in shown}
-    for index in reversed(range(len(columns))):
-        if sum(needed[one] for one in shown) + 1 <= width:
+    details = [index for index in reversed(shown) if columns[index].is_detail]
+    # The first column names the row.
+    for index in (*details, *(index for index in reversed(shown[1:]) if not columns[index].is_detail)):
+        if _sum_widths(least, shown) <= width:
             break
-        if columns[index].is_detail:
-            shown.remove(index)
-    return shown
+        shown.remove(index)
+    spare = max(0, width - _sum_widths(least, shown))
+    widths = dict[int, int]()
+    # The columns with the smallest needs first, so that none takes what others could use.
+    for number, index in enumerate(sorted(shown, key=lambda one: full[one] - least[one])):
+        extra = min(full[index] - least[index], spare // (len(shown) - number))
+        widths[index] = least[index] + extra
+        spare -= extra
+    return {index: widths[index] for index in shown}
+
+
+def _sum_widths(widths: Sequence[int], shown: Sequence[int]) -> int:
+    """The width of a table: each column has a space on both sides and a line."""
+    return sum(widths[index] + 3 for index in shown) + 1
+
+
+def _words(text: str) -> list[str]:
+    return text.split() or [""]
 
 
 def _plain(cell: str) -> str:

@@ -11,18 +11,18 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.display import Column, print_csv, print_json, print_rows, show_cell
-from gateway.cli.store import AsJson, DataDir, OpenedStore, with_store
+from gateway.cli.store import AsJson, DataDir, OpenedStore, remark_on_team, with_store
 from gateway.dollars import show_usd
 from gateway.history.export import RECORD_COLUMNS, Cells, record_cells, stream_csv
 from gateway.history.history import RecordFilter
 from gateway.history.record import Record
-from gateway.operations.history import RequestRecord, find_record, stream_records
-from gateway.operations.keys import find_key
+from gateway.operations.history import SINCE, RequestRecord, find_record, stream_records
 from gateway.operations.time_spans import read_span
 from gateway.store.windows import Calendar
 
 _COLUMNS = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
-_DETAILS = {"key", "team", "model", "size", "seconds"}
+_DETAILS = {"key", "team", "model", "upstreams", "size", "images", "seconds"}
+_TEXTS = {"status"}
 _NUMBERS = {"images", "usd", "seconds"}
 _CALLS = ("upstream", "outcome", "seconds", "images", "usd", "state", "id")
 _IN_TABLES = {"calls", "passed_by"}
@@ -33,7 +33,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
     identifier: Annotated[
         str | None, typer.Argument(metavar="ID", help="One whole record, by its id or its task's.")
     ] = None,
-    since: options.Since = "24h",
+    since: options.Since = SINCE,
     until: options.Until = None,
     key: options.OnlyKey = None,
     team: options.OnlyTeam = None,
@@ -57,7 +57,8 @@ def history(  # noqa: PLR0913 (each option is a parameter)
 
     async def show(store: OpenedStore) -> None:
         first, last = read_span(store, since, until)
-        key_id = None if key is None else await find_key(store, key)
+        await remark_on_team(store, team)
+        key_id = None if key is None else await store.keys.find_id(key)
         wanted = RecordFilter(first, last, key_id, team, model, upstream, status, request=request)
         if as_json:
             await _print_listing(store, wanted, most)
@@ -67,7 +68,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
         else:
             records = stream_records(store, wanted, most or options.TABLE_ROWS)
             rows = [_show_record(record, store.calendar) async for record in records]
-            print_rows([Column(name, name in _NUMBERS, name in _DETAILS) for name in _COLUMNS], rows)
+            print_rows([Column(name, name in _NUMBERS, name in _DETAILS, name in _TEXTS) for name in _COLUMNS], rows)
 
     if identifier is None:
         with_store(data_dir, show)
@@ -97,7 +98,9 @@ async def _print_listing(store: OpenedStore, wanted: RecordFilter, most: int | N
 
 def _print_record(record: Record) -> None:
     cells = {name: value for name, value in record_cells(record).items() if name not in _IN_TABLES}
-    print_rows((Column("field"), Column("value")), [(name, show_cell(value)) for name, value in cells.items()])
+    print_rows(
+        (Column("field"), Column("value", is_text=True)), [(name, show_cell(value)) for name, value in cells.items()]
+    )
     calls = [
         (
             call.target,
@@ -112,7 +115,9 @@ def _print_record(record: Record) -> None:
     ]
     print_rows([Column(name, name in _NUMBERS, name == "id") for name in _CALLS], calls)
     if record.passed_by:
-        print_rows((Column("not asked"), Column("why")), [(one.target, one.reason) for one in record.passed_by])
+        print_rows(
+            (Column("not asked"), Column("why", is_text=True)), [(one.target, one.reason) for one in record.passed_by]
+        )
 
 
 async def _cells_of(records: AsyncIterator[Record]) -> AsyncIterator[Cells]:

@@ -5,20 +5,25 @@ The log of changes has each change. Prints a key only in the command that makes 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from gateway.callers.key_record import KeyChange, KeyRecord, NewKey
-from gateway.cli import options
+from gateway.cli import options, output
 from gateway.cli.display import Column, print_json, print_rows, show_moment
-from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_secrets
+from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, remark_on_team, with_secrets
 from gateway.operations import keys
+from gateway.operations.answers import Deleted, Listing
 from gateway.operations.keys import KeyWithLimits, KeyWithSecret, WebhookSecret
 from gateway.server.store_checks import check_signing_key
 
-_COLUMNS = ("id", "name", "team", "key", "models", "created", "expires", "state")
+_TABLE = (
+    *(Column("id"), Column("name", is_text=True), Column("team", is_text=True), Column("key", is_detail=True)),
+    *(Column("models", is_detail=True, is_text=True), Column("created", is_detail=True)),
+    *(Column("expires", is_detail=True), Column("state")),
+)
 _CLEARABLE = (
     "team",
     "models",
@@ -34,7 +39,7 @@ _CLEARABLE = (
 
 app = typer.Typer(help="Make and manage callers' API keys.", no_args_is_help=True)
 
-KeyIdOption = Annotated[str, typer.Argument(metavar="ID", help="The key's id, such as key_01k…")]
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, such as key_01k…, or its name.")]
 
 
 @app.command()
@@ -75,7 +80,12 @@ def create(  # noqa: PLR0913 (each option is a parameter, read from the context)
         raise options.bad_option("name", "give the key's name once, as NAME or by --name")
     new = NewKey(**options.read_key_fields(ctx.params | {"name": name or name_option}, NewKey).changes())
     limits = options.read_limits(ctx.params)
-    made = with_secrets(data_dir, lambda store: keys.create_key(store, cli_actor(), new, limits))
+
+    async def act(store: OpenedStore) -> KeyWithSecret:
+        await remark_on_team(store, new.team)
+        return await keys.create_key(store, cli_actor(), new, limits)
+
+    made = with_secrets(data_dir, act)
     _print_secret(made, as_json=as_json)
 
 
@@ -86,27 +96,32 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """Show every key, oldest first."""
-    found = with_secrets(data_dir, lambda store: keys.list_keys(store, team))
+
+    async def read(store: OpenedStore) -> Listing[KeyRecord]:
+        await remark_on_team(store, team)
+        return await keys.list_keys(store, team)
+
+    found = with_secrets(data_dir, read)
     if as_json:
         print_json(found)
         return
-    print_rows([Column(name) for name in _COLUMNS], [_cells(record) for record in found.data])
+    print_rows(_TABLE, [_cells(record) for record in found.data])
 
 
 @app.command()
-def show(key_id: KeyIdOption, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def show(key: KeyArgument, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show one key: its rights, its own limits, and the rest of each."""
-    found = with_secrets(data_dir, lambda store: keys.show_key(store, key_id))
+    found = with_secrets(data_dir, lambda store: keys.show_key(store, key))
     if as_json:
         print_json(found)
         return
-    print_rows([Column("field"), Column("value")], [*_fields(found), *_limits(found)])
+    print_rows([Column("field"), Column("value", is_text=True)], [*_fields(found), *_limits(found)])
 
 
 @app.command()
 def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     ctx: typer.Context,
-    key_id: KeyIdOption,
+    key: KeyArgument,
     name: Annotated[str | None, typer.Option(help="The key's owner or purpose.")] = None,
     team: options.TeamOption = None,
     models: options.Models = None,
@@ -135,13 +150,18 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     if wrong := [field for field in cleared if field not in _CLEARABLE]:
         raise options.bad_option("clear", f"{wrong[0]!r} is none of {', '.join(_CLEARABLE)}")
     wanted = options.read_key_fields(ctx.params, KeyChange, cleared)
-    record = with_secrets(data_dir, lambda store: keys.change_key(store, cli_actor(), key_id, wanted))
+
+    async def act(store: OpenedStore) -> KeyRecord:
+        await remark_on_team(store, team)
+        return await keys.change_key(store, cli_actor(), key, wanted)
+
+    record = with_secrets(data_dir, act)
     _print_record(record, as_json=as_json)
 
 
 @app.command()
 def rotate(
-    key_id: KeyIdOption,
+    key: KeyArgument,
     grace: Annotated[
         str, typer.Option(metavar="SPAN", help="How long the old key still works; 0: all old keys stop now.")
     ] = "24h",
@@ -154,13 +174,14 @@ def rotate(
     KEY=$(imagegate keys rotate key_01k… --grace 2h)
     """
     grace_s = options.read_grace(grace)
-    rotated = with_secrets(data_dir, lambda store: keys.rotate_key(store, cli_actor(), key_id, grace_s))
+    rotated = with_secrets(data_dir, lambda store: keys.rotate_key(store, cli_actor(), key, grace_s))
     _print_secret(rotated, as_json=as_json)
+    _tell_former("The old key", "works", grace_s)
 
 
 @app.command()
 def webhook_secret(
-    key_id: KeyIdOption,
+    key: KeyArgument,
     is_rotated: Annotated[bool, typer.Option("--rotate", help="Make a new one.")] = False,
     grace: Annotated[
         str, typer.Option(metavar="SPAN", help="How long the old one signs messages too; 0: not at all.")
@@ -177,36 +198,50 @@ def webhook_secret(
 
     async def act(store: OpenedStore) -> WebhookSecret:
         await check_signing_key(store.redis, store.store_url, store.signing_key)
-        return await keys.show_webhook_secret(store, cli_actor(), key_id, rotates=is_rotated, grace_s=grace_s)
+        return await keys.show_webhook_secret(store, cli_actor(), key, rotates=is_rotated, grace_s=grace_s)
 
     found = with_secrets(data_dir, act)
     if as_json:
         print_json(found)
         return
     typer.echo(found.secret)
+    if is_rotated:
+        _tell_former("The old secret", "signs messages too", grace_s)
 
 
 @app.command()
-def disable(key_id: KeyIdOption, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def disable(key: KeyArgument, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Refuse a key, within a second; `enable` undoes it."""
     wanted = KeyChange(enabled=False)
-    record = with_secrets(data_dir, lambda store: keys.change_key(store, cli_actor(), key_id, wanted))
+    record = with_secrets(data_dir, lambda store: keys.change_key(store, cli_actor(), key, wanted))
     _print_record(record, as_json=as_json)
 
 
 @app.command()
-def enable(key_id: KeyIdOption, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def enable(key: KeyArgument, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Let a disabled key work again."""
     wanted = KeyChange(enabled=True)
-    record = with_secrets(data_dir, lambda store: keys.change_key(store, cli_actor(), key_id, wanted))
+    record = with_secrets(data_dir, lambda store: keys.change_key(store, cli_actor(), key, wanted))
     _print_record(record, as_json=as_json)
 
 
 @app.command()
-def delete(key_id: KeyIdOption, data_dir: DataDir = None) -> None:
+def delete(
+    key: KeyArgument, is_sure: options.IsSure = False, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
     """Delete a key and its limits for ever. Its spending stays in history and usage."""
-    with_secrets(data_dir, lambda store: keys.delete_key(store, cli_actor(), key_id))
-    typer.echo(f"{key_id} is deleted.", err=True)
+
+    async def act(store: OpenedStore) -> tuple[KeyWithLimits, Deleted]:
+        found = await keys.show_key(store, key)
+        team = f", team {found.team}" if found.team else ""
+        output.confirm(f"Delete the key {found.name} ({found.id}{team}) and its limits for ever?", is_sure=is_sure)
+        return found, await keys.delete_key(store, cli_actor(), found.id)
+
+    found, deleted = with_secrets(data_dir, act)
+    if as_json:
+        print_json(deleted)
+        return
+    typer.echo(f"{found.id} ({found.name}) is deleted.", err=True)
 
 
 def _print_secret(made: KeyWithSecret, *, as_json: bool) -> None:
@@ -218,11 +253,20 @@ def _print_secret(made: KeyWithSecret, *, as_json: bool) -> None:
     typer.echo(made.key)
 
 
+def _tell_former(subject: str, verb: str, grace_s: int) -> None:
+    """Say until when the former secret counts."""
+    if grace_s == 0:
+        output.say(f"{subject} counts no more.")
+        return
+    until = datetime.now(UTC) + timedelta(seconds=grace_s)
+    output.say(f"{subject} {verb} until {until:%Y-%m-%d %H:%M} UTC; --grace 0 ends that now.")
+
+
 def _print_record(record: KeyRecord, *, as_json: bool) -> None:
     if as_json:
         print_json(record)
     else:
-        print_rows([Column(name) for name in _COLUMNS], [_cells(record)])
+        print_rows(_TABLE, [_cells(record)])
 
 
 def _cells(record: KeyRecord) -> tuple[str, ...]:

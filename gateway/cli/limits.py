@@ -14,10 +14,10 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.display import Column, print_json, print_rows
-from gateway.cli.store import AsJson, DataDir, cli_actor, with_store
+from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, remark_on_team, with_store
 from gateway.money.ledger_results import Scope
 from gateway.money.limits import LIMITS
-from gateway.operations.limits import LimitStanding, change_limits, show_limits
+from gateway.operations.limits import LimitStanding, ScopeLimits, change_limits, show_limits
 
 app = typer.Typer(help="Set and show the limits of keys, teams and everyone.", no_args_is_help=True)
 
@@ -90,7 +90,12 @@ def show(
     imagegate limits show --key key_01k…
     """
     scope = options.read_scope(key, team, is_everyone=is_everyone)
-    found = with_store(data_dir, lambda store: show_limits(store, scope))
+
+    async def read(store: OpenedStore) -> ScopeLimits:
+        await remark_on_team(store, scope.team)
+        return await show_limits(store, scope)
+
+    found = with_store(data_dir, read)
     if as_json:
         print_json(found)
         return
@@ -98,7 +103,11 @@ def show(
 
 
 def _change(scope: Scope, limits: Mapping[str, int | None], data_dir: Path | None, *, as_json: bool) -> None:
-    after = with_store(data_dir, lambda store: change_limits(store, cli_actor(), scope, limits))
+    async def act(store: OpenedStore) -> ScopeLimits:
+        await remark_on_team(store, scope.team)
+        return await change_limits(store, cli_actor(), scope, limits)
+
+    after = with_store(data_dir, act)
     if as_json:
         print_json(after)
         return

@@ -87,7 +87,6 @@ app = typer.Typer(
     name="imagegate",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     # A traceback with local variables would print secrets.
     pretty_exceptions_enable=False,

@@ -12,10 +12,10 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.display import Column, print_json, print_rows
-from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_store
+from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, remark_on_team, with_store
 from gateway.dollars import parse_usd, show_usd
 from gateway.operations.answers import Listing
-from gateway.operations.money import Correction, LiveHold, list_holds, make_credit
+from gateway.operations.money import Correction, LiveHold, MadeCredit, list_holds, make_credit
 from gateway.operations.teams import Team, list_teams
 
 _WINDOWS = ("total", "month", "week", "day")
@@ -45,7 +45,12 @@ def credit(  # noqa: PLR0913 (each option is a parameter)
     imagegate credit --key key_01k… --usd -0.03 --reason "the picture never came"
     """
     wanted = Correction(options.read_scope(key, team, is_everyone=is_everyone), usd, reason)
-    made = with_store(data_dir, lambda store: make_credit(store, cli_actor(), wanted))
+
+    async def act(store: OpenedStore) -> MadeCredit:
+        await remark_on_team(store, team)
+        return await make_credit(store, cli_actor(), wanted)
+
+    made = with_store(data_dir, act)
     if as_json:
         print_json(made)
         return

@@ -11,9 +11,12 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.callers.operator_store import OperatorName, Role
+from gateway.cli import output
 from gateway.cli.display import Column, print_json, print_rows, show_moment
-from gateway.cli.store import AsJson, DataDir, cli_actor, with_secrets
+from gateway.cli.options import IsSure
+from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, with_secrets
 from gateway.operations import operators
+from gateway.operations.answers import Deleted
 
 _COLUMNS = tuple(Column(name) for name in ("name", "role", "token", "created"))
 _NAME: TypeAdapter[str] = TypeAdapter(OperatorName)
@@ -60,8 +63,19 @@ def list_operators(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def delete(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The operator's name.")], data_dir: DataDir = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The operator's name.")],
+    is_sure: IsSure = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Delete an operator; the token is refused from its next request on."""
-    with_secrets(data_dir, lambda store: operators.delete_operator(store, cli_actor(), name))
+
+    async def act(store: OpenedStore) -> Deleted:
+        output.confirm(f"Delete the operator {name} for ever?", is_sure=is_sure)
+        return await operators.delete_operator(store, cli_actor(), name)
+
+    deleted = with_secrets(data_dir, act)
+    if as_json:
+        print_json(deleted)
+        return
     typer.echo(f"{name} is deleted.", err=True)

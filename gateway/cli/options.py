@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from gateway.callers.key_record import KeyChange
 from gateway.dollars import parse_usd
+from gateway.jobs.job import MIN_PIXELS
 from gateway.money.ledger_results import Scope
 from gateway.money.limits import LIMITS, RATES
 from gateway.store.windows import read_duration
@@ -58,9 +60,11 @@ ImagesMinute = Annotated[int | None, typer.Option("--images-per-minute", help="I
 RequestsMinute = Annotated[int | None, typer.Option("--requests-per-minute", help="Requests a minute.")]
 Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", help="Requests at a time.")]
 
-OfKey = Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)]
+OfKey = Annotated[str | None, typer.Option("--key", help="Of this key, by id or name.", show_default=False)]
 OfTeam = Annotated[str | None, typer.Option("--team", help="Of this team's keys together.", show_default=False)]
 OfEveryone = Annotated[bool, typer.Option("--everyone", help="Of all keys together.")]
+
+IsSure = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; a script is never asked.")]
 
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 Since = Annotated[str, typer.Option(help="The beginning: 24h, 7d or 4w ago, or a date as in 2026-11-04.")]
@@ -121,7 +125,7 @@ def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tu
         return kind.model_validate(values | {field: {} if field == "metadata" else None for field in cleared})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise bad_option(str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")) from error
+        raise bad_option(str(first["loc"][0]), _explain(str(first["loc"][0]), first)) from error
 
 
 def read_limits(typed: Mapping[str, Any]) -> dict[str, int]:
@@ -157,6 +161,23 @@ def _read_expiry(text: str | None) -> str | datetime | None:
     return text if span is None else datetime.now(UTC) + span
 
 
+def _explain(field: str, mistake: ErrorDetails) -> str:
+    """One of pydantic's errors about a field of a key, with what was typed and a right value."""
+    typed = mistake["input"]
+    if field == "expires":
+        return f"{typed!r} is no time; write a span from now such as 30d or 12h, or a time such as 2027-01-31T18:00Z"
+    if field == "max_quality":
+        return f"{typed!r} is no quality; it is one of low, medium, high"
+    if mistake["type"] in ("greater_than_equal", "less_than_equal"):
+        bounds = {"max_n": "1 to 10", "max_pixels": f"{MIN_PIXELS} or more"}
+        return f"{typed} is not allowed; write a number of {bounds[field]}"
+    if mistake["type"] == "too_long":
+        return f"too many; at most {mistake['ctx']['max_length']}"
+    if mistake["type"] == "string_too_long":
+        return f"too long; at most {mistake['ctx']['max_length']} characters"
+    return str(mistake["msg"]).removeprefix("Value error, ")
+
+
 def _split(given: list[str] | None) -> list[str] | None:
     return [name for text in given for name in text.split(",") if name] if given else None
 
@@ -179,5 +200,5 @@ def check_format(*, as_json: bool, as_csv: bool) -> None:
 def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
     """The one typed scope. Raises BadParameter for none or several."""
     if sum((bool(key), bool(team), is_everyone)) != 1:
-        raise typer.BadParameter("give one of --key ID, --team NAME or --everyone")
+        raise typer.BadParameter("give one of --key KEY, --team NAME or --everyone")
     return Scope(key=key or "", team=team or "")

@@ -5,6 +5,7 @@ A closed terminal, or a pipe without a reader, must not end a gateway that other
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 
 import typer
@@ -14,6 +15,14 @@ def show(text: str) -> None:
     """Print a result."""
     with suppress(OSError):
         typer.echo(text)
+
+
+def confirm(question: str, *, is_sure: bool) -> None:
+    """Ask a person at a terminal before a step that cannot be undone; a script is not asked. Raises typer.Exit."""
+    if is_sure or not sys.stdin.isatty() or typer.confirm(question, err=True):
+        return
+    say("Nothing was changed.")
+    raise typer.Exit(1)
 
 
 def say(text: str) -> None:

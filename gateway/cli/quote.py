@@ -30,6 +30,7 @@ from gateway.jobs import parameters
 from gateway.jobs.job import ImageJob, Operation, Size, parse_size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
+from gateway.process.data_folder import DataFolder
 from gateway.process.settings import Settings, StartRefused, load_settings, variable
 from gateway.routing import description
 from gateway.routing import plan as routing
@@ -68,11 +69,15 @@ class _Typed:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The catalogue and the health of its targets; `unread` says why the health is not known."""
+    """The catalogue and the health of its targets.
+
+    `unread` says why the health is not known, `changed` how the running gateway's catalogue differs from this one.
+    """
 
     catalogue: Catalogue
     health: Health | None
     unread: str
+    changed: str
 
 
 def quote(  # noqa: PLR0913 (each option is a parameter)
@@ -141,7 +146,8 @@ def _read_known(data_dir: Path | None, *, is_demo: bool) -> _Known:
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
     catalogue = _load(settings, env, is_demo=is_demo)
-    return _Known(catalogue, *_read_health(settings, catalogue))
+    changed = DataFolder(settings.data_dir).compare_catalogue(settings.config)
+    return _Known(catalogue, *_read_health(settings, catalogue), changed or "")
 
 
 def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogue:
@@ -228,7 +234,7 @@ def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
     rights = Rights(pinned=upstream)
     whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.circumstances)
     plan, kept_note = _narrow(whole, known.health)
-    notes = (plan.note, kept_note, known.unread, _EXAMPLE if known.catalogue.is_simulated else "")
+    notes = (plan.note, kept_note, known.unread, known.changed, _EXAMPLE if known.catalogue.is_simulated else "")
     return replace(plan, note="; ".join(note for note in notes if note) or None)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import output
+from gateway.process.logs import write_event
 from gateway.process.settings import StartRefused, find_token_warning, load_settings, variable
 from gateway.server import supervisor
 from gateway.store.client import StoreUnavailable
@@ -36,13 +37,25 @@ def serve(
     """
     flags = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
     env = dict(os.environ) | {variable(name): str(value) for name, value in flags.items() if value is not None}
-    voice = supervisor.Output(show=output.show, say=output.say)
     settings = load_settings(env)
     if warning := find_token_warning(settings):
-        output.say(f"Warning: {warning}")
+        write_event(f"Warning: {warning}")
+    is_serving = False
+
+    def show(banner: str) -> None:
+        nonlocal is_serving
+        output.show(banner)
+        is_serving = True
+
     try:
-        supervisor.serve(settings, env, is_demo=is_demo, voice=voice)
+        supervisor.serve(settings, env, is_demo=is_demo, voice=supervisor.Output(show=show, say=write_event))
     except StoreUnavailable as error:
         raise StartRefused(f"Redis is unavailable: {error}") from error
     except OSError as error:
         raise StartRefused(f"The gateway cannot start: {error}") from error
+    except StartRefused as refusal:
+        if not is_serving:
+            raise
+        # The log of a gateway that has served is read by programs; a refused start is read by people.
+        write_event(refusal.tell(), "error")
+        raise typer.Exit(refusal.exit_code) from refusal

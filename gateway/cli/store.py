@@ -1,6 +1,7 @@
 """The store that a command works on, with or without a running gateway.
 
-It is the Redis of GATEWAY_REDIS_URL, else the data folder's own server, which is started for the time of the command.
+It is the Redis of GATEWAY_REDIS_URL, else the data folder's own server, which is started for the time of the command. A
+folder without a store is refused: only `serve` makes one.
 Needs no token: a person who can read the data folder may do everything.
 """
 
@@ -33,6 +34,7 @@ from gateway.history.history import History
 from gateway.history.usage import UsageReader
 from gateway.money.ledger import Ledger
 from gateway.net.fetcher import Fetcher
+from gateway.operations import teams
 from gateway.operations.changes import Actor
 from gateway.operations.time_spans import open_calendar
 from gateway.process.data_folder import DataFolder, FolderInUse, load_secrets
@@ -60,6 +62,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 class ActionRefused(StartRefused):
     """An operator's action was refused."""
+
+
+class NoStoreHere(StartRefused):
+    """The data folder has no store. The text names the folder."""
 
 
 class OpenedStore:
@@ -180,6 +186,12 @@ def cli_actor() -> Actor:
     return Actor(f"cli:{name}", _report)
 
 
+async def remark_on_team(store: OpenedStore, team: str | None) -> None:
+    """Say on stderr that nothing has this team yet: its name may be mistyped."""
+    if team and (doubt := await teams.find_doubt(store, team)):
+        output.say(f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt)
+
+
 def _report(_: Mapping[str, str | None], error: StoreUnavailable | None) -> None:
     if error is not None:
         output.say(f"The change is made, but the log of changes does not have it: Redis is unavailable: {error}")
@@ -199,6 +211,12 @@ async def _opened(settings: Settings) -> AsyncIterator[str]:
         yield settings.redis_url.get_secret_value()
         return
     folder = DataFolder(settings.data_dir)
+    if not folder.has_store():
+        # Only `serve` makes a folder: in a wrong one, a command would make keys that no gateway knows.
+        raise NoStoreHere(
+            f"There is no store in {folder.path}: no gateway has run with this data folder. Name its folder by "
+            "--data-dir or GATEWAY_DATA_DIR, or its Redis by GATEWAY_REDIS_URL; `imagegate serve` makes a new folder"
+        )
     async with AsyncExitStack() as stack:
         yield running_url(folder) or await _start_own(folder, stack)
 

@@ -24,9 +24,9 @@ _COLUMNS = (
     Column("in flight", is_number=True),
     Column("presumed/h", is_number=True, is_detail=True),
     Column("balance", is_number=True),
-    Column("checked", is_detail=True),
+    Column("checked", is_detail=True, is_text=True),
     Column("median s"),
-    Column("drift", is_detail=True),
+    Column("drift", is_detail=True, is_text=True),
 )
 
 

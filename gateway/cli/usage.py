@@ -8,17 +8,16 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.display import Column, print_csv, print_json, print_rows, show_cell
-from gateway.cli.store import AsJson, DataDir, OpenedStore, with_store
+from gateway.cli.store import AsJson, DataDir, OpenedStore, remark_on_team, with_store
 from gateway.dollars import show_usd
 from gateway.history.export import SUM_COLUMNS
 from gateway.history.usage import DIMENSIONS, Dimension, Only
-from gateway.operations.keys import find_key
-from gateway.operations.usage import SummedUsage, sum_usage
+from gateway.operations.usage import SINCE, SummedUsage, sum_usage
 
 
 def usage(  # noqa: PLR0913 (each option is a parameter)
     by: Annotated[list[str] | None, typer.Option(help="Group by this; repeat it for more.")] = None,
-    since: options.Since = "7d",
+    since: options.Since = SINCE,
     until: options.Until = None,
     key: options.OnlyKey = None,
     team: options.OnlyTeam = None,
@@ -38,7 +37,8 @@ def usage(  # noqa: PLR0913 (each option is a parameter)
     options.check_format(as_json=as_json, as_csv=as_csv)
 
     async def read(store: OpenedStore) -> SummedUsage:
-        key_id = None if key is None else await find_key(store, key)
+        await remark_on_team(store, team)
+        key_id = None if key is None else await store.keys.find_id(key)
         only = Only(key=key_id, team=team, model=model, upstream=upstream)
         return await sum_usage(store, since, until, dimensions, only)
 

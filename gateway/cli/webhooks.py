@@ -19,19 +19,19 @@ _COLUMNS = (
     Column("id"),
     Column("state"),
     Column("tries", is_number=True),
-    Column("why"),
+    Column("why", is_text=True),
     Column("task"),
     Column("key"),
     Column("created", is_detail=True),
     Column("next try", is_detail=True),
-    Column("url", is_detail=True),
+    Column("url", is_detail=True, is_text=True),
 )
 
 ALL = "all"
 
 
 def webhooks(
-    key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Of this key.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Of this key, by id or name.", show_default=False)] = None,
     retry: Annotated[
         str | None, typer.Option(metavar="ID", help="Try this one again; `all`: every one that was given up.")
     ] = None,

@@ -19,6 +19,9 @@ from gateway.store.client import StoreUnavailable
 State = BaseModel | Mapping[str, Any] | None
 """The state of something before or after a change; None: it did not exist, or does not exist any more."""
 
+SINCE = "30d"
+"""The beginning of a list of changes for which none is given."""
+
 _NO_LIMIT = 2**62
 
 ChangeReport = Callable[[Mapping[str, str | None], StoreUnavailable | None], None]
@@ -63,13 +66,13 @@ async def record_change(
 
 async def list_changes(
     stores: Stores,
-    since: str | None = None,
+    since: str = SINCE,
     subject: str | None = None,
     actor: str | None = None,
     most: int | None = None,
 ) -> Listing[MadeChange]:
-    """The newest changes, of 30 days unless `since` says otherwise; `most` None: all of them."""
-    first, _ = read_span(stores, since or "30d", None)
+    """The newest changes; `most` None: all of them."""
+    first, _ = read_span(stores, since, None)
     found = await stores.changes.read(first, subject, actor, _NO_LIMIT if most is None else most + 1)
     rows = [MadeChange.model_validate(asdict(change)) for change in found[:most]]
     return Listing(data=rows, has_more=len(found) > len(rows))

@@ -13,6 +13,9 @@ from gateway.history.record import Record
 from gateway.operations.answers import AnswerModel, Listing
 from gateway.operations.stores import Stores
 
+SINCE = "7d"
+"""The beginning of a list of requests for which none is given."""
+
 
 class RecordedCall(AnswerModel):
     """One paid call of a request."""

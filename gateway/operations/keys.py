@@ -95,22 +95,30 @@ async def create_key(
     return KeyWithSecret(key=secret, **dict(made))
 
 
-async def show_key(stores: Stores, key_id: str) -> KeyWithLimits:
-    """One key. Raises KeyNotFound."""
-    return await _complete(stores, await stores.keys.show(key_id))
+async def show_key(stores: Stores, key: str) -> KeyWithLimits:
+    """One key, by its id or name. Raises KeyNotFound."""
+    return await _complete(stores, await stores.keys.show(await stores.keys.find_id(key)))
 
 
-async def change_key(stores: Stores, actor: Actor, key_id: str, change: KeyChange) -> KeyRecord:
-    """Set the fields that `change` names; the others stay. Raises KeyNotFound, InvalidValue."""
+async def change_key(stores: Stores, actor: Actor, key: str, change: KeyChange) -> KeyRecord:
+    """Set the fields that `change` names; the others stay. `key` is an id or a name.
+
+    Raises KeyNotFound, InvalidValue.
+    """
     await _check(stores, change)
+    key_id = await stores.keys.find_id(key)
     before = await stores.keys.show(key_id)
     record = await stores.keys.apply(key_id, change)
     await record_change(stores, actor, "key.change", key_id, before=before, after=record)
     return record
 
 
-async def rotate_key(stores: Stores, actor: Actor, key_id: str, grace_s: int = DAY_S) -> KeyWithSecret:
-    """A new secret for a key; the former one works for `grace_s` more seconds. Raises KeyNotFound."""
+async def rotate_key(stores: Stores, actor: Actor, key: str, grace_s: int = DAY_S) -> KeyWithSecret:
+    """A new secret for a key, by its id or name; the former one works for `grace_s` more seconds.
+
+    Raises KeyNotFound.
+    """
+    key_id = await stores.keys.find_id(key)
     before = await stores.keys.show(key_id)
     record, secret = await stores.keys.rotate(key_id, grace_s)
     after = record.model_dump() | {"grace_s": grace_s}
@@ -119,12 +127,13 @@ async def rotate_key(stores: Stores, actor: Actor, key_id: str, grace_s: int = D
 
 
 async def show_webhook_secret(
-    stores: Stores, actor: Actor, key_id: str, *, rotates: bool = False, grace_s: int = DAY_S
+    stores: Stores, actor: Actor, key: str, *, rotates: bool = False, grace_s: int = DAY_S
 ) -> WebhookSecret:
     """The secret of a key's webhooks, or a new one; the former one signs for `grace_s` more seconds.
 
-    Raises KeyNotFound.
+    `key` is an id or a name. Raises KeyNotFound.
     """
+    key_id = await stores.keys.find_id(key)
     record = await stores.keys.show(key_id)
     if rotates:
         before, record = record, await stores.keys.rotate_webhook(key_id, grace_s)
@@ -132,24 +141,14 @@ async def show_webhook_secret(
     return WebhookSecret.of(stores.signing_key, record)
 
 
-async def delete_key(stores: Stores, actor: Actor, key_id: str) -> Deleted:
-    """Delete a key and its limits; its spending stays in usage and history. Raises KeyNotFound."""
+async def delete_key(stores: Stores, actor: Actor, key: str) -> Deleted:
+    """Delete a key, by its id or name, and its limits; its spending stays in usage and history. Raises KeyNotFound."""
+    key_id = await stores.keys.find_id(key)
     before = await stores.keys.show(key_id)
     await stores.keys.delete(key_id)
     await drop_limits(stores.ledger, Scope(key=key_id))
     await record_change(stores, actor, "key.delete", key_id, before=before)
     return Deleted(id=key_id)
-
-
-async def find_key(stores: Stores, text: str) -> str:
-    """The id of the key that has this id or name. Raises KeyNotFound for no key, or several."""
-    if text.startswith("key_"):
-        return text
-    ids = [record.id for record in await stores.keys.list() if record.name == text]
-    if len(ids) != 1:
-        many = f"{len(ids)} keys are" if ids else "No key is"
-        raise errors.KeyNotFound(f"{many} named {text!r:.100}; give the key's id.", param="key")
-    return ids[0]
 
 
 async def _complete(stores: Stores, record: KeyRecord) -> KeyWithLimits:

@@ -62,13 +62,14 @@ class ScopeLimits(AnswerModel):
     standing: list[LimitStanding] = Field(description="Of its own limits, and of those of its team and of everyone.")
 
 
-async def find_scope(stores: Stores, key: str = "", team: str = "") -> Scope:
-    """The scope of a key that exists, of a team, or of everyone. Raises KeyNotFound."""
-    return Scope(key=(await stores.keys.show(key)).id) if key else Scope(team=team)
+async def find_scope(stores: Stores, scope: Scope) -> Scope:
+    """The same scope, with the id of a key that is given by its name. Raises KeyNotFound."""
+    return Scope(key=await stores.keys.find_id(scope.key), team=scope.team) if scope.key else scope
 
 
 async def show_limits(stores: Stores, scope: Scope) -> ScopeLimits:
-    """The limits of a scope. Raises KeyNotFound."""
+    """The limits of a scope, whose key may be given by its name. Raises KeyNotFound."""
+    scope = await find_scope(stores, scope)
     team = scope.team or (((await stores.keys.show(scope.key)).team or "") if scope.key else "")
     with public_arguments():
         limits = await stores.ledger.limits_of(scope)
@@ -83,6 +84,7 @@ async def change_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapp
 
     Raises KeyNotFound, InvalidValue.
     """
+    scope = await find_scope(stores, scope)
     before = await show_limits(stores, scope)
     await put_limits(stores.ledger, scope, wanted)
     after = await show_limits(stores, scope)

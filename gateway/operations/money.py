@@ -18,7 +18,7 @@ from gateway.money.ledger_results import Hold, LedgerAnswer, Scope
 from gateway.money.limits import name_scope
 from gateway.operations.answers import AnswerModel, Instant, Listing, Usd
 from gateway.operations.changes import Actor, record_change
-from gateway.operations.limits import public_arguments
+from gateway.operations.limits import find_scope, public_arguments
 from gateway.operations.stores import Stores
 
 _MICROSECONDS = 1_000_000
@@ -86,7 +86,7 @@ async def make_credit(stores: Stores, actor: Actor, wanted: Correction) -> MadeC
     """Book a correction. Raises KeyNotFound, InvalidValue, IdempotencyMismatch."""
     if not 0 < abs(wanted.usd) <= MOST_USD:
         raise errors.InvalidValue("`usd` must be more or less than nothing, as in -0.03.", param="usd")
-    scope = wanted.scope
+    scope = await find_scope(stores, wanted.scope)
     if scope.key:
         scope = Scope(key=scope.key, team=(await stores.keys.show(scope.key)).team or "")
     at = _read_instant(wanted.at)

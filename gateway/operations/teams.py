@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections import Counter
 
 from gateway import errors
@@ -11,6 +12,8 @@ from gateway.money.limits import list_limited_teams
 from gateway.operations.answers import AnswerModel, Listing, page
 from gateway.operations.limits import LimitStanding, LimitValues, WindowSpent, list_spent, list_standings
 from gateway.operations.stores import Stores
+
+_MOST_NAMED = 10
 
 
 class Team(AnswerModel):
@@ -39,6 +42,20 @@ async def show_team(stores: Stores, name: str) -> Team:
     if not keys and found.limits == LimitValues():
         raise errors.TeamNotFound("No key and no limit has this team.", param="team")
     return found
+
+
+async def find_doubt(stores: Stores, name: str) -> str | None:
+    """A remark on a team that no key and no limit names, with the names that may be meant; None for a known team."""
+    known = sorted({one.team for one in await stores.keys.list() if one.team} | await list_limited_teams(stores.redis))
+    if name in known:
+        return None
+    text = f"No key and no limit has the team {name!r:.100}"
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"{text}; did you mean {near[0]!r:.100}?"
+    if not known:
+        return text
+    more = ", …" if len(known) > _MOST_NAMED else ""
+    return f"{text}; there {'is' if len(known) == 1 else 'are'} {', '.join(known[:_MOST_NAMED])}{more}"
 
 
 async def _describe(stores: Stores, name: str, keys: int) -> Team:

@@ -13,6 +13,9 @@ from gateway.operations.answers import AnswerModel, Instant
 from gateway.operations.stores import Stores
 from gateway.operations.time_spans import read_days
 
+SINCE = "30d"
+"""The beginning of a sum for which none is given."""
+
 
 class UsageRow(AnswerModel):
     """One group. It has those of the naming columns that were asked for by `by`."""

@@ -35,8 +35,11 @@ class Retried(AnswerModel):
 
 
 async def list_webhooks(stores: Stores, key: str | None, most: int) -> Listing[UndeliveredMessage]:
-    """At most `most` messages that wait, and then at most `most` that were given up within a week."""
-    found = await stores.webhook_queue.look(most, key or "")
+    """At most `most` messages that wait, and then at most `most` that were given up within a week.
+
+    `key` is an id or a name. Raises KeyNotFound.
+    """
+    found = await stores.webhook_queue.look(most, await stores.keys.find_id(key) if key else "")
     return Listing[UndeliveredMessage](data=[_describe(one) for one in found])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -90,6 +91,7 @@ class DataFolder:
         self.server_path = path / "server.json"
         self.secrets_path = path / "secrets.json"
         self.demo_key_path = path / "demo.key"
+        self.catalogue_path = path / "catalogue.json"
         self.simulator_path = path / "simulator.url"
 
     def make(self) -> None:
@@ -165,6 +167,32 @@ class DataFolder:
             return {"redis": found["redis"], "stops_by": found.get("stops_by")}
         except (OSError, ValueError, KeyError, AttributeError):
             return {}
+
+    def has_store(self) -> bool:
+        """True when an embedded server has run here."""
+        return any((self.path / name).exists() for name in ("valkey", "ledger.id"))
+
+    def record_catalogue(self, path: Path) -> None:
+        """Remember the catalogue with which a gateway starts here. Raises OSError."""
+        replace(self.catalogue_path, json.dumps({"path": str(path), "sha256": _digest(path)}) + "\n")
+
+    def compare_catalogue(self, path: Path) -> str | None:
+        """The difference between a catalogue and the one that the gateway of this folder uses.
+
+        None if there is none, or if no gateway runs here.
+        """
+        if (pid := self.running_gateway()) is None:
+            return None
+        try:
+            found = json.loads(self.catalogue_path.read_text())
+            used, digest = str(found["path"]), str(found["sha256"])
+            is_same = digest == _digest(path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        who = f"the gateway that runs in {self.path} (process {pid})"
+        if used != str(path):
+            return None if is_same else f"{who} uses another catalogue, {used}"
+        return None if is_same else f"{who} still uses this file as it was at its start; restart it to use the new one"
 
     def record_server(self, record: ServerRecord) -> None:
         replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))
@@ -269,6 +297,10 @@ def _write_aside(path: Path, text: str) -> Path:
 
 def _new_secrets() -> str:
     return json.dumps({"pepper": secrets.token_hex(32), "signing_key": secrets.token_hex(32)}) + "\n"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _try_lock(descriptor: int) -> bool:

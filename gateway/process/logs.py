@@ -10,9 +10,11 @@ import logging.handlers
 import queue
 import sys
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
@@ -45,11 +47,27 @@ def logging_to(stream: TextIO = sys.stderr, level: str = "info", mask: Mask | No
         cache_logger_on_first_use=True,
     )
     listener.start()
+    logging.captureWarnings(capture=True)
     try:
         yield
     finally:
+        logging.captureWarnings(capture=False)
         listener.stop()
         root.handlers.clear()
+
+
+def write_event(text: str, level: str = "warning", stream: TextIO | None = None) -> None:
+    """Write an event of a process that has no log: a sentence on a terminal, elsewhere one JSON object a line."""
+    output = sys.stderr if stream is None else stream
+    if output.isatty():
+        line = f"imagegate: {text}"
+    else:
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        line = orjson.dumps({"event": text, "level": level, "timestamp": now}).decode()
+    # A closed terminal, or a pipe without a reader, must not end a gateway that others use.
+    with suppress(OSError):
+        output.write(Mask().hide_secrets(line) + "\n")
+        output.flush()
 
 
 def _hold_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from gateway.process.addresses import read_network
 from gateway.process.redis_url import FORMS, read_redis_url
+from gateway.process.units import read_seconds
 
 PREFIX = "GATEWAY_"
 SECRET_BYTES = 32
@@ -211,14 +212,17 @@ class Settings(BaseSettings):
         default=None,
         description=f"at least {SECRET_BYTES} random bytes, such as `openssl rand -hex 32` prints; unset, no callbacks",
     )
-    stop_s: float = Field(
+    stop_s: Annotated[float, BeforeValidator(read_seconds)] = Field(
         default=30,
         ge=0,
         le=3600,
-        description="seconds from 0 to 3600 that a stop takes while no paid call is in progress",
+        description="seconds from 0 to 3600, such as 30 or 1m, that a stop takes while no paid call is in progress",
     )
-    drain_s: float = Field(
-        default=330, ge=0, le=3600, description="seconds from 0 to 3600 that a stop waits for paid pictures"
+    drain_s: Annotated[float, BeforeValidator(read_seconds)] = Field(
+        default=330,
+        ge=0,
+        le=3600,
+        description="seconds from 0 to 3600, such as 330 or 6m, that a stop waits for paid pictures",
     )
 
 

@@ -10,9 +10,11 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _TICK_NS = 1_000_000_000
+_ENDED = b"ended\n"
 
 
 class WorkerLocks:
@@ -40,14 +42,21 @@ class WorkerLocks:
             os.utime(self._descriptor)
 
     def release(self) -> None:
-        """Free the lock: the others take this worker for dead."""
+        """Free the lock at an end in order. The others take over what is left, and know that nobody was killed."""
         if self._descriptor is not None:
+            # Without room on the disk the others take this end for a death, which costs a warning.
+            with suppress(OSError):
+                os.write(self._descriptor, _ENDED)
             os.close(self._descriptor)
             self._descriptor = None
 
     def find_dead(self) -> list[str]:
         """The workers whose lock is free and whose file is still there."""
         return [name for name in self._list_others() if self._is_free(self._folder / name)]
+
+    def find_killed(self, workers: Iterable[str]) -> list[str]:
+        """Those of some dead workers that did not end in order."""
+        return [name for name in workers if not self._has_ended(self._folder / name)]
 
     def find_living(self, since: int) -> list[str]:
         """The other workers that hold their lock and whose event loop has turned since `since` (unix ns)."""
@@ -74,6 +83,12 @@ class WorkerLocks:
     def _has_turned(self, path: Path, since: int) -> bool:
         try:
             return path.stat().st_mtime_ns >= since and not self._is_free(path)
+        except FileNotFoundError:
+            return False
+
+    def _has_ended(self, path: Path) -> bool:
+        try:
+            return path.read_bytes() == _ENDED
         except FileNotFoundError:
             return False
 

@@ -194,9 +194,11 @@ class Housekeeping:
         if self._worker_locks is None or not dead:
             return
         await self._ledger.retire(dead)
+        killed = self._worker_locks.find_killed(dead)
         self._worker_locks.forget(dead)
         self._dead.update(dead)
-        _log.warning("workers of this instance have died", workers=dead)
+        if killed:
+            _log.warning("workers of this instance have died", workers=killed)
 
     async def _adopt(self, only: Collection[str] | None = None) -> None:
         """Adopt the tasks of all dead workers, or of `only` these: release unsent slots, collect or await the calls."""

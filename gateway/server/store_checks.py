@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -28,21 +28,37 @@ class StoreRefused(StartRefused):
     """This store cannot be used. The message has the reason and the remedy."""
 
 
-async def check_store(url: str, secrets: Secrets, wait_s: float) -> None:
-    """Raise StoreRefused or PepperMismatch unless the store answers in time, is safe for money, and has our secrets."""
+class StoreSilentAtStart(StoreRefused):
+    """This store does not answer, or cannot work yet."""
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+async def check_store(
+    url: str, secrets: Secrets, wait_s: float, say: Callable[[str], None] = _say_nothing, *, may_write: bool = True
+) -> str | None:
+    """Return a doubt about the store, or None; `say` gets the reason for a wait.
+
+    Raises StoreRefused or PepperMismatch unless the store answers within `wait_s`, is safe for money and has our
+    secrets. A new store takes them as its own, unless `may_write` is False.
+    """
     client = connect(url)
     try:
         deadline = time.monotonic() + wait_s
-        await _wait_for(client, url, deadline, "PING")
+        await _wait_for(client, url, deadline, ("PING",), say)
         # INFO and not CONFIG: managed servers refuse CONFIG.
-        if problem := find_problem(await client.execute_command("INFO"), is_cluster=_is_cluster(url)):
+        facts = await _wait_for(client, url, deadline, ("INFO",), say)
+        if problem := find_problem(facts, is_cluster=_is_cluster(url)):
             raise StoreRefused(f"Redis at {describe(url)} {problem}")
         # A Cluster's node answers before its Cluster is ready.
-        await _wait_for(client, url, deadline, "GET", names.SIGNING_CHECK())
-        await KeyStore(client, secrets.pepper).check_pepper()
-        await check_signing_key(client, url, secrets.signing_key)
+        await _wait_for(client, url, deadline, ("GET", names.SIGNING_CHECK()), say)
+        await KeyStore(client, secrets.pepper).check_pepper(may_write=may_write)
+        await check_signing_key(client, url, secrets.signing_key, may_write=may_write)
     finally:
         await client.aclose()
+    return f"Redis at {describe(url)} {doubt}" if (doubt := find_doubt(facts)) else None
 
 
 def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
@@ -65,33 +81,67 @@ def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
     return None
 
 
+def find_doubt(facts: Mapping[str, Any]) -> str | None:
+    """Return why a server with these facts may lose money, and the remedy; missing facts count as right."""
+    if facts.get("aof_enabled", 1):
+        return None
+    return (
+        "keeps no append-only file (appendonly no), so its restart may forget what was spent. Set appendonly to yes, "
+        "or make sure that a replica with the same data always takes over"
+    )
+
+
 def _is_cluster(url: str) -> bool:
     return read_redis_url(url).kind == "cluster"
 
 
-async def _wait_for(client: StoreClient, url: str, deadline: float, *command: str) -> None:
+async def _wait_for(
+    client: StoreClient, url: str, deadline: float, command: tuple[str, ...], say: Callable[[str], None]
+) -> Any:
+    """Return the answer to a command. Raises StoreRefused at once when the server refuses us, else at the deadline."""
+    is_told = False
     while True:
         try:
-            await client.execute_command(*command)
+            return await client.execute_command(*command)
         except (StoreUnavailable, ResponseError) as error:
+            if refusal := explain_refusal(error):
+                raise StoreRefused(f"Redis at {describe(url)} {refusal}") from error
             if time.monotonic() > deadline:
-                raise StoreRefused(
+                raise StoreSilentAtStart(
                     f"Redis at {describe(url)} does not answer ({error}). Start it, or correct GATEWAY_REDIS_URL"
                 ) from error
+            if not is_told:
+                say(f"Waiting for Redis at {describe(url)}, which does not answer yet ({error})")
+                is_told = True
             await asyncio.sleep(_POLL_S)
-        else:
-            return
 
 
-async def check_signing_key(client: StoreClient, url: str, signing_key: bytes) -> None:
-    """Raise StoreRefused unless this signing key is the store's; the first signing key becomes the store's.
+def explain_refusal(error: Exception) -> str | None:
+    """Return why a server refuses our login or our commands, and the remedy; None for any other error."""
+    # The classes do not tell: redis-py cuts the code off the text, and a refused login becomes a lost connection.
+    text = str(error).lower()
+    if "no permissions" in text:
+        return f"refuses a command of the gateway ({error}). Allow its user all commands on all keys (+@all ~* &*)"
+    if "authentication required" in text:
+        return "wants a password, and GATEWAY_REDIS_URL has none. Write it as redis://:PASSWORD@host"
+    if "username-password pair" in text or "without any password configured" in text:
+        return (
+            "refuses the user name or the password in GATEWAY_REDIS_URL. Write them as redis://USER:PASSWORD@host, or "
+            "redis://:PASSWORD@host for the default user, with special characters as %40"
+        )
+    return None
+
+
+async def check_signing_key(client: StoreClient, url: str, signing_key: bytes, *, may_write: bool = True) -> None:
+    """Raise StoreRefused unless this signing key is the store's; with `may_write` the first one becomes the store's.
 
     Replicas with different keys would refuse each other's links, and receivers would refuse their webhooks.
     """
     mine = hmac.new(signing_key, b"signing-check", "sha256").hexdigest()
-    if await client.set(names.SIGNING_CHECK(), mine, nx=True):
+    if may_write and await client.set(names.SIGNING_CHECK(), mine, nx=True):
         return
-    if not hmac.compare_digest(str(await client.get(names.SIGNING_CHECK())), mine):
+    theirs = await client.get(names.SIGNING_CHECK())
+    if theirs is not None and not hmac.compare_digest(str(theirs), mine):
         raise StoreRefused(
             f"The store at {describe(url)} belongs to gateways with another GATEWAY_SIGNING_KEY, whose links this one "
             "would refuse. Set the same one on every replica"

@@ -71,6 +71,7 @@ def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: O
         listen(settings.host, settings.port) as listener,
     ):
         load_secrets(settings)
+        folder.record_catalogue(settings.config)
         supervisor = Supervisor(settings, env, folder, lock, listener, voice)
         asyncio.run(supervisor.run(catalogue, is_demo=is_demo, is_simulated=simulated))
 
@@ -132,7 +133,8 @@ class Supervisor:
         """Start all processes, show the banner, and wait. Raises StartRefused when a child can never start."""
         secrets = load_secrets(self._settings)
         url = await self._start_store()
-        await check_store(url, secrets, STORE_WAIT_S)
+        if doubt := await check_store(url, secrets, STORE_WAIT_S, self._voice.say):
+            self._voice.say(doubt)
         simulator = await self._start_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator

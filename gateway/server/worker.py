@@ -31,7 +31,7 @@ from gateway.process import memory
 from gateway.process.addresses import add_mapped
 from gateway.process.children import EXIT_CONFIG
 from gateway.process.data_folder import load_secrets
-from gateway.process.logs import logging_to
+from gateway.process.logs import logging_to, write_event
 from gateway.process.settings import Settings, StartRefused, load_settings
 from gateway.server.demo import SIMULATED_BY
 from gateway.services import Services
@@ -59,7 +59,7 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
             simulated_by=env.get(SIMULATED_BY),
         )
     except StartRefused as refusal:
-        sys.stderr.write(f"{refusal}\n")
+        write_event(str(refusal), "error")
         return EXIT_CONFIG
     server = Server(server_config(app, settings, protocol(wire_limits(app))), app, options.ready_fd)
     services: Services = app.state.services

@@ -24,7 +24,10 @@ _LONGEST = 200
 
 @dataclass(slots=True)
 class RequestNote:
-    """The facts of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds."""
+    """The facts of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds.
+
+    `record` is the record of its work, once that has ended.
+    """
 
     request: str
     key: KeyRecord
@@ -35,6 +38,7 @@ class RequestNote:
     is_model_known: bool = False
     job: ImageJob | None = None
     answer: PublicError | None = None
+    record: Record | None = None
 
     def to_record(self, identifier: str) -> Record:
         """The record of the request without its work."""
@@ -78,14 +82,18 @@ def record_joined(services: Services, note: RequestNote, task: str) -> None:
 def record_work(note: RequestNote, work: Work) -> Work:
     """The same work, which writes its request's record however it ends."""
 
+    def write(task: Task, outcome: Outcome) -> None:
+        note.record = _describe_work(note, task, outcome)
+        task.services.recorder.note(note.record)
+
     async def work_and_record(task: Task) -> Outcome:
         try:
             outcome = await work(task)
         except Exception:
             note.answer = note.answer or errors.InternalError("The gateway failed.")
-            task.services.recorder.note(_describe_work(note, task, Outcome()))
+            write(task, Outcome())
             raise
-        task.services.recorder.note(_describe_work(note, task, outcome))
+        write(task, outcome)
         return outcome
 
     return work_and_record

@@ -49,7 +49,7 @@ class TaskWait:
     """A wait under the name `waiter`. `gone` is done once the caller has disconnected.
 
     `is_joined`: another request opened the task. `is_replay`: the task had ended by then, under an Idempotency-Key.
-    `rates` are the limits a minute of a request that opened its task.
+    `rates` are the limits a minute of a request that opened its task. `record` is the task as it was last seen.
     """
 
     services: Services
@@ -60,6 +60,7 @@ class TaskWait:
     rates: tuple[Rate, ...] = ()
     gone: asyncio.Future[None] = field(default_factory=_make_future)
     is_over: bool = False
+    record: TaskRecord | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -114,6 +115,7 @@ class TaskWait:
             while True:
                 changed.has_news = False
                 record = await self._look()
+                self.record = record or self.record
                 if self.gone.done():
                     raise CallerDisconnected
                 yield record

@@ -8,7 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gateway.catalogue.catalogue import Catalogue, CatalogueError, load, render_schema, schema
+from gateway.catalogue.catalogue import Catalogue, CatalogueError, load, read
+from gateway.catalogue.schema import render_schema, schema
 from gateway.catalogue.strict_yaml import parse_yaml
 from tests.support.plans import KEYS, SHIPPED, shipped
 
@@ -99,7 +100,35 @@ def test_shipped_upstreams_are_the_three() -> None:
         ),
         ("model: gpt-image-2\n", "modell: x\n", "gateway.yaml:6: upstreams.one.modell: there is no such field here"),
         ("model: gpt-image-2\n", "modell: x\n", "gateway.yaml:3: upstreams.one.model: is required"),
-        ("env:ONE_KEY", "sk-secret", "gateway.yaml:8: upstreams.one.credentials.0.key: string should match"),
+        (
+            "models:",
+            "modles: {}\nmodels:",
+            "gateway.yaml:9: modles: there is no such field here; did you mean `models`?",
+        ),
+        (
+            "upstreams: [one]",
+            "upstreems: [one]",
+            "gateway.yaml:11: models.pictures.upstreems: there is no such field here; did you mean `upstreams`?",
+        ),
+        (
+            "key: env:ONE_KEY",
+            "key: env:ONE_KEY\n        wieght: 2",
+            "gateway.yaml:9: upstreams.one.credentials.0.wieght: there is no such field here; did you mean `weight`?",
+        ),
+        (
+            "models:",
+            "limits: {body_bytes: 256 megs}\nmodels:",
+            "gateway.yaml:9: limits.body_bytes: must be a number of bytes, such as",
+        ),
+        (
+            "models:",
+            "limits: {body_idle: soon}\nmodels:",
+            "gateway.yaml:9: limits.body_idle: must be a number of seconds, such as",
+        ),
+        ("models:", "limits: {body_bytes: 1KB}\nmodels:", "gateway.yaml:9: limits.body_bytes: must be 1048576 or more"),
+        ("models:", "rules: [{strategy: cheap}]\nmodels:", "gateway.yaml:9: rules.0.strategy: must be 'cost', "),
+        ("kind: anyfast", "kind: 5", "gateway.yaml:4: upstreams.one.kind: must be a text; put it in quotes"),
+        ("env:ONE_KEY", "sk-secret", "gateway.yaml:8: upstreams.one.credentials.0.key: must be `env:NAME`"),
         ("https://one.example", "one.example", "gateway.yaml:5: upstreams.one.base_url: must be an http"),
         ("https://one.example", "https://u@one.example", "gateway.yaml:5: upstreams.one.base_url: "),
         ("https://one.example", "https://one.example/v1", "gateway.yaml:5: upstreams.one.base_url: leave out `/v1`"),
@@ -121,7 +150,7 @@ def test_shipped_upstreams_are_the_three() -> None:
         (
             "key: env:ONE_KEY",
             "key: env:ONE_KEY\n        capabilities: {formats: [gif]}",
-            "gateway.yaml:9: upstreams.one.credentials.0.capabilities.formats.0: input should be 'png'",
+            "gateway.yaml:9: upstreams.one.credentials.0.capabilities.formats.0: must be 'png', 'jpeg' or 'webp'",
         ),
         ("https://one.example", "https://one.example?a=b", "gateway.yaml:5: upstreams.one.base_url: "),
         ("https://one.example", "'https://one.example/#a'", "gateway.yaml:5: upstreams.one.base_url: "),
@@ -143,9 +172,9 @@ def test_shipped_upstreams_are_the_three() -> None:
             "upstreams: []",
             "gateway.yaml:11: models.pictures.upstreams: needs at least 1 entry",
         ),
-        ("upstreams: [one]", "upstreams: one", "gateway.yaml:11: models.pictures.upstreams: input should be"),
+        ("upstreams: [one]", "upstreams: one", "gateway.yaml:11: models.pictures.upstreams: must be a list, such as"),
         ("default_model: pictures", "default_model: x", "gateway.yaml:1: default_model: there is no model `x`"),
-        ("default_model: pictures", "unknown_fields: no", "gateway.yaml:1: unknown_fields: input should be 'drop' or"),
+        ("default_model: pictures", "unknown_fields: no", "gateway.yaml:1: unknown_fields: must be 'drop' or 'refuse'"),
         ("models:", "models:\n  pictures: {upstreams: [one]}", "gateway.yaml:11: `pictures` is here twice"),
         ("models:", "aliases:\n  a: {model: x}\nmodels:", "gateway.yaml:10: aliases.a: there is no model `x`"),
         (
@@ -158,19 +187,19 @@ def test_shipped_upstreams_are_the_three() -> None:
             "aliases: {a: {model: b}, b: {model: pictures}}\nmodels:",
             "gateway.yaml:9: aliases.a: there is no",
         ),
-        ("models:", "limits: {images: yes}\nmodels:", "gateway.yaml:9: limits.images: input should be a valid integer"),
-        ("models:", "limits: {images: 1.5}\nmodels:", "gateway.yaml:9: limits.images: input should be a valid integer"),
+        ("models:", "limits: {images: yes}\nmodels:", "gateway.yaml:9: limits.images: must be a whole number"),
+        ("models:", "limits: {images: 1.5}\nmodels:", "gateway.yaml:9: limits.images: must be a whole number"),
         (
             "models:",
             "limits: {header_timeout: 0}\nmodels:",
-            "gateway.yaml:9: limits.header_timeout: input should be gr",
+            "gateway.yaml:9: limits.header_timeout: must be more than 0",
         ),
         (
             "key: env:ONE_KEY",
             "key: env:ONE_KEY\n      - key: env:TWO_KEY",
             "gateway.yaml:9: upstreams.one.credentials.1: another credential is named `main`",
         ),
-        ("  one:", "  one two:", "gateway.yaml:3: upstreams.one two.[key]: string should match pattern"),
+        ("  one:", "  one two:", "gateway.yaml:3: upstreams.one two.[key]: must be of letters, digits and"),
     ],
 )
 def test_mistakes_name_their_place(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -184,8 +213,8 @@ def test_mistakes_name_their_place(tmp_path: Path, old: str, new: str, expected:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "gateway.yaml:1: the catalogue: input should be"),
-        ("just words", "gateway.yaml:1: the catalogue: input should be"),
+        ("", "gateway.yaml:1: the catalogue: must hold fields, each with its value"),
+        ("just words", "gateway.yaml:1: the catalogue: must hold fields, each with its value"),
         ("a: [1", "gateway.yaml:1: "),
     ],
 )
@@ -194,6 +223,16 @@ def test_no_catalogue_is_told(tmp_path: Path, text: str, expected: str) -> None:
     found = mistakes(tmp_path, text)
     assert len(found) == 1
     assert found[0].startswith(expected)
+
+
+def test_sizes_and_durations_have_units(tmp_path: Path) -> None:
+    """A size and a duration may be written with a unit, at any depth of the file."""
+    path = tmp_path / "gateway.yaml"
+    text = GOOD.replace("models:", "limits: {body_bytes: 64MiB, body_idle: 1m, artifact_ttl: 2d}\nmodels:")
+    path.write_text(text + "webhooks: {retries: [5s, 1m, 2h]}\n")
+    document = read(path)
+    assert (document.limits.body_bytes, document.limits.body_idle) == (64 * 2**20, 60)
+    assert (document.limits.artifact_ttl, document.webhooks.retries) == (172_800, (5, 60, 7200))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from gateway.catalogue.catalogue import Catalogue, load
 from gateway.catalogue.findings import Finding, inspect, reach
 from gateway.cli.check import describe_drift
 from gateway.health.drift import Drift
-from tests.support.plans import shipped
+from tests.support.plans import SHIPPED, shipped
 
 KEYS = {"ONE": "k1", "TWO": "k2"}
 WHOLE = """
@@ -64,16 +64,30 @@ def test_shipped_catalogue_wants_prices_alone() -> None:
 
 
 def test_unreachable_model_is_found(tmp_path: Path) -> None:
-    """A model without a configured upstream is a warning, and so is its alias, and a default that leads to it."""
+    """A model without a configured upstream is a note, and so is its alias; a default that leads to it is a warning."""
     text = WHOLE.replace("default_model: pictures", "default_model: dall-e-2").replace(
         "dall-e-3: {model: pictures}", "dall-e-2: {model: cheap}"
     )
     assert found(read(tmp_path, text, TWO="k2")) == [
         ("note", "upstream_not_configured", ("upstreams", "one")),
         ("warning", "unreachable", ("default_model",)),
-        ("warning", "unreachable", ("models", "cheap")),
-        ("warning", "unreachable", ("aliases", "dall-e-2")),
+        ("note", "unreachable", ("models", "cheap")),
+        ("note", "unreachable", ("aliases", "dall-e-2")),
     ]
+
+
+@pytest.mark.parametrize("name", ["ANYFAST_API_KEY", "ANYFAST_C_API_KEY", "APIANY_API_KEY"])
+def test_shipped_catalogue_has_no_warning(name: str) -> None:
+    """The shipped catalogue with any one of its keys is as it is meant: nothing in it is a warning."""
+    assert {one.level for one in inspect(load(SHIPPED, {name: "x"}))} == {"note"}
+
+
+def test_forgotten_price_is_a_warning(tmp_path: Path) -> None:
+    """A target without prices beside one with prices is a warning; a catalogue without any price is a choice."""
+    one = WHOLE.replace('prices: {per_image: "0.03"}', "", 1)
+    assert found(read(tmp_path, one, **KEYS)) == [("warning", "no_price", ("upstreams", "one", "prices"))]
+    none = one.replace('prices: {per_image: "0.05"}', "", 1)
+    assert {one.level for one in inspect(read(tmp_path, none, **KEYS))} == {"note"}
 
 
 def test_unused_upstream_is_found(tmp_path: Path) -> None:

@@ -78,3 +78,11 @@ def test_ordinary_values_stay(mask: Mask) -> None:
     """Variables and options that hold no secret are no secrets."""
     text = "user us-east-1 bucket /run/secrets/token-file /usr/local/bin main images.example.com"
     assert mask.clean(text, 200) == text
+
+
+def test_simulator_keys_are_no_secrets() -> None:
+    """In demo mode the names of upstreams, which the simulator takes as keys, stay in the log and in messages."""
+    settings = Settings(data_dir=Path("/nowhere"))
+    catalogue = load(settings.config, {}, simulator_url="http://127.0.0.1:9")
+    line = " ".join([*(target.label for target in catalogue.targets), *(target.key for target in catalogue.targets)])
+    assert make_mask(settings, catalogue, {}).hide_secrets(line) == line

@@ -96,6 +96,7 @@ def test_folder_tells_of_lost_store(tmp_path: Path) -> None:
     """A data folder whose store is another one has exit code 1 until that is accepted; no gateway need run."""
     data = tmp_path / "data"
     where = ("--data-dir", str(data))
+    (data / "valkey").mkdir(parents=True)
     assert imagegate("audit", "--accept", *where).returncode == 0
     kept = (data / "ledger.id").read_text()
     (data / "ledger.id").write_text("epoch_" + "0" * 26 + " created 1")

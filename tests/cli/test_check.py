@@ -28,17 +28,17 @@ def test_findings_name_their_line() -> None:
     checked = imagegate("check", ANYFAST_API_KEY="x")
     line = SHIPPED.read_text().splitlines().index("  anyfast:") + 1
     text = "anyfast/main has no prices: no key with a limit in dollars can use it, nor can `cost` rank it"
-    assert f"warning      {SHIPPED}:{line}: upstreams.anyfast.prices: {text}" in checked.stdout
+    assert f"note         {SHIPPED}:{line}: upstreams.anyfast.prices: {text}" in checked.stdout
     assert checked.returncode == 0
 
 
 def test_strict_lets_no_warning_pass(tmp_path: Path) -> None:
     """`--strict` ends with 1 for a warning and with 0 for notes alone; the findings are printed either way."""
-    refused = imagegate("check", "--strict", "--json", ANYFAST_API_KEY="x")
+    refused = imagegate("check", "--strict", "--json")
     assert refused.returncode == 1
     assert "--strict allows none" in refused.stderr
     kinds = {(one["level"], one["kind"]) for one in json.loads(refused.stdout)["findings"]}
-    assert kinds == {("note", "upstream_not_configured"), ("warning", "no_price"), ("warning", "unreachable")}
+    assert kinds == {("note", "upstream_not_configured"), ("warning", "no_upstream")}
     config = tmp_path / "gateway.yaml"
     config.write_text(
         "upstreams: {one: {kind: apiany, base_url: 'https://a.test', model: m, prices: {per_image: '0.01'},"
@@ -68,5 +68,6 @@ def test_away_redis_is_no_mistake() -> None:
     env = {"GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
     checked = imagegate("check", GATEWAY_REDIS_URL="redis://:hunter2@127.0.0.1:9", **env)
     assert checked.returncode == 0
-    assert "drift        not known: Redis is unavailable" in checked.stdout
+    assert "drift        not known: see the finding about Redis" in checked.stdout
+    assert "warning      Redis at redis://127.0.0.1:9 does not answer" in checked.stdout
     assert "hunter2" not in checked.stdout + checked.stderr

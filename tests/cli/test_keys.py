@@ -40,6 +40,26 @@ def test_wrong_option_makes_no_key(shell: Shell, words: tuple[str, ...], named: 
     assert shell.ask("keys", "list")["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--expires", "tomorrow"), "'tomorrow' is no time; write a span from now such as 30d"),
+        (("--max-quality", "best"), "'best' is no quality; it is one of low, medium, high"),
+        (("--max-n", "11"), "11 is not allowed; write a number of 1 to 10"),
+        (("--max-pixels", "1"), "1 is not allowed; write a number of 655360 or more"),
+        (("--usd-month", "$20"), "'$20' is not an amount in dollars; write digits"),
+        (("--address", "home"), "'home' is not an address; write 203.0.113.7"),
+        (("--webhook", "example.com"), "must be a web address, such as https://"),
+    ],
+    ids=lambda one: str(one[0]),
+)
+def test_wrong_option_says_what_is_right(shell: Shell, words: tuple[str, ...], text: str) -> None:
+    """A refused option says what was typed and what would be right, in words of ours."""
+    done = shell.type("keys", "create", "ana", *words)
+    assert done.exit_code == 2
+    assert text in done.output
+
+
 def test_key_ends_after_its_span(shell: Shell) -> None:
     """`--expires 30d` is thirty days from now."""
     ends = datetime.fromisoformat(shell.ask("keys", "create", "ana", "--expires", "30d")["expires"])

@@ -42,8 +42,8 @@ def test_all_that_hold_are_shown(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("set", "--usd-day", "1"), "--key ID, --team NAME or --everyone"),
-        (("set", "--everyone", "--team", "design", "--usd-day", "1"), "--key ID, --team NAME or --everyone"),
+        (("set", "--usd-day", "1"), "--key KEY, --team NAME or --everyone"),
+        (("set", "--everyone", "--team", "design", "--usd-day", "1"), "--key KEY, --team NAME or --everyone"),
         (("set", "--everyone"), "at least one limit"),
         (("set", "--everyone", "--usd-day", "one"), "--usd-day"),
         (("unset", "--everyone", "usd-year"), "there are usd-total"),

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.process.data_folder import DataFolder
 from tests.conftest import Valkey
+from tests.support.plans import SHIPPED
 from tests.support.processes import gateway, imagegate
-from tests.support.shell import Typist
+from tests.support.shell import Shell, Typist
 
 SECRET = "s" * 32
 
@@ -19,6 +21,8 @@ SECRET = "s" * 32
 def test_keys_without_gateway(tmp_path: Path) -> None:
     """Keys are made and managed while no gateway runs; the server that was started for it is gone after."""
     where = ("--data-dir", str(tmp_path / "data"))
+    # As a gateway leaves it that has never sold a picture.
+    (tmp_path / "data" / "valkey").mkdir(parents=True)
     made = imagegate("keys", "create", "ana", "--team", "design", "--model", "gpt-image-2", *where)
     assert re.fullmatch(r"igw_\w{38}\n", made.stdout), made.stderr
     listed = json.loads(imagegate("keys", "list", "--json", *where).stdout)["data"]
@@ -48,6 +52,67 @@ def test_keys_in_outside_redis(tmp_path: Path, valkey: Valkey) -> None:
     refused = imagegate("keys", "list", *where, **env | {"GATEWAY_KEY_PEPPER": "t" * 32})
     assert refused.returncode == 1
     assert "another GATEWAY_KEY_PEPPER" in refused.stderr
+
+
+NEEDS_STORE = [
+    ("keys", "list"),
+    ("keys", "create", "ana"),
+    ("limits", "show", "--everyone"),
+    ("operators", "create", "ana"),
+    ("usage",),
+    ("history",),
+    ("changes",),
+    ("credit", "--usd", "1", "--reason", "x", "--everyone"),
+    ("holds",),
+    ("teams",),
+    ("audit",),
+    ("upstreams",),
+    ("webhooks",),
+]
+
+
+@pytest.mark.parametrize("words", NEEDS_STORE, ids=" ".join)
+def test_wrong_folder_is_told(shell: Shell, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """In a folder where no gateway has run a command names the folder, and makes neither a store nor a key."""
+    shell.env = {"GATEWAY_DATA_DIR": str(tmp_path / "elsewhere")}
+    refused = shell.type(*words)
+    assert refused.exit_code == 1
+    assert f"There is no store in {tmp_path / 'elsewhere'}" in refused.stderr
+    assert "--data-dir" in refused.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("words", [("check",), ("quote", "--demo")], ids=" ".join)
+def test_reading_makes_no_folder(shell: Shell, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A command that can do without a store works anywhere, and makes no folder either."""
+    shell.env = {"GATEWAY_DATA_DIR": str(tmp_path / "elsewhere")}
+    assert shell.type(*words).exit_code == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_changed_catalogue_is_told(shell: Shell, tmp_path: Path) -> None:
+    """`check` and `quote` say that the running gateway still uses the catalogue of its start, and that only then."""
+    config = tmp_path / "gateway.yaml"
+    config.write_bytes(SHIPPED.read_bytes())
+    folder = DataFolder(tmp_path / "data")
+    folder.make()
+    shell.env = {"GATEWAY_DATA_DIR": str(folder.path), "GATEWAY_CONFIG": str(config)}
+    text = f"the gateway that runs in {folder.path} (process "
+    with folder.announced():
+        folder.record_catalogue(config)
+        assert text not in shell.type("check").output + shell.type("quote", "--demo").output
+        config.write_text(SHIPPED.read_text() + "\nunknown_fields: refuse\n")
+        for words in (("check",), ("quote", "--demo")):
+            assert text in shell.type(*words).output
+            assert "restart it" in shell.type(*words).output
+    assert text not in shell.type("check").output
+
+
+def test_unknown_key_is_told(shell: Shell) -> None:
+    """An id that no key has ends in a sentence and exit code 1."""
+    refused = shell.type("keys", "show", "key_nope")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("imagegate: There is no key of this id")
 
 
 def test_away_redis_is_told(typist: Typist) -> None:

@@ -27,7 +27,7 @@ def test_credit_makes_room_at_once(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--usd", "1", "--reason", "x"), "--key ID, --team NAME or --everyone"),
+        (("--usd", "1", "--reason", "x"), "--key KEY, --team NAME or --everyone"),
         (("--everyone", "--usd", "0", "--reason", "x"), "more or less than nothing"),
         (("--everyone", "--usd", "1,5", "--reason", "x"), "after the point: 1.50"),
         (("--everyone", "--usd", "1"), "--reason"),

@@ -206,10 +206,10 @@ def test_table_on_a_terminal(env: dict[str, str], made: tuple[Record, ...]) -> N
 
 
 def test_narrow_terminal_keeps_what_counts(env: dict[str, str], made: tuple[Record, ...]) -> None:
-    """Where there is little room details are left out, and an id is folded, not cut: it can still be asked for."""
+    """Where there is little room details are left out, and an id is whole: it can be copied."""
     text = show_on_terminal(env, "history", "--status", "429")
     rows = [line.split("│")[2].strip() for line in text.splitlines() if line.count("│") > 3]
-    assert "".join(rows) == made[1].id
+    assert made[1].id in rows
     assert "status" in text
     assert "seconds" not in text
 

@@ -13,7 +13,7 @@ from gateway.errors import InvalidValue, KeyNotFound
 from gateway.history.changes import Changes
 from gateway.money.ledger_results import Scope
 from gateway.operations.changes import Actor
-from gateway.operations.keys import change_key, create_key, find_key
+from gateway.operations.keys import change_key, create_key
 from gateway.operations.limits import change_limits
 from gateway.process.settings import load_settings
 from gateway.store.client import CommandQueue, StoreUnavailable, connect
@@ -91,7 +91,7 @@ async def test_unknown_key_is_refused(store: OpenedStore, actor: Actor, reports:
     with pytest.raises(KeyNotFound):
         await change_limits(store, actor, Scope(key="key_none"), {"usd_day": 1})
     with pytest.raises(KeyNotFound):
-        await find_key(store, "ana")
+        await store.keys.find_id("ana")
     assert await leftovers(store) == []
     assert reports == []
 

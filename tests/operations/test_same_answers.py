@@ -61,6 +61,8 @@ MADE = {
     "keys rotate": ("KEY", "POST", "/keys/KEY/rotate", {}),
     "operators create": ("eva", "POST", "/operators", {"name": "ian"}),
     "credit": ("--key KEY --usd -1 --reason x", "POST", "/credits", {"scope": "KEY", "usd": "-1", "reason": "x"}),
+    "keys delete": ("KEY", "DELETE", "/keys/SPARE", None),
+    "operators delete": ("olga", "DELETE", "/operators/igor", None),
 }
 """Commands that make something new each time: both answers have the same form."""
 
@@ -89,7 +91,9 @@ def names(office: Office, shell: Shell) -> dict[str, str]:
     """A store with something of everything; the ids that the commands name."""
     key = office.post("/keys", name="ana", team="design", webhook="https://8.8.8.8/", limits={"usd_month": "20"})
     office.put("/limits/everyone", images_month=1000)
-    office.hire("olga")
+    for name in ("olga", "igor"):
+        office.hire(name)
+    spare = office.post("/keys", name="spare")
     office.post("/credits", scope="team:design", usd="0.5", reason="an invoice")
     done = office.gateway.generate(headers={"authorization": f"Bearer {key['key']}"})
     assert done.status_code == 200
@@ -98,7 +102,7 @@ def names(office: Office, shell: Shell) -> dict[str, str]:
     hold = Opening(new_id("task"), key["id"], "0" * 64, 30_000, 2, new_id("worker"), team="design")
     asyncio.run(with_ledger(shell.url, lambda ledger: ledger.open(hold)))
     shell.look(note_drift)
-    return {"KEY": key["id"], "TASK": done.headers["x-gateway-task"]}
+    return {"KEY": key["id"], "SPARE": spare["id"], "TASK": done.headers["x-gateway-task"]}
 
 
 async def note_drift(redis: StoreClient) -> None:

@@ -3,14 +3,16 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import structlog
 
 from gateway.callers.key_store import make_secret
 from gateway.net.outside_text import Mask
-from gateway.process.logs import logging_to
+from gateway.process.logs import logging_to, write_event
 
 SECRET = make_secret()
 
@@ -102,3 +104,36 @@ def test_level_holds_lines_back() -> None:
     said = lines_of(lambda: logging.getLogger("httpx").info("GET https://x/?sig=1"))
     assert said == []
     assert lines_of(lambda: structlog.get_logger("x").info("a"), "warning") == []
+
+
+def test_event_outside_the_log_is_a_line_of_it() -> None:
+    """A process without a log of its own writes lines of the same form, without a secret."""
+    stream = io.StringIO()
+    write_event(f"Worker 1 ended\nwith {SECRET}", stream=stream)
+    (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert set(line) == {"event", "level", "timestamp"}
+    assert (line["level"], str(line["timestamp"])[-1]) == ("warning", "Z")
+    assert SECRET not in line["event"]
+
+
+def test_event_on_a_terminal_is_a_sentence() -> None:
+    """A person at a terminal reads the command's name and the sentence."""
+    stream = Terminal()
+    write_event("Worker 1 ended", stream=stream)
+    assert stream.getvalue() == "imagegate: Worker 1 ended\n"
+
+
+def test_closed_output_is_no_fault() -> None:
+    """Nobody reads the log any more: the gateway goes on."""
+    full = Path("/dev/full").open("w")  # noqa: SIM115 (to close it fails too)
+    write_event("Worker 1 ended", stream=full)
+    with pytest.raises(OSError, match="No space"):
+        full.close()
+
+
+def test_warnings_of_libraries_are_lines() -> None:
+    """A warning of Python, which would be plain text, is a JSON line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        (line,) = lines_of(lambda: warnings.warn("old", stacklevel=1))
+    assert "old" in str(line["event"])

@@ -43,6 +43,18 @@ def test_dead_worker_is_known(tmp_path: Path) -> None:
     own.release()
 
 
+def test_end_in_order_is_no_death(tmp_path: Path) -> None:
+    """A worker that ended in order is free to be adopted, but was not killed; one without a trace of its end was."""
+    own, ended = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))
+    own.acquire()
+    ended.acquire()
+    ended.release()
+    (tmp_path / "workers" / "worker_killed").touch()
+    assert sorted(own.find_dead()) == ["worker_1", "worker_killed"]
+    assert own.find_killed(own.find_dead()) == ["worker_killed"]
+    own.release()
+
+
 def test_nobody_has_died_in_a_new_folder(tmp_path: Path) -> None:
     """Where nobody was tied yet nobody is dead, and one that was cut is dead to its successor."""
     former, adopter = (WorkerLocks(tmp_path / "workers", f"worker_{number}") for number in range(2))

@@ -11,6 +11,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway import errors
@@ -34,8 +36,21 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
+class ErrorResponse(JSONResponse):
+    """An error in OpenAI's shape. It leaves its code in `scope["state"]["error_code"]` for the request's log line."""
+
+    def __init__(self, error: PublicError) -> None:
+        super().__init__(error.body(), status_code=error.status, headers=error.all_headers())
+        self._code = error.code
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error_code"] = self._code
+        await super().__call__(scope, receive, send)
+
+
 def render(error: PublicError) -> JSONResponse:
-    return JSONResponse(error.body(), status_code=error.status, headers=error.all_headers())
+    return ErrorResponse(error)
 
 
 def write_last_answer(error: PublicError, request_id: str, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
