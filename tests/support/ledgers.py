@@ -118,10 +118,12 @@ class Clock:
         return self.now
 
 
-def make_ledger(url: str, clock: Clock | None, store_epoch: StoreEpoch | None = None) -> tuple[Ledger, CommandQueue]:
+def make_ledger(
+    url: str, clock: Clock | None, store_epoch: StoreEpoch | None = None, *, deadline_s: float = 20
+) -> tuple[Ledger, CommandQueue]:
     """A ledger in Berlin, and its connection, which is to be closed."""
     # Patient: what is proved is what the scripts do, on a machine that may be busy with other tests.
-    command_queue = CommandQueue(url, deadline_s=20, pause_s=0.001)
+    command_queue = CommandQueue(url, deadline_s=deadline_s, pause_s=0.001)
     return Ledger(command_queue, Calendar(ZONE), scripts=scripts(), now=clock, store_epoch=store_epoch), command_queue
 
 
