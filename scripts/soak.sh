@@ -14,8 +14,9 @@ declare -A parts=(
   [redis]="tests/store"
   [restarts]="tests/server/test_rolling_restart.py"
   [fuzz]="tests/fuzz tests/admin/test_random_input.py"
+  [mutation]="tests/mutation"
 )
-order=(ledger crashes sdks outcomes grid clients redis restarts fuzz)
+order=(ledger crashes sdks outcomes grid clients redis restarts fuzz mutation)
 
 [ $# -gt 0 ] || set -- "${order[@]}"
 for name in "$@"; do
