@@ -13,7 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.catalogue.pricing import Prices
 from gateway.dollars import show_usd
+from gateway.history.record import Record
+from gateway.ids import new_id
+from gateway.jobs.job import Ticket
+from gateway.money.ledger_results import Opening
+from gateway.recovery.collector import Collector
+from gateway.services import Services
+from gateway.state.call_store import CallNote, encode_note
 from tests.support.gateways import OFFICIAL, TASKS, Gateway, Gateways
 from tests.support.ledgers import is_soak
 from tests.support.operator_client import TOKEN, Office
@@ -28,6 +36,10 @@ HELD = {OFFICIAL: 1756 * 30 + 5 * len("a cat"), TASKS: 15_000}
 
 LISTED = {OFFICIAL: 1756 * 30 + 2 * 5, TASKS: 15_000}
 """µ$ of one by the price list."""
+
+TIERED = Prices.model_validate(
+    {"by_size": {"any": {"1K": "0.015", "2K": "0.03", "4K": "0.06"}}, "per_thousand_credits": "1.00"}
+)
 
 TOLERANCE = {OFFICIAL: 1.0, TASKS: 1.5}
 
@@ -195,6 +207,39 @@ def test_tolerance_is_the_operators(gateways: Gateways, answers: tuple[Answers, 
     served = gateways.open(upstreams={"apiany": {"base_url": url}}, accounting={"bill_tolerance": 3})
     made = served.generate(model=TASKS, size="1024x1024")
     assert check_sums(served, made.headers["x-gateway-cost-usd"]) == 45_000
+
+
+async def test_late_bill_is_bounded_too(served: Gateway, answers: tuple[Answers, str]) -> None:
+    """An adopter that collects a dead worker's call believes no more than its own worker would have."""
+    answers[0].more = credited(10**9)
+    assert served.record is not None
+    task, call = new_id("task"), new_id("call")
+    note = CallNote(upstream="apiany", credential="main", slots=(0,), prices=TIERED, held=15_000, believed=22_500)
+    opening = Opening(task, served.record.id, "f" * 64, 15_000, 1, new_id("worker"))
+    async with served.inside() as app:
+        services: Services = app.state.services
+        await services.ledger.open(opening)
+        await services.ledger.mark_sent(task, call, [0], 15_000, 1, "presume", encode_note(note))
+        await services.calls.bind(task, call, "apiany", "main", Ticket("t1", ""))
+        assert await services.ledger.adopt(task, services.worker, 1) == 2
+        await services.ledger.close(task, 2, "collect")
+        hold = await services.ledger.show(task)
+        assert hold is not None
+        collector = Collector(services)
+        assert await collector.collect(hold) == [call]
+        for running in list(collector._running.values()):
+            await running
+        record = await _find_record(services, task)
+        spent = (await services.ledger.look(served.record.id)).spent
+    assert (record.price_settled, record.price_disputed) == (15_000, 10**12 - 15_000)
+    assert {one.usd_posted for one in spent} == {15_000}
+
+
+async def _find_record(services: Services, task: str) -> Record:
+    await services.recorder.outbox.wait()
+    record = await services.history.show(task)
+    assert record is not None
+    return record
 
 
 def _objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Mapping[str, Any]]:
