@@ -25,6 +25,7 @@ TESTS = tuple(
         "money/test_ledger",
         "money/test_ledger_joining",
         "money/test_ledger_looks",
+        "money/test_ledger_bounds",
         "money/test_ledger_arguments",
         "state/test_call_store",
         "money/test_audit",

@@ -1,0 +1,183 @@
+"""The largest and smallest numbers and texts that each script takes: the bound itself, and nothing beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.exceptions import ResponseError
+
+from gateway.money.ledger import Ledger
+from gateway.money.ledger_results import Admitted, InvalidArgument, LedgerAnswer, Scope
+from gateway.store.client import CommandQueue
+from gateway.store.windows import Calendar
+from tests.conftest import Valkey
+from tests.money.test_ledger_arguments import ARGUMENTS, CALL, NOW, SCRIPTS, TASK
+from tests.support.ledgers import DAY, HOUR, MINUTE, SECOND, ZONE, Clock, make_id, make_opening
+
+pytestmark = pytest.mark.quiet_store
+
+LARGEST = 2**53 - 1
+MOST_USD, MOST_IMAGES = 10**12, 1000
+WORKER, OTHER_WORKER = make_id("worker", 1), make_id("worker", 2)
+
+# By script and argument: the least and the most, None where that is no number of its own.
+NUMBERS: dict[str, dict[str, tuple[int | None, int | None]]] = {
+    "open": {
+        "retry": (0, 1000),
+        "price": (0, MOST_USD),
+        "images": (1, MOST_IMAGES),
+        "patience": (0, 7 * DAY),
+        "orphans": (0, DAY),
+        "keep": (0, 7 * DAY),
+    },
+    "raise": {"price": (0, MOST_USD), "fence": (1, LARGEST)},
+    "mark_sent": {"price": (0, MOST_USD), "fence": (1, LARGEST)},
+    "post": {"usd": (0, MOST_USD * MOST_IMAGES), "images": (0, None)},
+    "presume": {"fence": (1, LARGEST)},
+    "close": {"fence": (1, LARGEST)},
+    "adopt": {"fence": (1, LARGEST - 1)},
+    "adjust": {"usd": (-MOST_USD * MOST_IMAGES, MOST_USD * MOST_IMAGES)},
+    "set_limit": {"value": (0, LARGEST)},
+    "holds": {"before": (1, LARGEST // 2), "most": (1, 10_000)},
+    "renew": {"lease": (1, HOUR)},
+    "retry_wait": {"lease": (1, HOUR), "since": (0, NOW)},
+    "fold": {
+        "keep_ended": (1, LARGEST),
+        "keep_doubtful": (1, LARGEST),
+        "keep_journal": (1, LARGEST),
+        "most": (1, 10_000),
+    },
+    "reindex": {"repair": (0, 1)},
+}
+
+# By script and argument: a text of the greatest length.
+TEXTS: dict[str, dict[str, str]] = {
+    "open": {"team": "t" * 128},
+    "look": {"team": "t" * 128},
+    "limits": {"team": "t" * 128},
+    "adjust": {"team": "t" * 128, "reason": "r" * 500},
+    "ticket": {"upstream": "u" * 100, "credential": "c" * 100, "ticket": "t" * 512, "path": "/" + "p" * 999},
+    "mark_sent": {"note": "{" + " " * 65_534 + "}"},
+    "keep": {"text": "{" + " " * 65_534 + "}"},
+}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(NOW)
+
+
+@pytest.fixture
+async def command_queue(valkey: Valkey) -> AsyncIterator[CommandQueue]:
+    made = CommandQueue(valkey.url, deadline_s=20)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def marked(ledger: Ledger) -> Ledger:
+    """A ledger with a task of two images, of which one has its call."""
+    assert isinstance(await ledger.open(make_opening(1, images=2)), Admitted)
+    assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.HELD
+    return ledger
+
+
+def put(script: str, argument: str, value: str) -> list[str]:
+    """The good arguments of a script, one of them replaced."""
+    return [str(NOW), *(value if name == argument else good for name, good, _ in ARGUMENTS[script])]
+
+
+async def is_taken(command_queue: CommandQueue, script: str, argument: str, value: str) -> bool:
+    try:
+        await command_queue.run(SCRIPTS[script], *put(script, argument, value))
+    except ResponseError as error:
+        # The error names the argument itself, or the scripts' own name of it.
+        assert str(error).startswith(f"INVALID {argument.removeprefix('memory_')}"), error
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("script", "argument"), [(script, name) for script, rows in NUMBERS.items() for name in rows])
+async def test_number_is_taken_up_to_its_bound(
+    marked: Ledger, command_queue: CommandQueue, script: str, argument: str
+) -> None:
+    """The number beyond a bound is refused, and the bound itself is taken."""
+    least, most = NUMBERS[script][argument]
+    for bound, beyond in ((least, -1), (most, 1)):
+        if bound is None:
+            continue
+        assert not await is_taken(command_queue, script, argument, str(bound + beyond))
+        assert await is_taken(command_queue, script, argument, str(bound))
+
+
+@pytest.mark.parametrize(("script", "argument"), [(script, name) for script, rows in TEXTS.items() for name in rows])
+async def test_text_is_taken_up_to_its_length(
+    marked: Ledger, command_queue: CommandQueue, script: str, argument: str
+) -> None:
+    """One more byte is refused, and the greatest length is taken."""
+    longest = TEXTS[script][argument]
+    assert not await is_taken(command_queue, script, argument, longest[:1] + longest)
+    assert await is_taken(command_queue, script, argument, longest)
+
+
+@pytest.mark.parametrize("name", ["requests_minute", "images_minute"])
+async def test_rate_is_at_most_one_a_microsecond(ledger: Ledger, command_queue: CommandQueue, name: str) -> None:
+    """A rate has at least one a minute, and at most one a microsecond."""
+    for value, is_good in ((0, False), (1, True), (MINUTE, True), (MINUTE + 1, False)):
+        words = [str(NOW), make_id("change", value % 97 + 1), "", "", name, str(value)]
+        if is_good:
+            assert (await command_queue.run(SCRIPTS["set_limit"], *words))[0] != "conflict"
+        else:
+            with pytest.raises(ResponseError, match="INVALID value"):
+                await command_queue.run(SCRIPTS["set_limit"], *words)
+
+
+async def test_lists_are_cut_at_their_most(ledger: Ledger, clock: Clock) -> None:
+    """A list has as many tasks as were asked for."""
+    for number in range(1, 5):
+        await ledger.open(make_opening(number))
+        clock.now += SECOND
+    for most in (1, 2, 4):
+        assert len(await ledger.holds(most)) == most
+    assert len(await ledger.holds(5)) == 4
+
+
+async def test_left_are_closed_shortly_before_their_worker_ended(ledger: Ledger, clock: Clock) -> None:
+    """A dead worker's closed tasks are found if it closed them in the last five minutes of its lease."""
+    before = clock.now
+    closings = {1: 0, 2: SECOND, 3: 5 * MINUTE + SECOND, 4: 5 * MINUTE + 2 * SECOND}
+    for number in closings:
+        worker = OTHER_WORKER if number == 4 else WORKER
+        await ledger.open(make_opening(number, worker=worker))
+        await ledger.mark_sent(make_id("task", number), make_id("call", number), [0], 10, 1)
+    for number, after in closings.items():
+        clock.now = before + after
+        if number == 2:
+            # A presumed call waits in another index.
+            await ledger.presume(make_id("task", number), make_id("call", number), 1)
+        else:
+            await ledger.post(make_id("task", number), make_id("call", number), 10, 1)
+        await ledger.close(make_id("task", number), 1)
+    clock.now = before + 5 * MINUTE + SECOND - 15 * SECOND
+    await ledger.renew(WORKER, 15 * SECOND)
+    lease_end = clock.now + 15 * SECOND
+    await ledger.renew(OTHER_WORKER, HOUR)
+    # While its worker lives, nothing was left.
+    assert await ledger.left(before) == []
+    clock.now = lease_end
+    assert {hold.task for hold in await ledger.left(before)} == {make_id("task", 2), make_id("task", 3)}
+    assert len(await ledger.left(before, 1)) == 1
+    assert {hold.task for hold in await ledger.left(lease_end - 1)} == {make_id("task", 2), make_id("task", 3)}
+    assert await ledger.left(lease_end) == []
+
+
+async def test_credit_expires_with_its_windows(ledger: Ledger, clock: Clock) -> None:
+    """A credit for a day is taken while the day's sums are kept, 400 days, and is refused after that."""
+    at = clock.now
+    gone = Calendar(ZONE).name_windows(at).day.end + 400 * DAY
+    clock.now = gone - 1
+    assert await ledger.adjust(make_id("change", 1), Scope(), -10, "agreed", at) is LedgerAnswer.DONE
+    clock.now = gone
+    with pytest.raises(InvalidArgument, match="day_end"):
+        await ledger.adjust(make_id("change", 2), Scope(), -10, "agreed", at)
