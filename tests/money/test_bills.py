@@ -104,45 +104,49 @@ def credited(amount: object, name: str = "charged") -> str:
     return f'{{"credits": {{"{name}": {amount}}}}}'
 
 
-NUMBERS = [
+NUMBERS: list[tuple[str, str, bool]] = [
     (OFFICIAL, usage(10**10), True),
     (OFFICIAL, usage(10**15), True),
-    (OFFICIAL, usage(10**19), True),
     (OFFICIAL, usage(10**28), True),
-    (OFFICIAL, usage("1e28", "0", "1e28"), True),
     (OFFICIAL, usage("9" * 5000, "0", "9" * 5000), False),
-    (OFFICIAL, usage("1e999", "3", "1e999"), False),
     (OFFICIAL, usage(1756, 10**10), True),
     (OFFICIAL, usage(-1756), False),
     (OFFICIAL, usage("NaN", 3, "NaN"), False),
-    (OFFICIAL, usage("-Infinity", 3, 3), False),
     (OFFICIAL, usage(1756.5, 3, 1759.5), False),
     (OFFICIAL, usage('"10000000000"', '"3"', '"10000000003"'), False),
     (OFFICIAL, usage("null", "null", "null"), False),
-    (OFFICIAL, usage("true", "true", "true"), False),
     (OFFICIAL, usage('{"a": [10000000000]}', "[]", "{}"), False),
-    (OFFICIAL, usage(0, 0, 0), False),
     (OFFICIAL, usage(10, 10, 10**10), False),
-    (OFFICIAL, '{"usage": null}', False),
     (OFFICIAL, '{"usage": [10000000000]}', False),
-    (OFFICIAL, '{"usage": 1e10}', False),
-    (OFFICIAL, credited(10**9), False),
     (TASKS, credited(10**9), True),
-    (TASKS, credited(10**28), False),
     (TASKS, credited("22.501"), True),
-    (TASKS, credited("NaN"), False),
     (TASKS, credited(-5), False),
     (TASKS, credited('"1000000000"'), True),
-    (TASKS, credited('"1e9"'), False),
     (TASKS, credited('{"usd": 10}'), False),
-    (TASKS, credited("null"), False),
     (TASKS, credited(10**6, "reserved"), True),
+]
+
+RARE: list[tuple[str, str, bool]] = [
+    (OFFICIAL, usage(10**19), True),
+    (OFFICIAL, usage("1e28", "0", "1e28"), True),
+    (OFFICIAL, usage("1e999", "3", "1e999"), False),
+    (OFFICIAL, usage("-Infinity", 3, 3), False),
+    (OFFICIAL, usage("true", "true", "true"), False),
+    (OFFICIAL, usage(0, 0, 0), False),
+    (OFFICIAL, '{"usage": null}', False),
+    (OFFICIAL, '{"usage": 1e10}', False),
+    (OFFICIAL, credited(10**9), False),
+    (TASKS, credited(10**28), False),
+    (TASKS, credited("NaN"), False),
+    (TASKS, credited('"1e9"'), False),
+    (TASKS, credited("null"), False),
     (TASKS, '{"credits": 1000000000}', False),
     (TASKS, usage(10**28), False),
 ]
+"""Kin of those, for the long form."""
 
 
-@pytest.mark.parametrize(("model", "more", "is_disputed"), NUMBERS)
+@pytest.mark.parametrize(("model", "more", "is_disputed"), NUMBERS + RARE if is_soak() else NUMBERS)
 def test_number_that_cannot_be_booked_costs_no_picture(
     served: Gateway, answers: tuple[Answers, str], model: str, more: str, is_disputed: bool
 ) -> None:
@@ -266,7 +270,7 @@ def _counted(draw: st.DrawFn) -> Mapping[str, Any]:
 
 
 @settings(
-    max_examples=300 if is_soak() else 8,
+    max_examples=300 if is_soak() else 5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
