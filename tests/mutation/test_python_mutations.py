@@ -45,10 +45,10 @@ class Module:
 MODULES = (
     Module("gateway.upstreams.verdict", ("tests/upstreams/test_verdict.py",)),
     Module("gateway.net.fetcher", ("tests/net/test_fetcher.py",)),
-    Module("gateway.process.addresses", ("tests/process/test_addresses.py",)),
+    Module("gateway.process.addresses", ("tests/process/test_addresses.py", "tests/callers/test_caller.py")),
     Module(
         "gateway.callers.auth",
-        ("tests/callers/test_auth.py", "tests/callers/test_key_cache.py", "tests/callers/test_wrong_keys.py"),
+        ("tests/callers/test_caller.py", "tests/callers/test_key_cache.py", "tests/callers/test_wrong_keys.py"),
     ),
     Module("gateway.net.outside_text", ("tests/net/test_outside_text.py",)),
 )
