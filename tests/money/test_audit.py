@@ -77,6 +77,7 @@ async def test_damaged_sum_is_restored(seed: int, audit: Audit, ledger: Ledger, 
     found = (await audit.run()).differences
     bucket = place.removeprefix("{igw}:window:").rpartition(":")
     assert [(each.place, each.name) for each in found] == [(f"{bucket[0]} {bucket[2]}", name)]
+    assert found[0].found == (store.command("HGET", place, name) or "0")
     assert (await audit.run(repairs=True)).differences == found
     assert (await audit.run()).differences == ()
     now = store.read()

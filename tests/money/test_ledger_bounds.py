@@ -12,8 +12,19 @@ from gateway.money.ledger_results import Admitted, InvalidArgument, LedgerAnswer
 from gateway.store.client import CommandQueue
 from gateway.store.windows import Calendar
 from tests.conftest import Valkey
-from tests.money.test_ledger_arguments import ARGUMENTS, CALL, NOW, SCRIPTS, TASK
-from tests.support.ledgers import DAY, HOUR, MINUTE, SECOND, ZONE, Clock, make_id, make_opening
+from tests.money.test_ledger_arguments import ARGUMENTS, CALL, MEMORY, NOW, SCRIPTS, TASK
+from tests.support.ledgers import (
+    DAY,
+    FINGERPRINT,
+    HOUR,
+    MINUTE,
+    SECOND,
+    ZONE,
+    Clock,
+    Store,
+    make_id,
+    make_opening,
+)
 
 pytestmark = pytest.mark.quiet_store
 
@@ -213,3 +224,69 @@ async def test_window_has_a_length(command_queue: CommandQueue, span: str) -> No
         await command_queue.run(SCRIPTS["look"], str(NOW), *good[:place], str(start), *good[place + 1 :])
     words = [*good[:place], str(start + 1), *good[place + 1 :]]
     assert (await command_queue.run(SCRIPTS["look"], str(NOW), *words))[0] == "window_moved"
+
+
+async def test_sleeper_of_a_day_is_not_checked(marked: Ledger, command_queue: CommandQueue) -> None:
+    """A process whose lease the store does not know shows a lost store, unless it was suspended for a day."""
+    epoch = make_id("epoch", 1)
+    assert (await command_queue.run(SCRIPTS["accept"], str(NOW), epoch))[0] == "accepted"
+    for beat, answer in ((NOW, "lost"), (NOW - DAY + 1, "lost"), (NOW - DAY, "raised")):
+        words = [str(NOW), TASK, "20", "1", epoch, WORKER, str(beat)]
+        assert (await command_queue.run(SCRIPTS["raise"], *words))[0] == answer
+    await command_queue.run(SCRIPTS["renew"], str(NOW), WORKER, str(HOUR), "", "", "", epoch)
+    for beat, answer in ((NOW + HOUR, "raised"), (NOW + HOUR + 1, "lost")):
+        words = [str(NOW), TASK, "20", "1", epoch, WORKER, str(beat)]
+        assert (await command_queue.run(SCRIPTS["raise"], *words))[0] == answer
+
+
+@pytest.mark.parametrize("script", ["look", "open"])
+@pytest.mark.parametrize("span", ["day", "week", "month"])
+async def test_window_begins_and_ends_exactly(command_queue: CommandQueue, script: str, span: str) -> None:
+    """A window holds from its first microsecond to just before its end; outside of it Python names another."""
+    memory = {name for name, _, _ in MEMORY}
+    good = [str(NOW), *("" if name in memory else value for name, value, _ in ARGUMENTS[script])]
+    names = ["now", *(name for name, _, _ in ARGUMENTS[script])]
+    place = names.index(f"{span}_start")
+    for start, stop, is_moved in ((NOW, NOW + 1, False), (NOW + 1, NOW + 2, True), (NOW - 1, NOW, True)):
+        words = [*good[:place], str(start), str(stop), *good[place + 2 :]]
+        assert ((await command_queue.run(SCRIPTS[script], *words))[0] == "window_moved") is is_moved
+
+
+async def test_presumed_call_of_a_closed_task_holds_nothing(ledger: Ledger) -> None:
+    """A task whose last call was presumed after its close is over, and in no list of those that hold amounts."""
+    await ledger.open(make_opening(1))
+    await ledger.mark_sent(TASK, CALL, [0], 10, 1)
+    await ledger.close(TASK, 1)
+    assert [hold.task for hold in await ledger.holds()] == [TASK]
+    await ledger.presume(TASK, CALL, 1)
+    assert await ledger.holds() == []
+
+
+async def test_all_named_workers_are_retired(ledger: Ledger, clock: Clock) -> None:
+    """The tasks of each dead worker are orphans at once."""
+    for number, worker in enumerate((WORKER, OTHER_WORKER), 1):
+        await ledger.renew(worker, 15 * SECOND)
+        await ledger.open(make_opening(number, worker=worker))
+    await ledger.retire([WORKER, OTHER_WORKER])
+    assert {hold.task for hold in await ledger.orphans()} == {make_id("task", 1), make_id("task", 2)}
+
+
+async def test_names_live_as_long_as_they_count(ledger: Ledger, clock: Clock, store: Store) -> None:
+    """Each name that ends does not end before what it is for: measured from before it was written."""
+    before = int(store.command("TIME")[0]) * 1000
+    await ledger.set_limit(make_id("change", 1), Scope(), "requests_minute", 1)
+    await ledger.open(make_opening(1, keep=HOUR))
+    await ledger.set_limit(make_id("change", 2), Scope(), "requests_minute", None)
+    await ledger.open(make_opening(3, keep=HOUR, idempotency="a" * 64))
+    await ledger.mark_sent(TASK, CALL, [0], 10, 1, note="{}")
+    day, hour = DAY // 1000, HOUR // 1000
+    least = {
+        f"claims:{make_id('key', 1)}:{FINGERPRINT}": hour + day,
+        f"idempotency:{make_id('key', 1)}:{'a' * 64}": hour + day,
+        f"call:{CALL}": 2 * day,
+        f"change:{make_id('change', 1)}": day,
+        "rate:everyone:requests_minute": MINUTE // 1000,
+    }
+    for name, lifetime in least.items():
+        ends = int(store.command("PEXPIRETIME", f"{{igw}}:{name}"))
+        assert before + lifetime <= ends < before + lifetime + hour, name
