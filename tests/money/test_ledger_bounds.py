@@ -60,7 +60,11 @@ NUMBERS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "most": (1, 10_000),
     },
     "reindex": {"repair": (0, 1)},
+    "recount": {"repair": (0, 1), "usd_held": (-LARGEST, LARGEST)},
 }
+
+INNER_NAMES = {"scope": "team", "running": "team"}
+"""The part of an argument that a script names."""
 
 # By script and argument: a text of the greatest length.
 TEXTS: dict[str, dict[str, str]] = {
@@ -69,6 +73,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "limits": {"team": "t" * 128},
     "adjust": {"team": "t" * 128, "reason": "r" * 500},
     "ticket": {"upstream": "u" * 100, "credential": "c" * 100, "ticket": "t" * 512, "path": "/" + "p" * 999},
+    "recount": {"running": "team:" + "t" * 128, "scope": "team:" + "t" * 128},
     "mark_sent": {"note": "{" + " " * 65_534 + "}"},
     "keep": {"text": "{" + " " * 65_534 + "}"},
 }
@@ -103,7 +108,7 @@ async def is_taken(command_queue: CommandQueue, script: str, argument: str, valu
     try:
         await command_queue.run(SCRIPTS[script], *put(script, argument, value))
     except ResponseError as error:
-        if not str(error).startswith(f"INVALID {argument}"):
+        if not str(error).startswith(f"INVALID {INNER_NAMES.get(argument, argument)}"):
             raise
         return False
     return True
@@ -128,7 +133,7 @@ async def test_text_is_taken_up_to_its_length(
 ) -> None:
     """One more byte is refused, and the greatest length is taken."""
     longest = TEXTS[script][argument]
-    assert not await is_taken(command_queue, script, argument, longest[:1] + longest)
+    assert not await is_taken(command_queue, script, argument, longest[:-1] + longest[-2:])
     assert await is_taken(command_queue, script, argument, longest)
 
 
@@ -247,7 +252,7 @@ async def test_window_begins_and_ends_exactly(command_queue: CommandQueue, scrip
     good = [str(NOW), *("" if name in memory else value for name, value, _ in ARGUMENTS[script])]
     names = ["now", *(name for name, _, _ in ARGUMENTS[script])]
     place = names.index(f"{span}_start")
-    for start, stop, is_moved in ((NOW, NOW + 1, False), (NOW + 1, NOW + 2, True), (NOW - 1, NOW, True)):
+    for start, stop, is_moved in ((NOW + 1, NOW + 2, True), (NOW - 1, NOW, True), (NOW, NOW + 1, False)):
         words = [*good[:place], str(start), str(stop), *good[place + 2 :]]
         assert ((await command_queue.run(SCRIPTS[script], *words))[0] == "window_moved") is is_moved
 
