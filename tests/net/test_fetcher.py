@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused, Posted, is_public
+from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused, Posted, _look_up, is_public
 from gateway.net.transport import AiohttpTransport
 from gateway.pictures.spool import MemoryBudget, Spool
 from tests.support.fault_server import Connection, FaultServer
@@ -458,3 +458,11 @@ async def test_slow_receiver_is_left() -> None:
     with pytest.raises(FetchFailed) as failed:
         await fetcher.post("https://x.test/", b"", {})
     assert failed.value.kind == "timeout"
+
+
+async def test_interface_of_an_address_is_seen() -> None:
+    """The system's look-up names the interface of a link-local address, and that address is not public."""
+    (found,) = await _look_up("fe80::1%lo", 443)
+    assert found == f"fe80::1%{socket.if_nametoindex('lo')}"
+    assert not is_public(found)
+    assert await _look_up("2001:4860:4860::8888", 443) == ["2001:4860:4860::8888"]
