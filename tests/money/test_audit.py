@@ -188,9 +188,9 @@ async def test_fold_passes_missing_task(ledger: Ledger, clock: Clock, store: Sto
 
 
 async def test_repair_tells_what_was_there(audit: Audit, ledger: Ledger, store: Store) -> None:
-    """A repair's entry in the journal has the amount before and after it; a missing one was nothing."""
+    """A repair's entry in the journal has the amount before and after it; an unreadable one was nothing."""
     await ledger.open(make_opening(1))
-    store.command("HDEL", "{igw}:window:everyone:total", "usd_held")
+    store.command("HSET", "{igw}:window:everyone:total", "usd_held", "abc")
     await audit.run(repairs=True)
     (entry,) = [entry for entry in store.read()["{igw}:journal"] if entry["kind"] == "repair"]
     assert (entry["was:usd_held"], entry["is:usd_held"]) == ("0", "10")

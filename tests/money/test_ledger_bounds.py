@@ -71,6 +71,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "open": {"team": "t" * 128},
     "look": {"team": "t" * 128},
     "limits": {"team": "t" * 128},
+    "set_limit": {"team": "t" * 128},
     "adjust": {"team": "t" * 128, "reason": "r" * 500},
     "ticket": {"upstream": "u" * 100, "credential": "c" * 100, "ticket": "t" * 512, "path": "/" + "p" * 999},
     "recount": {"running": "team:" + "t" * 128, "scope": "team:" + "t" * 128},
@@ -101,7 +102,10 @@ async def marked(ledger: Ledger) -> Ledger:
 
 def put(script: str, argument: str, value: str) -> list[str]:
     """The good arguments of a script, one of them replaced."""
-    return [str(NOW), *(value if name == argument else good for name, good, _ in ARGUMENTS[script])]
+    # A limit is one scope's: of a key or of a team.
+    other = "key" if (script, argument) == ("set_limit", "team") else ""
+    words = ("" if name == other else value if name == argument else good for name, good, _ in ARGUMENTS[script])
+    return [str(NOW), *words]
 
 
 async def is_taken(command_queue: CommandQueue, script: str, argument: str, value: str) -> bool:
@@ -278,7 +282,8 @@ async def test_all_named_workers_are_retired(ledger: Ledger, clock: Clock) -> No
 
 async def test_names_live_as_long_as_they_count(ledger: Ledger, clock: Clock, store: Store) -> None:
     """Each name that ends does not end before what it is for: measured from before it was written."""
-    before = int(store.command("TIME")[0]) * 1000
+    seconds, microseconds = store.command("TIME")
+    before = int(seconds) * 1000 + int(microseconds) // 1000
     await ledger.set_limit(make_id("change", 1), Scope(), "requests_minute", 1)
     await ledger.open(make_opening(1, keep=HOUR))
     await ledger.set_limit(make_id("change", 2), Scope(), "requests_minute", None)
