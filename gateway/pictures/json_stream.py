@@ -37,8 +37,6 @@ _SLICE = 64 * 1024
 MAX_PICTURES = 64
 """Pictures in one document. Each costs 400 bytes more than its own: a few megabytes of tiny ones would cost 50."""
 
-_MOST_DIGITS = 4000
-
 MAX_VALUES = 10_000
 """Values and names in one document: many tiny ones take 30 times their text in memory, long numbers much time."""
 
@@ -158,11 +156,6 @@ def find_base64(text: str) -> int | None:
         return None
     heads = (pattern.match(text, 0, HEAD) for pattern in _DATA_URLS)
     return next((head.end() for head in heads if head and _IS_BASE64.search(head[0])), None)
-
-
-def _read_integer(text: str) -> int | None:
-    """An integer of JSON; None for one that Python does not read."""
-    return int(text) if len(text) <= _MOST_DIGITS else None
 
 
 def is_web_address(text: str) -> bool:
@@ -363,7 +356,10 @@ class JsonReader:
             if self._is_lenient:
                 with suppress(ValueError, RecursionError):
                     text = data.decode("utf-8", "replace")
-                    return json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_read_integer)
+                    # Python reads no integer of more than 4,300 digits.
+                    return json.loads(
+                        text, strict=False, parse_constant=lambda _: None, parse_int=lambda digits: int(digits[:4000])
+                    )
             raise BadJson(explain(str(error), has_pictures=bool(self._found))) from error
 
     async def _restore(self, value: Any, key: str) -> Any:

@@ -44,7 +44,7 @@ class Module:
 
 MODULES = (
     Module("gateway.upstreams.verdict", ("tests/upstreams/test_verdict.py",)),
-    Module("gateway.net.fetcher", ("tests/net/test_fetcher.py",)),
+    Module("gateway.net.fetcher", ("tests/net/test_fetcher.py", "tests/net/test_fetcher_refusals.py")),
     Module("gateway.process.addresses", ("tests/process/test_addresses.py", "tests/callers/test_caller.py")),
     Module(
         "gateway.callers.auth",
