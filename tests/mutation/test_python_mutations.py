@@ -50,7 +50,11 @@ MODULES = (
         "gateway.callers.auth",
         ("tests/callers/test_caller.py", "tests/callers/test_key_cache.py", "tests/callers/test_wrong_keys.py"),
     ),
-    Module("gateway.net.outside_text", ("tests/net/test_outside_text.py",)),
+    Module(
+        "gateway.net.outside_text",
+        ("tests/net/test_mask_bounds.py", "tests/net/test_outside_text.py", "tests/catalogue/test_mask.py"),
+        ("Mask", "_spellings", "_fold", "_words", "_unescape", "_replace", "_is_ip"),
+    ),
 )
 
 
