@@ -24,4 +24,16 @@ PYTHON: dict[str, str] = {
     " _DENIED))) -> ip.is_global and (not any((ip in network for network in _DENIED)))": (
         "the denied networks hold the multicast ones too; both stay, in case one list loses them"
     ),
+    "gateway.upstreams.verdict CallFailed.__init__: super().__init__(str(failure)) -> (left out)": (
+        "Python keeps the argument of an exception, and the text of a failure is the same"
+    ),
+    "gateway.net.fetcher FetchFailed.__init__: super().__init__(message) -> (left out)": (
+        "Python keeps the arguments of an exception, and only `kind` and `status` decide"
+    ),
+    "gateway.net.fetcher Fetcher.__init__: False -> True": "a fresh connection for each download costs time alone",
+    "gateway.net.outside_text Mask._find_secrets: 0 -> -1": "every known form of a key has a group",
+    "gateway.net.outside_text Mask._find_secrets: 0 -> 1": "every known form of a key has a group",
+    "gateway.net.outside_text Mask._find_secrets: 1 -> 2": "a piece that is too short is no run of a secret",
+    "gateway.net.outside_text _spellings: 8 -> 7": "the first whole character is the same for shifts of 0, 1 and 2",
+    "gateway.net.outside_text _spellings: len(padded) - 1 -> len(padded) + 1": "at most one more character is hidden",
 }
