@@ -36,4 +36,12 @@ PYTHON: dict[str, str] = {
     "gateway.net.outside_text Mask._find_secrets: 1 -> 2": "a piece that is too short is no run of a secret",
     "gateway.net.outside_text _spellings: 8 -> 7": "the first whole character is the same for shifts of 0, 1 and 2",
     "gateway.net.outside_text _spellings: len(padded) - 1 -> len(padded) + 1": "at most one more character is hidden",
+    "gateway.net.outside_text Mask._find_secrets: len(folded) - _RUN -> len(folded) + _RUN": (
+        "a piece that is too short is no run of a secret"
+    ),
+    "gateway.net.outside_text Mask.__init__: len(one) - _RUN -> len(one) + _RUN": (
+        "no text is searched for a piece that is too short"
+    ),
+    "gateway.net.outside_text Mask.__init__: 1 -> 2": "no text is searched for a piece that is too short",
+    "gateway.net.outside_text _replace: 1 -> 2": "any negative number says that no span has begun",
 }

@@ -144,6 +144,8 @@ def test_key_is_hidden_without_its_kind(secret: str, text: str, shown: str) -> N
         ("at https://relay.example.com./x", "at [address]"),
         ("from relay.example.com", "from [address]"),
         ("from RELAY.example.com:99", "from [address]"),
+        ("from RELAY.example.com", "from [address]"),
+        ("from LOCALHOST", "from LOCALHOST"),
         ("from xrelay.example.com", "from xrelay.example.com"),
         ("from relay.example.comx", "from relay.example.comx"),
         ("localhost:80 localhost", "[address] [address]"),
@@ -171,3 +173,9 @@ def test_text_is_read_to_its_bound() -> None:
     assert mask.clean("x" * 30_000, 30_000) == "x" * 20_000
     assert mask.clean(f"{'x ' * 10} {SECRET}", 22) == "x " * 10 + "**"
     assert repr(mask) == "Mask(…)"
+
+
+@pytest.mark.parametrize("letter", ["\u0130", "\u1e9e", "\u00df", "\U0001f600"])
+def test_letters_that_change_their_length_move_nothing(letter: str) -> None:
+    """A letter whose small form is longer does not shift what is hidden behind it."""
+    assert Mask([SECRET]).hide_secrets(f"{letter} {SECRET.upper()} {letter}") == f"{letter} *** {letter}"
