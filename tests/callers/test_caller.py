@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from gateway import errors
 from gateway.callers.auth import STALE_S, Caller, KeyCache, authenticate, count_wrong, read_bearer
+from gateway.callers.key_record import KeyRecord
 from gateway.callers.key_store import KeyStore, make_secret
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.document import Alias
@@ -156,6 +159,9 @@ async def test_wait_is_a_second_at_least(redis: StoreClient) -> None:
     brief = WrongKeys(redis, limit=0, window_s=0.5)
     answer = await count_wrong(brief, HOME, refusal)
     assert (type(answer), answer.retry_after) == (errors.RateLimited, 1)
+    # A window that ends while it is counted leaves nothing to wait for.
+    over = WrongKeys(redis, limit=0, window_s=0.001)
+    assert (await count_wrong(over, ip_address("203.0.113.10"), refusal)).retry_after == 1
     assert await count_wrong(WrongKeys(redis, limit=9), ip_address("203.0.113.9"), refusal) is refusal
 
 
@@ -195,6 +201,15 @@ async def test_good_key_is_a_caller(keys: KeyStore, wrong_keys: WrongKeys) -> No
     later = datetime.now(UTC) + timedelta(hours=1)
     record, secret = await keys.create("ana", expires=later, addresses=["203.0.113.0/24"])
     assert await authenticate(KeyCache(keys), wrong_keys, f"Bearer {secret}", HOME) == Caller(record, HOME)
+
+
+@pytest.mark.parametrize("address", [HOME, None])
+async def test_key_without_addresses_works_from_all(
+    keys: KeyStore, wrong_keys: WrongKeys, address: Address | None
+) -> None:
+    """A key that is bound to no address is let in from each, and over a Unix socket."""
+    record, secret = await keys.create("ana")
+    assert await authenticate(KeyCache(keys), wrong_keys, f"Bearer {secret}", address) == Caller(record, address)
 
 
 async def test_away_store_is_said(hasty: KeyStore, keys: KeyStore, wrong_keys: WrongKeys, valkey: Valkey) -> None:
@@ -257,6 +272,65 @@ async def test_requests_of_one_key_share_a_look_up(keys: KeyStore, redis: StoreC
     assert isinstance(found[0], asyncio.CancelledError)
     assert found[1:] == [record] * 19
     assert (await redis.info("commandstats"))["cmdstat_eval"]["calls"] == before + 1
+    assert not cache._lookups
+
+
+async def take_turns() -> None:
+    """Let everything run that waits for nothing but its turn."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class GatedKeys(KeyStore):
+    """Keys each of whose look-ups waits until it is let go; one that is to fail raises StoreUnavailable."""
+
+    def __init__(self, redis: StoreClient) -> None:
+        super().__init__(redis, PEPPER)
+        self.gates: list[asyncio.Future[None]] = []
+
+    @override
+    async def find(self, digest: str) -> KeyRecord | None:
+        self.gates.append(asyncio.get_running_loop().create_future())
+        await self.gates[-1]
+        return await super().find(digest)
+
+
+async def test_forgotten_look_up_ends_alone(redis: StoreClient) -> None:
+    """A look-up from before a change neither answers nor ends the one that began after it."""
+    keys, loop = GatedKeys(redis), asyncio.get_running_loop()
+    faults: list[Any] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    record, secret = await keys.create("ana")
+    cache, digest = KeyCache(keys), keys.digest(secret)
+    first = asyncio.create_task(cache.lookup(secret))
+    await take_turns()
+    cache.forget()
+    assert not cache._lookups
+    second = asyncio.create_task(cache.lookup(secret))
+    await take_turns()
+    (_, later) = cache._lookups[digest]
+    keys.gates[0].set_result(None)
+    assert await first == record
+    assert cache._lookups[digest][1] is later
+    cache.forget()
+    keys.gates[1].set_result(None)
+    assert await second == record
+    third = asyncio.create_task(cache.lookup(make_secret()))
+    await take_turns()
+    # Its only caller leaves, and then Redis fails: nobody reads the error, and nobody is told of it.
+    third.cancel()
+    keys.gates[2].set_exception(StoreUnavailable("away"))
+    await take_turns()
+    fourth = asyncio.create_task(cache.lookup(make_secret()))
+    await take_turns()
+    ((_, lookup),) = cache._lookups.values()
+    lookup.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fourth
+    await take_turns()
+    del third, fourth, lookup
+    gc.collect()
+    assert faults == []
     assert not cache._lookups
 
 

@@ -73,7 +73,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "limits": {"team": "t" * 128},
     "set_limit": {"team": "t" * 128},
     "adjust": {"team": "t" * 128, "reason": "r" * 500},
-    "ticket": {"upstream": "u" * 100, "credential": "c" * 100, "ticket": "t" * 512, "path": "/" + "p" * 999},
+    "ticket": {"upstream": "u" * 100, "credential": "c" * 100, "ticket": "t" * 2**20, "path": "/" + "p" * (2**22 - 1)},
     "recount": {"running": "team:" + "t" * 128, "scope": "team:" + "t" * 128},
     "mark_sent": {"note": "{" + " " * 65_534 + "}"},
     "keep": {"text": "{" + " " * 65_534 + "}"},

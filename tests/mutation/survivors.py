@@ -44,4 +44,13 @@ PYTHON: dict[str, str] = {
     ),
     "gateway.net.outside_text Mask.__init__: 1 -> 2": "no text is searched for a piece that is too short",
     "gateway.net.outside_text _replace: 1 -> 2": "any negative number says that no span has begun",
+    "gateway.net.outside_text Mask._find_secrets: match.lastindex or 0 -> match.lastindex": (
+        "every known form of a key has a group"
+    ),
+    "gateway.callers.auth Caller._check_choice: self.key.upstreams or () -> self.key.upstreams": (
+        "a key that may not reach an upstream has a list of them"
+    ),
+    "gateway.callers.auth Caller.check_model: self.key.models or () -> self.key.models": (
+        "a key that may not use a model has a list of them"
+    ),
 }
