@@ -36,7 +36,7 @@ test: venv-dev ## every test; makes all it needs, Node and its packages included
 	@scripts/tools.sh
 	$(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
-soak: venv-dev ## the long runs, each at most half an hour: make soak PART=ledger (or crashes, sdks, outcomes, grid, clients, redis, restarts, instance, fuzz); all of them without PART
+soak: venv-dev ## the long runs, each at most half an hour: make soak PART=ledger (or crashes, sdks, outcomes, grid, clients, redis, restarts, instance, fuzz, mutation); all of them without PART
 	@scripts/soak.sh $(PART)
 
 check: lint types imports fast ## lint, types, import contracts, fast tests

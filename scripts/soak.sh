@@ -15,8 +15,9 @@ declare -A parts=(
   [restarts]="tests/server/test_rolling_restart.py"
   [instance]="tests/server/test_instance.py"
   [fuzz]="tests/fuzz tests/admin/test_random_input.py"
+  [mutation]="tests/mutation"
 )
-order=(ledger crashes sdks outcomes grid clients redis restarts instance fuzz)
+order=(ledger crashes sdks outcomes grid clients redis restarts instance fuzz mutation)
 
 [ $# -gt 0 ] || set -- "${order[@]}"
 for name in "$@"; do

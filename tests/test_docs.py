@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from bench import rows
 from gateway import errors
 from gateway.app import create_app
+from gateway.catalogue import catalogue
 from gateway.catalogue.schema import render_schema
 from gateway.cli import main
 from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES

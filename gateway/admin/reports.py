@@ -29,7 +29,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["reports"])
 
 Format = Annotated[Literal["json", "csv"], Field(description="`csv` has all rows at once, as a download.")]
 
-_FILTERS = {"key", "team", "model", "upstream", "status", "task", "request"}
+_FILTERS = {"key", "team", "model", "upstream", "status", "task", "request", "is_disputed"}
 _CSV = "text/csv; charset=utf-8"
 _ALSO_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
@@ -59,6 +59,7 @@ class HistoryQuery(QueryModel):
     status: Annotated[int | None, Field(ge=100, le=599)] = None
     task: Text = None
     request: Text = None
+    is_disputed: Annotated[bool | None, Field(description="True: only with a disputed bill.")] = None
     most: Most = 50
     after: After = None
     format: Format = "json"

@@ -261,6 +261,14 @@ class Accounting(CataloguePart):
     history_days: int = Field(90, ge=1, le=3650, description="Days until the gateway deletes the record of a request.")
     usage_days: int = Field(400, ge=1, le=3650, description="Days until the gateway deletes the daily sums.")
     keep_prompts: bool = Field(False, description="True when records hold the prompt. Otherwise nothing holds it.")
+    bill_tolerance: float | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="An upstream's bill above this many times the held price is not believed: the gateway charges the "
+        "price list, at most the held price, and shows the rest as disputed. `null`: 1.0 where the held price is an "
+        "upper bound, else 1.5.",
+    )
 
     @field_validator("time_zone")
     @classmethod

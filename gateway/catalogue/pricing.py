@@ -1,6 +1,7 @@
 """The price of an image at an upstream, before it is made and after, in µ$. Pure functions over the catalogue's prices.
 
-An amount that no price covers is None, never a guess. The token formula is OpenAI's published one.
+An amount that no price covers is None, never a guess. The token formula is OpenAI's published one. A bill that is far
+above what the call held is not believed.
 """
 
 from __future__ import annotations
@@ -134,40 +135,119 @@ def _most_text(job: ImageJob) -> int:
     return len(job.prompt.encode())
 
 
+TOLERANCE_OF_BOUND = 1.0
+"""The default `accounting.bill_tolerance` where the held amount is an upper bound of the bill."""
+
+TOLERANCE_OF_ESTIMATE = 1.5
+"""The default `accounting.bill_tolerance` where the held amount is an estimate."""
+
+DEAREST_IMAGE = 10 * MILLION
+"""µ$ for an image that held nothing, since its price is unknown: a bill above this is not believed."""
+
+MOST_CLAIMED = 10**15
+"""The most µ$, tokens or credits of a bill that are counted; a larger number is read as this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms by which a call that brought pictures is billed. `given`: the µ$ of its prompt and references."""
+    """The terms by which a call that brought pictures is billed. `given`: the µ$ of its prompt and references.
+
+    `held` is the µ$ that the call holds in the ledger, and `believed` the highest bill in µ$ that is believed; None
+    where no price was known.
+    """
 
     prices: Prices | None
     quality: Quality | None
     given: Decimal = Decimal(0)
+    held: int | None = None
+    believed: int | None = None
 
 
-def terms(prices: Prices | None, job: ImageJob, fit: Fit) -> Terms:
-    """The terms of each call of this job."""
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The cost of one call in µ$: the charged amount, None where it is unknown, and the part that is not believed.
+
+    `disputed` is the difference between the upstream's bill and the charged amount, at most MOST_CLAIMED.
+    """
+
+    usd: int | None
+    disputed: int = 0
+
+
+def terms(
+    prices: Prices | None, job: ImageJob, fit: Fit, *, held: int | None = None, tolerance: float | None = None
+) -> Terms:
+    """The terms of a call of this job that holds `held` µ$. `tolerance` None is the default of its kind of price."""
     given = Decimal(0) if prices is None else _take(prices, job, text_tokens(job.prompt))
-    return Terms(prices, fit.quality, given)
+    if held is None or prices is None:
+        return Terms(prices, fit.quality, given)
+    if tolerance is None:
+        tolerance = TOLERANCE_OF_BOUND if is_upper_bound(prices, job, fit) else TOLERANCE_OF_ESTIMATE
+    return Terms(prices, fit.quality, given, held, int(held * Decimal(str(tolerance))))
+
+
+def is_upper_bound(prices: Prices, job: ImageJob, fit: Fit) -> bool:
+    """True when no honest bill is above the held price: by tokens, for a promised size, without references.
+
+    The tokens of a reference are an estimate, an upstream may choose a larger size than expected, and a price list
+    says little about a bill in credits or for another size than promised.
+    """
+    return prices.per_million_tokens is not None and fit.made is not None and not job.references
 
 
 def bill(
     terms: Terms, made: Sequence[Size], *, usage: TokenUsage | None = None, charged: Decimal | None = None
-) -> int | None:
+) -> Bill:
     """The cost of one call that brought images of the sizes `made`, by the upstream's own count where it gave one.
 
-    `charged` is in the upstream's credits. None where the prices do not cover it.
+    `charged` is in the upstream's credits. A bill above `terms.believed` is charged by the price list, at most at the
+    held amount; the rest is disputed.
     """
-    prices = terms.prices
+    listed = _list(terms, made)
+    claimed = _read_claim(terms.prices, usage, charged)
+    if claimed is None:
+        claimed = listed
+    if claimed is None or claimed <= _find_believed(terms, len(made), listed):
+        return Bill(claimed)
+    known = [amount for amount in (listed, terms.held) if amount is not None]
+    usd = min(known) if known else None
+    return Bill(usd, min(claimed, MOST_CLAIMED) - (usd or 0))
+
+
+def is_believable(terms: Terms, usage: TokenUsage, images: int) -> bool:
+    """True when the token counts of a call with so many images agree with each other, and their bill is believed."""
+    counts = (usage.input_tokens, usage.output_tokens, usage.text_tokens or 0, usage.image_tokens or 0)
+    if not usage.is_consistent or max(counts) > MOST_CLAIMED:
+        return False
+    claimed = _read_claim(terms.prices, usage, None)
+    return claimed is None or claimed <= _find_believed(terms, images, None)
+
+
+def _read_claim(prices: Prices | None, usage: TokenUsage | None, charged: Decimal | None) -> int | None:
+    """The µ$ that the upstream's own counts make; None where it gave none that this price list is about."""
     if prices is None:
         return None
     if charged is not None and prices.per_thousand_credits is not None:
-        return _round(charged * parse_usd(prices.per_thousand_credits) / 1000)
-    if usage is not None and prices.per_million_tokens is not None:
+        return _round(min(charged, Decimal(MOST_CLAIMED)) * parse_usd(prices.per_thousand_credits) / 1000)
+    if usage is not None and usage.is_consistent and prices.per_million_tokens is not None:
         return _round(_count_tokens(prices.per_million_tokens, usage))
-    parts = [_make(prices, size, terms.quality or "medium") for size in made]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    return None
+
+
+def _find_believed(terms: Terms, images: int, listed: int | None) -> int:
+    """The highest bill that is believed. A note of an older version, and a call of unknown price, held no amount."""
+    if terms.believed is not None:
+        return terms.believed
+    return max(DEAREST_IMAGE * max(images, 1), listed or 0)
+
+
+def _list(terms: Terms, made: Sequence[Size]) -> int | None:
+    """The µ$ of pictures of these sizes by the price list; None where it does not cover them."""
+    if terms.prices is None:
         return None
-    return _round(sum(known, terms.given))
+    parts = [_make(terms.prices, size, terms.quality or "medium") for size in made]
+    known = [part for part in parts if part is not None]
+    return _round(sum(known, terms.given)) if len(known) == len(parts) else None
 
 
 def tier_of(size: Size) -> Tier:
@@ -224,11 +304,11 @@ def _take(prices: Prices, job: ImageJob, text: int) -> Decimal:
 
 def _count_tokens(rates: TokenPrices, usage: TokenUsage) -> Decimal:
     text, image = usage.text_tokens, usage.image_tokens
-    if text is None or image is None:
+    if text is None or image is None or text + image != usage.input_tokens:
         # Without separate counts, all input tokens are charged at the image price, which is higher.
         text, image = 0, usage.input_tokens
-    given = parse_usd(rates.text_in) * text + parse_usd(rates.image_in) * image
-    return Decimal(given + parse_usd(rates.image_out) * usage.output_tokens) / MILLION
+    rows = ((rates.text_in, text), (rates.image_in, image), (rates.image_out, usage.output_tokens))
+    return Decimal(sum(parse_usd(rate) * min(count, MOST_CLAIMED) for rate, count in rows)) / MILLION
 
 
 def _round(micro: Decimal, *, up: bool = False) -> int:

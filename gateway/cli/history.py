@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated
 
 import orjson
@@ -23,8 +24,8 @@ from gateway.store.windows import Calendar
 _COLUMNS = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
 _DETAILS = {"key", "team", "model", "upstreams", "size", "images", "seconds"}
 _TEXTS = {"status"}
-_NUMBERS = {"images", "usd", "seconds"}
-_CALLS = ("upstream", "outcome", "seconds", "images", "usd", "state", "id")
+_NUMBERS = {"images", "usd", "disputed", "seconds"}
+_CALLS = ("upstream", "outcome", "seconds", "images", "usd", "state", "disputed", "id")
 _IN_TABLES = {"calls", "passed_by"}
 """Fields of one record that have tables of their own."""
 
@@ -41,6 +42,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
     upstream: options.OnlyUpstream = None,
     status: Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)] = None,
     request: Annotated[str | None, typer.Option(help="Only of this request id.", show_default=False)] = None,
+    is_disputed: Annotated[bool, typer.Option("--disputed", help="Only with a disputed bill.")] = False,
     most: options.Most = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -59,7 +61,8 @@ def history(  # noqa: PLR0913 (each option is a parameter)
         first, last = read_span(store, since, until)
         await remark_on_team(store, team)
         key_id = None if key is None else await store.keys.find_id(key)
-        wanted = RecordFilter(first, last, key_id, team, model, upstream, status, request=request)
+        wanted = RecordFilter(first, last, key_id, team, model, upstream, status)
+        wanted = replace(wanted, request=request, is_disputed=True if is_disputed else None)
         if as_json:
             await _print_listing(store, wanted, most)
         elif as_csv:
@@ -109,6 +112,7 @@ def _print_record(record: Record) -> None:
             f"{call.images}/{call.n}",
             _show_usd(call.usd),
             call.state,
+            show_usd(call.disputed),
             call.id,
         )
         for call in record.calls
@@ -129,8 +133,8 @@ def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
     status = f"{record.status} {record.error or ''}".strip()
     if record.repeats > 1:
         status = f"{status}, {record.repeats} times"
-    if record.is_joined:
-        status = f"{status}, joined"
+    notes = (("joined", record.is_joined), ("presumed", record.is_presumed), ("disputed", record.price_disputed > 0))
+    status = ", ".join([status, *(name for name, is_true in notes if is_true)])
     return (
         calendar.show_instant(record.time),
         record.task or record.id,
@@ -142,7 +146,7 @@ def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
         f"{record.n_delivered}/{record.n_asked}",
         _show_usd(record.price_settled),
         f"{record.seconds:.1f}",
-        f"{status}, presumed" if record.is_presumed else status,
+        status,
     )
 
 

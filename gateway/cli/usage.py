@@ -56,7 +56,7 @@ def _print_table(found: SummedUsage) -> None:
     total = [*("" for _ in found.columns[: -len(SUM_COLUMNS)])]
     if total:
         total[0] = "total"
-    total += [str(sums.requests), str(sums.images), str(sums.errors), show_usd(sums.usd)]
+    total += [str(sums.requests), str(sums.images), str(sums.errors), show_usd(sums.usd), show_usd(sums.disputed)]
     rows = [[show_cell(cell) for cell in row.values()] for row in found.rows]
     print_rows([Column(name, name in SUM_COLUMNS) for name in found.columns], rows, total)
 

@@ -127,7 +127,8 @@ class CallSender:
         if inputs.takes_callback and (callbacks := self.services.callbacks):
             address = callbacks.address(choice.target.config.kind, self.reservation.task, call.id)
             call = replace(call, callback_url=address)
-        return PaidCall(choice, call, permit, make_note(self.job, choice, call))
+        tolerance = self.services.catalogue.document.accounting.bill_tolerance
+        return PaidCall(choice, call, permit, make_note(self.job, choice, call, tolerance))
 
     async def _mark(self, paid: PaidCall) -> bool:
         """Write the call down in the ledger; True when it may be sent."""
@@ -165,10 +166,10 @@ class CallSender:
             broken = Failure("read", message="the gateway could not follow the call")
             paid.verdicts.append(self.judge(choice, broken, call.slots))
             return
-        paid.is_answered, paid.usage = True, collected.usage
+        paid.is_answered = True
         intake = Intake(self.services, self.reservation.task, call.id, paid.note, self.spool)
         taken = await intake.take(collected)
-        paid.receipt = taken.receipt
+        paid.receipt, paid.usage = taken.receipt, taken.usage
         for slots, failure in taken.failures:
             paid.verdicts.append(self.judge(choice, failure, slots))
 
@@ -227,6 +228,7 @@ class CallSender:
             images=len(images),
             usd=usd,
             state=state,
+            disputed=receipt.disputed if receipt else 0,
             **describe_sizes(choice.fit.made, sizes),
         )
         self.progress.calls.append(_describe_end(paid, fact))

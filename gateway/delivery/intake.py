@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import structlog
 from redis.exceptions import ResponseError
@@ -16,6 +16,7 @@ from gateway.artifacts import Artifact
 from gateway.artifacts.links import link
 from gateway.catalogue import pricing
 from gateway.delivery.bridge import Collected
+from gateway.dollars import show_usd
 from gateway.jobs.job import Call, ImageJob, Size, TokenUsage
 from gateway.pictures.picture import NotAPicture, Picture
 from gateway.pictures.spool import Blob, Spool, StorageFullError
@@ -36,10 +37,14 @@ SlotFailure = tuple[tuple[int, ...], Failure]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of an answered call. Without a receipt no picture of it can be delivered or kept."""
+    """The result of an answered call. Without a receipt no picture of it can be delivered or kept.
+
+    `usage` are the upstream's token counts, None where they are not believed.
+    """
 
     receipt: Receipt | None
     failures: tuple[SlotFailure, ...] = ()
+    usage: TokenUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,11 @@ class _Arrived:
     is_withheld: bool
 
 
-def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
+def make_note(job: ImageJob, choice: Choice, call: Call, bill_tolerance: float | None = None) -> CallNote:
     """The note with which any process can finish the call: never a prompt, a picture or a key."""
     fit, target = choice.fit, choice.target
-    terms = pricing.terms(target.prices, job, fit)
+    held = None if choice.quote is None else choice.quote.ceiling * call.n
+    terms = pricing.terms(target.prices, job, fit, held=held, tolerance=bill_tolerance)
     return CallNote(
         upstream=target.upstream,
         credential=target.credential,
@@ -79,6 +85,8 @@ def make_note(job: ImageJob, choice: Choice, call: Call) -> CallNote:
         dropped=fit.dropped,
         prices=target.prices,
         given=terms.given,
+        held=terms.held,
+        believed=terms.believed,
         is_called_back=call.callback_url is not None,
     )
 
@@ -97,19 +105,25 @@ class Intake:
         """Store the pictures and the receipt; a receipt that another process wrote before stands."""
         arrived: list[_Arrived] = []
         failures: list[SlotFailure] = []
+        told = self._find_usage(collected)
         for slot, (found, revised_prompt) in zip(self.note.slots, collected.pictures, strict=False):
             converted = found if isinstance(found, Failure) else await self._try_convert(found)
             if isinstance(converted, Failure):
                 failures.append(((slot,), converted))
             else:
-                usage = collected.usage if slot == self.note.slots[-1] else None
+                usage = told if slot == self.note.slots[-1] else None
                 arrived.append(self._describe(converted, slot, revised_prompt, usage))
         if missing := self.note.slots[len(collected.pictures) :]:
             # Slots that a 2xx left empty are not topped up: the vendor may have billed them.
             failures.append((missing, _describe_missing(self.note, len(collected.pictures))))
         if not arrived:
-            return Taken(None, tuple(failures))
-        return await self._store(arrived, failures, collected)
+            return Taken(None, tuple(failures), told)
+        return replace(await self._store(arrived, failures, collected), usage=told)
+
+    def _find_usage(self, collected: Collected) -> TokenUsage | None:
+        usage = collected.usage
+        is_believable = usage is not None and pricing.is_believable(self.note.terms, usage, len(self.note.slots))
+        return usage if is_believable else None
 
     async def _store(self, arrived: list[_Arrived], failures: list[SlotFailure], collected: Collected) -> Taken:
         receipt = self._make_receipt(arrived, collected)
@@ -136,11 +150,22 @@ class Intake:
 
     def _make_receipt(self, arrived: Sequence[_Arrived], collected: Collected) -> Receipt:
         sizes = [one.converted.made for one in arrived]
-        usd = pricing.bill(self.note.terms, sizes, usage=collected.usage, charged=collected.credits)
+        bill = pricing.bill(self.note.terms, sizes, usage=collected.usage, charged=collected.credits)
+        if bill.disputed:
+            _log.error(
+                "an upstream's bill is disputed",
+                upstream=self.note.target,
+                task=self.task,
+                call=self.call,
+                held_usd=show_usd(self.note.held or 0),
+                charged_usd=show_usd(bill.usd or 0),
+                disputed_usd=show_usd(bill.disputed),
+            )
+        usd = bill.usd
         delivered = [one.image for one in arrived if not one.is_withheld]
         images = (each.model_copy(update={"usd": share(usd, i, len(delivered))}) for i, each in enumerate(delivered))
         withheld = tuple(one.image for one in arrived if one.is_withheld)
-        return Receipt(usd=usd, images=tuple(images), withheld=withheld)
+        return Receipt(usd=usd, images=tuple(images), withheld=withheld, disputed=bill.disputed)
 
     async def _try_convert(self, blob: Blob) -> _Converted | Failure:
         """Develop one picture. Its failure must not fail the others, which are paid for."""

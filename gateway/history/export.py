@@ -52,8 +52,9 @@ RECORD_COLUMNS = (
     "strategy",
     "rule",
     "passed_by",
+    "usd_disputed",
 )
-SUM_COLUMNS = ("requests", "images", "errors", "usd")
+SUM_COLUMNS = ("requests", "images", "errors", "usd", "usd_disputed")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 64 * 1024
@@ -93,6 +94,7 @@ def record_cells(record: Record) -> Cells:
         "usd_held": _dollars(record.price_held),
         "usd_settled": _dollars(record.price_settled),
         "is_presumed": record.is_presumed,
+        "usd_disputed": _dollars(record.price_disputed),
         "passed_by": "; ".join(f"{one.target}: {one.reason}" for one in record.passed_by),
     }
     return {name: values[name] for name in RECORD_COLUMNS}
@@ -101,7 +103,8 @@ def record_cells(record: Record) -> Cells:
 def record_json(record: Record) -> dict[str, Any]:
     """Return a record as a JSON object, with its calls as objects."""
     calls = [
-        call.model_dump(mode="json") | {"usd": None if call.usd is None else show_usd(call.usd)}
+        call.model_dump(mode="json", exclude={"disputed"})
+        | {"usd": None if call.usd is None else show_usd(call.usd), "usd_disputed": show_usd(call.disputed)}
         for call in record.calls
     ]
     more = {
@@ -158,6 +161,7 @@ def _usage_row(by: Sequence[Dimension], row: Row, key_names: Mapping[str, str]) 
         "images": sums.images,
         "errors": sums.errors,
         "usd": _dollars(sums.usd),
+        "usd_disputed": _dollars(sums.disputed),
     }
 
 

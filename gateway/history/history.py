@@ -23,7 +23,7 @@ from gateway.store.windows import MICROSECONDS, Calendar
 
 DAY = 86_400 * MICROSECONDS
 
-MEASURES = ("requests", "images", "errors", "usd")
+MEASURES = ("requests", "images", "errors", "usd", "disputed")
 
 _NOTE = join_scripts(read_sources("history"), "history.history")["note"]
 _BATCH = 200
@@ -50,6 +50,7 @@ class RecordFilter:
     status: int | None = None
     task: str | None = None
     request: str | None = None
+    is_disputed: bool | None = None
 
     def fits(self, record: Record) -> bool:
         """True when a record of the right time passes. The team `""` stands for keys without a team."""
@@ -60,6 +61,7 @@ class RecordFilter:
             (self.status, record.status),
             (self.task, record.task),
             (self.request, record.request),
+            (self.is_disputed, record.price_disputed > 0),
         )
         return all(want is None or want == found for want, found in asked) and (
             self.upstream is None or self.upstream in record.upstreams

@@ -35,6 +35,7 @@ class CallFact(_Fact):
     """One paid call: `outcome` is `delivered` or the verdict on its failure; `images` of `n` images arrived.
 
     `usd` is in µ$, None where its price is unknown. `state` is the ledger's: a presumed or posted call is charged.
+    `disputed` is the part of the upstream's bill in µ$ that was not believed, and is not charged.
     `promised` and `made` are sizes, set when the upstream made another size than promised.
     """
 
@@ -47,6 +48,7 @@ class CallFact(_Fact):
     images: int = 0
     usd: int | None = 0
     state: SettledState = "posted"
+    disputed: int = 0
     promised: str | None = None
     made: tuple[str, ...] = ()
 
@@ -54,7 +56,9 @@ class CallFact(_Fact):
         """Return the call with its news, which count only if its state rises: the first bill stands."""
         if _RISES.index(news.state) <= _RISES.index(self.state):
             return self
-        return self.model_copy(update={"state": news.state, "usd": news.usd, "images": news.images})
+        return self.model_copy(
+            update={"state": news.state, "usd": news.usd, "images": news.images, "disputed": news.disputed}
+        )
 
 
 class PassedBy(_Fact):
@@ -76,12 +80,13 @@ class UsageLine:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Counts of requests, delivered images and requests that ended in an error; and µ$."""
+    """Counts of requests, delivered images and requests that ended in an error; µ$ charged, and µ$ disputed."""
 
     requests: int = 0
     images: int = 0
     errors: int = 0
     usd: int = 0
+    disputed: int = 0
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
@@ -89,6 +94,7 @@ class Sums:
             self.images + other.images,
             self.errors + other.errors,
             self.usd + other.usd,
+            self.disputed + other.disputed,
         )
 
     def __sub__(self, other: Sums) -> Sums:
@@ -97,6 +103,7 @@ class Sums:
             self.images - other.images,
             self.errors - other.errors,
             self.usd - other.usd,
+            self.disputed - other.disputed,
         )
 
 
@@ -151,6 +158,11 @@ class Record(_Fact):
         return sum(known) if len(known) == len(self.calls) else None
 
     @property
+    def price_disputed(self) -> int:
+        """The part of the upstreams' bills in µ$ that was not believed, and is not charged."""
+        return sum(call.disputed for call in self.calls)
+
+    @property
     def is_presumed(self) -> bool:
         """True when part of the price is a guess, since the outcome of a call is unknown."""
         return any(call.state == "presumed" for call in self.calls)
@@ -181,7 +193,7 @@ class Record(_Fact):
         found: dict[UsageLine, Sums] = {}
         for call in self.calls:
             line = self._line(call.upstream)
-            found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0)
+            found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0, disputed=call.disputed)
         line = self._line(self._last_upstream())
         found[line] = found.get(line, Sums()) + Sums(
             requests=self.repeats, errors=self.repeats if self.status >= 400 else 0

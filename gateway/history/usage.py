@@ -9,7 +9,7 @@ from time import time_ns
 from typing import Any, Literal, cast, get_args
 
 from gateway.catalogue.document import Accounting
-from gateway.history.history import DAY, read_sum_field
+from gateway.history.history import DAY, MEASURES, read_sum_field
 from gateway.history.record import Sums, UsageLine
 from gateway.store import names
 from gateway.store.client import StoreClient
@@ -75,7 +75,8 @@ class UsageReader:
             stored = await cast(Awaitable[dict[str, Any]], self._redis.hgetall(names.USAGE(day.name)))
             for field, value in stored.items():
                 line, measure = read_sum_field(field)
-                if only.fits(line):
+                # A newer version may sum what this one does not know.
+                if only.fits(line) and measure in MEASURES:
                     groups[_group(by, day.name, line)] += Sums(**{measure: int(value)})
         rows = tuple(Row(group, groups[group]) for group in sorted(groups))
         return UsageReport(tuple(by), rows, sum((row.sums for row in rows), Sums()))

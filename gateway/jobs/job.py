@@ -106,6 +106,11 @@ class TokenUsage:
     text_tokens: int | None = None
     image_tokens: int | None = None
 
+    @property
+    def is_consistent(self) -> bool:
+        """True when the counts can be those of a picture: some output, and a total that is the sum."""
+        return self.output_tokens > 0 and self.input_tokens + self.output_tokens == self.total_tokens
+
     def __add__(self, other: TokenUsage) -> TokenUsage:
         return TokenUsage(
             self.input_tokens + other.input_tokens,

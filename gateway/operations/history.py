@@ -29,6 +29,7 @@ class RecordedCall(AnswerModel):
     images: int
     usd: str | None
     state: str
+    usd_disputed: str = Field(description="The part of the upstream's bill that is not believed, and not charged.")
     promised: str | None = Field(None, description="The promised size, where the upstream made another.")
     made: list[str] = Field(default_factory=list, description="The sizes of its images, where one is not as promised.")
 
@@ -73,6 +74,7 @@ class RequestRecord(AnswerModel):
     strategy: str | None = Field(description="The strategy that ordered the targets; null where there was no plan.")
     rule: str | None = Field(description="The catalogue's rule that held.")
     passed_by: list[PassedByTarget] = Field(description="The model's targets that were not asked, and why.")
+    usd_disputed: str = Field(description="The part of the upstreams' bills that is not believed, and not charged.")
 
     @classmethod
     def of(cls, record: Record) -> RequestRecord:

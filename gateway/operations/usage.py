@@ -30,6 +30,7 @@ class UsageRow(AnswerModel):
     images: int
     errors: int
     usd: str
+    usd_disputed: str = Field(description="The part of the upstreams' bills that is not believed, and not charged.")
 
 
 class UsageAnswer(AnswerModel):

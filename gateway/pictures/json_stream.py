@@ -356,7 +356,10 @@ class JsonReader:
             if self._is_lenient:
                 with suppress(ValueError, RecursionError):
                     text = data.decode("utf-8", "replace")
-                    return json.loads(text, strict=False, parse_constant=lambda _: None)
+                    # Python reads no integer of more than 4,300 digits.
+                    return json.loads(
+                        text, strict=False, parse_constant=lambda _: None, parse_int=lambda digits: int(digits[:4000])
+                    )
             raise BadJson(explain(str(error), has_pictures=bool(self._found))) from error
 
     async def _restore(self, value: Any, key: str) -> Any:

@@ -176,6 +176,7 @@ def _describe_end(fact: CallFact, call: HeldCall, known: CallRecord | None, verd
         "target": note.target,
         "outcome": "delivered" if fact.images else verdict.kind if verdict else fact.outcome,
         "usd": None if is_unpriced and call.state is not LedgerAnswer.HELD else fact.usd,
+        "disputed": receipt.disputed if receipt else 0,
     }
     more |= describe_sizes(note.promised, receipt.sizes) if receipt else {}
     return CallEnd(
@@ -196,7 +197,7 @@ def _is_unpriced(call: HeldCall, note: CallNote, receipt: Receipt | None) -> boo
     is_presumed = call.state is LedgerAnswer.PRESUMED or (
         call.state is LedgerAnswer.HELD and state_after(call.policy) is LedgerAnswer.PRESUMED
     )
-    return is_presumed and not call.price and pricing.bill(note.terms, [note.promised or SQUARE]) is None
+    return is_presumed and not call.price and pricing.bill(note.terms, [note.promised or SQUARE]).usd is None
 
 
 async def _find_images(services: Services, held: Sequence[HeldCall], calls: Calls) -> list[TaskImage]:

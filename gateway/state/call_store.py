@@ -25,7 +25,8 @@ class CallNote(Lean):
 
     `size` is the promised one, None where only the upstream chooses; `scaled_to` is the delivered one, where the
     gateway scales each picture. `prices` are those at the time of the call, and `given` is the price of its inputs in
-    µ$. `is_called_back`: the vendor has a callback URL for the call's end.
+    µ$. `held` is what it holds, and `believed` the highest bill that is believed, in µ$. `is_called_back`: the vendor
+    has a callback URL for the call's end.
     """
 
     upstream: str
@@ -41,6 +42,8 @@ class CallNote(Lean):
     dropped: tuple[str, ...] = ()
     prices: Prices | None = None
     given: Decimal = Decimal(0)
+    held: int | None = None
+    believed: int | None = None
     is_called_back: bool = False
 
     @property
@@ -49,7 +52,7 @@ class CallNote(Lean):
 
     @property
     def terms(self) -> Terms:
-        return Terms(self.prices, self.quality, self.given)
+        return Terms(self.prices, self.quality, self.given, self.held, self.believed)
 
     @property
     def promised(self) -> Size | None:
@@ -94,13 +97,14 @@ class Links(Lean):
 class Receipt(Lean):
     """The pictures and the price of a call; written after its pictures are stored and before the call is posted.
 
-    `usd` is in µ$, None where no price is known. Withheld pictures have an unwanted size: they are paid for and stored,
-    but not delivered.
+    `usd` is in µ$, None where no price is known; `disputed` is the part of the upstream's bill that is not believed.
+    Withheld pictures have an unwanted size: they are paid for and stored, but not delivered.
     """
 
     usd: int | None
     images: tuple[TaskImage, ...]
     withheld: tuple[TaskImage, ...] = ()
+    disputed: int = 0
 
     @property
     def pictures(self) -> tuple[TaskImage, ...]:
@@ -120,7 +124,7 @@ class Receipt(Lean):
             return None
         gone = sum(each.usd or 0 for each in self.images if each.artifact in lost)
         usd = None if self.usd is None else self.usd - gone
-        return Receipt(usd=usd, images=images, withheld=withheld)
+        return self.model_copy(update={"usd": usd, "images": images, "withheld": withheld})
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,7 @@ MOST_PROMPT = 32_000
 _LINK = re.compile(r"https?:|/", re.IGNORECASE)
 
 _CREDITS = ("charged", "settled", "used", "consumed", "reserved")
-_MOST_CREDITS = 1_000_000_000
+_MOST_CREDITS = 10**15
 
 
 def read_answer(reply: Reply) -> UpstreamAnswer:
@@ -354,4 +354,7 @@ def find_balance(document: Any) -> Decimal | None:
 
 
 def _read_count(value: Any) -> int | None:
+    # Some encoders write each number as a float.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

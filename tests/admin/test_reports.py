@@ -57,10 +57,10 @@ async def test_usage_is_grouped_and_exact(office: Office, history: History) -> N
     report = office.get("/usage", by=["team"])
     assert report["by"] == ["team"]
     assert report["rows"] == [
-        {"team": "=sales", "requests": 1, "images": 1, "errors": 0, "usd": "1.000000"},
-        {"team": "design", "requests": 3, "images": 3, "errors": 1, "usd": "0.080005"},
+        {"team": "=sales", "requests": 1, "images": 1, "errors": 0, "usd": "1.000000", "usd_disputed": "0.000000"},
+        {"team": "design", "requests": 3, "images": 3, "errors": 1, "usd": "0.080005", "usd_disputed": "0.000000"},
     ]
-    assert report["total"] == {"requests": 4, "images": 4, "errors": 1, "usd": "1.080005"}
+    assert report["total"] == {"requests": 4, "images": 4, "errors": 1, "usd": "1.080005", "usd_disputed": "0.000000"}
     assert office.get("/usage", team="design", upstream="apiany")["total"]["usd"] == "0.000005"
     assert len(office.get("/usage", by=["day", "team"])["rows"]) == 3
 

@@ -35,6 +35,11 @@ def read(**fields: Any) -> Prices:
     return Prices.model_validate(fields)
 
 
+def charge(*terms: Any, **counts: Any) -> int | None:
+    """What a call is charged."""
+    return bill(*terms, **counts).usd
+
+
 def tokens(text: int | None, image: int | None, made: int, taken: int) -> TokenUsage:
     return TokenUsage(taken, made, taken + made, text, image)
 
@@ -100,8 +105,8 @@ def test_tier_holds_edge_and_pixels(size: Size, tier: str) -> None:
 def test_pixels_are_charged_exactly() -> None:
     """A price by the megapixel is for the pixels made, rounded once, half to even."""
     prices = read(per_megapixel={"any": "0.04"})
-    assert bill(terms(prices, make_job(), fit()), [Size(1024, 1024)]) == 41_943
-    assert bill(terms(prices, make_job(), fit()), [Size(1024, 1024)] * 2) == 83_886
+    assert charge(terms(prices, make_job(), fit()), [Size(1024, 1024)]) == 41_943
+    assert charge(terms(prices, make_job(), fit()), [Size(1024, 1024)] * 2) == 83_886
 
 
 def test_hold_bounds_the_token_bill() -> None:
@@ -130,34 +135,34 @@ def test_untold_size_is_held_as_the_dearest() -> None:
 def test_usage_is_the_bill() -> None:
     """Counted tokens are charged as counted, the prompt's and the references' at their own rates."""
     prices = read(**OFFICIAL)
-    assert bill(terms(prices, make_job(), fit()), [SQUARE], usage=tokens(10, 100, 1000, 110)) == 50 + 800 + 30_000
-    assert bill(terms(prices, make_job(), fit()), [SQUARE], usage=tokens(None, None, 1000, 110)) == 880 + 30_000
+    assert charge(terms(prices, make_job(), fit()), [SQUARE], usage=tokens(10, 100, 1000, 110)) == 50 + 800 + 30_000
+    assert charge(terms(prices, make_job(), fit()), [SQUARE], usage=tokens(None, None, 1000, 110)) == 880 + 30_000
 
 
 def test_missing_usage_is_estimated() -> None:
     """Without a count the formula stands, references counted once for the call."""
     job = make_job("edit", references=(picture(1024, 1024),))
-    assert bill(terms(read(**OFFICIAL), job, fit()), [SQUARE] * 2) == 2 * 1756 * 30 + 1024 * 8 + 2 * 5
+    assert charge(terms(read(**OFFICIAL), job, fit()), [SQUARE] * 2) == 2 * 1756 * 30 + 1024 * 8 + 2 * 5
 
 
 def test_credits_are_the_bill() -> None:
     """An upstream's own credits are charged at what they cost, and ignored where that is not configured."""
     priced = read(per_image="0.03", per_thousand_credits="1.00")
-    assert bill(terms(priced, make_job(), fit()), [SQUARE], charged=Decimal("12.5")) == 12_500
-    assert bill(terms(read(per_image="0.03"), make_job(), fit()), [SQUARE], charged=Decimal(12)) == 30_000
+    assert charge(terms(priced, make_job(), fit()), [SQUARE], charged=Decimal("12.5")) == 12_500
+    assert charge(terms(read(per_image="0.03"), make_job(), fit()), [SQUARE], charged=Decimal(12)) == 30_000
 
 
 def test_fewer_images_cost_less() -> None:
     """A bill is for the images that came."""
-    assert bill(terms(read(per_image="0.03"), make_job(n=3), fit()), [SQUARE] * 2) == 60_000
-    assert bill(terms(read(per_image="0.03"), make_job(n=3), fit()), []) == 0
+    assert charge(terms(read(per_image="0.03"), make_job(n=3), fit()), [SQUARE] * 2) == 60_000
+    assert charge(terms(read(per_image="0.03"), make_job(n=3), fit()), []) == 0
 
 
 def test_unknown_prices_stay_unknown() -> None:
     """Where nothing is configured there is no price, not a zero."""
     assert quote(None, make_job(), fit()) is None
-    assert bill(terms(None, make_job(), fit()), [SQUARE]) is None
-    assert bill(terms(read(**TIERED), make_job(), fit(quality="low")), [Size(3840, 2160)]) is None
+    assert charge(terms(None, make_job(), fit()), [SQUARE]) is None
+    assert charge(terms(read(**TIERED), make_job(), fit(quality="low")), [Size(3840, 2160)]) is None
 
 
 @given(
@@ -171,7 +176,7 @@ def test_bill_never_passes_the_hold(size: Size, quality: Quality, n: int, prompt
     """Without surprises from the upstream, a call of n images costs at most n times what was held for one."""
     job, fitted, read_prices = make_job(prompt=prompt, n=n), fit(size, quality), read(**prices)
     found = quote(read_prices, job, fitted)
-    cost = bill(terms(read_prices, job, fitted), [size] * n)
+    cost = charge(terms(read_prices, job, fitted), [size] * n)
     assert (found is None) == (cost is None)
     if found and cost is not None:
         assert cost <= n * found.ceiling
@@ -217,7 +222,7 @@ def test_job_costs_what_its_calls_are_billed(
     promised = replace(fit(made, quality), per_call=per_call)
     found = quote_job(read(**prices), job, promised)
     bills = [
-        bill(terms(read(**prices), job, promised), [made] * count)
+        charge(terms(read(**prices), job, promised), [made] * count)
         for count in [per_call] * (n // per_call) + [n % per_call] * (n % per_call > 0)
     ]
     assert found

@@ -100,14 +100,14 @@ def lines(result: Result) -> list[list[str]]:
 def test_usage_adds_up(run: Run, made: tuple[Record, ...]) -> None:
     """The sums are shown by team or by key, with the key's name, and only of whom was asked for."""
     assert lines(run("usage", "--by", "team", "--since", "2d")) == [
-        ["team", "requests", "images", "errors", "usd"],
-        ["-", "1", "0", "1", "0.000000"],
-        ["design", "1", "1", "0", "1.000000"],
+        ["team", "requests", "images", "errors", "usd", "usd_disputed"],
+        ["-", "1", "0", "1", "0.000000", "0.000000"],
+        ["design", "1", "1", "0", "1.000000", "0.000000"],
     ]
     assert lines(run("usage", "--by", "key,upstream", "--key", "ana", "--since", "2d")) == [
-        ["key", "key_name", "upstream", "requests", "images", "errors", "usd"],
-        [made[0].key, "ana", "(credit)", "0", "0", "0", "-0.500000"],
-        [made[0].key, "ana", "anyfast", "1", "1", "0", "1.500000"],
+        ["key", "key_name", "upstream", "requests", "images", "errors", "usd", "usd_disputed"],
+        [made[0].key, "ana", "(credit)", "0", "0", "0", "-0.500000", "0.000000"],
+        [made[0].key, "ana", "anyfast", "1", "1", "0", "1.500000", "0.000000"],
     ]
     assert lines(run("usage", "--by", "team", "--since", "2020-01-01", "--until", "2020-02-01"))[1:] == []
 
@@ -115,9 +115,11 @@ def test_usage_adds_up(run: Run, made: tuple[Record, ...]) -> None:
 def test_usage_for_programs(run: Run, made: tuple[Record, ...]) -> None:
     """As JSON and as CSV the same sums come in exact dollars."""
     told = json.loads(run("usage", "--by", "team", "--since", "2d", "--json").stdout)
-    assert told["total"] == {"requests": 2, "images": 1, "errors": 1, "usd": "1.000000"}
+    assert told["total"] == {"requests": 2, "images": 1, "errors": 1, "usd": "1.000000", "usd_disputed": "0.000000"}
     text = run("usage", "--by", "team", "--since", "2d", "--csv").stdout_bytes.decode()
-    assert text == "team,requests,images,errors,usd\r\n,1,0,1,0.000000\r\ndesign,1,1,0,1.000000\r\n"
+    assert text == (
+        "team,requests,images,errors,usd,usd_disputed\r\n,1,0,1,0.000000,0.000000\r\ndesign,1,1,0,1.000000,0.000000\r\n"
+    )
 
 
 def test_history_tells_requests(run: Run, made: tuple[Record, ...]) -> None:
@@ -129,6 +131,22 @@ def test_history_tells_requests(run: Run, made: tuple[Record, ...]) -> None:
     assert rows[2][5:] == ["anyfast", "1024x640", "1/1", "1.500000", "0.0", "200, presumed"]
     for chosen, name in ((("--status", "429"), "bot"), (("--team", "design"), "ana"), (("--most", "1"), "bot")):
         assert [row[2] for row in lines(run("history", *chosen))[1:]] == [name]
+
+
+def test_disputed_bills_are_listed(run: Run, made: tuple[Record, ...], valkey: Valkey) -> None:
+    """A bill that was not believed is in the list of disputes, in the record and in the sums."""
+    false = make_record(BEFORE, calls=(make_call(usd=15_000, disputed=10**12),))
+
+    async def write() -> None:
+        async with open_books(valkey.url, Accounting(), now=NOW) as books:
+            await books.history.write(false)
+
+    asyncio.run(write())
+    (row,) = lines(run("history", "--disputed"))[1:]
+    assert (row[1], row[-1]) == (false.id, "200, disputed")
+    assert "1/1\t0.015000\tposted\t1000000.000000" in run("history", false.id).stdout
+    told = json.loads(run("usage", "--since", "2d", "--json").stdout)
+    assert told["total"]["usd_disputed"] == "1000000.000000"
 
 
 def test_history_for_programs(run: Run, made: tuple[Record, ...]) -> None:
@@ -145,7 +163,7 @@ def test_one_record_is_whole(run: Run, made: tuple[Record, ...]) -> None:
     """One record is shown by its id with everything in it, its calls included; an unknown id is refused."""
     shown = run("history", made[0].id).stdout
     assert "usd_settled\t1.500000" in shown
-    assert "anyfast/main\tdelivered\t1.500\t1/1\t1.500000\tpresumed" in shown
+    assert "anyfast/main\tdelivered\t1.500\t1/1\t1.500000\tpresumed\t0.000000" in shown
     assert "strategy\tcost\nrule\tthrift\n" in shown
     assert "apiany/main\tits balance is below the floor" in shown
     assert json.loads(run("history", made[0].id, "--json").stdout)["id"] == made[0].id
@@ -201,7 +219,7 @@ def test_table_on_a_terminal(env: dict[str, str], made: tuple[Record, ...]) -> N
     """A person sees a table with money to the right and its total at the foot."""
     text = show_on_terminal(env, "usage", "--by", "team", "--since", "2d")
     total = next(line for line in text.splitlines() if "total" in line)
-    assert re.findall(r"[\w.]+", total) == ["total", "2", "1", "1", "1.000000"]
+    assert re.findall(r"[\w.]+", total) == ["total", "2", "1", "1", "1.000000", "0.000000"]
     assert len({line.rindex("000000") for line in text.splitlines() if "000000" in line}) == 1
 
 

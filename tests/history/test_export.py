@@ -101,16 +101,25 @@ async def test_empty_export_has_its_header() -> None:
 def test_report_names_its_keys() -> None:
     """A report shows each key's name beside its id, and the total by itself."""
     rows = (
-        Row((make_id("key", 1), "anyfast"), Sums(3, 2, 1, 80_000)),
+        Row((make_id("key", 1), "anyfast"), Sums(3, 2, 1, 80_000, 7)),
         Row((make_id("key", 2), "(credit)"), Sums(usd=-5)),
     )
-    report = UsageReport(("key", "upstream"), rows, Sums(3, 2, 1, 79_995))
-    assert usage_columns(report.by) == ("key", "key_name", "upstream", "requests", "images", "errors", "usd")
+    report = UsageReport(("key", "upstream"), rows, Sums(3, 2, 1, 79_995, 7))
+    assert usage_columns(report.by) == (
+        "key",
+        "key_name",
+        "upstream",
+        "requests",
+        "images",
+        "errors",
+        "usd",
+        "usd_disputed",
+    )
     first, second = usage_cells(report, {make_id("key", 1): "ana"})
     assert tuple(first) == usage_columns(report.by)
     assert (first["key_name"], second["key_name"]) == ("ana", "")
     told = usage_json(report, {})
-    assert told["total"] == {"requests": 3, "images": 2, "errors": 1, "usd": "0.079995"}
+    assert told["total"] == {"requests": 3, "images": 2, "errors": 1, "usd": "0.079995", "usd_disputed": "0.000007"}
     assert told["rows"][1]["usd"] == "-0.000005"
 
 

@@ -77,6 +77,7 @@ async def test_damaged_sum_is_restored(seed: int, audit: Audit, ledger: Ledger, 
     found = (await audit.run()).differences
     bucket = place.removeprefix("{igw}:window:").rpartition(":")
     assert [(each.place, each.name) for each in found] == [(f"{bucket[0]} {bucket[2]}", name)]
+    assert found[0].found == (store.command("HGET", place, name) or "0")
     assert (await audit.run(repairs=True)).differences == found
     assert (await audit.run()).differences == ()
     now = store.read()
@@ -184,3 +185,12 @@ async def test_fold_passes_missing_task(ledger: Ledger, clock: Clock, store: Sto
     store.command("ZADD", "{igw}:ended", "1", make_id("task", 5))
     clock.now += 2 * DAY
     assert await ledger.fold(Retention()) == (2, 0)
+
+
+async def test_repair_tells_what_was_there(audit: Audit, ledger: Ledger, store: Store) -> None:
+    """A repair's entry in the journal has the amount before and after it; an unreadable one was nothing."""
+    await ledger.open(make_opening(1))
+    store.command("HSET", "{igw}:window:everyone:total", "usd_held", "abc")
+    await audit.run(repairs=True)
+    (entry,) = [entry for entry in store.read()["{igw}:journal"] if entry["kind"] == "repair"]
+    assert (entry["was:usd_held"], entry["is:usd_held"]) == ("0", "10")

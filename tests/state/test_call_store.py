@@ -43,6 +43,16 @@ async def marked(ledger: Ledger) -> Ledger:
     return ledger
 
 
+async def test_call_without_a_note_is_known(ledger: Ledger, calls: CallStore) -> None:
+    """Evidence of a call that was marked without a note is read all the same; a call without either is none."""
+    await ledger.open(make_opening(1, images=2))
+    for call, slot in ((CALL, 0), (OTHER_CALL, 1)):
+        assert await ledger.mark_sent(TASK, call, [slot], 10, 1) is LedgerAnswer.HELD
+    assert (await calls.bind(TASK, CALL, "apiany", "main", TICKET)).binding is Binding.BOUND
+    found = await calls.read([OTHER_CALL, CALL])
+    assert {name: (one.note, one.ticket) for name, one in found.items()} == {CALL: (None, TICKET)}
+
+
 def make_receipt(artifact: str, prompt: str | None = None) -> Receipt:
     made = TaskImage(
         slot=0,

@@ -76,6 +76,7 @@ calls = st.builds(
     usd=st.one_of(st.none(), st.integers(0, 10**12)),
     images=st.integers(0, 4),
     state=st.sampled_from(["held", "void", "presumed", "posted"]),
+    disputed=st.just(0) | st.integers(1, 10**15),
 )
 # Made of what Hypothesis draws, and not of chance, so that an example can be played again.
 ids = st.builds(

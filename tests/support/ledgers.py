@@ -26,6 +26,7 @@ DAY = 24 * HOUR
 
 PROFILE = "TEST_PROFILE"
 MUTANT = "TEST_LEDGER_MUTANT"
+DRAWN = "drawn"
 
 # How a careless hand would have written it: file, what stands there, what would.
 MUTANTS = {
@@ -88,6 +89,11 @@ def is_spoiled() -> bool:
     return MUTANT in os.environ
 
 
+def is_drawn() -> bool:
+    """Whether the mutant is one of hundreds that a program made, for each of which there are a few seconds."""
+    return os.environ.get(MUTANT) == DRAWN
+
+
 def make_id(prefix: str, number: int) -> str:
     """An id as this gateway makes them, the same for the same number."""
     return f"{prefix}_{number:026d}"
@@ -101,7 +107,8 @@ def at(text: str, zone: str = ZONE) -> int:
 def scripts() -> dict[str, Script]:
     """The ledger's scripts, spoiled when a test of the tests asks for it."""
     sources = read_sources("ledger")
-    if mutant := os.environ.get(MUTANT):
+    mutant = os.environ.get(MUTANT, DRAWN)
+    if mutant != DRAWN:
         name, right, wrong = MUTANTS[mutant]
         assert sources[name].count(right) == 1, mutant
         sources[name] = sources[name].replace(right, wrong)
@@ -118,10 +125,12 @@ class Clock:
         return self.now
 
 
-def make_ledger(url: str, clock: Clock | None, store_epoch: StoreEpoch | None = None) -> tuple[Ledger, CommandQueue]:
+def make_ledger(
+    url: str, clock: Clock | None, store_epoch: StoreEpoch | None = None, *, deadline_s: float = 20
+) -> tuple[Ledger, CommandQueue]:
     """A ledger in Berlin, and its connection, which is to be closed."""
     # Patient: what is proved is what the scripts do, on a machine that may be busy with other tests.
-    command_queue = CommandQueue(url, deadline_s=20, pause_s=0.001)
+    command_queue = CommandQueue(url, deadline_s=deadline_s, pause_s=0.001)
     return Ledger(command_queue, Calendar(ZONE), scripts=scripts(), now=clock, store_epoch=store_epoch), command_queue
 
 

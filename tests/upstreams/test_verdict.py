@@ -343,3 +343,11 @@ def test_failed_call_tells_its_facts() -> None:
     assert str(CallFailed(failure)) == "status 500 x boom"
     assert str(Failure("read")) == "read"
     assert CallFailed(failure).failure is failure
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("wanted", "cool"), [(7.4, 7.4), (900.0, 900.0), (0.0, 0.1), (0.05, 0.1), (0.1, 0.1)])
+def test_target_rests_as_long_as_it_asked(status: int, wanted: float, cool: float) -> None:
+    """A target gets no call for the seconds that it named, though a caller is told a shorter wait."""
+    assert judge("status", status, retry_after=wanted).cool == cool
+    assert judge("status", status, spoke=True, message="overloaded").cool == 5.0
