@@ -21,7 +21,7 @@ from gateway.catalogue.catalogue import CatalogueError
 from gateway.catalogue.catalogue import read as read_catalogue
 from gateway.catalogue.document import Limits
 from gateway.errors import PublicError
-from gateway.net.outside_text import read_retry_after
+from gateway.net.outside_text import Mask, read_retry_after
 from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge
 from gateway.pictures.metadata.layout import Damaged, copy_pieces
 from gateway.pictures.picture import read_layout, sniff
@@ -39,7 +39,7 @@ from gateway.upstreams.client import (
 from gateway.upstreams.verdict import CallFailed, classify
 
 # python-multipart logs every preamble.
-logging.disable(logging.WARNING)
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 MOST = 1 << 20
 FOLDER = Path(tempfile.gettempdir())
@@ -143,7 +143,8 @@ def read_upstream(data: bytes) -> None:
     status = 100 + (data[0] if data else 0) * 2
     document, problem = RUNNER.run(_read_reply(data[1:]))
     reply = Reply(status, document, problem, read_retry_after(data[1:60].decode("latin-1")))
-    for find in (find_error, find_usage, find_credits, find_balance, Apiany.read_ticket):
+    find_error(document, Mask())
+    for find in (find_usage, find_credits, find_balance, Apiany.read_ticket):
         find(document)
     try:
         assert read_answer(reply).images
