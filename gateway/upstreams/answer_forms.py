@@ -19,6 +19,9 @@ AnswerForm = Literal["json", "events", "picture", "page"]
 _NOT_MADE = re.compile(r"input|mask|reference|source|partial|preview|thumb|progress", re.IGNORECASE)
 """Fields whose pictures were sent, or are not the whole result."""
 
+_LONGEST_NAME = 100
+"""Characters of a field's name that are looked at: thousands of long names would hold up the event loop."""
+
 _FIELD = 5
 _EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _TITLE = re.compile(rb"<(title|h1)\b[^>]{0,200}>([^<]{1,300})", re.IGNORECASE)
@@ -94,7 +97,7 @@ def list_pictures(value: Any) -> Iterator[Blob]:
             yield from list_pictures(item)
     elif isinstance(value, dict):
         for name, item in value.items():
-            if not _NOT_MADE.search(name):
+            if isinstance(item, Blob | list | dict) and not _NOT_MADE.search(name[:_LONGEST_NAME]):
                 yield from list_pictures(item)
 
 
