@@ -1,6 +1,6 @@
 """The application of one worker: its routes, its middleware, and the steps beside the requests.
 
-Never binds a socket and never starts a process.
+This module never binds a socket and never starts a process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Access to the admin API: turns a bearer token into an Operator, and checks the role that a route needs.
 
-`AdminDep` or `ViewerDep` in an endpoint's signature names that role. Never says which part of a token was wrong, and
-never takes a caller's key.
+`AdminDep` or `ViewerDep` in an endpoint's signature names that role. This module never says which part of a token was
+wrong, and never takes a caller's key.
 """
 
 from __future__ import annotations

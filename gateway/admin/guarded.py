@@ -1,6 +1,6 @@
 """The route class of the admin API: it identifies the operator before it reads the body, and makes errors public.
 
-Never echoes a request's values.
+This module never echoes a request's values.
 """
 
 from __future__ import annotations

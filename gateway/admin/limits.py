@@ -22,7 +22,7 @@ async def show_limits_of_everyone(services: ServicesDep, operator: ViewerDep) ->
 
 @router.put("/limits/everyone", summary="Set the limits of everyone together")
 async def set_limits_of_everyone(services: ServicesDep, operator: AdminDep, new: NewLimits) -> ScopeLimits:
-    """They are these, and no others, from the next request on."""
+    """The given limits replace all limits of everyone, from the next request on. A limit left out is removed."""
     return await replace_limits(services, operator.actor, Scope(), new.model_dump())
 
 

@@ -1,6 +1,6 @@
 """The body of an image request, read as it arrives: multipart here, JSON in `json_form`.
 
-Pictures go straight to the spool. Never decides what a field means.
+Pictures go straight to the spool. This module never decides what a field means.
 """
 
 from __future__ import annotations

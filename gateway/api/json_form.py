@@ -1,6 +1,6 @@
 """The JSON body of an image request: its fields, and its pictures as data URLs or links.
 
-Reads UTF-8, and every other charset that the body declares or shows. Never decides what a field means.
+Reads UTF-8, and every other charset that the body declares or shows. This module never decides what a field means.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. Never prints the URL: its query may hold a secret."""
+"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. This module never prints the URL: its query may hold a
+secret.
+"""
 
 from __future__ import annotations
 

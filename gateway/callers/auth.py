@@ -1,6 +1,6 @@
 """Authentication: turns a request's API key into a Caller, before the body is read.
 
-Never says which part of a key was wrong.
+This module never says which part of a key was wrong.
 """
 
 from __future__ import annotations

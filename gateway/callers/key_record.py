@@ -106,9 +106,10 @@ class NewKey(KeyChange):
 
 
 class KeyRecord(BaseModel):
-    """A key as it is stored. `hint` is the beginning of its secret, for people; `rotated` is the time of that secret.
+    """A key as it is stored. `hint` is the beginning of its secret, for people.
 
-    `webhook_secret` is the number of the secret that signs its webhooks; the one before signs until `webhook_overlap`.
+    `rotated` is the time of the last rotation; None before the first. `webhook_secret` is the number of the secret that
+    signs its webhooks. The secret before it signs them too, until `webhook_overlap`.
     """
 
     # A replica of an older version must read the record of a newer one.

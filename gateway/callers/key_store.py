@@ -1,6 +1,6 @@
 """API keys in Redis: a key is shown once and stored as an HMAC with the pepper; the digest finds its record.
 
-Never stores or logs a key itself.
+This module never stores or logs a key itself.
 """
 
 from __future__ import annotations

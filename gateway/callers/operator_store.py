@@ -1,6 +1,6 @@
 """Operators of the admin API in Redis: a token is shown once and stored as an HMAC with the pepper.
 
-The token in GATEWAY_ADMIN_TOKEN has no record here. Never stores or logs a token itself.
+The token in GATEWAY_ADMIN_TOKEN has no record here. This module never stores or logs a token itself.
 """
 
 from __future__ import annotations

@@ -100,7 +100,10 @@ def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
 
 
 def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
-    """The price of the whole job: the sum over its calls, each for its images and once for prompt and references."""
+    """Return the price of the whole job: the sum over its calls. None if a price is unknown.
+
+    A call costs the price of its images, and once that of its prompt and references.
+    """
     each = None if prices is None else _quote_making(prices, fit)
     if prices is None or each is None:
         return None

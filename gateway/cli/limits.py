@@ -84,7 +84,7 @@ def show(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show limits and the rest of each. For a key: its own, its team's and everyone's, which all bind it.
+    """Show each limit, its use and the amount left. A key also shows its team's and everyone's limits: all bind it.
 
     \b
     imagegate limits show --key key_01k…

@@ -1,6 +1,6 @@
 """The options of keys and limits, one name each for all commands, and their parsers.
 
-An error names the option. Never opens the store.
+An error names the option. This module never opens the store.
 """
 
 from __future__ import annotations

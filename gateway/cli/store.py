@@ -69,7 +69,10 @@ class NoStoreHere(StartRefused):
 
 
 class OpenedStore:
-    """The stores of an action, each opened when it is first read. Many commands never read the catalogue."""
+    """The stores of one command. Redis is open from the start; each other part opens when it is first read.
+
+    Many commands never read the catalogue.
+    """
 
     def __init__(self, settings: Settings, url: str, redis: StoreClient, command_queue: CommandQueue) -> None:
         self.settings = settings

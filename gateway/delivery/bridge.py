@@ -63,9 +63,10 @@ class PollSchedule:
 
     @classmethod
     def of(cls, latency: Latency | None, *, is_called_back: bool = False) -> PollSchedule:
-        """Poll often from shortly before the likely end on; from the start while no median is known.
+        """Return the schedule for a target. A known median sets its first poll, and constant pauses follow.
 
-        `is_called_back`: callbacks report the ends, so that polls only find those that they missed.
+        Without one, the first poll comes early, and the pauses grow. With `is_called_back` all polls are late and rare:
+        they only find the ends that no callback reported.
         """
         is_known = latency is not None and latency.samples >= ENOUGH
         if latency is None or not is_known:

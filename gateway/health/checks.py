@@ -1,6 +1,6 @@
 """Health checks in each worker: renewal of the permits of its calls, and checks of credentials by free calls.
 
-Never sends a call that makes or costs something.
+This module never sends a call that makes or costs something.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class FairQueue(Generic[T]):
         return True
 
     def serve(self, key: str, item: T) -> None:
-        """Remove a served item; the next turn is another key's."""
+        """Remove a served item, and move its key to the end of the turns."""
         line = self._lines.pop(key)
         line.remove(item)
         if line:

@@ -1,6 +1,6 @@
 """Drift: how often an upstream was not as the catalogue says. All workers count together.
 
-Never makes a request wait; never holds more entries than there are upstreams and parameters.
+This module never makes a request wait; it never holds more entries than there are upstreams and parameters.
 """
 
 from __future__ import annotations

@@ -350,7 +350,10 @@ class TargetStore:
         return {label: _read(orjson.loads(text)) for label, text in zip(labels, found, strict=True)}
 
     async def take_turn(self, label: str, every_s: float) -> bool:
-        """Return True when it is this process's turn to check a target."""
+        """Take the turn to check a target. Return False if a process took it within the last `every_s` seconds.
+
+        A half-open breaker shortens this time to a tenth.
+        """
         return (await self._run("check", label, _us(every_s)))[0] == "yours"
 
     async def note_check(

@@ -1,6 +1,6 @@
 """The log of every change that an operator makes, newest first.
 
-Never holds a secret: it hides the secrets in the values it gets.
+This module never holds a secret: it hides the secrets in the values it gets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Search for paid tasks without a record: their process died after the ledger had counted them.
 
-Writes the missing records through the recorder. Never changes the ledger.
+Writes the missing records through the recorder. This module never changes the ledger.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The history: one record for each request, with filters to find it; each record changes its day's sums with it.
 
-Never changes the ledger.
+This module never changes the ledger.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ class History:
         return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
 
     async def find(self, wanted: RecordFilter, most: int = 50, cursor: str | None = None) -> Page:
-        """Return the newest records that pass, at most `most`. A short or empty page may still have a cursor.
+        """Return the newest records that pass, at most `most`; with a cursor, only those that are older.
 
-        Raises ValueError for a cursor of no page.
+        A short or empty page may still have a cursor. Raises ValueError for a cursor that is no valid id.
         """
         wanted = self._narrow(wanted)
         found: list[Record] = []

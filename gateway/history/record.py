@@ -1,6 +1,6 @@
 """The record of one request: its caller, its calls and their cost; and the change of a day's sums that follows.
 
-Never holds a picture or a key; holds a prompt only where the operator allows it. Pure.
+This module never holds a picture or a key; holds a prompt only where the operator allows it. Pure.
 """
 
 from __future__ import annotations

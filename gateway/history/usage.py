@@ -1,4 +1,4 @@
-"""The daily sums, added up by day, key, team, model or upstream. Never changes them."""
+"""The daily sums, added up by day, key, team, model or upstream. This module never changes them."""
 
 from __future__ import annotations
 

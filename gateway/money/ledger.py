@@ -1,9 +1,11 @@
 """The quota ledger in Redis: limits, held amounts and spent amounts. Every step is one Lua script.
 
-Amounts are whole micro-dollars (µ$), prices are µ$ an image, times are µs. Never repeats a refused script by itself.
+Amounts are whole micro-dollars (µ$), prices are µ$ an image, times are µs. A script is repeated only with new windows
+or a newly accepted epoch. A refusal by a limit is final.
 
-A task has a slot for each of its images; a call takes slots. *Decisions* come from the task's owner, with its fence;
-*evidence* comes from any process at any time. A call's states only rise: held < void < presumed < posted.
+A task has a slot for each of its images; a call takes slots. *Decisions* come from the task's owner, with its fence:
+the number of its ownership. *Evidence* comes from any process at any time. A call's states only rise: held < void <
+presumed < posted.
 """
 
 from __future__ import annotations
@@ -98,10 +100,10 @@ class Ledger:
         self._windows: Windows | None = None
 
     async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
-        """Join an equal task, or admit a new one and hold its price in all of its limits, or in none.
+        """Join an equal task, or admit a new one. An admission holds the price in all of its limits, or in none.
 
         A LedgerAnswer is MISMATCH, CLOSED, CONFLICT or, for the form `join`, NOTHING. The request waits under the
-        opening's task id, also if it joined.
+        opening's task id, except where it joins by its Idempotency-Key.
         """
         return read_opening(await self._run_now("open", *format_opening(opening), spends=True))
 

@@ -1,6 +1,6 @@
 """The limits of a scope: their names and units, their setting and removal, and the teams that have any.
 
-The ledger stores each limit. Never decides on a request.
+The ledger stores each limit and decides on requests; this module decides on none.
 """
 
 from __future__ import annotations

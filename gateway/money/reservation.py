@@ -1,6 +1,6 @@
 """Quota enforcement: the reservation of a task holds its price in the ledger, settles its calls and releases the rest.
 
-Never decides on retries, and never loses evidence: steps that Redis cannot take wait in `pending_posts`.
+This module decides on no retry. Steps that Redis cannot take wait in `pending_posts`, in memory and without a bound.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ class Reservation:
         await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
-        """Settle a call whose outcome nobody knows, as its upstream's policy says; answers the µ$ it is charged."""
+        """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if the price is unknown.
+
+        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too.
+        """
         usd = charge_of(policy, None if quote is None else quote.expected * call.n)
         self._count(usd)
         self.is_doubtful = self.is_doubtful or state_after(policy) is not LedgerAnswer.VOID

@@ -1,4 +1,7 @@
-"""The audit of the ledger: its totals, tasks and journal compared; its repair; and the acceptance of another store."""
+"""The audit of the ledger compares its totals, tasks and journal. The repair corrects their differences.
+
+The acceptance takes a store that was emptied or restored as it is: the gateways spend from it again.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The log of changes: each action writes a line with the values before and after, and operators read it back.
 
-Never holds a secret: records have none, and the log hides each text that looks like one.
+This module never holds a secret: records have none, and the log hides each text that looks like one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """JSON documents read as their bytes arrive: base64 pictures go decoded to a Spool, and the rest is parsed.
 
-No picture is ever held whole as a JSON string. Never decides what a field means.
+No picture is ever held whole as a JSON string. This module never decides what a field means.
 """
 
 from __future__ import annotations

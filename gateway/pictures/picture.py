@@ -1,6 +1,6 @@
 """A still picture: its probe, the removal of its metadata, its conversion, and the check of a mask.
 
-Never fetches or stores a picture, and never judges its content.
+This module never fetches or stores a picture, and never judges its content.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The spool: temporary bytes of uploads, upstream answers and downloads, until their Spool closes.
 
-Small blobs stay in memory, larger ones go into temporary files. Never interprets the bytes.
+Small blobs stay in memory, larger ones go into temporary files. This module never interprets the bytes.
 """
 
 from __future__ import annotations

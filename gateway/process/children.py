@@ -1,4 +1,4 @@
-"""Child processes that end with their parent and do not get a terminal's Ctrl-C. Never starts a shell."""
+"""Child processes that end with their parent and do not get a terminal's Ctrl-C. This module never starts a shell."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A Redis URL in its five forms: parsed for a client, and described without its secrets.
 
-Never connects. No message quotes a part of the URL: in a mistyped one any part may be the password.
+This module never connects. No message quotes a part of the URL: in a mistyped one any part may be the password.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings of the process: every `GATEWAY_*` variable, checked at start and frozen.
 
-Never reads a file, and holds nothing of the catalogue.
+This module never reads a file, and holds nothing of the catalogue.
 """
 
 from __future__ import annotations

@@ -18,7 +18,11 @@ _USUAL: Quality = "medium"
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """None allows everything. `upstreams` are names in the catalogue; `pinned` is one, or an `upstream/credential`."""
+    """The limits that a key and a request set on the choice of a target. A field that is None sets no limit.
+
+    `upstreams` holds names in the catalogue. `pinned` is the request's own choice: the name of an upstream, or an
+    `upstream/credential`.
+    """
 
     upstreams: tuple[str, ...] | None = None
     max_quality: Quality | None = None

@@ -1,6 +1,6 @@
 """The banner of `imagegate serve` when it is ready: its address, examples to try it, and the way to stop it.
 
-Never shows a key except the demo key.
+This module never shows a key except the demo key.
 """
 
 from __future__ import annotations

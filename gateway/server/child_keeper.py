@@ -1,7 +1,7 @@
 """Keeps a child process alive: starts it, watches it, and starts it again for as long as the gateway runs.
 
-Only a child that can never start ends the gateway, and only at the first start. Never decides the order of starts and
-stops.
+Only a child that can never start ends the gateway, and only at the first start. This module never decides the order of
+starts and stops.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Demo mode: the choice of the simulator, and the key to try the gateway with.
 
-Never mixes real and simulated upstreams.
+This module never mixes real and simulated upstreams.
 """
 
 from __future__ import annotations

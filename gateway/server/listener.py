@@ -1,6 +1,6 @@
 """The listening socket: bound once before any worker starts, and shared by all workers.
 
-Never accepts a connection itself.
+This module never accepts a connection itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The checks of a store before the first use. Never repairs anything."""
+"""The checks of a store before the first use. This module never repairs anything."""
 
 from __future__ import annotations
 

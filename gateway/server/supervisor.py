@@ -1,6 +1,6 @@
 """The first process of `imagegate serve`: it owns the data folder and the port, and starts and stops all others.
 
-The order of starts and stops is here. Never answers a request and never calls an upstream.
+The order of starts and stops is here. This module never answers a request and never calls an upstream.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Records of paid calls, from which another process can finish them: the note before the call, and later evidence.
 
-Any process may add evidence at any time; the first evidence stands. Never holds a prompt, a picture or a key.
+Any process may add evidence at any time; the first evidence stands. This module never holds a prompt, a picture or a
+key.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Events of tasks: a task that runs here wakes its waiting requests at once, one blocking reader announces all others.
 
-Never keeps a record longer than its task runs or a request watches it.
+This module never keeps a record longer than its task runs or a request watches it.
 """
 
 from __future__ import annotations

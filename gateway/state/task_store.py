@@ -1,7 +1,7 @@
 """Task records in Redis, from which any process can answer: the request, the images by slot, the end.
 
-A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. Never holds a
-prompt, a picture or a key's secret.
+A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. This module never
+holds a prompt, a picture or a key's secret.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The server binaries of the embedded store: which one is here, which one wrote a folder, and which may open it.
 
-Owns the file `written-by.json` beside the server's own files. Never starts a server on data.
+Owns the file `written-by.json` beside the server's own files. This module never starts a server on data.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Calendar windows: the day, the week and the month of an instant, in the operator's time zone.
 
-The scripts check the boundaries and know no time zones. Never reads a clock.
+The scripts check the boundaries and know no time zones. This module never reads a clock.
 """
 
 from __future__ import annotations

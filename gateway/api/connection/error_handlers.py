@@ -1,4 +1,6 @@
-"""Errors as HTTP answers in OpenAI's shape: ours, the framework's and unforeseen ones. Never echoes a request."""
+"""Errors as HTTP answers in OpenAI's shape: ours, the framework's and unforeseen ones. This module never echoes a
+request.
+"""
 
 from __future__ import annotations
 

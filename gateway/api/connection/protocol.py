@@ -379,5 +379,8 @@ class GuardedProtocol(RefusingProtocol):
 
 
 def protocol(limits: WireLimits) -> type[HttpToolsProtocol]:
-    """A class for uvicorn's `http=`, which makes one instance a connection and passes no arguments of ours."""
+    """Return a class for uvicorn's `http=` that carries the limits.
+
+    Uvicorn makes an instance for each connection, and cannot pass the limits to it.
+    """
     return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})

@@ -1,7 +1,8 @@
 """Methods and paths that are not written as the routes are: HEAD, and other spellings of callers' paths.
 
 Clients put a base URL and a path together in more ways than one. An answer is never a redirect: many clients would send
-a POST again as a GET. No path of an operator has another spelling, since a proxy in front may refuse it by its bytes.
+a POST again as a GET. An operator's path has one spelling only. A proxy in front may refuse that path by its bytes, and
+another spelling would pass the proxy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The layout of an image file: its size, orientation and alpha, and the ranges of bytes that are not metadata.
 
-EXIF blocks are read and written for one tag, Orientation. Never decodes a pixel.
+EXIF blocks are read and written for one tag, Orientation. This module never decodes a pixel.
 """
 
 from __future__ import annotations
