@@ -54,6 +54,11 @@ NUMBERS: list[Any] = [
         [],
         {},
         -0.0,
+        10**6,
+        10**10,
+        10**15,
+        10**28,
+        1e308,
     ),
 ]
 
@@ -61,6 +66,7 @@ SECRETS = [value for value in ENV.values() if value != "sim-c"]
 TEXTS: list[Any] = [
     *("", "bad prompt", "<script>alert(1)</script>", "a\r\nset-cookie: b", "x" * 5000, "\u202e\x00\ud800", "{0}%s${x}"),
     *("overloaded", "no available channel", None, 5, ["a"], {"a": 1}, f"{OWN}/inner"),
+    *(f"wrong key {secret}" for secret in SECRETS),
 ]
 CODES: list[Any] = [
     *(
