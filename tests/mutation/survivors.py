@@ -39,10 +39,10 @@ PYTHON: dict[str, str] = {
     "gateway.net.outside_text Mask._find_secrets: len(folded) - _RUN -> len(folded) + _RUN": (
         "a piece that is too short is no run of a secret"
     ),
-    "gateway.net.outside_text Mask.__init__: len(one) - _RUN -> len(one) + _RUN": (
+    "gateway.net.outside_text Mask.learn: len(one) - _RUN -> len(one) + _RUN": (
         "no text is searched for a piece that is too short"
     ),
-    "gateway.net.outside_text Mask.__init__: 1 -> 2": "no text is searched for a piece that is too short",
+    "gateway.net.outside_text Mask.learn: 1 -> 2": "no text is searched for a piece that is too short",
     "gateway.net.outside_text _replace: 1 -> 2": "any negative number says that no span has begun",
     "gateway.net.outside_text Mask._find_secrets: match.lastindex or 0 -> match.lastindex": (
         "every known form of a key has a group"
