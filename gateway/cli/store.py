@@ -214,7 +214,7 @@ async def _opened(settings: Settings) -> AsyncIterator[str]:
         yield settings.redis_url.get_secret_value()
         return
     folder = DataFolder(settings.data_dir)
-    if not folder.has_store():
+    if not folder.has_store() and folder.running_gateway() is None:
         # Only `serve` makes a folder: in a wrong one, a command would make keys that no gateway knows.
         raise NoStoreHere(
             f"There is no store in {folder.path}: no gateway has run with this data folder. Name its folder by "
