@@ -58,6 +58,8 @@ MODULES = (
 )
 
 
+@pytest.mark.soak
+@pytest.mark.skipif(not is_soak(), reason="part of the soak profile")
 def test_reasons_are_of_mistakes() -> None:
     """No reason is kept for a mistake that is gone."""
     known = {

@@ -25,4 +25,4 @@ class WireLimits:
     answer_idle_s: float = 120
     answer_total_s: float = 3600
     linger_bytes: int = 1024 * 1024
-    linger_s: float = 10
+    linger_s: float = 2
