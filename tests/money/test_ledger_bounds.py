@@ -300,3 +300,13 @@ async def test_names_live_as_long_as_they_count(ledger: Ledger, clock: Clock, st
     for name, lifetime in least.items():
         ends = int(store.command("PEXPIRETIME", f"{{igw}}:{name}"))
         assert before + lifetime <= ends < before + lifetime + hour, name
+
+
+async def test_accepted_store_is_not_marked_lost(command_queue: CommandQueue, store: Store) -> None:
+    """A process that missed another epoch than the store has comes too late: the store was accepted meanwhile."""
+    epoch, missed = make_id("epoch", 1), make_id("epoch", 2)
+    await command_queue.run(SCRIPTS["accept"], str(NOW), epoch)
+    assert await command_queue.run(SCRIPTS["mark_lost"], str(NOW), missed) == ["moved"]
+    assert not store.command("EXISTS", "{igw}:lost")
+    assert await command_queue.run(SCRIPTS["mark_lost"], str(NOW), epoch) == ["marked"]
+    assert store.command("EXISTS", "{igw}:lost")
