@@ -97,7 +97,7 @@ def list_pictures(value: Any) -> Iterator[Blob]:
             yield from list_pictures(item)
     elif isinstance(value, dict):
         for name, item in value.items():
-            if isinstance(item, Blob | list | dict) and not _NOT_MADE.search(name[:_LONGEST_NAME]):
+            if not isinstance(item, str | float | int | None) and not _NOT_MADE.search(name[:_LONGEST_NAME]):
                 yield from list_pictures(item)
 
 
