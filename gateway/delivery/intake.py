@@ -168,7 +168,7 @@ class Intake:
         return Receipt(usd=usd, images=tuple(images), withheld=withheld, disputed=bill.disputed)
 
     async def _try_convert(self, blob: Blob) -> _Converted | Failure:
-        """Develop one picture. Its failure must not fail the others, which are paid for."""
+        """Convert one picture. Its failure must not fail the others, which are paid for."""
         try:
             return await self.spool.await_space(lambda: self._convert(blob))
         except NotAPicture as error:

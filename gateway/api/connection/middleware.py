@@ -191,9 +191,8 @@ Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
 class DirectRoutes:
     """Calls the endpoints of some POST paths directly: the framework's router costs half as much as their own work.
 
-    Any other method and path is read by `read_route` first.
-    The router has these routes too, for its lists. A request that would be one too many is refused before its body is
-    read.
+    Any other method and path is read by `read_route` first. The router has these routes too, for its lists. A request
+    that would be one too many is refused before its body is read.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[str, Endpoint]) -> None:
@@ -201,10 +200,7 @@ class DirectRoutes:
         self._routes = dict(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if scope["method"] != "POST" or scope["path"] not in self._routes:
+        if scope["type"] == "http" and not self._is_direct(scope):
             if scope["method"] == "HEAD":
                 send = send_head(send)
             try:
@@ -212,7 +208,7 @@ class DirectRoutes:
             except PublicError as error:
                 await render(error)(scope, receive, send)
                 return
-        if scope["method"] != "POST" or scope["path"] not in self._routes:
+        if not self._is_direct(scope):
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive, send)
@@ -226,6 +222,9 @@ class DirectRoutes:
             except PublicError as error:
                 response = render(error)
             await response(scope, receive, send)
+
+    def _is_direct(self, scope: Scope) -> bool:
+        return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._routes
 
 
 REFUSED_WITHIN_S = 5.0
