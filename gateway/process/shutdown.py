@@ -1,6 +1,6 @@
 """The shutdown of one process: it starts nothing, waits for paid calls, and leaves tickets to other processes.
 
-Knows the calls in progress. This module never ends anything itself.
+It knows the calls in progress. It never ends anything itself.
 """
 
 from __future__ import annotations
