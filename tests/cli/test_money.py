@@ -9,6 +9,8 @@ from gateway.money.ledger_results import Opening
 from tests.support.shell import Shell
 from tests.support.store_reader import read_usage, with_ledger
 
+pytestmark = pytest.mark.quiet_store
+
 
 def test_credit_makes_room_at_once(shell: Shell) -> None:
     """Money that is given back is left again in every limit, and stands in usage and the log of changes."""
