@@ -35,11 +35,11 @@ from gateway.process.periodic import PeriodicStep
 from gateway.process.settings import Settings
 from gateway.recovery import conclusion
 from gateway.recovery.collector import Collector
-from gateway.recovery.housekeeping import Housekeeping, Pace
+from gateway.recovery.housekeeping import Housekeeping, OwnWork, Pace
 from gateway.services import Services, open_services
 from gateway.store.client import StoreUnavailable
 from gateway.tasks.task import drain
-from gateway.tasks.wait import runs_here
+from gateway.tasks.wait import record_departures, runs_here
 from gateway.tasks.webhooks import WebhookSender
 
 SWEEP_EVERY_S = 300.0
@@ -123,7 +123,10 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.worker,
         _pace(services),
         collector,
-        runs=lambda task: runs_here(services, task),
+        own=OwnWork(
+            lambda task: runs_here(services, task),
+            lambda seconds: record_departures(services.departing, services.pending_posts, seconds),
+        ),
         worker_locks=services.worker_locks,
     )
     health_checks = HealthChecks(

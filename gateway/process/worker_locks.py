@@ -36,10 +36,11 @@ class WorkerLocks:
         # The file gets its name only once it is locked, so that nobody finds it free.
         aside.rename(self._own)
 
-    def touch(self) -> None:
-        """Note that this worker's event loop turns."""
+    def touch(self, at: int | None = None) -> None:
+        """Note that this worker's event loop turned at a time (unix ns), by default now."""
         if self._descriptor is not None:
-            os.utime(self._descriptor)
+            at = time.time_ns() if at is None else at
+            os.utime(self._descriptor, ns=(at, at))
 
     def release(self) -> None:
         """Free the lock at an end in order. The others take over what is left, and know that nobody was killed."""

@@ -7,7 +7,8 @@ sent by their policy once their answer can no longer come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -84,9 +85,28 @@ class Adopter(Protocol):
         ...
 
 
+async def _have_no_callers(_: float) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWork:
+    """The work and the callers of this process.
+
+    `runs` is True for a task that it still works on: it settles the task itself, however long its vendor takes.
+    `record_departures` tells the ledger of every caller that has disconnected; False when that takes longer than the
+    given seconds.
+    """
+
+    runs: Callable[[str], bool] = lambda _: False
+    record_departures: Callable[[float], Awaitable[bool]] = _have_no_callers
+
+
 class Housekeeping:
-    """The housekeeping of one worker. `runs` is True for a task that this process still works on: it settles the task
-    itself, however long its vendor takes.
+    """The housekeeping of one worker.
+
+    A renewed lease, and the time of a lock's file, say that the ledger knows of the callers that had disconnected by
+    then: a retry relies on it.
     """
 
     def __init__(
@@ -96,19 +116,19 @@ class Housekeeping:
         pace: Pace,
         adopter: Adopter,
         *,
-        runs: Callable[[str], bool] = lambda _: False,
+        own: OwnWork | None = None,
         worker_locks: WorkerLocks | None = None,
     ) -> None:
         self._ledger = ledger
         self._worker = worker
         self._pace = pace
         self._adopter = adopter
-        self._runs = runs
+        self._own = own or OwnWork()
         self._worker_locks = worker_locks
         self._dead: set[str] = set()
         self._adopted: set[str] = set()
         self._steps = PeriodicStep("the ledger's housekeeping", pace.lease_s / 3, self.step)
-        self._watch = PeriodicStep("watch over other workers", _LOOK_S, self._watch_workers)
+        self._watch = PeriodicStep("watch over other workers", _LOOK_S, self.watch_workers)
         self._is_away = False
         self._adopts_from: int | None = None
         self._folds_from = 0
@@ -131,6 +151,15 @@ class Housekeeping:
         with suppress(StoreUnavailable):
             await self._ledger.retire([self._worker])
 
+    async def watch_workers(self) -> None:
+        """Show that this process lives, and begin the next step at once when a worker of this instance has died."""
+        if self._worker_locks:
+            began = time.time_ns()
+            if await self._own.record_departures(_LOOK_S):
+                self._worker_locks.touch(began)
+            if self._worker_locks.find_dead():
+                self._steps.wake.set()
+
     async def step(self) -> None:
         """Renew the lease, fold old tasks, adopt the tasks of dead workers, and settle overdue calls."""
         now = await self._renew()
@@ -148,17 +177,14 @@ class Housekeeping:
         except StoreUnavailable as error:
             self._note_outage(error)
 
-    async def _watch_workers(self) -> None:
-        """Show that this process lives, and have the next step at once when a worker of this instance has died."""
-        if self._worker_locks:
-            self._worker_locks.touch()
-            if self._worker_locks.find_dead():
-                self._steps.wake.set()
-
     async def _renew(self) -> int | None:
         """The server's time in µs, or None while the ledger is unavailable or lost."""
+        began = time.monotonic()
+        await self._own.record_departures(self._pace.lease_s / 10)
+        # A worker that was suspended here does not know of the callers that left meanwhile.
+        passed_us = round((time.monotonic() - began) * MICROSECONDS)
         try:
-            lease = await self._ledger.renew(self._worker, self._pace.lease_us)
+            lease = await self._ledger.renew(self._worker, max(1, self._pace.lease_us - passed_us))
         except StoreUnavailable as error:
             self._note_outage(error)
             return None
@@ -244,7 +270,7 @@ class Housekeeping:
 
     async def _settle_overdue(self, now: int) -> None:
         for hold in await self._ledger.overdue(self._worker, now - self._pace.answer_us(), _MOST):
-            if self._runs(hold.task) or hold.task in self._adopted:
+            if self._own.runs(hold.task) or hold.task in self._adopted:
                 continue
             if hold.is_open:
                 # Its end could not be written while Redis was away.

@@ -1,7 +1,8 @@
 """The wait of a retry before it opens a task, until it is known whether its first request still waits.
 
 The locks show the dead workers of this data folder at once. Any other worker must renew its lease first: a worker whose
-event loop runs does so twice a second for its own folder. A process that was suspended reads both requests at once.
+event loop runs does so twice a second for its own folder. It does either once the ledger knows of every caller that has
+disconnected. A process that was suspended reads both requests at once.
 """
 
 from __future__ import annotations

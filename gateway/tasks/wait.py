@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +16,7 @@ from typing import Literal
 from gateway import errors
 from gateway.money.ledger import Leaving
 from gateway.money.ledger_results import Rate
+from gateway.money.reservation import PendingPosts
 from gateway.services import Services
 from gateway.state.task_store import TaskRecord
 from gateway.store.client import StoreUnavailable
@@ -25,6 +26,9 @@ UNWRITTEN_S = 0.05
 
 LOST_AFTER_S = 10.0
 """Seconds after which a task without a record is lost."""
+
+_TURNS = 8
+"""Turns of the event loop after which it knows of each connection that had ended before them."""
 
 
 Refusal = Literal["unread", "closed"]
@@ -38,6 +42,26 @@ class CallerDisconnected(Exception):
 def runs_here(services: Services, task: str) -> bool:
     """True when this process works on a task."""
     return any(each.get_name() == task for each in services.running)
+
+
+async def record_departures(
+    departing: Collection[asyncio.Future[None]], pending_posts: PendingPosts, seconds: float
+) -> bool:
+    """Read the sockets, and return once the ledger knows of each caller of this process that has disconnected by now.
+
+    False when that takes longer than `seconds`.
+    """
+    # A timer may be called before the sockets are read. A connection's end takes a few turns more.
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    began = asyncio.get_running_loop().time()
+    if departing:
+        _, late = await asyncio.wait(tuple(departing), timeout=seconds)
+        if late:
+            return False
+    left = began + seconds - asyncio.get_running_loop().time()
+    # While Redis is away a departure waits there.
+    return not pending_posts.is_behind or await pending_posts.outbox.flush(max(0.0, left)) == 0
 
 
 def _make_future() -> asyncio.Future[None]:

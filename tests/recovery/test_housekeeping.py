@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing_extensions import override
 from gateway.history.record import describe_hold
 from gateway.money.ledger import Ledger, StoreEpoch
 from gateway.money.ledger_results import Admitted, HeldCall, Hold, LedgerAnswer, Policy, Retention
+from gateway.process.periodic import PeriodicStep
 from gateway.process.worker_locks import WorkerLocks
-from gateway.recovery.housekeeping import Housekeeping, Pace
+from gateway.recovery.housekeeping import Housekeeping, OwnWork, Pace
 from tests.conftest import Valkey
 from tests.support.ledgers import SECOND, Clock, Store, make_id, make_ledger, make_opening
 
+LEASES = "{igw}:leases"
 TASK, CALL = make_id("task", 1), make_id("call", 1)
 DEAD, ADOPTER = make_id("worker", 1), make_id("worker", 2)
 PACE = Pace(call_timeout_s=10, lease_s=2, grace_s=1, retention=Retention(ended_s=60))
@@ -135,7 +138,7 @@ async def test_living_worker_keeps_its_task(ledger: Ledger, clock: Clock) -> Non
     """A task whose worker renews stays its own, and what the process still works on is not touched."""
     await ledger.open(make_opening(1, worker=ADOPTER))
     assert await ledger.mark_sent(TASK, CALL, [0], 10, 1) is LedgerAnswer.HELD
-    keeper = Housekeeping(ledger, ADOPTER, PACE, Bystander(), runs=lambda _: True)
+    keeper = Housekeeping(ledger, ADOPTER, PACE, Bystander(), own=OwnWork(runs=lambda _: True))
     other = Housekeeping(ledger, DEAD, PACE, Bystander())
     await keeper.step()
     await other.step()
@@ -144,6 +147,51 @@ async def test_living_worker_keeps_its_task(ledger: Ledger, clock: Clock) -> Non
         await other.step()
     found = await show(ledger)
     assert (found.worker, found.state, found.calls[0].state) == (ADOPTER, "open", LedgerAnswer.HELD)
+
+
+async def test_lease_is_renewed_once_departures_are_recorded(ledger: Ledger, store: Store) -> None:
+    """A worker renews its lease once the ledger knows of the callers that disconnected: a retry relies on it."""
+    known, asked = asyncio.Event(), asyncio.Event()
+
+    async def record_departures(_: float) -> bool:
+        asked.set()
+        return await known.wait()
+
+    keeper = Housekeeping(ledger, ADOPTER, PACE, Bystander(), own=OwnWork(record_departures=record_departures))
+    stepping = asyncio.create_task(keeper.step())
+    await asked.wait()
+    # Redis answers in turn: a renewal would be seen.
+    assert await ledger.show(TASK) is None
+    assert store.command("ZSCORE", LEASES, ADOPTER) is None
+    known.set()
+    await stepping
+    assert store.command("ZSCORE", LEASES, ADOPTER) is not None
+
+
+async def test_lock_shows_when_departures_were_recorded(ledger: Ledger, tmp_path: Path) -> None:
+    """The time of a worker's lock is when it last began to record departures with success."""
+    own, other = (WorkerLocks(tmp_path / "workers", worker) for worker in (ADOPTER, DEAD))
+    own.acquire()
+    begun: list[int] = []
+    asked = asyncio.Event()
+
+    async def record_departures(_: float) -> bool:
+        begun.append(time.time_ns())
+        if len(begun) > 3:
+            asked.set()
+            return await asyncio.Event().wait()
+        return len(begun) == 2
+
+    keeper = Housekeeping(
+        ledger, ADOPTER, PACE, Bystander(), worker_locks=own, own=OwnWork(record_departures=record_departures)
+    )
+    watching = PeriodicStep("watch", 0, keeper.watch_workers)
+    watching.start()
+    await asked.wait()
+    await watching.stop()
+    assert other.find_living(begun[0]) == [ADOPTER]
+    assert other.find_living(begun[1]) == []
+    own.release()
 
 
 async def test_forgotten_task_is_closed(ledger: Ledger, clock: Clock) -> None:
