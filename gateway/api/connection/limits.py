@@ -12,8 +12,8 @@ class WireLimits:
     `header_timeout_s` counts from connecting, or from a later request's first byte, to the end of its headers.
     `body_idle_s` bounds the wait for the body's next byte, `body_total_s` the time from the end of the headers to the
     end of the body. `answer_idle_s` bounds the wait until the client reads on, `answer_total_s` all such waits of one
-    answer together. When an answer ends before its request's body, at most `linger_bytes` of that body are read, for at
-    most `linger_s`.
+    answer together. When an answer ends before its request's body, at most `linger_bytes` of that body are read, until
+    nothing has arrived for `linger_s`, and for at most `linger_total_s`.
     """
 
     header_timeout_s: float = 10
@@ -26,3 +26,4 @@ class WireLimits:
     answer_total_s: float = 3600
     linger_bytes: int = 1024 * 1024
     linger_s: float = 2
+    linger_total_s: float = 30

@@ -74,6 +74,7 @@ class GuardedProtocol(RefusingProtocol):
         "_is_input_ended",
         "_is_unframed",
         "_linger_timer",
+        "_linger_until",
         "_phase",
         "_reader_began",
         "_reader_timer",
@@ -91,7 +92,7 @@ class GuardedProtocol(RefusingProtocol):
         self._reader_timer: asyncio.TimerHandle | None = None
         self._handover: Handover | None = None
         self._is_body_read = self._is_discarding = self._is_input_ended = self._is_unframed = False
-        self._body_until = self._reader_began = self._reader_waited = 0.0
+        self._body_until = self._reader_began = self._reader_waited = self._linger_until = 0.0
         self._unread = self._bytes_without_content = 0
         self._head_bytes = self._head_count = 0
 

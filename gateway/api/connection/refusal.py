@@ -33,6 +33,7 @@ class RefusingProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None
     _head_timer: asyncio.TimerHandle | None
     _linger_timer: asyncio.TimerHandle | None
+    _linger_until: float
     _is_discarding: bool
     _unread: int
 
@@ -86,14 +87,23 @@ class RefusingProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
-        self._linger_timer = self.loop.call_later(self.limits.linger_s, self.transport.close)
+        self._linger_until = self.loop.time() + self.limits.linger_total_s
+        self._start_linger_timer()
         self._discard(0)
 
     def _discard(self, size: int) -> None:
         self._unread += size
+        if size and self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._start_linger_timer()
         if self._unread + READ_BYTES <= self.limits.linger_bytes:
             return
         if self._linger_timer is None:
             self.transport.close()
         else:
             self.flow.pause_reading()
+
+    def _start_linger_timer(self) -> None:
+        """Close the connection after a pause of the client: a busy one sends slowly, and reads its answer late."""
+        seconds = min(self.limits.linger_s, self._linger_until - self.loop.time())
+        self._linger_timer = self.loop.call_later(max(0.0, seconds), self.transport.close)

@@ -178,6 +178,31 @@ def test_early_answer_waits_at_most_linger(serve: Callable[..., Served]) -> None
     assert time.monotonic() - started > 0.25
 
 
+def stays_open(served: Served, seconds: float) -> bool:
+    """True when a client that sends a refused body, a byte each 0.1 s, keeps its connection for so long."""
+    with served.connect() as wire:
+        wire.sendall(post("/refuse", 1000))
+        assert wire.recv(65536).startswith(b"HTTP/1.1 401")
+        until = time.monotonic() + seconds
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < until and served.server.server_state.connections:
+                wire.sendall(b"a")
+                time.sleep(0.1)
+        return bool(served.server.server_state.connections)
+
+
+def test_early_answer_waits_for_a_slow_sender(serve: Callable[..., Served]) -> None:
+    """The connection of a client that still sends stays open for longer than `linger_s`, so its answer arrives."""
+    assert stays_open(serve(replace(QUICK, linger_s=1)), 2)
+
+
+def test_early_answer_waits_at_most_total_linger(serve: Callable[..., Served]) -> None:
+    """A client that sends a byte at a time is left after `linger_total_s`."""
+    ran = running_seconds()
+    assert not stays_open(serve(replace(QUICK, linger_total_s=0.5)), 60)
+    assert running_seconds() - ran < 3
+
+
 def test_whole_body_keeps_connection_alive(serve: Callable[..., Served]) -> None:
     """A refusal after the whole body leaves the connection to the next request."""
     with serve().connect() as wire:
