@@ -12,6 +12,7 @@ from gateway.jobs import parameters
 from gateway.jobs.job import ImageJob, Shape, Size, find_fault
 from gateway.pictures.picture import Picture
 from gateway.routing.plan import Choice, Plan, split_job
+from tests.support.ledgers import is_soak
 from tests.support.plans import UPSTREAMS, every_kind, picture, plan
 from tests.support.vendor_pages import SIZES, TARGETS, SizeKind, Sold, Wish, price, sold
 
@@ -25,6 +26,7 @@ GRID = [
         ("png", "jpeg", "webp"),
     )
 ]
+REQUESTS = 10_000 if is_soak() else 2_500
 NAMES = {upstream: name for name, upstream in UPSTREAMS.items()}
 
 
@@ -115,9 +117,12 @@ def draw_wish(dice: Random) -> Wish:
 
 
 def test_first_choice_is_never_dearer() -> None:
-    """10,000 random requests: no target that may serve is cheaper than the first, by a formula that is not ours."""
+    """2,500 random requests (10,000 in the soak): none of the targets that can serve is cheaper than the first.
+
+    Their prices come from a formula of the test's own.
+    """
     catalogue, dice, firsts = every_kind(), Random(10_000), Counter[str]()
-    for _ in range(10_000):
+    for _ in range(REQUESTS):
         wish, prompt = draw_wish(dice), "fox " * dice.randint(1, 200)
         # The first is square, so that `auto` has one meaning; the others are whatever is sent.
         others = [(dice.randint(16, 4000), dice.randint(16, 4000)) for _ in range(wish.references - 1)]
@@ -134,5 +139,5 @@ def test_first_choice_is_never_dearer() -> None:
         first = NAMES[found.choices[0].target.upstream]
         assert prices[first] == min(one for one in prices.values() if one is not None)
         firsts[first] += 1
-    assert firsts.total() > 9_000
-    assert all(firsts[name] > 100 for name in ("official", "variant", "tasks", "openai"))
+    assert firsts.total() > REQUESTS * 0.9
+    assert all(firsts[name] > REQUESTS / 100 for name in ("official", "variant", "tasks", "openai"))

@@ -20,6 +20,8 @@ from gateway.store.windows import Calendar
 from tests.support.ledgers import ZONE, make_id, make_opening
 from tests.support.redis_fleets import Cluster, folder_for_servers
 
+pytestmark = pytest.mark.slow
+
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
 SLOT = key_slot(TAG.encode())
 

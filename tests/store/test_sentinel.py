@@ -17,7 +17,7 @@ from gateway.store.windows import Calendar
 from tests.support.ledgers import ZONE, Store, is_soak, make_id, make_opening
 from tests.support.redis_fleets import Sentinels, folder_for_servers
 
-pytestmark = pytest.mark.quiet_store
+pytestmark = [pytest.mark.quiet_store, pytest.mark.slow]
 
 SECRETS = Secrets(pepper=b"p" * 32, signing_key=b"s" * 32)
 PRICE, ROOM = 7, 200
