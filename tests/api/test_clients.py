@@ -45,10 +45,11 @@ def connect(gateway: Gateway) -> socket.socket:
     return wire
 
 
-def ask(wire: socket.socket, gateway: Gateway, **fields: Any) -> None:
+def ask(wire: socket.socket, gateway: Gateway, connection: str = "keep-alive", **fields: Any) -> None:
     """Send one whole request."""
     body = json.dumps(small(**fields)).encode()
     head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
+    head += f"connection: {connection}\r\n"
     wire.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
 
 
@@ -171,11 +172,12 @@ def test_half_upload_is_cut(impatient: Gateway) -> None:
     assert not impatient.simulator.paid()
 
 
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize(("headers", "joins"), [(RETRY, True), ({}, False)], ids=["retry", "new"])
-def test_refused_answer_is_a_retrys(gateway: Gateway, headers: dict[str, str], joins: bool) -> None:
+def test_refused_answer_is_a_retrys(gateway: Gateway, headers: dict[str, str], joins: bool, connection: str) -> None:
     """A caller that was too late to read its answer, and closes upon it, gets it by a retry, not by a new request."""
     with connect(gateway) as wire:
-        ask(wire, gateway)
+        ask(wire, gateway, connection)
         wait_until(lambda: is_handed(gateway), "the answer")
         # As the kernel does by itself where bytes are left.
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -245,6 +245,7 @@ class Handover:
     read the bytes when the caller gave up, which can happen from `patient_until` (the loop's time) on. That time is
     unknown (infinite) for a client that announced no time-out.
     `is_written`: the transport has the whole answer. `is_disconnected`: the client closed before it could have it.
+    `is_ended_here`: this side closed the connection, so its end shows nothing.
     """
 
     transport: asyncio.Transport
@@ -254,6 +255,7 @@ class Handover:
     patient_until: float = math.inf
     is_written: bool = False
     is_disconnected: bool = False
+    is_ended_here: bool = False
     _on_disconnect: Callable[[], None] | None = None
     _lost: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -261,6 +263,11 @@ class Handover:
     def is_late(self) -> bool:
         """True when the client may be giving up about now."""
         return asyncio.get_running_loop().time() > self.patient_until
+
+    @property
+    def shows_refusal(self) -> bool:
+        """True when the end of the connection can show that the client did not read its answer."""
+        return self._on_disconnect is not None and self.transport.can_write_eof()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` if the client disconnects before the answer is written. Call this once the body is read.
@@ -308,7 +315,7 @@ class Handover:
 
     def _find_refusal(self, exc: Exception | None) -> Refusal | None:
         """The refusal that the end of the connection shows; None when the answer was read, or had not been written."""
-        if self.ended is None:
+        if self.ended is None or self.is_ended_here:
             return None
         seconds = asyncio.get_running_loop().time() - self.ended
         if seconds < REFUSED_WITHIN_S and (isinstance(exc, ConnectionError) or (exc is None and self.is_late)):

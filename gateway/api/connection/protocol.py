@@ -65,6 +65,7 @@ class GuardedProtocol(RefusingProtocol):
     __slots__ = (
         "_body_until",
         "_bytes_without_content",
+        "_closes_slowly",
         "_handover",
         "_head_bytes",
         "_head_count",
@@ -92,6 +93,7 @@ class GuardedProtocol(RefusingProtocol):
         self._reader_timer: asyncio.TimerHandle | None = None
         self._handover: Handover | None = None
         self._is_body_read = self._is_discarding = self._is_input_ended = self._is_unframed = False
+        self._closes_slowly = False
         self._body_until = self._reader_began = self._reader_waited = self._linger_until = 0.0
         self._unread = self._bytes_without_content = 0
         self._head_bytes = self._head_count = 0
@@ -347,11 +349,14 @@ class GuardedProtocol(RefusingProtocol):
     async def _send(
         self, cycle: RequestResponseCycle, send: asgi.ASGISendCallable, message: asgi.ASGISendEvent
     ) -> None:
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if cycle.more_body:
             # The answer says `connection: close`. If uvicorn closed with unread bytes in the socket, the kernel would
             # reset the connection, and a client that still sends would lose the answer.
-            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
             cycle.keep_alive = is_last
+        elif is_last and not cycle.keep_alive and self._handover is not None and self._handover.shows_refusal:
+            # A client that does not read its answer closes with a reset, which a closed socket would not show.
+            cycle.keep_alive = self._closes_slowly = True
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message.get("headers", ())}
             self._is_unframed = cycle.scope["http_version"] == "1.0" and b"content-length" not in names
@@ -366,11 +371,18 @@ class GuardedProtocol(RefusingProtocol):
         cycle, self._running = self._running, None
         # Nobody waits while the rest is flushed.
         self._watch_reader()
-        if cycle is not None and cycle.more_body and not self.transport.is_closing():
+        is_slow = self._closes_slowly or (cycle is not None and cycle.more_body)
+        if is_slow and not self.transport.is_closing():
             self.server_state.total_requests += 1
             self._linger()
         else:
             super().on_response_complete()
+
+    @override
+    def _end_linger(self) -> None:
+        if self._handover is not None:
+            self._handover.is_ended_here = True
+        super()._end_linger()
 
     def _end_slow_body(self, cycle: RequestResponseCycle, is_total: bool) -> None:
         if cycle is self.cycle and self._is_uploading():

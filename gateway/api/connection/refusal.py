@@ -106,4 +106,7 @@ class RefusingProtocol(HttpToolsProtocol):
     def _start_linger_timer(self) -> None:
         """Close the connection after a pause of the client: a busy one sends slowly, and reads its answer late."""
         seconds = min(self.limits.linger_s, self._linger_until - self.loop.time())
-        self._linger_timer = self.loop.call_later(max(0.0, seconds), self.transport.close)
+        self._linger_timer = self.loop.call_later(max(0.0, seconds), self._end_linger)
+
+    def _end_linger(self) -> None:
+        self.transport.close()

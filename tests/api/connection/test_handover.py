@@ -133,6 +133,19 @@ async def test_close_after_the_answer_shows_when_it_may_be_unread(
     assert heard == expected
 
 
+async def test_own_end_after_the_answer_shows_nothing() -> None:
+    """A connection that this side ends, since the client kept it open, does not show that the answer was not read."""
+    heard: list[str] = []
+    async with connected() as (server, _):
+        server.handover.transport.write(b"answer")
+        assert await server.handover.arrive()
+        server.handover.on_refusal = heard.append
+        server.handover.is_ended_here = True
+        server.handover.transport.close()
+        await asyncio.wait_for(server.lost.wait(), 5)
+    assert heard == []
+
+
 async def test_end_before_the_answer_is_a_hang_up() -> None:
     """Who closes while its answer is made has left, and whoever makes it is told."""
     async with connected() as (server, theirs):
