@@ -144,28 +144,32 @@ class Intake:
             if one.is_withheld:
                 withheld = _describe_withheld(self.note, one.image, self.services.signing_key)
                 failures.append(((one.image.slot,), withheld))
-        if len(stored) == len(arrived):
-            return Taken(receipt, tuple(failures))
-        return Taken(self._make_receipt(stored, collected) if stored else None, tuple(failures))
+        final: Receipt | None = receipt
+        if len(stored) < len(arrived):
+            final = self._make_receipt(stored, collected) if stored else None
+        if final is not None and final.disputed:
+            self._log_dispute(final)
+        return Taken(final, tuple(failures))
 
     def _make_receipt(self, arrived: Sequence[_Arrived], collected: Collected) -> Receipt:
         sizes = [one.converted.made for one in arrived]
         bill = pricing.bill(self.note.terms, sizes, usage=collected.usage, charged=collected.credits)
-        if bill.disputed:
-            _log.error(
-                "an upstream's bill is disputed",
-                upstream=self.note.target,
-                task=self.task,
-                call=self.call,
-                held_usd=show_usd(self.note.held or 0),
-                charged_usd=show_usd(bill.usd or 0),
-                disputed_usd=show_usd(bill.disputed),
-            )
         usd = bill.usd
         delivered = [one.image for one in arrived if not one.is_withheld]
         images = (each.model_copy(update={"usd": share(usd, i, len(delivered))}) for i, each in enumerate(delivered))
         withheld = tuple(one.image for one in arrived if one.is_withheld)
         return Receipt(usd=usd, images=tuple(images), withheld=withheld, disputed=bill.disputed)
+
+    def _log_dispute(self, receipt: Receipt) -> None:
+        _log.error(
+            "an upstream's bill is disputed",
+            upstream=self.note.target,
+            task=self.task,
+            call=self.call,
+            held_usd=show_usd(self.note.held or 0),
+            charged_usd=show_usd(receipt.usd or 0),
+            disputed_usd=show_usd(receipt.disputed),
+        )
 
     async def _try_convert(self, blob: Blob) -> _Converted | Failure:
         """Convert one picture. Its failure must not fail the others, which are paid for."""

@@ -56,7 +56,7 @@ class HealthChecks:
             target.label, trouble=trouble, balance=balance, is_low=is_low, cool=cool, key=key
         )
         if change == "credential":
-            log_rejected_credential(target, cool)
+            log_rejected_credential(target, cool, trouble)
         elif change == "low":
             _log.error("low balance: no call goes to the upstream", upstream=target.label, credits=balance)
 

@@ -193,16 +193,13 @@ class Health:
         elif change.breaker == "closed":
             _log.info("circuit closed: the upstream works again", upstream=target.label)
         if change.cooled == "credential":
-            log_rejected_credential(target, report.cool)
+            log_rejected_credential(target, report.cool, report.reason)
 
 
-def log_rejected_credential(target: Target, seconds: float) -> None:
-    """Log that a vendor rejected a credential, for the operator."""
-    _log.error(
-        "credential rejected: no call goes to it for a time; see `imagegate upstreams`",
-        upstream=target.label,
-        seconds=round(seconds),
-    )
+def log_rejected_credential(target: Target, seconds: float, reason: str) -> None:
+    """Log that a vendor rejected a credential, for the operator. `reason` is the failure as the verdict names it."""
+    event = "credential rejected: no call goes to it for a time; see `imagegate upstreams`"
+    _log.error(event, upstream=target.label, reason=reason, seconds=round(seconds))
 
 
 def report_call(
@@ -217,7 +214,8 @@ def report_call(
 def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> CallReport:
     """Make the report of a failed call."""
     if verdict.credential_down:
-        return CallReport("none", cool=target.config.health.cool_down, why="credential", presumed=presumed)
+        cool = target.config.health.cool_down
+        return CallReport("none", cool=cool, why="credential", reason=verdict.kind, presumed=presumed)
     if verdict.kind in _UNCOUNTED:
         return CallReport("none", presumed=presumed)
     cool = min(verdict.cool, _LONGEST_COOL)
@@ -282,7 +280,7 @@ _SCRIPTS = join_scripts(read_sources("targets"), "health.health")
 
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """The outcome of one call. `cool` is the seconds of a cool-down, and `why` its cause.
+    """The outcome of one call. `cool` is the seconds of a cool-down, `why` its cause, and `reason` the failure's kind.
 
     `kind` is the quality and size of a good call, and `seconds` its duration; `presumed` is in µ$.
     """
@@ -290,6 +288,7 @@ class CallReport:
     result: Result
     cool: float = 0.0
     why: Literal["limit", "credential", ""] = ""
+    reason: str = ""
     kind: str = ""
     seconds: float = 0.0
     presumed: int = 0

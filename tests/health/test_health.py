@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from tests.conftest import Valkey
 from tests.support.gateways import (
@@ -109,14 +110,17 @@ def test_callers_faults_open_nothing(quick: Gateway) -> None:
 
 
 def test_refused_credential_is_left_alone(gateways: Gateways) -> None:
-    """A key that the vendor refuses is asked once; the other serves until the time is over."""
+    """A key that the vendor refuses is asked once, and logged with the reason; the other serves for that time."""
     gateway = gateways.open(
         env=KEYS, upstreams={"anyfast": {"health": {"cool_down": 0.6}, "credentials": credentials({}, {})}}
     )
     gateway.simulator.fault("status", status=401, key="direct", times=None)
-    assert [gateway.generate().status_code for _ in range(4)] == [200] * 4
+    with capture_logs() as lines:
+        assert [gateway.generate().status_code for _ in range(4)] == [200] * 4
+        gateway.settle()
     assert asked(gateway) == {"direct": 1, "direct-b": 4}
-    gateway.settle()
+    (line,) = [line for line in lines if line["event"].startswith("credential rejected")]
+    assert (line["upstream"], line["reason"]) == ("anyfast/main", "credential")
     assert gateway.conditions()["anyfast/main"].cooled_why == "credential"
 
 
