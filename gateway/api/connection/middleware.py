@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from fastapi import Request, Response
@@ -21,19 +20,16 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from gateway import errors
 from gateway.api.connection.error_handlers import render
 from gateway.api.connection.request_line import read_route, send_head
+from gateway.api.connection.request_log import log_request
 from gateway.api.request import get_caller, get_services
 from gateway.callers.auth import Caller
 from gateway.errors import PublicError
-from gateway.history.record import Record
 from gateway.ids import new_id
 from gateway.process.admission import AdmittedRequest
 from gateway.services import Services
-from gateway.tasks.wait import CallerConnection, Refusal, TaskWait
+from gateway.tasks.wait import CallerConnection, Refusal
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_LONGEST = 200
-"""Most characters of a caller's text in a log line."""
-
 _ONCE = frozenset(
     b"host authorization content-length transfer-encoding content-type content-encoding idempotency-key".split()
 )
@@ -87,7 +83,7 @@ class Edge:
         finally:
             if (presence := scope["state"].get("presence")) is not None:
                 is_whole = await _finish(presence, scope["state"].get("handover"), is_whole=is_whole)
-            _log_request(scope, status, started, is_whole=is_whole)
+            log_request(scope, status, started, is_whole=is_whole)
             structlog.contextvars.reset_contextvars(**bound)
 
 
@@ -126,63 +122,6 @@ def _read_request_id(scope: Scope) -> str | None:
             text = value.decode("latin-1")
             return text if _REQUEST_ID.fullmatch(text) else None
     return None
-
-
-def _log_request(scope: Scope, status: int, started: float, *, is_whole: bool) -> None:
-    """Write the one line of a request. A fact that the request does not have is left out."""
-    if scope["path"] in ("/healthz", "/readyz"):
-        return
-    state: dict[str, Any] = scope["state"]
-    key, note, presence = (state.get(name) for name in ("key", "note", "presence"))
-    task = _describe_task(presence.waiting, note.record) if presence is not None and note is not None else {}
-    facts: dict[str, Any] = {
-        "method": scope["method"],
-        "path": _make_printable(scope["path"]),
-        "status": status,
-        "error": state.get("error_code") or task.pop("error", None),
-        "actor": state.get("actor"),
-        "key": key.id if key is not None else None,
-        "key_name": key.name if key is not None else None,
-        "team": key.team if key is not None else None,
-        "model": _make_printable(note.model) if note is not None and note.model else None,
-        **task,
-        "disconnected": True if presence is not None and not is_whole else None,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    write = getattr(_log, _find_level(status))
-    write("request", **{name: value for name, value in facts.items() if value is not None})
-
-
-def _describe_task(waiting: TaskWait | None, own: Record | None) -> dict[str, Any]:
-    """The task of a request; after its end its upstreams, calls, images, cost (µ$) and error too.
-
-    `own` is the record of the work, where the request began it in this process.
-    """
-    if waiting is None:
-        return {}
-    facts: dict[str, Any] = {"task": waiting.task, "joined": waiting.is_joined or None}
-    end = None if waiting.record is None else waiting.record.end
-    if own is not None and not waiting.is_joined:
-        upstreams, calls, images, cost = own.upstreams, len(own.calls), own.n_delivered, own.price_settled
-    elif waiting.record is not None and end is not None:
-        upstreams, calls, images, cost = end.upstreams, end.calls, len(waiting.record.images), end.spent
-    else:
-        return facts
-    error = errors.read_error(end.error).code if end is not None and end.error else None
-    more = {"upstream": ",".join(upstreams) or None, "calls": calls, "images": images, "micro_usd": cost}
-    return facts | more | {"error": error}
-
-
-def _find_level(status: int) -> str:
-    """The level of a request's line; a status of 504 or 424 need not be a fault of the gateway."""
-    if status in (errors.UpstreamFailed.status, errors.TaskStillRunning.status):
-        return "warning"
-    return "error" if status >= errors.InternalError.status else "info"
-
-
-def _make_printable(text: str) -> str:
-    """A caller's text that cannot break a line or move a terminal's cursor."""
-    return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST])
 
 
 Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
