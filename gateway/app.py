@@ -144,8 +144,9 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
         await step.stop()
     # The work of a disconnected caller still runs; paid pictures are stored before the process ends.
     services.shutdown.begin()
-    if left := await drain(services):
-        _log.error("tasks were cut off at the end of the drain", tasks=left)
+    tasks, posts = await drain(services)
+    if tasks or posts:
+        _log.error("work was cut off at the end of the drain", tasks=tasks, posts=posts)
     await webhook_sender.stop()
     for step in health_checks.steps:
         await step.stop()

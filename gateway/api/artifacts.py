@@ -27,7 +27,7 @@ _GONE = "This link is wrong or has expired. Pictures are kept for a limited time
 
 @router.get("/artifacts/{artifact_id}", summary="A picture, by its signed link")
 async def read_artifact(artifact_id: str, request: Request, services: ServicesDep) -> StreamingResponse:
-    """The bytes of an artifact. Raises ArtifactNotFound for every kind of wrong link."""
+    """Answer the bytes of an artifact. Raises ArtifactNotFound for every wrong or expired link, and StorageFull."""
     now = int(time.time())
     if not verify(artifact_id, request.url.query, now, services.signing_key):
         raise errors.ArtifactNotFound(_GONE)
@@ -47,9 +47,9 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
 
 
 async def read_own_link(services: Services, url: str, spool: Spool) -> Blob | None:
-    """The picture that a valid link of this gateway opens; None for another URL, and for a picture not stored here.
+    """Copy the picture of a valid link of this gateway to the spool; None for another URL, or if it is not stored.
 
-    Raises StorageFull, and the spool's StorageFullError.
+    Raises StorageFull if the picture storage does not answer, StorageFullError if the spool's disk is full.
     """
     # The signature proves whose link it is: the host in it may be a proxy's, which this process need not reach.
     artifact_id = find_artifact(url, time.time(), services.signing_key)

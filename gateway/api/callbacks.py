@@ -31,7 +31,11 @@ MOST_BYTES = 256 * 1024
 async def receive_callback(
     kind: str, task_id: str, call_id: str, request: Request, services: ServicesDep, token: str = ""
 ) -> Response:
-    """Raises UnknownRoute, before the body is read, for every URL that this gateway did not make."""
+    """Record a vendor's hint that a paid call has ended, and wake the process that waits for the call.
+
+    Raises UnknownRoute, before the body is read, for every URL that this gateway did not make, and
+    QuotaStoreUnavailable if the hint cannot be recorded.
+    """
     callbacks = services.callbacks
     is_known = callbacks is not None and callbacks.knows(kind, task_id, call_id, token)
     if not is_known or not _IDS.fullmatch(f"{task_id}/{call_id}"):

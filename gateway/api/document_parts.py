@@ -87,7 +87,7 @@ def _describe_status(kinds: list[type[PublicError]], headers: Iterable[str]) -> 
 
 
 def share_answers(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """Put references in place of the answers of these operations, in place; return them for `components.responses`."""
+    """Replace the answers of these operations by references; return the answers for `components.responses`."""
     names: dict[str, str] = {}
     shared: dict[str, Any] = {}
     for operation in (operation for methods in paths.values() for operation in methods.values()):

@@ -1,4 +1,4 @@
-"""The body of an image request, read as it arrives: multipart here, JSON in `json_form`.
+"""The body of an image request, read as it arrives: multipart in this module, JSON in `json_form`.
 
 Pictures go straight to the spool. This module never decides what a field means.
 """
@@ -241,7 +241,7 @@ class _Multipart:
             part.writer = Base64Writer(part.writer, self._limits.image_bytes if part.place else MAX_TEXT)
 
     def _take_index(self, name: str) -> int:
-        """The place of a picture among the images: the number in brackets, else behind those before it."""
+        """The position of a picture among the images: the number in brackets, else behind those before it."""
         found = _NAME.fullmatch(name)
         assert found is not None
         spelling = found[1] + ("[]" if found[2] else "")
@@ -336,7 +336,7 @@ class _Multipart:
 
 
 async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
-    """The bytes of a base64 data URL in a blob; None if it is not one. Raises BadBase64, TooLarge."""
+    """Decode a base64 data URL in a blob; None if it is not one. Raises BadBase64, TooLarge, StorageFullError."""
     writer: Base64Writer | None = None
     async for piece in blob.chunks():
         if writer is None:
@@ -394,7 +394,7 @@ def _decode(raw: bytes, codec: str, what: str, param: str | None = None) -> str:
 
 
 def _explain(error: FormParserError) -> str:
-    """A sentence of ours for the parser's message, which quotes the body."""
+    """The gateway's own words for the parser's message, which quotes the body."""
     if "eader" in str(error):
         return "the headers of a part are malformed, too many or too long"
     return "a boundary is not followed by a line break or by the end"

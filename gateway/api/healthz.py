@@ -27,7 +27,7 @@ Part = Literal["redis", "ledger", "storage", "process"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a part of the gateway takes no work: a code for everybody, and a detail for operators."""
+    """The reason why a part of the gateway takes no work: a public code, and a detail for operators."""
 
     code: Literal["unavailable", "lost", "full", "shutting_down"]
     detail: str
@@ -60,7 +60,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="The process takes new work")
 async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
-    """503 while Redis or the storage is unavailable or full, the ledger lost, or while the process shuts down."""
+    """Answer 200, or 503 if Redis or the storage is unavailable or full, the ledger lost, or the process stops."""
     problems = await _find_problems(services)
     log: ReadinessLog = request.app.state.readiness
     log.note(problems)

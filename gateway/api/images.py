@@ -50,13 +50,13 @@ router = APIRouter(tags=["images"])
 
 @router.post("/images/generations", summary="Make images from a prompt")
 async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    """OpenAI's `POST /v1/images/generations`, as JSON."""
+    """Answer OpenAI's `POST /v1/images/generations`, with a JSON body."""
     return await _serve(request, services, caller, "generation")
 
 
 @router.post("/images/edits", summary="Make images from a prompt and images")
 async def edit(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    """OpenAI's `POST /v1/images/edits`, as multipart or as JSON."""
+    """Answer OpenAI's `POST /v1/images/edits`, with a multipart or a JSON body."""
     return await _serve(request, services, caller, "edit")
 
 
@@ -195,7 +195,7 @@ async def _read(
 
 
 async def _load_references(services: Services, form: Form, spool: Spool) -> tuple[tuple[Picture, ...], Picture | None]:
-    """The references in order, and the mask. Raises PublicError that names the field."""
+    """Load the references, in the order of the form, and the mask. Raises PublicError that names the field."""
     if not form.images:
         raise errors.MissingParameter("An edit needs at least one `image`.", param="image")
     sources = [*form.images, *([form.mask] if form.mask else [])]

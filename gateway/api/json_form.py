@@ -1,6 +1,7 @@
 """The JSON body of an image request: its fields, and its pictures as data URLs or links.
 
-Reads UTF-8, and every other charset that the body declares or shows. This module never decides what a field means.
+Reads UTF-8 and the charsets that `read_charset` knows, if Content-Type declares one. Zero bytes at the start show
+UTF-16 and UTF-32 without a declaration. This module never decides what a field means.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Form:
 
 
 async def read_json(body: AsyncIterator[bytes], charset: str | None, spool: Spool, limits: Limits) -> Form:
-    """Read the whole body; `charset` is the declared one. Raises InvalidValue and RequestTooLarge."""
+    """Read the whole body; `charset` is the declared one, None without one.
+
+    Raises InvalidValue, RequestTooLarge and StorageFullError.
+    """
     reader = JsonReader(spool, max_rest=MAX_TEXT, max_picture=limits.image_bytes, max_values=limits.json_values)
     try:
         async for piece in _in_utf8(body, charset):
@@ -82,7 +86,7 @@ def _make_form(document: dict[str, Any]) -> Form:
 
 
 def _check_once(taken: dict[str, str], place: str, name: str) -> None:
-    """Note a name under which pictures come. Raises InvalidValue when the same ones came under another name."""
+    """Record the name of a field of pictures in `taken`. Raises InvalidValue if it has another name of that field."""
     other = taken.setdefault(place, name)
     if other != name:
         raise errors.InvalidValue(f"Send `{other}` or `{name}`, not both.", param=name)
@@ -124,7 +128,7 @@ def _json_source(name: str, value: Any) -> Source:
 
 
 async def _in_utf8(body: AsyncIterator[bytes], charset: str | None) -> AsyncIterator[bytes]:
-    """The body in UTF-8. Raises InvalidValue if it does not have the charset that it declares or shows."""
+    """Yield the body in UTF-8. Raises InvalidValue for an unknown charset, and for bytes that do not fit it."""
     declared = read_charset(charset or "utf-8")
     if declared is None:
         raise errors.InvalidValue("The charset in Content-Type is not known here; send the body in UTF-8.")

@@ -21,7 +21,10 @@ router = APIRouter(tags=["key"])
 
 @router.get("/key", summary="This key: its rights, its limits and the amounts it has spent")
 async def show_key(services: ServicesDep, caller: CallerDep, response: Response) -> dict[str, Any]:
-    """Limits of the key and of its team. Dollars are strings with six digits after the point."""
+    """Answer the key, the limits of the key and of its team, and the key's spent amounts.
+
+    Dollars are strings with six digits after the point. Raises QuotaStoreUnavailable.
+    """
     try:
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")
     except StoreUnavailable as error:

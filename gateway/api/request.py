@@ -35,7 +35,7 @@ _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 
 
 async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
-    """The facts by which a request is found to repeat another. Raises InvalidValue for a wrong Idempotency-Key."""
+    """Read the facts by which a request repeats another. Raises InvalidValue for a wrong Idempotency-Key."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
@@ -51,7 +51,7 @@ async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal
 
 
 def read_preference(request: Request) -> tuple[Literal["answer", "task"], float | None]:
-    """The answer that `Prefer` asks for: a task at once, or the answer, and a task after so many seconds."""
+    """The answer that `Prefer` asks for, and the seconds of its `wait`, after which it is a task; None without one."""
     text = ",".join(request.headers.getlist("prefer")).lower()
     wishes = [wish.partition(";")[0].strip() for wish in text.split(",")]
     wait = next((found[1] for wish in wishes if (found := _WAIT.fullmatch(wish))), None)
@@ -61,7 +61,7 @@ def read_preference(request: Request) -> tuple[Literal["answer", "task"], float 
 
 
 async def read_webhook(request: Request, services: Services) -> str | None:
-    """The URL in `X-Gateway-Webhook`. Raises InvalidValue for one that the gateway would not open."""
+    """The URL in `X-Gateway-Webhook`; None without one. Raises InvalidValue for one that the gateway would not open."""
     given = request.headers.getlist("X-Gateway-Webhook")
     if not given:
         return None
@@ -75,19 +75,22 @@ async def read_webhook(request: Request, services: Services) -> str | None:
 
 
 def answer_within(request: Request, longest: float) -> float:
-    """Seconds until the answer must be there: a little less than the time-out that the SDK announces."""
+    """Seconds until the answer must be there: a little less than the SDK's time-out, and no more than `longest`."""
     seconds = sdk_timeout(request)
     return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
 
 
 def keep_alive(request: Request, usual: float) -> float:
-    """Seconds between the comments of a stream: an SDK's time-out counts from byte to byte."""
+    """Seconds between the comments of a stream: a third of the SDK's time-out, and no more than `usual`."""
     seconds = sdk_timeout(request)
     return usual if seconds is None else min(usual, seconds / 3)
 
 
 def sdk_timeout(request: Request) -> float | None:
-    """The time-out an OpenAI SDK announces, in seconds (openai-python always, openai-node where it was set)."""
+    """The time-out that an OpenAI SDK announces, in seconds; None without one.
+
+    openai-python always announces one, openai-node if its user set one.
+    """
     text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
     seconds = read_number(text)
     return seconds if seconds and seconds > 0 else None
@@ -106,7 +109,10 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
-    """The caller of a request. Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited."""
+    """Find the caller of a request by its key, which goes into `request.state` for the log.
+
+    Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited and QuotaStoreUnavailable.
+    """
 
     def note_key(key: KeyRecord) -> None:
         # For the request's log line, which names a refused key too.

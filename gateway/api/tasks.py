@@ -31,13 +31,16 @@ router = APIRouter(tags=["tasks"])
 
 @router.get("/tasks/{task_id}", summary="One task of this key")
 async def read_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """The task's state, and its images once it has succeeded."""
+    """Answer the task, with its images once it has succeeded. Raises TaskNotFound and QuotaStoreUnavailable."""
     return await _answer(request, services, await _find(services, caller, task_id))
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task for which nothing was sent yet")
 async def cancel_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """The task afterwards: `canceled` at no cost, or unchanged when something was sent for it."""
+    """Cancel the task, and answer it: `canceled` at no cost, or unchanged if something was sent for it.
+
+    Raises TaskNotFound and QuotaStoreUnavailable.
+    """
     record = await _find(services, caller, task_id)
     try:
         record = await task.cancel(services, record)
@@ -54,7 +57,10 @@ async def list_tasks(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
 ) -> StreamingResponse:
-    """A page of tasks, newest first, with images as links; `after` is the last id of the previous page."""
+    """Answer a page of tasks, newest first, with images as links; `after` is the last id of the previous page.
+
+    Raises QuotaStoreUnavailable.
+    """
     try:
         records, has_more = await services.task_store.list(caller.key.id, after, limit)
     except StoreUnavailable as error:

@@ -1,4 +1,4 @@
-"""Decides whether a target can serve a job, and what the target would send and make. Pure functions over profiles.
+"""The fit of a job to a target: can the target serve it, with which parameters, and with which size. Pure functions.
 
 A profile is data: the abilities of one credential. `vendors` has the documented ones, and the catalogue corrects them.
 """
@@ -26,7 +26,10 @@ from gateway.jobs.job import (
 
 @dataclass(frozen=True, slots=True)
 class SnappedSizes:
-    """An upstream takes any size and makes the nearest of `made`. It takes `ratios` by name, each with a tier."""
+    """The sizes of an upstream that takes any size and makes the nearest of `made`.
+
+    It takes `ratios` by name too, each with a tier.
+    """
 
     made: tuple[Size, ...]
     ratios: frozenset[str]
@@ -36,10 +39,11 @@ class SnappedSizes:
 class Profile:
     """The abilities of one credential at one upstream.
 
-    `max_n`: images in one call. `sizes`: `exact` makes any legal size, a list is all that it takes.
-    `masked_references`: how many references may come with a mask (0: it takes no masks, and `without_masks` says why).
-    `masked_n`: images in one masked call. `mask_bytes`: a mask must be smaller. `backgrounds`: those that the gateway
-    may send. `passes_user`: True when the upstream may receive the name of the caller's own user.
+    `max_n` is the most images of one call, and `masked_n` the most with a mask. `sizes`: with `exact` it makes any
+    legal size; a tuple has all sizes that it takes and makes; with SnappedSizes it takes any size and makes the nearest
+    of a list. `masked_references` is the most references with a mask. If it is 0, the upstream takes no masks, and
+    `without_masks` is the reason. A mask must be smaller than `mask_bytes`. `backgrounds` are those that the gateway may
+    send. `passes_user` is True when the upstream may receive the name of the caller's own user.
     """
 
     max_n: int = 1
@@ -66,18 +70,18 @@ class Profile:
         return None if self.sizes == "exact" else self.sizes
 
     def change(self, **values: Any) -> Profile:
-        """This profile with other values."""
+        """Return a copy of this profile with other values."""
         return replace(self, **values)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a target would serve a job.
+    """The calls by which a target would serve a job: `per_call` is the most images of one, and the rest its parameters.
 
-    The gateway sends `size` to the upstream and expects `made` back (None where only the upstream knows). `compromises`
-    are the hard parameters that the caller set and this target would not honour; `dropped` are all that it would not
-    receive. `transcode`: True when the gateway re-encodes the picture. `passes_user`: True when the call names the
-    caller's own user.
+    A parameter of None is not sent. The gateway sends `size` to the upstream and expects `made` back (None if only the
+    upstream knows). `compromises` are the hard parameters that the caller set and this target would not honour;
+    `dropped` are all others that it would not receive. `transcode` is True when the gateway re-encodes the picture,
+    `passes_user` when the call names the caller's own user.
     """
 
     per_call: int
@@ -102,7 +106,10 @@ class Unfit:
 
 
 def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit | Unfit:
-    """How `profile` would serve `job`, or why it cannot. `allows_nearest`: True when the route accepts another size."""
+    """Return the fit of the job to the profile, or the reason why it does not fit.
+
+    `allows_nearest` is True when the route accepts another size than the requested one.
+    """
     if refusal := _find_refusal(job, profile):
         return refusal
     size, made = _choose_size(job, profile)

@@ -1,7 +1,7 @@
 """The catalogue: upstreams with their credentials, models, aliases and limits, read from one YAML file and frozen.
 
-`load` refuses a mistake with its file, its line and the right form. `document` and `upstream` say
-what the file may hold.
+`load` refuses a mistake with its file, its line and the right form. `document` and `upstream` define the contents of
+the file.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _QUOTES = "\"'`"
 
 
 class KeyFile:
-    """A credential's key in a file, which is read again when it has changed; a file without a key changes nothing."""
+    """A credential's key in a file. A file without a usable key does not replace the last key."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
         self._key = key
         self._seen: tuple[int, ...] = ()
         self.on_change: Callable[[str], None] = lambda _: None
-        """Gets each other key before anything is sent with it."""
+        """It is called with each new key before anything is sent with that key."""
 
     def read(self) -> str:
-        """The key in the file now, or the last one."""
+        """Return the key; read the file first if it has changed. Calls `on_change` with a new key. Raises nothing."""
         try:
             found = self._path.stat()
             seen = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -94,12 +94,12 @@ class Target(BaseModel):
 
     @property
     def key_digest(self) -> str:
-        """A name of the present key that does not reveal it: what is known of one key does not hold for the next."""
+        """A name of the present key that does not reveal it. The health of one key does not hold for the next."""
         return hashlib.sha256(self.present_key.encode()).hexdigest()[:16]
 
     @property
     def credential_config(self) -> Credential:
-        """The catalogue's entry of this credential."""
+        """The catalogue's entry of this target's credential."""
         return next(one for one in self.config.credentials if one.name == self.credential)
 
     @property
@@ -177,7 +177,7 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
 
 
 def read(path: Path) -> Document:
-    """The checked document of a file. Raises CatalogueError."""
+    """Read and check a catalogue's file. Raises CatalogueError with every mistake."""
     try:
         tree, value = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:

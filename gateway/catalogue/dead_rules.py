@@ -1,4 +1,4 @@
-"""Finds rules that can never apply: no request meets them, or an earlier rule covers every request that does.
+"""Rules that can never apply: no request meets them, or an earlier rule covers every request that does.
 
 Such a rule does no harm, so it is a finding and no mistake. Pure functions. A rule that only two others cover together
 is not found.
@@ -16,7 +16,7 @@ from gateway.jobs.job import MAX_PIXELS, MIN_PIXELS, Operation, Quality, parse_s
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """The set of requests that meet a `when`. None is any value; a span is least and most."""
+    """The set of requests that meet a `when`. None is any value; a pair is the least and the greatest value."""
 
     operation: frozenset[str]
     mask: frozenset[bool]
@@ -65,7 +65,7 @@ def models_of(when: When, document: Document) -> list[str]:
 
 
 def _public_names(when: When, document: Document) -> frozenset[str]:
-    """The public names that such requests may use; a model stands for its aliases too."""
+    """The public names that requests which meet a `when` may use; a model stands for its aliases too."""
     known = {name: name for name in document.models} | {name: one.model for name, one in document.aliases.items()}
     return frozenset(name for name, model in known.items() if when.models is None or {name, model} & set(when.models))
 

@@ -33,7 +33,10 @@ def make_mask(
     store_url: str | None = None,
     own: Secrets | None = None,
 ) -> Mask:
-    """The mask for every text from outside and every log line of this process. `own` are the data folder's secrets."""
+    """Make the mask for every text from outside and every log line of this process.
+
+    `own` are the data folder's secrets, None without any. A key that is read from its file later joins the mask.
+    """
     stores = [read_redis_url(url) for url in {store_url, _reveal(settings.redis_url)} if url]
     secrets = [
         *(_reveal(secret) for name, secret in settings if isinstance(secret, SecretStr) and name != "redis_url"),

@@ -117,7 +117,7 @@ def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
 
 
 def count_calls(n: int, per_call: int) -> list[int]:
-    """The number of images that each call of a job of n asks for."""
+    """The numbers of images of the calls of a job of `n` images, with `per_call` or fewer in each."""
     return [min(per_call, n - start) for start in range(0, n, per_call)]
 
 
@@ -153,7 +153,7 @@ MOST_CLAIMED = 10**15
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms by which a call that brought pictures is billed. `given`: the µ$ of its prompt and references.
+    """The terms by which a call that brought pictures is billed. `given` is the µ$ of its prompt and references.
 
     `held` is the µ$ that the call holds in the ledger, and `believed` the highest bill in µ$ that is believed; None
     where no price was known.
@@ -180,7 +180,10 @@ class Bill:
 def terms(
     prices: Prices | None, job: ImageJob, fit: Fit, *, held: int | None = None, tolerance: float | None = None
 ) -> Terms:
-    """The terms of a call of this job that holds `held` µ$. `tolerance` None is the default of its kind of price."""
+    """The terms of a call of this job that holds `held` µ$, None if unknown.
+
+    `tolerance` is the factor up to which a bill is believed; None is the default of its kind of price.
+    """
     given = Decimal(0) if prices is None else _take(prices, job, text_tokens(job.prompt))
     if held is None or prices is None:
         return Terms(prices, fit.quality, given)
@@ -218,7 +221,7 @@ def bill(
 
 
 def is_believable(terms: Terms, usage: TokenUsage, images: int) -> bool:
-    """True when the token counts of a call with so many images agree with each other, and their bill is believed."""
+    """True when the token counts of a call with `images` images agree with each other, and their bill is believed."""
     counts = (usage.input_tokens, usage.output_tokens, usage.text_tokens or 0, usage.image_tokens or 0)
     if not usage.is_consistent or max(counts) > MOST_CLAIMED:
         return False

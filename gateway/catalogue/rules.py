@@ -1,4 +1,4 @@
-"""Finds the catalogue's rule for a request, and the route that follows from it. Pure functions; prices play no part."""
+"""The catalogue's rule for a request, and the route that follows from it. Pure functions; prices play no part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class CallerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How the gateway serves a request. `rule` names the rule behind it; `upstreams` None is all of the model's."""
+    """The settings for one request. `rule` names the rule behind them, None without one. `upstreams` has the rule's
+    upstreams; None is all of the model's. `size` and `quality` are defaults.
+    """
 
     strategy: Strategy
     allows_nearest: bool = False
@@ -36,7 +38,7 @@ class Route:
 
 
 def find_route(job: ImageJob, model_name: str, document: Document, identity: CallerIdentity) -> Route:
-    """The route of a request that names its model `model_name`."""
+    """The route of a request that names its model, or an alias, `model_name`. Raises KeyError for an unknown one."""
     alias = document.aliases.get(model_name)
     resolved = alias.model if alias else model_name
     for number, rule in enumerate(document.rules, 1):
@@ -46,7 +48,7 @@ def find_route(job: ImageJob, model_name: str, document: Document, identity: Cal
 
 
 def matches(when: When, job: ImageJob, names: Sequence[str], identity: CallerIdentity) -> bool:
-    """True when a request meets every condition of a rule. `names`: the model as sent, and as resolved."""
+    """True when a request meets every condition of a rule. `names` holds the model as sent, and as resolved."""
     pixels = size_wanted(job).pixels
     return (
         when.operation in (None, job.operation)

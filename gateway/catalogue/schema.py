@@ -22,7 +22,7 @@ def render_schema() -> str:
 
 
 def explain_mistake(mistake: ErrorDetails) -> str:
-    """One of Pydantic's errors, in words that say the right form. It never quotes a value, which may be a key."""
+    """One of Pydantic's errors as a message with the right form. It never quotes a value, which may be a key."""
     kind, where, context = mistake["type"], mistake["loc"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         return f"there is no such field here; {_suggest(str(where[-1]), list_fields(where[:-1]))}"

@@ -45,7 +45,10 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, ["t", "T
 
 
 def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
-    """The node tree, for `line_of`, and the value. Raises YamlMistake."""
+    """Parse YAML. Returns the node tree, for `line_of`, and the value; both None for an empty text.
+
+    Raises YamlMistake.
+    """
     try:
         loader = _StrictLoader(text)
         try:
@@ -108,7 +111,7 @@ def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
 
 
 def line_of(tree: yaml.Node | None, path: Sequence[str | int]) -> int:
-    """The line of the value at a path, or of its nearest parent in the text."""
+    """The line, from 1, of the value at a path, or of its nearest parent in the text."""
     node, line = tree, 1
     for step in path:
         child = _child(node, step)

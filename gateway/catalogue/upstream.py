@@ -147,7 +147,7 @@ class Timeouts(CataloguePart):
 
     @property
     def answer(self) -> float:
-        """Seconds from a paid POST's start to the latest head of its answer."""
+        """Seconds from the start of a paid POST to the latest head of its answer, without the sending of its body."""
         return self.connect + self.call
 
 

@@ -19,8 +19,8 @@ from gateway.jobs.job import Size
 class Offer:
     """The facts of some of a vendor's credentials: those whose upstream model matches `models`, in `group`.
 
-    `models` is a regular expression for the whole name; `group` None is any. `simulator_key` opens the simulator,
-    which charges `example_prices`. `questions` names what a probe asks, free questions first.
+    `models` is a regular expression for the whole name; a `group` of None is any. `simulator_key` opens the simulator,
+    which charges `example_prices`. `questions` has the names of a probe's questions, free ones first.
     """
 
     profile: Profile
@@ -145,7 +145,7 @@ VENDORS: Mapping[str, Vendor] = {vendor.kind: vendor for vendor in _ROWS}
 
 
 def find_offer(kind: str, model: str, group: str) -> Offer:
-    """The facts of a credential: of `kind`, for the upstream's own `model`, in the vendor's `group`."""
+    """The first offer that fits a credential: of `kind`, for the upstream's own `model`, in the vendor's `group`."""
     return next(
         offer
         for offer in VENDORS[kind].offers
@@ -154,5 +154,5 @@ def find_offer(kind: str, model: str, group: str) -> Offer:
 
 
 def name_takers(option: str) -> str:
-    """The kinds that take an option, as a reader sees them."""
+    """The kinds of upstream that take an option, in backticks with commas between them."""
     return ", ".join(f"`{vendor.kind}`" for vendor in VENDORS.values() if option in vendor.options)

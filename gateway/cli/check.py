@@ -73,7 +73,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _locate(settings: Settings, findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Findings with their lines in the file."""
+    """The findings as JSON objects, with their lines in the file."""
     tree, _ = parse_yaml(settings.config.read_text(encoding="utf-8"))
     return [
         {
@@ -110,7 +110,7 @@ def _place(one: dict[str, Any]) -> str:
 
 
 def describe_drift(catalogue: Catalogue, drifts: Sequence[Drift]) -> list[Finding]:
-    """A warning for each difference between an upstream of the catalogue and its entry there."""
+    """A warning for each drift of an upstream that is in the catalogue."""
     return [
         Finding("warning", "drift", ("upstreams", one.upstream), _describe_difference(one))
         for one in drifts
@@ -127,7 +127,7 @@ def _describe_difference(one: Drift) -> str:
 
 
 def _read_drift(settings: Settings, url: str | None, faults: Sequence[ResourceFault]) -> tuple[list[Drift], str]:
-    """The counted drift, or the reason why it is not known. Never starts a store."""
+    """Read the counted drift; with the reason if it cannot be read, else "". Starts no store."""
     if url is None:
         where = "the counts are in the embedded store, and no gateway runs in"
         return [], f"not known: {where} {settings.data_dir}"

@@ -1,7 +1,7 @@
 """The command `imagegate`, and the module of each of its commands.
 
 A command's module is loaded when the command is named: a container's health check runs twice a minute, and needs a
-tenth of the other commands' imports. A refusal becomes a message and an exit code here.
+tenth of the other commands' imports. This module turns a refusal into a message and an exit code.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def simulate(
     GATEWAY_SIMULATOR_URL=http://127.0.0.1:8090 imagegate serve --demo
     """
     options = ("--host", host, "--port", str(port), "--latency", str(latency))
-    os.execv(sys.executable, [sys.executable, "-m", "gateway.simulator", *options])  # noqa: S606 - our own module
+    os.execv(sys.executable, [sys.executable, "-m", "gateway.simulator", *options])  # noqa: S606 - an own module
 
 
 @app.command()

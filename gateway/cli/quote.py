@@ -71,7 +71,8 @@ class _Typed:
 class _Known:
     """The catalogue and the health of its targets.
 
-    `unread` says why the health is not known, `changed` how the running gateway's catalogue differs from this one.
+    `unread` is the reason why the health is not known, `changed` the difference between the running gateway's catalogue
+    and this one; "" if there is none.
     """
 
     catalogue: Catalogue
@@ -164,7 +165,7 @@ def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogu
 
 
 def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | None, str]:
-    """The health of the upstreams, as all gateways over the store know it; or the reason why it is not known."""
+    """Read the health of the upstreams from the running gateway's store; None, and the reason, if that is impossible."""
     url = running_store(settings)
     if url is None:
         return None, f"{_UNREAD}: no gateway runs in {settings.data_dir}"
@@ -185,7 +186,7 @@ async def _ask_health(url: str, catalogue: Catalogue) -> Health:
 
 
 def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
-    """The plan without targets that take no call now; the whole plan, with the reason, where no target takes one."""
+    """The plan without targets that take no call now, and "". If no target takes one, the whole plan and the reason."""
     if health is None:
         return plan, ""
     found = narrow(plan, health.find_blocks(), health.load)

@@ -1,1 +1,1 @@
-"""Paid calls: a place at the upstream, the mark before sending, submit, poll, collect, and the intake of pictures."""
+"""Paid calls: take a permit, record the call in the ledger, send it, poll its ticket, store its pictures."""

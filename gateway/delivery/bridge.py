@@ -63,7 +63,7 @@ class PollSchedule:
 
     @classmethod
     def of(cls, latency: Latency | None, *, is_called_back: bool = False) -> PollSchedule:
-        """Return the schedule for a target. A known median sets its first poll, and constant pauses follow.
+        """Return the schedule for a target. A median of enough samples sets its first poll; constant pauses follow.
 
         Without one, the first poll comes early, and the pauses grow. With `is_called_back` all polls are late and rare:
         they only find the ends that no callback reported.
@@ -85,7 +85,7 @@ class PollSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The pictures of one call in order: the bytes or the failure of each, with its revised prompt."""
+    """The pictures of one call in the order of its slots: the bytes or the failure of each, with its revised prompt."""
 
     pictures: tuple[tuple[Blob | Failure, str | None], ...]
     usage: TokenUsage | None
@@ -115,10 +115,11 @@ class Bridge:
         keep: Keep | None = None,
         on_lost_answer: OnLostAnswer | None = None,
     ) -> Collected:
-        """Submit the paid call and collect its pictures. Raises CallFailed.
+        """Submit the paid call, once, and collect its pictures. Raises CallFailed.
 
-        `keep` gets a ticket before it is followed, and an answer while its pictures are downloaded. `on_lost_answer`
-        gets the verdict where the answer was lost but a callback may still name the ticket.
+        `keep` gets a ticket before it is polled, and an answer while its pictures are downloaded. `on_lost_answer` gets
+        the verdict if the answer was lost and a callback may still name the ticket. A picture that cannot be downloaded
+        is a Failure in the result.
         """
         first = await self._submit(call, inputs, spool, on_lost_answer)
         if isinstance(first, Ticket):
@@ -134,9 +135,10 @@ class Bridge:
     async def resume(
         self, ticket: Ticket, spool: Spool, most: int, schedule: PollSchedule, within: float | None = None
     ) -> Collected:
-        """Follow a ticket and collect `most` of its pictures; `within` are seconds that replace the time-out.
+        """Poll a ticket until it ends, and download its pictures, no more than `most`.
 
-        Raises CallFailed.
+        `within` is seconds, and replaces `timeouts.task`. A picture that cannot be downloaded is a Failure in the
+        result. Raises CallFailed when the ticket fails, expires or does not end in time.
         """
         answer = self._choose(await self._follow(ticket, spool, schedule, within), most)
         found = await self._collect_all(answer.images, spool)
@@ -145,12 +147,12 @@ class Bridge:
         return _join(answer, found)
 
     async def collect(self, answer: UpstreamAnswer, spool: Spool, most: int) -> Collected:
-        """Collect the pictures of an answer, `most` of them."""
+        """Download the pictures of an answer, no more than `most`. One that fails is a Failure in the result."""
         answer = self._choose(answer, most)
         return _join(answer, await self._collect_all(answer.images, spool))
 
     def _choose(self, answer: UpstreamAnswer, most: int) -> UpstreamAnswer:
-        """The answer with at most so many images. Where it has more, those that can be read come first."""
+        """The answer with no more than `most` images. If it has more, those that can be read are preferred."""
         if len(answer.images) <= most:
             return answer
         readable: list[FoundImage] = []
@@ -167,7 +169,7 @@ class Bridge:
     async def _submit(
         self, call: Call, inputs: Inputs, spool: Spool, on_lost_answer: OnLostAnswer | None
     ) -> UpstreamAnswer | Ticket:
-        """The paid POST, once; if its answer is lost, a callback may name the ticket."""
+        """Send the paid POST, once. If its answer is lost, wait for a callback that names the ticket."""
         try:
             return await self.upstream.submit(call, inputs, spool)
         except CallFailed as failed:
@@ -212,7 +214,7 @@ class Bridge:
         raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
 
     async def _rest(self, least: float, seconds: float) -> bool:
-        """Wait for so many seconds or until a callback comes, but at least `least`; True when a callback came."""
+        """Wait for `seconds` or until a callback comes, but at least `least` seconds; True when a callback came."""
         with self.resting():
             if least:
                 await self.sleep(least)
@@ -223,7 +225,7 @@ class Bridge:
             return False
 
     def _note_end(self, *, was_told: bool) -> None:
-        """Note in the target's callback trust that a ticket has ended, by a callback's report or by a poll."""
+        """Count in the target's callback trust that a ticket has ended, by a callback's report or by a poll."""
         if self.listener:
             self.listener.trust.note(was_told=was_told)
 
@@ -255,7 +257,7 @@ class Bridge:
             return Failure("collect", message="the gateway could not download it")
 
     async def _collect(self, found: FoundImage, spool: Spool) -> Blob:
-        """The bytes of one image; a download is retried for `timeouts.collect` seconds, since the image is paid for."""
+        """Download one image; retry for `timeouts.collect` seconds, since it is paid for. Raises CallFailed."""
         if found.blob is not None:
             return found.blob
         url = self._find_link(found)

@@ -1,4 +1,4 @@
-"""One paid call, from its mark to its settlement: the ledger knows of it before its first byte and after its last.
+"""One paid call, from its mark as sent to its settlement. The ledger has the mark before the call's first byte.
 
 It judges each failure and records it in the slots' progress. It never chooses a target.
 """
@@ -70,7 +70,10 @@ class CallSender:
     progress: SlotProgress
 
     async def send(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> None:
-        """Mark one call, send it, take its pictures in and settle it; the permit is given back."""
+        """Mark one call as sent, send it, store its pictures and settle it. The permit is returned in every case.
+
+        A call that cannot be marked is not sent; the reason is a verdict in the progress.
+        """
         paid, task = self._prepare(choice, call, permit, inputs), self.reservation.task
         report = CallReport("none")
         try:
@@ -87,7 +90,8 @@ class CallSender:
     def is_stopped(self) -> bool:
         """True when nothing more is sent for the task.
 
-        A shutdown stops a task that has no image yet and no call that only this process can finish.
+        During a shutdown it ends a task that has no image yet and no call that only this process can finish: it adds a
+        verdict and sets `progress.is_over`.
         """
         progress = self.progress
         if self.services.shutdown.forbids(self.reservation.task) and not progress.images and not progress.is_over:
@@ -96,7 +100,7 @@ class CallSender:
         return progress.is_over
 
     def judge(self, choice: Choice, failure: Failure, slots: Sequence[int]) -> Verdict:
-        """The verdict on a failure of these slots, once it is recorded."""
+        """Classify a failure of these slots, record it in the progress and as drift, log it, and return the verdict."""
         target = choice.target
         config = target.config
         verdict = classify(
@@ -131,7 +135,7 @@ class CallSender:
         return PaidCall(choice, call, permit, make_note(self.job, choice, call, tolerance))
 
     async def _mark(self, paid: PaidCall) -> bool:
-        """Write the call down in the ledger; True when it may be sent."""
+        """Mark the call as sent in the ledger. False, with a verdict, when it may not be sent."""
         if self.is_stopped():
             return False
         choice, call, progress = paid.choice, paid.call, self.progress
@@ -195,9 +199,9 @@ class CallSender:
         self.services.concurrency_queue.finish(paid.permit, health.report_failure(verdict, paid.choice.target))
 
     async def _settle(self, paid: PaidCall) -> CallReport:
-        """Book the price of the call, then hand its images out: a caller never has an image that is not booked.
+        """Settle the call in the ledger, then deliver its images: a caller never has an image that is not charged.
 
-        Answers the report on its target's health.
+        Returns the report on its target's health.
         """
         choice, call, receipt = paid.choice, paid.call, paid.receipt
         images: tuple[TaskImage, ...] = ()

@@ -43,7 +43,7 @@ class CallbackListener:
     look: Callable[[], Awaitable[Ticket | None]]
 
     async def wait(self, seconds: float) -> bool:
-        """True when a callback came within so many seconds; one that came before the wait counts, once."""
+        """Wait up to `seconds` for a callback; True when one came. One that came before the wait counts once."""
         try:
             async with asyncio.timeout(seconds):
                 await self.came.wait()
@@ -53,7 +53,7 @@ class CallbackListener:
         return True
 
     async def wait_for_ticket(self, seconds: float) -> Ticket | None:
-        """The ticket that a callback names within so many seconds; else None."""
+        """Wait up to `seconds` for a callback that names the call's ticket. Returns the ticket, or None."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (ticket := await self.look()) is None:
@@ -64,7 +64,10 @@ class CallbackListener:
 
 @contextmanager
 def listen(services: Services, callbacks: Callbacks, target: Target, call: str) -> Iterator[CallbackListener]:
-    """A listener for a call. Open it before the call is sent: a callback may come before the submission's answer."""
+    """Yield a listener for a call's callbacks, until the context ends.
+
+    Open it before the call is sent: a callback may come before the submission's answer.
+    """
 
     async def look() -> Ticket | None:
         with suppress(StoreUnavailable):
@@ -77,9 +80,9 @@ def listen(services: Services, callbacks: Callbacks, target: Target, call: str) 
 
 
 async def record_callback(services: Services, kind: str, task: str, call: str, document: Any) -> None:
-    """Keep the ticket that a callback names, and wake the process that follows the call.
+    """Store the ticket that a callback names if the call has none, and wake the process that follows the call.
 
-    Raises StoreUnavailable: the callback was not recorded.
+    Raises StoreUnavailable; then the process was not woken.
     """
     ticket = ADAPTERS[kind].read_ticket(document) if kind in ADAPTERS else None
     if ticket is not None and _TICKET.fullmatch(ticket.id):

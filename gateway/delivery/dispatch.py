@@ -1,4 +1,5 @@
-"""The way of one task through its plan: targets in order, until every slot has its image or may not be sent again.
+"""The way of one task through its plan: it tries the targets in the plan's order, until every slot has its image or
+may not be sent again.
 
 It decides which slots go where, and when they wait. A call is made in `delivery/call.py`.
 """
@@ -45,7 +46,7 @@ class Delivery:
     sender: CallSender = field(init=False)
 
     async def deliver(self, plan: Plan) -> Outcome:
-        """Follow the plan, once. Answers an Outcome whatever the upstreams do."""
+        """Follow the plan, and return the outcome, whatever the upstreams do. Call this once for a Delivery."""
         progress = self.progress = SlotProgress(open=list(range(self.job.n)), choices=plan.choices)
         self.sender = CallSender(self.services, self.job, self.spool, self.reservation, self.on_image, progress)
         await self._fill(list(progress.open), plan.choices)
@@ -53,7 +54,7 @@ class Delivery:
         return conclude(images, self.job.n, progress.calls, progress.verdicts, passed)
 
     async def _fill(self, slots: list[int], choices: Sequence[Choice]) -> None:
-        """Offer slots to these targets in order; the rest waits for the first target that has a place."""
+        """Send slots to these targets in the plan's order; the rest waits for the first free permit of a target."""
         for index, choice in enumerate(choices):
             later = choices[index + 1 :]
             slots = await self._try_target(choice, slots, later)
@@ -68,7 +69,7 @@ class Delivery:
             slots = await self._try_target(choice, slots, (), permit)
 
     async def _wait_for_place(self, slots: Sequence[int]) -> tuple[Choice, Permit] | None:
-        """The first target that has a place again, or takes calls again; None when none does in time."""
+        """Wait for a permit of a target that is blocked for a short time. None when none is free in time."""
         progress = self.progress
         waitable = progress.find_waitable(slots)
         if not waitable:
@@ -94,10 +95,10 @@ class Delivery:
     async def _try_target(
         self, choice: Choice, slots: list[int], later: Sequence[Choice], permit: Permit | None = None
     ) -> list[int]:
-        """Send slots to one target, in as many calls as it has places for; `permit` is the first place.
+        """Send slots to one target, in as many calls as it gives permits for; the first call uses `permit`.
 
-        The other slots go to the `later` targets meanwhile, or wait. Answers the slots that the target was asked for,
-        or all where it got no call.
+        The other slots go to the `later` targets meanwhile, or wait. Returns the slots that were sent, or all if the
+        target got no call.
         """
         slots = self.progress.may_send(slots)
         entries: list[Entry] = []
@@ -122,7 +123,7 @@ class Delivery:
         await run_all([self.sender.send(choice, call, permit, inputs) for call, permit in entries])
 
     async def _may_afford(self, choice: Choice) -> bool:
-        """True when the limits have room for the target's price, which is held then."""
+        """Hold the target's price; False, with a verdict, if a limit or the ledger refuses it."""
         refusal = await self.reservation.afford(choice.quote)
         if refusal:
             # A cheaper target further down the plan may still be within the limit.
@@ -133,7 +134,7 @@ class Delivery:
         return refusal is None
 
     async def _take_places(self, choice: Choice, calls: list[Call], permit: Permit | None) -> list[Entry]:
-        """The calls that may begin, each with its place; `progress.blocks` says why the others may not."""
+        """Take a permit for each call; return the calls that have one. `progress.blocks` gets the target's block."""
         progress, queue, label = self.progress, self.services.concurrency_queue, choice.target.label
         slots = [slot for call in calls for slot in call.slots]
         if progress.was_asked(slots, label) and not self.services.retries.take():
@@ -157,7 +158,7 @@ class Delivery:
         return entries
 
     async def _prepare(self, choice: Choice, entries: list[Entry]) -> Inputs | None:
-        """The inputs that the calls send; None where they cannot be had, and then the places are given back."""
+        """Prepare the inputs of the calls. None if that fails; then the permits are returned, with a verdict."""
         report = CallReport("none")
         try:
             return await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)

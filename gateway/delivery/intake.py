@@ -1,6 +1,6 @@
 """The intake of a paid call's pictures: each is checked, converted to what the call promised, and stored once.
 
-A receipt is written before the call is posted. The intake never posts, retries or judges.
+A receipt is written before the ledger charges the call. The intake never charges, retries or judges.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ SlotFailure = tuple[tuple[int, ...], Failure]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of an answered call. Without a receipt no picture of it can be delivered or kept.
+    """The result of an answered call. A receipt of None means that no picture of it is stored.
 
-    `usage` are the upstream's token counts, None where they are not believed.
+    `usage` has the upstream's token counts; None if there are none or they are not believed.
     """
 
     receipt: Receipt | None
@@ -102,7 +102,11 @@ class Intake:
     spool: Spool
 
     async def take(self, collected: Collected) -> Taken:
-        """Store the pictures and the receipt; a receipt that another process wrote before stands."""
+        """Convert and store the pictures, and store their receipt. Without Redis no receipt is stored.
+
+        If another process has stored a receipt and its pictures are there, that one is returned, and these pictures
+        are removed. A picture that cannot be converted or stored is a failure in the result, not an error.
+        """
         arrived: list[_Arrived] = []
         failures: list[SlotFailure] = []
         told = self._find_usage(collected)
@@ -274,14 +278,17 @@ async def find_stored(services: Services, receipt: Receipt) -> Receipt | None:
 
 
 def find_shortfall(note: CallNote, receipt: Receipt, signing_key: bytes) -> Failure | None:
-    """Why a call with this receipt delivered fewer images than it has slots; None where it delivered them all."""
+    """The failure of a call with this receipt that delivered fewer images than it has slots; None if all came."""
     if len(receipt.pictures) < len(note.slots):
         return _describe_missing(note, len(receipt.pictures))
     return _describe_withheld(note, receipt.withheld[0], signing_key) if receipt.withheld else None
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:
-    """One image's part of a bill; the parts add up to the whole."""
+    """The part of the image `index` (from 0) in a bill of `usd` µ$ for `count` images; None if the bill is unknown.
+
+    The parts add up to the bill.
+    """
     return None if usd is None else usd // count + (index < usd % count)
 
 

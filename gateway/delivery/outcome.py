@@ -1,6 +1,6 @@
 """The state of a task's slots while calls run, and the outcome of the task: its images, its end, its request's record.
 
-The worker that runs a task and the one that adopts it both conclude it here. Pure.
+A task has the same outcome in the worker that runs it and in one that adopts it. Pure.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class CallEnd:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The images of a task by slot, its calls in order, and the reason for slots that stayed empty.
+    """The images of a task by slot, its calls in the order of their ends, and the error if a slot stayed empty.
 
-    `passed_by` lists the targets that got no call. `spent` is µ$, None where a price is not known. `is_guess`: nobody
-    knows whether a call was billed. `is_unstarted`: its worker died before it sent anything.
+    `passed_by` lists the targets that got no call. `spent` is µ$, None where a price is not known. `is_guess` means
+    that the bill of a call is not known, `is_unstarted` that its worker died before it sent anything.
     """
 
     images: tuple[TaskImage, ...] = ()
@@ -119,7 +119,7 @@ class SlotProgress:
         return [] if self.is_over else [one for one in slots if one in self.open and self.sent.get(one, 0) < MAX_CALLS]
 
     def note_asked(self, slots: Iterable[int], label: str) -> None:
-        """Remember that a target was asked for these slots."""
+        """Record in `asked` that a target was asked for these slots."""
         self.asked |= {(slot, label) for slot in slots}
 
     def was_asked(self, slots: Iterable[int], label: str) -> bool:
@@ -131,7 +131,7 @@ class SlotProgress:
         return any((slot, label) in self.unreachable for slot in self.may_send(slots))
 
     def pass_by(self, label: str, reason: str) -> None:
-        """Remember why a target got no call in its turn."""
+        """Record in `passed` the reason why a target got no call in its turn. A later reason replaces it."""
         self.passed[label] = reason
 
     def list_passed(self) -> tuple[PassedBy, ...]:
@@ -153,7 +153,11 @@ class SlotProgress:
         return found
 
     def note_failure(self, slots: Sequence[int], label: str, verdict: Verdict) -> None:
-        """Record a failure of these slots at a target: which slots stay open, and where they may go."""
+        """Add the verdict on a failure of these slots, and close the slots that may not go to another target.
+
+        Slots that may come back to this target go into `again`, and the target into `blocks`. A refusal by a safety
+        system ends the task.
+        """
         self.verdicts.append(verdict)
         places = {(slot, label) for slot in slots}
         self.again -= places
@@ -169,7 +173,7 @@ class SlotProgress:
             self.is_over = True
 
     def give_up(self, slots: Iterable[int], label: str) -> None:
-        """Keep these slots away from this target from now on."""
+        """Remove these slots from `again`, so that they do not come back to this target."""
         self.again -= {(slot, label) for slot in slots}
 
     def _find_ended(self, slots: Sequence[int], verdict: Verdict) -> Sequence[int]:
@@ -184,7 +188,7 @@ class SlotProgress:
 
 
 def not_sent(error: PublicError) -> Verdict:
-    """The verdict on a target that got no call, and why."""
+    """Return the verdict on a target that got no call: another target may get it. `error` is the reason."""
     return Verdict("kept_away", Executed.NO, again=False, elsewhere=True, error=error)
 
 
@@ -211,7 +215,8 @@ def conclude(
 def choose_error(verdicts: Sequence[Verdict]) -> PublicError:
     """The error for slots that stayed empty: a refusal first, then a failure that may have been billed, then the last.
 
-    The last one's `retry_after` is the shortest of its kind.
+    Without failures it is UpstreamUnavailable. If the last failure decides, its error gets the shortest `retry_after`
+    of all failures of its kind.
     """
     for kind in ("policy", "refused"):
         for verdict in verdicts:
@@ -230,7 +235,7 @@ def choose_error(verdicts: Sequence[Verdict]) -> PublicError:
 
 
 def describe_sizes(promised: Size | None, made: Sequence[Size]) -> dict[str, Any]:
-    """The sizes that a call's fact tells: none, unless a picture has another size than promised."""
+    """The fields `promised` and `made` of a call's fact; empty unless a picture has another size than promised."""
     if promised is None or all(one == promised for one in made):
         return {}
     return {"promised": str(promised), "made": tuple(map(str, made))}

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HealthChecks:
-    """One worker's checks. `upstreams` are adapters by target label; `pace_s` is the time between two steps."""
+    """One worker's checks. `upstreams` are adapters by target label; `pace_s` is the seconds between two steps."""
 
     def __init__(
         self, health: Health, upstreams: Mapping[str, Adapter], new_spool: Callable[[], Spool], pace_s: float
@@ -38,7 +38,10 @@ class HealthChecks:
         )
 
     async def check(self, target: Target) -> None:
-        """Send a free call to a target, and store its result for all processes. Raises StoreUnavailable."""
+        """Send a free call to a target, and store its result for all processes, also of a failed call.
+
+        Raises StoreUnavailable.
+        """
         store, spool = self._health.store, self._new_spool()
         floor = target.credential_config.min_balance
         trouble, left, cool, key = "", None, 0.0, target.key_digest

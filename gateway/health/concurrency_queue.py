@@ -1,4 +1,4 @@
-"""The concurrency queue before the targets: a call without a permit waits in order, and the keys take turns.
+"""The concurrency queue before the targets: calls without a permit wait, the keys take turns, a key's oldest is first.
 
 The order is this process's; all processes share the permits. Nothing is sent before a call has its permit.
 """
@@ -43,7 +43,7 @@ class FairQueue(Generic[T]):
             yield from [line[place] for line in lines if place < len(line)]
 
     def add(self, key: str, item: T) -> bool:
-        """Add an item; return False when there is no room for it."""
+        """Add an item; return False, and add nothing, when the queue or the key's part of it is full."""
         if len(self) >= self._most or len(self._lines.get(key, ())) >= self._most_per_key:
             return False
         self._lines.setdefault(key, deque()).append(item)
@@ -57,7 +57,7 @@ class FairQueue(Generic[T]):
             self._lines[key] = line
 
     def leave(self, key: str, item: T) -> None:
-        """Remove an item that gives up; its key's turn stays."""
+        """Remove an item that gives up, if it is there; its key's turn stays."""
         line = self._lines.get(key, deque())
         if item in line:
             line.remove(item)
@@ -86,7 +86,7 @@ class _Waiter:
 
 
 class ConcurrencyQueue:
-    """One process's queue. `most` and `most_per_key` bound the waiting calls."""
+    """One process's queue. `most` and `most_per_key` bound the waiting calls; `tick_s` is the pause between tries."""
 
     def __init__(self, health: Health, most: int, most_per_key: int, *, tick_s: float = TICK_S) -> None:
         self._health = health
@@ -100,15 +100,18 @@ class ConcurrencyQueue:
         return len(self._queue)
 
     async def enter(self, target: Target) -> Permit | Block:
-        """Return a permit for one call, or a block when there is none or others wait for one."""
+        """Take a permit for one call, or return the block if there is none or other calls wait for one.
+
+        While Redis is unavailable, there is always a permit.
+        """
         if len(self._queue) and any(target.label == one.label for waiter in self._queue for one in waiter.targets):
             return Block("full")
         return await self._health.take(target)
 
     async def wait(self, targets: Sequence[Target], limit: WaitLimit) -> Permit | Block | None:
-        """Return the next permit at one of the targets, or a block when none will give one soon.
+        """Wait for the next permit at one of the targets, or return a block when none will give one soon.
 
-        Return None when the time is up or the caller has disconnected. Raises QueueFull.
+        Returns None when the time is up or the caller has disconnected. Raises QueueFull.
         """
         waiter = _Waiter(limit.key, targets)
         if not self._queue.add(limit.key, waiter):
@@ -122,7 +125,7 @@ class ConcurrencyQueue:
             self._queue.leave(limit.key, waiter)
 
     def finish(self, permit: Permit, report: CallReport) -> None:
-        """Return a permit with its call's report; the first waiting call gets it."""
+        """Give a permit back, with its call's report; the first waiting call gets it."""
         self._health.finish(permit, report)
         self._freed.set()
 
@@ -157,7 +160,7 @@ class ConcurrencyQueue:
                 continue
 
     async def _serve_one(self) -> bool:
-        """Return True when a call got a permit, which changes the order."""
+        """Give one waiting call a permit, or its block; True when a call got a permit, which changes the order."""
         blocked: dict[str, Block] = {}
         for waiter in list(self._queue):
             for target in waiter.targets:

@@ -1,4 +1,4 @@
-"""The condition of a target at one moment, and why a call cannot go to it now. Plain facts; no store, no network."""
+"""The condition of a target at one moment, and the reason why no call goes to it now. No store, no network."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Why a call cannot go to a target now, and after how many seconds to try again; 0 is unknown."""
+    """The reason why a call cannot go to a target now, and the seconds until the next try; 0 is unknown."""
 
     reason: Reason
     wait: float = 0.0
@@ -70,7 +70,7 @@ class Block:
 
     @property
     def is_passing(self) -> bool:
-        """True when a request waits for the end of the block rather than ask another target or fail."""
+        """True when a request may wait for the end of the block: it is a rate or concurrency limit, and short."""
         return self.reason in _PASSING and self.wait <= LONGEST_WAIT
 
 
@@ -86,7 +86,8 @@ class Latency:
 class Condition:
     """One target as all processes know it. Durations are in seconds, `presumed` in µ$ of the last hour.
 
-    `paused_for` is how long the spend limit still pauses it; `cooled_key` the digest of the key that was rejected.
+    `paused_for` is the rest of a pause by the spend limit, `cooled_key` the digest of the key that was rejected.
+    `checked` is the time of the last check in µs, None before the first; `balance` is in credits, None if unknown.
     """
 
     breaker: Breaker = "closed"
@@ -104,7 +105,7 @@ class Condition:
     latencies: Mapping[str, Latency] = field(default_factory=dict)
 
     def find_block(self, *, has_floor: bool, spend_limit: int | None, key: str = "") -> Block | None:
-        """Return what keeps calls away, if anything.
+        """Return the block that keeps calls away; None if there is none.
 
         The target's caps are left out: only the start of a call shows whether one is reached. `spend_limit` is in µ$ an
         hour. `key` is the digest of the present key, which another key's cool-down does not block.
@@ -122,7 +123,7 @@ class Condition:
         return None
 
     def describe(self, *, has_floor: bool, spend_limit: int | None) -> tuple[State, float]:
-        """Return the state, and for how many seconds it lasts; 0 is unknown."""
+        """Return the state and its rest in seconds; 0 is unknown. `spend_limit` is in µ$ an hour."""
         if found := self.find_block(has_floor=has_floor, spend_limit=spend_limit):
             return found.reason, found.wait
         return ("half_open" if self.breaker == "half_open" else "ok"), 0.0

@@ -1,4 +1,4 @@
-"""Drift: how often an upstream was not as the catalogue says. All workers count together.
+"""Drift: counts of the cases in which an upstream was not as the catalogue says. All workers count together.
 
 This module never makes a request wait; it never holds more entries than there are upstreams and parameters.
 """
@@ -82,7 +82,7 @@ def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
 
 
 class DriftBook:
-    """The counts in one store. `now` replaces the clock in tests."""
+    """The counts in one store. In tests, `now` returns the µs that replace the clock."""
 
     def __init__(
         self,
@@ -96,7 +96,10 @@ class DriftBook:
         self.outbox: Outbox[_Note] = Outbox("drift", self._write, at_once=1, merge=_Note.merged, pause_s=pause_s)
 
     def note(self, upstream: str, kind: DriftKind, what: str | None, example: str = "") -> None:
-        """Log a deviation, and count it soon. `what` is a parameter; `example` must hold no caller's words."""
+        """Log a deviation, and count it in the background. `example` must hold no caller's words.
+
+        `what` is a parameter; None, and a name that is no known parameter, count as `other`.
+        """
         place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
         _log.warning(
             "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
@@ -126,7 +129,7 @@ class DriftBook:
         return sorted(found, key=lambda one: (one.upstream, one.kind, one.what))
 
     async def clear(self, upstream: str) -> None:
-        """Delete the counts of one upstream, after a correction of its entry in the catalogue."""
+        """Delete the counts of one upstream. Raises StoreUnavailable."""
         stored = await cast(Awaitable[list[str]], self._redis.hkeys(names.DRIFT()))
         fields = [field for field in stored if orjson.loads(field)[0] == upstream]
         if fields:

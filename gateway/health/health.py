@@ -1,7 +1,7 @@
 """One process's view of the targets' health: permits for calls, reports of their outcomes, and the last conditions.
 
-While Redis is away the last conditions stay, and nothing here blocks a call: a call that cannot be marked in Redis is
-not sent in any case.
+While Redis is unavailable the last conditions stay, and this module blocks no call: a call that cannot be marked in
+Redis is not sent in any case.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Health:
         self._others.clear()
 
     async def look(self) -> Mapping[str, Condition]:
-        """Return every target's condition, at most a second old; while Redis is away, the last known one."""
+        """Return every target's condition, at most `look_s` old; while Redis is unavailable, the last known one."""
         if time.monotonic() - self._seen_at >= self._look_s:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._refresh())
@@ -109,12 +109,12 @@ class Health:
         return self._seen
 
     def latency(self, fit: Fit, target: Target) -> Latency | None:
-        """Return the known latency of such calls at a target, without asking the store."""
+        """Return the latency of calls of this quality and size, as of the last look; None if it found none."""
         condition = self._seen.get(target.label)
         return condition.latencies.get(kind_of(fit)) if condition else None
 
     def find_blocks(self) -> dict[str, Block]:
-        """Return the targets that are blocked for longer than a request waits, as of the last look."""
+        """Return the blocks, by target, that last longer than a request waits, as of the last look."""
         found = ((label, self._find_block(target)) for label, target in self._targets.items())
         return {label: block for label, block in found if block is not None and not block.is_passing}
 
@@ -125,7 +125,7 @@ class Health:
         return condition.find_block(has_floor=caps.has_floor, spend_limit=caps.spend_limit, key=key)
 
     def medians(self) -> dict[tuple[str, str], float]:
-        """Return the median seconds of good calls, by target and kind of call."""
+        """Return the median seconds of good calls, by target and kind of call, as of the last look."""
         return {
             (label, kind): latency.median
             for label, condition in self._seen.items()
@@ -133,13 +133,13 @@ class Health:
         }
 
     def load(self, target: Target) -> tuple[float, float]:
-        """Return the sort key of credentials of one rank: calls under way, then permits given, both by weight."""
+        """Return a sort key, least loaded first: the running calls by weight, then the permits given by weight."""
         weight = target.weight
         busy = self._own(target.label) + self._others.get(target.label, 0)
         return busy / weight, self._passes.get(target.label, 0.0)
 
     async def take(self, target: Target) -> Permit | Block:
-        """Return a permit for one call, or the reason why there is none."""
+        """Take a permit for one call from the store, or return the block. While Redis is unavailable it is a permit."""
         permit = Permit(target, target.key_digest)
         try:
             block = await self.store.take(target.label, permit.id, self._lease_s, caps_of(target), permit.key)
@@ -154,13 +154,13 @@ class Health:
         return permit
 
     def finish(self, permit: Permit, report: CallReport) -> None:
-        """Return a permit, and report the call's outcome to all processes soon."""
+        """Give a permit back, and report the call's outcome to the store in the background. Has an effect once."""
         if self._held.pop(permit.id, None) is None:
             return
         self.reports.put(f"{permit.target.label} {permit.id}", (permit, report))
 
     async def renew_permits(self) -> None:
-        """Renew the permits of the calls under way; due several times a lease."""
+        """Renew the permits of this process's running calls; due several times a lease. Raises nothing."""
         by_label: dict[str, list[str]] = {}
         for permit in self._held.values():
             by_label.setdefault(permit.target.label, []).append(permit.id)
@@ -197,7 +197,7 @@ class Health:
 
 
 def log_rejected_credential(target: Target, seconds: float, reason: str) -> None:
-    """Log that a vendor rejected a credential, for the operator. `reason` is the failure as the verdict names it."""
+    """Log that a vendor rejected a credential for `reason`, and the seconds for which no call goes to it."""
     event = "credential rejected: no call goes to it for a time; see `imagegate upstreams`"
     _log.error(event, upstream=target.label, reason=reason, seconds=round(seconds))
 
@@ -205,14 +205,14 @@ def log_rejected_credential(target: Target, seconds: float, reason: str) -> None
 def report_call(
     fit: Fit, target: Target, verdicts: Sequence[Verdict], *, images: int, seconds: float, presumed: int
 ) -> CallReport:
-    """Make the report of one call for its target's health."""
+    """Make the report of one call: good if it has images, else by the last verdict. `presumed` is in µ$."""
     if images:
         return CallReport("good", kind=kind_of(fit), seconds=seconds)
     return report_failure(verdicts[-1], target, presumed=presumed) if verdicts else CallReport("none")
 
 
 def report_failure(verdict: Verdict, target: Target, *, presumed: int = 0) -> CallReport:
-    """Make the report of a failed call."""
+    """Make the report of a failed call. `presumed` is in µ$."""
     if verdict.credential_down:
         cool = target.config.health.cool_down
         return CallReport("none", cool=cool, why="credential", reason=verdict.kind, presumed=presumed)
@@ -230,9 +230,9 @@ def caps_of(target: Target) -> Caps:
 
 
 class RetryBudget:
-    """How often one process sends to the same target again: `LEAST` times a minute, or a `SHARE` of the minute's calls.
+    """The bound on one process's retries at the same target: the larger of LEAST and SHARE of the last minute's calls.
 
-    Without a bound every retry would make an upstream's bad minute worse. `clock` tells seconds that never go back.
+    Without a bound every retry would make an upstream's bad minute worse. `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -241,11 +241,11 @@ class RetryBudget:
         self._retries: deque[float] = deque()
 
     def note_call(self) -> None:
-        """Count a call that was sent, a retry or not."""
+        """Count a call that was sent. A retry counts too."""
         self._calls.append(self._clock())
 
     def take(self) -> bool:
-        """Count one more retry, and return True, when it may be sent."""
+        """Count a retry and return True; return False, and count nothing, if the budget of this minute is used up."""
         now = self._clock()
         for times in (self._calls, self._retries):
             while times and times[0] <= now - _MINUTE:
@@ -303,16 +303,16 @@ class TargetChange:
 
 
 class TargetStore:
-    """The targets' health in one store. `now` replaces the server's clock in tests."""
+    """The targets' health in one store. Every method raises StoreUnavailable. `now` (µs) is for tests."""
 
     def __init__(self, command_queue: CommandQueue, *, now: Callable[[], int] | None = None) -> None:
         self._command_queue = command_queue
         self._now = now
 
     async def take(self, label: str, permit: str, lease_s: float, caps: Caps, key: str = "") -> Block | None:
-        """Take a permit for one call, valid for `lease_s` after its last renewal, or return the block.
+        """Take the permit `permit` for one call, valid for `lease_s` seconds from its last renewal. None: it is taken.
 
-        `key` is the digest of the present key here and below; "" stands for any.
+        Otherwise returns the block. In all methods `key` is the digest of the present key; "" stands for any.
         """
         spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
         words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))
@@ -322,7 +322,7 @@ class TargetStore:
     async def finish(
         self, label: str, permit: str, report: CallReport, rules: HealthRules, key: str = ""
     ) -> TargetChange:
-        """Return the permit, and store the call's outcome."""
+        """Give the permit back, store the call's outcome, and return the changes that it causes. Repeatable."""
         answer = await self._run(
             "finish",
             label,
@@ -340,7 +340,7 @@ class TargetStore:
         return TargetChange(*cast(Any, answer[1:])) if answer[0] == "done" else TargetChange()
 
     async def hold(self, label: str, permits: Sequence[str], lease_s: float) -> None:
-        """Renew the permits of calls that are under way."""
+        """Renew the permits of running calls for `lease_s` seconds from now."""
         await self._run("hold", label, _us(lease_s), *permits)
 
     async def look(self, labels: Sequence[str]) -> dict[str, Condition]:
@@ -365,11 +365,11 @@ class TargetStore:
         cool: float = 0.0,
         key: str = "",
     ) -> str:
-        """Store the result of a free call; return `low` or `credential` when that is new, else ""."""
+        """Store a free call's result; `trouble` is "" for success. Return `low` or `credential` if new, else ""."""
         return (await self._run("checked", label, trouble, balance, str(int(is_low)), _us(cool), key))[1]
 
     async def reset(self, label: str) -> None:
-        """Clear every block of a target."""
+        """Close a target's breaker, and end its cool-down, its low balance and its pause by the spend limit."""
         await self._run("reset", label)
 
     async def _run(self, name: str, *arguments: str) -> list[str]:

@@ -49,7 +49,7 @@ class Change:
 
 
 class Changes:
-    """The log in one store. `now` replaces the clock in tests."""
+    """The log in one store. In tests, `now` returns the µs that replace the clock."""
 
     def __init__(
         self, redis: StoreClient, accounting: Accounting, *, now: Callable[[], int] = lambda: time_ns() // 1000
@@ -67,7 +67,10 @@ class Changes:
         after: Mapping[str, Any] | None = None,
         address: str | None = None,
     ) -> Change:
-        """Add a change. Values are JSON values or dates. Raises StoreUnavailable."""
+        """Add a change, and remove those that are too old or too many. Returns the stored change, without secrets.
+
+        Values are JSON values or dates. None is an absent subject. Raises StoreUnavailable.
+        """
         was, became = _differences(_plain(before), _plain(after))
         now = self._now()
         change = Change(new_id("log", at=now / 1_000_000), now, actor, action, _hide(subject), was, became, address)
@@ -90,7 +93,10 @@ class Changes:
     async def read(
         self, since: int = 0, subject: str | None = None, actor: str | None = None, most: int = 50
     ) -> list[Change]:
-        """Return the newest changes since an instant in µs; `subject` and `actor` narrow them down."""
+        """Return the changes since an instant in µs, newest first, no more than `most`. Raises StoreUnavailable.
+
+        `subject` and `actor` narrow them down; None allows every value.
+        """
         found: list[Change] = []
         latest, looked_at = "+", 0
         since = max(since, self._now() - self._kept_ms * 1000)

@@ -15,9 +15,10 @@ MOST_USD = 10**15
 
 
 async def make_credit(ledger: Ledger, history: History, credit: Credit, at: int) -> bool:
-    """Book a correction at an instant in µs; return False, and book nothing, when another correction has its id.
+    """Book a correction in the ledger and the usage, at the instant `at` in µs; the amount is in µ$.
 
-    Raises InvalidArgument for an amount of 0, or an instant whose windows have expired.
+    Returns False, and books nothing, when another correction has its id. Raises InvalidArgument for an amount of 0, or
+    an instant whose windows have expired, and StoreUnavailable: then repeat it with the same id.
     """
     scope = Scope(key=credit.key, team=credit.team)
     if await ledger.adjust(credit.id, scope, credit.usd, credit.reason, at) is LedgerAnswer.CONFLICT:

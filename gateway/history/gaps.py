@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 class Gaps:
     """One worker's search through the last day. `describe` makes a missing record, and `note` gets it.
 
-    `now` replaces the clock in tests.
+    In tests, `now` returns the µs that replace the clock.
     """
 
     def __init__(
@@ -52,7 +52,10 @@ class Gaps:
         self._searched_to = 0
 
     async def fill(self) -> int:
-        """Write a record for each recent task that has none; return their number. Raises StoreUnavailable."""
+        """Write a record for each task of the last day that has paid calls and no record; return their number.
+
+        The recorder writes them in the background. Raises StoreUnavailable.
+        """
         now, written = self._now(), 0
         until = now - GRACE
         # With an overlap, since the ledger has another clock.

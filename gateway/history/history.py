@@ -81,7 +81,10 @@ class HistoryBusy(StoreUnavailable):
 
 
 class History:
-    """The records and daily sums in one store. `now` replaces the clock in tests."""
+    """The records and daily sums in one store. Every method raises StoreUnavailable.
+
+    In tests, `now` returns the µs that replace the clock.
+    """
 
     def __init__(
         self,
@@ -98,9 +101,9 @@ class History:
         self._now = now
 
     async def write(self, record: Record) -> None:
-        """Write a record, merged with what stands. A repetition changes nothing.
+        """Write a record, merged with the stored one of its id, and change its day's sums.
 
-        Raises StoreUnavailable: the record may or may not be written.
+        A repetition changes nothing. Raises StoreUnavailable; the record may be written then.
         """
         text = ""
         for _ in range(_CHANGES):
@@ -120,7 +123,7 @@ class History:
         await self._note("credit", credit.id, "", credit.model_dump_json(), credit.lines(), at)
 
     async def show(self, identifier: str) -> Record | None:
-        """Return one record, by its own id or its task's."""
+        """Return one record, by its own id or its task's; None if there is none or the id is invalid."""
         try:
             text = await self._read(record_id(identifier))
         except ValueError:
@@ -128,7 +131,7 @@ class History:
         return Record.model_validate_json(text) if text else None
 
     async def find_missing(self, tasks: Sequence[str]) -> list[str]:
-        """Return those of `tasks` that have no record."""
+        """Return those of `tasks` that have no record. Raises ValueError for an invalid id."""
         if not tasks:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -138,7 +141,7 @@ class History:
         return [task for task, is_there in zip(tasks, found, strict=True) if not is_there]
 
     async def find(self, wanted: RecordFilter, most: int = 50, cursor: str | None = None) -> Page:
-        """Return the newest records that pass, at most `most`; with a cursor, only those that are older.
+        """Return the newest records that pass the filter, no more than `most`; with a cursor, only older ones.
 
         A short or empty page may still have a cursor. Raises ValueError for a cursor that is no valid id.
         """
@@ -162,7 +165,7 @@ class History:
         return Page(tuple(found), None)
 
     async def stream(self, wanted: RecordFilter) -> AsyncIterator[Record]:
-        """Yield every record that passes, newest first; only a page of them is in memory."""
+        """Yield every record that passes the filter, newest first; only a page of them is in memory."""
         cursor: str | None = None
         while True:
             page = await self.find(wanted, _BATCH, cursor)
@@ -215,7 +218,7 @@ class History:
 
 
 def sum_field(line: UsageLine, measure: str) -> str:
-    """Return the field of one sum in a day's hash; JSON keeps any names of teams and models apart."""
+    """Return the name of one sum's field in a day's hash. It is JSON, so that names with any characters stay apart."""
     return orjson.dumps([line.key, line.team, line.model, line.upstream, measure]).decode()
 
 
@@ -270,5 +273,8 @@ class Recorder:
         )
 
     def note(self, record: Record) -> None:
-        """Have a record written soon, merged with one of the same id that still waits."""
+        """Queue a record to be written in the background, merged with a waiting one of the same id.
+
+        While more than `most` wait, records without calls are dropped.
+        """
         self.outbox.put(record.id, record)

@@ -70,7 +70,7 @@ class PassedBy(_Fact):
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
-    """The key of one line of a day's sums. Empty text is: no team, no known model, no upstream."""
+    """The key of one line of a day's sums. "" stands for no team, no known model or no upstream."""
 
     key: str
     team: str
@@ -169,7 +169,7 @@ class Record(_Fact):
 
     @property
     def upstreams(self) -> tuple[str, ...]:
-        """The called upstreams, in order."""
+        """The called upstreams, each once, in the order of their first calls."""
         return tuple(dict.fromkeys(call.upstream for call in self.calls))
 
     def to_json(self) -> str:

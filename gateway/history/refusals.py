@@ -35,8 +35,8 @@ class _Window:
 class Refusals:
     """One process's refusals on their way to `note`. No refusal goes uncounted.
 
-    Of a key `burst` are written one by one, and `per_window` in each `window_s` after that. `clock` tells seconds that
-    never go back.
+    The first `burst` refusals of a key are written one by one, then `per_window` in each `window_s` seconds; the others
+    are counted together. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Refusals:
         self._windows: dict[str, _Window] = {}
 
     def note(self, record: Record) -> None:
-        """Have a refusal written, by itself or counted together with those like it."""
+        """Pass a refusal to the recorder at once, or count it with others of its kind until the window ends."""
         window = self._windows.get(record.key)
         if window is None:
             window = self._windows[record.key] = _Window(self._clock() + self._window_s, self._burst)
@@ -70,7 +70,7 @@ class Refusals:
         window.rest[kind] = first.model_copy(update={"repeats": first.repeats + 1})
 
     async def fold(self) -> None:
-        """End the windows whose time is up: write what they counted, and forget keys that are quiet again."""
+        """End the windows whose time is up: write their counted refusals, and drop keys that are quiet again."""
         now = self._clock()
         for key, window in list(self._windows.items()):
             if window.ends > now:
@@ -82,7 +82,7 @@ class Refusals:
                 del self._windows[key]
 
     def flush(self) -> None:
-        """Write now what was counted."""
+        """Write all counted refusals now, and drop the windows."""
         for window in self._windows.values():
             self._write_rest(window)
         self._windows.clear()

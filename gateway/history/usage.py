@@ -21,7 +21,7 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One group: a value for each dimension of the report, in order, and its sums."""
+    """One group: a value for each dimension, in the order of the report's `by`, and its sums."""
 
     group: tuple[str, ...]
     sums: Sums
@@ -38,7 +38,7 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """The lines to add up; None allows every value. Empty text is: no team, no known model, no upstream."""
+    """The lines to add up. None allows every value; "" stands for no team, no known model or no upstream."""
 
     key: str | None = None
     team: str | None = None
@@ -56,7 +56,7 @@ class Only:
 
 
 class UsageReader:
-    """The sums in one store. `now` replaces the clock in tests."""
+    """The sums in one store. In tests, `now` returns the µs that replace the clock."""
 
     def __init__(
         self, redis: StoreClient, accounting: Accounting, *, now: Callable[[], int] = lambda: time_ns() // 1000

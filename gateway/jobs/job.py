@@ -22,11 +22,11 @@ Background = Literal["auto", "opaque", "transparent"]
 
 @dataclass(frozen=True, slots=True)
 class ImageJob:
-    """n images of one prompt. `size` None is `auto`, `quality` None is `auto`; references only on edits.
+    """A request for `n` images of one prompt. A `size` or `quality` of None is `auto`. Only edits have references.
 
-    `scaled_to` is the size to deliver where the model serves one that no upstream needs to make: `size` is the nearest
-    legal one. `explicit` names the parameters that the caller set, `dropped` those that no upstream takes. `end_user`
-    is the caller's own user (`safety_identifier`, else `user`).
+    `scaled_to` is the size to deliver if the model serves one by scaling; `size` is then the legal size to make.
+    Otherwise it is None. `explicit` names the parameters that the caller set, `dropped` those that no upstream takes.
+    `end_user` is the caller's own user (`safety_identifier`, else `user`).
     """
 
     operation: Operation
@@ -156,7 +156,8 @@ class Repeat:
     """The facts by which a request repeats an earlier one. Digests are SHA-256 in hex; "" matches nothing.
 
     `idempotency` is the digest of the operation and the Idempotency-Key. `retry` is the SDK's count of earlier
-    attempts, `patience` the seconds until the SDK's time-out, 0 if unknown. `form` task: the answer is the task.
+    attempts, `patience` the seconds until the SDK's time-out, 0 if unknown. With the form `task` the answer is the
+    task, with `answer` its images.
     """
 
     fingerprint: str = ""
@@ -169,7 +170,7 @@ class Repeat:
 def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
     """The digest of a job, its model and its chosen upstream, without the form of the answer.
 
-    Blocks while it reads pictures that are files: call it in a thread then.
+    Blocks while it reads pictures that are files: call it in a thread if there are any.
     """
     asked = {
         "operation": job.operation,
@@ -250,7 +251,7 @@ SQUARE = Size(1024, 1024)
 
 
 def make_shape(wide: int, high: int, tier: str) -> Shape:
-    """A Shape in lowest terms, except that 21:9 keeps its usual name."""
+    """A Shape in lowest terms. In place of 7:3 and 3:7 it has 21:9 and 9:21, their usual forms."""
     factor = math.gcd(wide, high)
     wide, high = wide // factor, high // factor
     if sorted((wide, high)) == [3, 7]:
@@ -316,7 +317,7 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
 
 
 def snap(size: Size, among: Sequence[Size]) -> Size:
-    """The nearest of some sizes, with edges compared as ratios. It keeps the orientation if one of them does."""
+    """The nearest of some sizes, with edges compared as ratios. Those of the same orientation come first."""
 
     def distance(made: Size) -> float:
         return abs(math.log(made.width / size.width)) + abs(math.log(made.height / size.height))

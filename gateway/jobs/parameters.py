@@ -77,7 +77,10 @@ def read_params(
     refuse_unknown: bool,
     scaled_sizes: ScaledSizes = lambda model: (),
 ) -> Params:
-    """Check every field. `is_text`: values are multipart text. Raises PublicError (400) at the first fault."""
+    """Check every field. `is_text` means that values are multipart text.
+
+    `refuse_unknown` refuses unknown fields in place of dropping them. Raises PublicError (400) at the first fault.
+    """
     if len(fields) > MAX_FIELDS:
         raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS:,} fields; it has {len(fields):,}.")
     given = {name: _read(fields, name, parameter, is_text) for name, parameter in _CHECKED.items()}
@@ -128,7 +131,7 @@ def is_blank(text: str) -> bool:
 
 
 def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | None) -> ImageJob:
-    """The job of checked parameters and pictures."""
+    """Make the job of checked parameters and pictures. A tier without a size gets the first image's shape, or 1:1."""
     size = params.size
     if size is None and params.tier is not None:
         # A tier alone keeps the shape of the first image, or makes a square.
@@ -233,7 +236,7 @@ def _check_unknown(name: str, refuse_unknown: bool) -> None:
 
 
 _CHECKED = {name: one for name, one in PARAMETERS.items() if one.kind != "pictures" and one.use != "refused"}
-"""The parameters whose values are checked here; pictures are read before."""
+"""The parameters whose values this module checks; pictures are read before."""
 
 
 def _read(fields: Mapping[str, Any], name: str, parameter: Parameter, is_text: bool) -> Any:

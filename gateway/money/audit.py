@@ -39,7 +39,8 @@ _KEPT = timedelta(days=399)
 class Difference:
     """One wrong amount, counter or index entry.
 
-    `found` is the value in use; `tasks` and `journal` are the sums of these, or empty.
+    `found` is the value in the store, `right` the value that a repair writes. `tasks` and `journal` are the sums over
+    the tasks and over the journal's entries; empty where the audit compares no such sum.
     """
 
     kind: str
@@ -72,7 +73,10 @@ class _Journal:
 
 
 class Audit:
-    """The audit of one store, by a command queue with the deadline DEADLINE_S. `now` replaces the clock in tests."""
+    """The audit of one store. `command_queue` should have the deadline DEADLINE_S.
+
+    In tests, `now` returns the µs that replace the store's clock.
+    """
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class Audit:
         self._now = now
 
     async def read_epoch(self) -> str:
-        """The store's epoch, as in a data folder's file."""
+        """The store's epoch, as in a data folder's file; empty if it has none."""
         return str(await self._redis.get(names.EPOCH()) or "")
 
     async def is_lost(self) -> bool:
@@ -97,7 +101,10 @@ class Audit:
         return marked is not None and marked == str(epoch or "").partition(" ")[0]
 
     async def run(self, *, repairs: bool = False) -> AuditReport:
-        """Find every difference, and repair it if `repairs`. Raises StoreUnavailable."""
+        """Find every difference, and repair it if `repairs`; an amount is repaired with a journal entry.
+
+        Raises StoreUnavailable, and LedgerConfused if the journal is trimmed faster than it can be read.
+        """
         journal = await self._read_journal()
         totals = await self._read_hashes(names.WINDOW("*"))
         holds = await self._read_holds()

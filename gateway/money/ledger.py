@@ -65,8 +65,8 @@ _NAMINGS = 3
 
 @dataclass(frozen=True, slots=True)
 class RetryQuery:
-    """A retry that looks for the task of its first attempt. `living` are workers that are known to run; another worker
-    runs if it renews its lease of `lease_us`.
+    """A retry that looks for the task of its first attempt. `living` are workers that are known to run. Another worker
+    runs if it renews its lease, which is `lease_us` µs long.
     """
 
     key: str
@@ -77,10 +77,11 @@ class RetryQuery:
 
 
 class Ledger:
-    """The ledger in one store. `now` replaces the server's clock in tests.
+    """The ledger in one store. In tests, `now` returns the µs that replace the server's clock.
 
-    With a `store_epoch`, `open`, `raise_price`, `mark_sent` and `renew` raise LedgerLost on a store that lost data,
-    until an operator has accepted it.
+    Every method raises StoreUnavailable, and InvalidArgument for an argument that a script refuses. With a
+    `store_epoch`, `open`, `raise_price`, `mark_sent`, `check_store` and `renew` raise LedgerLost on a store that lost
+    data, until an operator has accepted it. The answer UNKNOWN means that the ledger does not know the task or call.
     """
 
     def __init__(
@@ -102,24 +103,25 @@ class Ledger:
     async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
         """Join an equal task, or admit a new one. An admission holds the price in all of its limits, or in none.
 
-        A LedgerAnswer is MISMATCH, CLOSED, CONFLICT or, for the form `join`, NOTHING. The request waits under the
-        opening's task id, except where it joins by its Idempotency-Key.
+        A returned LedgerAnswer is MISMATCH, CLOSED, CONFLICT or, for the form `join`, NOTHING. The request's wait has
+        the opening's task id as its name. A request that joins by its Idempotency-Key has no wait in the ledger.
         """
         return read_opening(await self._run_now("open", *format_opening(opening), spends=True))
 
     async def check_first_request(self, query: RetryQuery, since: int = 0) -> int | None:
         """Return the µs at which the retry began to wait for a worker that may be dead; None if it need not wait.
 
-        Pass the result as `since` to the next check.
+        The first check has `since` 0. Each later one needs the result of the check before as `since`.
         """
         words = (query.key, query.fingerprint, query.worker, str(query.lease_us), str(since), ",".join(query.living))
         answer = await self._run("retry_wait", *words)
         return int(answer[1]) if answer[0] == "wait" else None
 
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | LedgerAnswer:
-        """Raise the price of unsent slots to that of a dearer target: RAISED, OverLimit, FENCED, CLOSED, UNKNOWN.
+        """Raise the price of unsent slots to `price`, the µ$ of an image at a dearer target.
 
-        A price of None is unknown: RAISED if no limit is in dollars, else Unpriced.
+        Returns RAISED, OverLimit, FENCED, CLOSED or UNKNOWN. None is an unknown price: it returns RAISED without a
+        change of the held amounts if no limit is in dollars, else Unpriced.
         """
         answer = await self._spend("raise", task, format_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else LedgerAnswer(answer[0])
@@ -134,45 +136,50 @@ class Ledger:
         policy: Policy = "presume",
         note: str = "",
     ) -> LedgerAnswer:
-        """Give free slots to a call, before its first byte. Only after HELD may it be sent.
+        """Give free slots to a call, before its first byte. It may be sent only after the answer HELD.
 
-        `policy` applies if its worker dies and its outcome is unknown. `note` (JSON) has the facts by which another
-        process can finish the call.
+        `price` is the µ$ of an image at its target, None if unknown. `policy` applies if its worker dies and its
+        outcome is unknown. `note` (JSON) has the facts by which another process can finish the call.
         """
         words = (task, call, ",".join(str(slot) for slot in slots), format_price(price), str(fence), policy, note)
         return LedgerAnswer((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> LedgerAnswer:
-        """Evidence that a call was not accepted: free its slots. VOID, or the higher state that the call has."""
+        """Record that a call was not accepted, and free its slots. Returns VOID or the call's higher state."""
         return LedgerAnswer((await self._run("nack", task, call))[0])
 
     async def post(self, task: str, call: str, usd: int, images: int) -> Settled | None:
-        """Evidence of a call's cost and images. The first post stands. None: no such call."""
+        """Charge a call on evidence: `usd` is its real cost in µ$, `images` the number of its images.
+
+        This replaces a presumed amount and a `nack`. Later charges change nothing. Returns the settled amounts; None
+        if the call is unknown or was never marked as sent.
+        """
         return read_settled(await self._run("post", task, call, str(usd), str(images)))
 
     async def presume(self, task: str, call: str, fence: int) -> Settled | LedgerAnswer:
-        """Settle a call of unknown outcome at its target's price. Else FENCED or UNKNOWN."""
+        """Settle a call of unknown outcome at its target's price (0 if unknown). Returns the amounts, or FENCED."""
         answer = await self._run("presume", task, call, str(fence))
         return read_settled(answer) or LedgerAnswer(answer[0])
 
     async def close(self, task: str, fence: int, how: CloseReason = "") -> LedgerAnswer:
-        """Release the slots that will never be sent, also before a lost opening arrives. CLOSED or FENCED.
+        """Close a task, and release the slots that will never be sent. Returns CLOSED or FENCED.
 
-        `cancel` closes only a task without a sent call; else SENT.
+        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes an open task only if
+        none of its calls was sent or all of them are void; else it returns SENT.
         """
         return LedgerAnswer((await self._run("close", task, str(fence), how))[0])
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
-        """End a request's wait for a task: DONE, GONE or UNKNOWN."""
+        """End the wait of the request `waiter` for a task. Returns DONE, GONE or UNKNOWN."""
         return LedgerAnswer((await self._run("end_wait", task, waiter, how))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | LedgerAnswer:
-        """The new fence, if the owner's lease has ended and no other worker was first; else LIVING, FENCED, UNKNOWN."""
+        """Make `worker` the owner if the last one's lease has ended. Returns the new fence, or LIVING or FENCED."""
         answer = await self._run("adopt", task, worker, str(fence))
         return int(answer[1]) if answer[0] == LedgerAnswer.ADOPTED else LedgerAnswer(answer[0])
 
     async def renew(self, worker: str, lease_us: int) -> Lease:
-        """Prolong a worker's lease, and learn the store's epoch if this process does not know it."""
+        """Prolong a worker's lease to `lease_us` µs from now, and keep the epoch. Marks a store that lost data."""
         store_epoch = self._store_epoch
         for _ in range(_NAMINGS):
             words = (
@@ -193,7 +200,7 @@ class Ledger:
         raise LedgerLost
 
     async def check_store(self) -> None:
-        """Raise LedgerLost where the store lost data and would refuse a task, StoreUnavailable while it is away."""
+        """Raise LedgerLost if the store lost data and would refuse a task, StoreUnavailable if it does not answer."""
         await self._spend("check")
 
     async def retire(self, workers: Sequence[str]) -> None:
@@ -201,17 +208,21 @@ class Ledger:
         await self._run("retire", ",".join(workers))
 
     async def accept(self, epoch: str) -> str:
-        """Accept the store as it is, for every process; returns the epoch for the data folder's file."""
+        """Accept the store as it is, under the new id `epoch`, for every process. Returns the text for the file."""
         return (await self._run("accept", epoch))[1]
 
     async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> LedgerAnswer:
-        """Correct the spent amount in the windows of the instant `at`; negative is a credit. DONE or CONFLICT."""
+        """Add `usd` µ$ to the spent amount in the windows of the instant `at` (µs; None is now); negative is a credit.
+
+        Returns DONE, or CONFLICT if another correction has the id `change`. Raises InvalidArgument for 0 µ$ and for
+        windows that the ledger no longer keeps.
+        """
         windows = self._calendar.name_windows(self._guess() if at is None else at)
         answer = await self._run("adjust", change, scope.key, scope.team, *windows.arguments(), str(usd), reason)
         return read_change(answer)
 
     async def set_limit(self, change: str, scope: Scope, limit: str, value: int | None) -> LedgerAnswer:
-        """Set a limit, or remove it by None. DONE or CONFLICT. Raises InvalidArgument for an unknown name."""
+        """Set a limit, in µ$ or as a number; None removes it. CONFLICT: another change has this id; else DONE."""
         written = "" if value is None else str(value)
         return read_change(await self._run("set_limit", change, scope.key, scope.team, limit, written))
 
@@ -224,23 +235,23 @@ class Ledger:
         return read_limits(await self._run("limits", scope.key, scope.team))
 
     async def holds(self, most: int = 1000) -> list[Hold]:
-        """The tasks that may still hold money, oldest first."""
+        """The tasks that may still hold money, oldest first; at most 1000 or `most`."""
         return read_holds(await self._run("holds", "all", "", "", str(most)))
 
     async def orphans(self, most: int = 100) -> list[Hold]:
-        """The tasks that may hold money and whose owner's lease has ended."""
+        """The tasks that may hold money and whose owner's lease has ended, oldest first."""
         return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
 
     async def left(self, since: int, most: int = 1000) -> list[Hold]:
-        """The tasks that workers closed shortly before their lease ended, after `since`: they may lack a record."""
+        """The tasks that workers closed in the last 5 minutes of leases that ended after `since` (µs)."""
         return read_holds(await self._run("holds", "left", "", str(since), str(most)))
 
     async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
-        """The tasks of this worker that may hold money and were opened no later than `before`."""
+        """The tasks of this worker that may hold money and were opened no later than `before` (µs), oldest first."""
         return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
 
     async def show(self, task: str) -> Hold | None:
-        """The amounts of one task, until it is folded; None if unknown."""
+        """The amounts of one task; None if it is unknown or already folded."""
         found = await self.show_all([task])
         return found[0] if found else None
 
@@ -249,7 +260,11 @@ class Ledger:
         return read_holds(await self._run("show", ",".join(tasks))) if tasks else []
 
     async def fold(self, retention: Retention, most: int = 500) -> tuple[int, int]:
-        """Add at most `most` old tasks and journal entries to the base amounts; returns the number of each."""
+        """Add old tasks and journal entries to the base amounts, and remove them from the store.
+
+        Takes at most `most` tasks without presumed calls, `most` with some, and `most` entries. Returns the number of
+        tasks and the number of entries.
+        """
         ages = (retention.ended_s, retention.doubtful_s, retention.journal_s)
         answer = await self._run("fold", *(str(age * MICROSECONDS) for age in ages), str(most))
         return int(answer[1]), int(answer[2])
@@ -304,7 +319,7 @@ NO_MEMORY = ("", "", "")
 
 
 class StoreEpoch:
-    """The epoch that the process of `worker` knows; `path` is the file in the data folder of an embedded store."""
+    """The epoch that the process of `worker` knows. `path` is the file in an embedded store's data folder, or None."""
 
     def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:
         self.worker = worker
@@ -320,21 +335,27 @@ class StoreEpoch:
         return self._epoch
 
     def words(self) -> tuple[str, str, str]:
-        """The epoch, the worker and the end of its lease before the last renewal, as arguments of scripts."""
+        """The epoch, the worker and the end (µs) of its lease before the last renewal; each is empty if unknown."""
         if not self._epoch:
             return NO_MEMORY
         # A fail-over may lose the last renewal, so that one does not count.
         return self._epoch, self.worker, str(self._ends[0]) if len(self._ends) == 2 else ""
 
     def record_renewal(self, epoch: str, now: int, stop: int) -> None:
-        """Note that the store prolonged the lease. Raises StoreUnavailable if the epoch's file cannot be written."""
+        """Keep the epoch, the store's time `now` and the end `stop` of this worker's lease, both in µs.
+
+        Writes a changed epoch to the file. Raises StoreUnavailable if the file cannot be written.
+        """
         self._keep(epoch)
         self._epoch, _ = _parse(epoch)
         self._since = now
         self._ends = (*self._ends, stop)[-2:]
 
     def accept_reset(self, epoch: str) -> bool:
-        """Take a new epoch if an operator has accepted the store since the last renewal; True if so."""
+        """Take a new epoch if an operator has accepted the store since the last renewal; True if so.
+
+        Writes it to the file. Raises StoreUnavailable if the file cannot be written.
+        """
         found, since = _parse(epoch)
         if found == self._epoch or " accepted " not in epoch or since <= self._since:
             return False
@@ -353,7 +374,7 @@ class StoreEpoch:
 
 
 def read_kept(path: Path) -> str:
-    """The epoch in a data folder's file; empty if there is none."""
+    """The epoch in a data folder's file; empty if there is no file. Raises OSError."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:

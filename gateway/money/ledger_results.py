@@ -81,12 +81,12 @@ class LedgerAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A task to be admitted. `fingerprint` and `idempotency` are SHA-256 digests in hex.
+    """The arguments of the ledger's `open`. `fingerprint` and `idempotency` are SHA-256 digests in hex; times are µs.
 
-    `form` task: the answer is the task; join: admit no new task. In µs: `patience` until the caller's own time-out, 0
-    if unknown; `orphans`, for which a request that is not a retry joins a task without a waiter; `keep`, for which an
-    ended task can be joined. A price of None is unknown: it holds nothing, and is admitted only without limits in
-    dollars.
+    `form`: `answer` waits for the images, `task` returns at once, `join` can only join an earlier task. `price` is the
+    µ$ of one image. None is an unknown price: it holds nothing, and the ledger refuses it if a limit in dollars is set.
+    `patience` is the time until the caller's own time-out, 0 if unknown. A request that is not a retry can join a task
+    for `orphans` after its last waiter left. No request joins a task that ended longer ago than `keep`.
     """
 
     task: str
@@ -106,7 +106,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One limit by the minute after the task, if it was admitted. `full_in` is in µs."""
+    """One limit by the minute; `left` counts an admitted task. `full_in` is the µs until nothing of it is used."""
 
     limit: str
     scope: str
@@ -165,7 +165,7 @@ class TooMany:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The settled amount of a call; nothing after VOID."""
+    """The settled amounts of a call: µ$ and a number of images. Both are 0 if the state is VOID."""
 
     state: LedgerAnswer
     usd: int
@@ -192,7 +192,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One limit and its use. `resets` is the time of its next full reset, or None."""
+    """One limit and its use, in µ$ or as a number. `resets` is the µs of its next full reset; None if it has none."""
 
     limit: str
     scope: str
@@ -227,7 +227,7 @@ class Standings:
 
 @dataclass(frozen=True, slots=True)
 class HeldCall:
-    """One paid POST. `price` is its presumed cost, `marked` the time just before it was sent."""
+    """One paid call. `price` is its presumed cost in µ$, `marked` the µs just before it was sent."""
 
     call: str
     state: LedgerAnswer
@@ -241,7 +241,7 @@ class HeldCall:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The amounts of one task. `free` slots were never sent; `state` is `open` or `closed`."""
+    """The amounts of one task. `free` is the number of slots without a call; `state` is `open` or `closed`."""
 
     task: str
     key: str

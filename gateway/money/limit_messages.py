@@ -32,9 +32,9 @@ _WHOSE = {"key": "this key", "team": "this key's team", "everyone": "everyone on
 
 
 def refuse(over: OverLimit, *, price: int, images: int) -> PublicError:
-    """The error for a request of `price` µ$ and `images` that is over a limit.
+    """The error for a request that is over a limit. `price` is the µ$ of all its images, `images` their number.
 
-    For a rate it has a Retry-After; for a budget it has none, because an SDK would sleep twice for nothing.
+    The error of a rate has a Retry-After. That of a budget has none, because an SDK would sleep twice for nothing.
     """
     if over.limit not in ("requests_minute", "images_minute", "concurrent_requests"):
         error = _refuse_budget(over, price=price, images=images)
@@ -54,7 +54,10 @@ def refuse_too_many(many: TooMany) -> PublicError:
 
 
 def foresee_refusal(standings: Standings, *, price: int, images: int) -> PublicError | None:
-    """The error that a request of `price` µ$ and `images` would get under these limits; None if it fits."""
+    """The error that a request would get under these limits; None if it fits.
+
+    `price` is the µ$ of all its images, `images` their number.
+    """
     for one in standings.limits:
         if one.limit == "images_minute" and images > one.ceiling:
             return refuse_too_many(TooMany(one.limit, one.scope, one.ceiling))
@@ -77,7 +80,7 @@ def _needs(limit: str, price: int, images: int) -> int:
 
 
 def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:
-    """OpenAI's headers for requests and images, of the limit with the least left."""
+    """The `x-ratelimit-*` headers for requests and for images; each kind shows its limit with the least left."""
     tightest: dict[str, Rate] = {}
     for rate in rates:
         name = _HEADERS[rate.limit]

@@ -24,7 +24,7 @@ _AT_ONCE = 1000
 
 
 def show_limit(limit: str, value: int) -> str:
-    """The value or the use of a limit as text: dollars, or a number."""
+    """The value or the use of a limit as text: dollars for a value in µ$, or a number."""
     return show_usd(value) if limit in DOLLARS else str(value)
 
 
@@ -34,14 +34,15 @@ def name_scope(scope: Scope) -> str:
 
 
 def describe_limits(limits: Mapping[str, int]) -> dict[str, str | int]:
-    """Limits as JSON values: dollars as text, because a float would round."""
+    """Limits as JSON values: µ$ become dollars as text, because a float would round. Unknown names are left out."""
     return {name: show_usd(limits[name]) if name in DOLLARS else limits[name] for name in LIMITS if name in limits}
 
 
 async def set_limits(ledger: Ledger, scope: Scope, limits: Mapping[str, int | None]) -> None:
-    """Set some limits of a scope, and remove those that are None; the others stay.
+    """Set some limits of a scope, in µ$ or as numbers, and remove those that are None; the others stay.
 
-    New values are set before removals, so that the scope is never less limited than before and after.
+    New values are set before removals, so that the scope is never less limited than before and after. Raises
+    InvalidArgument and StoreUnavailable; the limits that were set before the error stay.
     """
     for limit, value in sorted(limits.items(), key=lambda pair: pair[1] is None):
         await ledger.set_limit(new_id("change"), scope, limit, value)

@@ -65,7 +65,7 @@ class Books:
 
 @dataclass(slots=True)
 class Reservation:
-    """The reservation of one task of `images`. `price` is the µ$ that each unsent image holds; None if unknown.
+    """The reservation of one task. `price` is the µ$ that each unsent image holds; None if unknown.
 
     `spent` is the cost of its calls so far, in µ$; None once one of them had no known price. `is_doubtful`: a part of
     it is presumed, or its call is held for an operator.
@@ -85,7 +85,10 @@ class Reservation:
         return self.books.ledger
 
     async def afford(self, quote: Quote | None) -> PublicError | None:
-        """Hold the price of a target before it is tried. Returns an error if a limit forbids it: skip the target."""
+        """Hold the price of a target before it is tried. A quote of None is an unknown price.
+
+        Returns the error if a limit or the ledger refuses it, or the ledger is unavailable: then skip the target.
+        """
         price = None if quote is None else quote.ceiling
         if price == self.price or (price is not None and self.price is not None and price < self.price):
             return None
@@ -106,7 +109,7 @@ class Reservation:
     async def mark_sent(self, call: Call, quote: Quote | None, policy: Policy, note: CallNote) -> None:
         """Mark a paid call as sent before its first byte, with the facts by which any process can finish it.
 
-        Raises PublicError: then do not send it.
+        Raises PublicError if the ledger refuses it or is unavailable: then do not send it.
         """
         price = None if quote is None else quote.expected
         words = (self.task, call.id, call.slots, price, self.fence, policy, encode_note(note))
@@ -120,7 +123,10 @@ class Reservation:
             raise _lost(answer)
 
     async def keep(self, call: Call, note: CallNote, found: Ticket | UpstreamAnswer) -> None:
-        """Store the vendor's ticket or links: from now on any process can collect the call's pictures."""
+        """Store the vendor's ticket or links, so that any process can collect the call's pictures.
+
+        An answer without links stores nothing. While Redis is unavailable, the step waits.
+        """
         calls = self.books.calls
 
         async def bind(ticket: Ticket) -> None:
@@ -140,7 +146,7 @@ class Reservation:
         await self._book("nack", lambda: self._ledger.nack(self.task, call.id))
 
     async def post(self, call: Call, usd: int | None, images: int) -> None:
-        """Post the cost of a call, in µ$ (None if unknown), and its number of images."""
+        """Charge the real cost of a call, in µ$, and its number of images. None is an unknown cost: it charges 0."""
         self._count(usd)
         await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
 
@@ -156,7 +162,7 @@ class Reservation:
         return usd
 
     async def close(self, how: CloseReason = "") -> None:
-        """Release the slots that will never be sent."""
+        """Close the task in the ledger, and release the slots that will never be sent."""
         await self._book("close", lambda: self._ledger.close(self.task, self.fence, how))
 
     def _count(self, usd: int | None) -> None:
@@ -180,7 +186,7 @@ async def reserve(
 
     Returns the plan without targets of unknown price if a limit in dollars is set. A request whose plan has a refusal
     can only join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota,
-    InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable; then nothing is held.
+    InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled, InternalError; then nothing is held.
     """
     while True:
         opening = _opening(books, identity, job, task, plan, repeat)
@@ -210,7 +216,7 @@ async def reserve(
 async def look_ahead(
     books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan
 ) -> tuple[Plan, PublicError | None]:
-    """The plan that `reserve` would return, and the error of a limit at this instant, or None. Holds nothing.
+    """Return the plan that `reserve` would return, and the error of a limit at this instant, or None. Holds nothing.
 
     Raises the plan's refusal, QuotaStoreUnavailable, and UpstreamUnavailable if a limit in dollars leaves no target.
     """
@@ -317,7 +323,7 @@ Step = Callable[[], Awaitable[object]]
 
 
 class PendingPosts:
-    """One process's steps. Each must be idempotent by the ids in it."""
+    """One process's steps for Redis, of which those wait that it did not take. Each must be idempotent by its ids."""
 
     def __init__(self, pause_s: float = PAUSE_S) -> None:
         # One at a time, so that a call's steps keep their order; without a bound, since no evidence may be lost.

@@ -1,6 +1,6 @@
 """The policy for a call whose outcome nobody knows: presume its price, release it, or hold it for an operator.
 
-The catalogue names the policy of each upstream. All that follows from it stands here.
+The catalogue names the policy of each upstream. This module derives the ledger's state and the charge from it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _STATES: Mapping[Policy, LedgerAnswer] = {
 
 
 def state_after(policy: Policy) -> LedgerAnswer:
-    """The ledger's state of such a call once it is settled; HELD: only an operator settles it."""
+    """The ledger's state of a call of unknown outcome after its settlement. Only an operator settles HELD."""
     return _STATES[policy]
 
 
 def charge_of(policy: Policy, price: int | None) -> int | None:
-    """The µ$ that such a call counts; None where its price is not known."""
+    """The µ$ that a call of unknown outcome counts: its price for `presume`, None if unknown; else 0."""
     return price if policy == "presume" else 0
 
 

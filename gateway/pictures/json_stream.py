@@ -69,7 +69,7 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PictureFault:
-    """It stands in place of a picture that cannot be read."""
+    """The reason why a picture cannot be read. It stands in the document in the picture's place."""
 
     reason: str
     is_too_large: bool = False
@@ -88,7 +88,7 @@ class Base64Writer:
         self._is_padded = False
 
     async def write(self, text: bytes) -> None:
-        """Raises BadBase64 on other characters, TooLarge when the picture passes its limit."""
+        """Decode text and append its bytes. Raises BadBase64, TooLarge over the picture's limit, StorageFullError."""
         text = self._rest + text
         whole, cut = len(text) - len(text) % 4, b""
         data = _decode_plain(text, whole)
@@ -123,7 +123,7 @@ class Base64Writer:
 
 
 def _decode(text: bytes | memoryview) -> bytes:
-    """Raises BadBase64."""
+    """Decode padded base64 text. Raises BadBase64."""
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError as error:
@@ -217,7 +217,7 @@ class JsonReader:
             await self._feed(piece[start : start + _SLICE] if len(piece) > _SLICE else piece)
 
     async def finish(self) -> Any:
-        """The whole document. Raises BadJson if it is incomplete or invalid; NaN and Infinity are not JSON."""
+        """Parse the whole document. Raises BadJson if it is incomplete or invalid; NaN and Infinity are not JSON."""
         if self._state != "outside":
             raise BadJson("it ends inside a string")
         return await self._restore(self._parse(), "")

@@ -24,7 +24,10 @@ _POSITION = re.compile(r" at (line [0-9]{1,9} column [0-9]{1,9})\Z")
 
 
 def explain(message: str, *, has_pictures: bool) -> str:
-    """A sentence of ours for the parser's message, which may quote the document."""
+    """The gateway's own words for the parser's message, which may quote the document; with the position if it is right.
+
+    After a picture the position would be wrong.
+    """
     fault = next((ours for start, ours in _FAULTS.items() if message.startswith(start)), "it cannot be read")
     position = _POSITION.search(message)
     # Each picture before it would shift the column.
@@ -32,7 +35,10 @@ def explain(message: str, *, has_pictures: bool) -> str:
 
 
 def unescape(text: bytes) -> tuple[bytes, bytes]:
-    """The text with JSON's escapes replaced, and an incomplete escape at its end. Wrong escapes remain."""
+    """The text with JSON's escapes replaced, and the incomplete escape at its end or "".
+
+    If an escape is wrong, none is replaced.
+    """
     last = text.rfind(b"\\", -6)
     tail = text[last:] if last >= 0 else b""
     is_cut = len(tail) == 1 or (len(tail) < 6 and tail[1:2] == b"u")

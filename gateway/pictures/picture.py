@@ -40,7 +40,7 @@ HEAD = 512
 """Bytes of a file's start that show its format."""
 
 INSTANT = 64 * 1024
-"""Up to so many bytes in memory are probed on the event loop: that takes less time than a busy thread pool."""
+"""Most bytes in memory that are probed on the event loop: that takes less time than a busy thread pool."""
 
 _READERS = {"png": read_png, "jpeg": read_jpeg, "webp": read_webp}
 _NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
@@ -78,7 +78,7 @@ class Picture:
 
 
 def sniff(head: bytes) -> Format | None:
-    """The format that the first bytes (12 are enough) claim."""
+    """The format that the first bytes (12 are enough) claim; None for any other."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -178,9 +178,10 @@ class PictureConverter:
         self._walkers = open_pool(threads, "pictures-files")
 
     async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
-        """The picture by its headers. Raises NotAPicture, whose reason starts with `what`.
+        """Read a picture's headers. Raises NotAPicture for a damaged, animated or too large one, and for other bytes.
 
-        Decodes no pixel, unless the end marker of a JPEG is missing: then the file may be cut.
+        The error's reason starts with `what`. Decodes no pixel, unless the end marker of a JPEG is missing: then the
+        file may be cut.
         """
         if blob.path is None and blob.size <= INSTANT:
             picture, lacks_end = _probe(blob, self.max_pixels, what)
@@ -191,9 +192,10 @@ class PictureConverter:
         return picture
 
     async def strip(self, picture: Picture, spool: Spool) -> Picture:
-        """The same pixels, bit for bit, without EXIF, GPS, XMP, comments or data after the picture.
+        """Copy a picture without EXIF, GPS, XMP, comments and data after its end. The pixels stay bit for bit.
 
-        The ICC profile and the Orientation stay. Returns the same Picture if nothing is to be removed.
+        The ICC profile and the Orientation stay. Returns the same Picture if nothing is to be removed. Raises
+        StorageFullError.
         """
         path = None if picture.blob.path is None else spool.new_path()
         blob = await _finish(self._walkers, _strip, picture, path)
@@ -210,13 +212,15 @@ class PictureConverter:
         quality: int | None = None,
         size: tuple[int, int] | None = None,
     ) -> Picture:
-        """The picture as `into`, upright, with its ICC profile; a JPEG gets white in place of transparency.
+        """Convert the picture to the format `into`, upright, without metadata but the ICC profile.
 
-        `size` resamples the picture to that size, and crops two edges if its proportions differ.
+        A JPEG gets white in place of transparency. `size` resamples the picture to that size, and crops two edges if
+        its proportions differ. `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None. PNG
+        ignores it. A JPEG is never written above 95, where files double without a visible gain.
 
-        `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None. A JPEG is never written above 95,
-        where files double without a visible gain. Returns the same Picture, with its metadata, if it has the format
-        and size already and `quality` is None. Raises NotAPicture when its pixels cannot be decoded.
+        Returns the same Picture, with its metadata, if it is upright, has the format and size already, and `quality`
+        is None or the format is PNG. Raises NotAPicture when its pixels cannot be decoded or an edge is longer than
+        the format allows, and StorageFullError.
         """
         is_so = picture.format == into and picture.orientation == 1 and (quality is None or into == "png")
         if is_so and size in (None, (picture.width, picture.height)):
@@ -238,11 +242,11 @@ class PictureConverter:
         return await self.probe(await spool.adopt(target))
 
     async def to_png_upright(self, picture: Picture, spool: Spool) -> Picture:
-        """The picture as an upright PNG, for vendors that ignore Orientation or want the format of the mask."""
+        """Convert the picture to an upright PNG. Returns the same Picture if it is one. Raises as `convert` does."""
         return await self.convert(picture, "png", spool)
 
     async def close(self) -> None:
-        """Wait for running work and cancel queued work."""
+        """Cancel queued work, and wait for running work."""
         for pool in (self._decoders, self._walkers):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 

@@ -22,7 +22,7 @@ CHUNK = 192 * 1024
 """Bytes of one chunk: three times a power of two, so that base64 carries no byte over to the next chunk."""
 
 _FLUSH = 1024 * 1024
-"""A writer gives a thread so many bytes at a time; for fewer the thread costs more than the write."""
+"""Bytes that a writer gives a thread at a time; for fewer the thread costs more than the write."""
 
 _CRUMB = 4096
 
@@ -50,7 +50,7 @@ class StorageFullError(Exception):
 
 
 class MemoryBudget:
-    """A number of bytes that many users share: bytes in memory, or bytes of bodies in progress."""
+    """A number of bytes that many users share: bytes in memory, or bytes of request bodies that are being read."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -79,7 +79,7 @@ class Blob:
         return f"Blob({self.size} bytes, {'memory' if self.path is None else 'file'})"
 
     def digest(self) -> str:
-        """The SHA-256 of the bytes, in hex. Blocks while it reads a file: call it in a thread then."""
+        """The SHA-256 of the bytes, in hex. Blocks while it reads a file: call it in a thread for one with a path."""
         if self.path is None:
             return hashlib.sha256(self.data or b"").hexdigest()
         found, buffer = hashlib.sha256(), bytearray(min(self.size, _FLUSH))
@@ -89,13 +89,13 @@ class Blob:
         return found.hexdigest()
 
     def open(self) -> BinaryIO:
-        """A seekable binary reader, for blocking code in a thread."""
+        """Open a seekable binary reader, for blocking code in a thread. The caller closes it."""
         if self.path is not None:
             return self.path.open("rb")
         return io.BytesIO(self.data or b"")
 
     async def chunks(self, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
-        """The bytes in order, `size` at a time."""
+        """Yield the bytes from first to last, `size` at a time."""
         if self.path is None:
             view = self.data or b""
             for start in range(0, len(view), size):
@@ -113,7 +113,7 @@ class Blob:
 
 
 async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
-    """A file's bytes in order. The file is opened at the first chunk and always closed."""
+    """Yield a file's bytes from first to last, `size` at a time. The file is opened at the first chunk and closed."""
     opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size))
     try:
         file, piece = await asyncio.shield(opening)
@@ -184,7 +184,10 @@ class Spool:
         return True
 
     async def await_space(self, store: Callable[[], Awaitable[Stored]]) -> Stored:
-        """Call `store`, and while the disk takes nothing call it again, for `patience_s`. Raises StorageFullError."""
+        """Call `store`, and while the disk is full call it again, for up to `patience_s` seconds.
+
+        Raises StorageFullError when that time is over, and at once if its `is_lasting` is True.
+        """
         deadline = time.monotonic() + self.patience_s
         while True:
             try:
@@ -195,7 +198,10 @@ class Spool:
             await asyncio.sleep(SPACE_PAUSE_S)
 
     def new_path(self) -> Path:
-        """A path for a new temporary file, which is removed when this spool closes."""
+        """Return a path for a new temporary file, which is removed when this spool closes.
+
+        Creates the folder, but not the file. Raises OSError, and RuntimeError on a closed spool.
+        """
         if self.is_closed:
             raise RuntimeError("this spool is closed")
         if not self._paths:
@@ -207,17 +213,17 @@ class Spool:
         return BlobWriter(self)
 
     def hold(self, size: int) -> bool:
-        """Reserve memory for one blob until this spool closes."""
+        """Take `size` bytes of memory for one blob until this spool closes; False if they are not free."""
         return self.claim(self.memory, size)
 
     async def blob(self, data: bytes) -> Blob:
-        """A blob of these bytes."""
+        """Store these bytes, in memory or in a temporary file, and return their blob. Raises StorageFullError."""
         writer = self.writer()
         await writer.write(data)
         return await writer.finish()
 
     async def adopt(self, path: Path) -> Blob:
-        """A blob of a file that other code wrote at a `new_path`."""
+        """Return the blob of a file that was written at a path from `new_path`."""
         return Blob((await asyncio.to_thread(path.stat)).st_size, path=path)
 
     async def close(self) -> None:
@@ -233,7 +239,7 @@ class Spool:
 
 
 class BlobWriter:
-    """Makes a Blob of bytes that arrive in pieces; `size` counts them."""
+    """Writes bytes that arrive in pieces into one Blob. `size` counts them; `head` has the first 64."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -247,7 +253,7 @@ class BlobWriter:
         self.head = b""
 
     async def write(self, data: bytes) -> None:
-        """Append bytes. Raises StorageFullError when the disk is full."""
+        """Append bytes, which may go to a file. Raises StorageFullError when the disk is full."""
         if len(self.head) < 64:
             self.head += bytes(data[: 64 - len(self.head)])
         if len(data) < _CRUMB:
@@ -262,7 +268,7 @@ class BlobWriter:
             await self._flush()
 
     async def finish(self) -> Blob:
-        """Close the writer and return its Blob."""
+        """Close the writer and return its Blob. Raises StorageFullError when the disk is full."""
         if self._file is None and self._spool.hold(self.size):
             self._discard_file()
             return Blob(self.size, data=b"".join(self._pieces))
@@ -270,7 +276,7 @@ class BlobWriter:
         return Blob(self.size, path=self._path)
 
     async def abort(self) -> None:
-        """Discard the bytes written so far."""
+        """Discard the bytes written so far, and remove the file."""
         self._pieces.clear()
         self._crumbs.clear()
         if self._file is not None:
@@ -332,7 +338,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def clear_spools(own: Path) -> None:
-    """Remove the folders of processes that are gone, and the contents of `own`; a folder is named by its process id."""
+    """Remove the folder `own`, and its neighbours whose process has ended; a folder is named by its process id."""
     if not own.parent.is_dir():
         return
     for folder in own.parent.iterdir():

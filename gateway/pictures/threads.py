@@ -11,7 +11,7 @@ START_S = 10.0
 def open_pool(threads: int, name: str) -> ThreadPoolExecutor:
     """Return a pool whose threads all run. Raises RuntimeError when the machine starts no thread, or not in time."""
     pool = ThreadPoolExecutor(threads, name)
-    # A pool starts a thread where none is idle, and here none is idle before all have started.
+    # A pool starts a thread where none is idle, and none is idle before all have started.
     together = threading.Barrier(threads)
     try:
         for started in [pool.submit(together.wait, START_S) for _ in range(threads)]:

@@ -40,7 +40,7 @@ def is_within(address: Address | None, networks: Iterable[str]) -> bool:
 
 
 def name_source(address: Address | None) -> str:
-    """One name for all addresses that one peer can use."""
+    """One name for all addresses that one peer can use: an IPv6 /64 network, an IPv4 address, or `none`."""
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address) >> (128 - _ONE_SITE) << (128 - _ONE_SITE), _ONE_SITE)))
     return "none" if address is None else str(address)
@@ -48,7 +48,7 @@ def name_source(address: Address | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _parse(network: str) -> IPv4Network | IPv6Network:
-    """Cached: every request of a key checks its networks."""
+    """Parse a network, with a cache: every request of a key checks its networks."""
     return ip_network(network)
 
 

@@ -19,9 +19,9 @@ from gateway import errors
 
 
 class Admission:
-    """The requests of one process: at most `most`, and `most_per_key` of one key.
+    """The requests of one process. `most` bounds their number, and `most_per_key` the number of one key's.
 
-    Running tasks have the same limit, counted by themselves.
+    Running tasks have the limit `most` too, counted by themselves.
     """
 
     def __init__(self, most: int, most_per_key: int) -> None:
@@ -116,7 +116,10 @@ class DiskSpace:
         self._short: str | None = None
 
     async def find_shortage(self) -> str | None:
-        """The folder with too little free space, as a sentence for operators; None if there is enough."""
+        """The folder with too little free space, as a sentence for operators; None if there is enough.
+
+        Measures at most every `every_s` seconds, and logs each change.
+        """
         now = self._now()
         if self._looked is None or now - self._looked >= self._every_s:
             # Set first, so that no other request measures meanwhile.

@@ -28,7 +28,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class ChildFailed(Exception):
-    """A child ended, or was silent, before it was ready. Another start may succeed."""
+    """A child ended, or did not become ready in time. Another start may succeed."""
 
 
 def spawn(  # noqa: PLR0913 (the options of one system call)
@@ -46,11 +46,12 @@ def spawn(  # noqa: PLR0913 (the options of one system call)
     Without an `env` it gets none of the operator's secrets: its environment is `bare_environment`. Its files are
     private (mode 0600) unless it keeps this process's umask. Raises OSError.
 
-    The kernel sends that signal when the starting *thread* ends, so only the main thread may start one.
+    The kernel sends that signal when the starting *thread* ends, so only the main thread may start one: another gets
+    RuntimeError. Outside Linux there is no such signal.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("only the main thread may start a child, which ends with its thread")
-    return subprocess.Popen(  # noqa: S603 - the command is ours, and no shell reads it
+    return subprocess.Popen(  # noqa: S603 - the command is the gateway's own, and no shell reads it
         command,
         env=bare_environment() if env is None else dict(env),
         stdin=subprocess.DEVNULL,
@@ -69,7 +70,7 @@ def bare_environment() -> dict[str, str]:
 
 
 def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:
-    """End a child by SIGTERM, and by SIGKILL after `wait_s`; waits until it has ended."""
+    """End a child by SIGTERM, and by SIGKILL after `wait_s` seconds. Blocks until it has ended."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -81,7 +82,7 @@ def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:
 
 
 class ChildWatch:
-    """Waits for children of this process without a thread. Belongs to the event loop in which it is made."""
+    """Waits for children of this process without a thread, by the handler of SIGCHLD in the running event loop."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
@@ -91,7 +92,7 @@ class ChildWatch:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
     async def exit_of(self, process: subprocess.Popen[bytes]) -> int:
-        """The exit code of a child, when it has ended; minus the signal's number if a signal ended it."""
+        """Wait until a child has ended. Returns its exit code; minus the signal's number if a signal ended it."""
         while (code := process.poll()) is None:
             changed = self._changed
             # The time-out is for a SIGCHLD that another library's handler took.

@@ -1,4 +1,4 @@
-"""The data folder: its lock, its secrets, and the processes that run in it. It belongs to one instance."""
+"""The data folder: its lock, its secrets, and the records of the processes that run in it. One gateway owns it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ServerRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """The gateway that runs in a folder: its process, its Redis if it is not the folder's own, and how it ends.
+    """The gateway that runs in a folder: its process, and its Redis if it is not the folder's own.
 
     `redis` has no password. `stops_by` is the unix time of the latest end of a stop that has begun, else None.
     """
@@ -60,7 +60,7 @@ class RunningGateway:
     stops_by: float | None = None
 
     def explain(self, folder: Path) -> str:
-        """Why nothing else can use the folder, and what to do."""
+        """The message to a user: the reason why no other command can use the folder, and the remedy."""
         it = f"gateway in {folder} (process {self.pid})"
         if self.stops_by is not None:
             left = max(1, math.ceil(self.stops_by - time.time()))
@@ -81,7 +81,7 @@ class RunningGateway:
 
 
 class DataFolder:
-    """One data folder; `make` creates it with mode 0700."""
+    """One data folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,7 +95,7 @@ class DataFolder:
         self.simulator_path = path / "simulator.url"
 
     def make(self) -> None:
-        """Create the folder. Raises SettingsError if it cannot be created or written."""
+        """Create the folder (mode 0700) if it is missing. Raises SettingsError if it cannot be created or written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryFile(dir=self.path):
@@ -107,7 +107,7 @@ class DataFolder:
 
     @contextmanager
     def locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
-        """Hold the lock. Yields its descriptor for child processes, which keep the lock until they end.
+        """Create the folder and hold its lock. Yields the lock's descriptor; a child that has it keeps the lock too.
 
         Raises FolderInUse: at once if a running gateway holds the lock, after `wait_s` if only its children do.
         """
@@ -129,8 +129,9 @@ class DataFolder:
     def announced(self, redis: str | None = None) -> Iterator[None]:
         """Write this process's number to `gateway.pid`, and its Redis (without a password) to `gateway.json`.
 
-        Call it with the lock held. Only this process locks that file. After a crash, or in another container, the
-        number may belong to another process; the lock ends with its holder. Raises OSError.
+        Both are removed when the context ends. Call it with the lock held. `gateway.pid` is locked meanwhile: after a
+        crash, or in another container, the number may belong to another process, but the lock ends with its holder.
+        Raises OSError.
         """
         with os.fdopen(os.open(self.pid_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -150,7 +151,7 @@ class DataFolder:
             replace(self.running_path, json.dumps({"redis": redis, "stops_by": stops_by}))
 
     def running_gateway(self) -> RunningGateway | None:
-        """The gateway that runs here, or None."""
+        """The gateway that runs in this folder, or None."""
         try:
             with self.pid_path.open() as file:
                 try:
@@ -169,17 +170,17 @@ class DataFolder:
             return {}
 
     def has_store(self) -> bool:
-        """True when an embedded server has run here."""
+        """True when an embedded server has run in this folder."""
         return any((self.path / name).exists() for name in ("valkey", "ledger.id"))
 
     def record_catalogue(self, path: Path) -> None:
-        """Remember the catalogue with which a gateway starts here. Raises OSError."""
+        """Write the path and the digest of the catalogue with which a gateway starts to the folder. Raises OSError."""
         replace(self.catalogue_path, json.dumps({"path": str(path), "sha256": _digest(path)}) + "\n")
 
     def compare_catalogue(self, path: Path) -> str | None:
-        """The difference between a catalogue and the one that the gateway of this folder uses.
+        """The difference between a catalogue and the one that this folder's gateway uses, as a sentence.
 
-        None if there is none, or if no gateway runs here.
+        None if there is none, if no gateway runs in this folder, or if a file cannot be read.
         """
         if (pid := self.running_gateway()) is None:
             return None
@@ -198,7 +199,7 @@ class DataFolder:
         replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))
 
     def server(self) -> ServerRecord | None:
-        """The embedded server that was started last; it may have ended."""
+        """The embedded server that was started last; it may have ended. None if none is recorded."""
         try:
             found = json.loads(self.server_path.read_text())
             return ServerRecord(int(found["pid"]), Path(found["socket"]))
@@ -209,7 +210,7 @@ class DataFolder:
         self.server_path.unlink(missing_ok=True)
 
     def secrets(self) -> Secrets:
-        """This folder's secrets, created at the first call."""
+        """This folder's secrets, created at the first call. Raises SettingsError if they cannot be read."""
         text = make_once(self.secrets_path, _new_secrets())
         try:
             found = json.loads(text)
@@ -228,7 +229,10 @@ class DataFolder:
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """The pepper and the signing key: from the environment, else this folder's own, created once."""
+    """The pepper and the signing key: from the settings, else the data folder's own, created once.
+
+    Raises SettingsError if the folder cannot be written or its secrets cannot be read.
+    """
     given_pepper, given_key = settings.key_pepper, settings.signing_key
     if given_pepper is not None and given_key is not None:
         return Secrets(given_pepper.get_secret_value().encode(), given_key.get_secret_value().encode())
@@ -242,7 +246,10 @@ def load_secrets(settings: Settings) -> Secrets:
 
 
 def make_once(path: Path, text: str) -> str:
-    """The text of a private file (mode 0600), created with `text` if it is missing. Two processes get the same."""
+    """Return the text of a private file (mode 0600); create it with `text` if it is missing. Raises OSError.
+
+    Two processes that create it at once get the same text.
+    """
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     aside = _write_aside(path, text)
@@ -257,7 +264,7 @@ def make_once(path: Path, text: str) -> str:
 
 
 def record_simulator(folder: DataFolder, url: str | None) -> None:
-    """Write the simulator's URL to the folder, for users who change its behaviour; remove it for None."""
+    """Write the simulator's URL to the folder, for users who change its behaviour; None removes it. Raises OSError."""
     if url is None:
         folder.simulator_path.unlink(missing_ok=True)
     else:

@@ -26,7 +26,10 @@ _QUIET = ("uvicorn.error", "httpx", "httpcore", "aiohttp", "asyncio", "PIL", "py
 
 @contextmanager
 def logging_to(stream: TextIO = sys.stderr, level: str = "info", mask: Mask | None = None) -> Iterator[None]:
-    """Write every log line of this process to `stream` in this context, without the secrets that `mask` knows."""
+    """Write every log line of this process to `stream` during the context, without the secrets that `mask` knows.
+
+    Replaces the root logger's handlers. At the end of the context the log has no output.
+    """
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     output = logging.StreamHandler(stream)
     output.setFormatter(_formatter(mask or Mask(), is_terminal=stream.isatty()))

@@ -21,7 +21,7 @@ def trim() -> bool:
 
 
 async def trim_if(is_idle: Callable[[], bool]) -> None:
-    """Give freed memory back if nothing runs: after 40 answers of 20 MB at once, that is 86 of 91 MiB."""
+    """Return freed memory to the system if `is_idle`. After 40 answers of 20 MB at once, that is 86 of 91 MiB."""
     if is_idle():
         await asyncio.to_thread(trim)
 

@@ -25,8 +25,8 @@ class PeriodicStep:
     """A step, and the pause of `seconds` after it; the step itself may set another pause.
 
     `name` names the step in the log. `jitter` is the share by which a pause is longer or shorter at random. Errors that
-    are `expected` get one line in the log however often they repeat, others a traceback each time. Setting `wake` ends
-    the pause.
+    are `expected` get one line in the log until a step succeeds, others a traceback each time. `wake.set()` ends the
+    pause.
     """
 
     name: str
@@ -44,14 +44,17 @@ class PeriodicStep:
         self._running = asyncio.create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:
-        """End the step at once; a library that loses a cancellation, as while it connects, gets another one."""
+        """Cancel the step that is running, and wait for its end.
+
+        It is canceled again every CANCEL_EVERY_S, because a library may lose a cancellation while it connects.
+        """
         self._is_ending = True
         while self._running is not None and not self._running.done():
             self._running.cancel()
             await asyncio.wait({self._running}, timeout=CANCEL_EVERY_S)
 
     async def finish(self) -> None:
-        """End after the step that is under way."""
+        """Wait for the end of the step that is running, and take no other."""
         self._is_ending = True
         self.wake.set()
         if self._running is not None:

@@ -48,7 +48,7 @@ _INJECTED = re.compile(r"GATEWAY_(SERVICE_.+|PORT_.+)$")
 
 
 class StartRefused(Exception):
-    """The command cannot run here. The text tells the user what is wrong and what to do."""
+    """The command cannot run. The text has the fault and the remedy, for the user."""
 
     exit_code: ClassVar[int] = 1
 
@@ -120,7 +120,7 @@ def _long_enough(secret: SecretStr | None) -> SecretStr | None:
 
 
 def find_weakness(token: str) -> str | None:
-    """The reason why an admin token is easy to guess; None if it is not."""
+    """The reason why an admin token is easy to guess; None if it is not easy."""
     if len(token) < TOKEN_LENGTH:
         return f"shorter than {TOKEN_LENGTH} characters"
     if len(set(token)) < _DISTINCT:
@@ -138,7 +138,10 @@ def is_loopback(host: str) -> bool:
 
 
 def find_config() -> Path:
-    """The default catalogue: that of the working directory, else the one in this package."""
+    """The default catalogue's path: in the working directory, else in this package or its source tree.
+
+    If none exists, it is the path in the working directory.
+    """
     candidates = (Path("config/gateway.yaml").absolute(), SHIPPED_CONFIG, SOURCE_CONFIG)
     return next((path for path in candidates if path.is_file()), candidates[0])
 
@@ -237,7 +240,7 @@ def variables() -> list[str]:
 
 
 def load_settings(env: Mapping[str, str]) -> Settings:
-    """Settings from an environment. Raises SettingsError with all faults."""
+    """Read the settings from an environment. Raises SettingsError with all faults, also for unknown variables."""
     values, problems = _collect(env)
     settings: Settings | None = None
     try:

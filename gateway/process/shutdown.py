@@ -44,7 +44,7 @@ class Shutdown:
             self.on_change()
 
     def give_up(self) -> None:
-        """The time is up: abandon the calls in progress."""
+        """Set `is_over`: the time is up, and the calls in progress are abandoned."""
         self.is_over = True
         self.on_change()
 
@@ -57,7 +57,7 @@ class Shutdown:
         return task in self._out and not self._holds(task)
 
     def hold(self, task: str, call: str) -> None:
-        """Note that a call of the task is in progress, until `release`."""
+        """Record that a call of the task is in progress, until `release`. The shutdown waits for it."""
         # Not a Counter, which holds a second dict: thousands of tasks run at once.
         self._out.setdefault(task, {})[call] = 0
 
@@ -69,7 +69,7 @@ class Shutdown:
 
     @contextmanager
     def resting(self, task: str, call: str) -> Iterator[None]:
-        """Note that a call waits for its next poll: it can be left meanwhile."""
+        """Record, for the time of the context, that a part of a call only waits. The call can be left meanwhile."""
         calls = self._out[task]
         calls[call] += 1
         try:
@@ -80,7 +80,7 @@ class Shutdown:
             calls[call] -= 1
 
     async def idle(self, after: float) -> None:
-        """Return once the shutdown has lasted `after` seconds and no call needs this process."""
+        """Wait until the shutdown has lasted `after` seconds and no call needs this process."""
         # Calls begin and end meanwhile.
         while self.seconds < after or self.is_holding:  # noqa: ASYNC110 (their absence at one moment ends it)
             await asyncio.sleep(PAUSE_S)

@@ -30,9 +30,9 @@ _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_4
 
 
 def read_bytes(value: object) -> object:
-    """The bytes of a text such as `256MB` (10⁶) or `256MiB` (2²⁰). Any other value stays as it is.
+    """Convert a text such as `256MB` (10⁶) or `256MiB` (2²⁰) to bytes. Raises ValueError, for a user, for other texts.
 
-    Raises ValueError, for a user to read.
+    A value that is not a text is returned as it is.
     """
     if not isinstance(value, str):
         return value
@@ -43,9 +43,9 @@ def read_bytes(value: object) -> object:
 
 
 def read_seconds(value: object) -> object:
-    """The seconds of a text such as `30s`, `5m`, `2h` or `1d`. Any other value stays as it is.
+    """Convert a text such as `30s`, `5m`, `2h` or `1d` to seconds. Raises ValueError, for a user, for other texts.
 
-    Raises ValueError, for a user to read.
+    A value that is not a text is returned as it is.
     """
     if not isinstance(value, str):
         return value

@@ -28,7 +28,7 @@ class WorkerLocks:
         self._listed_at = 0
 
     def acquire(self) -> None:
-        """Lock the file of this worker, until `release` or the end of the process."""
+        """Create and lock the file of this worker, until `release` or the end of the process. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         aside = self._folder / f".{self._own.name}"
         self._descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -37,13 +37,19 @@ class WorkerLocks:
         aside.rename(self._own)
 
     def touch(self, at: int | None = None) -> None:
-        """Note that this worker's event loop turned at a time (unix ns), by default now."""
+        """Set the file's time to a turn of this worker's event loop: `at` in unix ns, None is now.
+
+        Has no effect without the lock.
+        """
         if self._descriptor is not None:
             at = time.time_ns() if at is None else at
             os.utime(self._descriptor, ns=(at, at))
 
     def release(self) -> None:
-        """Free the lock at an end in order. The others take over what is left, and know that nobody was killed."""
+        """Mark the file as cleanly ended, and free the lock.
+
+        Other workers adopt the tasks that are left, and log no death. Has no effect without the lock.
+        """
         if self._descriptor is not None:
             # Without room on the disk the others take this end for a death, which costs a warning.
             with suppress(OSError):
@@ -52,11 +58,11 @@ class WorkerLocks:
             self._descriptor = None
 
     def find_dead(self) -> list[str]:
-        """The workers whose lock is free and whose file is still there."""
+        """The other workers whose lock is free and whose file is still there."""
         return [name for name in self._list_others() if self._is_free(self._folder / name)]
 
     def find_killed(self, workers: Iterable[str]) -> list[str]:
-        """Those of some dead workers that did not end in order."""
+        """Those of the workers that did not end by `release`. Their files must still be there."""
         return [name for name in workers if not self._has_ended(self._folder / name)]
 
     def find_living(self, since: int) -> list[str]:
@@ -64,7 +70,7 @@ class WorkerLocks:
         return [name for name in self._list_others() if self._has_turned(self._folder / name, since)]
 
     def forget(self, workers: Iterable[str]) -> None:
-        """Remove the files of workers whose leases have ended."""
+        """Remove the files of workers. Call it once their leases have ended."""
         for worker in workers:
             (self._folder / worker).unlink(missing_ok=True)
 

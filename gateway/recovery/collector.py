@@ -1,4 +1,4 @@
-"""The collector of pictures that dead workers paid for: it polls tickets, downloads links, and posts stored pictures.
+"""The collector of dead workers' calls: it polls tickets, downloads links, and charges stored pictures in the ledger.
 
 It never sends a paid POST. If its process dies too, the next adopter continues from the same evidence.
 """
@@ -46,7 +46,10 @@ class Collector:
         self._faults: Counter[str] = Counter()
 
     async def collect(self, hold: Hold) -> Collection[str]:
-        """Collect the pictures of a task's calls in the background; answers the calls that this settles."""
+        """Collect the pictures of a task's calls in the background. Returns the ids of the calls to wait for.
+
+        Among them are calls whose ticket only a callback can still name.
+        """
         held = [call for call in hold.calls if call.state is LedgerAnswer.HELD]
         calls = await self._services.calls.read([call.call for call in held])
         collecting: list[str] = []
@@ -62,28 +65,31 @@ class Collector:
         return collecting
 
     async def give_up(self, hold: Hold, call: HeldCall) -> None:
-        """Write down that the outcome of a call stays unknown."""
+        """Store in the call's record the error that its outcome stays unknown."""
         await self._services.calls.keep_error(hold.task, call.call, make_unknown_error().to_facts())
 
     async def find_timeouts(self, calls: Sequence[str]) -> Mapping[str, float]:
-        """Seconds that the answers of some calls may take, where their upstreams are in the catalogue."""
+        """Return the seconds that the answers of some calls may take, by call.
+
+        A call whose upstream is not in the catalogue is left out.
+        """
         targets, found = self._services.health.targets, await self._services.calls.read(calls)
         known = {call: targets.get(self._target(record)) for call, record in found.items()}
         return {call: target.config.timeouts.answer for call, target in known.items() if target is not None}
 
     async def end(self, hold: Hold) -> None:
-        """End the task if nothing more can come of it."""
+        """Store the task's end, and write its request's record, if nothing more can come of it."""
         await end_task(self._services, hold)
 
     async def end_closed(self, holds: Sequence[Hold]) -> None:
-        """End those tasks that their workers closed and did not end."""
+        """Store the ends of those tasks that their workers closed and did not end."""
         unended = await self._services.task_store.find_unended([hold.task for hold in holds])
         for hold in holds:
             if hold.task in unended:
                 await self.end(hold)
 
     async def stop(self) -> None:
-        """Leave the running collections to the next adopter."""
+        """Cancel the running collections, and wait for their end. The next adopter continues them."""
         running = list(self._running.values())
         for one in running:
             one.cancel()
@@ -138,9 +144,9 @@ class Collector:
             await services.task_store.add(hold.task, receipt.images)
 
     async def _find_receipt(self, hold: Hold, call: HeldCall, known: CallRecord) -> Receipt | None:
-        """The call's receipt: of stored pictures, or of those collected now; None where neither is possible.
+        """Return the receipt of the call's stored pictures; if some are missing, collect the pictures again.
 
-        Raises CallFailed.
+        None if neither is possible. Raises CallFailed, StorageFullError, StoreUnavailable.
         """
         can_ask = bool(known.ticket or known.links) and self._target(known) in self._services.health.targets
         stored = await find_stored(self._services, known.receipt) if known.receipt else None

@@ -42,7 +42,10 @@ _KINDS: Mapping[type[PublicError], str] = {
 
 
 async def end_task(services: Services, hold: Hold) -> None:
-    """End the task's record and write the request's record, once no call is awaited. Raises StoreUnavailable."""
+    """Store the task's end, and write the request's record in the background. Raises StoreUnavailable.
+
+    Does nothing while the task is open or one of its calls is awaited.
+    """
     calls = await services.calls.read([call.call for call in hold.calls])
     if hold.is_open or any(is_awaited(call, calls.get(call.call)) for call in hold.calls):
         return

@@ -40,7 +40,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Durations in seconds. The answer to a paid POST may take `quickest_s` to `call_timeout_s`, by its upstream."""
+    """Durations in seconds. The longest time of an answer is `quickest_s` at the quickest upstream, `call_timeout_s` at
+    the slowest one; `quickest_s` None is the same.
+    """
 
     call_timeout_s: float
     quickest_s: float | None = None
@@ -55,7 +57,10 @@ class Pace:
         return round(self.lease_s * MICROSECONDS)
 
     def answer_us(self, call_timeout_s: float | None = None) -> int:
-        """µs after a call's mark from which on its answer can no longer come; by default from the quickest upstream."""
+        """Return the µs after a call's mark from which on its answer can no longer come.
+
+        `call_timeout_s` is its upstream's; None is the quickest upstream's.
+        """
         quickest = self.call_timeout_s if self.quickest_s is None else self.quickest_s
         seconds = quickest if call_timeout_s is None else call_timeout_s
         return round((seconds + self.lease_s) * MICROSECONDS)
@@ -65,23 +70,23 @@ class Adopter(Protocol):
     """The work on the tasks of dead workers. Every method may raise StoreUnavailable."""
 
     async def collect(self, hold: Hold) -> Collection[str]:
-        """Collect the pictures of an adopted task's calls in the background; answers the calls that this settles."""
+        """Collect the pictures of an adopted task's calls in the background. Return the calls to wait for."""
         ...
 
     async def find_timeouts(self, calls: Sequence[str]) -> Mapping[str, float]:
-        """Seconds that the answers of some calls may take, where their upstreams are known."""
+        """Return the seconds that the answers of some calls may take, by call; without calls of unknown upstreams."""
         ...
 
     async def give_up(self, hold: Hold, call: HeldCall) -> None:
-        """Write down that the outcome of a call stays unknown."""
+        """Store in the call's record that its outcome stays unknown."""
         ...
 
     async def end(self, hold: Hold) -> None:
-        """End the task if nothing more can come of it; called after its adoption and after each settlement."""
+        """Store the task's end if nothing more can come of it. Housekeeping calls it after each settlement."""
         ...
 
     async def end_closed(self, holds: Sequence[Hold]) -> None:
-        """End those tasks that their workers closed and may not have ended."""
+        """Store the ends of those tasks that their workers closed and did not end."""
         ...
 
 
@@ -94,8 +99,8 @@ class OwnWork:
     """The work and the callers of this process.
 
     `runs` is True for a task that it still works on: it settles the task itself, however long its vendor takes.
-    `record_departures` tells the ledger of every caller that has disconnected; False when that takes longer than the
-    given seconds.
+    `record_departures` waits until the ledger knows of every caller that has disconnected; it returns False when that
+    takes longer than the given seconds.
     """
 
     runs: Callable[[str], bool] = lambda _: False
@@ -105,7 +110,7 @@ class OwnWork:
 class Housekeeping:
     """The housekeeping of one worker.
 
-    A renewed lease, and the time of a lock's file, say that the ledger knows of the callers that had disconnected by
+    A renewed lease, and the time of a lock's file, mean that the ledger knows of the callers that had disconnected by
     then: a retry relies on it.
     """
 
@@ -136,7 +141,10 @@ class Housekeeping:
         self._epoch = ""
 
     async def start(self) -> None:
-        """Take the lease, without which no task can be opened, and keep it. Redis may be away."""
+        """Take the lease, end the leases of this instance's dead workers, and begin the steps.
+
+        While Redis is unavailable, the steps try again.
+        """
         if await self._renew() is not None:
             # Before the first request, which may be the retry of one that a dead worker has paid for.
             with suppress(StoreUnavailable):
@@ -145,14 +153,17 @@ class Housekeeping:
         self._watch.start()
 
     async def stop(self) -> None:
-        """Finish the current step and end the lease, so that other workers need not wait for it."""
+        """Finish the current step and end the lease, so that other workers need not wait for it. Raises nothing."""
         await self._watch.stop()
         await self._steps.finish()
         with suppress(StoreUnavailable):
             await self._ledger.retire([self._worker])
 
     async def watch_workers(self) -> None:
-        """Show that this process lives, and begin the next step at once when a worker of this instance has died."""
+        """Touch this worker's lock file, and begin the next step at once if a worker of this instance has died.
+
+        The file is touched only if the ledger learns in time of the callers that have disconnected.
+        """
         if self._worker_locks:
             began = time.time_ns()
             if await self._own.record_departures(_LOOK_S):
@@ -161,7 +172,10 @@ class Housekeeping:
                 self._steps.wake.set()
 
     async def step(self) -> None:
-        """Renew the lease, fold old tasks, adopt the tasks of dead workers, and settle overdue calls."""
+        """Renew the lease, fold old tasks, adopt the tasks of dead workers, and settle overdue calls.
+
+        Stops, with a log line, at the first step that Redis does not take.
+        """
         now = await self._renew()
         if now is None:
             return
@@ -178,10 +192,10 @@ class Housekeeping:
             self._note_outage(error)
 
     async def _renew(self) -> int | None:
-        """The server's time in µs, or None while the ledger is unavailable or lost."""
+        """Renew the lease. Returns the server's time in µs, or None while the ledger is unavailable or lost."""
         began = time.monotonic()
         await self._own.record_departures(self._pace.lease_s / 10)
-        # A worker that was suspended here does not know of the callers that left meanwhile.
+        # A worker that was suspended meanwhile does not know of the callers that disconnected since.
         passed_us = round((time.monotonic() - began) * MICROSECONDS)
         try:
             lease = await self._ledger.renew(self._worker, max(1, self._pace.lease_us - passed_us))

@@ -1,4 +1,6 @@
-"""The Plan: the targets that can serve a job, in order, the reasons against the others, and the job's calls. Pure.
+"""The Plan: the targets that can serve a job, in the order of trial, and the reasons against the others; a job's calls.
+
+Pure functions.
 
 Whatever the strategy, a target that drops a hard parameter serves only if no target honours them all.
 """
@@ -36,7 +38,7 @@ _BY_LOAD = frozenset({"cost", "priority"})
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A target that can serve the job, how, and at which price; a price of None is unknown.
+    """A target that can serve the job, its fit and its prices; a price of None is unknown.
 
     `quote` is for one image, `total` for the whole job in `calls` calls. `reason` explains its position. `other_size`
     is the treatment of a picture of another size than `fit` promises.
@@ -104,9 +106,10 @@ def plan(
     rights: Rights | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
-    """Order the model's targets for this job. Raises UnsupportedValue; UpstreamUnavailable if none is configured.
+    """Order the model's targets for this job. `rights` are those of the caller's key.
 
-    `rights` are those of the caller's key. Raises ModelNotAllowed for a key that may use none of the upstreams.
+    Raises UnsupportedValue if no target can serve it, UpstreamUnavailable if none is configured, and ModelNotAllowed
+    for a key that may use none of the upstreams.
     """
     rights, around = rights or Rights(), around or Circumstances()
     route = rules.find_route(job, model_name, catalogue.document, around.identity)
@@ -131,7 +134,7 @@ def plan(
 
 
 def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
-    """The plan without the targets that are unavailable now, and equal credentials ordered by load.
+    """Return the plan without the targets in `down`, and with equal credentials ordered by load.
 
     A target that drops a parameter does not replace an unavailable one that honours it. If no target is left, the
     plan's refusal is UpstreamUnavailable or RateLimited.
@@ -145,7 +148,7 @@ def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
 
 
 def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
-    """Calls of at most `fit.per_call` images that together fill `slots`, in order."""
+    """Make calls of `fit.per_call` images or less that together fill the slots, in the order of `slots`."""
     rest = iter(slots)
     groups = [tuple(islice(rest, images)) for images in pricing.count_calls(len(slots), fit.per_call)]
     return [
@@ -242,7 +245,7 @@ def _reject_compromise(choice: Choice) -> Rejection:
 def _arrange(
     choices: Sequence[Choice], strategy: Strategy, around: Circumstances | None = None
 ) -> tuple[list[Choice], str | None]:
-    """The choices in order, each with its reason, and a note on the order."""
+    """The choices in the strategy's order, each with its reason, and a note on the order or None."""
     around = around or Circumstances()
     candidates = [
         Candidate(
@@ -289,7 +292,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Indexes of candidates in order, the reason for each position, and a note for operators."""
+    """Indexes of candidates in the order of trial, the reason for each position, and a note for operators or None."""
 
     order: tuple[int, ...]
     reasons: tuple[str, ...]
@@ -347,7 +350,7 @@ def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
 
 
 def _by_seconds(candidates: Sequence[Candidate]) -> Ranking:
-    """Targets without a measurement come first: otherwise they would never get one."""
+    """Order by the median. Targets without a measurement come first: otherwise they would never get one."""
     order = tuple(sorted(range(len(candidates)), key=lambda index: candidates[index].seconds or 0.0))
     found = [candidates[index].seconds for index in order]
     reasons = ["not measured yet" if seconds is None else f"median {seconds:.1f} s" for seconds in found]

@@ -61,7 +61,7 @@ class Rights:
         return replace(job, quality=self.max_quality) if is_below and job.quality is None else job
 
     def cap_defaults(self, size: Size | None, quality: Quality | None) -> tuple[Size | None, Quality | None]:
-        """A rule's default size and quality, as far as the key allows them."""
+        """A rule's default size and quality: a size over the key's limit becomes None, a quality the key's best."""
         is_large = size is not None and self.max_pixels is not None and size.pixels > self.max_pixels
         is_better = quality and self.max_quality and _RANKS[quality] > _RANKS[self.max_quality]
         return None if is_large else size, self.max_quality if is_better else quality

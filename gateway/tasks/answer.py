@@ -37,7 +37,7 @@ MOST_NAMED = 32
 class AnswerForm:
     """The form of the answer. Links begin with `base_url`; the times are in seconds.
 
-    `partial_images` is the number that the caller of a stream would accept.
+    `partial_images` is the number of partial images that the caller of a stream would accept.
     """
 
     response_format: Literal["b64_json", "url"]
@@ -79,7 +79,11 @@ def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
 
 
 async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """The event stream of a task. Raises PublicError when the task ends without an image before the stream begins."""
+    """The event stream of a task. Waits up to FIRST_EVENT_WITHIN or `keep_alive` for the first image.
+
+    Raises PublicError when the task ends without an image before that, and when this process ends first; and
+    CallerDisconnected.
+    """
     record = await waiting.wait_for_images(0, min(FIRST_EVENT_WITHIN, form.keep_alive))
     if record is None and waiting.is_cut:
         raise _explain(waiting, StillRunning(waiting.task))
@@ -91,7 +95,10 @@ async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
 
 
 async def shape_accepted(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """The answer 202: the task, and the address at which it can be polled."""
+    """The answer 202: the task, and the address at which it can be polled.
+
+    Raises InternalError when the task has no record after LOST_AFTER_S, and CallerDisconnected.
+    """
     # -1: return as soon as there is a record.
     record = await waiting.wait_for_images(-1, LOST_AFTER_S)
     if record is None:
@@ -119,7 +126,7 @@ def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, A
 
 
 def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
-    """The task object; one that succeeded holds its images."""
+    """The parts of the task object. It holds the images if `status` is `succeeded`."""
     head = describe_task(record, form.base_url, status)
     parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
     parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]

@@ -69,7 +69,7 @@ def open_note(services: Services, request: str, key: KeyRecord, operation: Opera
 
 
 def record_refusal(services: Services, note: RequestNote) -> None:
-    """Write the record of a request that began no work."""
+    """Write the record of a request that began no work, by itself or counted with others of its kind."""
     services.refusals.note(note.to_record(new_id(PREFIX)))
 
 
@@ -80,7 +80,7 @@ def record_joined(services: Services, note: RequestNote, task: str) -> None:
 
 
 def record_work(note: RequestNote, work: Work) -> Work:
-    """The same work, which writes its request's record however it ends."""
+    """Return the same work, which also writes its request's record at its end or error. A canceled one writes none."""
 
     def write(task: Task, outcome: Outcome) -> None:
         note.record = _describe_work(note, task, outcome)

@@ -27,7 +27,9 @@ LOOK_S = 0.5
 async def wait_to_open(
     services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], seconds: float
 ) -> None:
-    """Return when it is known whether the retry's first request still waits. Raises CallerDisconnected.
+    """End the leases of this folder's dead workers, and return once it is known if the retry's first request waits.
+
+    While Redis is unavailable, it waits only for the disconnects in this process. Raises CallerDisconnected.
 
     Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try learns more. A lease is renewed
     three times in its length, so this seldom takes longer than a third of a lease, and never longer than one.

@@ -108,7 +108,10 @@ class Task:
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add_image(self, image: TaskImage) -> None:
-        """Announce an image that is stored and paid for, and store it in the background."""
+        """Add an image to the record, announce it in this process, and write it to the store in the background.
+
+        The artifact is stored and paid for before. The last image is written with the task's end.
+        """
         self.record = self.record.with_image(image)
         self.services.task_events.post(self.record)
         if len(self.record.images) == self.record.promise.n:
@@ -130,7 +133,7 @@ Work = Callable[[Task], Awaitable[Outcome]]
 async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: Spool, work: Work) -> TaskWait:
     """Join an equal task, or open one: reserve its price, store it and start its work.
 
-    Raises PublicError: nothing was started.
+    Raises PublicError; then no work was started.
     """
     if services.shutdown.is_begun:
         raise errors.shutting_down()
@@ -171,7 +174,10 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
 
 
 async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
-    """The ending of the task; StillRunning after `seconds`. Raises CallerDisconnected."""
+    """The ending of the task; StillRunning after `seconds`, or when this process ends first.
+
+    Raises CallerDisconnected, and InternalError for a task that has no record.
+    """
     record = await waiting.wait_for_end(seconds)
     return StillRunning(waiting.task) if record is None else name_ending(record)
 
@@ -190,7 +196,7 @@ def name_ending(record: TaskRecord) -> Ending:
 
 
 async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
-    """Cancel a task for which nothing was sent yet; any other goes on. Answers the task as it stands then.
+    """Cancel a task for which nothing was sent yet; any other goes on. Returns the task as it is afterwards.
 
     Raises StoreUnavailable.
     """
@@ -204,10 +210,12 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
     return await services.task_store.end(ended)
 
 
-async def drain(services: Services) -> int:
-    """Wait for the running work, its postings and its records; leave the tasks that other processes can finish.
+async def drain(services: Services) -> tuple[int, int]:
+    """Wait for the running work, its ledger steps and its records; leave the tasks that other processes can finish.
 
-    Answers the number of tasks and postings that were cut off when the time was up.
+    The work has `stop_s` seconds from the start of the shutdown, or `drain_s` while a call needs this process. Then it
+    is canceled. The ledger steps and records have `drain_s`. Returns the number of tasks that were canceled at the end
+    of their time, and the number of ledger steps that still wait.
     """
     shutdown, settings = services.shutdown, services.settings
     while services.running and shutdown.seconds < (settings.drain_s if shutdown.is_holding else settings.stop_s):
@@ -223,7 +231,7 @@ async def drain(services: Services) -> int:
         async with asyncio.timeout(max(0.0, settings.drain_s - shutdown.seconds)):
             await services.pending_posts.wait()
             await services.recorder.outbox.wait()
-    return len(cut_off) + services.pending_posts.is_behind
+    return len(cut_off), services.pending_posts.outbox.waiting
 
 
 def _make_hook(caller: Caller, spec: TaskSpec) -> Hook | None:
@@ -233,7 +241,7 @@ def _make_hook(caller: Caller, spec: TaskSpec) -> Hook | None:
 
 
 async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
-    """Add an address for the end of a joined task. Raises PublicError, and then the wait is over."""
+    """Add an address for the end of a joined task. Raises PublicError, after it ended the request's wait."""
     if hook is None:
         return
     try:

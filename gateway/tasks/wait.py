@@ -1,7 +1,7 @@
 """One request's wait for a task, wherever the task runs: until its end, its next image, a time-out or a disconnect.
 
-A wait ends when the whole answer was handed over, or when the request leaves; after that a retry may claim the task.
-It never ends the work.
+A wait ends when the whole answer was handed over, or when the request ends without it. Then a retry may claim the
+task. The end of a wait never ends the work.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def runs_here(services: Services, task: str) -> bool:
 async def record_departures(
     departing: Collection[asyncio.Future[None]], pending_posts: PendingPosts, seconds: float
 ) -> bool:
-    """Read the sockets, and return once the ledger knows of each caller of this process that has disconnected by now.
+    """Let the event loop read the sockets, and wait until the ledger knows of each caller that has disconnected.
 
-    False when that takes longer than `seconds`.
+    Returns False when that takes longer than `seconds`.
     """
     # A timer may be called before the sockets are read. A connection's end takes a few turns more.
     for _ in range(_TURNS):
@@ -94,29 +94,35 @@ class TaskWait:
         return shutdown.is_begun and is_left
 
     async def wait_for_end(self, seconds: float) -> TaskRecord | None:
-        """The ended task; None after `seconds`, or when this process ends. Raises CallerDisconnected."""
+        """The ended task; None after `seconds`, or when this process ends first.
+
+        Raises CallerDisconnected, and InternalError for a task without a record after LOST_AFTER_S.
+        """
         async for record in self._looks(seconds):
             if record is not None and record.end is not None:
                 return record
         return None
 
     async def wait_for_images(self, known: int, seconds: float) -> TaskRecord | None:
-        """The task once it has more than `known` images or has ended; None as above. Raises CallerDisconnected."""
+        """The task once it has more than `known` images or has ended; None after `seconds`, or at this process's end.
+
+        Raises CallerDisconnected, and InternalError for a task without a record after LOST_AFTER_S.
+        """
         async for record in self._looks(seconds):
             if record is not None and (record.end is not None or len(record.images) > known):
                 return record
         return None
 
     async def leave(self) -> None:
-        """The request ends without the task's answer: its retry may claim the task."""
+        """End the wait in the ledger without the answer, so that a retry may claim the task. Has an effect once."""
         await self._finish("left")
 
     async def note_handed_over(self) -> None:
-        """The whole answer was handed to the caller's socket."""
+        """End the wait in the ledger after the whole answer was handed to the caller's socket."""
         await self._finish("handed")
 
     async def note_refusal(self, how: Refusal) -> None:
-        """The caller did not, or may not, have read the answer that was handed to its socket."""
+        """Record in the ledger that the caller perhaps did not read the answer, so that a retry may claim the task."""
         await self._book(how)
 
     async def _finish(self, how: Leaving) -> None:
@@ -131,7 +137,7 @@ class TaskWait:
         await self.services.pending_posts.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
-        """The task's record now and after each change, for so many seconds."""
+        """Yield the task's record now and after each change, for `seconds`; None while it cannot be read."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = self.services.catalogue.document.join.look_every
@@ -172,20 +178,23 @@ class CallerConnection:
     _departure: asyncio.Future[None] = field(default_factory=_make_future)
 
     def leave(self) -> None:
-        """Note that the caller has disconnected."""
+        """Record that the caller has disconnected: `gone` is done, and `departing` has it until `finish` returns."""
         if not self.gone.done():
             self.gone.set_result(None)
             self.departing.add(self._departure)
 
     def refuse(self, how: Refusal) -> None:
-        """Note that the caller did not, or may not, have read the answer that was handed to its socket."""
+        """Record in the ledger, in the background, that the caller perhaps did not read the answer.
+
+        A retry may then claim the task. A request without a wait records nothing.
+        """
         if self.waiting is not None:
             refusing = asyncio.create_task(self.waiting.note_refusal(how))
             self.departing.add(refusing)
             refusing.add_done_callback(self.departing.discard)
 
     async def finish(self, *, is_whole: bool) -> None:
-        """End the request; `is_whole`: the last byte of its answer was handed to the socket."""
+        """End the request and its wait. `is_whole` means that the last byte of its answer was handed to the socket."""
         if not is_whole:
             self.leave()
         try:

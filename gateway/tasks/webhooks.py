@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class WebhookSender:
-    """The sender of one process. Any process claims a message again that is not finished in time."""
+    """The sender of one process. When a process does not finish a message in time, any process sends it again."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -61,7 +61,7 @@ class WebhookSender:
         self._looking.start()
 
     async def stop(self) -> None:
-        """Start no more tries, and wait up to STOP_S for the running ones."""
+        """Start no more tries, wait up to STOP_S for the running ones, and cancel those that still run."""
         await self._looking.stop()
         if self._tries:
             await asyncio.wait(set(self._tries), timeout=STOP_S)
@@ -76,7 +76,7 @@ class WebhookSender:
         self._looking.seconds = await self._take()
 
     async def _take(self) -> float:
-        """Start the due tries, the keys in turns; answers the seconds until the next look."""
+        """Start the due tries, the keys in turns. Returns the seconds until the next look."""
         while True:
             room = AT_ONCE - len(self._tries)
             full = [key for key, tries in self._busy.items() if tries >= AT_ONCE_PER_KEY]
@@ -133,7 +133,7 @@ class WebhookSender:
             await services.webhook_queue.postpone(delivery.id, pause, why, body)
 
     async def _post(self, delivery: WebhookDelivery, key: KeyRecord, body: bytes) -> tuple[str, float | None]:
-        """Why the try failed, "" for success, and the seconds that the receiver asks to wait."""
+        """Send the message. Returns the reason of a failure, or "", and the seconds that the receiver asks to wait."""
         now = int(time.time())
         secrets = [
             make_secret(self._services.signing_key, key.id, number) for number in key.webhook_secrets(datetime.now(UTC))

@@ -47,7 +47,10 @@ def find_title(page: bytes) -> str:
 
 
 async def read_picture(pieces: AsyncIterator[bytes], spool: Spool, limit: int) -> dict[str, Any]:
-    """A body that is a picture, as the document that would hold it. Raises TooLarge."""
+    """Write a body that is a picture to the spool; return the document that would hold it.
+
+    Raises TooLarge for more than `limit` bytes.
+    """
     writer = spool.writer()
     try:
         async for piece in pieces:
@@ -61,7 +64,7 @@ async def read_picture(pieces: AsyncIterator[bytes], spool: Spool, limit: int) -
 
 
 async def read_events(pieces: AsyncIterator[bytes], new_reader: Callable[[], JsonReader]) -> Any:
-    """The documents of an event stream as one document. Raises BadJson, TooLarge."""
+    """Read an event stream, and join its JSON documents to one. Raises BadJson if it has none, TooLarge."""
     events = _Events(new_reader)
     try:
         async for piece in pieces:
@@ -88,7 +91,7 @@ def join_documents(documents: Sequence[Any]) -> Any:
 
 
 def list_pictures(value: Any) -> Iterator[Blob]:
-    """Every picture of an answer, in order, whatever its place; without those that were sent to the upstream."""
+    """Every picture of an answer in the document's order, except in fields whose names stand for inputs or previews."""
     if isinstance(value, Blob):
         if value.size:
             yield value

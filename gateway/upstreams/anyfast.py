@@ -25,7 +25,7 @@ class Anyfast(Synchronous):
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """PNG and JPEG pass, the first one upright. WebP becomes PNG, and so does the image of a mask."""
+        """Convert WebP, the mask and its image to PNG. Send other PNG and JPEG as they are, the first one upright."""
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
             if picture.format == "webp" or (job.mask is not None and index == 0):

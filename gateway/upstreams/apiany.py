@@ -54,7 +54,7 @@ class Apiany:
         self._unknown_statuses: set[str] = set()
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """With a mask the pictures are part of the call. Otherwise each is uploaded, and the call has its URL."""
+        """Upload each picture, so that the call has its URL. With a mask, convert both to PNG for the call instead."""
         if job.mask:
             picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
             return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
@@ -111,7 +111,7 @@ class Apiany:
 
     @staticmethod
     def read_ticket(document: Any) -> Ticket | None:
-        """The ticket that a submission's answer or a callback names."""
+        """The ticket that a submission's answer or a callback names; None if it names none."""
         given = document.get("task_id") if isinstance(document, dict) else None
         # A number is a ticket too: the task is paid for, so it must not be lost over a type.
         ticket_id = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""

@@ -1,4 +1,4 @@
-"""The interface of every adapter, in wire order.
+"""The interface of every adapter, in the order of the requests of a call.
 
 An adapter never sees its key, never retries a paid POST, and states every failure as a `CallFailed`.
 """
@@ -20,19 +20,19 @@ class Adapter(Protocol):
     def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None: ...
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Do what costs nothing before a call: convert pictures, upload references."""
+        """Do the free work before a call: convert pictures, upload references. Raises StorageFullError too."""
         ...
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
-        """Send the paid POST, once."""
+        """Send the paid POST, once. Returns the images, or a ticket to poll."""
         ...
 
     async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
-        """Return the ticket's images; None while it runs."""
+        """Poll a ticket once. Returns its images; None while it runs."""
         ...
 
     async def check(self, spool: Spool) -> Decimal | None:
-        """Make a free call, which shows that the key works; return the credits that are left, if it reports them."""
+        """Make a free call, which shows that the key works. Returns the credits that are left; None if not reported."""
         ...
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Makes the URLs to which a vendor reports the end of a paid call, and checks the URL of a callback that arrives.
+"""The URLs to which a vendor reports the end of a paid call, and the check of the URL of a callback that arrives.
 
 A callback is a hint and never evidence: it can cause one poll of one ticket, and nothing else.
 """
@@ -19,7 +19,10 @@ TRUSTED_AFTER = 3
 
 
 class CallbackTrust:
-    """The reliability of one target's callbacks: a callback reported the end of the last `tasks` tasks."""
+    """The reliability of one target's callbacks: callbacks reported the ends of the last `tasks` tasks first.
+
+    `tasks` counts no further than TRUSTED_AFTER.
+    """
 
     def __init__(self) -> None:
         self.tasks = 0
@@ -29,13 +32,16 @@ class CallbackTrust:
         return self.tasks >= TRUSTED_AFTER
 
     def note(self, *, was_told: bool) -> None:
-        """Count a task that has ended: a callback reported it, or a poll found it."""
+        """Record the end of a task. A callback that reported it first adds 1 to `tasks`, up to TRUSTED_AFTER.
+
+        A poll that found it first sets `tasks` to 0.
+        """
         self.tasks = min(self.tasks + 1, TRUSTED_AFTER) if was_told else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """`origin` is this gateway's own address, as vendors reach it; `trust` is by target."""
+    """The maker of callback URLs. `origin` is the gateway's address as vendors reach it; `trust` is by target."""
 
     origin: str
     secret: bytes = field(repr=False)
@@ -58,7 +64,7 @@ class Callbacks:
 
 
 def open_callbacks(settings: Settings) -> Callbacks | None:
-    """None where callbacks are off: they need the public address and a secret of their own."""
+    """Return the callbacks; None if they are off, because the public address or the callback secret is not set."""
     if settings.public_url is None or settings.callback_secret is None:
         return None
     return Callbacks(settings.public_url, settings.callback_secret.get_secret_value().encode())

@@ -1,4 +1,4 @@
-"""The client of one credential at one upstream: it sends with the key, reads the answer as a stream, names failures.
+"""The client of one target: it sends requests with the target's key, reads the answer as a stream, and names failures.
 
 Paid POSTs go over fresh connections. No other module sets the key, and this one knows no dialect.
 """
@@ -44,7 +44,7 @@ _NO_MASK = Mask()
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An upstream's answer of any status. `document` is None when it was not JSON, and `problem` then says why.
+    """An upstream's answer of any status. `document` is None if nothing of it can be read; `problem` has the reason.
 
     `mask` cleans every text of it that goes on. `is_page`: it is a page of HTML, so it is a proxy's. `leads_to` is the
     address of a redirect, and `start` the first bytes of the answer.
@@ -76,13 +76,19 @@ class UpstreamClient:
         self._headers = {"accept": "*/*", "user-agent": "imagegate"}
 
     async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
-        """Send the paid POST once, over a fresh connection. Raises CallFailed; its phase shows how much was sent."""
+        """Send the paid POST once, over a fresh connection. Returns an answer of any status.
+
+        Raises CallFailed if there is no whole answer; its phase shows how much was sent.
+        """
         limits = self.target.config.timeouts
         seconds = TimeLimits(limits.connect, limits.call, limits.call_total)
         return await self._send(self._paid, "POST", path, body, spool, seconds)
 
     async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
-        """Send a request that costs nothing: a poll, an upload, a balance. Raises CallFailed."""
+        """Send a request that costs nothing: a poll, an upload, a balance. Returns an answer of any status.
+
+        Raises CallFailed if there is no whole answer.
+        """
         limits = self.target.config.timeouts
         seconds = TimeLimits(limits.connect, limits.poll, limits.poll_total)
         return await self._send(self._pooled, method, path, body, spool, seconds)
@@ -265,7 +271,10 @@ def fail_on_error(reply: Reply) -> None:
 
 
 def find_images(document: Any, mask: Mask = _NO_MASK) -> list[FoundImage]:
-    """The images of the first place that holds any, newest shape first; else every picture anywhere in the answer."""
+    """The images of the first field that holds any, among the fields in which vendors send images.
+
+    If none does, every picture in other fields, except those whose names stand for inputs or previews.
+    """
     if not isinstance(document, dict):
         document = {"data": document}
     inner = document.get("result")
@@ -312,7 +321,7 @@ def _read_item(item: dict[str, Any], mask: Mask) -> Iterator[FoundImage]:
 
 
 def find_usage(document: Any) -> TokenUsage | None:
-    """The token counts of an answer; None unless all three are whole, because a guess must not look like a count."""
+    """The token counts of an answer; None unless input, output and total are all integers of 0 or more."""
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -327,7 +336,7 @@ def find_usage(document: Any) -> TokenUsage | None:
 
 
 def find_credits(document: Any) -> Decimal | None:
-    """The credits that an ended task took: the charged ones, else the reserved ones."""
+    """The credits that an ended task took: the charged ones, else the reserved ones; None if it reports none."""
     reported = document.get("credits") if isinstance(document, dict) else None
     if not isinstance(reported, dict):
         return None
@@ -349,7 +358,7 @@ def is_failed_task_billed(document: dict[str, Any]) -> bool | None:
 
 
 def find_balance(document: Any) -> Decimal | None:
-    """The credits that are left. A text of digits is a number too."""
+    """The credits that are left; None if the answer has none. A text of digits is a number too."""
     return read_amount(document.get("credits"), _MOST_CREDITS) if isinstance(document, dict) else None
 
 

@@ -30,7 +30,10 @@ def find_error(document: Any, mask: Mask) -> ErrorFacts | None:
 
 
 def find_reason(document: Any, mask: Mask) -> ErrorFacts | None:
-    """The facts of an error without an error object: FastAPI's `detail`, a bare `message`, RFC 9457's fields."""
+    """The facts of an error without an error object: FastAPI's `detail`, a bare `message`, RFC 9457's fields.
+
+    None if the answer has none of them.
+    """
     if not isinstance(document, dict):
         return None
     told = next((document[name] for name in _REASONS if document.get(name)), None)

@@ -19,7 +19,7 @@ class OpenAI(Synchronous):
     """One credential and model at one endpoint."""
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Pictures pass, the first one upright. With a mask both become PNGs, so that they have the same size."""
+        """Turn the first picture upright; send the others as they are. With a mask, convert it and the first to PNG."""
         if job.mask is None:
             turned = [await make_upright(self._picture_converter, one, spool) for one in job.references[:1]]
             return Inputs((*turned, *job.references[1:]))

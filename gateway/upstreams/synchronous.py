@@ -54,7 +54,7 @@ class Synchronous(ABC):
 
 
 async def make_png(picture_converter: PictureConverter, picture: Picture, spool: Spool, *, param: str) -> Picture:
-    """The picture as an upright PNG. Raises CallFailed that names the caller's field when its pixels are broken.
+    """Convert a picture to an upright PNG. Raises CallFailed that names the field `param` if that is impossible.
 
     The gateway accepts a picture by its headers alone, so this may be the first decoding of its pixels.
     """
@@ -65,9 +65,9 @@ async def make_png(picture_converter: PictureConverter, picture: Picture, spool:
 
 
 async def make_upright(picture_converter: PictureConverter, picture: Picture, spool: Spool) -> Picture:
-    """The first reference with its pixels as displayed, if they lie on their side: the call's size follows that shape.
+    """Turn a picture whose orientation swaps width and height; its format stays. Any other is returned as it is.
 
-    Its format stays. Raises CallFailed when its pixels are broken.
+    The call's size follows the displayed shape. Raises CallFailed, which names `image`, if the pixels are broken.
     """
     if picture.orientation < _ON_ITS_SIDE:
         return picture
@@ -78,7 +78,7 @@ async def make_upright(picture_converter: PictureConverter, picture: Picture, sp
 
 
 async def make_mask(picture_converter: PictureConverter, mask: Picture, target: Target, spool: Spool) -> Picture:
-    """The mask as a PNG that the target takes. Raises CallFailed, with code UNFIT for a mask that is too large.
+    """Convert the mask to a PNG that the target takes. Raises CallFailed, with code UNFIT for a mask that is too large.
 
     The plan knew the size of the caller's file; a WebP may be ten times larger as a PNG.
     """

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class UnreadAnswers:
-    """The files of one instance, in `folder`; the oldest ones go when there are more than `most`."""
+    """The files of one instance in `folder`. If there are more than `most`, the oldest are removed."""
 
     def __init__(self, folder: Path, mask: Mask, most: int = MOST_FILES) -> None:
         self._folder = folder
@@ -31,7 +31,10 @@ class UnreadAnswers:
         self.most = most
 
     async def keep(self, label: str, call: str, failure: Failure) -> None:
-        """Write the start of the answer that a failure holds, if it holds one, and log the file's name."""
+        """Write the start of the answer that a failure holds to a file, and log the file's name.
+
+        A failure without one writes nothing. A file that cannot be written is logged, and raises nothing.
+        """
         if not failure.start:
             return
         text = "\n".join(

@@ -1,4 +1,4 @@
-"""Decides the meaning of an upstream's failure: was it executed, is a retry allowed, which error the caller gets.
+"""The meaning of an upstream's failure: was the call executed, is a retry allowed, which error does the caller get.
 
 Pure functions from a Failure, which holds the facts, to a Verdict. They are the project's contract on retries of a paid
 POST: a call counts as executed unless there is proof that it was not.
@@ -106,7 +106,7 @@ CREDENTIAL_CODES = frozenset(
 """The operator's account is spent: OpenAI says so with a 400 or a 429, which would otherwise mean something else."""
 
 UNFIT = "unfit_for_this_upstream"
-"""Our own code of what one upstream cannot take, as its preparation found, and another may."""
+"""The gateway's code for a picture that one upstream cannot take and another may, as its preparation found."""
 
 _NOT_TAKEN = frozenset(
     {301, 302, 307, 308, 406, 407, 410, 411, 412, 414, 416, 417, 421, 425, 426, 428, 431, 451, 501, 505, 511}
@@ -132,10 +132,11 @@ def classify(
     refusal_is_unbilled: bool = True,
     failed_task_is_unbilled: bool = True,
 ) -> Verdict:
-    """The verdict on a failure. `error_is_unbilled`: the upstream's own JSON 5xx proves that nothing was billed.
+    """Return the verdict on a failure. Each flag is an operator's promise about the upstream.
 
-    `refusal_is_unbilled`: so does a refusal by its safety system; `failed_task_is_unbilled`: so does a failed task, of
-    which the upstream says nothing else.
+    `error_is_unbilled`: its own JSON error with status 500, 502 or 503 proves that nothing was billed.
+    `refusal_is_unbilled`: a refusal by its safety system proves it. `failed_task_is_unbilled`: a failed task proves it,
+    unless the upstream itself reports a bill.
     """
     if failure.phase == "prepare" and failure.param is not None:
         return _unprepared(failure)
@@ -165,7 +166,7 @@ def classify(
 
 
 def _unprepared(failure: Failure) -> Verdict:
-    """Our own preparation names the caller's field; a vendor's answer to an upload never does."""
+    """The verdict on a failure of the gateway's own preparation: only such a one names the caller's field."""
     if failure.code == UNFIT:
         unfit = errors.UnsupportedValue(failure.message, param=failure.param)
         return Verdict("unfit", Executed.NO, again=False, elsewhere=True, error=unfit)

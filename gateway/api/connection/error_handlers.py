@@ -1,5 +1,5 @@
-"""Errors as HTTP answers in OpenAI's shape: ours, the framework's and unforeseen ones. This module never echoes a
-request.
+"""Errors as HTTP answers in OpenAI's shape: the gateway's own, the framework's and unforeseen ones. No answer holds a
+value from the request but its method and path.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def render(error: PublicError) -> JSONResponse:
 
 
 def write_last_answer(error: PublicError, request_id: str, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of an HTTP/1.1 answer after which the connection is closed."""
+    """The bytes of a whole HTTP/1.1 answer with an error and `connection: close`."""
     body = orjson.dumps(error.body())
     headers = {
         "content-type": "application/json",
@@ -100,7 +100,7 @@ def _describe_routes(path: str) -> str:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Answer a wrong path or query parameter. Names and messages are ours, and hold nothing that was sent."""
+    """Answer a wrong path or query parameter. Its name and the message are the gateway's, and quote no value."""
     fault = cast(RequestValidationError, error).errors()[0]
     name, reason = str(fault["loc"][-1]), str(fault["msg"])
     return render(errors.InvalidValue(f"`{name}` is invalid: {reason}.", param=name))

@@ -130,8 +130,9 @@ Endpoint = Callable[[Request, Services, Caller], Awaitable[Response]]
 class DirectRoutes:
     """Calls the endpoints of some POST paths directly: the framework's router costs half as much as their own work.
 
-    Any other method and path is read by `read_route` first. The router has these routes too, for its lists. A request
-    that would be one too many is refused before its body is read.
+    `read_route` rewrites every other method and path first; the result may be one of these paths. Every other request
+    goes to the router, which also lists these routes. A request over the limit of running requests is refused before
+    its body is read.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[str, Endpoint]) -> None:
@@ -171,7 +172,7 @@ REFUSED_WITHIN_S = 5.0
 end idle connections with a reset."""
 
 CLOSED_WITHIN_S = 2.0
-"""Seconds after the last byte in which a close in order may mean that the caller gave up with the answer in its
+"""Seconds after the last byte in which a close without a reset may mean that the caller gave up with the answer in its
 buffers. Clients keep an idle connection longer: undici for 4 s, httpx for 5 s."""
 
 
@@ -182,9 +183,9 @@ class Handover:
     `on_refusal` is called when the client ends the connection soon and has sent no other request. The client's kernel
     resets a connection that is closed with unread bytes. It closes one without a reset if the client's event loop had
     read the bytes when the caller gave up, which can happen from `patient_until` (the loop's time) on. That time is
-    unknown (infinite) for a client that announced no time-out.
-    `is_written`: the transport has the whole answer. `is_disconnected`: the client closed before it could have it.
-    `is_ended_here`: this side closed the connection, so its end shows nothing.
+    unknown (infinite) for a client that announced no time-out. `is_written` means that the transport has the whole
+    answer, `is_disconnected` that the client closed before it could have it, `is_ended_here` that this process closed
+    the connection, so that its end shows nothing.
     """
 
     transport: asyncio.Transport
@@ -221,7 +222,10 @@ class Handover:
             callback()
 
     def end_input(self) -> None:
-        """Note that the client sends no more: it has disconnected, unless the kernel has the whole answer."""
+        """Record the end of the client's input: it is a disconnect unless the kernel has the whole answer.
+
+        Before the answer is written, it runs the callback of `on_disconnect`.
+        """
         self.is_disconnected = self.is_disconnected or not self.is_written or self.transport.get_write_buffer_size() > 0
         self._note_disconnect()
 
@@ -230,7 +234,10 @@ class Handover:
             self._on_disconnect()
 
     async def arrive(self) -> bool:
-        """Wait until the kernel has the last byte; False when the connection broke or the client closed before."""
+        """Wait until the kernel has the last byte of the answer, which is written; then return True.
+
+        Returns False when the connection broke or the client closed before that.
+        """
         self.is_written = True
         if not self.transport.is_closing():
             # With a limit of 0 `drain` waits for every byte.
@@ -244,7 +251,11 @@ class Handover:
         return await asyncio.shield(self._lost) and not self.is_disconnected
 
     def lose(self, exc: Exception | None) -> None:
-        """Note the end of the connection; without `exc` it was closed in order."""
+        """Record the end of the connection; `exc` is its error, None for a close without one.
+
+        Before the answer is written, it runs the callback of `on_disconnect`. It runs `on_refusal` if the client
+        perhaps did not read the answer.
+        """
         if not self._lost.done():
             self._lost.set_result(exc is None)
             self._note_disconnect()

@@ -106,7 +106,7 @@ class GuardedProtocol(RefusingProtocol):
 
     @override
     def eof_received(self) -> Any:
-        """The client sends no more. It may still read: what the application answers is sent, then the connection ends.
+        """Send the answer that the application still makes, then end the connection: the client sends no more.
 
         The application sees a disconnect, since TCP shows no difference to a client that has left.
         """

@@ -43,7 +43,7 @@ class RefusingProtocol(HttpToolsProtocol):
 
     @staticmethod
     def _disconnect(cycle: RequestResponseCycle) -> None:
-        """From now on `receive()` answers `http.disconnect`, and what the application sends goes nowhere."""
+        """Make `receive()` return `http.disconnect` from now on, and drop the rest of the application's answer."""
         if not cycle.response_complete:
             cycle.disconnected = True
         cycle.message_event.set()

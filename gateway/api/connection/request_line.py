@@ -53,7 +53,7 @@ _NEEDLESS = re.compile(rb"%(2[dD]|2[eE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA
 
 
 def read_route(scope: Scope) -> Scope:
-    """The scope as the routes are written: the path in its own spelling, and GET in place of HEAD.
+    """Return the scope as the routes are written: a caller's path in its usual spelling, and GET in place of HEAD.
 
     Raises UnknownRoute for an operator's path in any other spelling than its own.
     """

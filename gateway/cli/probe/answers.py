@@ -1,4 +1,4 @@
-"""Reads a vendor's reply to a probe's question, as words and as catalogue fields.
+"""The reading of a vendor's reply to a probe's question, as words and as catalogue fields.
 
 Pure functions. Where a reply proves nothing, the answer is `unclear`.
 """
@@ -175,7 +175,10 @@ def read_webp(seen: Seen, target: Target) -> Learned:
 
 
 def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
-    """True when a size became the nearest of the vendor's documented sizes, as the gateway promises."""
+    """Yes when the size `asked` became the nearest of the vendor's documented sizes, as the gateway promises.
+
+    No if it became another of them; then the answer has the list for the catalogue. Unclear for any other size.
+    """
     if refused := _read_missing_picture(seen):
         return refused
     made, documented = seen.pictures[0][1], target.offer.profile.made_sizes or ()
@@ -190,7 +193,7 @@ def read_snapping(asked: Size, seen: Seen, target: Target) -> Learned:
 
 
 def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None) -> Learned | None:
-    """The answer of a failed call; None when it did not fail. `refused`: the capabilities if it refuses `param`."""
+    """The answer of a failed call; None when it did not fail. `refused` has the capabilities if it refuses `param`."""
     failure = seen.failure
     if failure is None:
         return None
@@ -210,7 +213,7 @@ def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: s
 def _read_missing_picture(
     seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None
 ) -> Learned | None:
-    """The same for a call that should have made a picture: bytes that are no picture prove nothing."""
+    """The answer of a call that failed or made no picture; None when it made one. Other bytes prove nothing."""
     if failed := _read_failure(seen, refused, param):
         return failed
     return None if seen.pictures else Learned("unclear", ("the answer holds no picture; it was probably billed",))

@@ -94,7 +94,7 @@ def probe(
 
 
 def _find_target(catalogue: Catalogue, name: str) -> Target:
-    """The credential of this label, or the first of this upstream that has a key."""
+    """The target of this label, or the first one of this upstream. Raises CannotProbe if there is none."""
     found = next((one for one in catalogue.targets if name in (one.label, one.upstream)), None)
     if found is not None:
         return found
@@ -160,7 +160,7 @@ def _print_answer(one: _Asked) -> None:
 
 
 def write_lines(target: Target, learned: list[Learned]) -> str:
-    """The upstream's entry with the answers in it; empty where the catalogue has all of them already."""
+    """The upstream's entry for the catalogue, with the answers, as YAML; empty if the catalogue has all of them."""
     changes = find_changes(learned, target.profile)
     prices = {name: value for one in learned for name, value in one.prices.items()}
     if not changes and not prices:

@@ -46,9 +46,9 @@ Read = Callable[[Seen, Target], Learned]
 class Question:
     """One question. A paid one sends `job`, whose picture may have any size of `may_make`.
 
-    A free one asks at `path`, or makes the adapter's own free call. `keeps_size`: it asks about the job's own size,
-    which is otherwise the smallest that the upstream makes. Without a yes to an `is_control` question, no other answer
-    means anything.
+    A free one sends a GET to `path`, or makes the adapter's own free call. With `keeps_size` it keeps the job's own
+    size; otherwise the job gets the smallest size that the upstream makes. If the answer to an `is_control` question is
+    not yes, the probe ends: no other answer would mean anything.
     """
 
     name: str
@@ -100,7 +100,9 @@ def find_changes(learned: Sequence[Learned], profile: Profile) -> dict[str, Any]
 
 
 def ends(question: Question, seen: Seen, learned: Learned) -> bool:
-    """True when further questions are useless: the key is rejected, no answer comes, or the billing is unknown."""
+    """True when further questions are useless: the key is rejected, no answer comes, the billing is unknown, or the
+    answer to a control question is not yes.
+    """
     if question.is_control and learned.verdict != "yes":
         return True
     if seen.failure is None:

@@ -1,5 +1,4 @@
-"""Sends a probe's question to one credential, through the vendor's own adapter, and returns
-everything that the reply holds.
+"""A run of a probe: it sends questions to one credential, through the vendor's own adapter, and returns the replies.
 
 It never sends a paid call twice. It uses neither callers' keys, quotas nor the ledger: the operator pays.
 """
@@ -56,7 +55,7 @@ class _RecordingClient(UpstreamClient):
 
 
 class ProbeRun:
-    """Asks one credential, one question after the other."""
+    """The run of one credential's probe. Ask one question at a time."""
 
     def __init__(
         self, client: _RecordingClient, picture_converter: PictureConverter, fetcher: Fetcher, folder: Path
@@ -69,7 +68,10 @@ class ProbeRun:
         self._bridge = Bridge(client.target, adapter, fetcher)
 
     async def ask(self, question: Question) -> Seen:
-        """The reply, or the failure."""
+        """Send a question, and return the reply or the failure.
+
+        A question with a job is a paid call, sent once. The vendor's balance is read before and after it.
+        """
         spool = Spool(self._folder, self._memory)
         try:
             if question.path is not None:
@@ -139,7 +141,7 @@ class ProbeRun:
         return picture.format, Size(picture.width, picture.height)
 
     async def _draw(self, job: ImageJob, spool: Spool) -> ImageJob:
-        """The job with real pictures in place of the placeholders."""
+        """Draw the job's pictures, and return the job with them in place of the placeholders."""
         references = tuple([await self._draw_one(one, spool) for one in job.references])
         mask = await self._draw_one(job.mask, spool, is_mask=True) if job.mask else None
         return replace(job, references=references, mask=mask)
@@ -150,7 +152,7 @@ class ProbeRun:
         )
 
     async def _read_balance(self, spool: Spool) -> Decimal | None:
-        """The credits that are left; None where the vendor has none or does not report them."""
+        """Read the credits that are left; None if the vendor does not report them or the call fails."""
         if not VENDORS[self._client.target.config.kind].tells_balance:
             return None
         return find_balance((await self._check(spool)).submitted)

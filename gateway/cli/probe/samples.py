@@ -1,4 +1,4 @@
-"""Draws the plain pictures that a probe sends, so that it sends no user's picture. PNG only."""
+"""The plain pictures that a probe sends, so that it sends no user's picture. PNG only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CLEAR = bytes(4)
 
 
 def draw_plain(width: int, height: int, *, is_mask: bool = False) -> bytes:
-    """A grey PNG with an alpha channel; as a mask its upper half is transparent, the part to edit."""
+    """Draw a grey PNG with an alpha channel. The upper half of a mask is transparent: the part to edit."""
     clear = height // 2 if is_mask else 0
     rows = (b"\0" + _CLEAR * width) * clear + (b"\0" + _GREY * width) * (height - clear)
     header = struct.pack(">IIBBBBB", width, height, 8, _RGBA, 0, 0, 0)
