@@ -110,7 +110,7 @@ def create_app(
 
 @asynccontextmanager
 async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the work beside the requests, and at the end finish paid work before the process ends."""
+    """Start the work beside the requests; after the last request finish paid work, and close all services."""
     services: Services = app.state.services
     asyncio.get_running_loop().set_default_executor(open_pool(FILE_THREADS, "files"))
     await asyncio.to_thread(clear_spools, services.spool_folder)

@@ -17,7 +17,7 @@ _WRITTEN = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,6})?")
 
 @lru_cache(maxsize=1024)
 def parse_usd(text: str) -> int:
-    """The µ$ of an amount in dollars such as `1.50` or `-0.000001`. Raises ValueError, for a user to read."""
+    """The µ$ of an amount in dollars such as `1.50` or `-0.000001`. Raises ValueError, with a message for a user."""
     if not _WRITTEN.fullmatch(text) or abs(Decimal(text)) > MOST_USD:
         raise ValueError(f"{text!r} is not an amount in dollars; write digits, up to six after the point: 1.50")
     return int(Decimal(text) * MICRO)

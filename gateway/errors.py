@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 
 class PublicError(Exception):
-    """An error for the caller: `message` says what is wrong and what would be right, `param` names the field.
+    """An error for the caller: `message` has the fault and a right value, `param` names the field.
 
     `retry_after` is in seconds. `should_retry` becomes `x-should-retry`, which the OpenAI SDKs obey.
     """
@@ -317,7 +317,7 @@ def table() -> list[type[PublicError]]:
 
 
 def read_error(facts: dict[str, Any]) -> PublicError:
-    """The error that `to_facts` described."""
+    """Make the error that `to_facts` described. An unknown kind becomes InternalError."""
     kinds = {kind.__name__: kind for kind in table()}
     rest = {name: facts[name] for name in ("param", "retry_after", "should_retry")}
     return kinds.get(facts["kind"], InternalError)(facts["message"], **rest)

@@ -22,7 +22,7 @@ BODY = f"[0-7][{_ALPHABET}]{{25}}"
 
 
 def new_id(prefix: str, *, at: float | None = None) -> str:
-    """A new id, `<prefix>_<26 letters>`, of now or of the unix time `at`."""
+    """Make a new id, `<prefix>_<26 letters>`, of now or of the unix time `at` in seconds."""
     milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
     chance = secrets.randbits(74)
     value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & _LOW

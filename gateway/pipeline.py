@@ -1,4 +1,4 @@
-"""The walk of a request on one page: `serve` answers the caller, and `work` makes the images, even if nobody waits.
+"""The steps of a request on one page: `serve` answers the caller, and `work` makes the images, even if nobody waits.
 
 serve:  let a retry wait before it opens   tasks/retry.py
         plan, without what is unavailable  routing/plan.py, health/health.py
@@ -6,11 +6,11 @@ serve:  let a retry wait before it opens   tasks/retry.py
         store the task, start its work     tasks/task.py, state/task_store.py
         wait, and answer                   tasks/wait.py, tasks/answer.py
 work:   for each target, for each call:    delivery/dispatch.py, delivery/call.py
-          take a place                     health/concurrency_queue.py
-          mark                             money/reservation.py (store/scripts/ledger/mark_sent.lua)
-          submit, follow, collect          delivery/bridge.py, upstreams/
+          take a permit                    health/concurrency_queue.py
+          mark the call as sent            money/reservation.py (store/scripts/ledger/mark_sent.lua)
+          submit, poll, download           delivery/bridge.py, upstreams/
           store the images and the receipt delivery/intake.py, state/call_store.py
-          post                             money/reservation.py (store/scripts/ledger/post.lua)
+          charge the call                  money/reservation.py (store/scripts/ledger/post.lua)
         conclude, end, record              delivery/outcome.py, tasks/task.py, tasks/record.py
 """
 
@@ -46,8 +46,8 @@ from gateway.tasks.wait import CallerConnection, CallerDisconnected, TaskWait
 class CheckedRequest:
     """One checked request: the job, the model's public name, and the form of its answer.
 
-    `upstream` and `strategy` are the caller's choices; `note` becomes the request's record. `may_promise`: an answer
-    that takes too long is the task itself. `webhook` is the address that the request names.
+    `upstream` and `strategy` are the caller's choices; `note` becomes the request's record. With `may_promise` an
+    answer that takes too long is the task itself. `webhook` is the address that the request names.
     """
 
     job: ImageJob
@@ -71,7 +71,7 @@ class CheckedRequest:
 async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Shaped:
     """Answer a checked request. Raises PublicError, CallerDisconnected.
 
-    Owns `asked.spool` once a task is open.
+    The task's work closes `asked.spool` once this request has opened a task.
     """
     form, connection = asked.form, asked.connection
     until = asyncio.get_running_loop().time() + form.answer_within
@@ -114,7 +114,7 @@ async def _open(services: Services, caller: Caller, asked: CheckedRequest) -> Ta
 
 
 async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> Shaped:
-    """The answer to a caller that waited. Raises PublicError."""
+    """Shape the answer to a caller that waited; end the wait of one whose time is up. Raises PublicError."""
     if isinstance(ending, StillRunning):
         if asked.may_promise:
             return await shape_accepted(waiting, asked.form)
@@ -124,7 +124,10 @@ async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> S
 
 
 async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> dict[str, Any]:
-    """A dry run: the plan of this request, and the refusal that the caller's limits would give. Raises PublicError."""
+    """Describe the plan of this request, and the refusal by the caller's limits, as JSON. Raises PublicError.
+
+    Sends nothing and holds nothing.
+    """
     plan, refusal = await reservation.look_ahead(
         services.books, caller.identity, asked.job, await make_plan(services, caller, asked)
     )
@@ -132,9 +135,9 @@ async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> di
 
 
 async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -> Plan:
-    """The targets for this request in order; the plan has a refusal where none takes calls now.
+    """Check the request against the caller's key, and order the targets for it by the last known conditions.
 
-    Raises PublicError.
+    The plan has a refusal if no target takes calls now. Raises PublicError.
     """
     found = services.catalogue.find_model(asked.model)
     if found is None:
@@ -154,14 +157,14 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
 
 
 async def work(task: Task, wait_limit: WaitLimit | None = None) -> Outcome:
-    """Make the images of a task. `wait_limit` bounds the wait for a place at an upstream."""
+    """Make the images of a task, and return its outcome. `wait_limit` bounds the wait for a permit at an upstream."""
     limit = wait_limit or WaitLimit()
     delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.add_image, limit)
     return await delivery.deliver(task.plan)
 
 
 def _make_wait_limit(services: Services, caller: Caller, asked: CheckedRequest) -> WaitLimit:
-    """The wait for a place ends early enough for its refusal to reach the caller."""
+    """Make the limit of the wait for a permit. It ends early enough for its refusal to reach the caller."""
     seconds, connection = asked.form.answer_within, asked.connection
 
     async def has_disconnected() -> bool:

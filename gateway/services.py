@@ -58,9 +58,10 @@ OPENINGS = 32
 
 @dataclass(frozen=True)
 class Services:
-    """The services. `running` has the work that outlives its request; `in_flight` counts the bytes of bodies.
+    """The services of one process. `running` has the tasks' work, which outlives its request.
 
-    `departing` has a future for each disconnected caller, until the ledger has recorded it.
+    `in_flight` counts the bytes of request bodies that are being read. `departing` has a future for each disconnected
+    caller, until the ledger has recorded it.
     """
 
     settings: Settings
@@ -178,7 +179,7 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
 
 
 def _open_store_epoch(settings: Settings, lease_s: float) -> StoreEpoch:
-    """Return this worker's store epoch; the data folder remembers only the epoch of its own store."""
+    """Return this worker's store epoch; the data folder keeps only the epoch of its own store."""
     return StoreEpoch(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
@@ -236,7 +237,10 @@ def open_services(
     env: Mapping[str, str],
     spool_folder: Path,
 ) -> Services:
-    """Open all services; each connects at its first use. `spool_folder` belongs to this process."""
+    """Open all services; each connects at its first use. `spool_folder` belongs to this process.
+
+    Raises SettingsError for a wrong storage URL, RuntimeError if the machine cannot start the threads.
+    """
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)

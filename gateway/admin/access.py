@@ -1,7 +1,7 @@
-"""Access to the admin API: turns a bearer token into an Operator, and checks the role that a route needs.
+"""Access to the admin API: the operator of a bearer token, and the check of the role that a route needs.
 
-`AdminDep` or `ViewerDep` in an endpoint's signature names that role. This module never says which part of a token was
-wrong, and never takes a caller's key.
+`AdminDep` or `ViewerDep` in an endpoint's signature names that role. No answer tells the wrong part of a token, and a
+caller's key opens nothing.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Operator:
 
 
 def known_admin(request: Request) -> Operator:
-    """The operator, whose role `guarded` has checked: it may change things."""
+    """The operator of a request, whose role `guarded` has checked: it may change things."""
     return cast(Operator, request.state.operator)
 
 
 def known_viewer(request: Request) -> Operator:
-    """The operator, whose role `guarded` has checked: it may read."""
+    """The operator of a request, whose role `guarded` has checked: it may read."""
     return cast(Operator, request.state.operator)
 
 
@@ -55,9 +55,10 @@ ViewerDep = Annotated[Operator, Depends(known_viewer)]
 
 
 async def authorize(request: Request, wanted: Role) -> Operator:
-    """The operator who sent this request. Reads the request's head alone.
+    """Find the operator of this request's token. Reads the request's head alone.
 
-    Raises InvalidApiKey, RateLimited after too many wrong tokens, RoleNotAllowed, StoreUnavailable.
+    A wrong token counts against its address. The operator's name goes into `request.state` for the log. Raises
+    InvalidApiKey, RateLimited after too many wrong tokens, RoleNotAllowed, StoreUnavailable.
     """
     services = get_services(request)
     token = read_bearer(request.headers.get("authorization"))

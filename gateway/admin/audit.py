@@ -23,7 +23,7 @@ _RETRY_S = 5
     responses=refusals(errors.RateLimited),
 )
 async def show_audit(services: ServicesDep, operator: ViewerDep) -> LedgerAudit:
-    """Reads everything that is retained, while traffic goes on, and changes nothing. One at a time."""
+    """Compare everything that the ledger retains, while traffic goes on, and change nothing. One audit at a time."""
     if services.auditing.locked():
         raise errors.RateLimited("An audit is running; try again when it has ended.", retry_after=_RETRY_S)
     async with services.auditing:

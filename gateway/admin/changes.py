@@ -18,7 +18,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["changes"])
 
 
 class ChangesQuery(QueryModel):
-    """The query of the log of changes: filters, and the most rows."""
+    """The query of `GET /changes`: filters, and the most rows."""
 
     since: Since = None
     subject: Text = None
@@ -30,5 +30,5 @@ class ChangesQuery(QueryModel):
 async def list_changes(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[ChangesQuery, Query()]
 ) -> Listing[MadeChange]:
-    """Of the last 30 days without `since`. Never holds a secret."""
+    """Answer the changes, newest first; without `since` those of the last 30 days. They hold no secret."""
     return await changes.list_changes(services, **wanted.model_dump() | {"since": wanted.since or changes.SINCE})

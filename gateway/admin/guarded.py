@@ -1,6 +1,6 @@
-"""The route class of the admin API: it identifies the operator before it reads the body, and makes errors public.
+"""The route class of the admin API: it identifies the operator before it reads the body.
 
-This module never echoes a request's values.
+It raises the errors of the framework and of the store as PublicErrors, which quote no value from the request.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class GuardedRoute(APIRoute):
 
 
 async def _with_body(request: Request) -> Request:
-    """The request with its body read, up to BODY_BYTES: FastAPI itself would read any length."""
+    """Read the body, up to BODY_BYTES, and return the request with it: FastAPI itself would read any length.
+
+    Raises RequestTooLarge and RequestTimeout.
+    """
     body = bytearray()
     try:
         async for piece in request.stream():

@@ -24,7 +24,7 @@ _LONGEST_GRACE_S = 90 * DAY_S
 
 
 class KeysQuery(QueryModel):
-    """The query of keys: filters, and the most rows."""
+    """The query of `GET /keys`: filters and the page."""
 
     team: Text = None
     enabled: bool | None = None
@@ -33,7 +33,7 @@ class KeysQuery(QueryModel):
 
 
 class Rotation(QueryModel):
-    """How to rotate a key."""
+    """The body of a request that rotates a key."""
 
     grace_s: Annotated[StrictInt, Field(ge=0, le=_LONGEST_GRACE_S)] = Field(
         DAY_S, description="Seconds that the former secret still works; 0: it stops at once."
@@ -64,7 +64,7 @@ async def list_keys(
 
 @router.post("/keys", summary="Make a key", status_code=201)
 async def create_key(services: ServicesDep, operator: AdminDep, new: LimitedKey) -> KeyWithSecret:
-    """The secret is in this answer and nowhere else. Its limits are set before it exists: it never spends without."""
+    """Make a key. Its secret is in this answer and nowhere else. Its limits are set before it exists."""
     wanted = NewKey(**new.model_dump(exclude={"limits"}, exclude_unset=True))
     limits = None if new.limits is None else new.limits.model_dump()
     return await keys.create_key(services, operator.actor, wanted, limits)
@@ -77,7 +77,7 @@ async def show_key(services: ServicesDep, operator: ViewerDep, key_id: KeyId) ->
 
 @router.patch("/keys/{key_id}", summary="Change a key", responses=refusals(errors.KeyNotFound))
 async def change_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, change: KeyChange) -> KeyRecord:
-    """Fields that are not named stay; null lifts a restriction."""
+    """Change a key. Fields that the body leaves out stay; null lifts a restriction."""
     record = await keys.change_key(services, operator.actor, key_id, change)
     services.key_cache.forget()
     return record
@@ -85,7 +85,7 @@ async def change_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, c
 
 @router.post("/keys/{key_id}/rotate", summary="Give a key a new secret", responses=refusals(errors.KeyNotFound))
 async def rotate_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, rotation: Rotation) -> KeyWithSecret:
-    """Id, limits and history stay. The new secret is in this answer and nowhere else."""
+    """Give a key a new secret; id, limits and history stay. The new secret is in this answer and nowhere else."""
     rotated = await keys.rotate_key(services, operator.actor, key_id, rotation.grace_s)
     services.key_cache.forget()
     return rotated
@@ -97,7 +97,10 @@ async def rotate_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, r
 async def show_webhook_secret(
     services: ServicesDep, operator: AdminDep, key_id: KeyId, wanted: WantedSecret
 ) -> WebhookSecret:
-    """Every key has one, with or without a webhook, since a request may name an address; `rotate` makes a new one."""
+    """Answer the secret of a key's webhooks; `rotate` makes a new one first.
+
+    Every key has one, with or without a webhook, since a request may name an address.
+    """
     return await keys.show_webhook_secret(
         services, operator.actor, key_id, rotates=wanted.rotate, grace_s=wanted.grace_s
     )
@@ -105,7 +108,7 @@ async def show_webhook_secret(
 
 @router.delete("/keys/{key_id}", summary="Delete a key", responses=refusals(errors.KeyNotFound))
 async def delete_key(services: ServicesDep, operator: AdminDep, key_id: KeyId) -> Deleted:
-    """The key and its limits are gone for ever. Its spending stays in the usage and in the history."""
+    """Delete a key and its limits for ever. Its spending stays in the usage and in the history."""
     gone = await keys.delete_key(services, operator.actor, key_id)
     services.key_cache.forget()
     return gone

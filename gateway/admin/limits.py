@@ -22,7 +22,7 @@ async def show_limits_of_everyone(services: ServicesDep, operator: ViewerDep) ->
 
 @router.put("/limits/everyone", summary="Set the limits of everyone together")
 async def set_limits_of_everyone(services: ServicesDep, operator: AdminDep, new: NewLimits) -> ScopeLimits:
-    """The given limits replace all limits of everyone, from the next request on. A limit left out is removed."""
+    """Replace all limits of everyone, from the next request on. A limit that the body leaves out is removed."""
     return await replace_limits(services, operator.actor, Scope(), new.model_dump())
 
 
@@ -38,7 +38,7 @@ async def show_limits_of_team(services: ServicesDep, operator: ViewerDep, team: 
 
 @router.put("/limits/teams/{team:path}", summary="Set the limits of a team")
 async def set_limits_of_team(services: ServicesDep, operator: AdminDep, team: TeamName, new: NewLimits) -> ScopeLimits:
-    """Its keys share them. The team need not have a key yet."""
+    """Replace all limits of a team, which its keys share. The team need not have a key yet."""
     return await replace_limits(services, operator.actor, Scope(team=team), new.model_dump())
 
 
@@ -49,7 +49,7 @@ async def delete_limits_of_team(services: ServicesDep, operator: AdminDep, team:
 
 @router.get("/limits/keys/{key_id}", summary="The limits of a key", responses=refusals(errors.KeyNotFound))
 async def show_limits_of_key(services: ServicesDep, operator: ViewerDep, key_id: KeyId) -> ScopeLimits:
-    """`limits` are its own; `standing` has those of its team and of everyone too."""
+    """Answer the limits of a key: `limits` has its own, `standing` those of its team and of everyone too."""
     return await show_limits(services, Scope(key=key_id))
 
 

@@ -36,7 +36,7 @@ class NewCredit(QueryModel):
 
 
 class HoldsQuery(QueryModel):
-    """How many holds."""
+    """The query of `GET /holds`: the most rows."""
 
     most: Most = 100
 
@@ -55,6 +55,6 @@ async def list_holds(
     responses=refusals(errors.KeyNotFound, errors.IdempotencyMismatch),
 )
 async def make_credit(services: ServicesDep, operator: AdminDep, new: NewCredit) -> MadeCredit:
-    """It moves the totals of the scope and of those above it, and stands in the journal and in the usage."""
+    """Correct the totals of the scope and of those above it, with entries in the journal and in the usage."""
     wanted = Correction(read_scope(new.scope), new.usd, new.reason, new.at, new.id)
     return await money.make_credit(services, operator.actor, wanted)

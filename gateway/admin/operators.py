@@ -46,7 +46,7 @@ async def list_operators(services: ServicesDep, operator: ViewerDep) -> Listing[
 
 @router.post("/operators", summary="Give somebody a token", status_code=201)
 async def create_operator(services: ServicesDep, operator: AdminDep, new: NewOperator) -> CreatedOperator:
-    """The token is in this answer and nowhere else."""
+    """Create an operator. The token is in this answer and nowhere else."""
     return await operators.create_operator(services, operator.actor, new.name, new.role)
 
 
@@ -54,5 +54,5 @@ async def create_operator(services: ServicesDep, operator: AdminDep, new: NewOpe
 async def delete_operator(
     services: ServicesDep, operator: AdminDep, name: Annotated[str, Path(max_length=64)]
 ) -> Deleted:
-    """The token is refused from its next request on."""
+    """Delete an operator, whose token is refused from its next request on."""
     return await operators.delete_operator(services, operator.actor, name)

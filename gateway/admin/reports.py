@@ -35,7 +35,7 @@ _ALSO_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"sc
 
 
 class UsageQuery(QueryModel):
-    """The query of sums: filters, and the grouping."""
+    """The query of `GET /usage`: time span, filters, grouping and format."""
 
     since: Since = None
     until: Until = None
@@ -48,7 +48,7 @@ class UsageQuery(QueryModel):
 
 
 class HistoryQuery(QueryModel):
-    """The query of requests: filters, and the most rows."""
+    """The query of `GET /history`: time span, filters, page and format."""
 
     since: Since = None
     until: Until = None
@@ -75,7 +75,10 @@ class HistoryQuery(QueryModel):
 async def show_usage(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[UsageQuery, Query()]
 ) -> UsageAnswer | Response:
-    """Sums of the whole days that the span touches, 30 days without `since`, in the configured time zone."""
+    """Answer the sums of the whole days that the span touches, in the configured time zone.
+
+    Without `since` the span begins 30 days ago.
+    """
     key = await services.keys.find_id(wanted.key) if wanted.key else None
     only = Only(key=key, team=wanted.team, model=wanted.model, upstream=wanted.upstream)
     found = await sum_usage(services, wanted.since or SINCE, wanted.until, wanted.by, only)
@@ -91,7 +94,10 @@ async def show_usage(
 async def list_history(
     services: ServicesDep, operator: ViewerDep, query: Annotated[HistoryQuery, Query()]
 ) -> Listing[RequestRecord] | Response:
-    """Of the last 7 days without `since`. A page may be short and still have a next one."""
+    """Answer requests, newest first; without `since` those of the last 7 days.
+
+    A page may be short and still have a next one. CSV has all rows.
+    """
     first, last = read_span(services, query.since or history.SINCE, query.until)
     key = await services.keys.find_id(query.key) if query.key else None
     wanted = RecordFilter(first, last, **query.model_dump(include=_FILTERS) | {"key": key})

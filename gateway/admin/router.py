@@ -55,7 +55,7 @@ wrong field in `param`."""
 
 
 def admin_router() -> APIRouter:
-    """The whole admin API, without its prefix. Its document is built when it is first read."""
+    """Return the routes of the whole admin API, without its prefix. Its document is built when it is first read."""
     router = APIRouter(route_class=GuardedRoute)
     for part in _PARTS:
         router.include_router(part.router)
@@ -69,9 +69,9 @@ def admin_router() -> APIRouter:
 
 
 def describe_routes(router: APIRouter, prefix: str) -> dict[str, Any]:
-    """The document of a router's routes under `prefix`.
+    """The OpenAPI document of a router's routes under `prefix`.
 
-    FastAPI's, with the roles, the errors, the headers and the examples of every route.
+    It is FastAPI's document, with the role, the errors, the headers and the examples of every route.
     """
     holder = APIRouter()
     holder.include_router(router, prefix=prefix)

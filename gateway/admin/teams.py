@@ -19,7 +19,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["teams"])
 
 
 class TeamsQuery(QueryModel):
-    """The query of teams."""
+    """The query of `GET /teams`: the page."""
 
     most: Most = 100
     after: After = None
@@ -29,7 +29,7 @@ class TeamsQuery(QueryModel):
 async def list_teams(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[TeamsQuery, Query()]
 ) -> Listing[Team]:
-    """Every team that a key or a limit names."""
+    """Answer the teams that a key or a limit names, by name."""
     return await teams.list_teams(services, wanted.most, wanted.after)
 
 

@@ -24,7 +24,7 @@ TargetName = Annotated[str, Path(max_length=100, description="The upstream's nam
 
 @router.get("/upstreams", summary="The state of every upstream's credentials")
 async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[UpstreamState]:
-    """The configured ones, in the catalogue's order."""
+    """Answer the state of each configured credential, in the catalogue's order."""
     return await upstreams.list_upstreams(services, services.health.targets)
 
 
@@ -32,7 +32,7 @@ async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[
     "/upstreams/{label:path}/reset", summary="Use a credential again", responses=refusals(errors.UpstreamNotFound)
 )
 async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label) -> UpstreamState:
-    """Closes its breaker, ends its cool-down, forgets a low balance, releases the spend limit."""
+    """Close a credential's breaker; end its cool-down, its low balance and its pause by the spend limit."""
     after = await upstreams.reset_upstream(services, operator.actor, label, services.health.targets)
     services.health.forget()
     return after
@@ -40,5 +40,5 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
 
 @router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
 async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Deleted:
-    """Deletes all counts of the whole upstream, after its entry in the catalogue was corrected."""
+    """Delete all counts of the whole upstream, after its entry in the catalogue was corrected."""
     return await upstreams.clear_drift(services, operator.actor, name)

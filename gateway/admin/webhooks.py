@@ -21,7 +21,7 @@ MessageId = Annotated[str, Path(max_length=64, description="As listed.")]
 
 
 class WebhooksQuery(QueryModel):
-    """The query of messages."""
+    """The query of `GET /webhooks`: a filter, and the most rows of each state."""
 
     key: KeyIdOrName = None
     most: Most = 100
@@ -31,13 +31,13 @@ class WebhooksQuery(QueryModel):
 async def list_webhooks(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[WebhooksQuery, Query()]
 ) -> Listing[UndeliveredMessage]:
-    """At most `most` messages that wait, and then at most `most` that were given up within a week."""
+    """Answer the messages that wait, and then those given up within a week; of each no more than `most`."""
     return await webhooks.list_webhooks(services, wanted.key, wanted.most)
 
 
 @router.post("/webhooks/{message_id}/retry", summary="Try a message again", responses=refusals(errors.WebhookNotFound))
 async def retry_webhook(services: ServicesDep, operator: AdminDep, message_id: MessageId) -> Retried:
-    """Now, and with all its tries anew."""
+    """Try a message now, with all its tries anew."""
     retried = await webhooks.retry_webhook(services, operator.actor, message_id)
     services.task_store.webhook_queued.set()
     return retried

@@ -31,7 +31,7 @@ _NAME = re.compile(rf"img_{BODY}\.(png|jpeg|webp)")
 
 
 class ArtifactsUnavailable(StorageFullError):
-    """The store does not answer or rejects its credentials; treated like a full disk."""
+    """The store does not answer or rejects its credentials. It counts as a full disk."""
 
 
 class ArtifactsRefused(ArtifactsUnavailable):
@@ -62,7 +62,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The state of a store: it is writable, or `reason` says why not. `free` bytes are None if unknown."""
+    """The state of a store: it is writable, or `reason` has the fault. `free` is in bytes, None if unknown."""
 
     is_writable: bool
     free: int | None = None
@@ -73,7 +73,7 @@ class ArtifactStore(Protocol):
     """A store of artifacts. Every method except `check` may raise ArtifactsUnavailable."""
 
     def describe(self, picture: Picture) -> Artifact:
-        """A new artifact for the picture, not stored yet."""
+        """Make a new artifact for the picture; it is not stored yet."""
         ...
 
     async def put(self, picture: Picture, artifact: Artifact | None = None) -> Artifact:
@@ -81,7 +81,7 @@ class ArtifactStore(Protocol):
         ...
 
     async def open(self, artifact_id: str) -> Stored | None:
-        """The bytes in order; None if the artifact is not stored or its bytes do not match its id."""
+        """Open a stored artifact; None if it is not stored or its first bytes do not match its id."""
         ...
 
     async def delete(self, artifact_id: str) -> None:
@@ -98,7 +98,7 @@ class ArtifactStore(Protocol):
 
 
 def describe(picture: Picture, ttl_s: int) -> Artifact:
-    """A new artifact for the picture, not stored yet."""
+    """Make a new artifact for the picture, which lives `ttl_s` seconds; it is not stored yet."""
     artifact_id = f"{new_id('img')}.{picture.format}"
     created = int(time_of(artifact_id).timestamp())
     blob = picture.blob
@@ -159,7 +159,7 @@ async def remove_expired(store: ArtifactStore) -> None:
 
 
 async def base64_chunks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The base64 text of all chunks together, padded at its end only."""
+    """Yield the base64 text of all chunks together, padded at its end only."""
     carry = b""
     async for chunk in chunks:
         data = carry + chunk if carry else chunk
@@ -241,7 +241,7 @@ class LocalArtifacts:
             return Readiness(False, reason=os.strerror(error.errno or 0))
 
     async def close(self) -> None:
-        """Nothing to close: no file stays open between calls."""
+        """Do nothing: no file stays open between calls."""
 
     def _store(self, blob: Blob, artifact_id: str) -> None:
         day = self.folder / day_of(artifact_id)

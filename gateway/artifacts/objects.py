@@ -113,7 +113,7 @@ class ObjectArtifacts:
         return Readiness(True)
 
     async def close(self) -> None:
-        """Nothing to close: the connections end with the object."""
+        """Do nothing: the connections end with the object."""
 
     async def _delete(self, keys: list[str]) -> None:
         if not keys:

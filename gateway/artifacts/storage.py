@@ -1,6 +1,4 @@
-"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. This module never prints the URL: its query may hold a
-secret.
-"""
+"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. No message holds the URL's query, which may hold a secret."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _RETRY: dict[str, Any] = {"max_retries": 5}
 
 
 def open_store(url: str | None, folder: Path, ttl_s: int) -> ArtifactStore:
-    """The store at `url`, or in `folder` if it is None. Artifacts live `ttl_s` seconds.
+    """Open the store at `url`, or in `folder` if it is None. Artifacts live `ttl_s` seconds. Connects to nothing yet.
 
     `s3://bucket/prefix?endpoint=https://…&region=…`, `gs://bucket/prefix`, `az://container/prefix`: options are
     those of the library (https://developmentseed.org/obstore), in the query or as AWS_*, GOOGLE_* and AZURE_*

@@ -1,6 +1,6 @@
-"""Authentication: turns a request's API key into a Caller, before the body is read.
+"""Authentication: the Caller of a request's API key, before the body is read.
 
-This module never says which part of a key was wrong.
+No error tells the wrong part of a key.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ class Caller:
             )
 
     def check_job(self, job: ImageJob, upstream: str | None = None) -> Rights:
-        """The rights in a plan; `upstream` is the caller's choice. Raises UpstreamNotAllowed, UnsupportedValue."""
+        """Check a job against the key, and return the key's rights for the plan. `upstream` is the caller's choice.
+
+        Raises UpstreamNotAllowed, UnsupportedValue.
+        """
         key = self.key
         rights = Rights(key.upstreams, key.max_quality, key.max_pixels, key.max_n, pinned=upstream)
         if upstream is not None:
@@ -85,7 +88,9 @@ async def authenticate(
     address: Address | None,
     on_key: Callable[[KeyRecord], None] = _ignore,
 ) -> Caller:
-    """The caller behind an `Authorization: Bearer` header. `on_key` gets the key before its rights are checked.
+    """Find the caller of an `Authorization: Bearer` header. `on_key` gets the key before its rights are checked.
+
+    A wrong key counts against its address.
 
     Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited after too many wrong keys, QuotaStoreUnavailable.
     """
@@ -118,7 +123,7 @@ def read_bearer(authorization: str | None) -> str:
 async def count_wrong(
     wrong_keys: WrongKeys, address: Address | None, refusal: errors.PublicError
 ) -> errors.PublicError:
-    """Count a wrong key or token against its address. The error to raise: `refusal`, or RateLimited after too many."""
+    """Count a wrong key or token against its address. Returns the error to raise: `refusal`, or RateLimited."""
     wait_s = await wrong_keys.count(name_source(address))
     if wait_s is None:
         return refusal
@@ -151,7 +156,7 @@ def _hint(secret: str) -> str:
 
 
 FRESH_S = 1.0
-"""Seconds after which a disabled key stops everywhere."""
+"""Seconds after which a disabled key stops everywhere, while Redis answers."""
 
 STALE_S = 600.0
 MOST = 10_000
@@ -167,7 +172,7 @@ class _Entry:
 
 
 class KeyCache:
-    """The cache of one process. `now` is a monotonic clock in seconds."""
+    """The cache of one process, with no more than `most` records. `now` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -187,7 +192,10 @@ class KeyCache:
         self._lookups: dict[str, tuple[float, asyncio.Task[KeyRecord | None]]] = {}
 
     async def lookup(self, secret: str) -> KeyRecord | None:
-        """The record of a caller's key, at most a second old; None: no such key. Raises StoreUnavailable."""
+        """The record of a caller's key, at most `fresh_s` seconds old; None if there is no such key.
+
+        While Redis is unavailable it may be `stale_s` seconds old. Raises StoreUnavailable if there is no such record.
+        """
         if not is_well_formed(secret):
             return None
         digest = self._keys.digest(secret)
@@ -213,7 +221,7 @@ class KeyCache:
         return record
 
     def _start_lookup(self, digest: str, now: float) -> tuple[float, asyncio.Task[KeyRecord | None]]:
-        """The running look-up of a key, shared by all its requests, and the time it began."""
+        """Start a look-up of a key if none runs; return the look-up, which its requests share, and its start."""
         if digest not in self._lookups:
             lookup = asyncio.create_task(self._keys.find(digest))
             self._lookups[digest] = now, lookup

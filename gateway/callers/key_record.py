@@ -95,7 +95,7 @@ class KeyChange(BaseModel):
     metadata: Metadata = Field(default_factory=dict, description="Up to 16 texts of the operator's own.")
 
     def changes(self) -> dict[str, Any]:
-        """The fields that are set here."""
+        """The fields that this change sets, with their values."""
         return self.model_dump(exclude_unset=True)
 
 

@@ -93,7 +93,7 @@ class PepperMismatch(StartRefused):
 
 
 class KeyStore:
-    """The keys in one store under one pepper."""
+    """The keys in one store under one pepper. Every method may raise StoreUnavailable."""
 
     def __init__(self, redis: StoreClient, pepper: bytes) -> None:
         self._redis = redis
@@ -102,7 +102,7 @@ class KeyStore:
     async def check_pepper(self, *, may_write: bool = True) -> None:
         """Raise PepperMismatch unless this store's keys were made with this pepper.
 
-        A new store takes it as its own, unless `may_write` is False.
+        A store without keys takes this pepper as its own, unless `may_write` is False.
         """
         mine = self._hmac("pepper-check")
         if may_write and await self._redis.set(names.PEPPER_CHECK(), mine, nx=True):
@@ -112,7 +112,10 @@ class KeyStore:
             raise PepperMismatch
 
     async def add(self, new: NewKey, *, demo: bool = False, key_id: str | None = None) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nothing can show again. `key_id` is one that was made for it before."""
+        """Add a key; return its record and its secret, which nothing can show again.
+
+        `key_id` is an id that was made for it before; None makes one.
+        """
         secret = make_secret()
         record = KeyRecord(
             id=key_id or new_id("key"), created=_now(), demo=demo, hint=_hint(secret), **new.model_dump()
@@ -127,30 +130,36 @@ class KeyStore:
     async def create(
         self, name: str, team: str | None = None, *, demo: bool = False, **fields: Any
     ) -> tuple[KeyRecord, str]:
-        """Make and add a key in one call; `fields` are those of NewKey. Raises pydantic's ValidationError."""
+        """Add a key with these fields of NewKey; return its record and its secret.
+
+        Raises pydantic's ValidationError.
+        """
         return await self.add(NewKey(name=name, team=team, **fields), demo=demo)
 
     async def lookup(self, secret: str) -> KeyRecord | None:
-        """The record of a key, enabled or not; None: no such key. The checksum finds a mistyped key without Redis."""
+        """The record of a key, enabled or not; None if there is no such key.
+
+        The checksum finds a mistyped key without Redis.
+        """
         return await self.find(self.digest(secret)) if is_well_formed(secret) else None
 
     async def find(self, digest: str) -> KeyRecord | None:
-        """The record of a digest: of the present secret, or of a former one in its grace time."""
+        """The record of a digest: of the present secret, or of a former one in its grace time; None for another."""
         stems = (names.FORMER_KEY(digest), names.KEY_INDEX(), names.KEY(""))
         flat = await _reply(self._redis.eval(_FIND, 1, names.KEY(digest), *stems))
         return KeyRecord.from_hash(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
 
     async def show(self, key_id: str) -> KeyRecord:
-        """Raises KeyNotFound."""
+        """The record of a key's id. Raises KeyNotFound."""
         record = await self._look(key_id)
         if record is None:
             raise _no_such_key()
         return record
 
     async def find_id(self, text: str) -> str:
-        """The id of the only key with this name; an id is returned as it is, whether it exists or not.
+        """The id of the only key with this name. A text that begins with `key_` and is no name is returned as it is.
 
-        Raises KeyNotFound.
+        Raises KeyNotFound for an unknown name, and for a name of several keys.
         """
         if _ID.fullmatch(text):
             return text
@@ -184,28 +193,31 @@ class KeyStore:
         return sorted(records, key=lambda record: record.id)
 
     async def disable(self, key_id: str) -> KeyRecord:
-        """Refuse the key. Raises KeyNotFound."""
+        """Disable a key, so that its requests are refused. Raises KeyNotFound."""
         return await self.change(key_id, enabled=False)
 
     async def enable(self, key_id: str) -> KeyRecord:
-        """Raises KeyNotFound."""
+        """Enable a key. Raises KeyNotFound."""
         return await self.change(key_id, enabled=True)
 
     async def apply(self, key_id: str, change: KeyChange) -> KeyRecord:
-        """Set the fields that `change` names; the record afterwards. Raises KeyNotFound."""
+        """Set the fields that `change` sets, and return the changed record. Raises KeyNotFound."""
         values = change.changes()
         if not values:
             return await self.show(key_id)
         return await self._set(await self.show(key_id), values)
 
     async def change(self, key_id: str, **values: Any) -> KeyRecord:
-        """`apply` of these fields of KeyChange. Raises KeyNotFound, pydantic's ValidationError."""
+        """Set these fields of KeyChange, and return the changed record.
+
+        Raises KeyNotFound, pydantic's ValidationError.
+        """
         return await self.apply(key_id, KeyChange(**values))
 
     async def rotate(self, key_id: str, grace_s: int = DAY_S) -> tuple[KeyRecord, str]:
-        """A new secret for the same key; the old one works for `grace_s` more seconds. Raises KeyNotFound.
+        """Give a key a new secret; return the record and the secret. The old one works for `grace_s` more seconds.
 
-        With a grace of 0 all former secrets stop at once, those of earlier rotations too.
+        With a grace of 0 all former secrets stop at once, those of earlier rotations too. Raises KeyNotFound.
         """
         secret = make_secret()
         record = await self.show(key_id)
@@ -218,14 +230,17 @@ class KeyStore:
         return await self.show(key_id), secret
 
     async def rotate_webhook(self, key_id: str, grace_s: int = DAY_S) -> KeyRecord:
-        """A new secret for the key's webhooks; the old one signs too for `grace_s` more seconds. Raises KeyNotFound."""
+        """Give a key's webhooks a new secret; return the record. Raises KeyNotFound.
+
+        The old secret signs too for `grace_s` more seconds, and one before it no longer.
+        """
         record = await self.show(key_id)
         until = datetime.now(UTC) + timedelta(seconds=grace_s)
         values = {"webhook_secret": record.webhook_secret + 1, "webhook_overlap": until if grace_s else None}
         return await self._set(record, values)
 
     async def delete(self, key_id: str) -> None:
-        """Forget a key and its former secrets for ever. Raises KeyNotFound."""
+        """Delete a key and its former secrets for ever. Its limits stay. Raises KeyNotFound."""
         stems = (names.KEY(""), names.FORMER_KEY(""))
         if not await _reply(self._redis.eval(_DELETE, 1, names.KEY_INDEX(), key_id, *stems)):
             raise _no_such_key()
@@ -250,13 +265,13 @@ class KeyStore:
 
 
 def make_secret(prefix: str = PREFIX) -> str:
-    """A new key: `igw_`, 190 random bits, and a checksum that reveals a mistyped key and identifies a leaked one."""
+    """Make a random secret: the prefix, 190 random bits, and a checksum that reveals a mistyped or leaked secret."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
     return f"{prefix}{body}{_checksum(body)}"
 
 
 def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
-    """True when a text has the form and the checksum of a key."""
+    """True when a text has the prefix, the form and the checksum of a secret."""
     body = secret[len(prefix) : -_CHECK]
     if not secret.startswith(prefix) or not _BODY.fullmatch(body):
         return False

@@ -1,6 +1,6 @@
 """Operators of the admin API in Redis: a token is shown once and stored as an HMAC with the pepper.
 
-The token in GATEWAY_ADMIN_TOKEN has no record here. This module never stores or logs a token itself.
+The token in GATEWAY_ADMIN_TOKEN has no record in it. This module never stores or logs a token itself.
 """
 
 from __future__ import annotations
@@ -49,14 +49,17 @@ class OperatorRecord(BaseModel):
 
 
 class OperatorStore:
-    """The operators in one store under one pepper."""
+    """The operators in one store under one pepper. Every method may raise StoreUnavailable."""
 
     def __init__(self, redis: StoreClient, pepper: bytes) -> None:
         self._redis = redis
         self._pepper = pepper
 
     async def create(self, name: str, role: Role) -> tuple[OperatorRecord, str]:
-        """A new operator and its token, which nothing can show again. Raises InvalidValue for a name that is taken."""
+        """Add an operator; return its record and its token, which nothing can show again.
+
+        Raises InvalidValue for a name that is taken.
+        """
         secret = make_secret(PREFIX)
         created = datetime.now(UTC).replace(microsecond=0)
         record = OperatorRecord(name=name, role=role, created=created, hint=secret[: len(PREFIX) + 4])
@@ -70,7 +73,7 @@ class OperatorStore:
         return record, secret
 
     async def lookup(self, secret: str) -> OperatorRecord | None:
-        """The operator of a token; None: no such token. The checksum finds a mistyped one without Redis."""
+        """The operator of a token; None if there is no such token. The checksum finds a mistyped one without Redis."""
         if not is_well_formed(secret, PREFIX):
             return None
         return await self._read(digest_of(secret, self._pepper))
@@ -82,7 +85,10 @@ class OperatorStore:
         return [record for record in found if record is not None]
 
     async def delete(self, name: str) -> OperatorRecord:
-        """Delete an operator, whose token is refused from its next request on. Raises OperatorNotFound."""
+        """Delete an operator, whose token is refused from its next request on; return the deleted record.
+
+        Raises OperatorNotFound.
+        """
         digest = await self._redis.hget(names.OPERATOR_INDEX(), name)
         record = None if digest is None else await self._read(str(digest))
         if digest is None or record is None:

@@ -1,4 +1,4 @@
-"""The number of wrong keys from each address in the last minute, counted by all workers together.
+"""The number of wrong keys from each address in a minute that begins with its first one, over all workers together.
 
 A right key is never refused for it. Each process keeps its own count too: for the time when Redis is unavailable, and
 to refuse an address over the limit without a question to Redis.
@@ -23,7 +23,10 @@ _log = structlog.get_logger(__name__)
 
 
 class WrongKeys:
-    """The counts in one store. A window of `window_s` seconds begins with an address's first wrong key."""
+    """The counts in one store. A window of `window_s` seconds begins with an address's first wrong key.
+
+    An address may send `limit` wrong keys in a window.
+    """
 
     def __init__(self, redis: StoreClient, *, limit: int = LIMIT, window_s: float = WINDOW_S) -> None:
         self._redis = redis
@@ -34,7 +37,10 @@ class WrongKeys:
         self._unavailable_until = 0.0
 
     async def count(self, source: str) -> float | None:
-        """Count one wrong key; over the limit, the seconds until the window ends, else None."""
+        """Count one wrong key. Returns the seconds until the window ends if the address is over the limit, else None.
+
+        Raises nothing.
+        """
         now = time.monotonic()
         number, end = self._seen.get(source, (0, 0.0))
         if end <= now:
@@ -52,7 +58,7 @@ class WrongKeys:
         self._unavailable_until = 0.0
 
     async def _count_in_redis(self, source: str, number: int, end: float) -> tuple[int, float]:
-        """The count and the window's end in Redis, or the given ones while Redis is unavailable."""
+        """Count in Redis. Returns its count and end of the window, or the given ones while Redis is unavailable."""
         if time.monotonic() < self._unavailable_until:
             return number, end
         name = names.WRONG_KEYS(source)

@@ -42,8 +42,8 @@ class Profile:
     `max_n` is the most images of one call, and `masked_n` the most with a mask. `sizes`: with `exact` it makes any
     legal size; a tuple has all sizes that it takes and makes; with SnappedSizes it takes any size and makes the nearest
     of a list. `masked_references` is the most references with a mask. If it is 0, the upstream takes no masks, and
-    `without_masks` is the reason. A mask must be smaller than `mask_bytes`. `backgrounds` are those that the gateway may
-    send. `passes_user` is True when the upstream may receive the name of the caller's own user.
+    `without_masks` is the reason. A mask must be smaller than `mask_bytes`. `backgrounds` are those that the gateway
+    may send. `passes_user` is True when the upstream may receive the name of the caller's own user.
     """
 
     max_n: int = 1

@@ -1,4 +1,4 @@
-"""How commands show answers: a table on a terminal, lines with tabs for other programs, or JSON."""
+"""The output of commands: a table on a terminal, lines with tabs for other programs, CSV, or JSON."""
 
 from __future__ import annotations
 
@@ -36,12 +36,15 @@ class Column:
 
 
 def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
-    """Print the document that the admin API answers for the same thing."""
+    """Print one model as one line of JSON, in the admin API's form; `exclude_none` leaves out fields that are None."""
     typer.echo(answer.model_dump_json(exclude_none=exclude_none))
 
 
 def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
-    """Print a table on a terminal, else lines with tabs, without the total."""
+    """Print a table on a terminal; elsewhere lines with tabs, the columns' names first, without the total.
+
+    A terminal that is too narrow for all columns gets a line on stderr with the others' names.
+    """
     if not sys.stdout.isatty():
         for row in ([column.name for column in columns], *rows):
             typer.echo("\t".join(_plain(cell) for cell in row))
@@ -62,7 +65,7 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Cells]) -> None:
-    """Print CSV by RFC 4180."""
+    """Print CSV by RFC 4180, with a header."""
     # Not echo: it would end lines as the terminal does, and CSV has line ends of its own.
     sys.stdout.write(csv_line(columns))
     for row in rows:
@@ -70,7 +73,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Cells]) -> None:
 
 
 def show_cell(cell: object) -> str:
-    """A value of a row as a table shows it."""
+    """A value as a table shows it: `yes` or `no` for a bool, `-` for None and the empty text."""
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     return "-" if cell in (None, "") else str(cell)

@@ -254,7 +254,7 @@ def _print_secret(made: KeyWithSecret, *, as_json: bool) -> None:
 
 
 def _tell_former(subject: str, verb: str, grace_s: int) -> None:
-    """Say until when the former secret counts."""
+    """Print on stderr the time until which the former secret counts."""
     if grace_s == 0:
         output.say(f"{subject} counts no more.")
         return
@@ -305,7 +305,7 @@ def _fields(record: KeyRecord) -> list[tuple[str, str]]:
 
 
 def _limits(found: KeyWithLimits) -> list[tuple[str, str]]:
-    """The key's own limits."""
+    """The rows of the key's own limits."""
     return [(one.limit, f"{one.ceiling}, {one.left} left") for one in found.standing if one.scope == "key"]
 
 

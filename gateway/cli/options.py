@@ -105,7 +105,10 @@ def bad_option(field: str, problem: str) -> typer.BadParameter:
 
 
 def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tuple[str, ...] = ()) -> KeyChange:
-    """The typed fields, checked; `cleared` are set to no restriction. Raises BadParameter with the option's name."""
+    """Check the fields of a key from the command line, and make a `kind` of them.
+
+    The fields in `cleared` become None, and metadata an empty dict. Raises BadParameter with the option's name.
+    """
     given: dict[str, Any] = {
         "name": typed.get("name"),
         "team": typed["team"],
@@ -129,7 +132,7 @@ def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tu
 
 
 def read_limits(typed: Mapping[str, Any]) -> dict[str, int]:
-    """The typed limits, in µ$ and in numbers. Raises BadParameter with the option's name."""
+    """The limits from the command line, in µ$ and in numbers. Raises BadParameter with the option's name."""
     given = {limit: typed[limit] for limit in LIMITS if typed[limit] is not None}
     return {limit: _read_limit(limit, value) for limit, value in given.items()}
 
@@ -162,7 +165,7 @@ def _read_expiry(text: str | None) -> str | datetime | None:
 
 
 def _explain(field: str, mistake: ErrorDetails) -> str:
-    """One of pydantic's errors about a field of a key, with what was typed and a right value."""
+    """One of pydantic's errors about a field of a key as a message, with the given and a right value."""
     typed = mistake["input"]
     if field == "expires":
         return f"{typed!r} is no time; write a span from now such as 30d or 12h, or a time such as 2027-01-31T18:00Z"
@@ -198,7 +201,7 @@ def check_format(*, as_json: bool, as_csv: bool) -> None:
 
 
 def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
-    """The one typed scope. Raises BadParameter for none or several."""
+    """The one scope from the command line. Raises BadParameter for none or several."""
     if sum((bool(key), bool(team), is_everyone)) != 1:
         raise typer.BadParameter("give one of --key KEY, --team NAME or --everyone")
     return Scope(key=key or "", team=team or "")

@@ -18,7 +18,10 @@ def show(text: str) -> None:
 
 
 def confirm(question: str, *, is_sure: bool) -> None:
-    """Ask a person at a terminal before a step that cannot be undone; a script is not asked. Raises typer.Exit."""
+    """Ask a person at a terminal before a step that cannot be undone. Raises typer.Exit if the answer is no.
+
+    Asks nothing if `is_sure`, or if stdin is no terminal.
+    """
     if is_sure or not sys.stdin.isatty() or typer.confirm(question, err=True):
         return
     say("Nothing was changed.")

@@ -165,7 +165,7 @@ def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogu
 
 
 def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | None, str]:
-    """Read the health of the upstreams from the running gateway's store; None, and the reason, if that is impossible."""
+    """Read the health of the upstreams from the running gateway's store. None, and the reason, if it is impossible."""
     url = running_store(settings)
     if url is None:
         return None, f"{_UNREAD}: no gateway runs in {settings.data_dir}"

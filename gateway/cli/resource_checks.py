@@ -32,7 +32,7 @@ class ResourceFault:
 
 
 def check_redis(settings: Settings, url: str) -> Iterator[ResourceFault]:
-    """Find the faults of the store at `url`."""
+    """Connect to the store at `url`, and yield its faults. Writes nothing."""
     try:
         doubt = asyncio.run(check_store(url, load_secrets(settings), 0, may_write=False))
     except StoreSilentAtStart as error:
@@ -45,7 +45,7 @@ def check_redis(settings: Settings, url: str) -> Iterator[ResourceFault]:
 
 
 def check_storage(settings: Settings, ttl_s: int) -> Iterator[ResourceFault]:
-    """Find the faults of the storage of pictures."""
+    """Write and remove a small test file in the storage of pictures, and yield its faults. Creates no folder."""
     try:
         storage = open_artifacts(settings, ttl_s)
     except StartRefused as error:

@@ -1,4 +1,4 @@
-"""`imagegate serve`: makes Settings of options and environment, and starts the processes that serve."""
+"""`imagegate serve`: it reads the settings from options and environment, and starts the processes that serve."""
 
 from __future__ import annotations
 

@@ -83,17 +83,17 @@ class OpenedStore:
 
     @cached_property
     def document(self) -> Document:
-        """The catalogue. Raises CatalogueError."""
+        """The catalogue, read at the first use. Raises CatalogueError."""
         return catalogue.read(self.settings.config)
 
     @cached_property
     def keys(self) -> KeyStore:
-        """The keys. Secrets are right only after `check_pepper`."""
+        """The keys. A new secret works only if `check_pepper` raised nothing before."""
         return KeyStore(self.redis, load_secrets(self.settings).pepper)
 
     @cached_property
     def operators(self) -> OperatorStore:
-        """The operators. Tokens are right only after the keys' `check_pepper`."""
+        """The operators. A new token works only if the keys' `check_pepper` raised nothing before."""
         return OperatorStore(self.redis, load_secrets(self.settings).pepper)
 
     @property
@@ -141,14 +141,17 @@ class OpenedStore:
 
 
 def running_store(settings: Settings) -> str | None:
-    """The URL of the settings' store; None when a server would have to be started for it."""
+    """The URL of the settings' Redis, else of the folder's running embedded server; None if no server runs."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
     return running_url(DataFolder(settings.data_dir))
 
 
 def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
-    """Run an action on the store of the environment or the data folder. Raises StartRefused, BadParameter."""
+    """Run an action on the store of the environment or the data folder, and close the store after it.
+
+    Starts the folder's embedded server for this time if none runs. Raises StartRefused, BadParameter.
+    """
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
 
@@ -170,7 +173,10 @@ def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
 
 
 def with_secrets(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
-    """`with_store` for actions on keys and tokens: a secret made with another pepper would never work."""
+    """Run an action on keys and tokens as `with_store` does, after `check_pepper`.
+
+    A secret that is made with another pepper would never work. Raises PepperMismatch for such a store.
+    """
 
     async def run(store: OpenedStore) -> Result:
         await store.keys.check_pepper()
@@ -180,7 +186,7 @@ def with_secrets(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[R
 
 
 def cli_actor() -> Actor:
-    """The person who types a command, as the log of changes names them."""
+    """The person who types a command, by the name of the system's user, for the log of changes."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):
@@ -190,7 +196,7 @@ def cli_actor() -> Actor:
 
 
 async def remark_on_team(store: OpenedStore, team: str | None) -> None:
-    """Say on stderr that nothing has this team yet: its name may be mistyped."""
+    """Print a line on stderr if no key and no limit names this team yet: its name may be mistyped."""
     if team and (doubt := await teams.find_doubt(store, team)):
         output.say(f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt)
 
@@ -209,7 +215,7 @@ def _describe_refusal(error: PublicError) -> Exception:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[str]:
-    """The URL of the store, whose server is started for the time of the context if none runs."""
+    """Yield the URL of the store; start the folder's server for the time of the context if none runs."""
     if settings.redis_url is not None:
         yield settings.redis_url.get_secret_value()
         return

@@ -275,6 +275,6 @@ class Recorder:
     def note(self, record: Record) -> None:
         """Queue a record to be written in the background, merged with a waiting one of the same id.
 
-        While more than `most` wait, records without calls are dropped.
+        Beyond `most` waiting records, one without calls is dropped, else the oldest.
         """
         self.outbox.put(record.id, record)

@@ -67,7 +67,10 @@ class UsageReader:
         self._now = now
 
     async def sum(self, since: int, until: int, by: Sequence[Dimension] = (), only: Only | None = None) -> UsageReport:
-        """Add up the whole days from `since` to just before `until` (µs), grouped by dimensions."""
+        """Add up the whole days that the span from `since` to just before `until` (µs) touches, grouped by dimensions.
+
+        Days older than `accounting.usage_days` have no sums. Raises StoreUnavailable.
+        """
         only = only or Only()
         groups: dict[tuple[str, ...], Sums] = defaultdict(Sums)
         earliest = self._now() - (self._accounting.usage_days + 1) * DAY

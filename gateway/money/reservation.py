@@ -336,7 +336,10 @@ class PendingPosts:
         return bool(self.outbox.waiting)
 
     async def book(self, what: str, step: Step) -> None:
-        """Take the step now, or behind those that wait already. Raise nothing."""
+        """Take the step now, or queue it behind those that wait already, or if Redis is unavailable.
+
+        A step that the store refuses is logged and dropped. `what` names the step in the log.
+        """
         await self.outbox.write(f"{what} ({next(self._numbers)})", step)
 
     async def wait(self) -> None:

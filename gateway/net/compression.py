@@ -19,11 +19,11 @@ _MOST_LAYERS = 3
 
 
 class EncodingUnreadable(Exception):
-    """The body's encoding is not known here, or its bytes are damaged."""
+    """The gateway does not know the body's encoding, or its bytes are damaged."""
 
 
 async def decode(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    """The body without the encodings that a Content-Encoding header names. Raises EncodingUnreadable."""
+    """Yield the body without the encodings that a Content-Encoding header names. Raises EncodingUnreadable."""
     names = [name for name in _names(encoding) if name not in _PLAIN]
     if len(names) > _MOST_LAYERS or any(name != "deflate" and name not in _GZIP for name in names):
         raise EncodingUnreadable("its compression is not known")

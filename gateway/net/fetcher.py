@@ -50,7 +50,7 @@ _DENIED = tuple(
 
 
 class FetchRefused(Exception):
-    """The address is not allowed. `reason` says why and what is allowed; a caller may read it."""
+    """The address is not allowed. `reason` has the fault and the allowed form; a caller may read it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -118,7 +118,7 @@ class _Target:
 
 
 class Fetcher:
-    """Downloads into a Spool, and posts webhooks, under one policy. `aclose` closes its connections."""
+    """Downloads into a Spool, and sends webhooks, under one policy. `aclose` closes its connections."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Fetcher:
         self._origins = {_origin(httpx.URL(origin)) for origin in policy.allowed_origins}
 
     async def fetch(self, url: str, spool: Spool, *, max_bytes: int | None = None) -> Blob:
-        """The body of a 200 answer.
+        """Download the body of a 200 answer into the spool; follow redirects. `max_bytes` replaces the policy's.
 
         Raises FetchRefused, FetchFailed, and the spool's StorageFullError; then it leaves nothing in the spool.
         """
@@ -153,9 +153,9 @@ class Fetcher:
             raise FetchFailed("network", "the connection failed") from error
 
     async def check(self, url: str) -> None:
-        """Check an address without opening it; a later request checks it again.
+        """Check an address, and look up its host, without opening it. A later request checks it again.
 
-        Raises FetchRefused where it is not allowed, FetchFailed where its host is not found.
+        Raises FetchRefused where it is not allowed, FetchFailed where its host is not found in time.
         """
         try:
             async with asyncio.timeout(self._policy.idle_s):
@@ -164,7 +164,10 @@ class Fetcher:
             raise FetchFailed("timeout", "the host's name took too long to look up") from error
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
-        """Send one POST once, follow no redirect, and leave the answer's body unread. Raises as `fetch` does."""
+        """Send one POST once, follow no redirect, and leave the answer's body unread. Returns an answer of any status.
+
+        Raises FetchRefused, FetchFailed.
+        """
         try:
             async with asyncio.timeout(self._policy.timeout_s):
                 target = self._check_text(_parse(url), may_be_configured=True)

@@ -28,7 +28,7 @@ class FilePart:
 
 
 class MultipartBody:
-    """Text fields, then files, in the order given.
+    """A body of text fields, then files, each in the order of the arguments.
 
     `content_type` and `content_length` are the request's headers; `chunks()` starts from the beginning at every call.
     """
@@ -66,7 +66,7 @@ class MultipartBody:
         return {"content-type": self.content_type, "content-length": str(self.content_length)}
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body from its first byte: small parts joined, files in the spool's pieces."""
+        """Yield the body from its first byte: small parts joined, files in the spool's pieces."""
         waiting = bytearray()
         for head, content in self._parts:
             waiting += head

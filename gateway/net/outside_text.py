@@ -50,7 +50,10 @@ _CHARSETS = frozenset(
 
 
 def read_charset(label: str) -> str | None:
-    """Python's name of the charset that a label stands for; ASCII is read as UTF-8, which contains it."""
+    """Python's name of the charset that a label stands for; None for one that is not in `_CHARSETS`.
+
+    ASCII is read as UTF-8, which contains it.
+    """
     if not _LABEL.fullmatch(label):
         return None
     name = normalize_encoding(label).lower()
@@ -69,7 +72,7 @@ def read_count(text: object, most: int = 10**_MOST_DIGITS) -> int | None:
 
 
 def read_number(text: object) -> float | None:
-    """A decimal number, such as `2`, `0.5` or `1e3`; None where it is not finite."""
+    """A decimal number, such as `2`, `0.5` or `1e3`; None for other text, and where it is not finite."""
     if not isinstance(text, str) or len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text.strip()):
         return None
     number = float(text)
@@ -77,7 +80,7 @@ def read_number(text: object) -> float | None:
 
 
 def read_amount(value: object, most: int) -> Decimal | None:
-    """An amount that is a number of JSON or a text of digits; None where it is negative or above `most`."""
+    """An amount that is a number of JSON or a text of digits; None for other values and for ones outside 0 to `most`."""
     if isinstance(value, str) and _AMOUNT.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -97,7 +100,7 @@ def read_http_date(text: object) -> datetime | None:
 
 
 def read_retry_after(text: object) -> float | None:
-    """Seconds that a Retry-After header asks for, at most a day. It is a number or a date."""
+    """Seconds that a Retry-After header asks for, 0 to a day. It is a number or a date; None for other text."""
     if not isinstance(text, str):
         return None
     seconds = math.inf if text.strip().lower() == "inf" else read_number(text)
@@ -125,7 +128,7 @@ def read_url(text: object, longest: int = LONGEST_URL) -> SplitResult | None:
 
 
 def join_url(base: str, reference: object) -> str | None:
-    """The URL that a reference stands for at `base`."""
+    """The URL that a reference stands for at `base`; None for a reference that is no URL."""
     if not isinstance(reference, str) or read_url(reference) is None:
         return None
     try:
@@ -136,7 +139,7 @@ def join_url(base: str, reference: object) -> str | None:
 
 
 def read_query(text: str) -> list[tuple[str, str]] | None:
-    """The fields of a query string, in order, empty ones too."""
+    """The fields of a query string, in their order, empty ones too; None if it is too long or has too many."""
     if len(text) > _LONGEST_QUERY:
         return None
     try:
@@ -146,13 +149,13 @@ def read_query(text: str) -> list[tuple[str, str]] | None:
 
 
 HIDDEN = "***"
-"""Stands for a secret in a text."""
+"""The text in place of a secret."""
 
 HIDDEN_ADDRESS = "[address]"
-"""Stands for an inner address in a text."""
+"""The text in place of an inner address."""
 
 _RUN = 12
-"""Characters of a longer secret that show it: every run of so many is hidden, wherever a text cuts the secret."""
+"""Characters of a longer secret that show it: every run of this length is hidden, wherever a text cuts the secret."""
 
 _SHORTEST = 4
 """Characters of the shortest secret that is hidden; shorter ones are parts of ordinary words."""
@@ -222,7 +225,7 @@ class Mask:
         return _replace(text, spans, HIDDEN)
 
     def clean(self, text: str, most: int) -> str:
-        """An outside text on one line of at most `most` characters, without secrets and inner addresses."""
+        """An outside text on one line, without secrets and inner addresses, cut after `most` characters."""
         # Cut last: a secret that is cut in two would be found by neither part.
         text = self.hide_secrets(text[:_MOST_READ])
         spans = list(self._find_addresses(text))

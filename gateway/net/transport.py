@@ -87,7 +87,7 @@ def name_phase(error: RequestError) -> Literal["connect", "write", "read"]:
 
 
 def describe_error(error: RequestError) -> str:
-    """A failed request in own words. The library's text would quote inner addresses, and bytes of the answer."""
+    """A failed request in the gateway's words. The library's text would quote inner addresses, and answered bytes."""
     if isinstance(error, httpx.TimeoutException):
         return "the connection took too long" if not was_sent(error) else "no answer came in time"
     if isinstance(error, httpx.RemoteProtocolError):
@@ -124,7 +124,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and answer at the response's head; its body is read from the wire as the caller reads it."""
+        """Send a request, and return at the head of its answer. The body is read from the wire as the caller reads it.
+
+        Raises httpx.RequestError.
+        """
         limits = request.extensions.get("timeout", {})
         target = _target(request)
         upload = _upload(request, limits.get("write"))

@@ -45,7 +45,10 @@ class Deleted(AnswerModel):
 
 
 def page(rows: list[Row], most: int | None, after: str | None, name: str) -> Listing[Row]:
-    """At most `most` rows that follow `after`; None: all. `rows` are in the order of their attribute `name`."""
+    """The page of rows that follow `after`, no more than `most`. None is from the first row, and all rows.
+
+    `rows` are in the order of their attribute `name`, with which `after` is compared.
+    """
     rest = rows if after is None else [row for row in rows if str(getattr(row, name)) > after]
     if most is None or len(rest) <= most:
         return Listing[Any](data=rest)

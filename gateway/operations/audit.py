@@ -53,7 +53,7 @@ class LedgerRepair(LedgerAudit):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The result of an audit, the store's epoch, and if a gateway has marked the store as one that lost data."""
+    """The result of an audit, the store's epoch, and True if a gateway has marked the store as one that lost data."""
 
     report: AuditReport
     epoch: str
@@ -61,15 +61,17 @@ class _Found:
 
 
 async def audit_ledger(stores: Stores, known_epoch: str | None = None) -> LedgerAudit:
-    """Read everything that is retained, while traffic goes on, and change nothing.
+    """Compare everything that the ledger retains, while traffic goes on, and change nothing.
 
-    `known_epoch` is the store's epoch as this process knows it; None: as the data folder knows it.
+    `known_epoch` is the id of the store's epoch as this process knows it; None is the epoch in the data folder.
     """
     return _describe(stores, await _run(stores, repairs=False), known_epoch)
 
 
 async def repair_ledger(stores: Stores, actor: Actor, *, repairs: bool, accepts: bool) -> LedgerRepair:
-    """Audit; with `accepts` take the store as it is first, with `repairs` repair all differences."""
+    """Audit the ledger, and log the changes. With `accepts` accept the store as it is first; with `repairs` repair all
+    differences.
+    """
     accepted = await _accept(stores, actor) if accepts else None
     found = await _run(stores, repairs=repairs)
     if repairs and (differences := found.report.differences):
@@ -78,7 +80,7 @@ async def repair_ledger(stores: Stores, actor: Actor, *, repairs: bool, accepts:
 
 
 async def _accept(stores: Stores, actor: Actor) -> str:
-    """Begin a new epoch; its id."""
+    """Begin a new epoch, write it to the data folder of an embedded store, and return its id."""
     epoch = await stores.ledger.accept(new_id("epoch"))
     if (path := _epoch_path(stores)) is not None:
         keep(path, epoch)

@@ -17,10 +17,10 @@ from gateway.operations.time_spans import read_span
 from gateway.store.client import StoreUnavailable
 
 State = BaseModel | Mapping[str, Any] | None
-"""The state of something before or after a change; None: it did not exist, or does not exist any more."""
+"""The state of something before or after a change; None if it did not exist, or does not exist any more."""
 
 SINCE = "30d"
-"""The beginning of a list of changes for which none is given."""
+"""The beginning of a list of changes if the operator gives none."""
 
 _NO_LIMIT = 2**62
 
@@ -38,7 +38,7 @@ class Actor:
 
 
 class MadeChange(AnswerModel):
-    """One change. `before` and `after` have the fields that differ; null: there was, or is, nothing."""
+    """One change. `before` and `after` have the fields that differ; null means that there was, or is, nothing."""
 
     id: str
     time: Instant
@@ -53,7 +53,10 @@ class MadeChange(AnswerModel):
 async def record_change(
     stores: Stores, actor: Actor, action: str, subject: str, *, before: State = None, after: State = None
 ) -> None:
-    """Log one change. Never raises: the change is made, and its answer may hold a secret that is shown once."""
+    """Write one change to the log of changes, and call the actor's `report`.
+
+    A store that is unavailable raises nothing: the change is made, and its answer may hold a secret that is shown once.
+    """
     facts = {"actor": actor.name, "action": action, "subject": subject, "address": actor.address}
     was, became = (state.model_dump() if isinstance(state, BaseModel) else state for state in (before, after))
     lost: StoreUnavailable | None = None
@@ -71,7 +74,10 @@ async def list_changes(
     actor: str | None = None,
     most: int | None = None,
 ) -> Listing[MadeChange]:
-    """The newest changes; `most` None: all of them."""
+    """The changes since `since`, newest first; a `most` of None is all of them. Raises InvalidValue for a wrong time.
+
+    `subject` and `actor` narrow them down.
+    """
     first, _ = read_span(stores, since, None)
     found = await stores.changes.read(first, subject, actor, _NO_LIMIT if most is None else most + 1)
     rows = [MadeChange.model_validate(asdict(change)) for change in found[:most]]

@@ -14,7 +14,7 @@ from gateway.operations.answers import AnswerModel, Listing
 from gateway.operations.stores import Stores
 
 SINCE = "7d"
-"""The beginning of a list of requests for which none is given."""
+"""The beginning of a list of requests if the operator gives none."""
 
 
 class RecordedCall(AnswerModel):
@@ -94,7 +94,7 @@ async def list_requests(
 
 
 async def stream_records(stores: Stores, wanted: RecordFilter, most: int | None = None) -> AsyncIterator[Record]:
-    """Records, newest first, one page in memory at a time; `most` None: all."""
+    """Yield the records that pass a filter, newest first, one page in memory at a time; a `most` of None is all."""
     count = 0
     async for record in stores.history.stream(wanted):
         yield record
@@ -104,7 +104,7 @@ async def stream_records(stores: Stores, wanted: RecordFilter, most: int | None 
 
 
 async def find_record(stores: Stores, identifier: str) -> Record:
-    """The record of a record's id or a task's. Raises RecordNotFound."""
+    """The record with this id, or of the task with this id. Raises RecordNotFound."""
     record = await stores.history.show(identifier)
     if record is None:
         raise errors.RecordNotFound(

@@ -66,7 +66,7 @@ async def list_keys(
     most: int | None = None,
     after: str | None = None,
 ) -> Listing[KeyRecord]:
-    """Keys, oldest first; `most` None: all of them."""
+    """The keys, or a team's, oldest first, after the id `after`; a `most` of None is all of them."""
     records = await stores.keys.list(team=team)
     return page([one for one in records if enabled in (None, one.enabled)], most, after, "id")
 
@@ -74,9 +74,9 @@ async def list_keys(
 async def create_key(
     stores: Stores, actor: Actor, new: NewKey, limits: Mapping[str, int | None] | None = None
 ) -> KeyWithSecret:
-    """A key with its limits, in µ$ and numbers; or neither. Raises InvalidValue.
+    """Make a key with its limits, in µ$ and numbers, or neither; return it with its secret. Logs the change.
 
-    The limits are set before the key exists: at no moment can it spend without them.
+    The limits are set before the key exists: at no moment can it spend without them. Raises InvalidValue.
     """
     await _check(stores, new)
     key_id = new_id("key")
@@ -96,12 +96,12 @@ async def create_key(
 
 
 async def show_key(stores: Stores, key: str) -> KeyWithLimits:
-    """One key, by its id or name. Raises KeyNotFound."""
+    """One key with its limits and spending, by its id or name. Raises KeyNotFound."""
     return await _complete(stores, await stores.keys.show(await stores.keys.find_id(key)))
 
 
 async def change_key(stores: Stores, actor: Actor, key: str, change: KeyChange) -> KeyRecord:
-    """Set the fields that `change` names; the others stay. `key` is an id or a name.
+    """Set the fields that `change` sets, and log the change; the others stay. `key` is an id or a name.
 
     Raises KeyNotFound, InvalidValue.
     """
@@ -114,9 +114,9 @@ async def change_key(stores: Stores, actor: Actor, key: str, change: KeyChange) 
 
 
 async def rotate_key(stores: Stores, actor: Actor, key: str, grace_s: int = DAY_S) -> KeyWithSecret:
-    """A new secret for a key, by its id or name; the former one works for `grace_s` more seconds.
+    """Give a key, by its id or name, a new secret; return both, and log the change.
 
-    Raises KeyNotFound.
+    The former secret works for `grace_s` more seconds; with 0 all former ones stop at once. Raises KeyNotFound.
     """
     key_id = await stores.keys.find_id(key)
     before = await stores.keys.show(key_id)
@@ -129,9 +129,9 @@ async def rotate_key(stores: Stores, actor: Actor, key: str, grace_s: int = DAY_
 async def show_webhook_secret(
     stores: Stores, actor: Actor, key: str, *, rotates: bool = False, grace_s: int = DAY_S
 ) -> WebhookSecret:
-    """The secret of a key's webhooks, or a new one; the former one signs for `grace_s` more seconds.
+    """Return the secret of a key's webhooks. With `rotates` make a new one first, and log the change.
 
-    `key` is an id or a name. Raises KeyNotFound.
+    The former one then signs too for `grace_s` more seconds. `key` is an id or a name. Raises KeyNotFound.
     """
     key_id = await stores.keys.find_id(key)
     record = await stores.keys.show(key_id)
@@ -142,7 +142,10 @@ async def show_webhook_secret(
 
 
 async def delete_key(stores: Stores, actor: Actor, key: str) -> Deleted:
-    """Delete a key, by its id or name, and its limits; its spending stays in usage and history. Raises KeyNotFound."""
+    """Delete a key, by its id or name, and its limits, and log it. Its spending stays in usage and history.
+
+    Raises KeyNotFound.
+    """
     key_id = await stores.keys.find_id(key)
     before = await stores.keys.show(key_id)
     await stores.keys.delete(key_id)

@@ -1,4 +1,4 @@
-"""Limits of a key, a team or everyone: read with their standing, changed one by one, replaced as a whole."""
+"""Limits of a key, a team or everyone: their reading with their use, their change one by one, their replacement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.operations.stores import Stores
 
 
 class LimitValues(AnswerModel):
-    """The limits of one scope. Null: none."""
+    """The limits of one scope. Null is no limit."""
 
     usd_total: Usd | None = Field(None, description="Dollars in total.")
     usd_month: Usd | None = Field(None, description="Dollars a calendar month.")
@@ -32,7 +32,7 @@ class LimitValues(AnswerModel):
 
 
 class LimitStanding(AnswerModel):
-    """How one limit stands. Dollars are texts, counts are numbers."""
+    """One limit and its use. Dollars are texts, counts are numbers."""
 
     limit: str
     scope: str = Field(description="Whose: `key`, `team` or `everyone`.")
@@ -55,7 +55,7 @@ class WindowSpent(AnswerModel):
 
 
 class ScopeLimits(AnswerModel):
-    """The limits of one scope, and how each limit that binds it stands."""
+    """The limits of one scope, and the use of each limit that binds it."""
 
     scope: str = Field(description="`everyone`, `team:NAME` or a key's id.")
     limits: LimitValues
@@ -63,7 +63,7 @@ class ScopeLimits(AnswerModel):
 
 
 async def find_scope(stores: Stores, scope: Scope) -> Scope:
-    """The same scope, with the id of a key that is given by its name. Raises KeyNotFound."""
+    """Return the scope with the id of its key, which may be given by its name. Raises KeyNotFound."""
     return Scope(key=await stores.keys.find_id(scope.key), team=scope.team) if scope.key else scope
 
 
@@ -80,7 +80,7 @@ async def show_limits(stores: Stores, scope: Scope) -> ScopeLimits:
 
 
 async def change_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapping[str, int | None]) -> ScopeLimits:
-    """Set some limits of a scope, in µ$ and numbers; None takes one away, and the others stay.
+    """Set some limits of a scope, in µ$ and numbers, and log the change; None removes one, and the others stay.
 
     Raises KeyNotFound, InvalidValue.
     """
@@ -94,7 +94,7 @@ async def change_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapp
 
 
 async def replace_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapping[str, int | None]) -> ScopeLimits:
-    """Give a scope exactly these limits. Raises KeyNotFound, InvalidValue."""
+    """Give a scope exactly these limits, in µ$ and numbers, and log the change. Raises KeyNotFound, InvalidValue."""
     return await change_limits(stores, actor, scope, dict.fromkeys(LIMITS) | dict(wanted))
 
 
@@ -112,7 +112,7 @@ def order_changes(present: Mapping[str, int], wanted: Mapping[str, int | None]) 
 
 
 def list_standings(standings: Standings) -> list[LimitStanding]:
-    """Every limit that binds."""
+    """The limits of the standings, with their use, for an answer."""
     return [_describe_standing(one) for one in standings.limits]
 
 

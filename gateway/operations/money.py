@@ -66,7 +66,7 @@ class MadeCredit(AnswerModel):
 class Correction:
     """An operator's correction: `usd` (µ$; negative gives back) is added to the spending of a scope.
 
-    `at` None is now. Corrections of the same `id` count once.
+    An `at` of None is now. Corrections with the same `id` count once; None makes an id.
     """
 
     scope: Scope
@@ -77,13 +77,16 @@ class Correction:
 
 
 async def list_holds(stores: Stores, most: int) -> Listing[LiveHold]:
-    """The holds of running tasks, oldest first."""
+    """The holds of running tasks, oldest first, no more than `most`."""
     holds = await stores.ledger.holds(most + 1)
     return Listing(data=[_describe(hold) for hold in holds[:most]], has_more=len(holds) > most)
 
 
 async def make_credit(stores: Stores, actor: Actor, wanted: Correction) -> MadeCredit:
-    """Book a correction. Raises KeyNotFound, InvalidValue, IdempotencyMismatch."""
+    """Book a correction in the ledger and the usage, and log the change.
+
+    A key's correction also counts for its team. Raises KeyNotFound, InvalidValue, IdempotencyMismatch.
+    """
     if not 0 < abs(wanted.usd) <= MOST_USD:
         raise errors.InvalidValue("`usd` must be more or less than nothing, as in -0.03.", param="usd")
     scope = await find_scope(stores, wanted.scope)

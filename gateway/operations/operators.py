@@ -22,14 +22,14 @@ async def list_operators(stores: Stores) -> Listing[OperatorRecord]:
 
 
 async def create_operator(stores: Stores, actor: Actor, name: str, role: Role) -> CreatedOperator:
-    """An operator and a new token. Raises InvalidValue for a name that is taken."""
+    """Create an operator, and log the change; return it with its token. Raises InvalidValue for a taken name."""
     record, token = await stores.operators.create(name, role)
     await record_change(stores, actor, "operator.create", f"operator:{name}", after=record)
     return CreatedOperator(token=token, **record.model_dump())
 
 
 async def delete_operator(stores: Stores, actor: Actor, name: str) -> Deleted:
-    """Refuse an operator's token from its next request on. Raises OperatorNotFound."""
+    """Delete an operator, whose token is refused from its next request on, and log it. Raises OperatorNotFound."""
     record = await stores.operators.delete(name)
     await record_change(stores, actor, "operator.delete", f"operator:{name}", before=record)
     return Deleted(id=name)

@@ -27,7 +27,7 @@ class Team(AnswerModel):
 
 
 async def list_teams(stores: Stores, most: int | None = None, after: str | None = None) -> Listing[Team]:
-    """Every team that a key or a limit names, by name; `most` None: all of them."""
+    """The teams that a key or a limit names, by name, after the name `after`; a `most` of None is all of them."""
     keys = Counter(record.team for record in await stores.keys.list() if record.team)
     found = sorted(keys.keys() | await list_limited_teams(stores.redis))
     names = [name for name in found if after is None or name > after][: None if most is None else most + 1]
@@ -45,7 +45,7 @@ async def show_team(stores: Stores, name: str) -> Team:
 
 
 async def find_doubt(stores: Stores, name: str) -> str | None:
-    """A remark on a team that no key and no limit names, with the names that may be meant; None for a known team."""
+    """A sentence on a team that no key and no limit names, with a similar or known name; None for a known team."""
     known = sorted({one.team for one in await stores.keys.list() if one.team} | await list_limited_teams(stores.redis))
     if name in known:
         return None

@@ -21,7 +21,8 @@ def open_calendar(stores: Stores) -> Calendar:
 
 
 def read_span(stores: Stores, since: str, until: str | None) -> tuple[int, int]:
-    """Both ends in µs; `until` None is now, this instant included. A time without an offset is in the catalogue's zone.
+    """Both ends in µs. An `until` of None is now, this instant included. A time without an offset is in the catalogue's
+    time zone.
 
     Raises InvalidValue.
     """
@@ -34,7 +35,10 @@ def read_span(stores: Stores, since: str, until: str | None) -> tuple[int, int]:
 
 
 def read_days(stores: Stores, since: str, until: str | None) -> tuple[int, int]:
-    """`read_span` for sums of whole days: `7d` is today and the six days before, where a span would touch eight."""
+    """Both ends in µs, as `read_span` reads them, but for sums of whole days: `7d` is today and the six days before.
+
+    A span of seven days would touch eight. Raises InvalidValue.
+    """
     first, last = read_span(stores, since, until)
     return (first + DAY if _DAYS_AGO.fullmatch(since) else first), last
 

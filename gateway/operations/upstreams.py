@@ -1,4 +1,4 @@
-"""The state of upstreams: each credential's breaker, places, balance, latencies and drift; and two resets."""
+"""The state of upstreams: each credential's breaker, calls, balance, latencies and drift; and two resets."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ class UpstreamState(AnswerModel):
 
 
 async def list_upstreams(stores: Stores, labels: Collection[str] | None = None) -> Listing[UpstreamState]:
-    """The credentials of these labels, in the catalogue's order; None: all of the catalogue, configured or not."""
+    """The credentials of these labels, in the catalogue's order. None is all of the catalogue, configured or not."""
     return Listing[UpstreamState](data=await _look(stores, _list_credentials(stores.document, labels)))
 
 
 async def reset_upstream(
     stores: Stores, actor: Actor, label: str, labels: Collection[str] | None = None
 ) -> UpstreamState:
-    """Use a credential again: closes its breaker, ends its cool-down, forgets a low balance and presumed charges.
+    """Close a credential's breaker, end its cool-down, its low balance and its pause by the spend limit, and log it.
 
-    Raises UpstreamNotFound for a label that is not among `labels`.
+    Raises UpstreamNotFound for a label that is not among `labels`; None is all of the catalogue.
     """
     known = _list_credentials(stores.document, labels)
     if label not in known:
@@ -111,7 +111,7 @@ async def reset_upstream(
 
 
 async def clear_drift(stores: Stores, actor: Actor, name: str) -> Deleted:
-    """Forget the drift that was counted of an upstream, after its entry was corrected. Raises UpstreamNotFound."""
+    """Delete the counted drift of an upstream, after its entry was corrected, and log it. Raises UpstreamNotFound."""
     known = stores.document.upstreams
     if name not in known:
         raise errors.UpstreamNotFound(

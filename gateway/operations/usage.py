@@ -14,11 +14,11 @@ from gateway.operations.stores import Stores
 from gateway.operations.time_spans import read_days
 
 SINCE = "30d"
-"""The beginning of a sum for which none is given."""
+"""The beginning of a sum if the operator gives none."""
 
 
 class UsageRow(AnswerModel):
-    """One group. It has those of the naming columns that were asked for by `by`."""
+    """One group. Of the columns from `day` to `upstream` it has those that `by` names, and `key_name` with `key`."""
 
     day: str | None = None
     key: str | None = Field(None, description="The key's id.")

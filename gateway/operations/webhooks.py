@@ -35,16 +35,16 @@ class Retried(AnswerModel):
 
 
 async def list_webhooks(stores: Stores, key: str | None, most: int) -> Listing[UndeliveredMessage]:
-    """At most `most` messages that wait, and then at most `most` that were given up within a week.
+    """The messages that wait, and then those given up within a week; of each no more than `most`.
 
-    `key` is an id or a name. Raises KeyNotFound.
+    `key` is an id or a name; None is every key. Raises KeyNotFound.
     """
     found = await stores.webhook_queue.look(most, await stores.keys.find_id(key) if key else "")
     return Listing[UndeliveredMessage](data=[_describe(one) for one in found])
 
 
 async def retry_webhook(stores: Stores, actor: Actor, message_id: str) -> Retried:
-    """Try a message now, with all its tries anew. Raises WebhookNotFound."""
+    """Make a message due now, with all its tries anew, and log the change. Raises WebhookNotFound."""
     if not await stores.webhook_queue.retry(message_id):
         raise errors.WebhookNotFound("No message of this id waits or was given up.", param="message_id")
     await record_change(stores, actor, "webhook.retry", message_id)

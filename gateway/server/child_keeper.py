@@ -1,4 +1,4 @@
-"""Keeps a child process alive: starts it, watches it, and starts it again for as long as the gateway runs.
+"""The keeper of a child process: it starts the child, and starts it again after each end while the gateway runs.
 
 Only a child that can never start ends the gateway, and only at the first start. This module never decides the order of
 starts and stops.
@@ -27,7 +27,10 @@ _PASSING = (OSError, MemoryError, subprocess.SubprocessError)
 
 @dataclass(frozen=True, slots=True)
 class RestartDelay:
-    """A death within `fast_s` of the start is a fast one; the n-th in a row delays the next start by first_s · 2ⁿ⁻¹."""
+    """The delay before the next start, in seconds: first_s · 2ⁿ⁻¹ after the n-th fast death in a row, or `longest_s`.
+
+    A death within `fast_s` of the start is a fast one.
+    """
 
     fast_s: float = 10.0
     first_s: float = 0.1
@@ -39,7 +42,7 @@ class RestartDelay:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """Why a child does not run. Trouble of one kind is said once a minute."""
+    """The reason why a child does not run. Trouble of one kind is reported once a minute."""
 
     kind: Literal["death", "failure", "refusal", "shortage"]
     text: str
@@ -145,7 +148,7 @@ class FirstLine:
         self._loop.add_reader(self._reader, self._read)
 
     async def wait(self, wait_s: float) -> str | None:
-        """Return the line; "" if the child ended first, None if it was silent for too long."""
+        """Wait up to `wait_s` seconds for the line. Returns it; "" if the child ended first, None after that time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 return await asyncio.shield(self._line)

@@ -43,7 +43,10 @@ def upstream_keys(document: Document) -> list[str]:
 
 
 async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
-    """Return a working key to try the gateway with; the first call makes it, later calls return the same one."""
+    """Return the working key to try the gateway with. Make and store it if the folder has none that this store knows.
+
+    A disabled one is enabled.
+    """
     if folder.demo_key_path.exists():
         secret = folder.demo_key_path.read_text().strip()
         found = await keys.lookup(secret)

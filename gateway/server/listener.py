@@ -20,7 +20,7 @@ class PortTaken(StartRefused):
 
 
 def listen(host: str, port: int) -> closing[socket.socket]:
-    """Return a listening socket, closed at the end of a `with`. Raises PortTaken."""
+    """Open a listening socket, closed at the end of a `with`. Raises PortTaken."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -39,10 +39,10 @@ def _say_nothing(_: str) -> None:
 async def check_store(
     url: str, secrets: Secrets, wait_s: float, say: Callable[[str], None] = _say_nothing, *, may_write: bool = True
 ) -> str | None:
-    """Return a doubt about the store, or None; `say` gets the reason for a wait.
+    """Check a store before its first use. Returns a doubt about it, or None; `say` gets the reason for a wait.
 
-    Raises StoreRefused or PepperMismatch unless the store answers within `wait_s`, is safe for money and has our
-    secrets. A new store takes them as its own, unless `may_write` is False.
+    Raises StoreRefused or PepperMismatch unless the store answers within `wait_s` seconds, is safe for money and
+    belongs to these secrets. A new store takes them as its own, unless `may_write` is False.
     """
     client = connect(url)
     try:
@@ -62,7 +62,10 @@ async def check_store(
 
 
 def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
-    """Return why a server with these facts cannot hold money, and the remedy; missing facts count as right."""
+    """Return the reason why a server with these facts cannot hold money, and the remedy; None if it can.
+
+    Missing facts count as right.
+    """
     version = str(facts.get("redis_version", ""))
     policy = facts.get("maxmemory_policy", "noeviction")
     if (found := re.match(r"(\d+)\.(\d+)", version)) and (int(found[1]), int(found[2])) < OLDEST:
@@ -82,7 +85,10 @@ def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
 
 
 def find_doubt(facts: Mapping[str, Any]) -> str | None:
-    """Return why a server with these facts may lose money, and the remedy; missing facts count as right."""
+    """Return the reason why a server with these facts may lose money, and the remedy; None if it does not.
+
+    Missing facts count as right.
+    """
     if facts.get("aof_enabled", 1):
         return None
     return (
@@ -98,7 +104,10 @@ def _is_cluster(url: str) -> bool:
 async def _wait_for(
     client: StoreClient, url: str, deadline: float, command: tuple[str, ...], say: Callable[[str], None]
 ) -> Any:
-    """Return the answer to a command. Raises StoreRefused at once when the server refuses us, else at the deadline."""
+    """Send a command until it is answered, and return the answer.
+
+    Raises StoreRefused at once when the server refuses the login or the command, StoreSilentAtStart at the deadline.
+    """
     is_told = False
     while True:
         try:
@@ -117,7 +126,7 @@ async def _wait_for(
 
 
 def explain_refusal(error: Exception) -> str | None:
-    """Return why a server refuses our login or our commands, and the remedy; None for any other error."""
+    """Return the reason why a server refuses the gateway's login or command, and the remedy; None for other errors."""
     # The classes do not tell: redis-py cuts the code off the text, and a refused login becomes a lost connection.
     text = str(error).lower()
     if "no permissions" in text:

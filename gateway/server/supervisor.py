@@ -1,6 +1,6 @@
 """The first process of `imagegate serve`: it owns the data folder and the port, and starts and stops all others.
 
-The order of starts and stops is here. This module never answers a request and never calls an upstream.
+It alone decides the order of starts and stops. It never answers a request and never calls an upstream.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ABANDON_S = 5.0
 _WORKER_ENV = {"MALLOC_ARENA_MAX": "2"}
 """A worker's environment, where the operator has not set it.
 
-glibc keeps freed memory per arena, and makes eight arenas a core for threads that here only read, write and hash
-pieces; with two the peak was lower and steadier, in the same time (docs/performance.md).
+glibc keeps freed memory per arena, and makes eight arenas a core, for threads that only read, write and hash pieces;
+with two the peak was lower and steadier, in the same time (docs/performance.md).
 """
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -220,7 +220,10 @@ class Supervisor:
         return process
 
     async def _first_line(self, pipe: FirstLine, process: subprocess.Popen[bytes], wait_s: float) -> str:
-        """Return a child's first line. Raises StartRefused when it can never start, ChildFailed when it may."""
+        """Wait for a child's first line, and return it; a child without one is stopped.
+
+        Raises StartRefused when it can never start, ChildFailed when another start may succeed.
+        """
         line: str | None = None
         try:
             line = await pipe.wait(wait_s)
@@ -235,7 +238,7 @@ class Supervisor:
         raise ChildFailed(f"it {how} before it was ready")
 
     async def _demo_key(self, url: str, pepper: bytes, *, is_demo: bool) -> str | None:
-        """Return the demo key; outside demo mode disable it, and return None."""
+        """Return the demo key, and make it if needed; outside demo mode disable all demo keys, and return None."""
         client = connect(url)
         try:
             keys = KeyStore(client, pepper)
@@ -280,7 +283,7 @@ class Supervisor:
         await exits
 
     async def _ends(self, exits: asyncio.Future[list[int]], wait_s: float) -> bool:
-        """Return True when all ended in the time, and before a second signal."""
+        """Wait up to `wait_s` seconds, or until a second signal; return True when all have ended."""
         abandoned = asyncio.create_task(self._abandoning.wait())
         await asyncio.wait((exits, abandoned), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         abandoned.cancel()

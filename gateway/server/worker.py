@@ -42,7 +42,7 @@ _KEEP_ALIVE_S = 75
 
 
 def main(arguments: list[str], env: Mapping[str, str]) -> int:
-    """Serve until SIGTERM; return the exit code."""
+    """Serve until SIGTERM; return the exit code: EXIT_CONFIG for a wrong configuration, 1 if no server started."""
     parser = argparse.ArgumentParser(prog="gateway.server.worker")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
@@ -69,7 +69,7 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
 
 
 def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol] | None = None) -> uvicorn.Config:
-    """Return uvicorn's configuration; `http` is the protocol class for requests, by default the one of httptools."""
+    """Return uvicorn's configuration; `http` is the protocol class for requests, None is httptools' own."""
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -115,7 +115,7 @@ class Server(uvicorn.Server):
         ending.cancel()
 
     async def _cut_connections(self, services: Services) -> None:
-        """Close the remaining connections once no call is out that only this process can take in."""
+        """Abort the remaining connections after `stop_s` seconds, once no call in progress needs this process."""
         await services.shutdown.idle(services.settings.stop_s)
         for connection in list(self.server_state.connections):
             if (transport := getattr(connection, "transport", None)) is not None:

@@ -1,7 +1,7 @@
 """Records of paid calls, from which another process can finish them: the note before the call, and later evidence.
 
-Any process may add evidence at any time; the first evidence stands. This module never holds a prompt, a picture or a
-key.
+Any process may add evidence at any time; the first evidence stands. A record never holds a caller's prompt, a picture
+or a key.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gateway.store.lua import join_scripts, read_sources
 
 
 class CallNote(Lean):
-    """The purpose of a call, and how to deliver and bill its pictures.
+    """The facts by which any process can deliver and bill the pictures of a call.
 
     `size` is the promised one, None where only the upstream chooses; `scaled_to` is the delivered one, where the
     gateway scales each picture. `prices` are those at the time of the call, and `given` is the price of its inputs in
-    µ$. `held` is what it holds, and `believed` the highest bill that is believed, in µ$. `is_called_back`: the vendor
-    has a callback URL for the call's end.
+    µ$. `held` is the µ$ that it holds, and `believed` the highest bill in µ$ that is believed. `is_called_back` is True
+    if the vendor has a callback URL for the call's end.
     """
 
     upstream: str
@@ -66,7 +66,7 @@ class CallNote(Lean):
         return self.promised if self.other_size == "resize" and self.is_broken_by(made) else None
 
     def is_broken_by(self, made: Size) -> bool:
-        """True when a picture of that size is not the promised one."""
+        """True when a size is promised, and `made` is another."""
         return self.size is not None and str(made) != self.size
 
 
@@ -84,7 +84,7 @@ class Links(Lean):
 
     @classmethod
     def of(cls, answer: UpstreamAnswer) -> Links | None:
-        """Return the links of an answer; None where it has bytes, which only its own process has."""
+        """Return the links of an answer; None if one of its images has no link, or it has no image."""
         links = [Link(url=one.url, revised_prompt=one.revised_prompt) for one in answer.images if one.url]
         if not links or len(links) < len(answer.images):
             return None
@@ -96,7 +96,7 @@ class Links(Lean):
 
 
 class Receipt(Lean):
-    """The pictures and the price of a call; written after its pictures are stored and before the call is posted.
+    """The pictures and the price of a call. It is written while its pictures are stored, before the call is charged.
 
     `usd` is in µ$, None where no price is known; `disputed` is the part of the upstream's bill that is not believed.
     Withheld pictures have an unwanted size: they are paid for and stored, but not delivered.
@@ -130,7 +130,7 @@ class Receipt(Lean):
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call as stored; `error` is a PublicError's facts. None stands for evidence that never came."""
+    """One call as stored; `error` is a PublicError's facts. None stands for evidence that has not come."""
 
     id: str
     task: str
@@ -163,7 +163,7 @@ class Binding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`stands` is the earlier binding: the call's ticket, or the task and call of this ticket."""
+    """The result of a binding. `stands` is the earlier one: the call's other ticket, or the ticket's task and call."""
 
     binding: Binding
     stands: tuple[str, ...] = ()
@@ -181,7 +181,7 @@ class CallStore:
         self._hidden: Any = None if keeps_prompts else {"images": {"__all__": {"revised_prompt"}}}
 
     async def bind(self, task: str, call: str, upstream: str, credential: str, ticket: Ticket) -> Bound:
-        """Bind the vendor's ticket to the call. Its `poll_path` is "" where the vendor gave none."""
+        """Bind the vendor's ticket to the call, unless one of them is bound already. A `poll_path` of "" is unknown."""
         answer = await self._run("ticket", task, call, upstream, credential, ticket.id, ticket.poll_path)
         return Bound(Binding(answer[0]), tuple(answer[1:]))
 
@@ -189,16 +189,16 @@ class CallStore:
         await self._run("keep", task, call, "links", self._encode(links), "")
 
     async def keep_receipt(self, task: str, call: str, receipt: Receipt, former: Receipt | None = None) -> Receipt:
-        """Store a call's receipt; return the receipt that stands, which is the first.
+        """Store a call's receipt, unless it has one; return the receipt that stands.
 
-        A worthless `former` receipt is replaced.
+        A stored receipt that equals `former` is replaced: its pictures are gone.
         """
         words = ("receipt", self._encode(receipt), self._encode(former) if former else "")
         answer = await self._run("keep", task, call, *words)
         return Receipt.model_validate_json(answer[1]) if answer[0] == "other" else receipt
 
     async def keep_error(self, task: str, call: str, error: dict[str, Any]) -> None:
-        """Store the caller's error for a call without pictures."""
+        """Store the facts of the caller's error for a call without pictures. The first error stands."""
         await self._run("keep", task, call, "error", json.dumps(error), "")
 
     async def read(self, calls: Sequence[str]) -> dict[str, CallRecord]:

@@ -1,4 +1,4 @@
-"""Events of tasks: a task that runs here wakes its waiting requests at once, one blocking reader announces all others.
+"""Events of tasks: a task of this process wakes its waiting requests at once, one blocking reader announces all others.
 
 This module never keeps a record longer than its task runs or a request watches it.
 """
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Entry:
-    """One task that runs or is watched here. `record` is its newest one, where it runs here."""
+    """One task that this process runs or watches. `record` is its newest one if it runs in this process, else None."""
 
     record: TaskRecord | None = None
     is_running: bool = False
@@ -62,17 +62,17 @@ class Watch:
         _drop_unused(self._entries, self._task)
 
     def notify(self) -> None:
-        """Note that the task may have changed, and end the wait."""
+        """Set `has_news`, since the task may have changed, and end the wait."""
         self.has_news = True
         self.wake()
 
     def wake(self, _gone: asyncio.Future[None] | None = None) -> None:
-        """End the wait, with or without news."""
+        """End the wait that runs, if there is one. `has_news` stays."""
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
 
     async def wait(self, seconds: float, gone: asyncio.Future[None] | None = None) -> None:
-        """Wait until there is news, `gone` is done, or the time is up."""
+        """Wait until there is news, `gone` is done, or `seconds` have passed. Returns at once if there is news."""
         if self.has_news or (gone is not None and gone.done()):
             return
         loop = asyncio.get_running_loop()
@@ -99,7 +99,10 @@ class TaskEvents:
         self._callbacks: dict[str, asyncio.Event] = {}
 
     def post(self, record: TaskRecord) -> None:
-        """Publish the new record of a task that runs here."""
+        """Publish the new record of a task of this process, and wake its watches.
+
+        The record is kept until the task has ended and no request watches it.
+        """
         entry = self._entries.setdefault(record.id, _Entry())
         entry.record, entry.is_running = record, record.end is None
         self._wake(record.id)
@@ -111,7 +114,7 @@ class TaskEvents:
 
     @contextmanager
     def watch_callbacks(self, call_id: str) -> Iterator[asyncio.Event]:
-        """Return an event that each callback for a paid call sets."""
+        """Yield an event that each callback for a paid call sets, during the context."""
         event = self._callbacks[call_id] = asyncio.Event()
         try:
             yield event
@@ -119,19 +122,25 @@ class TaskEvents:
             del self._callbacks[call_id]
 
     def is_watched(self, task_id: str) -> bool:
-        """True when a request waits for the task here."""
+        """True when a request of this process waits for the task."""
         entry = self._entries.get(task_id)
         return entry is not None and bool(entry.watchers)
 
     async def look(self, task_id: str) -> TaskRecord | None:
-        """Return the task. Raises StoreUnavailable when it does not run here and Redis is away."""
+        """Return the task, from memory if it runs in this process, else from the store; None if there is none.
+
+        Raises StoreUnavailable.
+        """
         entry = self._entries.get(task_id)
         if entry is not None and entry.record is not None:
             return entry.record
         return await self._store.read(task_id)
 
     async def listen(self) -> None:
-        """Read the announcements of all processes and wake the watches of changed tasks, until cancelled."""
+        """Read the announcements of all processes, and wake the watches of changed tasks, until this is cancelled.
+
+        While Redis is unavailable, it wakes all watches and tries again.
+        """
         client = connect(self._url, deadline_s=BLOCK_S + DEADLINE_S, connections=1)
         last = ""
         try:

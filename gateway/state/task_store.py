@@ -1,7 +1,7 @@
 """Task records in Redis, from which any process can answer: the request, the images by slot, the end.
 
-A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. This module never
-holds a prompt, a picture or a key's secret.
+A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. A record never holds
+a caller's prompt, a picture or a key's secret.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_NAMES: set[str] = set()
 
 
 class Lean(BaseModel):
-    """A frozen record of little memory, for thousands at once. It does not know which of its fields were given."""
+    """A frozen record of little memory, for thousands at once. Its `model_fields_set` is always empty."""
 
     # A replica of an older version must be able to read a newer version's record.
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -58,8 +58,8 @@ class Promise(Lean):
 class TaskImage(Lean):
     """One image: its artifact, its upstream, and the parameters of its call.
 
-    `made` is the size from the upstream, where it is not the image's own. `usage` is the whole call's, and only the
-    call's last image has it. `usd` is in µ$, None where no price is known.
+    `made` is the upstream's size if the delivered size is another, else None. `created` and `expires` are unix seconds.
+    `usage` is the whole call's, and only the call's last image has it. `usd` is in µ$, None where no price is known.
     """
 
     slot: int
@@ -97,8 +97,9 @@ class Hook(Lean):
 class End(Lean):
     """The end of a task. `spent` is in µ$, None where a price is unknown; `error` is a PublicError's facts.
 
-    `is_unstarted`: its worker died before it sent anything, so that waiting requests may begin again. `is_guess`: the
-    outcome of a call is unknown; its real outcome, if it arrives, replaces this end.
+    `completed` is unix seconds. `is_unstarted` means that its worker died before it sent anything, so that waiting
+    requests may begin again. `is_guess` means that the outcome of a call is unknown; an end with its real outcome, if
+    it arrives, replaces this end.
     """
 
     status: Literal["succeeded", "failed", "canceled"]
@@ -114,7 +115,7 @@ class End(Lean):
 
 
 class TaskRecord(Lean):
-    """One task."""
+    """One task: the request, the images by slot, and the end; None while it runs."""
 
     id: str
     promise: Promise
@@ -129,9 +130,10 @@ class TaskRecord(Lean):
         return self.model_copy(update={"end": end})
 
     def status_at(self, now: float) -> Status:
-        """Return the status at an instant in unix seconds.
+        """Return the status at an instant in unix seconds. A success with an expired image is `expired`.
 
-        A task without an end is `processing`: only the ledger knows if anything was sent."""
+        A task without an end is `processing`: only the ledger knows if anything was sent.
+        """
         if self.end is None:
             return "processing"
         if self.end.status == "succeeded" and any(each.expires <= now for each in self.images):
@@ -158,7 +160,7 @@ class TaskStore:
     """The task records in one store. Every method may raise StoreUnavailable.
 
     A vendor's `revised_prompt` counts as a prompt: it is stored only where the operator allows prompts.
-    `webhook_queued` is set when a webhook was queued here; `room` bounds the queued webhooks of one key.
+    `webhook_queued` is set when this process queues a webhook; `room` bounds the queued webhooks of one key.
     """
 
     def __init__(
@@ -178,11 +180,14 @@ class TaskStore:
         await self._command_queue.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *address)
 
     async def add(self, task_id: str, images: Sequence[TaskImage]) -> None:
-        """Add stored images to a task, and announce the change."""
+        """Add stored images to a task, and announce the change to all processes. The first image of a slot stands."""
         await self._command_queue.run(SCRIPTS["add"], task_id, str(TTL_S), str(_STREAM), *self._encode(images))
 
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
-        """Add an address for a webhook of the task's end, queued now if it has ended; False when there are too many."""
+        """Add an address for a webhook of the task's end; if the task has ended, queue the webhook now.
+
+        False, and nothing is added, when the task has MOST_HOOKS addresses.
+        """
         answer = await self._command_queue.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._encode_hook(hook))
         if answer[0] == "done" and answer[1] != "0":
             self.webhook_queued.set()
@@ -207,7 +212,7 @@ class TaskStore:
         return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
 
     async def find_unended(self, tasks: Sequence[str]) -> set[str]:
-        """Return the tasks without a stored end."""
+        """Return those of `tasks` without a stored end or guess."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for task_id in tasks:
                 pipe.hmget(names.TASK(task_id), "end", "guess")
@@ -218,7 +223,10 @@ class TaskStore:
         return _read(task_id, await cast(Any, self._redis.hgetall(names.TASK(task_id))))
 
     async def list(self, key_id: str, after: str | None, most: int) -> tuple[list[TaskRecord], bool]:
-        """Return a key's tasks after `after`, newest first; and True when there are more."""
+        """Return a key's tasks after the task `after`, newest first, no more than `most`; and True if more follow.
+
+        None begins with the newest. An unknown `after` returns no task. Expired records are left out.
+        """
         name, start = names.TASKS_OF(key_id), 0
         if after is not None:
             rank = await cast(Any, self._redis.zrevrank(name, after))
@@ -234,7 +242,7 @@ class TaskStore:
         return [record for record in found if record is not None], len(ids) > most
 
     async def last_change(self) -> str:
-        """Return the position of the last announcement."""
+        """Return the stream's position of the last announcement, `0-0` if there is none."""
         entries = await cast(Any, self._redis.xrevrange(names.CHANGED(), count=1))
         return entries[0][0] if entries else "0-0"
 

@@ -24,7 +24,7 @@ State = Literal["waiting", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """One message to one address. `created` is in ms since 1970; `tries` counts this one; the first try sets `body`."""
+    """One message to one address. `created` is in ms since 1970; `tries` counts this one; a failed try stores `body`."""
 
     id: str
     task: str
@@ -38,7 +38,10 @@ class WebhookDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A delivery as operators see it. `why` is its last failure; `created` and `due` are in ms since 1970."""
+    """A delivery as operators see it. `why` is its last failure; `created` and `due` are in ms since 1970.
+
+    A lost one has no `due`.
+    """
 
     id: str
     task: str
@@ -64,9 +67,9 @@ class WebhookQueue:
     async def claim(
         self, lease_s: float, most: int, passed: Iterable[str]
     ) -> tuple[list[WebhookDelivery], float | None]:
-        """Claim due deliveries, at most one of each key and none of the keys `passed`.
+        """Claim due deliveries for `lease_s` seconds: one of each key, none of the keys in `passed`, `most` in all.
 
-        Return them, and the seconds until the next delivery is due.
+        Returns them, and the seconds until the next delivery is due; None if no other waits.
         """
         first, *rows = await self._run("claim", _ms(lease_s), str(most), *passed)
         return [_read_delivery(orjson.loads(row)) for row in rows], int(first) / 1000 if first else None
@@ -76,19 +79,19 @@ class WebhookQueue:
         await self._run("finish", delivery_id, "done", "0", "", "")
 
     async def postpone(self, delivery_id: str, pause_s: float, why: str, body: str) -> None:
-        """Schedule the next try of a delivery, with the same body."""
+        """Schedule the next try of a delivery after `pause_s` seconds, with the same body. `why` is the failure."""
         await self._run("finish", delivery_id, "later", _ms(pause_s), why, body)
 
     async def lose(self, delivery_id: str, why: str, body: str) -> None:
-        """Give a delivery up; only an operator can retry it."""
+        """Give a delivery up, for the reason `why`; only an operator can retry it."""
         await self._run("finish", delivery_id, "lost", "0", why, body)
 
     async def retry(self, delivery_id: str) -> bool:
-        """Make a delivery due now, with a new count of tries; False when the id is unknown."""
+        """Make a waiting or lost delivery due now, with a new count of tries; False when the id is unknown."""
         return (await self._run("retry", delivery_id))[0] == "done"
 
     async def look(self, most: int, key: str = "") -> list[Undelivered]:
-        """Return the waiting and the lost deliveries, at most `most` of each, of one key or of all."""
+        """Return the waiting and the lost deliveries, of each no more than `most`. A `key` of "" is every key."""
         rows = [orjson.loads(row) for row in await self._run("look", key, str(most))]
         return [_read_undelivered(row) for row in rows]
 

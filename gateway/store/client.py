@@ -1,4 +1,4 @@
-"""The Redis client: a deadline for every command, and one error for "Redis is away".
+"""The Redis client: a deadline for every command, and one error for an unavailable Redis.
 
 StoreClient never sends a command again: one whose reply was lost may have run. CommandQueue sends a script once
 more after a lost reply, since every script is idempotent by its ids.
@@ -59,11 +59,11 @@ class StoreUnavailable(Exception):
 
 
 class StoreSilent(StoreUnavailable):
-    """Redis answered nothing for as long as a command may take."""
+    """Redis answered nothing within the deadline of a command."""
 
 
 class StorePipeline(Pipeline):
-    """A pipeline that ends within `deadline_s` or raises StoreUnavailable."""
+    """A pipeline that ends within `deadline_s` seconds or raises StoreUnavailable."""
 
     deadline_s: float | None = None
     store_health: StoreHealth | None = None
@@ -75,7 +75,7 @@ class StorePipeline(Pipeline):
 
 
 class StoreClient(Redis):
-    """A Redis client whose commands end within `deadline_s`, answering text, or raise StoreUnavailable."""
+    """A Redis client whose commands return text within `deadline_s` seconds, or raise StoreUnavailable."""
 
     deadline_s: float | None = None
     store_health: StoreHealth | None = None
@@ -102,11 +102,11 @@ def connect(
 ) -> StoreClient:
     """Make a client for a Redis URL of any form; it connects at its first command. Raises ValueError for another URL.
 
-    `deadline_s` None is for a client that only blocks in XREAD or waits on a channel. With a `store_health` commands
-    fail at once while Redis is silent.
+    A `deadline_s` of None, without a deadline, is for a client that only blocks in XREAD or waits on a channel. With a
+    `store_health` commands raise StoreSilent at once while Redis is silent.
     """
     common: dict[str, Any] = {
-        # Only our clock decides: redis-py's would take an answer that a busy loop has not read for silence.
+        # Only this module's clock decides: redis-py's would take an answer that a busy loop has not read for silence.
         "socket_timeout": None,
         "socket_connect_timeout": None,
         # By default redis-py sends a command whose reply was lost ten more times.
@@ -150,7 +150,10 @@ def is_away(error: Exception) -> bool:
 
 @asynccontextmanager
 async def translated(deadline_s: float | None, store_health: StoreHealth | None) -> AsyncIterator[None]:
-    """Bound the commands in this context, and raise StoreUnavailable in place of redis-py's errors."""
+    """Bound the commands in this context, and raise StoreUnavailable in place of redis-py's errors.
+
+    A time-out marks `store_health` as lost. Raises StoreSilent at once if it is lost already.
+    """
     if store_health is not None and store_health.is_lost:
         raise StoreSilent("Redis does not answer")
     try:
@@ -208,7 +211,7 @@ class _Asked:
 
 
 class CommandQueue:
-    """One connection to a server, with `deadline_s` for each pipeline, its repetition included.
+    """One connection to a server, with `deadline_s` seconds for each pipeline, its repetition included.
 
     A change counts as made once `wait_replicas` replicas have it.
     """
@@ -231,9 +234,10 @@ class CommandQueue:
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, *arguments: str) -> list[str]:
-        """Return a script's answer; after a lost reply the script is sent once more.
+        """Run a script, and return its answer; after a lost reply the script is sent once more.
 
-        Raises StoreUnavailable when it is not known to have run on enough replicas, ResponseError when it failed."""
+        Raises StoreUnavailable when it is not known to have run on enough replicas, ResponseError when it failed.
+        """
         if self._store_health is not None and self._store_health.is_lost:
             raise StoreSilent("Redis does not answer")
         asked = _Asked(script, arguments, asyncio.get_running_loop().create_future())
@@ -243,7 +247,7 @@ class CommandQueue:
         return await asked.reply
 
     async def aclose(self) -> None:
-        """Send the whole queue, then close the connection."""
+        """Wait until the whole queue is sent, then close the connection."""
         if self._sender is not None:
             await self._sender
         await self._client.aclose()

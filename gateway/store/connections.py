@@ -45,8 +45,8 @@ Find = Callable[[], Awaitable[HostPort]]
 class StoreHealth:
     """One process's knowledge whether Redis answers: after one command without an answer the others fail at once.
 
-    A Redis that hangs would otherwise cost a request its deadline at each of its steps. `is_answered` asks Redis
-    something that changes nothing, once, for as long as a command may take; `close` ends its connection.
+    A Redis that hangs would otherwise cost a request its deadline at each of its steps. `is_answered` sends Redis one
+    harmless command, and returns True if it is answered within a command's deadline; `close` ends its connection.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class StoreHealth:
 
     @property
     def is_lost(self) -> bool:
-        """True when Redis has answered nothing since a command got no answer."""
+        """True from a command without an answer until Redis answers again."""
         return self._asking is not None and not self._asking.done()
 
     def lose(self) -> None:
-        """Note that a command got no answer, and ask until Redis answers."""
+        """Count a command without an answer, and ask Redis in the background until it answers."""
         if not self.is_lost:
             self.losses += 1
             self._asking = asyncio.create_task(self._ask(), name="store health")
 
     async def aclose(self) -> None:
-        """Ask no more."""
+        """Stop asking Redis, and close the connection."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
@@ -187,7 +187,7 @@ def connection_options(url: RedisUrl, common: dict[str, Any]) -> dict[str, Any]:
 
 
 class Seeker:
-    """Asks all hosts at once which server owns the store, and takes the first answer."""
+    """The search for the server that owns the store: it asks all hosts at once, and takes the first answer."""
 
     def __init__(self, url: RedisUrl, ask: Ask, connect: Callable[[str, int], Connection]) -> None:
         self._url = url

@@ -36,11 +36,11 @@ _ADVICE = re.compile(r"[.:]? (You can: 1\) )?make a backup of your AOF file.*", 
 
 
 class ServerKilled(ServerFailed, ChildFailed):
-    """A signal ended the server while it started, as on a machine without memory."""
+    """A signal ended the server while it started, as on a machine without memory. Another start may succeed."""
 
 
 class EmbeddedServer:
-    """One server over one data folder. `lock` is the descriptor of the folder's lock."""
+    """One server over one data folder. `lock` is the descriptor of the folder's lock, which the server keeps too."""
 
     def __init__(self, folder: DataFolder, lock: int) -> None:
         self._folder = folder
@@ -70,7 +70,7 @@ class EmbeddedServer:
         return process
 
     def close(self, process: subprocess.Popen[bytes] | None) -> None:
-        """Stop the server, wait for its end, and remove its socket and its record."""
+        """Stop the server, wait for its end, and remove its socket and its record. None: there is no server to stop."""
         if process is not None:
             stop(process, STOP_S)
         self.socket.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ class EmbeddedServer:
         inside = self._folder.path / "valkey.sock"
         before = self._folder.server()
         if before is not None and before.socket.parent.name.startswith(_PRIVATE):
-            # A killed gateway left it. It is ours, since only the folder's gateway writes the record.
+            # A killed gateway left it. It is this folder's, since only the folder's gateway writes the record.
             shutil.rmtree(before.socket.parent, ignore_errors=True)
         if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
             return inside
@@ -104,7 +104,10 @@ def launch(
     log: IO[bytes] | int = subprocess.DEVNULL,
     binary: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server with its files in `files`; it does not answer yet. Raises ServerFailed."""
+    """Start a server with its files in `files`; it does not answer yet. `binary` None is the one of `find_binary`.
+
+    Raises ServerFailed, OSError.
+    """
     socket_path.unlink(missing_ok=True)
     # SIGTERM rather than SIGKILL: a child that rewrites the log would outlive a killed server, and hold the lock.
     return spawn(
@@ -138,7 +141,7 @@ def find_binary() -> Path:
 
 
 async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s: float = START_S) -> None:
-    """Return when the server answers PING. Raises ServerFailed when it exits, or is silent for `wait_s`."""
+    """Wait until the server answers PING. Raises ServerFailed when it exits, or is silent for `wait_s` seconds."""
     deadline = time.monotonic() + wait_s
     while True:
         if (code := process.poll()) is not None:
@@ -156,7 +159,7 @@ async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s
 
 
 def ask(socket_path: Path, line: bytes, wait_s: float = 0.5) -> bytes:
-    """Return the first bytes of a server's answer to one line; nothing when no server answers in time."""
+    """Send one line to a server; return the first bytes of its answer, b"" when no server answers in time. Blocks."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(wait_s)
@@ -168,7 +171,7 @@ def ask(socket_path: Path, line: bytes, wait_s: float = 0.5) -> bytes:
 
 
 def running_url(folder: DataFolder) -> str | None:
-    """Return the URL of the server that answers in this folder now, if one does."""
+    """Return the URL of the embedded server that answers in this folder now; None if none does."""
     record = folder.server()
     if record is None or not ask(record.socket, b"PING\r\n").startswith(b"+PONG"):
         return None
@@ -178,7 +181,7 @@ def running_url(folder: DataFolder) -> str | None:
 def store_url(settings: Settings) -> str:
     """Return the URL of a running gateway's store: the configured one, else its data folder's own server.
 
-    Raises ServerFailed when no server was started here.
+    Raises ServerFailed when the folder has no record of a server.
     """
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()

@@ -21,7 +21,7 @@ LEDGER = "money.ledger"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script, and the digest by which a server that has run it knows it."""
+    """One script, and its SHA-1 digest, by which a server runs it once it has its text."""
 
     name: str
     text: str
@@ -39,7 +39,7 @@ def read_sources(*inner: str) -> dict[str, str]:
 
 
 def join_scripts(sources: Mapping[str, str], *owners: str) -> dict[str, Script]:
-    """Return complete scripts, by name. They have the Redis names of these owners, or the ledger's."""
+    """Return complete scripts, by name. Each has the Redis names of `owners`; without owners, those of the ledger."""
     shared = f"{_list_names(owners or (LEDGER,))}\n{sources.get(SHARED, '')}"
     return {name: _join(name, shared, body) for name, body in sources.items() if name != SHARED}
 

@@ -1,6 +1,6 @@
-"""Writes that nobody waits for: an outbox keeps them while Redis is away and makes them when it is back.
+"""Writes in the background: an outbox keeps them while Redis is unavailable, and makes them when it answers again.
 
-It keeps what it was given in order, and loses an item only where its owner allows it. It never holds up a caller.
+It keeps the items in the order in which it got them, and loses one only where its owner allows it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class OutboxBound(Generic[T]):
-    """The `most` items that may wait: beyond it an item that `is_cheap` is lost first, then the oldest."""
+    """The bound on waiting items. Beyond `most`, the oldest item that `is_cheap` is lost, else the oldest of all."""
 
     most: int
     is_cheap: Callable[[T], bool]
@@ -41,7 +41,8 @@ class Outbox(Generic[T]):
 
     `name` names the outbox in the log. `at_once` bounds the writes that run at a time: 1 keeps their order; with None
     any number runs. `merge` joins two items of one key; without it every key must be new. Without a `bound` any number
-    of items waits. With `pause_s` None an item is lost when its first write finds Redis away.
+    of items waits. `pause_s` is the pause between two tries in seconds; with None an item is lost when its first write
+    finds Redis unavailable. An item that the store refuses, by ValueError or ResponseError, is logged and lost.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Outbox(Generic[T]):
         self._idle = asyncio.Event()
         self._idle.set()
         self.lost = 0
-        """Items that there was no room for, that the store refused, or that Redis was away for too long for."""
+        """The number of lost items: without room, refused by the store, or not written before Redis answered again."""
 
     @property
     def waiting(self) -> int:
@@ -77,7 +78,7 @@ class Outbox(Generic[T]):
         return len(self._waiting) + len(self._running)
 
     def put(self, key: str, item: T) -> None:
-        """Write the item soon, together with one of the same key that still waits."""
+        """Queue the item to be written in the background, merged with one of the same key that still waits."""
         known = self._waiting.get(key)
         self._waiting[key] = item if known is None or self._merge is None else self._merge(known, item)
         self._idle.clear()
@@ -86,7 +87,10 @@ class Outbox(Generic[T]):
         self._start_writes()
 
     async def write(self, key: str, item: T) -> None:
-        """Write the item before returning where nothing waits; else put it behind the others. Raise nothing."""
+        """Write the item before this returns; if others wait or Redis is unavailable, queue it behind them.
+
+        An item that the store refuses is logged and lost. Other errors of the write are raised.
+        """
         if not self.waiting:
             try:
                 await self._write_or_refuse(key, item)
@@ -101,18 +105,18 @@ class Outbox(Generic[T]):
         self.put(key, item)
 
     async def wait(self) -> None:
-        """Return once everything is written."""
+        """Wait until everything is written."""
         await self._idle.wait()
 
     async def flush(self, seconds: float) -> int:
-        """Wait at most `seconds` until everything is written; return how many items still wait."""
+        """Wait up to `seconds` until everything is written; return the number of items that still wait."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wait()
         return self.waiting
 
     async def aclose(self, seconds: float = CLOSE_S) -> None:
-        """Write what can be written in `seconds`; log how many items are lost."""
+        """Wait up to `seconds` until everything is written, then drop the rest and log its number."""
         if left := await self.flush(seconds):
             self.lost += left
             _log.error("writes are lost: Redis is away", outbox=self._name, items=left)
@@ -146,7 +150,7 @@ class Outbox(Generic[T]):
         except asyncio.CancelledError:
             self._put_back(key, item)
             raise
-        except Exception:  # noqa: BLE001 (a fault of ours in one write must lose nothing, and end no other write)
+        except Exception:  # noqa: BLE001 (a gateway's fault in one write must lose nothing, and end no other write)
             _log.exception("a write failed; it is tried again", outbox=self._name, item=key)
             self._put_back(key, item)
             self._rest()

@@ -77,7 +77,7 @@ class Calendar:
         )
 
     def name_days(self, since: int, until: int) -> list[Window]:
-        """Return the days from `since` to just before `until`, the last day first; both in µs."""
+        """Return the days that the span from `since` to just before `until` (µs) touches, the last day first."""
         days: list[Window] = []
         at = until - 1
         while at >= since:
@@ -86,7 +86,7 @@ class Calendar:
         return days
 
     def read_instant(self, text: str, now: int) -> int:
-        """An instant in µs as people write it: `90m`, `24h`, `7d` or `4w` ago, or ISO 8601 as in `2026-11-04T12:00`.
+        """Parse an instant to µs: `90m`, `24h`, `7d` or `4w` before `now` (µs), or ISO 8601 as in `2026-11-04T12:00`.
 
         Without an offset it is in the zone; a date is its midnight. Raises ValueError with the right forms.
         """
