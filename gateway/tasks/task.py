@@ -174,7 +174,7 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
 
 
 async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
-    """The ending of the task; StillRunning after `seconds`, or when this process ends first.
+    """Wait for the end of the task, and return its ending; StillRunning after `seconds`, or when this process ends.
 
     Raises CallerDisconnected, and InternalError for a task that has no record.
     """
@@ -183,7 +183,7 @@ async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
 
 
 def name_ending(record: TaskRecord) -> Ending:
-    """The ending that a task's record tells."""
+    """The ending of a task by its record; StillRunning for a record without an end."""
     end = record.end
     if end is None:
         return StillRunning(record.id)
@@ -276,7 +276,7 @@ async def _run(task: Task, work: Work) -> None:
 
 
 async def _end(task: Task, outcome: Outcome) -> None:
-    """Store the end and announce it; waits in this process end even while Redis is away."""
+    """Store the end and announce it; waits in this process end even while Redis is unavailable."""
     for image in outcome.images:
         task.record = task.record.with_image(image)
     ended = task.record.with_end(outcome.to_end(int(time.time())))
