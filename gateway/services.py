@@ -237,10 +237,7 @@ def open_services(
     env: Mapping[str, str],
     spool_folder: Path,
 ) -> Services:
-    """Open all services; each connects at its first use. `spool_folder` belongs to this process.
-
-    Raises SettingsError for a wrong storage URL, RuntimeError if the machine cannot start the threads.
-    """
+    """Open all services; each connects at its first use. `spool_folder` is this process's own. Raises SettingsError."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)

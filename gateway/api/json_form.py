@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(slots=True)
 class Form:
-    """The fields and pictures of one body. `is_text`: the fields came as multipart text."""
+    """The fields and pictures of one body. `is_text` is True when the fields came as multipart text."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     images: list[Source] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. No message holds the URL's query, which may hold a secret."""
+"""The storage of artifacts that `GATEWAY_STORAGE_URL` names. No message holds the URL's query: it may be a secret."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _inspect_prices(catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _place_of_prices(target: Target) -> Place:
-    """The place of its prices: at its credential, or at the upstream."""
+    """The place of a target's prices in the catalogue: at its credential, or at the upstream."""
     names = [credential.name for credential in target.config.credentials]
     index = names.index(target.credential)
     if target.config.credentials[index].prices is not None:
@@ -154,7 +154,7 @@ def _place_of_prices(target: Target) -> Place:
 
 
 def _find_holes(target: Target) -> list[str]:
-    """The qualities and tiers that it makes without a price; qualities alone where prices have no tiers."""
+    """The qualities and tiers that a target makes without a price; qualities alone where prices have no tiers."""
     profile, found = target.profile, dict[str, None]()
     by_tier = target.prices is not None and target.prices.by_size is not None
     for quality in get_args(Quality):

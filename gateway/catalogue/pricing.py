@@ -195,8 +195,8 @@ def terms(
 def is_upper_bound(prices: Prices, job: ImageJob, fit: Fit) -> bool:
     """True when no honest bill is above the held price: by tokens, for a promised size, without references.
 
-    The tokens of a reference are an estimate, an upstream may choose a larger size than expected, and a price list
-    says little about a bill in credits or for another size than promised.
+    The tokens of a reference are an estimate, and an upstream may choose a larger size than expected. A price list does
+    not bound a bill in credits or for another size than promised.
     """
     return prices.per_million_tokens is not None and fit.made is not None and not job.references
 

@@ -89,7 +89,7 @@ def list_fields(where: Sequence[str | int]) -> list[str]:
 
 
 def _resolve(whole: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """A part of the schema behind its reference; of alternatives the one that is no null."""
+    """Follow the reference of a part of the schema; of alternatives take the first that is not null."""
     for one in node.get("anyOf", ()):
         if one.get("type") != "null":
             return _resolve(whole, one)

@@ -35,8 +35,8 @@ class Offer:
 class Vendor:
     """One kind of upstream. The first of `offers` that fits a credential holds; the last one fits every credential.
 
-    `options`: capabilities that an operator may switch on for this kind alone. `masks_take_quality`: True when a masked
-    edit has `quality` wherever an edit has it. `tells_balance`: True when a free call returns the credits left.
+    `options` has the capabilities that an operator may switch on for this kind alone. `masks_take_quality` is True when
+    a masked edit has `quality` wherever an edit has it, `tells_balance` when a free call returns the credits left.
     """
 
     kind: str

@@ -53,7 +53,7 @@ Resting = Callable[[], AbstractContextManager[None]]
 class PollSchedule:
     """The first wait before a poll, and the pauses after it, in seconds; each is `growth` times the one before.
 
-    `is_learned`: the first wait comes from measured times, and the longest pause does not bound it.
+    `is_learned` means that the first wait comes from measured times, and that the longest pause does not bound it.
     """
 
     first: float = _FIRST

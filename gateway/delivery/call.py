@@ -60,7 +60,9 @@ class PaidCall:
 
 @dataclass(frozen=True, slots=True)
 class CallSender:
-    """The paid calls of one task. Each is marked in `reservation` first, and `on_image` gets each image once paid."""
+    """The paid calls of one task. `reservation` marks each as sent first; `on_image` gets each image once it is
+    charged.
+    """
 
     services: Services
     job: ImageJob
@@ -195,7 +197,7 @@ class CallSender:
         )
 
     def _free_place(self, paid: PaidCall, verdict: Verdict) -> None:
-        """Report a lost answer to the breaker now, and give the place back while a callback may still come."""
+        """Report a lost answer to the breaker now, and return the permit, while a callback may still come."""
         self.services.concurrency_queue.finish(paid.permit, health.report_failure(verdict, paid.choice.target))
 
     async def _settle(self, paid: PaidCall) -> CallReport:

@@ -24,7 +24,7 @@ from gateway.upstreams import ADAPTERS
 from gateway.upstreams.callback_urls import Callbacks, CallbackTrust
 
 LOOK_EVERY_S = 5.0
-"""Seconds between two looks for a named ticket without a callback: one may have come while Redis was away."""
+"""Seconds between two looks for a named ticket: a callback may have come while Redis was unavailable."""
 
 _TICKET = re.compile(r"[!-~]{1,1000}")
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CallbackListener:
-    """The callbacks of one call. `came` is set by each of them; `look` finds the ticket that one of them named.
+    """The callbacks of one call. Each of them sets `came`. `look` reads the call's ticket, which a callback may name.
 
     `trust` is the target's.
     """

@@ -33,7 +33,7 @@ Entry = tuple[Call, Permit]
 
 @dataclass(slots=True)
 class Delivery:
-    """One task's delivery. It sends nothing that `reservation` does not hold and mark."""
+    """One task's delivery. It sends no call whose price is not held and that is not marked as sent in `reservation`."""
 
     services: Services
     job: ImageJob

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 _NOT_STORED = "the gateway could not store it"
 
 SlotFailure = tuple[tuple[int, ...], Failure]
-"""Slots, and why they have no picture."""
+"""Slots, and the failure that left them without a picture."""
 
 
 @dataclass(frozen=True, slots=True)

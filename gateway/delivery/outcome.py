@@ -29,8 +29,8 @@ MAX_CALLS = 3
 class CallEnd:
     """The end of one paid call. `charge` is the µ$ that its task counts, None where no price is known.
 
-    `quality` is the one that was sent. `may_be_billed`: the upstream may have executed the call. `is_answered`: its
-    pictures came, so that `usage` and the `dropped` parameters count.
+    `quality` is the one that was sent. `may_be_billed` means that the upstream may have executed the call,
+    `is_answered` that its pictures came, so that `usage` and the `dropped` parameters count.
     """
 
     fact: CallFact
@@ -95,8 +95,8 @@ class Outcome:
 class SlotProgress:
     """The slots of one task while its calls run: the open ones, the images, the calls and the failures.
 
-    `blocks` and `passed` are by target: why it takes no call now, and why it got none in its turn. `again` holds the
-    slots that may come back to a target, `moved` those that left one after a failure of that kind.
+    By target, `blocks` has the block that keeps calls away now, and `passed` the reason why it got no call in its turn.
+    `again` holds the slots that may come back to a target, `moved` those that left one after a failure of that kind.
     """
 
     open: list[int]

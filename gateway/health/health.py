@@ -310,9 +310,9 @@ class TargetStore:
         self._now = now
 
     async def take(self, label: str, permit: str, lease_s: float, caps: Caps, key: str = "") -> Block | None:
-        """Take the permit `permit` for one call, valid for `lease_s` seconds from its last renewal. None: it is taken.
+        """Take the permit `permit` for one call, for `lease_s` seconds from its last renewal; return None or the block.
 
-        Otherwise returns the block. In all methods `key` is the digest of the present key; "" stands for any.
+        In all methods `key` is the digest of the present key; "" stands for any.
         """
         spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
         words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))

@@ -175,7 +175,7 @@ class History:
                 return
 
     def _narrow(self, wanted: RecordFilter) -> RecordFilter:
-        """Limit the search to the kept days, and to the time that an id says."""
+        """Limit the search to the kept days, and to the time in the id of the task or the request."""
         since = max(wanted.since, self._now() - (self._accounting.history_days + 1) * DAY)
         until = min(wanted.until, self._now() + DAY)
         for identifier, length in ((wanted.task, 1000), (wanted.request, DAY)):

@@ -62,7 +62,7 @@ class CallFact(_Fact):
 
 
 class PassedBy(_Fact):
-    """A target of the model that was skipped, and why: the plan rejected it, or it had no free place."""
+    """A target of the model that got no call, and the reason: the plan rejected it, or it had no free permit."""
 
     target: str
     reason: str
@@ -111,7 +111,7 @@ class Record(_Fact):
     """One request. Prices are in µ$, durations in seconds; None is absent or unknown.
 
     `status` is the caller's answer, also when the caller disconnected before it. `quality_asked` and `size_asked` None
-    mean `auto`. `strategy` put the targets in order, and is None for a request without a plan.
+    mean `auto`. `strategy` is the one that ordered the targets, and is None for a request without a plan.
     """
 
     id: str
@@ -183,13 +183,15 @@ class Record(_Fact):
         return self.model_copy(update={"calls": calls})
 
     def merged(self, other: Record) -> Record:
-        """Return two records of one request as one: the request's facts of the one that has them, the calls of both."""
+        """Return two records of one request as one. It has the calls of both, and the facts of the complete record."""
         full, rest = (other, self) if not self.request else (self, other)
         return reduce(Record.with_call, rest.calls, full)
 
     def lines(self) -> dict[UsageLine, Sums]:
-        """Return the record's part of its day's sums: money and images by upstream; the request
-        counts at the last upstream that delivered, else at the last one called."""
+        """Return the record's part of its day's sums: money and images by upstream.
+
+        The request counts at the last upstream that delivered, else at the last one called.
+        """
         found: dict[UsageLine, Sums] = {}
         for call in self.calls:
             line = self._line(call.upstream)

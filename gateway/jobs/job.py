@@ -87,7 +87,7 @@ class Call:
 class Inputs:
     """A job's pictures as one upstream takes them: converted, or uploaded to `urls`. All calls share them.
 
-    `takes_callback`: the upstream's submission has a parameter for a callback URL.
+    `takes_callback` is True when the upstream's submission has a parameter for a callback URL.
     """
 
     references: tuple[Picture, ...] = ()
@@ -317,7 +317,7 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
 
 
 def snap(size: Size, among: Sequence[Size]) -> Size:
-    """The nearest of some sizes, with edges compared as ratios. Those of the same orientation come first."""
+    """The size in `among` that is nearest to `size`, with edges compared as ratios; of equal orientation if possible."""
 
     def distance(made: Size) -> float:
         return abs(math.log(made.width / size.width)) + abs(math.log(made.height / size.height))
@@ -329,7 +329,7 @@ def snap(size: Size, among: Sequence[Size]) -> Size:
 
 
 def snap_shape(size: Size, among: Sequence[Size]) -> Size:
-    """The one of some sizes whose shape is nearest to this one's, and among equal shapes the nearest in area."""
+    """The size in `among` whose shape is nearest to that of `size`, and of equal shapes the nearest in area."""
     ratio = size.width / size.height
 
     def distance(made: Size) -> tuple[float, float]:

@@ -26,8 +26,8 @@ class Parameter:
 
     `most` is the longest text in characters, or with `least` the range of an integer. `pattern` is a regular expression
     for documents: a text that does not match it is refused. `default` is the value that an absent parameter stands for,
-    None where another source decides. `use`: `reported` parameters are checked, and no upstream receives them;
-    `refused` ones belong to other models. `is_for_edits`: generations refuse it.
+    None where another source decides. A parameter of the `use` `reported` is checked, and no upstream receives it; a
+    `refused` one belongs to other models. `is_for_edits` means that generations refuse it.
     """
 
     kind: Kind

@@ -235,7 +235,7 @@ class Ledger:
         return read_limits(await self._run("limits", scope.key, scope.team))
 
     async def holds(self, most: int = 1000) -> list[Hold]:
-        """The tasks that may still hold money, oldest first; at most 1000 or `most`."""
+        """The tasks that may still hold money, oldest first, no more than `most`."""
         return read_holds(await self._run("holds", "all", "", "", str(most)))
 
     async def orphans(self, most: int = 100) -> list[Hold]:

@@ -125,7 +125,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Nothing is held: `task` is equal. `is_replay`: it has ended, and has the same Idempotency-Key."""
+    """The request joined `task`, and holds nothing. `is_replay`: by its Idempotency-Key, after the task's end."""
 
     task: str
     is_replay: bool

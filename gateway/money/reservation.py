@@ -67,8 +67,8 @@ class Books:
 class Reservation:
     """The reservation of one task. `price` is the µ$ that each unsent image holds; None if unknown.
 
-    `spent` is the cost of its calls so far, in µ$; None once one of them had no known price. `is_doubtful`: a part of
-    it is presumed, or its call is held for an operator.
+    `spent` is the cost of its calls so far, in µ$; None once a call had no known price. `is_doubtful` is True once a
+    part of it is presumed, or a call is held for an operator.
     """
 
     books: Books

@@ -50,7 +50,7 @@ _CHARSETS = frozenset(
 
 
 def read_charset(label: str) -> str | None:
-    """Python's name of the charset that a label stands for; None for one that is not in `_CHARSETS`.
+    """Python's name of the charset that a label stands for; None for a charset that is not in `_CHARSETS`.
 
     ASCII is read as UTF-8, which contains it.
     """
@@ -80,7 +80,7 @@ def read_number(text: object) -> float | None:
 
 
 def read_amount(value: object, most: int) -> Decimal | None:
-    """An amount that is a number of JSON or a text of digits; None for other values and for ones outside 0 to `most`."""
+    """An amount that is a number of JSON or a text of digits; None for other values, and outside 0 to `most`."""
     if isinstance(value, str) and _AMOUNT.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -305,9 +305,9 @@ def _words(words: Iterable[str], more: str = "") -> re.Pattern[str] | None:
 
 
 def _unescape(text: str) -> tuple[str, list[int] | None]:
-    """The text without escapes, and the place of each character, and of the end, in the original.
+    """The text without escapes, and the position of each character, and of the end, in the original.
 
-    Without an escape the places are None.
+    Without an escape the positions are None.
     """
     pieces: list[str] = []
     offsets: list[int] = []

@@ -79,7 +79,7 @@ def was_sent(error: BaseException) -> bool:
 
 
 def name_phase(error: RequestError) -> Literal["connect", "write", "read"]:
-    """The step in which a request failed; `read` is every one that the upstream may have had whole."""
+    """The step in which a request failed. It is `read` if the upstream may have had the whole request."""
     if was_sent(error):
         return "read"
     is_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
@@ -105,7 +105,7 @@ def default_tls() -> ssl.SSLContext:
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 without a limit on connections: the concurrency queue limits calls before they get here.
+    """HTTP/1.1 without a limit on connections: the concurrency queue limits calls before.
 
     `fresh` opens a connection for every request and sends `Connection: close`. Paid POSTs need it: on a kept connection
     that the upstream is just closing, "was it sent" has no answer. A pooled transport sends a GET again, once, after

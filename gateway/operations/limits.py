@@ -43,7 +43,7 @@ class LimitStanding(AnswerModel):
 
 
 class WindowSpent(AnswerModel):
-    """Spending in one window. Held: for work under way. Presumed: the outcome of a paid call is not known."""
+    """Spending in one window. Work in progress holds an amount; a paid call of unknown outcome has a presumed one."""
 
     window: str = Field(description="`total`, `month`, `week` or `day`.")
     usd_posted: Usd

@@ -55,7 +55,7 @@ class BadJson(Exception):
 
 
 class BadBase64(Exception):
-    """The text is not valid base64; the message says how."""
+    """The text is not valid base64; the message has the fault."""
 
 
 class TooLarge(Exception):
@@ -166,10 +166,10 @@ def is_web_address(text: str) -> bool:
 class JsonReader:
     """Takes a document in pieces; `finish` returns the parsed value with a Blob in place of each picture.
 
-    A picture is a data URL in base64, or the value of a key in `picture_keys` that is no web address; a PictureFault
-    stands in place of one that is no base64 or over a limit. `max_picture` bounds one decoded picture, `max_rest` all
-    else, in bytes. `is_lenient`: a string that begins like the base64 of a PNG, JPEG or WebP is a picture too, one that
-    cannot be read is None, and characters or numbers that JSON forbids cost only themselves.
+    A picture is a data URL in base64, or the value of a key in `picture_keys` that is no web address. A PictureFault
+    stands for a picture that is no base64 or over a limit. `max_picture` bounds one decoded picture, `max_rest` all
+    else, in bytes. With `is_lenient` a string that begins like the base64 of a PNG, JPEG or WebP is a picture too, None
+    stands for a picture that cannot be read, and characters or numbers that JSON forbids cost only themselves.
     """
 
     def __init__(

@@ -138,7 +138,7 @@ def _decode(source: BinaryIO, form: Format) -> Image.Image:
 
 
 def _raw_mode(image: ImageFile) -> str:
-    """How a PNG's file holds its pixels, such as `L;4` or `RGB;16B`; nothing for another format."""
+    """The form of the pixels in a PNG's file, such as `L;4` or `RGB;16B`; "" for another format."""
     found = image.tile[0].args if image.tile and isinstance(image, PngImageFile) else ""
     return found if isinstance(found, str) else ""
 

@@ -229,7 +229,7 @@ class DataFolder:
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """The pepper and the signing key: from the settings, else the data folder's own, created once.
+    """Return the pepper and the signing key: from the settings, else the data folder's own, created at the first call.
 
     Raises SettingsError if the folder cannot be written or its secrets cannot be read.
     """

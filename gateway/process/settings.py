@@ -147,7 +147,7 @@ def find_config() -> Path:
 
 
 class Settings(BaseSettings):
-    """The settings. A field's description says what a right value is; error messages quote it."""
+    """The settings. A field's description has the form of a right value; error messages quote it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 

@@ -38,7 +38,7 @@ _KINDS: Mapping[type[PublicError], str] = {
     errors.UpstreamBadResponse: "bad_response",
     errors.UpstreamOutcomeUnknown: "unknown",
 }
-"""The verdict that an error was kept for. An UpstreamFailed is one of two, by whether the call was executed."""
+"""The kind of the verdict for which an error was kept. That of an UpstreamFailed depends on the call's execution."""
 
 
 async def end_task(services: Services, hold: Hold) -> None:
@@ -204,7 +204,7 @@ def _is_unpriced(call: HeldCall, note: CallNote, receipt: Receipt | None) -> boo
 
 
 async def _find_images(services: Services, held: Sequence[HeldCall], calls: Calls) -> list[TaskImage]:
-    """The images that were posted and are stored, though the task's record may lack them."""
+    """Find the images of charged calls that are stored; the task's record may lack them."""
     found: list[TaskImage] = []
     for call in held:
         known = calls.get(call.call)

@@ -40,8 +40,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Durations in seconds. The longest time of an answer is `quickest_s` at the quickest upstream, `call_timeout_s` at
-    the slowest one; `quickest_s` None is the same.
+    """Durations in seconds. An answer to a paid POST takes at most `quickest_s` at the quickest upstream, and at most
+    `call_timeout_s` at the slowest one. A `quickest_s` of None stands for `call_timeout_s`.
     """
 
     call_timeout_s: float

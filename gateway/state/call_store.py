@@ -181,7 +181,10 @@ class CallStore:
         self._hidden: Any = None if keeps_prompts else {"images": {"__all__": {"revised_prompt"}}}
 
     async def bind(self, task: str, call: str, upstream: str, credential: str, ticket: Ticket) -> Bound:
-        """Bind the vendor's ticket to the call, unless one of them is bound already. A `poll_path` of "" is unknown."""
+        """Bind the vendor's ticket to the call. A call has one ticket, and a ticket one call: the first binding stands.
+
+        A `poll_path` of "" is unknown.
+        """
         answer = await self._run("ticket", task, call, upstream, credential, ticket.id, ticket.poll_path)
         return Bound(Binding(answer[0]), tuple(answer[1:]))
 

@@ -26,7 +26,7 @@ GATHER_S = 0.02
 """Seconds to collect more news before the next read: each request makes two announcements, to every process."""
 
 PAUSE_S = 0.5
-"""Seconds before the reader asks again while Redis is away."""
+"""Seconds before the reader asks again while Redis is unavailable."""
 
 _log = structlog.get_logger(__name__)
 

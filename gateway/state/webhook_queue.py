@@ -24,7 +24,7 @@ State = Literal["waiting", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """One message to one address. `created` is in ms since 1970; `tries` counts this one; a failed try stores `body`."""
+    """One message to one address. `created` is in ms since 1970; `tries` counts this one; a failed try sets `body`."""
 
     id: str
     task: str

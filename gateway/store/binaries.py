@@ -51,7 +51,7 @@ class Release:
 
     @property
     def series(self) -> tuple[int, ...]:
-        """Major and minor version: within one the format of the files stays the same."""
+        """The major and the minor version: within a series the format of the files stays the same."""
         return tuple(int(part) for part in self.version.split(".")[:2])
 
     def reads(self, writer: Release) -> bool:

@@ -144,7 +144,7 @@ def describe(url: str) -> str:
 
 
 def is_away(error: Exception) -> bool:
-    """True when a server's error means that it is away; False when the command was wrong."""
+    """True when a server's error means that it is unavailable; False when the command was wrong."""
     return isinstance(error, _AWAY_ERRORS) or str(error).startswith(_AWAY)
 
 

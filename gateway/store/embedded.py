@@ -70,7 +70,7 @@ class EmbeddedServer:
         return process
 
     def close(self, process: subprocess.Popen[bytes] | None) -> None:
-        """Stop the server, wait for its end, and remove its socket and its record. None: there is no server to stop."""
+        """Stop the server, wait for its end, and remove its socket and its record. None stops no server."""
         if process is not None:
             stop(process, STOP_S)
         self.socket.unlink(missing_ok=True)
@@ -104,7 +104,7 @@ def launch(
     log: IO[bytes] | int = subprocess.DEVNULL,
     binary: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server with its files in `files`; it does not answer yet. `binary` None is the one of `find_binary`.
+    """Start a server with its files in `files`; it does not answer yet. A `binary` of None is `find_binary`'s.
 
     Raises ServerFailed, OSError.
     """

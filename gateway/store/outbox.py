@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from gateway.store.client import StoreUnavailable
 
 PAUSE_S = 1.0
-"""Seconds between two tries while Redis is away."""
+"""Seconds between two tries while Redis is unavailable."""
 
 CLOSE_S = 2.0
 """Seconds that the end of the process waits for writes."""
@@ -37,7 +37,7 @@ class OutboxBound(Generic[T]):
 
 
 class Outbox(Generic[T]):
-    """Items on their way to the store. `write` makes one of them; a write whose reply was lost is repeated.
+    """Items on their way to the store. `write` stores one item, and is called again after a lost reply.
 
     `name` names the outbox in the log. `at_once` bounds the writes that run at a time: 1 keeps their order; with None
     any number runs. `merge` joins two items of one key; without it every key must be new. Without a `bound` any number

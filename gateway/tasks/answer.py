@@ -79,7 +79,7 @@ def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
 
 
 async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """The event stream of a task. Waits up to FIRST_EVENT_WITHIN or `keep_alive` for the first image.
+    """Wait for the first image, up to FIRST_EVENT_WITHIN or `keep_alive` seconds, and begin the event stream of a task.
 
     Raises PublicError when the task ends without an image before that, and when this process ends first; and
     CallerDisconnected.
@@ -95,7 +95,7 @@ async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
 
 
 async def shape_accepted(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """The answer 202: the task, and the address at which it can be polled.
+    """Wait for the task's record, and return the answer 202: the task, and the address at which it can be polled.
 
     Raises InternalError when the task has no record after LOST_AFTER_S, and CallerDisconnected.
     """
@@ -143,7 +143,7 @@ def _count_bytes(parts: Sequence[Part]) -> int:
 
 
 def identify(waiting: TaskWait) -> dict[str, str]:
-    """The headers that name the task, and say whether the request joined it."""
+    """The headers with the task's id, and with a mark if the request joined the task or replays its answer."""
     headers = {"x-gateway-task": waiting.task}
     if waiting.is_joined:
         headers["x-gateway-joined"] = "1"
@@ -284,7 +284,10 @@ def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: 
 
 
 async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[bytes]:
-    """The parts as bytes; pictures are read and encoded a piece at a time, and small pieces are joined."""
+    """Yield the parts as bytes; pictures are read and encoded a piece at a time, and small pieces are joined.
+
+    Raises RuntimeError for a picture that is gone: the length was sent, so only a broken connection reports it.
+    """
     waiting = b""
     for part in parts:
         if isinstance(part, bytes):

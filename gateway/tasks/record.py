@@ -1,6 +1,6 @@
 """A request's record, collected while the request runs and written once: after its work, or when it has none.
 
-It never delays the request, and holds a prompt only where the catalogue says so.
+It never delays the request, and holds a prompt only where the catalogue allows it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RequestNote:
 
 
 def open_note(services: Services, request: str, key: KeyRecord, operation: Operation) -> RequestNote:
-    """The note of a request whose caller is known."""
+    """Begin the note of a request whose caller is known."""
     return RequestNote(request, key, operation, services.catalogue.document.accounting.keep_prompts)
 
 

@@ -72,7 +72,8 @@ def _make_future() -> asyncio.Future[None]:
 class TaskWait:
     """A wait under the name `waiter`. `gone` is done once the caller has disconnected.
 
-    `is_joined`: another request opened the task. `is_replay`: the task had ended by then, under an Idempotency-Key.
+    `is_joined` means that another request opened the task, `is_replay` that this task, with the same Idempotency-Key,
+    had ended by then.
     `rates` are the limits a minute of a request that opened its task. `record` is the task as it was last seen.
     """
 
@@ -94,7 +95,7 @@ class TaskWait:
         return shutdown.is_begun and is_left
 
     async def wait_for_end(self, seconds: float) -> TaskRecord | None:
-        """The ended task; None after `seconds`, or when this process ends first.
+        """Wait for the end of the task, and return its record; None after `seconds`, or when this process ends.
 
         Raises CallerDisconnected, and InternalError for a task without a record after LOST_AFTER_S.
         """
@@ -104,9 +105,10 @@ class TaskWait:
         return None
 
     async def wait_for_images(self, known: int, seconds: float) -> TaskRecord | None:
-        """The task once it has more than `known` images or has ended; None after `seconds`, or at this process's end.
+        """Wait until the task has more than `known` images or has ended, and return its record.
 
-        Raises CallerDisconnected, and InternalError for a task without a record after LOST_AFTER_S.
+        Returns None after `seconds`, or when this process ends. Raises CallerDisconnected, and InternalError for a task
+        without a record after LOST_AFTER_S.
         """
         async for record in self._looks(seconds):
             if record is not None and (record.end is not None or len(record.images) > known):

@@ -103,7 +103,7 @@ class WebhookSender:
         made.add_done_callback(finished)
 
     async def _deliver(self, delivery: WebhookDelivery) -> None:
-        """Make one try. If Redis is away at its end, the next try comes when the lease ends."""
+        """Make one try. If Redis is unavailable at its end, the next try comes when the lease ends."""
         try:
             await self._try(delivery)
         except StoreUnavailable:
@@ -164,7 +164,7 @@ class WebhookSender:
 
 
 def write_message(record: TaskRecord, base_url: str) -> str:
-    """The message about an ended task, the same at every try. Raises ValueError for a task that still runs."""
+    """Write the message about an ended task as JSON. Raises ValueError for a task that still runs."""
     if record.end is None:
         raise ValueError("a task that has no end yet")
     # The status at its end, though its pictures may have expired since.

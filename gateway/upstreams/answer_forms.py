@@ -132,7 +132,7 @@ class _Events:
             start = end + 1
 
     async def end_event(self) -> None:
-        """End an event; one that holds no whole document is left out."""
+        """End an event; an event without a whole document is left out."""
         if self._reader is not None:
             await self._try_finish()
             await self.abort()

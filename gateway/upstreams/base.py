@@ -1,6 +1,6 @@
 """The interface of every adapter, in the order of the requests of a call.
 
-An adapter never sees its key, never retries a paid POST, and states every failure as a `CallFailed`.
+An adapter never has its key, never retries a paid POST, and raises every failure as CallFailed.
 """
 
 from __future__ import annotations

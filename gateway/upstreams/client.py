@@ -46,8 +46,8 @@ _NO_MASK = Mask()
 class Reply:
     """An upstream's answer of any status. `document` is None if nothing of it can be read; `problem` has the reason.
 
-    `mask` cleans every text of it that goes on. `is_page`: it is a page of HTML, so it is a proxy's. `leads_to` is the
-    address of a redirect, and `start` the first bytes of the answer.
+    `mask` cleans every text of it that goes on. `is_page` is True for a page of HTML, which a proxy wrote. `leads_to`
+    is the address of a redirect, and `start` the first bytes of the answer.
     """
 
     status: int
@@ -177,7 +177,7 @@ class UpstreamClient:
 
 
 class _Body:
-    """A body whose first bytes can be looked at before it is read; a byte order mark is left out. Keeps those bytes."""
+    """A body whose first bytes can be read ahead. `head` keeps its first KEPT bytes; a byte order mark is left out."""
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         self._body = body
@@ -185,7 +185,7 @@ class _Body:
         self.head = bytearray()
 
     async def peek(self, size: int) -> bytes:
-        """The first bytes, `size` of them where there are so many."""
+        """Read ahead, and return the first bytes without a byte order mark: `size` or more, fewer in a short body."""
         while len(self._looked) < size and (piece := await anext(self._body, b"")):
             self._looked = (self._looked + piece).removeprefix(_BOM)
         self.head[:] = self._looked[:KEPT]
@@ -345,7 +345,10 @@ def find_credits(document: Any) -> Decimal | None:
 
 
 def is_failed_task_billed(document: dict[str, Any]) -> bool | None:
-    """The vendor's own word on the bill of a failed task, by its credits; None where it says nothing."""
+    """True if the answer shows that a failed task was billed, False if not; None if it reports neither.
+
+    It shows that by `refunded` and by the credits, of which reserved ones do not count.
+    """
     reported = document.get("credits")
     if document.get("refunded") is True:
         return False

@@ -64,9 +64,9 @@ class Executed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The consequences of a failure. `again`: the same target may get the call again; `elsewhere`: another target may.
+    """The consequences of a failure. With `again` the same target may get the call again, with `elsewhere` another one.
 
-    `cool`: the seconds for which the target asks for no calls.
+    `cool` is the seconds for which the target should get no calls.
     """
 
     kind: str

@@ -89,7 +89,7 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
 
 
 def _describe_routes(path: str) -> str:
-    """The right routes for a path that nobody serves; for one of another vendor's client, the right client."""
+    """The right routes for a path that is not served; for a path of another vendor's client, the right client."""
     for part, client in _FOREIGN:
         if part in path:
             return (

@@ -101,7 +101,7 @@ async def _finish(presence: CallerConnection, handover: Handover | None, *, is_w
 
 
 def _find_fault(scope: Scope) -> str | None:
-    """The reason why a head is refused: two readers of it could understand two things (RFC 9112 3.2)."""
+    """The reason to refuse a head that two readers could read in two ways (RFC 9112 3.2); None if there is none."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in _ONCE or name.startswith(b"x-gateway-"):

@@ -24,7 +24,8 @@ AbilityAnswer = Literal["yes", "no", "unclear"]
 class Seen:
     """The reply: the documents of the submission and of the ended task, and the pictures' formats and sizes.
 
-    `in_answer`: True when the answer itself holds the pictures. `balances`: the upstream's credits before and after.
+    `in_answer` is True when the answer itself holds the pictures. `balances` has the upstream's credits before and
+    after the call, None if it does not report them.
     """
 
     failure: Failure | None = None

@@ -183,11 +183,11 @@ _ALL = (
 )
 
 QUESTIONS: Mapping[str, Question] = {question.name: question for question in _ALL}
-"""Every question, by its name; a vendor's row in the catalogue says which of them it is asked."""
+"""Every question, by its name; a vendor's row in `catalogue.vendors` has the names of its questions."""
 
 
 def choose(questions: Sequence[Question], names: Sequence[str]) -> tuple[Question, ...]:
-    """The questions with these names, or all. Raises ValueError that names the known ones."""
+    """The questions with these names; all if there are no names. Raises ValueError that names the known ones."""
     known = [one.name for one in questions]
     for name in names:
         if name not in known:

@@ -38,7 +38,7 @@ class Recipe:
         self.pieces: list[Piece] = []
 
     def keep(self, start: int, end: int) -> None:
-        """Copy a range of the file, joined with the previous one if they touch."""
+        """Add a range of the file, joined with the previous one if they touch."""
         last = self.pieces[-1] if self.pieces else None
         if isinstance(last, tuple) and last[1] == start:
             self.pieces[-1] = (last[0], end)
@@ -46,7 +46,7 @@ class Recipe:
             self.pieces.append((start, end))
 
     def put(self, data: bytes) -> None:
-        """Write bytes that are not in the file."""
+        """Add bytes that are not in the file."""
         self.pieces.append(data)
 
 
@@ -54,7 +54,7 @@ class Recipe:
 class Layout:
     """Facts from the headers. `width` and `height` are those of the stored pixels, before `orientation` is applied.
 
-    `lacks_end`: the end marker is missing, so the pixels alone show if the file is whole.
+    `lacks_end` means that the end marker is missing, so that the pixels alone show if the file is whole.
     """
 
     width: int
@@ -71,7 +71,7 @@ class Layout:
 
 
 def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
-    """The bytes of a recipe applied to its file, at most a megabyte at a time."""
+    """Yield the bytes of a recipe applied to its file, at most a megabyte at a time. Raises Damaged."""
     for piece in pieces:
         if isinstance(piece, bytes):
             yield piece
@@ -106,5 +106,5 @@ def orientation_of(tiff: bytes) -> int:
 
 
 def only_orientation(orientation: int) -> bytes:
-    """An EXIF block, from its TIFF header on, that says the Orientation and nothing else."""
+    """An EXIF block, from its TIFF header on, that holds the Orientation and nothing else."""
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, orientation, 0, 0)
