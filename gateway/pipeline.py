@@ -63,7 +63,10 @@ class CheckedRequest:
     webhook: str | None = None
 
     def find_webhook(self, key: KeyRecord) -> str | None:
-        """The address for the task's end: the request's own, or the key's where the answer may be a task."""
+        """The webhook address for the task's end: the request's own, or the key's if the answer may be a task.
+
+        None without one.
+        """
         is_promise = self.repeat.form == "task" or self.may_promise
         return self.webhook or (key.webhook if is_promise else None)
 

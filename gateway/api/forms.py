@@ -40,7 +40,7 @@ _PLAIN = ("", "7bit", "8bit", "binary")
 
 
 async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> Form:
-    """Read the whole body. Raises PublicError: 400 if it is malformed, 413 over a limit, 503 without space."""
+    """Read the whole body. Raises PublicError: 400 malformed, 408 cut off, 413 over a limit, 503 without space."""
     kind, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1", "replace"))
     if request.headers.get("content-encoding", "identity") != "identity":
         raise errors.InvalidValue("A compressed request body is not supported; send it without Content-Encoding.")

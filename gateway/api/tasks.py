@@ -92,7 +92,10 @@ async def _answer(request: Request, services: Services, record: TaskRecord) -> S
 
 
 async def _status(services: Services, record: TaskRecord) -> Status:
-    """The record's status. A running task is `pending` until the ledger has a call that was sent for it."""
+    """The record's status. A running task is `pending` until the ledger has a call that was sent for it.
+
+    While the ledger is unavailable it is `processing`.
+    """
     if record.end is None:
         try:
             hold = await services.ledger.show(record.id)

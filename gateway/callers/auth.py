@@ -28,7 +28,7 @@ from gateway.store.client import StoreUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request: the key with its rights, and the address (None: over a Unix socket)."""
+    """The caller of a request: the key with its rights, and the address, which is None on a Unix socket."""
 
     key: KeyRecord
     address: Address | None = None

@@ -71,7 +71,7 @@ Metadata = Annotated[
 class KeyChange(BaseModel):
     """The fields of a key that an operator may set. A field that is not named stays; None lifts a restriction.
 
-    `models`, `upstreams` and `addresses` None allow all of them.
+    A None in `models`, `upstreams` or `addresses` allows all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

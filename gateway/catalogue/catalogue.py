@@ -153,7 +153,7 @@ class Catalogue(BaseModel):
 def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
     """Read, check and resolve a catalogue. With `simulator_url` the simulator stands for every upstream, with its keys.
 
-    Raises CatalogueError with every mistake, each as `file:line: field: the mistake`.
+    Raises CatalogueError with the mistakes, each as `file:line: field: the mistake`.
     """
     document = read(path)
     targets: list[Target] = []
@@ -177,7 +177,7 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
 
 
 def read(path: Path) -> Document:
-    """Read and check a catalogue's file. Raises CatalogueError with every mistake."""
+    """Read and check a catalogue's file. Raises CatalogueError with the mistakes."""
     try:
         tree, value = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:

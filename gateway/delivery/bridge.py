@@ -76,7 +76,10 @@ class PollSchedule:
 
     # The jitter keeps no secret.
     def waits(self, longest: float, draw: Callable[[], float] = random.random) -> Iterator[float]:
-        """Seconds before each poll, a fifth more or less; no pause is planned to be longer than `longest`."""
+        """Yield the seconds before each poll, each spread by up to a fifth.
+
+        Before the spread, no wait is longer than `longest` seconds except a learned first one.
+        """
         wait, pause = self.first if self.is_learned else min(self.first, longest), self.pause
         while True:
             yield wait * (1 - _JITTER + 2 * _JITTER * draw())

@@ -49,7 +49,10 @@ _WORDS: Mapping[Reason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The bounds on calls to one target; 0 and None are no bound. `spend_limit` is in µ$ an hour."""
+    """The bounds on calls to one target. A 0 in `at_once` and `per_minute` is no bound, nor is a `spend_limit` of None.
+
+    `spend_limit` is in µ$ an hour. `has_floor` means that the credential has a minimum balance.
+    """
 
     at_once: int = 0
     per_minute: int = 0
@@ -151,7 +154,10 @@ def read_latency(text: str) -> Latency:
 
 
 def refuse(blocks: list[Block]) -> PublicError:
-    """Make the error for a request that every target blocks; its `Retry-After` is the shortest wait."""
+    """Make the error for a request that every target blocks. Its `Retry-After` is the shortest known wait, or 5 s.
+
+    It is no longer than 60 s for limits, and 120 s for other blocks.
+    """
     waits = [block.wait for block in blocks if block.wait > 0]
     reasons = "; ".join(dict.fromkeys(block.words for block in blocks))
     if all(block.reason in _PASSING for block in blocks):
@@ -168,5 +174,5 @@ def _seconds(waits: list[float], most: int) -> int:
 
 
 def kind_of(fit: Fit) -> str:
-    """The kind of call whose seconds are comparable, as `high/2K`; a size that nobody knows counts as a square."""
+    """The kind of call whose seconds are comparable, as `high/2K`; an unknown size counts as a square."""
     return f"{fit.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"

@@ -133,7 +133,7 @@ class Health:
         }
 
     def load(self, target: Target) -> tuple[float, float]:
-        """Return a sort key, least loaded first: the running calls by weight, then the permits given by weight."""
+        """Return a sort key, least loaded first: running calls divided by weight, then given permits likewise."""
         weight = target.weight
         busy = self._own(target.label) + self._others.get(target.label, 0)
         return busy / weight, self._passes.get(target.label, 0.0)

@@ -59,10 +59,10 @@ class ImageJob:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One paid POST at a target, for some slots of a task. None means: not sent.
+    """One paid POST at a target, for some slots of a task. A parameter of None is not sent.
 
-    `slots` are indexes into the task's n images. `compression` is 0-100 and never for png. `callback_url` is for the
-    vendor's callback.
+    `slots` are indexes, from 0, into the task's images. `compression` is 0-100 and never for png. `callback_url` is for
+    the vendor's callback.
     """
 
     id: str
@@ -317,7 +317,7 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
 
 
 def snap(size: Size, among: Sequence[Size]) -> Size:
-    """The size in `among` that is nearest to `size`, with edges compared as ratios; of equal orientation if possible."""
+    """The size in `among` that is nearest to `size`, with edges compared as ratios; of its orientation if possible."""
 
     def distance(made: Size) -> float:
         return abs(math.log(made.width / size.width)) + abs(math.log(made.height / size.height))

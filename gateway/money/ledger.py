@@ -231,7 +231,7 @@ class Ledger:
         return read_standings(await self._run_now("look", key, team))
 
     async def limits_of(self, scope: Scope) -> dict[str, int]:
-        """The limits of one scope, by name."""
+        """The limits of one scope, by name, in µ$ or as numbers."""
         return read_limits(await self._run("limits", scope.key, scope.team))
 
     async def holds(self, most: int = 1000) -> list[Hold]:

@@ -142,7 +142,7 @@ class Reservation:
             )
 
     async def nack(self, call: Call) -> None:
-        """Record the proof that a call was not accepted."""
+        """Record in the ledger that a call was not accepted, which frees its slots."""
         await self._book("nack", lambda: self._ledger.nack(self.task, call.id))
 
     async def post(self, call: Call, usd: int | None, images: int) -> None:

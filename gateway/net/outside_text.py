@@ -193,7 +193,7 @@ _INNER_NAME = re.compile(r"[^.]*|.*\.(?:internal|local|localhost|localdomain|lan
 
 
 class Mask:
-    """Hides what no text from outside may carry on: this process's secrets, and addresses of the operator's network.
+    """Hides this process's secrets, and addresses of the operator's network, in texts from outside and in log lines.
 
     A secret of 12 characters or more is found by any 12 of them in a row, a shorter one as a word of its own, in plain
     text, base64, hex, and in the escapes of URLs, JSON and HTML. `hosts` are inner ones, as names or IP addresses.

@@ -105,7 +105,7 @@ def default_tls() -> ssl.SSLContext:
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 without a limit on connections: the concurrency queue limits calls before.
+    """HTTP/1.1 without a limit on connections: the concurrency queue bounds the calls.
 
     `fresh` opens a connection for every request and sends `Connection: close`. Paid POSTs need it: on a kept connection
     that the upstream is just closing, "was it sent" has no answer. A pooled transport sends a GET again, once, after

@@ -45,7 +45,7 @@ class Deleted(AnswerModel):
 
 
 def page(rows: list[Row], most: int | None, after: str | None, name: str) -> Listing[Row]:
-    """The page of rows that follow `after`, no more than `most`. None is from the first row, and all rows.
+    """The page of the rows after the row `after`, no more than `most`. None begins at the first row, or takes all.
 
     `rows` are in the order of their attribute `name`, with which `after` is compared.
     """

@@ -99,7 +99,10 @@ async def replace_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Map
 
 
 async def put_limits(ledger: Ledger, scope: Scope, wanted: Mapping[str, int | None]) -> None:
-    """Set limits in an order in which no moment is looser than before and after. Raises InvalidValue."""
+    """Set limits, or remove those that are None, in an order in which no moment is looser than before and after.
+
+    Raises InvalidValue.
+    """
     with public_arguments():
         await set_limits(ledger, scope, order_changes(await ledger.limits_of(scope), wanted))
 

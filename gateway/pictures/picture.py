@@ -214,9 +214,9 @@ class PictureConverter:
     ) -> Picture:
         """Convert the picture to the format `into`, upright, without metadata but the ICC profile.
 
-        A JPEG gets white in place of transparency. `size` resamples the picture to that size, and crops two edges if
-        its proportions differ. `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None. PNG
-        ignores it. A JPEG is never written above 95, where files double without a visible gain.
+        A JPEG gets white in place of transparency. `size` resamples the picture to that size, and crops two opposite
+        edges if its proportions differ. `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None.
+        PNG ignores it. A JPEG is never written above 95, where files double without a visible gain.
 
         Returns the same Picture, with its metadata, if it is upright, has the format and size already, and `quality`
         is None or the format is PNG. Raises NotAPicture when its pixels cannot be decoded or an edge is longer than

@@ -84,7 +84,7 @@ class ImageEncoding:
 
 
 def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wanted: ImageEncoding) -> None:
-    """Write the picture in `source` to `target`. Another size keeps the proportions and crops an edge.
+    """Write the picture in `source` to `target`. Another size keeps the proportions and crops two opposite edges.
 
     `quality` is OpenAI's `output_compression`, 0-100, best at 100; PNG ignores it. Memory: up to three
     copies of the pixels at 4 bytes each. Raises Undecodable and StorageFullError, and leaves no file behind.

@@ -241,7 +241,7 @@ class Housekeeping:
             _log.warning("workers of this instance have died", workers=killed)
 
     async def _adopt(self, only: Collection[str] | None = None) -> None:
-        """Adopt the tasks of all dead workers, or of `only` these: release unsent slots, collect or await the calls."""
+        """Adopt the tasks of all dead workers, or of those in `only`: release unsent slots, collect or await calls."""
         is_more = True
         while is_more:
             orphans = await self._ledger.orphans(_AT_ONCE if only is None else _MOST)

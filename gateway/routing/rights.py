@@ -39,7 +39,7 @@ class Rights:
         return self.upstreams is None or upstream in self.upstreams
 
     def is_chosen(self, upstream: str, label: str) -> bool:
-        """True when the request chose this target, or none."""
+        """True when the request chose this target, or made no choice."""
         return self.pinned in (None, upstream, label)
 
     def check(self, job: ImageJob) -> None:
@@ -56,7 +56,7 @@ class Rights:
             _check_size(job.size, self.max_pixels)
 
     def cap_quality(self, job: ImageJob) -> ImageJob:
-        """The job, with the key's best quality in place of an `auto` that would exceed it."""
+        """Return the job; if `auto` would exceed the key's best quality, with that quality."""
         is_below = self.max_quality is not None and _RANKS[self.max_quality] < _RANKS[_USUAL]
         return replace(job, quality=self.max_quality) if is_below and job.quality is None else job
 

@@ -60,7 +60,7 @@ class Output:
 
 
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Output) -> None:
-    """Serve until a signal. Raises StartRefused when it can never start, OSError when it cannot start now."""
+    """Serve until a signal. Raises StartRefused (wrong configuration, folder in use), OSError for other faults."""
     # Read here so that a mistake in it ends the start; each worker reads it again.
     catalogue = load(settings.config, env)
     simulated = demo.is_simulated(catalogue, is_demo=is_demo)
@@ -254,7 +254,7 @@ class Supervisor:
             await client.aclose()
 
     async def _stop(self) -> None:
-        """Stop the workers first: their paid pictures need the simulator and the store until the last record."""
+        """Stop all processes, the workers first: their paid pictures need the simulator and the store until the end."""
         # While it is open, the kernel accepts connections that no worker will answer.
         self._listener.close()
         workers = [process for keeper in self._workers if (process := await keeper.release()) is not None]

@@ -173,7 +173,7 @@ async def translated(deadline_s: float | None, store_health: StoreHealth | None)
 
 @asynccontextmanager
 async def deadline(seconds: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError after `seconds` in which this process's loop was not busy; a late loop starts them again."""
+    """Raise TimeoutError in the context after `seconds`; if this process's loop was too busy, the time starts again."""
     if seconds is None:
         yield
         return

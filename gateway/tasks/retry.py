@@ -29,10 +29,10 @@ async def wait_to_open(
 ) -> None:
     """End the leases of this folder's dead workers, and return once it is known if the retry's first request waits.
 
-    While Redis is unavailable, it waits only for the disconnects in this process. Raises CallerDisconnected.
-
-    Raises TaskStillRunning when that takes longer than `seconds`: the caller's next try learns more. A lease is renewed
-    three times in its length, so this seldom takes longer than a third of a lease, and never longer than one.
+    While Redis is unavailable, it waits only until the ledger steps for disconnected callers of this process are taken
+    or queued. Raises CallerDisconnected, and TaskStillRunning when it takes longer than `seconds`: the caller's next
+    try learns more. A lease is renewed three times in its length, so this seldom takes longer than a third of a lease,
+    and never longer than one.
     """
     until = asyncio.get_running_loop().time() + seconds
     # A task with an Idempotency-Key is joined even while its first request waits.

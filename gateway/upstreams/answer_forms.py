@@ -28,7 +28,7 @@ _TITLE = re.compile(rb"<(title|h1)\b[^>]{0,200}>([^<]{1,300})", re.IGNORECASE)
 
 
 def find_form(content_type: str, head: bytes) -> AnswerForm:
-    """The form of an answer, by its first bytes where they show it, else by its type."""
+    """The form of an answer, by its first bytes if they show it, else by its Content-Type; `json` if neither does."""
     kind = content_type.partition(";")[0].strip().lower()
     start = head.lstrip()
     if start[:1] in (b"{", b"["):
@@ -78,7 +78,11 @@ async def read_events(pieces: AsyncIterator[bytes], new_reader: Callable[[], Jso
 
 
 def join_documents(documents: Sequence[Any]) -> Any:
-    """One document of several events: the last one, with the pictures of all that have whole ones."""
+    """Join the documents of events to one, without those of partial images.
+
+    It has the pictures of all, and the last `usage`, `error`, `task_id` and `status`. A single document is returned as
+    it is.
+    """
     whole = [one for one in documents if isinstance(one, dict) and "partial" not in str(one.get("type"))[:100]]
     if len(whole) < 2:
         return whole[0] if whole else documents[-1]

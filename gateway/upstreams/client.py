@@ -65,7 +65,10 @@ class Reply:
 
 
 class UpstreamClient:
-    """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them."""
+    """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them.
+
+    `max_picture` bounds one picture of an answer, in bytes.
+    """
 
     def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int, mask: Mask) -> None:
         self.target = target

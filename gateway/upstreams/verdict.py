@@ -47,7 +47,7 @@ class Failure:
 
 
 class CallFailed(Exception):
-    """A call that brought no image; carries its Failure."""
+    """A request to an upstream, or a step for it, failed. `failure` has the facts."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))

@@ -37,7 +37,7 @@ class ConnectionPhase(Enum):
 
 
 class Latch(asyncio.Event):
-    """An asyncio.Event that makes its queue of waiters, which takes 700 bytes, only while somebody waits."""
+    """An asyncio.Event that makes its queue of waiters, which takes 700 bytes, only while a task waits."""
 
     _waiters: Any = ()
 
