@@ -33,7 +33,7 @@ def changes(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who changed what, newest first."""
+    """Show the log of changes, newest first."""
 
     async def read(store: OpenedStore) -> tuple[Listing[MadeChange], list[str]]:
         rows = most or (None if as_json else options.TABLE_ROWS)

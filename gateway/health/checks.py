@@ -38,9 +38,9 @@ class HealthChecks:
         )
 
     async def check(self, target: Target) -> None:
-        """Send a free call to a target, and store its result for all processes, also of a failed call.
+        """Send a free call to a target, and store the balance or the failure for all processes.
 
-        Raises StoreUnavailable.
+        A failed call raises nothing. Raises StoreUnavailable.
         """
         store, spool = self._health.store, self._new_spool()
         floor = target.credential_config.min_balance

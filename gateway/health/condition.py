@@ -156,7 +156,7 @@ def read_latency(text: str) -> Latency:
 def refuse(blocks: list[Block]) -> PublicError:
     """Make the error for a request that every target blocks. Its `Retry-After` is the shortest known wait, or 5 s.
 
-    It is no longer than 60 s for limits, and 120 s for other blocks.
+    The `Retry-After` is at most 60 s if every block is `rate_limited`, `full` or `busy`, else at most 120 s.
     """
     waits = [block.wait for block in blocks if block.wait > 0]
     reasons = "; ".join(dict.fromkeys(block.words for block in blocks))

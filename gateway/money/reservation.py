@@ -323,7 +323,10 @@ Step = Callable[[], Awaitable[object]]
 
 
 class PendingPosts:
-    """One process's steps for Redis, of which those wait that it did not take. Each must be idempotent by its ids."""
+    """The ledger steps of one process. A step that Redis did not take waits, and is tried again until Redis takes it.
+
+    Each step must be idempotent by its ids, since a try without an answer may have been taken.
+    """
 
     def __init__(self, pause_s: float = PAUSE_S) -> None:
         # One at a time, so that a call's steps keep their order; without a bound, since no evidence may be lost.

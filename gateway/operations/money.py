@@ -66,7 +66,7 @@ class MadeCredit(AnswerModel):
 class Correction:
     """An operator's correction: `usd` (µ$; negative gives back) is added to the spending of a scope.
 
-    An `at` of None is now. Corrections with the same `id` count once; None makes an id.
+    An `at` of None is now. Corrections with the same `id` count once; None gets a new id.
     """
 
     scope: Scope

@@ -24,7 +24,11 @@ State = Literal["waiting", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """One message to one address. `created` is in ms since 1970; `tries` counts this one; a failed try sets `body`."""
+    """One message to one address. `created` is in ms since 1970. `tries` counts the tries, the present one included.
+
+    An operator's retry sets `created` to now and `tries` to 0. `body` is the body of an earlier failed try, which this
+    one sends again; it is empty if there was none.
+    """
 
     id: str
     task: str
@@ -79,7 +83,7 @@ class WebhookQueue:
         await self._run("finish", delivery_id, "done", "0", "", "")
 
     async def postpone(self, delivery_id: str, pause_s: float, why: str, body: str) -> None:
-        """Schedule the next try of a delivery after `pause_s` seconds, with the same body. `why` is the failure."""
+        """Schedule a delivery's next try in `pause_s` seconds, which sends `body` again. `why` is the failure."""
         await self._run("finish", delivery_id, "later", _ms(pause_s), why, body)
 
     async def lose(self, delivery_id: str, why: str, body: str) -> None:
