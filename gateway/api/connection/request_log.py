@@ -19,7 +19,11 @@ _log = structlog.get_logger(__name__)
 
 
 def log_request(scope: Scope, status: int, started: float, *, is_whole: bool) -> None:
-    """Write the one line of a request. A fact that the request does not have is left out."""
+    """Write the log line of a request, except of one to `/healthz` or `/readyz`. Unknown facts are left out.
+
+    `started` is the start of the request by `time.perf_counter`. If `is_whole` is false, a request with a
+    CallerConnection counts as disconnected.
+    """
     if scope["path"] in ("/healthz", "/readyz"):
         return
     state: dict[str, Any] = scope["state"]
@@ -44,9 +48,9 @@ def log_request(scope: Scope, status: int, started: float, *, is_whole: bool) ->
 
 
 def _describe_task(waiting: TaskWait | None, own: Record | None) -> dict[str, Any]:
-    """The task of a request; after its end its upstreams, calls, images, cost (µ$) and error too.
+    """The task of a request; after its end also its upstreams, calls, images, cost (µ$) and error.
 
-    `own` is the record of the work, where the request began it in this process.
+    `own` is the request's record if it began the task in this process.
     """
     if waiting is None:
         return {}
@@ -64,7 +68,7 @@ def _describe_task(waiting: TaskWait | None, own: Record | None) -> dict[str, An
 
 
 def _find_level(status: int) -> str:
-    """The level of a request's line; a status of 504 or 424 need not be a fault of the gateway."""
+    """The level of a request's line: `warning` for 424 and 504, `error` for others from 500 on, else `info`."""
     if status in (errors.UpstreamFailed.status, errors.TaskStillRunning.status):
         return "warning"
     return "error" if status >= errors.InternalError.status else "info"
