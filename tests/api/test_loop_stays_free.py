@@ -133,7 +133,7 @@ async def inside(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=gateway.auth) as client:
             yield client
-        assert await task.drain(app.state.services) == 0
+        assert await task.drain(app.state.services) == (0, 0)
 
 
 async def measure(send: Callable[[], Any]) -> Turns:

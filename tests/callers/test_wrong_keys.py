@@ -61,7 +61,7 @@ async def test_away_redis_is_no_way_round(valkey: Valkey) -> None:
 async def test_memory_is_bounded(redis: StoreClient, sources: int) -> None:
     """Not even from a million addresses can the counts fill the memory."""
     wrong = WrongKeys(redis)
-    wrong._away_until = float("inf")
+    wrong._unavailable_until = float("inf")
     for number in range(sources):
         await wrong.count(str(number))
     assert len(wrong._seen) == 10_000

@@ -388,7 +388,7 @@ def test_ledger_agrees_with_model(valkey: Valkey) -> None:
     run_state_machine_as_test(
         type("LedgerMachine", (Machine,), {"valkey": valkey}),
         settings=settings(
-            max_examples=12 if is_drawn() else 300 if is_soak() else 100,
+            max_examples=12 if is_drawn() else 300 if is_soak() else 50,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

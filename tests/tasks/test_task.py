@@ -46,7 +46,7 @@ async def services(gateway: Gateway) -> AsyncIterator[Services]:
     async with gateway.inside() as app:
         made = app.state.services
         yield made
-        assert await drain(made) == 0
+        assert await drain(made) == (0, 0)
         assert made.in_flight.used == made.memory.used == 0
 
 
