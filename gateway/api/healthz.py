@@ -60,7 +60,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="The process takes new work")
 async def readyz(request: Request, services: ServicesDep) -> JSONResponse:
-    """Answer 200, or 503 if Redis or the storage is unavailable or full, the ledger lost, or the process stops."""
+    """Answer 200. Answer 503 if Redis or the storage takes no writes, the ledger is lost, or the process stops."""
     problems = await _find_problems(services)
     log: ReadinessLog = request.app.state.readiness
     log.note(problems)

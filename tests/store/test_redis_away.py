@@ -103,6 +103,7 @@ def test_spending_closes_and_opens_again(gateway: Gateway, valkey: Valkey, way: 
     with bought_meanwhile(gateway) as running, WAYS[way](valkey):
         assert_closed(gateway)
         assert gateway.get("/healthz").status_code == 200
+        assert gateway.get("/readyz").json()["problems"] == {"redis": "unavailable"}
         assert gateway.get("/v1/models").status_code == 200
         assert_closed(gateway)
         assert running.result(timeout=10).status_code == 200
