@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.job import ImageJob, Shape, Size, digest_key, take_fingerprint
+from gateway.jobs.job import ImageJob, Operation, Shape, Size, digest_key, take_fingerprint
+from gateway.jobs.parameters import make_job, read_params
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 
@@ -58,6 +59,36 @@ def test_model_and_upstream_count() -> None:
     """Another model, or an upstream that was chosen, is another request."""
     asked = [("m", None), ("other", None), ("m", "anyfast")]
     assert len({take_fingerprint(JOB, model, upstream) for model, upstream in asked}) == 3
+
+
+PINNED: list[tuple[Operation, dict[str, Any], str]] = [
+    ("generation", {}, "af2109f44cc8851d7a7f588895be1a687d444d853ba60d904c61d5bcb273e385"),
+    ("generation", {"moderation": "auto"}, "af2109f44cc8851d7a7f588895be1a687d444d853ba60d904c61d5bcb273e385"),
+    (
+        "generation",
+        {"moderation": "low", "user": "u", "n": 2, "size": "1024x1024", "quality": "high"},
+        "d95e69a46e00ea7fbedf52d49c13b81a55b0957ee53b3d5e5797e982f477d828",
+    ),
+    (
+        "edit",
+        {
+            "moderation": "low",
+            "safety_identifier": "s",
+            "style": "vivid",
+            "output_format": "jpeg",
+            "output_compression": 40,
+        },
+        "e2049a6befa95a37c3cc3a0b327827eb75aaae9d114933f141c127a271c2af86",
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "fields", "digest"), PINNED)
+def test_digest_outlives_an_upgrade(operation: Operation, fields: dict[str, Any], digest: str) -> None:
+    """The digests of stored tasks: another one would make a retry across an upgrade buy its picture again."""
+    params = read_params({"prompt": "a cat"} | fields, operation, is_text=False, refuse_unknown=False)
+    references, mask = ((picture("a"), picture("b")), picture("c")) if operation == "edit" else ((), None)
+    assert take_fingerprint(make_job(params, references, mask), "gpt-image-2", None) == digest
 
 
 def test_bytes_count_wherever_they_are(tmp_path: Path) -> None:
