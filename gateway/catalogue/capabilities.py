@@ -5,6 +5,7 @@ A profile is data: the abilities of one credential. `vendors` has the documented
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ from gateway.jobs.job import (
     Format,
     ImageJob,
     Operation,
-    Quality,
+    Passed,
+    Sent,
     Shape,
     Size,
     nearest_legal,
@@ -43,7 +45,8 @@ class Profile:
     legal size; a tuple has all sizes that it takes and makes; with SnappedSizes it takes any size and makes the nearest
     of a list. `masked_references` is the most references with a mask. If it is 0, the upstream takes no masks, and
     `without_masks` is the reason. A mask must be smaller than `mask_bytes`. `backgrounds` are those that the gateway
-    may send. `passes_user` is True when the upstream may receive the name of the caller's own user.
+    may send. `passes` are the parameters that the upstream receives as they came, each with its operation.
+    `passes_user` is True when the upstream may receive the name of the caller's own user.
     """
 
     max_n: int = 1
@@ -58,7 +61,7 @@ class Profile:
     mask_bytes: int = 50 * 2**20
     masked_quality: bool = False
     edit_quality: bool = False
-    moderation: tuple[Operation, ...] = ()
+    passes: frozenset[tuple[str, Operation]] = frozenset()
     backgrounds: tuple[Background, ...] = ()
     passes_user: bool = False
 
@@ -78,23 +81,17 @@ class Profile:
 class Fit:
     """The calls by which a target would serve a job: `per_call` is the most images of one, and the rest its parameters.
 
-    A parameter of None is not sent. The gateway sends `size` to the upstream and expects `made` back (None if only the
-    upstream knows). `compromises` are the hard parameters that the caller set and this target would not honour;
-    `dropped` are all others that it would not receive. `transcode` is True when the gateway re-encodes the picture,
-    `passes_user` when the call names the caller's own user.
+    The gateway sends `sent` and expects pictures of the size `made` back (None if only the upstream knows).
+    `compromises` are the hard parameters that the caller set and this target would not honour; `dropped` are all that
+    it would not receive. `transcode` is True when the gateway re-encodes the picture.
     """
 
     per_call: int
-    size: Size | Shape | None
+    sent: Sent
     made: Size | None
-    quality: Quality | None
-    output_format: Format | None
     transcode: bool
-    moderation: Literal["low"] | None
     compromises: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    background: Background | None = None
-    passes_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +120,25 @@ def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit
     sends_quality = _sends_quality(job, profile)
     if not sends_quality and job.quality is not None:
         compromises.append("quality")
+    missing = [one for one in job.passed if (one.name, job.operation) not in profile.passes]
     sent_format = _choose_format(job, profile)
-    sends_moderation = job.moderation == "low" and job.operation in profile.moderation
+    # An upstream that takes no format makes PNG.
+    transcode = job.output_format != (sent_format or "png")
     return Fit(
         per_call=profile.masked_n if job.mask else profile.max_n,
-        size=size,
+        sent=Sent(
+            size=size,
+            quality=(job.quality or "medium") if sends_quality else None,
+            output_format=sent_format,
+            compression=None if transcode else job.output_compression,
+            background=job.background if job.background in profile.backgrounds else None,
+            end_user=job.end_user if profile.passes_user else None,
+            passed=tuple(one for one in job.passed if one not in missing),
+        ),
         made=made,
-        quality=(job.quality or "medium") if sends_quality else None,
-        output_format=sent_format,
-        # An upstream that takes no format makes PNG.
-        transcode=job.output_format != (sent_format or "png"),
-        moderation="low" if sends_moderation else None,
-        compromises=tuple(compromises),
-        dropped=_find_dropped(job, profile, sends_quality=sends_quality, sends_moderation=sends_moderation),
-        background=job.background if job.background in profile.backgrounds else None,
-        passes_user=profile.passes_user,
+        transcode=transcode,
+        compromises=(*compromises, *(one.name for one in missing if one.changes_picture)),
+        dropped=_find_dropped(job, profile, missing, sends_quality=sends_quality),
     )
 
 
@@ -169,10 +170,11 @@ def _choose_format(job: ImageJob, profile: Profile) -> Format | None:
     return next((one for one in (job.output_format, "png") if one in profile.formats), profile.formats[0])
 
 
-def _find_dropped(job: ImageJob, profile: Profile, *, sends_quality: bool, sends_moderation: bool) -> tuple[str, ...]:
+def _find_dropped(
+    job: ImageJob, profile: Profile, missing: Sequence[Passed], *, sends_quality: bool
+) -> tuple[str, ...]:
     dropped = [] if sends_quality or job.quality is None else ["quality"]
-    if job.moderation == "low" and not sends_moderation:
-        dropped.append("moderation")
+    dropped += [one.name for one in missing]
     if not profile.passes_user:
         dropped += [name for name in ("user", "safety_identifier") if name in job.explicit]
     return tuple(dropped)

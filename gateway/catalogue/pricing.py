@@ -125,8 +125,8 @@ def _quote_making(prices: Prices, fit: Fit) -> tuple[Decimal, Decimal] | None:
     """The expected and the highest cost of making one image, in µ$; None where the prices do not cover it."""
     sizes = (fit.made,) if fit.made else _CHOSEN_SIZES
     # An upstream that takes no quality documents medium as its default, and does not promise it.
-    dearest: Quality = fit.quality or "high"
-    expected = [_make(prices, size, fit.quality or "medium") for size in sizes]
+    dearest: Quality = fit.sent.quality or "high"
+    expected = [_make(prices, size, fit.sent.quality or "medium") for size in sizes]
     known = [one for one in expected + [_make(prices, size, dearest) for size in sizes] if one is not None]
     if len(known) < 2 * len(sizes):
         return None
@@ -186,10 +186,10 @@ def terms(
     """
     given = Decimal(0) if prices is None else _take(prices, job, text_tokens(job.prompt))
     if held is None or prices is None:
-        return Terms(prices, fit.quality, given)
+        return Terms(prices, fit.sent.quality, given)
     if tolerance is None:
         tolerance = TOLERANCE_OF_BOUND if is_upper_bound(prices, job, fit) else TOLERANCE_OF_ESTIMATE
-    return Terms(prices, fit.quality, given, held, int(held * Decimal(str(tolerance))))
+    return Terms(prices, fit.sent.quality, given, held, int(held * Decimal(str(tolerance))))
 
 
 def is_upper_bound(prices: Prices, job: ImageJob, fit: Fit) -> bool:

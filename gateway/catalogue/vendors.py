@@ -12,7 +12,7 @@ from typing import Literal
 
 from gateway.catalogue.capabilities import Profile, SnappedSizes
 from gateway.catalogue.pricing import Prices
-from gateway.jobs.job import Size
+from gateway.jobs.job import Operation, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ It documents 1280x720 -> 1536x1024, 1920x1080 -> 2048x1152 and 1440x2560 -> 2160
 
 _OPENAI_PRICES = Prices.model_validate({"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}})
 
-_ONE_A_CALL = Profile(without_masks="its key is not in the Direct group, which masks need", moderation=("generation",))
+_MODERATION: frozenset[tuple[str, Operation]] = frozenset({("moderation", "generation")})
+
+_ONE_A_CALL = Profile(without_masks="its key is not in the Direct group, which masks need", passes=_MODERATION)
 """Anyfast's documentation has no `n` for its cheaper variant, and masks in its Direct group alone."""
 
 _DIRECT = _ONE_A_CALL.change(masked_references=16)
@@ -78,7 +80,7 @@ _GPT_IMAGE = Profile(
     masked_quality=True,
     edit_quality=True,
     # The form of an edit has no such field. Its JSON sibling, which takes no files, has one.
-    moderation=("generation",),
+    passes=_MODERATION,
     backgrounds=("opaque",),
 )
 

@@ -79,9 +79,9 @@ def make_note(job: ImageJob, choice: Choice, call: Call, bill_tolerance: float |
         size=str(fit.made) if fit.made else None,
         scaled_to=str(job.scaled_to) if job.scaled_to else None,
         other_size=choice.other_size,
-        quality=fit.quality,
+        quality=fit.sent.quality,
         # Upstreams make opaque pictures unless a transparent one is requested.
-        background="transparent" if fit.background == "transparent" else "opaque",
+        background="transparent" if fit.sent.background == "transparent" else "opaque",
         dropped=fit.dropped,
         prices=target.prices,
         given=terms.given,

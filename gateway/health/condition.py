@@ -175,4 +175,4 @@ def _seconds(waits: list[float], most: int) -> int:
 
 def kind_of(fit: Fit) -> str:
     """The kind of call whose seconds are comparable, as `high/2K`; an unknown size counts as a square."""
-    return f"{fit.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"
+    return f"{fit.sent.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"

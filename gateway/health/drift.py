@@ -13,6 +13,7 @@ from typing import Literal, cast, get_args
 import orjson
 import structlog
 
+from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
 from gateway.store import names
 from gateway.store.client import StoreClient
 from gateway.store.outbox import PAUSE_S, Outbox
@@ -23,12 +24,6 @@ its own model."""
 
 KEPT_S = 90 * 86_400
 
-_PARAMETERS = frozenset(
-    {
-        *("prompt", "model", "user", "n", "size", "quality", "background", "moderation"),
-        *("output_format", "output_compression", "image", "mask"),
-    }
-)
 _OTHER = "other"
 """A parameter that a vendor named in its own words, or did not name: the number of such names has no bound."""
 
@@ -101,7 +96,7 @@ class DriftBook:
 
         `what` is a parameter; None, and a name that is no known parameter, count as `other`.
         """
-        place = _Place(upstream, kind, what if what in _PARAMETERS else _OTHER)
+        place = _Place(upstream, kind, what if what in PARAMETERS or what in PICTURE_NAMES else _OTHER)
         _log.warning(
             "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
         )

@@ -21,12 +21,22 @@ Background = Literal["auto", "opaque", "transparent"]
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """A parameter that goes to upstreams as it came. `changes_picture` is True when the picture depends on it."""
+
+    name: str
+    value: str | int = field(repr=False)
+    changes_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageJob:
     """A request for `n` images of one prompt. A `size` or `quality` of None is `auto`. Only edits have references.
 
     `scaled_to` is the size to deliver if the model serves one by scaling; `size` is then the legal size to make.
-    Otherwise it is None. `explicit` names the parameters that the caller set, `dropped` those that no upstream takes.
-    `end_user` is the caller's own user (`safety_identifier`, else `user`).
+    Otherwise it is None. `passed` are the parameters to pass on, without those that have their default. `explicit`
+    names the parameters that the caller set, `dropped` those that no upstream takes. `end_user` is the caller's own
+    user (`safety_identifier`, else `user`).
     """
 
     operation: Operation
@@ -37,7 +47,7 @@ class ImageJob:
     background: Background = "auto"
     output_format: Format = "png"
     output_compression: int | None = None
-    moderation: Literal["auto", "low"] = "auto"
+    passed: tuple[Passed, ...] = ()
     references: tuple[Picture, ...] = ()
     mask: Picture | None = None
     end_user: str | None = None
@@ -58,24 +68,38 @@ class ImageJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One paid POST at a target, for some slots of a task. A parameter of None is not sent.
+class Sent:
+    """The parameters that one target receives, beside prompt and pictures. A parameter of None is not sent.
 
-    `slots` are indexes, from 0, into the task's images. `compression` is 0-100 and never for png. `callback_url` is for
-    the vendor's callback.
+    `compression` is 0-100, and None for a picture that the gateway re-encodes.
+    """
+
+    size: Size | Shape | None = None
+    quality: Quality | None = None
+    output_format: Format | None = None
+    compression: int | None = None
+    background: Background | None = None
+    end_user: str | None = field(default=None, repr=False)
+    passed: tuple[Passed, ...] = ()
+
+    @property
+    def passed_fields(self) -> dict[str, str | int]:
+        """The values of `passed` by their names."""
+        return {one.name: one.value for one in self.passed}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One paid POST at a target, for some slots of a task.
+
+    `slots` are indexes, from 0, into the task's images. `callback_url` is for the vendor's callback; None is not sent.
     """
 
     id: str
     slots: tuple[int, ...]
     operation: Operation
     prompt: str = field(repr=False)
-    size: Size | Shape | None
-    quality: Quality | None
-    output_format: Format | None
-    compression: int | None
-    moderation: Literal["low"] | None
-    background: Background | None = None
-    end_user: str | None = field(default=None, repr=False)
+    sent: Sent
     callback_url: str | None = field(default=None, repr=False)
 
     @property
@@ -183,7 +207,8 @@ def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
         "background": job.background,
         "output_format": job.output_format,
         "output_compression": job.output_compression,
-        "moderation": job.moderation,
+        # Stored digests have it, absent or not. Of other passed parameters only the present ones count.
+        "moderation": "auto",
         "references": [_hash_of(picture) for picture in job.references],
         "mask": _hash_of(job.mask) if job.mask else None,
         "end_user": job.end_user,
@@ -191,6 +216,7 @@ def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
     }
     if job.scaled_to is not None:
         asked["scaled_to"] = str(job.scaled_to)
+    asked |= {one.name: one.value for one in job.passed}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

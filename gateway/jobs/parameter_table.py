@@ -17,7 +17,7 @@ MAX_FIELDS = 4_000
 """Fields of one request. Each unknown one costs some microseconds of the event loop."""
 
 Kind = Literal["text", "choice", "integer", "boolean", "pictures"]
-Use = Literal["served", "reported", "refused"]
+Use = Literal["served", "passed", "reported", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,10 @@ class Parameter:
 
     `most` is the longest text in characters, or with `least` the range of an integer. `pattern` is a regular expression
     for documents: a text that does not match it is refused. `default` is the value that an absent parameter stands for,
-    None where another source decides. A parameter of the `use` `reported` is checked, and no upstream receives it; a
-    `refused` one belongs to other models. `is_for_edits` means that generations refuse it.
+    None where another source decides. A parameter of the `use` `served` has a meaning of its own; a `passed` one goes
+    to the upstreams whose profile has it; a `reported` one is checked, and no upstream receives it; a `refused` one
+    belongs to other models. `changes_picture` makes a passed parameter hard: an upstream without it is a compromise.
+    `is_for_edits` means that generations refuse it.
     """
 
     kind: Kind
@@ -39,6 +41,7 @@ class Parameter:
     default: str | int | bool | None = None
     hint: str = ""
     use: Use = "served"
+    changes_picture: bool = False
     ignores_case: bool = False
     is_required: bool = False
     is_for_edits: bool = False
@@ -93,7 +96,7 @@ PARAMETERS: Mapping[str, Parameter] = {
         default="auto",
     ),
     "moderation": Parameter(
-        "choice", "The strictness of the upstream's filter.", values=("auto", "low"), default="auto"
+        "choice", "The strictness of the upstream's filter.", values=("auto", "low"), default="auto", use="passed"
     ),
     "response_format": Parameter(
         "choice",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from gateway import errors
@@ -18,6 +18,7 @@ from gateway.jobs.job import (
     Format,
     ImageJob,
     Operation,
+    Passed,
     Quality,
     Shape,
     Size,
@@ -44,29 +45,17 @@ ScaledSizes = Callable[[str | None], Collection[Size]]
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """A request's parameters, checked, without its pictures. None is `auto` or absent.
+    """A request's parameters, checked: its job without pictures, and the rest. None is absent.
 
-    `scaled_to` is as in ImageJob.
+    `tier` is a resolution that came without a ratio.
     """
 
-    operation: Operation
-    prompt: str
+    job: ImageJob
     model: str | None
-    n: int
-    size: Size | Shape | None
-    scaled_to: Size | None
     tier: str | None
-    quality: Quality | None
-    background: Background
-    output_format: Format
-    output_compression: int | None
-    moderation: Literal["auto", "low"]
     response_format: Literal["b64_json", "url"] | None
     stream: bool
     partial_images: int
-    end_user: str | None
-    explicit: frozenset[str]
-    dropped: tuple[str, ...]
 
 
 def read_params(
@@ -83,7 +72,11 @@ def read_params(
     """
     if len(fields) > MAX_FIELDS:
         raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS:,} fields; it has {len(fields):,}.")
-    given = {name: _read(fields, name, parameter, is_text) for name, parameter in _CHECKED.items()}
+    given = {
+        name: _read(fields, name, parameter, is_text)
+        for name, parameter in PARAMETERS.items()
+        if parameter.kind != "pictures" and parameter.use != "refused"
+    }
     prompt = given["prompt"]
     if prompt is None or is_blank(prompt):
         raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
@@ -98,25 +91,28 @@ def read_params(
         raise errors.InvalidValue(
             "`background: transparent` needs `output_format` png or webp; jpeg has no transparency.", param="background"
         )
-    return Params(
+    job = ImageJob(
         operation=operation,
         prompt=prompt,
-        model=given["model"],
         n=given["n"] or 1,
         size=size,
         scaled_to=scaled_to,
-        tier=tier,
         quality=cast("Quality | None", _QUALITIES[given["quality"] or "auto"]),
         background=cast("Background", background),
         output_format=cast("Format", output_format),
         output_compression=compression if output_format != "png" else None,
-        moderation=cast("Literal['auto', 'low']", given["moderation"] or "auto"),
-        response_format=cast("Literal['b64_json', 'url'] | None", given["response_format"]),
-        stream=given["stream"] or False,
-        partial_images=given["partial_images"] or 0,
+        passed=_find_passed(given),
         end_user=given["safety_identifier"] or given["user"],
         explicit=frozenset(name for name, value in fields.items() if not is_absent(value)),
         dropped=_find_dropped(fields, given, operation, refuse_unknown),
+    )
+    return Params(
+        job=job,
+        model=given["model"],
+        tier=tier,
+        response_format=cast("Literal['b64_json', 'url'] | None", given["response_format"]),
+        stream=given["stream"] or False,
+        partial_images=given["partial_images"] or 0,
     )
 
 
@@ -132,30 +128,14 @@ def is_blank(text: str) -> bool:
 
 def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | None) -> ImageJob:
     """Make the job of checked parameters and pictures. A tier without a size gets the first image's shape, or 1:1."""
-    size = params.size
+    size = params.job.size
     if size is None and params.tier is not None:
         # A tier alone keeps the shape of the first image, or makes a square.
         wide, high = (references[0].width, references[0].height) if references else (1, 1)
         if max(wide, high) > MAX_RATIO * min(wide, high):
             wide, high = (MAX_RATIO, 1) if wide > high else (1, MAX_RATIO)
         size = make_shape(wide, high, params.tier)
-    return ImageJob(
-        operation=params.operation,
-        prompt=params.prompt,
-        n=params.n,
-        size=size,
-        scaled_to=params.scaled_to,
-        quality=params.quality,
-        background=params.background,
-        output_format=params.output_format,
-        output_compression=params.output_compression,
-        moderation=params.moderation,
-        references=references,
-        mask=mask,
-        end_user=params.end_user,
-        explicit=params.explicit,
-        dropped=params.dropped,
-    )
+    return replace(params.job, size=size, references=references, mask=mask)
 
 
 def _read_size(given: Mapping[str, Any], scaled: Collection[Size]) -> tuple[Size | Shape | None, str | None]:
@@ -206,15 +186,24 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
     return ratio
 
 
+def _find_passed(given: Mapping[str, Any]) -> tuple[Passed, ...]:
+    """The values to pass on. One that equals its default says the same as its absence, and is not passed."""
+    return tuple(
+        Passed(name, value, PARAMETERS[name].changes_picture)
+        for name, value in given.items()
+        if PARAMETERS[name].use == "passed" and value not in (None, PARAMETERS[name].default)
+    )
+
+
 def _find_dropped(
     fields: Mapping[str, Any], given: Mapping[str, Any], operation: Operation, refuse_unknown: bool
 ) -> tuple[str, ...]:
     """The valid parameters that no upstream takes, and the unknown ones. Raises UnknownParameter."""
-    dropped = [name for name, one in _CHECKED.items() if one.use == "reported" and given[name] is not None]
+    dropped = [name for name, value in given.items() if PARAMETERS[name].use == "reported" and value is not None]
     if given["output_format"] in (None, "png") and given["output_compression"] not in (None, 100):
         dropped.append("output_compression")
     for name, value in fields.items():
-        if name in _CHECKED or is_absent(value):
+        if name in given or is_absent(value):
             continue
         if name in PICTURE_NAMES:
             if operation == "generation":
@@ -233,10 +222,6 @@ def _check_unknown(name: str, refuse_unknown: bool) -> None:
         raise errors.UnknownParameter(f"There is no parameter `{name}`. Did you mean `{meant}`?", param=name)
     if refuse_unknown:
         raise errors.UnknownParameter(f"There is no parameter `{name}`.", param=name)
-
-
-_CHECKED = {name: one for name, one in PARAMETERS.items() if one.kind != "pictures" and one.use != "refused"}
-"""The parameters whose values this module checks; pictures are read before."""
 
 
 def _read(fields: Mapping[str, Any], name: str, parameter: Parameter, is_text: bool) -> Any:

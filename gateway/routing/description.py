@@ -41,7 +41,7 @@ def _describe_choice(choice: Choice, job: ImageJob) -> dict[str, Any]:
         # The amount that the limits must allow, and that is held until the task ends.
         "held_usd": None if quote is None else show_usd(quote.ceiling * job.n),
         "size": None if found.made is None else str(found.made),
-        "quality": found.quality,
+        "quality": found.sent.quality,
         "calls": choice.calls,
         "images_per_call": min(found.per_call, job.n),
         "compensation": _describe_compensation(choice, job),

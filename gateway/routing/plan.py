@@ -157,13 +157,7 @@ def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
             slots=group,
             operation=job.operation,
             prompt=job.prompt,
-            size=fit.size,
-            quality=fit.quality,
-            output_format=fit.output_format,
-            compression=None if fit.transcode else job.output_compression,
-            moderation=fit.moderation,
-            background=fit.background,
-            end_user=job.end_user if fit.passes_user else None,
+            sent=fit.sent,
         )
         for group in groups
     ]
@@ -214,7 +208,7 @@ def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | U
     found = fit(job, profile, allows_nearest=route.allows_nearest)
     if isinstance(found, Unfit):
         return found
-    if excess := rights.find_excess(found.quality, found.made):
+    if excess := rights.find_excess(found.sent.quality, found.made):
         return Unfit(*excess)
     if found.compromises and route.refuses_compromises:
         return Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])

@@ -38,15 +38,15 @@ class Anyfast(Synchronous):
 
     @override
     def _fields(self, call: Call) -> dict[str, Any]:
-        fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt}
-        if call.size is not None:
-            fields["size"] = str(resolve(call.size) if isinstance(call.size, Shape) else call.size)
+        sent = call.sent
+        fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt, **sent.passed_fields}
+        if sent.size is not None:
+            fields["size"] = str(resolve(sent.size) if isinstance(sent.size, Shape) else sent.size)
         optional: dict[str, Any] = {
-            "quality": call.quality,
+            "quality": sent.quality,
             "n": call.n if call.n > 1 else None,
-            "output_format": call.output_format,
-            "output_compression": call.compression if call.output_format == "jpeg" else None,
-            "moderation": call.moderation,
+            "output_format": sent.output_format,
+            "output_compression": sent.compression if sent.output_format == "jpeg" else None,
         }
         if self._is_variant and call.operation == "generation":
             # Its default is a link. On edits two of three pages allow nothing else, so the field stays out there.

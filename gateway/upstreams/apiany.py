@@ -32,7 +32,7 @@ from gateway.upstreams.client import (
     read_answer,
 )
 from gateway.upstreams.error_facts import find_error, find_reason
-from gateway.upstreams.synchronous import make_mask, make_png, make_upright
+from gateway.upstreams.synchronous import list_texts, make_mask, make_png, make_upright
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})
@@ -67,15 +67,16 @@ class Apiany:
         return Inputs(urls=tuple(url for url in urls if isinstance(url, str)), takes_callback=True)
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
+        sent = call.sent
+        fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt, **sent.passed_fields}
+        fields |= _size_fields(sent.size)
         if inputs.mask:
-            body = MultipartBody(
-                [("model", self._model), ("prompt", call.prompt), *_size_fields(call.size).items()],
-                [_file("image", inputs.references[0]), _file("mask", inputs.mask)],
+            files = [_file("image", inputs.references[0]), _file("mask", inputs.mask)]
+            return self._read_submission(
+                await self._client.pay("/v1/images/edits", MultipartBody(list_texts(fields), files), spool)
             )
-            return self._read_submission(await self._client.pay("/v1/images/edits", body, spool))
-        fields: dict[str, Any] = {"model": self._model, "prompt": call.prompt, **_size_fields(call.size)}
-        if call.quality:
-            fields["quality"] = call.quality
+        if sent.quality:
+            fields["quality"] = sent.quality
         if call.n > 1:
             fields["n"] = call.n
         if inputs.urls:

@@ -29,16 +29,17 @@ class OpenAI(Synchronous):
 
     @override
     def _fields(self, call: Call) -> dict[str, Any]:
-        size = resolve(call.size) if isinstance(call.size, Shape) else call.size
+        sent = call.sent
+        size = resolve(sent.size) if isinstance(sent.size, Shape) else sent.size
         # Never `response_format`: these models refuse it, and always answer with base64.
         optional: dict[str, Any] = {
-            "quality": call.quality,
+            "quality": sent.quality,
             "n": call.n if call.n > 1 else None,
-            "background": call.background,
-            "output_format": call.output_format,
-            "output_compression": None if call.output_format == "png" else call.compression,
-            "moderation": call.moderation,
-            "user": call.end_user,
+            "background": sent.background,
+            "output_format": sent.output_format,
+            "output_compression": None if sent.output_format == "png" else sent.compression,
+            "user": sent.end_user,
+            **sent.passed_fields,
         }
         # The default of `size` differs between the two paths, so `auto` is always sent.
         fields = {"model": self._model, "prompt": call.prompt, "size": str(size or "auto")}

@@ -5,6 +5,7 @@ It sends the call, reads the answer and makes the free check. Subclasses write t
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from decimal import Decimal
 from typing import Any
@@ -99,7 +100,12 @@ def edit_form(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:
     ]
     if inputs.mask:
         files.append(_file("mask", "mask", inputs.mask))
-    return MultipartBody([(name, str(value)) for name, value in fields.items()], files)
+    return MultipartBody(list_texts(fields), files)
+
+
+def list_texts(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """Fields as a form has them: text as it is, numbers and booleans as in JSON."""
+    return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items()]
 
 
 def _file(name: str, stem: str, picture: Picture) -> FilePart:

@@ -22,7 +22,7 @@ from gateway.catalogue.pricing import (
     quote,
     terms,
 )
-from gateway.jobs.job import SQUARE, ImageJob, Size, TokenUsage
+from gateway.jobs.job import SQUARE, ImageJob, Sent, Size, TokenUsage
 from tests.support.plans import make_job, picture
 
 OFFICIAL: dict[str, Any] = {"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}}
@@ -38,9 +38,7 @@ LISTED = MEDIUM * 30 + 2 * 5
 
 
 def make_fit(made: Size | None = SQUARE) -> Fit:
-    return Fit(
-        per_call=10, size=made, made=made, quality="medium", output_format="png", transcode=False, moderation=None
-    )
+    return Fit(per_call=10, sent=Sent(size=made, quality="medium", output_format="png"), made=made, transcode=False)
 
 
 def hold(prices: dict[str, Any], *, tolerance: float | None = None, made: Size | None = SQUARE, n: int = 1) -> Terms:

@@ -9,7 +9,7 @@ from gateway.catalogue.capabilities import Fit, Profile, Unfit, fit
 from gateway.catalogue.vendors import SEVEN, THREE, find_offer
 from gateway.jobs.job import Operation, Shape, Size
 from gateway.pictures.spool import Blob
-from tests.support.plans import make_job, picture, shipped, target
+from tests.support.plans import LOW_MODERATION, facts_of, make_job, picture, shipped, target
 
 UPSTREAMS = ("anyfast", "anyfast-c", "apiany")
 ANYFAST = ("anyfast", "anyfast-c")
@@ -56,10 +56,10 @@ TABLE: list[tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = [
     # background
     ({"background": "opaque"}, UPSTREAMS, {"compromises": (), "dropped": ()}),
     # moderation
-    ({"moderation": "low"}, ANYFAST, {"moderation": "low", "dropped": ()}),
-    ({"moderation": "low"}, ("apiany",), {"moderation": None, "dropped": ("moderation",)}),
-    ({"operation": "edit", "moderation": "low"}, UPSTREAMS, {"moderation": None, "dropped": ("moderation",)}),
-    ({"moderation": "auto"}, UPSTREAMS, {"moderation": None, "dropped": ()}),
+    ({"passed": LOW_MODERATION}, ANYFAST, {"passed": LOW_MODERATION, "dropped": ()}),
+    ({"passed": LOW_MODERATION}, ("apiany",), {"passed": (), "dropped": ("moderation",)}),
+    ({"operation": "edit", "passed": LOW_MODERATION}, UPSTREAMS, {"passed": (), "dropped": ("moderation",)}),
+    ({}, UPSTREAMS, {"passed": (), "dropped": ()}),
     # several images
     ({"operation": "edit", "images": 16}, UPSTREAMS, {"compromises": ()}),
     # masks
@@ -84,7 +84,7 @@ def test_table_is_kept(asked: dict[str, Any], upstream: str, expected: dict[str,
     """What a caller sends becomes what the vendor's documentation takes."""
     found = fit(make_job(**asked), target(upstream).profile)
     assert isinstance(found, Fit)
-    assert {name: getattr(found, name) for name in expected} == expected
+    assert {name: facts_of(found)[name] for name in expected} == expected
 
 
 SEVEN_ONLY = "it makes only 1024x1024, 1536x1024, 1024x1536, 2048x2048, 2048x1152, 3840x2160, 2160x3840"
@@ -132,7 +132,7 @@ def test_nearest_size_is_told() -> None:
     """Where the route allows another size, the fit says which, and that it is a compromise."""
     found = fit(make_job(size=Size(1920, 1088)), target("apiany").profile, allows_nearest=True)
     assert isinstance(found, Fit)
-    assert (found.size, found.made, found.compromises) == (Size(1920, 1088), Size(2048, 1152), ("size",))
+    assert (found.sent.size, found.made, found.compromises) == (Size(1920, 1088), Size(2048, 1152), ("size",))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_operator_allows_edit_quality(upstream: str, masked: bool, sent: bool) -
     profile = target(upstream, shipped(capabilities={"edit_quality": True})).profile
     found = fit(make_job("edit", masked=masked, quality="low"), profile)
     assert isinstance(found, Fit)
-    assert (found.quality, found.dropped) == (("low", ()) if sent else (None, ("quality",)))
+    assert (found.sent.quality, found.dropped) == (("low", ()) if sent else (None, ("quality",)))
 
 
 def test_operator_allows_masks_and_references() -> None:
@@ -220,18 +220,24 @@ GENERAL, FIRST = (find_offer("openai", model, "default").profile for model in ("
         ({"size": Shape(16, 9, "4K")}, GENERAL, {"size": Size(3840, 2160), "compromises": ()}),
         ({"output_format": "webp"}, GENERAL, {"output_format": "webp", "transcode": False}),
         ({"background": "opaque"}, GENERAL, {"background": "opaque"}),
-        ({"moderation": "low"}, GENERAL, {"moderation": "low", "dropped": ()}),
-        ({"operation": "edit", "moderation": "low"}, GENERAL, {"moderation": None, "dropped": ("moderation",)}),
+        ({"passed": LOW_MODERATION}, GENERAL, {"passed": LOW_MODERATION, "dropped": ()}),
+        ({"operation": "edit", "passed": LOW_MODERATION}, GENERAL, {"passed": (), "dropped": ("moderation",)}),
         (
             {"operation": "edit", "masked": True, "images": 16, "n": 3, "quality": "low"},
             GENERAL,
             {"per_call": 10, "quality": "low", "compromises": ()},
         ),
-        ({"explicit": frozenset({"user"})}, GENERAL, {"dropped": ("user",), "passes_user": False}),
+        ({"explicit": frozenset({"user"}), "end_user": "u"}, GENERAL, {"dropped": ("user",), "end_user": None}),
         (
-            {"explicit": frozenset({"user", "safety_identifier"})},
+            {"explicit": frozenset({"user", "safety_identifier"}), "end_user": "u"},
             GENERAL.change(passes_user=True),
-            {"dropped": (), "passes_user": True},
+            {"dropped": (), "end_user": "u"},
+        ),
+        ({"output_format": "jpeg", "output_compression": 40}, GENERAL, {"transcode": False, "compression": 40}),
+        (
+            {"output_format": "jpeg", "output_compression": 40},
+            GENERAL.change(formats=("png",)),
+            {"transcode": True, "compression": None},
         ),
         (
             {"background": "transparent", "output_format": "webp"},
@@ -249,7 +255,7 @@ def test_openais_own_dialect_is_kept(asked: dict[str, Any], profile: Profile, ex
     """What OpenAI's specification takes is sent as it was asked for; what it cannot do is made here or told."""
     found = fit(make_job(**asked), profile)
     assert isinstance(found, Fit)
-    assert {name: getattr(found, name) for name in expected} == expected
+    assert {name: facts_of(found)[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -282,7 +288,7 @@ def test_listed_size_nearest_is_told() -> None:
     """An endpoint of few sizes is sent the nearest of them, for it would refuse another."""
     found = fit(make_job(size=Size(1920, 1088)), FIRST, allows_nearest=True)
     assert isinstance(found, Fit)
-    assert (found.size, found.made, found.compromises) == (Size(1536, 1024), Size(1536, 1024), ("size",))
+    assert (found.sent.size, found.made, found.compromises) == (Size(1536, 1024), Size(1536, 1024), ("size",))
 
 
 @pytest.mark.parametrize(

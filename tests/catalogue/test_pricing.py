@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.pricing import Prices, bill, output_tokens, quote, quote_job, terms, tier_of
 from gateway.catalogue.vendors import SEVEN
-from gateway.jobs.job import SQUARE, Quality, Size, TokenUsage, parse_size
+from gateway.jobs.job import SQUARE, Quality, Sent, Size, TokenUsage, parse_size
 from tests.support.plans import make_job, picture
 
 OFFICIAL = {"per_million_tokens": {"text_in": "5", "image_in": "8", "image_out": "30"}}
@@ -28,7 +28,7 @@ PUBLISHED = {
 
 
 def fit(made: Size | None = SQUARE, quality: Quality | None = "medium") -> Fit:
-    return Fit(per_call=1, size=made, made=made, quality=quality, output_format="png", transcode=False, moderation=None)
+    return Fit(per_call=1, sent=Sent(size=made, quality=quality), made=made, transcode=False)
 
 
 def read(**fields: Any) -> Prices:

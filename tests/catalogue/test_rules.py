@@ -110,15 +110,15 @@ def test_defaults_stand_where_nothing_was_said() -> None:
     """What the caller left open is the rule's; what it said is its own."""
     catalogue = shipped(rules=[{"defaults": {"size": "1536x1024", "quality": "low"}}])
     left_open, said = plan(make_job(), catalogue), plan(make_job(size=SQUARE, quality="high"), catalogue)
-    assert {(choice.fit.made, choice.fit.quality) for choice in left_open.choices} == {(Size(1536, 1024), "low")}
-    assert {(choice.fit.made, choice.fit.quality) for choice in said.choices} == {(SQUARE, "high")}
+    assert {(choice.fit.made, choice.fit.sent.quality) for choice in left_open.choices} == {(Size(1536, 1024), "low")}
+    assert {(choice.fit.made, choice.fit.sent.quality) for choice in said.choices} == {(SQUARE, "high")}
 
 
 def test_defaults_keep_within_caps() -> None:
     """A rule's default never passes what a key is held to."""
     catalogue = shipped(rules=[{"defaults": {"size": "2048x2048", "quality": "high"}}])
     held = plan(make_job(), catalogue, rights=Rights(max_quality="medium", max_pixels=SQUARE.pixels))
-    assert {(choice.fit.made, choice.fit.quality) for choice in held.choices} == {(SQUARE, "medium")}
+    assert {(choice.fit.made, choice.fit.sent.quality) for choice in held.choices} == {(SQUARE, "medium")}
 
 
 def test_rule_changes_what_is_compromised() -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from statistics import mean, median
 
 import pytest
 
+from gateway.catalogue.capabilities import Fit
 from gateway.delivery.bridge import ENOUGH, PollSchedule
 from gateway.health.condition import Latency, kind_of
-from gateway.jobs.job import Quality, Size
+from gateway.jobs.job import Quality, Sent, Size
 from tests.support.gateways import TASKS, Gateways
-from tests.support.plans import make_job, plan
 
 
 @pytest.mark.parametrize("known", [None, Latency(ENOUGH - 1, 40.0)])
@@ -103,4 +102,4 @@ def test_learned_median_spares_polls(gateways: Gateways) -> None:
 )
 def test_sizes_are_compared_by_tier(made: Size | None, quality: Quality | None, kind: str) -> None:
     """Latencies are kept for a quality and a tier: one for each size would never have enough."""
-    assert kind_of(replace(plan(make_job()).choices[0].fit, made=made, quality=quality)) == kind
+    assert kind_of(Fit(1, Sent(quality=quality), made, transcode=False)) == kind

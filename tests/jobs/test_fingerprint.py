@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.job import ImageJob, Operation, Shape, Size, digest_key, take_fingerprint
+from gateway.jobs.job import ImageJob, Operation, Passed, Shape, Size, digest_key, take_fingerprint
 from gateway.jobs.parameters import make_job, read_params
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
@@ -34,7 +34,7 @@ OTHERS: dict[str, Any] = {
     "background": "opaque",
     "output_format": "jpeg",
     "output_compression": 50,
-    "moderation": "low",
+    "passed": (Passed("moderation", "low"),),
     "references": (picture("b"), picture("a")),
     "mask": picture("d"),
     "end_user": None,

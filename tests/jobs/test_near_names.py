@@ -75,7 +75,7 @@ def test_other_word_means_nothing(name: str) -> None:
     """A field that is no near miss is dropped and reported, as before."""
     assert find_meant(name) is None
     params = read_params({"prompt": "a cat", name: "x"}, "edit", is_text=False, refuse_unknown=False)
-    assert params.dropped == (name,)
+    assert params.job.dropped == (name,)
 
 
 def edits(name: str) -> st.SearchStrategy[str]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidValue, MissingParameter, PublicError, UnknownParameter
-from gateway.jobs.job import Operation, Shape, Size
+from gateway.jobs.job import ImageJob, Operation, Passed, Shape, Size
 from gateway.jobs.parameters import Params, make_job, read_params
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
@@ -41,32 +41,19 @@ def attempt(fields: dict[str, Any], **how: Any) -> Params | PublicError:
         return error
 
 
+def facts_of(params: Params) -> dict[str, Any]:
+    """Every value by its name, wherever it is."""
+    return {one.name: getattr(part, one.name) for part in (params, params.job) for one in dataclasses.fields(part)}
+
+
 def picture(width: int, height: int) -> Picture:
     return Picture(Blob(0, data=b""), "png", width, height, 1, has_alpha=False)
 
 
 def test_prompt_alone_is_enough() -> None:
     """Everything but the prompt has OpenAI's default."""
-    assert read({}) == Params(
-        operation="generation",
-        prompt="a fox",
-        model=None,
-        n=1,
-        size=None,
-        tier=None,
-        quality=None,
-        background="auto",
-        output_format="png",
-        output_compression=None,
-        moderation="auto",
-        response_format=None,
-        stream=False,
-        partial_images=0,
-        scaled_to=None,
-        end_user=None,
-        explicit=frozenset({"prompt"}),
-        dropped=(),
-    )
+    job = ImageJob("generation", "a fox", explicit=frozenset({"prompt"}))
+    assert read({}) == Params(job, None, None, None, stream=False, partial_images=0)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +84,8 @@ def test_prompt_alone_is_enough() -> None:
         ({"output_format": "webp", "output_compression": 100}, {"output_format": "webp", "output_compression": 100}),
         ({"output_compression": 100}, {"output_compression": None, "dropped": ()}),
         ({"output_compression": 0}, {"output_compression": None, "dropped": ("output_compression",)}),
-        ({"moderation": "low"}, {"moderation": "low"}),
+        ({"moderation": "low"}, {"passed": (Passed("moderation", "low"),)}),
+        ({"moderation": "auto"}, {"passed": ()}),
         ({"response_format": "url"}, {"response_format": "url"}),
         ({"response_format": "b64_json"}, {"response_format": "b64_json"}),
         ({"stream": True, "partial_images": 3}, {"stream": True, "dropped": ()}),
@@ -111,9 +99,9 @@ def test_prompt_alone_is_enough() -> None:
 )
 def test_valid_values_are_read(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     """Each documented value, legacy ones and the gateway's own extensions reach their place."""
-    params = read(fields)
-    assert {name: getattr(params, name) for name in expected} == expected
-    assert params.explicit == {"prompt"} | {name for name, value in fields.items() if value is not None}
+    found = facts_of(read(fields))
+    assert {name: found[name] for name in expected} == expected
+    assert found["explicit"] == {"prompt"} | {name for name, value in fields.items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -129,8 +117,8 @@ def test_valid_values_are_read(fields: dict[str, Any], expected: dict[str, Any])
 )
 def test_multipart_text_is_read(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     """In multipart every value is text, and numbers and booleans are read from it."""
-    params = read(fields, operation="edit", text=True)
-    assert {name: getattr(params, name) for name in expected} == expected
+    found = facts_of(read(fields, operation="edit", text=True))
+    assert {name: found[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
@@ -242,12 +230,12 @@ def test_pictures_belong_to_edits(name: str) -> None:
     error = refusal({name: True})
     assert isinstance(error, UnknownParameter)
     assert (error.param, "/v1/images/edits" in error.message) == (name, True)
-    assert read({name: True}, operation="edit", strict=True).dropped == ()
+    assert read({name: True}, operation="edit", strict=True).job.dropped == ()
 
 
 def test_strict_mode_refuses_unknown_fields() -> None:
     """An unknown field is dropped and told, or a 400 where the catalogue says so."""
-    assert read({"seed": 7}).dropped == ("seed",)
+    assert read({"seed": 7}).job.dropped == ("seed",)
     error = refusal({"seed": 7}, strict=True)
     assert isinstance(error, UnknownParameter)
     assert error.param == "seed"
@@ -280,8 +268,7 @@ def test_job_carries_every_parameter() -> None:
     fields = {"n": 3, "quality": "low", "output_format": "webp", "output_compression": 5, "moderation": "low"}
     params = read(fields | {"user": "u", "size": "1024x1536", "background": "opaque"}, operation="edit")
     job = make_job(params, (picture(8, 8),), picture(8, 8))
-    shared = {field.name for field in dataclasses.fields(job)} & set(Params.__slots__)
-    assert {name: getattr(job, name) for name in shared} == {name: getattr(params, name) for name in shared}
+    assert job == dataclasses.replace(params.job, references=job.references, mask=job.mask)
     assert (len(job.references), job.mask is not None) == (1, True)
     assert "a fox" not in repr(job)
 
@@ -309,6 +296,6 @@ def test_any_value_is_read_or_refused(fields: dict[str, Any], operation: Operati
         assert end.status == 400
         assert end.param in {"prompt"} | {name[:100] for name in fields}
     else:
-        assert 1 <= end.n <= 10
-        assert end.output_compression is None or end.output_format != "png"
-        assert not strict or set(end.dropped) <= set(PARAMETERS)
+        assert 1 <= end.job.n <= 10
+        assert end.job.output_compression is None or end.job.output_format != "png"
+        assert not strict or set(end.job.dropped) <= set(PARAMETERS)

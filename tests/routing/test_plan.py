@@ -11,7 +11,7 @@ from gateway.catalogue.vendors import SEVEN
 from gateway.errors import UnsupportedValue, UpstreamUnavailable
 from gateway.jobs.job import SQUARE, ImageJob, Shape, Size, find_fault
 from gateway.routing.plan import Choice, Circumstances, Medians, Plan, split_job
-from tests.support.plans import COMBINATIONS, make_job, plan, shipped
+from tests.support.plans import COMBINATIONS, LOW_MODERATION, make_job, plan, shipped
 
 ODD = Size(1920, 1088)
 
@@ -31,7 +31,7 @@ def names(found: Plan) -> list[str]:
         ({"operation": "edit", "quality": "high"}, ["apiany"]),
         ({"operation": "edit", "masked": True}, ["anyfast-c", "apiany", "anyfast"]),
         ({"operation": "edit", "masked": True, "images": 2}, ["anyfast-c", "anyfast"]),
-        ({"moderation": "low"}, ["anyfast-c", "apiany", "anyfast"]),
+        ({"passed": LOW_MODERATION}, ["anyfast-c", "apiany", "anyfast"]),
         ({"output_format": "webp", "n": 10}, ["anyfast-c", "apiany", "anyfast"]),
     ],
     ids=str,
@@ -46,7 +46,7 @@ def test_honouring_targets_go_alone(asked: dict[str, Any], order: list[str]) -> 
     [
         ({"operation": "edit", "quality": "high"}, ["apiany"]),
         ({"size": Shape(16, 9, "1K")}, ["anyfast-c", "anyfast"]),
-        ({"moderation": "low"}, ["anyfast-c", "apiany", "anyfast"]),
+        ({"passed": LOW_MODERATION}, ["anyfast-c", "apiany", "anyfast"]),
     ],
     ids=str,
 )
@@ -141,7 +141,7 @@ def attempt(job: ImageJob, catalogue: Catalogue) -> Plan | UnsupportedValue:
 
 def check(job: ImageJob, choice: Choice, group: str) -> None:
     """A choice stays inside its vendor's documentation."""
-    upstream, found = choice.target.upstream, choice.fit
+    upstream, found, sent = choice.target.upstream, choice.fit, choice.fit.sent
     calls = split_job(job, found, range(job.n))
     is_several = max(call.n for call in calls) > 1
     assert [slot for call in calls for slot in call.slots] == list(range(job.n))
@@ -149,22 +149,22 @@ def check(job: ImageJob, choice: Choice, group: str) -> None:
     if upstream == "anyfast-c" or (upstream == "anyfast" and group != "direct"):
         assert not is_several
     if upstream == "apiany":
-        assert found.output_format is None
+        assert sent.output_format is None
         assert not (job.mask and is_several)
-        assert not isinstance(found.size, Shape) or found.size.ratio in SEVEN.ratios
+        assert not isinstance(sent.size, Shape) or sent.size.ratio in SEVEN.ratios
         assert found.made is None or found.made in SEVEN.made
-        assert found.moderation is None
-        assert not (job.mask and (found.quality or isinstance(found.size, Shape)))
+        assert not sent.passed
+        assert not (job.mask and (sent.quality or isinstance(sent.size, Shape)))
     else:
-        assert isinstance(found.size, Size)
-        assert find_fault(found.size) is None
-        assert found.output_format in ("png", "jpeg")
-        assert found.quality in ((None,) if job.operation == "edit" else ("low", "medium", "high"))
+        assert isinstance(sent.size, Size)
+        assert find_fault(sent.size) is None
+        assert sent.output_format in ("png", "jpeg")
+        assert sent.quality in ((None,) if job.operation == "edit" else ("low", "medium", "high"))
         assert job.mask is None or group == "direct"
-    assert found.quality is None or found.quality == (job.quality or "medium")
-    assert found.transcode == (job.output_format != (found.output_format or "png"))
+    assert sent.quality is None or sent.quality == (job.quality or "medium")
+    assert found.transcode == (job.output_format != (sent.output_format or "png"))
     assert set(found.compromises) <= {"size", "quality"}
-    assert ("quality" in found.dropped) == (job.quality is not None and found.quality is None)
+    assert ("quality" in found.dropped) == (job.quality is not None and sent.quality is None)
     if isinstance(job.size, Size) and "size" not in found.compromises:
         assert found.made == job.size
 

@@ -51,12 +51,12 @@ def check(wish: Wish, choice: Choice, page: Sold) -> None:
     calls = split_job(job_of(wish), found, range(wish.n))
     assert tuple(call.n for call in calls) == page.calls
     assert choice.calls == len(page.calls)
-    size = found.size
+    size = found.sent.size
     sent = {
         "size": "auto" if size is None else size.ratio if isinstance(size, Shape) else str(size),
         "resolution": size.tier if isinstance(size, Shape) else None,
-        "quality": found.quality,
-        "output_format": found.output_format,
+        "quality": found.sent.quality,
+        "output_format": found.sent.output_format,
     }
     assert sent == {name: value for name, value in page.sent.items() if name != "response_format"}
     assert (None if found.made is None else str(found.made)) == page.made

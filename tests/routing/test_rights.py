@@ -53,7 +53,7 @@ def test_the_cap_itself_is_allowed(rights: Rights, asked: dict[str, Any]) -> Non
 def test_auto_quality_stays_below_cap() -> None:
     """`auto` is medium, or what the key is held to where that is less."""
     shown = {
-        cap: {choice.fit.quality for choice in plan(make_job(), rights=Rights(max_quality=cap)).choices}
+        cap: {choice.fit.sent.quality for choice in plan(make_job(), rights=Rights(max_quality=cap)).choices}
         for cap in ("low", "medium", "high")
     }
     assert shown == {"low": {"low"}, "medium": {"medium"}, "high": {"medium"}}
@@ -73,7 +73,7 @@ def test_auto_size_is_named_under_a_cap() -> None:
     free = plan(make_job(), model="apiany/gpt-image-2").choices[0].fit
     assert free.made is None
     held = plan(make_job(), model="apiany/gpt-image-2", rights=Rights(max_pixels=SQUARE.pixels)).choices[0].fit
-    assert (held.size, held.made) == (SQUARE, SQUARE)
+    assert (held.sent.size, held.made) == (SQUARE, SQUARE)
 
 
 def test_snapped_size_counts_as_made() -> None:
@@ -112,7 +112,7 @@ def test_no_plan_is_beyond_the_caps(rights: Rights, rules: dict[str, Any]) -> No
             assert rights.upstreams is None or choice.target.upstream in rights.upstreams
             assert rights.max_n is None or job.n <= rights.max_n
             assert rights.max_pixels is None or (made is not None and made.pixels <= rights.max_pixels)
-            assert ranks[choice.fit.quality or "medium"] <= ranks[rights.max_quality or "high"]
+            assert ranks[choice.fit.sent.quality or "medium"] <= ranks[rights.max_quality or "high"]
     assert planned > 10
 
 

@@ -5,10 +5,12 @@ Each ability is asked of the simulator by requests that the gateway does not wri
 
 import dataclasses
 import functools
+import itertools
 
 import pytest
 
 from gateway.catalogue.vendors import SEVEN, THREE, find_offer
+from gateway.jobs.parameter_table import PARAMETERS
 
 CREDENTIALS = {
     ("anyfast", "gpt-image-2", "direct"): "sim-direct",
@@ -82,6 +84,20 @@ def find_sizes(vendor):
     return tuple(size for size in SEVEN.made if vendor.made(str(size)) == str(size))
 
 
+def find_passed(vendor):
+    """The parameters that are taken as they come, each with its operation."""
+    tries = itertools.product([name for name, one in PARAMETERS.items() if one.use == "passed"], ("generation", "edit"))
+    return frozenset((name, operation) for name, operation in tries if vendor.takes(operation, **{name: other(name)}))
+
+
+def other(name):
+    """A value of a parameter that is not its default."""
+    one = PARAMETERS[name]
+    if one.kind == "choice":
+        return next(value for value in one.values if value != one.default)
+    return {"integer": one.most, "boolean": not one.default, "text": "x"}[one.kind]
+
+
 def find_abilities(hand, vendor):
     found = {"sizes": find_sizes(vendor), "takes_auto_size": vendor.takes(size="auto")}
     # From here on pictures need not be drawn.
@@ -97,7 +113,7 @@ def find_abilities(hand, vendor):
         "masked_n": 10 if vendor.takes_masked(n=10) else 1,
         "masked_quality": vendor.takes_masked(quality="low"),
         "edit_quality": vendor.takes("edit", quality="low"),
-        "moderation": tuple(one for one in ("generation", "edit") if vendor.takes(one, moderation="low")),
+        "passes": find_passed(vendor),
         "backgrounds": tuple(one for one in ("opaque", "transparent") if vendor.takes(background=one)),
         "passes_user": vendor.takes(user="u") and vendor.takes("edit", user="u"),
     }

@@ -4,13 +4,15 @@ import itertools
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from gateway.catalogue.capabilities import Fit
 from gateway.catalogue.catalogue import Catalogue, Target, load
 from gateway.catalogue.strict_yaml import parse_yaml
 from gateway.catalogue.vendors import find_offer
-from gateway.jobs.job import ImageJob, Operation, Shape, Size
+from gateway.jobs.job import ImageJob, Operation, Passed, Shape, Size
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.routing import plan as routing
@@ -110,6 +112,14 @@ def make_job(operation: Operation = "generation", *, images: int = 1, masked: bo
     references = tuple(picture() for _ in range(images)) if operation == "edit" else ()
     defaults = {"references": references, "mask": picture() if masked else None}
     return ImageJob(**({"operation": operation, "prompt": "a fox"} | defaults | values))
+
+
+LOW_MODERATION = (Passed("moderation", "low"),)
+
+
+def facts_of(found: Fit) -> dict[str, Any]:
+    """What a fit says and what it sends, by the fields' names."""
+    return {one.name: getattr(part, one.name) for part in (found, found.sent) for one in fields(part)}
 
 
 SQUARE, WIDE = picture(), picture(2000, 900)

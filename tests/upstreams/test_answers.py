@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.job import Call, FoundImage, Inputs, Ticket, TokenUsage, UpstreamAnswer
+from gateway.jobs.job import Call, FoundImage, Inputs, Sent, Ticket, TokenUsage, UpstreamAnswer
 from gateway.net.outside_text import Mask
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import Blob, Spool
@@ -300,7 +300,7 @@ async def test_unreadable_poll_is_no_end(status: int, document: Any, phase: str)
     assert (await poll_failure(document, status)).phase == phase
 
 
-CALL = Call("c1", (0,), "generation", "a fox", None, None, None, None, None)
+CALL = Call("c1", (0,), "generation", "a fox", Sent())
 
 
 @pytest.mark.parametrize(

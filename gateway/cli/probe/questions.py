@@ -27,7 +27,7 @@ from gateway.cli.probe.answers import (
     read_snapping,
     read_webp,
 )
-from gateway.jobs.job import SQUARE, ImageJob, Shape, Size, resolve
+from gateway.jobs.job import SQUARE, ImageJob, Sent, Shape, Size, resolve
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.upstreams.verdict import classify
@@ -79,7 +79,7 @@ def cost_at_most(question: Question, target: Target) -> int | None:
     # Where it is unknown whether an edit honours its quality, the most expensive one counts.
     quality = job.quality if job.operation == "generation" else None
     sized = question.may_make or ((job.size,) if isinstance(job.size, Size) else ())
-    fits = (Fit(job.n, job.size, made, quality, job.output_format, transcode=False, moderation=None) for made in sized)
+    fits = (Fit(job.n, Sent(quality=quality), made, transcode=False) for made in sized)
     quotes = [pricing.quote_job(target.prices, job, one) for one in fits]
     known = [one.ceiling for one in quotes if one is not None]
     return max(known) if known and len(known) == len(quotes) else None

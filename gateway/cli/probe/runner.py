@@ -22,7 +22,7 @@ from gateway.cli.probe.answers import Seen
 from gateway.cli.probe.questions import Question
 from gateway.cli.probe.samples import draw_plain
 from gateway.delivery.bridge import Bridge, Collected
-from gateway.jobs.job import Call, ImageJob, Size
+from gateway.jobs.job import Call, ImageJob, Sent, Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.multipart import MultipartBody
 from gateway.net.outside_text import Mask
@@ -187,9 +187,5 @@ def _call(job: ImageJob) -> Call:
         slots=tuple(range(job.n)),
         operation=job.operation,
         prompt=job.prompt,
-        size=job.size,
-        quality=job.quality,
-        output_format=job.output_format,
-        compression=None,
-        moderation=None,
+        sent=Sent(size=job.size, quality=job.quality, output_format=job.output_format),
     )
