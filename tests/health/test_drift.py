@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from gateway.health.drift import KEPT_S, Drift, DriftBook
+from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
 from gateway.store import names
 from gateway.store.client import StoreClient, connect
 from tests.conftest import Valkey
@@ -37,6 +38,16 @@ async def test_vendors_words_do_not_fill_the_store(redis: StoreClient) -> None:
     book.note("openai", "refused", None)
     await book.outbox.aclose()
     assert [(one.what, one.count) for one in await book.read()] == [("other", 101)]
+
+
+async def test_every_parameter_is_counted_by_its_name(redis: StoreClient) -> None:
+    """Whatever the table has, also as another name of a picture, is known: a vendor may name what it was sent."""
+    known = sorted({*PARAMETERS, *PICTURE_NAMES})
+    book = DriftBook(redis)
+    for name in known:
+        book.note("apiany", "refused", name)
+    await book.outbox.aclose()
+    assert [one.what for one in await book.read()] == known
 
 
 async def test_counts_wait_for_an_absent_store(valkey: Valkey) -> None:

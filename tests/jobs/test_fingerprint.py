@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.jobs.job import ImageJob, Operation, Passed, Shape, Size, digest_key, take_fingerprint
+from gateway.jobs.parameter_table import PARAMETERS
 from gateway.jobs.parameters import make_job, read_params
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
@@ -59,6 +60,12 @@ def test_model_and_upstream_count() -> None:
     """Another model, or an upstream that was chosen, is another request."""
     asked = [("m", None), ("other", None), ("m", "anyfast")]
     assert len({take_fingerprint(JOB, model, upstream) for model, upstream in asked}) == 3
+
+
+def test_passed_names_are_no_other_parts() -> None:
+    """A parameter that is passed on is a part under its own name, which no other part has."""
+    passed = {name for name, one in PARAMETERS.items() if one.use == "passed"}
+    assert not passed & {*OTHERS, "model", "upstream"}
 
 
 PINNED: list[tuple[Operation, dict[str, Any], str]] = [
