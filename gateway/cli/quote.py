@@ -28,6 +28,7 @@ from gateway.errors import PublicError
 from gateway.health.health import Health, TargetStore
 from gateway.jobs import parameters
 from gateway.jobs.job import ImageJob, Operation, Size, parse_size
+from gateway.jobs.parameter_table import PICTURE_NAMES
 from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
 from gateway.process.data_folder import DataFolder
@@ -51,7 +52,21 @@ _COLUMNS = (
     Column("why"),
 )
 
+_OWN_OPTIONS = {
+    **{name: f"--{name}" for name in ("prompt", "model", "n", "size", "resolution", "quality", "mask")},
+    "output_format": "--format",
+    "image": "--references",
+    "images": "--references",
+}
+"""The parameters that have an option of the command; `--param` takes the others."""
+
 _WHOLE = {"target", "price", "an image"}
+
+
+_Params = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Any other parameter of a request, such as moderation=low; repeatable."),
+]
 
 
 class NothingToQuote(StartRefused):
@@ -93,6 +108,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     reference_size: Annotated[str, typer.Option(metavar="SIZE", help="Pixels of each of them.")] = "1024x1024",
     mask: Annotated[bool, typer.Option("--mask", help="An edit with a mask.")] = False,
     output_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "png",
+    param: _Params = None,
     prompt: Annotated[str, typer.Option(help="For upstreams whose price depends on its length.")] = "a cat in the rain",
     model: Annotated[str | None, typer.Option(help="Default: the catalogue's default model.")] = None,
     strategy: Annotated[
@@ -118,6 +134,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
     known = _read_known(data_dir, is_demo=is_demo)
     fields = {"prompt": prompt, "size": size, "quality": quality, "n": n, "output_format": output_format}
     fields |= {name: text for name, text in (("resolution", resolution), ("model", model)) if text}
+    fields |= dict(map(_read_pair, param or ()))
     if references or mask:
         operation = "edit"
     try:
@@ -126,12 +143,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
                 known.catalogue, fields, operation, _make_references(references, reference_size), is_masked=mask
             ),
             model=model or known.catalogue.document.default_model,
-            circumstances=Circumstances(
-                CallerIdentity(key or "", key or "", team or ""),
-                _read_strategy(strategy),
-                medians=known.health.medians() if known.health else {},
-                draw=random.random(),  # noqa: S311 (it keeps no secret)
-            ),
+            circumstances=_make_circumstances(known, CallerIdentity(key or "", key or "", team or ""), strategy),
         )
         plan = _plan(known, typed, upstream)
     except PublicError as error:
@@ -217,6 +229,22 @@ def _make_references(count: int, size: str) -> tuple[Picture, ...]:
 
 def _imagine(size: Size) -> Picture:
     return Picture(Blob(0, data=b""), "png", size.width, size.height, orientation=1, has_alpha=True)
+
+
+def _make_circumstances(known: _Known, identity: CallerIdentity, strategy: str | None) -> Circumstances:
+    medians = known.health.medians() if known.health else {}
+    # The draw keeps no secret.
+    return Circumstances(identity, _read_strategy(strategy), medians, random.random())  # noqa: S311
+
+
+def _read_pair(text: str) -> tuple[str, str]:
+    """The name and the value of a parameter without an option of its own. Raises BadParameter."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise typer.BadParameter(f"{text!r} has no `=`; right is moderation=low", param_hint="--param")
+    if option := _OWN_OPTIONS.get(PICTURE_NAMES.get(name, name)):
+        raise typer.BadParameter(f"`{name}` has an option of its own: {option}", param_hint="--param")
+    return name, value
 
 
 def _read_strategy(text: str | None) -> Strategy | None:

@@ -183,6 +183,17 @@ def test_rules_and_choices_are_followed(quoted: Callable[..., dict[str, Any]], t
     assert [one["upstream"] for one in quoted("--model", "gpt-image-2-c", **env)["choices"]] == ["anyfast-c"]
 
 
+def test_any_parameter_is_quoted(quoted: Callable[..., dict[str, Any]]) -> None:
+    """A parameter without an option of its own counts like in a request: what it drops, and what it decides."""
+    found = quoted("--demo", "--param", "moderation=low", "--param", "aspect_ratio=16:9", "--resolution", "2K")
+    assert {one["target"]: one["dropped"] for one in found["choices"]} == {
+        "anyfast-c/main": [],
+        "apiany/main": ["moderation"],
+        "anyfast/main": [],
+    }
+    assert {one["size"] for one in found["choices"]} == {"2048x1152"}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -192,6 +203,12 @@ def test_rules_and_choices_are_followed(quoted: Callable[..., dict[str, Any]], t
         (("--model", "unheard-of"), 1, "there are gpt-image-2"),
         (("--upstream", "nowhere"), 1, "use one of anyfast-c, apiany, anyfast"),
         (("--strategy", "cheapest"), 2, "cost, priority, weighted, latency"),
+        (("--param", "moderation=off"), 1, "`moderation` must be one of auto, low"),
+        (("--param", "moderaton=low"), 1, "Did you mean `moderation`?"),
+        (("--param", "seed=7"), 1, "There is no parameter `seed`"),
+        (("--param", "moderation"), 2, "right is moderation=low"),
+        (("--param", "n=2"), 2, "`n` has an option of its own: --n"),
+        (("--param", "image_url=https://a.example/a.png"), 2, "an option of its own: --references"),
         (("--operation", "variation"), 2, "generation or edit"),
         (("--references", "17"), 2, "less than or equal to 16"),
         (("--reference-size", "large"), 2, "1024x1024"),
