@@ -28,7 +28,6 @@ _PACKAGES = (
     "uvicorn",
     "uvloop",
     "httptools",
-    "aiohttp",
     "httpx",
     "pybase64",
     "python-multipart",

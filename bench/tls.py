@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 
 import uvloop
-from httpx import Request, Timeout
 
 from bench import report
 from bench.processes import STOP_S, BenchError, read_until
-from gateway.net.transport import AiohttpTransport
+from gateway.net.connection import TimeLimits
+from gateway.net.transport import HttpTransport, send
 from gateway.process.children import spawn, stop
 
 NAME = "tls"
@@ -79,7 +79,7 @@ async def _measure(urls: dict[str, str], certificate: Path, rounds: int, calls: 
     """Milliseconds of a call by each URL."""
     context = ssl.create_default_context(cafile=str(certificate))
     context.set_alpn_protocols(["http/1.1"])
-    transport = AiohttpTransport(fresh=True, ssl_context=context)
+    transport = HttpTransport(fresh=True, ssl_context=context)
     costs: dict[str, list[float]] = {how: [] for how in urls}
     try:
         for number in range(rounds + 1):
@@ -94,12 +94,10 @@ async def _measure(urls: dict[str, str], certificate: Path, rounds: int, calls: 
     return {how: round(median(each), 3) for how, each in costs.items()}
 
 
-async def _call(transport: AiohttpTransport, url: str, times: int) -> None:
+async def _call(transport: HttpTransport, url: str, times: int) -> None:
     for _ in range(times):
         headers = {"content-type": "application/json"}
-        limits = {"timeout": Timeout(30).as_dict()}
-        request = Request("POST", url, headers=headers, content=_BODY, extensions=limits)
-        response = await transport.handle_async_request(request)
+        response = await send(transport, "POST", url, headers, _BODY, TimeLimits(30, 30, 30))
         async for _piece in response.aiter_raw():
             pass
         await response.aclose()

@@ -32,7 +32,7 @@ from gateway.money.ledger import LEDGER_ID, Ledger, StoreEpoch
 from gateway.money.reservation import Books, PendingPosts
 from gateway.net.fetcher import Fetcher, FetchPolicy
 from gateway.net.outside_text import Mask
-from gateway.net.transport import AiohttpTransport, Transport
+from gateway.net.transport import HttpTransport, Transport
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
 from gateway.process.admission import Admission, DiskSpace
@@ -239,7 +239,7 @@ def open_services(
 ) -> Services:
     """Open all services; each connects at its first use. `spool_folder` is this process's own. Raises SettingsError."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
-    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
+    paid, pooled = (HttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher, reference_fetcher = _open_fetchers(catalogue)
     store_health = open_store_health(store_url)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import re
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,8 +16,9 @@ from typing import Literal
 import httpx
 
 from gateway.net.compression import EncodingUnreadable, decode
-from gateway.net.outside_text import read_count
-from gateway.net.transport import AiohttpTransport
+from gateway.net.connection import TimeLimits
+from gateway.net.outside_text import is_ip, read_count
+from gateway.net.transport import HttpTransport, Request, Response, Transport, find_header, look_up
 from gateway.pictures.spool import Blob, Spool
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -124,13 +125,13 @@ class Fetcher:
         self,
         policy: FetchPolicy,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
         resolve: Resolve | None = None,
         is_allowed: Callable[[str], bool] = is_public,
     ) -> None:
         self._policy = policy
-        self._transport = transport or AiohttpTransport(fresh=False)
-        self._resolve = resolve or _look_up
+        self._transport = transport or HttpTransport(fresh=False)
+        self._resolve = resolve or look_up
         self._is_allowed = is_allowed
         self._origins = {_origin(httpx.URL(origin)) for origin in policy.allowed_origins}
 
@@ -177,21 +178,21 @@ class Fetcher:
             raise FetchFailed("timeout", "the receiver took too long") from error
         except httpx.TransportError as error:
             raise FetchFailed("network", "the connection failed") from error
-        return Posted(answer.status_code, answer.headers.get("retry-after"))
+        return Posted(answer.status, find_header(answer, "retry-after") or None)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def _follow(self, url: str) -> httpx.Response:
+    async def _follow(self, url: str) -> Response:
         target = self._check_text(_parse(url), may_be_configured=True)
         for _ in range(self._policy.max_redirects + 1):
             answer = await self._open(target, "GET", {"accept": "*/*"})
-            if answer.status_code not in _REDIRECTS:
+            if answer.status not in _REDIRECTS:
                 return answer
             await answer.aclose()
-            location = answer.headers.get("location")
-            if location is None:
-                raise FetchFailed("status", "a redirect without a location", answer.status_code)
+            location = find_header(answer, "location")
+            if not location:
+                raise FetchFailed("status", "a redirect without a location", answer.status)
             target = self._check_text(_parse(location, target.url), may_be_configured=target.is_configured)
         raise FetchRefused(f"more than {self._policy.max_redirects} redirects; give the final address")
 
@@ -209,13 +210,13 @@ class Fetcher:
             raise FetchRefused("only https:// addresses are opened")
         if port != self._policy.https_port:
             raise FetchRefused(f"only port {self._policy.https_port} is opened; leave the port out")
-        if not _is_ip(host) and (_NUMBER.fullmatch(host) or not _NAME.fullmatch(host)):
+        if not is_ip(host) and (_NUMBER.fullmatch(host) or not _NAME.fullmatch(host)):
             raise FetchRefused("the host is neither a name nor an IP address in its usual form")
         return _Target(url, host, port, is_configured=False)
 
     async def _addresses(self, target: _Target) -> tuple[str, ...]:
         """Every address of the host, looked up once. Raises FetchRefused if one of them is not allowed."""
-        if _is_ip(target.host):
+        if is_ip(target.host):
             addresses: tuple[str, ...] = (target.host,)
         else:
             try:
@@ -231,27 +232,20 @@ class Fetcher:
 
     async def _open(
         self, target: _Target, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> httpx.Response:
+    ) -> Response:
         idle = self._policy.idle_s
-        request = httpx.Request(
-            method,
-            target.url,
-            headers={"user-agent": "imagegate", **headers},
-            content=body,
-            extensions={
-                "addresses": await self._addresses(target),
-                "timeout": {"connect": idle, "read": idle, "write": idle},
-            },
-        )
-        return await self._transport.handle_async_request(request)
+        addresses = await self._addresses(target)
+        limits = TimeLimits(connect=idle, read=idle, total=math.inf, write=idle)
+        headers = {"user-agent": "imagegate", **headers}
+        return await self._transport.send(Request(method, target.url, headers, body, limits, addresses))
 
 
-async def _read_body(answer: httpx.Response, spool: Spool, cap: int) -> Blob:
+async def _read_body(answer: Response, spool: Spool, cap: int) -> Blob:
     """Write the body to the spool as it arrives, and stop at the cap, whatever its Content-Length."""
-    if answer.status_code != 200:
-        raise FetchFailed("status", f"the host answered {answer.status_code}", answer.status_code)
-    encoding = answer.headers.get("content-encoding", "identity")
-    length = read_count(answer.headers.get("content-length"))
+    if answer.status != 200:
+        raise FetchFailed("status", f"the host answered {answer.status}", answer.status)
+    encoding = find_header(answer, "content-encoding") or "identity"
+    length = read_count(find_header(answer, "content-length"))
     too_large = FetchFailed("too_large", f"the file is larger than {cap} bytes")
     if length is not None and length > cap:
         raise too_large
@@ -272,12 +266,6 @@ async def _read_body(answer: httpx.Response, spool: Spool, cap: int) -> Blob:
         raise
 
 
-async def _look_up(host: str, port: int) -> Sequence[str]:
-    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # getaddrinfo returns a scope ("fe80::1%2") separately; the check must see it.
-    return [str(a[4][0]) + (f"%{a[4][3]}" if len(a[4]) == 4 and a[4][3] else "") for a in answers]
-
-
 def _parse(text: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         return httpx.URL(text) if base is None else base.join(text)
@@ -291,11 +279,3 @@ def _origin(url: httpx.URL) -> tuple[str, str, int]:
 
 def _port(url: httpx.URL) -> int:
     return _PORTS.get(url.scheme, 0) if url.port is None else url.port
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -254,7 +254,7 @@ class Mask:
                 yield match.span()
         for match in _IPV6.finditer(text):
             # Programs write `a::b` for names.
-            if _is_ip(match[1]) and any(char.isdigit() for char in match[1]):
+            if is_ip(match[1]) and any(char.isdigit() for char in match[1]):
                 yield match.span()
 
     def _is_inner_url(self, scheme: str, authority: str) -> bool:
@@ -265,7 +265,7 @@ class Mask:
             or not re.fullmatch(r"[a-z0-9.-]+", host)
             or host in self._hosts
             or _INNER_NAME.fullmatch(host) is not None
-            or _is_ip(host)
+            or is_ip(host)
         )
 
 
@@ -344,7 +344,8 @@ def _replace(text: str, spans: list[_Span], by: str) -> str:
     return "".join([*pieces, text[end:]])
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """True for an IP address in its usual form."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -21,7 +21,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from gateway.net.outside_text import Mask
 
 # httpx and similar libraries log whole URLs at INFO, with their signatures; uvicorn logs every start and stop.
-_QUIET = ("uvicorn.error", "httpx", "httpcore", "aiohttp", "asyncio", "PIL", "python_multipart")
+_QUIET = ("uvicorn.error", "httpx", "httpcore", "asyncio", "PIL", "python_multipart")
 
 
 @contextmanager

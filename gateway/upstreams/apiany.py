@@ -14,7 +14,6 @@ from urllib.parse import quote
 import structlog
 
 from gateway.jobs.job import Call, ImageJob, Inputs, Shape, Size, Ticket, UpstreamAnswer
-from gateway.net.multipart import FilePart, MultipartBody
 from gateway.net.outside_text import read_url
 from gateway.pictures.picture import Picture, PictureConverter
 from gateway.pictures.spool import Spool
@@ -32,7 +31,7 @@ from gateway.upstreams.client import (
     read_answer,
 )
 from gateway.upstreams.error_facts import find_error, find_reason
-from gateway.upstreams.synchronous import list_texts, make_mask, make_png, make_upright
+from gateway.upstreams.synchronous import FilePart, MultipartBody, list_texts, make_mask, make_png, make_upright
 from gateway.upstreams.verdict import CallFailed, Failure
 
 DONE = frozenset({"completed", "succeeded", "success", "succeed", "done", "finished"})

@@ -10,16 +10,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from gateway.catalogue.catalogue import Target
 from gateway.jobs.job import FoundImage, TokenUsage, UpstreamAnswer
 from gateway.net.compression import EncodingUnreadable, decode
-from gateway.net.multipart import MultipartBody
+from gateway.net.connection import TimeLimits
+from gateway.net.failures import RequestError, describe_error, name_phase
 from gateway.net.outside_text import Mask, read_amount, read_retry_after
-from gateway.net.transport import RequestError, Response, TimeLimits, Transport, describe_error, name_phase, send
+from gateway.net.transport import Response, Transport, find_header, send
 from gateway.pictures.json_stream import BadJson, JsonReader, TooLarge
 from gateway.pictures.spool import Blob, Spool, StorageFullError
 from gateway.upstreams.answer_forms import find_form, find_title, list_pictures, read_events, read_picture
@@ -64,6 +65,18 @@ class Reply:
         return 200 <= self.status < 300
 
 
+class FormBody(Protocol):
+    """A body that is no JSON: its type, its length in bytes, and its bytes from the first one at every call."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def content_length(self) -> int: ...
+
+    def chunks(self) -> AsyncGenerator[bytes, None]: ...
+
+
 class UpstreamClient:
     """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them.
 
@@ -78,7 +91,7 @@ class UpstreamClient:
         self._max_picture = max_picture
         self._headers = {"accept": "*/*", "user-agent": "imagegate"}
 
-    async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
+    async def pay(self, path: str, body: dict[str, Any] | FormBody, spool: Spool) -> Reply:
         """Send the paid POST once, over a fresh connection. Returns an answer of any status.
 
         Raises CallFailed if there is no whole answer; its phase shows how much was sent.
@@ -87,7 +100,7 @@ class UpstreamClient:
         seconds = TimeLimits(limits.connect, limits.call, limits.call_total)
         return await self._send(self._paid, "POST", path, body, spool, seconds)
 
-    async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
+    async def ask(self, method: str, path: str, body: FormBody | None, spool: Spool) -> Reply:
         """Send a request that costs nothing: a poll, an upload, a balance. Returns an answer of any status.
 
         Raises CallFailed if there is no whole answer.
@@ -101,19 +114,19 @@ class UpstreamClient:
         transport: Transport,
         method: str,
         path: str,
-        body: dict[str, Any] | MultipartBody | None,
+        body: dict[str, Any] | FormBody | None,
         spool: Spool,
         limits: TimeLimits,
     ) -> Reply:
         headers = self._headers | {"authorization": f"Bearer {self.target.present_key}"}
         content: bytes | AsyncGenerator[bytes, None] | None = None
-        if isinstance(body, MultipartBody):
-            headers |= {"content-type": body.content_type, "content-length": str(body.content_length)}
-            content = body.chunks()
-        elif body is not None:
+        if isinstance(body, dict):
             headers["content-type"] = "application/json"
             # A copy: orjson's own buffer is four kilobytes larger, and would live until the answer comes.
             content = bytes(memoryview(orjson.dumps(body)))
+        elif body is not None:
+            headers |= {"content-type": body.content_type, "content-length": str(body.content_length)}
+            content = body.chunks()
         url = self.target.config.base_url + path
         try:
             response = await send(transport, method, url, headers, content, limits)
@@ -130,17 +143,16 @@ class UpstreamClient:
                 await _close(content)
 
     async def _read(self, response: Response, spool: Spool) -> Reply:
-        headers = response.headers
         reply = Reply(
-            response.status_code,
+            response.status,
             None,
-            retry_after=read_retry_after(headers.get("retry-after")),
+            retry_after=read_retry_after(find_header(response, "retry-after")),
             mask=self.mask,
-            leads_to=_find_destination(headers.get("location"), self.mask),
+            leads_to=_find_destination(find_header(response, "location"), self.mask),
         )
-        kind = headers.get("content-type", "no content type").partition(";")[0]
+        kind = find_header(response, "content-type").partition(";")[0] or "no content type"
         body = response.aiter_raw()
-        if (encoding := headers.get("content-encoding", "identity")) != "identity":
+        if (encoding := find_header(response, "content-encoding") or "identity") != "identity":
             body = decode(body, encoding)
         start = _Body(body)
         readers: list[JsonReader] = []
@@ -205,9 +217,9 @@ class _Body:
             yield piece
 
 
-def _find_destination(location: str | None, mask: Mask) -> str:
+def _find_destination(location: str, mask: Mask) -> str:
     """The address that a redirect names, without its query, which may hold a credential."""
-    return mask.clean(location.partition("?")[0], 200) if location else ""
+    return mask.clean(location.partition("?")[0], 200)
 
 
 async def _close(body: AsyncGenerator[bytes, None]) -> None:

@@ -1,25 +1,33 @@
-"""The base of adapters whose vendors answer a paid call at once, on OpenAI's two paths. It never polls.
+"""The base of adapters whose vendors answer a paid call at once, on OpenAI's two paths, and the forms that they take.
 
-It sends the call, reads the answer and makes the free check. Subclasses write the fields and prepare the pictures.
+It sends the call, reads the answer, makes the free check, and never polls. Subclasses write the fields and prepare the
+pictures. A form never holds a file's bytes: it reads them from their Blob while they are sent.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from gateway.catalogue.catalogue import Target
 from gateway.jobs.job import Call, Inputs, Ticket, UpstreamAnswer
-from gateway.net.multipart import FilePart, MultipartBody
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
-from gateway.pictures.spool import Spool
+from gateway.pictures.spool import Blob, Spool
 from gateway.upstreams.client import UpstreamClient, fail_on_error, read_answer
 from gateway.upstreams.verdict import UNFIT, CallFailed, Failure
 
 _ON_ITS_SIDE = 5
 """From this EXIF Orientation on, width and height change places."""
+
+# As browsers do (WHATWG HTML, "multipart/form-data encoding"), and the backslash too: many servers read it as an
+# escape, so a name that ends in one would continue into the next parameter.
+_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 
 class Synchronous(ABC):
@@ -91,6 +99,77 @@ async def make_mask(picture_converter: PictureConverter, mask: Picture, target: 
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """One file: its field name, its file name and content type for the upstream, and its bytes."""
+
+    name: str
+    filename: str
+    content_type: str
+    blob: Blob
+
+
+class MultipartBody:
+    """A body of text fields, then files, each in the order of the arguments.
+
+    `content_type` and `content_length` are the request's headers; `chunks()` starts from the beginning at every call.
+    """
+
+    def __init__(
+        self, fields: Sequence[tuple[str, str]], files: Sequence[FilePart], *, boundary: str | None = None
+    ) -> None:
+        # 128 random bits: a caller cannot make a picture that contains the end of a part.
+        self.boundary = boundary or secrets.token_hex(16)
+        self._parts: list[tuple[bytes, bytes | Blob]] = [
+            (self._head(f'name="{_escape(name)}"'), value.encode()) for name, value in fields
+        ]
+        for part in files:
+            if not part.content_type.isascii() or not part.content_type.isprintable():
+                raise ValueError(f"not a content type: {part.content_type!r}")
+            disposition = f'name="{_escape(part.name)}"; filename="{_escape(part.filename)}"'
+            self._parts.append((self._head(disposition, part.content_type), part.blob))
+        self._end = f"--{self.boundary}--\r\n".encode()
+
+    @property
+    def content_type(self) -> str:
+        return f"multipart/form-data; boundary={self.boundary}"
+
+    @property
+    def content_length(self) -> int:
+        """Bytes of the whole body."""
+        sizes = (
+            len(head) + (content.size if isinstance(content, Blob) else len(content)) for head, content in self._parts
+        )
+        return sum(sizes) + 2 * len(self._parts) + len(self._end)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The two headers that the request needs. With a length, the transport never chunks the body."""
+        return {"content-type": self.content_type, "content-length": str(self.content_length)}
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body from its first byte: small parts joined, files in the spool's pieces."""
+        waiting = bytearray()
+        for head, content in self._parts:
+            waiting += head
+            if isinstance(content, Blob):
+                yield bytes(waiting)
+                waiting.clear()
+                async with aclosing(content.chunks()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            else:
+                waiting += content
+            waiting += b"\r\n"
+        yield bytes(waiting) + self._end
+
+    def _head(self, disposition: str, content_type: str | None = None) -> bytes:
+        lines = [f"--{self.boundary}", f"Content-Disposition: form-data; {disposition}"]
+        if content_type is not None:
+            lines.append(f"Content-Type: {content_type}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
 def edit_form(fields: dict[str, Any], inputs: Inputs) -> MultipartBody:
     """An edit as OpenAI's form: one picture is `image`, several are `image[]`."""
     is_list = len(inputs.references) > 1
@@ -110,3 +189,8 @@ def list_texts(fields: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _file(name: str, stem: str, picture: Picture) -> FilePart:
     return FilePart(name, f"{stem}.{picture.format}", picture.media_type, picture.blob)
+
+
+def _escape(text: str) -> str:
+    """The name in a form that cannot end the quotes or add a header."""
+    return text.translate(_ESCAPES)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from gateway.net.outside_text import Mask
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import HttpTransport
 from gateway.pictures.spool import MemoryBudget, Spool
 from gateway.tasks import task
 from gateway.upstreams.client import UpstreamClient, read_answer
@@ -197,7 +197,7 @@ async def test_no_answer_holds_up_the_loop(gateway: Gateway, tmp_path: Path) -> 
     with vendor(lambda _, __: answer) as (home, _):
         target = gateway.services.catalogue.targets[0]
         target = target.model_copy(update={"config": target.config.model_copy(update={"base_url": home})})
-        transport = AiohttpTransport(fresh=False)
+        transport = HttpTransport(fresh=False)
         client = UpstreamClient(target, transport, transport, 50 * MIB, Mask())
 
         async def ask() -> None:

@@ -173,7 +173,7 @@ def test_health_check_loads_no_gateway() -> None:
         "fastapi",
         "uvicorn",
         "redis",
-        "aiohttp",
+        "httptools",
         "httpx",
         "gateway.catalogue.catalogue",
         "gateway.cli.keys",

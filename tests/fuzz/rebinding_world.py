@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import HttpTransport
 from gateway.pictures.spool import MemoryBudget, Spool
 from tests.support.dns_stub import DnsStub
 from tests.support.ssrf_addresses import NOT_PUBLIC, forms
@@ -103,7 +103,7 @@ async def run() -> dict[str, int]:
     reached = Reached(served)
     port443 = await asyncio.start_server(reached.answer, ["0.0.0.0", "::"], 443)
     trusted = ssl.create_default_context(cafile=PEM)
-    fetcher = Fetcher(FetchPolicy(1000, LIMIT_S, LIMIT_S), transport=AiohttpTransport(fresh=True, ssl_context=trusted))
+    fetcher = Fetcher(FetchPolicy(1000, LIMIT_S, LIMIT_S), transport=HttpTransport(fresh=True, ssl_context=trusted))
     folder = tempfile.mkdtemp(prefix="igw-world-")
     spool = Spool(Path(folder), MemoryBudget(0))
     async with port443:

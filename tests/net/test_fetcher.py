@@ -4,45 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused, Posted, is_public
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import HttpTransport, Request
 from gateway.pictures.spool import MemoryBudget, Spool
-from tests.support.fault_server import Connection, FaultServer
+from tests.support.fault_server import Connection, FaultServer, listen_twice
 from tests.support.ssrf_addresses import NOT_PUBLIC, PUBLIC, forms
 
 PEM = Path(__file__).with_name("pictures.test.pem")
 
 
-class Recorder(httpx.AsyncBaseTransport):
-    """Stands where the network would be: notes each request that got through and answers from a table."""
+class Answer:
+    """A whole answer, as a transport returns it."""
 
-    def __init__(self, answers: dict[str, httpx.Response] | None = None) -> None:
-        self.requests: list[httpx.Request] = []
-        self._answers = answers or {}
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        return self._answers.get(str(request.url)) or httpx.Response(200, stream=Bytes(b"ok"))
-
-
-class Bytes(httpx.AsyncByteStream):
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.headers = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         self._data = data
 
-    async def __aiter__(self):
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
         yield self._data
 
+    async def aclose(self) -> None:
+        self._data = b""
 
-def redirect(location: str) -> httpx.Response:
-    return httpx.Response(302, headers={"location": location}, stream=Bytes(b""))
+
+class Recorder:
+    """Stands where the network would be: notes each request that got through and answers from a table."""
+
+    def __init__(self, answers: dict[str, Answer] | None = None) -> None:
+        self.requests: list[Request] = []
+        self._answers = answers or {}
+
+    async def send(self, request: Request) -> Answer:
+        self.requests.append(request)
+        return self._answers.get(str(request.url)) or Answer(200, b"ok")
+
+    async def aclose(self) -> None:
+        self.requests.clear()
+
+
+def redirect(location: str) -> Answer:
+    return Answer(302, headers={"location": location})
 
 
 def answering(*addresses: str) -> Callable[[str, int], Awaitable[Sequence[str]]]:
@@ -109,7 +117,7 @@ async def test_accepted_address_is_judged_anew() -> None:
         await fetcher.post("https://a.test/hook", b"{}", {})
     assert recorder.requests == []
     assert (await fetcher.post("https://a.test/hook", b"{}", {})).status == 200
-    assert [request.extensions["addresses"] for request in recorder.requests] == [("8.8.8.8",)]
+    assert [request.addresses for request in recorder.requests] == [("8.8.8.8",)]
 
 
 async def test_check_is_no_request() -> None:
@@ -150,18 +158,7 @@ async def test_public_addresses_are_opened(spool: Spool) -> None:
         literal = f"[{address}]" if ":" in address else address
         for url in ["https://a.test/p.png", "https://a.test:443/p.png", f"https://{literal}/p.png"]:
             assert await (await fetcher.fetch(url, spool)).read() == b"ok"
-        assert [request.extensions["addresses"] for request in recorder.requests] == [(address,)] * 3
-
-
-def listen_twice(host: str, other: str) -> tuple[socket.socket, socket.socket]:
-    """Two addresses with one port, which somebody else's connection may have at one of them."""
-    for _ in range(100):
-        one = socket.create_server((host, 0))
-        try:
-            return one, socket.create_server((other, one.getsockname()[1]))
-        except OSError:
-            one.close()
-    raise AssertionError("no port is free at both addresses")
+        assert [request.addresses for request in recorder.requests] == [(address,)] * 3
 
 
 async def test_rebinding_changes_nothing(spool: Spool) -> None:
@@ -194,7 +191,7 @@ async def test_rebinding_changes_nothing(spool: Spool) -> None:
     trap = await asyncio.start_server(answer_to(trapped), sock=other, ssl=served)
     fetcher = Fetcher(
         FetchPolicy(1000, 2, 1, https_port=port),
-        transport=AiohttpTransport(fresh=True, ssl_context=trusted),
+        transport=HttpTransport(fresh=True, ssl_context=trusted),
         resolve=rebind,
         is_allowed=lambda address: address == "127.0.0.2",
     )
@@ -230,7 +227,7 @@ async def test_three_redirects_and_no_more(spool: Spool) -> None:
         "https://a.test/1": redirect("https://b.test/2"),
         "https://b.test/2": redirect("3"),
         "https://b.test/3": redirect("https://a.test/1"),
-        "https://a.test/4": httpx.Response(302, stream=Bytes(b"")),
+        "https://a.test/4": Answer(302),
     }
     recorder = Recorder(chain)
     fetcher = Fetcher(policy(), transport=recorder, resolve=answering("8.8.8.8"))
@@ -249,7 +246,7 @@ async def test_no_credential_travels(spool: Spool) -> None:
     recorder = Recorder({"https://a.test/": redirect("https://b.test/")})
     await Fetcher(policy(), transport=recorder, resolve=answering("8.8.8.8")).fetch("https://a.test/", spool)
     for request in recorder.requests:
-        assert set(request.headers) == {"host", "accept", "user-agent"}
+        assert set(request.headers) == {"accept", "user-agent"}
     for url in ["https://user@a.test/", "https://user:secret@a.test/", "https://:secret@a.test/"]:
         with pytest.raises(FetchRefused, match="user name"):
             await Fetcher(policy(), transport=recorder).fetch(url, spool)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 import pytest
 from typing_extensions import override
 
-from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused, _look_up, is_public
+from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused, is_public
+from gateway.net.transport import Request, look_up
 from gateway.pictures.spool import Spool
-from tests.net.test_fetcher import Bytes, Recorder, answering, policy, spool
+from tests.net.test_fetcher import Answer, Recorder, answering, policy, spool
 
 __all__ = ["spool"]
 
@@ -21,12 +21,11 @@ __all__ = ["spool"]
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_each_redirect_is_followed(spool: Spool, status: int) -> None:
     """Every kind of redirect leads on; other answers below 400 are no file."""
-    moved = httpx.Response(status, headers={"location": "/b"}, stream=Bytes(b""))
-    recorder = Recorder({"https://x.test/a": moved})
+    recorder = Recorder({"https://x.test/a": Answer(status, headers={"location": "/b"})})
     fetcher = Fetcher(policy(), transport=recorder, resolve=answering("1.1.1.1"))
     await fetcher.fetch("https://x.test/a", spool)
     assert [request.url.path for request in recorder.requests] == ["/a", "/b"]
-    other = Recorder({"https://x.test/a": httpx.Response(304, headers={"location": "/b"}, stream=Bytes(b""))})
+    other = Recorder({"https://x.test/a": Answer(304, headers={"location": "/b"})})
     with pytest.raises(FetchFailed) as failed:
         await Fetcher(policy(), transport=other, resolve=answering("1.1.1.1")).fetch("https://x.test/a", spool)
     assert (failed.value.kind, failed.value.status) == ("status", 304)
@@ -71,8 +70,9 @@ async def test_usual_port_may_be_left_out(origin: str, url: str, spool: Spool) -
 async def test_slow_receiver_is_left() -> None:
     """A receiver that does not answer in time is a failure of that kind."""
 
-    class Silent(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    class Silent(Recorder):
+        @override
+        async def send(self, request: Request) -> Answer:
             await asyncio.Event().wait()
             raise AssertionError
 
@@ -84,20 +84,21 @@ async def test_slow_receiver_is_left() -> None:
 
 async def test_interface_of_an_address_is_seen() -> None:
     """The system's look-up names the interface of a link-local address, and that address is not public."""
-    (found,) = await _look_up("fe80::1%lo", 443)
+    (found,) = await look_up("fe80::1%lo", 443)
     assert found == f"fe80::1%{socket.if_nametoindex('lo')}"
     assert not is_public(found)
-    assert await _look_up("2001:4860:4860::8888", 443) == ["2001:4860:4860::8888"]
+    assert await look_up("2001:4860:4860::8888", 443) == ["2001:4860:4860::8888"]
 
 
-class Failing(httpx.AsyncBaseTransport):
+class Failing(Recorder):
     """A network that fails each request in one way."""
 
     def __init__(self, error: Exception) -> None:
+        super().__init__()
         self._error = error
 
     @override
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: Request) -> Answer:
         raise self._error
 
 
@@ -113,8 +114,8 @@ async def test_failed_connection_has_its_kind(error: Exception, kind: str, spool
         assert (failed.value.kind, failed.value.status) == (kind, None)
 
 
-class Closing(Bytes):
-    """A body that notes its end."""
+class Closing(Answer):
+    """An answer that notes its end."""
 
     is_closed = False
 
@@ -125,17 +126,16 @@ class Closing(Bytes):
 
 async def test_answers_are_closed(spool: Spool) -> None:
     """Whatever comes of an answer, its connection is given back."""
-    bodies = [Closing(b"ok") for _ in range(3)]
-    answers: dict[str, Any] = {
-        "https://x.test/a": httpx.Response(302, headers={"location": "/b"}, stream=bodies[0]),
-        "https://x.test/b": httpx.Response(404, stream=bodies[1]),
-        "https://x.test/hook": httpx.Response(204, stream=bodies[2]),
+    answers = {
+        "https://x.test/a": Closing(302, headers={"location": "/b"}),
+        "https://x.test/b": Closing(404, b"ok"),
+        "https://x.test/hook": Closing(204),
     }
-    fetcher = Fetcher(policy(), transport=Recorder(answers), resolve=answering("1.1.1.1"))
+    fetcher = Fetcher(policy(), transport=Recorder({**answers}), resolve=answering("1.1.1.1"))
     with pytest.raises(FetchFailed):
         await fetcher.fetch("https://x.test/a", spool)
     await fetcher.post("https://x.test/hook", b"", {})
-    assert [body.is_closed for body in bodies] == [True, True, True]
+    assert all(answer.is_closed for answer in answers.values())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from gateway.net.transport import AiohttpTransport, RequestError, TimeLimits, name_phase, send
+from gateway.net.connection import TimeLimits
+from gateway.net.failures import RequestError, name_phase
+from gateway.net.transport import HttpTransport, send
 from tests.support.fault_server import LARGE, Connection, FaultServer, Script, on_both_loops, run_on
 
 DRIPPING = TimeLimits(connect=5, read=5, total=0.5, write=5)
@@ -39,7 +41,7 @@ async def drip(connection: Connection, piece: bytes) -> None:
 
 
 async def exchange(
-    transport: AiohttpTransport, url: str, headers: dict[str, str], content: AsyncGenerator[bytes, None]
+    transport: HttpTransport, url: str, headers: dict[str, str], content: AsyncGenerator[bytes, None]
 ) -> None:
     response = await send(transport, "POST", url, headers, content, DRIPPING)
     try:
@@ -58,7 +60,7 @@ def test_dripping_server_is_cut(loop: str, script: Script, body: bytes, phase: s
     """A server that sends or takes a little at a time ends at the total time, with the phase it had reached."""
 
     async def check() -> None:
-        transport = AiohttpTransport(fresh=True)
+        transport = HttpTransport(fresh=True)
         async with FaultServer(script) as server:
 
             async def content() -> AsyncGenerator[bytes, None]:

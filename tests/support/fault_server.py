@@ -117,10 +117,10 @@ Script = Callable[[Connection], Awaitable[None]]
 class FaultServer:
     """Listens on loopback and plays `script` on every connection; keeps book of what arrived."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, listener: socket.socket | None = None) -> None:
         self._script = script
         self._tasks: set[asyncio.Task[None]] = set()
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._socket = listener or socket.create_server(("127.0.0.1", 0), backlog=256)
         # A small window, so that an upload nobody reads stalls soon.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self._socket.setblocking(False)
@@ -162,6 +162,17 @@ class FaultServer:
         with contextlib.suppress(OSError), sock:
             await self._script(Connection(sock, self))
         self.gone.release()
+
+
+def listen_twice(host: str, other: str) -> tuple[socket.socket, socket.socket]:
+    """Two addresses with one port, which somebody else's connection may have at one of them."""
+    for _ in range(100):
+        one = socket.create_server((host, 0))
+        try:
+            return one, socket.create_server((other, one.getsockname()[1]))
+        except OSError:
+            one.close()
+    raise AssertionError("no port is free at both addresses")
 
 
 def open_connections(url: str) -> int:

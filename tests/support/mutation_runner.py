@@ -33,7 +33,7 @@ LONGEST_S = 120
 """Seconds for one mistake, on a busy machine; a mistake that never ends is found out by it."""
 
 LIBRARIES = (
-    "aiohttp",
+    "httptools",
     "fastapi",
     "httpx",
     "hypothesis",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.net.outside_text import Mask
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import HttpTransport
 from gateway.pictures.spool import MemoryBudget, Spool
 from gateway.upstreams.client import Reply, UpstreamClient, find_images, read_answer
 from gateway.upstreams.verdict import CallFailed
@@ -71,7 +71,7 @@ def ask(playing: tuple[str, dict[str, Raw]], spool: Spool) -> Ask:
         script["answer"] = raw
         one = target("anyfast")
         one = one.model_copy(update={"config": one.config.model_copy(update={"base_url": url})})
-        transport = AiohttpTransport(fresh=True)
+        transport = HttpTransport(fresh=True)
         try:
             client = UpstreamClient(one, transport, transport, 1 << 20, Mask([one.key]))
             return await client.pay("/v1/images/generations", {"prompt": "x"}, spool)

@@ -24,13 +24,12 @@ from gateway.cli.probe.samples import draw_plain
 from gateway.delivery.bridge import Bridge, Collected
 from gateway.jobs.job import Call, ImageJob, Sent, Size
 from gateway.net.fetcher import Fetcher, FetchPolicy
-from gateway.net.multipart import MultipartBody
 from gateway.net.outside_text import Mask
-from gateway.net.transport import AiohttpTransport, Transport
+from gateway.net.transport import HttpTransport, Transport
 from gateway.pictures.picture import NotAPicture, Picture, PictureConverter
 from gateway.pictures.spool import Blob, MemoryBudget, Spool
 from gateway.upstreams import ADAPTERS, UpstreamClient
-from gateway.upstreams.client import Reply, fail_on_error, find_balance, find_images
+from gateway.upstreams.client import FormBody, Reply, fail_on_error, find_balance, find_images
 from gateway.upstreams.verdict import CallFailed, Failure
 
 
@@ -43,13 +42,13 @@ class _RecordingClient(UpstreamClient):
         self.asked: Reply | None = None
 
     @override
-    async def pay(self, path: str, body: dict[str, Any] | MultipartBody, spool: Spool) -> Reply:
+    async def pay(self, path: str, body: dict[str, Any] | FormBody, spool: Spool) -> Reply:
         self.asked = None
         self.submitted = await super().pay(path, body, spool)
         return self.submitted
 
     @override
-    async def ask(self, method: str, path: str, body: MultipartBody | None, spool: Spool) -> Reply:
+    async def ask(self, method: str, path: str, body: FormBody | None, spool: Spool) -> Reply:
         self.asked = await super().ask(method, path, body, spool)
         return self.asked
 
@@ -161,7 +160,7 @@ class ProbeRun:
 @asynccontextmanager
 async def open_probe(target: Target, limits: Limits, folder: Path, mask: Mask) -> AsyncIterator[ProbeRun]:
     """Open a run for one credential; `folder` holds pictures in transit, and `mask` cleans all that is shown."""
-    paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
+    paid, pooled = (HttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher = Fetcher(
         FetchPolicy(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 
-from gateway.net.multipart import FilePart, MultipartBody
-from gateway.net.transport import AiohttpTransport
+from gateway.net.transport import HttpTransport
 from gateway.pictures.spool import CHUNK, MemoryBudget, Spool
+from gateway.upstreams.synchronous import FilePart, MultipartBody
 from tests.support.fault_server import Connection, FaultServer
 from tests.support.transport_client import open_client
 
@@ -89,7 +89,7 @@ async def test_body_can_be_sent_again(tmp_path: Path) -> None:
     assert blob.path is not None
     body = MultipartBody([("prompt", "a cat")], [FilePart("image[]", "a.png", "image/png", blob)])
     assert max([len(chunk) async for chunk in body.chunks()]) <= CHUNK
-    async with FaultServer(answer) as server, open_client(AiohttpTransport(fresh=True)) as client:
+    async with FaultServer(answer) as server, open_client(HttpTransport(fresh=True)) as client:
         for _ in range(2):
             await client.post(server.url, content=body.chunks(), headers=body.headers)
     assert server.bodies[0] == server.bodies[1] == await collect(body)
