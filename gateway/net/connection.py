@@ -184,7 +184,7 @@ class Exchange:
         return self
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it comes from the wire. Raises RequestError where it breaks off."""
+        """Yield the body as it comes from the wire. Raises RequestError where it breaks off."""
         while True:
             if self._pieces:
                 data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

@@ -95,7 +95,7 @@ class Response(Protocol):
     headers: list[tuple[bytes, bytes]]
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it comes from the wire. Raises RequestError where it breaks off."""
+        """Yield the body as it comes from the wire. Raises RequestError where it breaks off."""
         ...
 
     async def aclose(self) -> None:
@@ -111,7 +111,7 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close every connection; later requests are refused."""
+        """Close the connections that are kept, and refuse later requests."""
         ...
 
 
@@ -172,7 +172,7 @@ class HttpTransport(Transport):
         self._tls = ssl_context
         self._keep_alive = 0 if fresh else keep_alive
         self._fresh = fresh
-        self._idle: dict[Origin, list[Connection]] = {}
+        self._idle: dict[Origin, dict[Connection, None]] = {}
         self._is_closed = False
 
     @override
@@ -228,7 +228,7 @@ class HttpTransport(Transport):
 
     def _take(self, origin: Origin, addresses: Sequence[str] | None) -> Connection | None:
         """The last used idle connection to one of the addresses."""
-        for connection in reversed(self._idle.get(origin, ())):
+        for connection in reversed(self._idle.get(origin, {})):
             if not connection.wire.is_closing() and (addresses is None or connection.address in addresses):
                 self._forget(connection)
                 connection.stop_idling()
@@ -239,15 +239,14 @@ class HttpTransport(Transport):
         if self._is_closed:
             connection.abort()
         else:
-            self._idle.setdefault(connection.origin, []).append(connection)
+            self._idle.setdefault(connection.origin, {})[connection] = None
             connection.idle(self._keep_alive)
 
     def _forget(self, connection: Connection) -> None:
-        idle = self._idle.get(connection.origin, [])
-        if connection in idle:
-            idle.remove(connection)
-            if not idle:
-                del self._idle[connection.origin]
+        idle = self._idle.get(connection.origin, {})
+        idle.pop(connection, None)
+        if not idle:
+            self._idle.pop(connection.origin, None)
 
 
 async def look_up(host: str, port: int, flags: int = 0) -> Sequence[str]:
