@@ -1,7 +1,7 @@
 """The quota ledger in Redis: limits, held amounts and spent amounts. Every step is one Lua script.
 
-Amounts are whole micro-dollars (µ$), prices are µ$ an image, times are µs. A script is repeated only with new windows
-or a newly accepted epoch. A refusal by a limit is final.
+Amounts are whole micro-dollars (µ$), prices are µ$ an image, times are µs. This module repeats a script only with
+new windows or a newly accepted epoch. A refusal by a limit is final.
 
 A task has a slot for each of its images; a call takes slots. *Decisions* come from the task's owner, with its fence:
 the number of its ownership. *Evidence* comes from any process at any time. A call's states only rise: held < void <
@@ -136,7 +136,7 @@ class Ledger:
         policy: Policy = "presume",
         note: str = "",
     ) -> LedgerAnswer:
-        """Give free slots to a call, before its first byte. It may be sent only after the answer HELD.
+        """Give free slots to a call, before its first byte. The call may be sent only after the answer HELD.
 
         `price` is the µ$ of an image at its target, None if unknown. `policy` applies if its worker dies and its
         outcome is unknown. `note` (JSON) has the facts by which another process can finish the call.
@@ -145,7 +145,7 @@ class Ledger:
         return LedgerAnswer((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> LedgerAnswer:
-        """Record that a call was not accepted, and free its slots. Returns VOID or the call's higher state."""
+        """Make a held or unknown call void, and free its slots. Returns the call's state: VOID, PRESUMED or POSTED."""
         return LedgerAnswer((await self._run("nack", task, call))[0])
 
     async def post(self, task: str, call: str, usd: int, images: int) -> Settled | None:
@@ -170,7 +170,7 @@ class Ledger:
         return LedgerAnswer((await self._run("close", task, str(fence), how))[0])
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
-        """End the wait of the request `waiter` for a task. Returns DONE, GONE or UNKNOWN."""
+        """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
         return LedgerAnswer((await self._run("end_wait", task, waiter, how))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | LedgerAnswer:
@@ -179,7 +179,7 @@ class Ledger:
         return int(answer[1]) if answer[0] == LedgerAnswer.ADOPTED else LedgerAnswer(answer[0])
 
     async def renew(self, worker: str, lease_us: int) -> Lease:
-        """Prolong a worker's lease to `lease_us` µs from now, and keep the epoch. Marks a store that lost data."""
+        """Prolong a worker's lease to `lease_us` µs from now, and record its epoch. Marks a store that lost data."""
         store_epoch = self._store_epoch
         for _ in range(_NAMINGS):
             words = (
@@ -208,11 +208,11 @@ class Ledger:
         await self._run("retire", ",".join(workers))
 
     async def accept(self, epoch: str) -> str:
-        """Accept the store as it is, under the new id `epoch`, for every process. Returns the text for the file."""
+        """Accept the store as it is, with the new epoch id `epoch`. Returns the text for the file LEDGER_ID."""
         return (await self._run("accept", epoch))[1]
 
     async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> LedgerAnswer:
-        """Add `usd` µ$ to the spent amount in the windows of the instant `at` (µs; None is now); negative is a credit.
+        """Add `usd` µ$ (negative too) to the posted total and to the windows of the instant `at` (µs; None is now).
 
         Returns DONE, or CONFLICT if another correction has the id `change`. Raises InvalidArgument for 0 µ$ and for
         windows that the ledger no longer keeps.
@@ -222,41 +222,41 @@ class Ledger:
         return read_change(answer)
 
     async def set_limit(self, change: str, scope: Scope, limit: str, value: int | None) -> LedgerAnswer:
-        """Set a limit, in µ$ or as a number; None removes it. CONFLICT: another change has this id; else DONE."""
+        """Set a limit (µ$ or a number); None removes it. Returns DONE, or CONFLICT if another change has the id."""
         written = "" if value is None else str(value)
         return read_change(await self._run("set_limit", change, scope.key, scope.team, limit, written))
 
     async def look(self, key: str = "", team: str = "") -> Standings:
-        """The limits of a key, a team and everyone with their use, and the spent amounts."""
+        """Return the limits of a key, a team and everyone with their use, and the spent amounts."""
         return read_standings(await self._run_now("look", key, team))
 
     async def limits_of(self, scope: Scope) -> dict[str, int]:
-        """The limits of one scope, by name, in µ$ or as numbers."""
+        """Return the limits of one scope, by name, in µ$ or as numbers."""
         return read_limits(await self._run("limits", scope.key, scope.team))
 
     async def holds(self, most: int = 1000) -> list[Hold]:
-        """The tasks that may still hold money, oldest first, no more than `most`."""
+        """Return the tasks that may still hold money, oldest first, no more than `most`."""
         return read_holds(await self._run("holds", "all", "", "", str(most)))
 
     async def orphans(self, most: int = 100) -> list[Hold]:
-        """The tasks that may hold money and whose owner's lease has ended, oldest first."""
+        """Return the tasks that may hold money and whose owner's lease has ended, oldest first."""
         return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
 
     async def left(self, since: int, most: int = 1000) -> list[Hold]:
-        """The tasks that workers closed in the last 5 minutes of leases that ended after `since` (µs)."""
+        """Return the tasks that ended in the last 5 minutes of their worker's lease, which ended after `since` (µs)."""
         return read_holds(await self._run("holds", "left", "", str(since), str(most)))
 
     async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
-        """The tasks of this worker that may hold money and were opened no later than `before` (µs), oldest first."""
+        """Return this worker's tasks that may hold money and opened no later than `before` (µs), oldest first."""
         return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
 
     async def show(self, task: str) -> Hold | None:
-        """The amounts of one task; None if it is unknown or already folded."""
+        """Return the amounts of one task; None if it is unknown or already folded."""
         found = await self.show_all([task])
         return found[0] if found else None
 
     async def show_all(self, tasks: Sequence[str]) -> list[Hold]:
-        """The amounts of several tasks, without unknown ones."""
+        """Return the amounts of several tasks, without unknown ones."""
         return read_holds(await self._run("show", ",".join(tasks))) if tasks else []
 
     async def fold(self, retention: Retention, most: int = 500) -> tuple[int, int]:
@@ -315,7 +315,7 @@ LEDGER_ID = "ledger.id"
 """The file in a data folder that holds the epoch of its embedded store."""
 
 NO_MEMORY = ("", "", "")
-"""The words of a process that spends nothing, and needs no check."""
+"""The words of a process that knows no epoch: the scripts check nothing for it."""
 
 
 class StoreEpoch:
@@ -331,11 +331,13 @@ class StoreEpoch:
 
     @property
     def epoch(self) -> str:
-        """The epoch's id; empty before the first renewal of the lease."""
+        """The epoch's id. Unless the file has one, it is empty until the first renewal of the lease."""
         return self._epoch
 
     def words(self) -> tuple[str, str, str]:
-        """The epoch, the worker and the end (µs) of its lease before the last renewal; each is empty if unknown."""
+        """Return the epoch, the worker, and the end (µs) of its lease before the last renewal.
+
+        The end is "" before the second renewal, and all three are "" while the epoch is unknown."""
         if not self._epoch:
             return NO_MEMORY
         # A fail-over may lose the last renewal, so that one does not count.
@@ -374,7 +376,7 @@ class StoreEpoch:
 
 
 def read_kept(path: Path) -> str:
-    """The epoch in a data folder's file; empty if there is no file. Raises OSError."""
+    """Return the epoch in a data folder's file; "" if there is no file. Raises OSError."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -388,7 +390,7 @@ def keep(path: Path, epoch: str) -> None:
 
 
 def _parse(epoch: str) -> tuple[str, int]:
-    """The id of an epoch and its begin in µs; for other text an id that no store has."""
+    """Return the id of an epoch and its begin (µs); "" for no text, an id that no store has for other text."""
     match epoch.split():
         case []:
             return "", 0

@@ -1,6 +1,7 @@
 """Quota enforcement: the reservation of a task holds its price in the ledger, settles its calls and releases the rest.
 
-This module decides on no retry. Steps that Redis cannot take wait in `pending_posts`, in memory and without a bound.
+This module decides on no retry. While Redis is unavailable it refuses to hold or mark anything; all other steps wait in
+`pending_posts`, in memory and without a bound.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Reservation:
         return self.books.ledger
 
     async def afford(self, quote: Quote | None) -> PublicError | None:
-        """Hold the price of a target before it is tried. A quote of None is an unknown price.
+        """Hold the price of a target for all unsent images before it is tried. A quote of None is an unknown price.
 
         Returns the error if a limit or the ledger refuses it, or the ledger is unavailable: then skip the target.
         """
@@ -125,7 +126,7 @@ class Reservation:
     async def keep(self, call: Call, note: CallNote, found: Ticket | UpstreamAnswer) -> None:
         """Store the vendor's ticket or links, so that any process can collect the call's pictures.
 
-        An answer without links stores nothing. While Redis is unavailable, the step waits.
+        An answer with an image that has no link stores nothing. While Redis is unavailable, the step waits in memory.
         """
         calls = self.books.calls
 
@@ -151,7 +152,7 @@ class Reservation:
         await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
-        """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if the price is unknown.
+        """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if it is an unknown price.
 
         `hold` leaves the call to an operator, and charges 0. `release` charges 0 too.
         """
@@ -184,9 +185,10 @@ async def reserve(
 ) -> tuple[Reservation, Plan] | Joined:
     """Join an equal task, or admit this one and hold the price of its first target.
 
-    Returns the plan without targets of unknown price if a limit in dollars is set. A request whose plan has a refusal
-    can only join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota,
-    InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled, InternalError; then nothing is held.
+    If a limit in dollars is set and the first target's price is unknown, the returned plan has only targets of known
+    price. A request whose plan has a refusal can only join an earlier task. Raises that refusal, IdempotencyMismatch,
+    RateLimited, InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled and
+    InternalError; then nothing stays held.
     """
     while True:
         opening = _opening(books, identity, job, task, plan, repeat)
@@ -234,7 +236,7 @@ async def look_ahead(
 
 
 async def look_at_rates(books: Books, identity: CallerIdentity) -> dict[str, str]:
-    """The `x-ratelimit-*` headers of a caller that reserved nothing; none while Redis is unavailable."""
+    """Return the `x-ratelimit-*` headers of a caller that reserved nothing; none while Redis is unavailable."""
     try:
         standings = await books.ledger.look(identity.key, identity.team)
     except StoreUnavailable:
@@ -307,7 +309,7 @@ async def _open(
 
 
 def _lost(answer: LedgerAnswer) -> PublicError:
-    """The error of a refused step: the task was canceled, or another worker adopted it after a missed lease."""
+    """Make the error of a refused step: the task was canceled, or another worker adopted it after a missed lease."""
     if answer is LedgerAnswer.CLOSED:
         return errors.TaskCanceled("The task was canceled before anything was sent for it.")
     _log.error("another worker has adopted this task", answer=answer.value)
@@ -317,13 +319,13 @@ def _lost(answer: LedgerAnswer) -> PublicError:
 
 
 PAUSE_S = 0.5
-"""Seconds between two attempts."""
+"""Seconds between two attempts of a step that waits."""
 
 Step = Callable[[], Awaitable[object]]
 
 
 class PendingPosts:
-    """The ledger steps of one process. A step that Redis did not take waits, and is tried again until Redis takes it.
+    """The ledger steps of one process. A step that Redis did not take waits, and is repeated until Redis takes it.
 
     Each step must be idempotent by its ids, since a try without an answer may have been taken.
     """
@@ -339,12 +341,12 @@ class PendingPosts:
         return bool(self.outbox.waiting)
 
     async def book(self, what: str, step: Step) -> None:
-        """Take the step now, or queue it behind those that wait already, or if Redis is unavailable.
+        """Run the step now; if others wait or Redis is unavailable, queue it behind them.
 
         A step that the store refuses is logged and dropped. `what` names the step in the log.
         """
         await self.outbox.write(f"{what} ({next(self._numbers)})", step)
 
     async def wait(self) -> None:
-        """Return once no step waits."""
+        """Wait until no step waits for Redis."""
         await self.outbox.wait()
