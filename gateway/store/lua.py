@@ -29,7 +29,7 @@ class Script:
 
 
 def read_sources(*inner: str) -> dict[str, str]:
-    """Return the text of every file in `scripts/`, or in a folder inside it, by its name without the ending."""
+    """Return the text of every `.lua` file in `scripts/`, or in a folder inside it, by its name without the ending."""
     folder = files("gateway.store").joinpath("scripts", *inner)
     return {
         entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
