@@ -1,7 +1,7 @@
 """Task records in Redis, from which any process can answer: the request, the images by slot, the end.
 
-A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. A record never holds
-a caller's prompt, a picture or a key's secret.
+A record is opened before anything is sent, and ends once; only a known end replaces a guess. The ledger has the calls.
+A record never holds a caller's prompt, a picture or a key's secret.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class TaskImage(Lean):
     """One image: its artifact, its upstream, and the parameters of its call.
 
     `made` is the upstream's size if the delivered size is another, else None. `created` and `expires` are unix seconds.
-    `usage` is the whole call's, and only the call's last image has it. `usd` is in µ$, None where no price is known.
+    `usage` is the whole call's, and only the image of the call's last slot has it. `usd` is in µ$, None where no price
+    is known.
     """
 
     slot: int
@@ -97,9 +98,9 @@ class Hook(Lean):
 class End(Lean):
     """The end of a task. `spent` is in µ$, None where a price is unknown; `error` is a PublicError's facts.
 
-    `completed` is unix seconds. `is_unstarted` means that its worker died before it sent anything, so that waiting
-    requests may begin again. `is_guess` means that the outcome of a call is unknown; an end with its real outcome, if
-    it arrives, replaces this end.
+    `completed` is unix seconds. `is_unstarted` means that its worker died before an upstream accepted a call, so that
+    waiting requests may begin again. `is_guess` means that the outcome of a call is unknown: an end that is no guess,
+    if it arrives, replaces this end.
     """
 
     status: Literal["succeeded", "failed", "canceled"]
@@ -115,7 +116,7 @@ class End(Lean):
 
 
 class TaskRecord(Lean):
-    """One task: the request, the images by slot, and the end; None while it runs."""
+    """One task: the request, the images by slot, and the end, which is None while it runs."""
 
     id: str
     promise: Promise
@@ -142,7 +143,7 @@ class TaskRecord(Lean):
 
 
 TTL_S = 86_400 + 3600
-"""Seconds from a record's last change to its expiry: a day, and the time for an answer under way to end."""
+"""Seconds from a record's last change to its expiry: a day, and an hour for answers that are being sent."""
 
 MOST_HOOKS = 10
 """The most webhook addresses of one task."""
@@ -186,7 +187,7 @@ class TaskStore:
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
         """Add an address for a webhook of the task's end; if the task has ended, queue the webhook now.
 
-        False, and nothing is added, when the task has MOST_HOOKS addresses.
+        The same address is not added twice. Returns False, and adds nothing, if the task has MOST_HOOKS other ones.
         """
         answer = await self._command_queue.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._encode_hook(hook))
         if answer[0] == "done" and answer[1] != "0":
@@ -251,7 +252,7 @@ class TaskStore:
         await cast(Any, self._redis.xadd(names.CHANGED(), {"call": call_id}, maxlen=_STREAM, approximate=True))
 
     def _encode_hook(self, hook: Hook) -> tuple[str, ...]:
-        """Return an address as the scripts take it."""
+        """Return an address, and the bounds on addresses and messages, as the scripts take them."""
         return hook.model_dump_json(), str(MOST_HOOKS), self._room
 
     def _encode(self, images: Sequence[TaskImage]) -> Iterator[str]:
