@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class OutboxBound(Generic[T]):
-    """The bound on waiting items. Beyond `most`, the oldest item for which `is_cheap` is True is lost, else the oldest."""
+    """The bound on waiting items. Beyond `most`, the oldest one with `is_cheap` True is lost, else the oldest."""
 
     most: int
     is_cheap: Callable[[T], bool]
