@@ -1,6 +1,6 @@
 """A task, the work that outlives its HTTP request: opened or joined, stored, run to its end, and announced.
 
-A caller that disconnects ends its wait, never the work.
+A caller that disconnects ends its wait, never a paid call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Refused:
 
     @property
     def is_unstarted(self) -> bool:
-        """True when the task's worker died before it sent anything."""
+        """True when the task's worker died before an upstream accepted a call."""
         return self.record.end is not None and self.record.end.is_unstarted
 
 
@@ -69,7 +69,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """The caller's time is up; the work goes on."""
+    """The task has no end yet."""
 
     task_id: str
 
@@ -81,7 +81,7 @@ Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 class TaskSpec:
     """The specification of a task: its job and plan, the request that it may repeat, and the form of its answers.
 
-    `webhook` is called at its end, with links that begin with `base_url`.
+    `webhook` is the address that gets a message at its end; links in it begin with `base_url`.
     """
 
     job: ImageJob
@@ -95,7 +95,7 @@ class TaskSpec:
 
 @dataclass(slots=True)
 class Task:
-    """A task that this process runs. `record` is the state that any process may answer from."""
+    """A task that this process runs. `record` has its images so far; `writing` are the background writes of them."""
 
     id: str
     caller: Caller
@@ -110,7 +110,7 @@ class Task:
     def add_image(self, image: TaskImage) -> None:
         """Add an image to the record, announce it in this process, and write it to the store in the background.
 
-        The artifact is stored and paid for before. The last image is written with the task's end.
+        The artifact must be stored, and its call charged, before. The last image is written with the task's end.
         """
         self.record = self.record.with_image(image)
         self.services.task_events.post(self.record)
@@ -183,7 +183,7 @@ async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
 
 
 def name_ending(record: TaskRecord) -> Ending:
-    """The ending of a task by its record; StillRunning for a record without an end."""
+    """Return the ending of a task by its record. A record without an end returns StillRunning."""
     end = record.end
     if end is None:
         return StillRunning(record.id)
@@ -196,7 +196,7 @@ def name_ending(record: TaskRecord) -> Ending:
 
 
 async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
-    """Cancel a task for which nothing was sent yet; any other goes on. Returns the task as it is afterwards.
+    """Cancel a task without a call, or with void calls only; leave any other as it is. Returns the task's record.
 
     Raises StoreUnavailable.
     """
