@@ -215,7 +215,7 @@ def conclude(
 
 
 def choose_error(verdicts: Sequence[Verdict]) -> PublicError:
-    """Return the error for empty slots: of a refusal, else of a failure that may have been billed, else of the last one.
+    """Return the error for empty slots: of a refusal, else of a failure that may be billed, else of the last one.
 
     Without failures it is UpstreamUnavailable. If the last failure decides, its error gets the shortest `retry_after`
     of all failures of its kind.
