@@ -1,6 +1,6 @@
 """Drift: counts of the cases in which an upstream was not as the catalogue says. All workers count together.
 
-This module never makes a request wait; it never holds more entries than there are upstreams and parameters.
+A request never waits for a count. There is at most one count for each upstream, kind and parameter.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class _Note:
 
 
 def count_drifts(drifts: Iterable[Drift]) -> dict[str, int]:
-    """Return the counts of one upstream's drifts as the log of changes shows them."""
+    """Return the counts of one upstream's drifts by `KIND PARAMETER`, as the log of changes shows them."""
     return {f"{one.kind} {one.what}": one.count for one in drifts}
 
 
 def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
-    """Return the drifts by upstream."""
+    """Return a list of drifts for each upstream."""
     found: dict[str, list[Drift]] = {}
     for one in drifts:
         found.setdefault(one.upstream, []).append(one)
@@ -103,7 +103,7 @@ class DriftBook:
         self.outbox.put(place.field(""), _Note(place, 1, example))
 
     async def read(self) -> list[Drift]:
-        """Return the counts, by upstream. Raises StoreUnavailable."""
+        """Return the counts, sorted by upstream, kind and parameter. Raises StoreUnavailable."""
         stored = await cast(Awaitable[dict[str, str]], self._redis.hgetall(names.DRIFT()))
         places: dict[_Place, dict[str, str]] = {}
         for field, value in stored.items():
@@ -125,7 +125,7 @@ class DriftBook:
         return sorted(found, key=lambda one: (one.upstream, one.kind, one.what))
 
     async def clear(self, upstream: str) -> None:
-        """Delete the counts of one upstream. Raises StoreUnavailable."""
+        """Delete the stored counts of one upstream. Raises StoreUnavailable."""
         stored = await cast(Awaitable[list[str]], self._redis.hkeys(names.DRIFT()))
         fields = [field for field in stored if orjson.loads(field)[0] == upstream]
         if fields:
