@@ -110,9 +110,9 @@ def create_app(
 
 @asynccontextmanager
 async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the steps beside the requests. After the last request, wait for paid work as long as the settings allow.
+    """Start the steps beside the requests. After the last request, stop them and close all services.
 
-    Then stop the steps and close all services.
+    In between, wait for paid work as long as the settings allow.
     """
     services: Services = app.state.services
     asyncio.get_running_loop().set_default_executor(open_pool(FILE_THREADS, "files"))

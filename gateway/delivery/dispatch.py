@@ -33,7 +33,7 @@ Entry = tuple[Call, Permit]
 
 @dataclass(slots=True)
 class Delivery:
-    """One task's delivery. Before it sends a call, `reservation` holds the call's price and marks the call as sent."""
+    """One task's delivery. Before it sends a call, `reservation` holds its price, if known, and marks it."""
 
     services: Services
     job: ImageJob

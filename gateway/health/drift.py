@@ -19,8 +19,8 @@ from gateway.store.client import StoreClient
 from gateway.store.outbox import PAUSE_S, Outbox
 
 DriftKind = Literal["made", "refused"]
-"""`made` means that it made another thing than promised, `refused` that it refused a thing that its abilities allow, or
-its own model."""
+"""`made` means that the upstream made another thing than promised; `refused` means that it refused a thing that its
+abilities allow, or its own model."""
 
 KEPT_S = 90 * 86_400
 

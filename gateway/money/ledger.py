@@ -120,8 +120,8 @@ class Ledger:
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | LedgerAnswer:
         """Raise the price of unsent slots to `price`, the µ$ of an image at a dearer target.
 
-        Returns RAISED, OverLimit, FENCED, CLOSED or UNKNOWN. None is an unknown price: it returns RAISED without a
-        change of the held amounts if no limit is in dollars, else Unpriced.
+        Returns RAISED, OverLimit, FENCED, CLOSED or UNKNOWN. None is an unknown price: it changes no held
+        amount, and returns Unpriced if a limit in dollars forbids it, else RAISED.
         """
         answer = await self._spend("raise", task, format_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else LedgerAnswer(answer[0])
@@ -179,7 +179,7 @@ class Ledger:
         return int(answer[1]) if answer[0] == LedgerAnswer.ADOPTED else LedgerAnswer(answer[0])
 
     async def renew(self, worker: str, lease_us: int) -> Lease:
-        """Prolong a worker's lease to `lease_us` µs from now, and record its epoch. Marks a store that lost data."""
+        """Prolong a worker's lease to `lease_us` µs from now, and record the epoch. Marks a store that lost data."""
         store_epoch = self._store_epoch
         for _ in range(_NAMINGS):
             words = (

@@ -66,7 +66,7 @@ class LedgerAnswer(StrEnum):
     MISMATCH = "mismatch"
     """The Idempotency-Key was used for another request."""
     SENT = "sent"
-    """A call was sent, so the task cannot be canceled."""
+    """A call was sent and is not void, so the task cannot be canceled."""
     GONE = "gone"
     """The request's wait is over already, or another request waits in its place."""
     LIVING = "living"

@@ -1,7 +1,7 @@
 """The ledger's housekeeping in each worker: its lease, old tasks, and the tasks of dead workers.
 
-It never sends a paid POST. It releases slots that a dead worker did not send. It settles calls that may have been sent
-by their policy, once their answer can no longer come.
+It never sends a paid POST. It releases slots that a dead worker did not send. By their policy
+it settles calls that may have been sent, once their answer can no longer come.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pace:
     quickest_s: float | None = None
     lease_s: float = 15.0
     grace_s: float = 5.0
-    """Seconds after an outage and a lease in which only this instance's workers count as dead: others renew theirs."""
+    """Seconds beyond a lease, after an outage, without adoptions from other instances: they renew first."""
     fold_every_s: float = 60.0
     retention: Retention = field(default_factory=Retention)
 

@@ -73,7 +73,8 @@ class Binary:
 def choose_binary(files: Path, binaries: Sequence[Binary] | None = None) -> Binary:
     """Return the server that can open the store in `files`, preferably of the name that wrote it.
 
-    An empty store gets the first server. Raises ServerFailed if no server can open the store, and as `find_binaries`.
+    An empty store gets the first server. Raises ServerFailed if no server can open the store, and the errors of
+    `find_binaries`.
     """
     found = find_binaries() if binaries is None else binaries
     writer = read_writer(files)

@@ -112,7 +112,7 @@ class _Dropping(AbstractConnection):
 
 
 class StorePool(BlockingConnectionPool):
-    """A pool that reopens each connection of before the last loss in `store_health`: its machine may be gone."""
+    """A pool that reopens each connection that is older than the last loss in `store_health`: it may lead nowhere."""
 
     def __init__(self, *, store_health: StoreHealth | None, **options: Any) -> None:
         self._store_health = store_health

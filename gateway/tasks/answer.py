@@ -260,7 +260,7 @@ async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None
 
 
 def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: AnswerForm) -> list[Part]:
-    """Return the parts of one event. It holds the image as base64, as OpenAI's do; all the rest is in `gateway`."""
+    """Return the parts of one event. It has OpenAI's fields, with the image as base64, and `gateway` with more."""
     promise = record.promise
     gateway: dict[str, Any] = {
         "task": record.id,

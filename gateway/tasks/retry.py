@@ -3,7 +3,7 @@
 The locks show the dead workers of this data folder at once. Any other worker must first show that its event loop runs:
 in this folder by its lock file, which it touches twice a second, elsewhere by a renewal of its lease. It touches the
 file once the ledger knows of every caller that has disconnected. After a suspension, this process may read a disconnect
-and the retry in one turn.
+and the retry in one turn, so the retry also waits for this process's disconnected callers.
 """
 
 from __future__ import annotations
