@@ -240,10 +240,7 @@ def open_services(
     env: Mapping[str, str],
     spool_folder: Path,
 ) -> Services:
-    """Make all services; each connects at its first use. Raises SettingsError.
-
-    `spool_folder` is this process's own. `close` removes it.
-    """
+    """Make all services; each connects at its first use. `close` removes `spool_folder`. Raises SettingsError."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (AiohttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)

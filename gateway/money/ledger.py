@@ -200,7 +200,7 @@ class Ledger:
         raise LedgerLost
 
     async def check_store(self) -> None:
-        """Raise LedgerLost if the store lost data and would refuse a task, StoreUnavailable if it does not answer."""
+        """Raise LedgerLost if the store lost data and would refuse a task, StoreUnavailable if it takes no writes."""
         await self._spend("check")
 
     async def retire(self, workers: Sequence[str]) -> None:
