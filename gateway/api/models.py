@@ -1,4 +1,4 @@
-"""The routes of models: those that a key may use, in OpenAI's shape."""
+"""The routes of models: the list of the models and aliases that a key may use, and one of them, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.services import Services
 router = APIRouter(tags=["models"], dependencies=[Depends(add_rate_headers)])
 
 _CREATED = 1_776_729_600
-"""2026-04-21, when gpt-image-2 was published; OpenAI's shape requires a time."""
+"""2026-04-21 in unix seconds, the day on which gpt-image-2 was published; OpenAI's shape requires a time."""
 
 
 @router.get("/models", summary="The models this key may use")

@@ -1,6 +1,7 @@
 """`imagegate check`: the settings and the catalogue that would run, and likely mistakes, each with file and line.
 
-Reads settings, catalogue and, if it runs, the store. Starts nothing, and calls no upstream.
+Reads settings, catalogue and, if it runs, the store. Writes a test file to the storage of pictures, and removes it.
+Starts no server, and calls no upstream.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _describe_difference(one: Drift) -> str:
 
 
 def _read_drift(settings: Settings, url: str | None, faults: Sequence[ResourceFault]) -> tuple[list[Drift], str]:
-    """Read the counted drift; with the reason if it cannot be read, else "". Starts no store."""
+    """Return the counted drift, and "". If it cannot be read, return no drift, and the reason. Starts no store."""
     if url is None:
         where = "the counts are in the embedded store, and no gateway runs in"
         return [], f"not known: {where} {settings.data_dir}"

@@ -26,7 +26,7 @@ class Column:
     """One column; numbers are aligned to the right.
 
     On a narrow terminal cells are wrapped at spaces, those of an `is_text` column anywhere. If that is not enough,
-    details are left out, from the right.
+    columns are left out, from the right: first those with `is_detail`, then others, but never the first column.
     """
 
     name: str
@@ -43,7 +43,7 @@ def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
 def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
     """Print a table on a terminal; elsewhere lines with tabs, the columns' names first, without the total.
 
-    A terminal that is too narrow for all columns gets a line on stderr with the others' names.
+    If a terminal is too narrow for all columns, a line on stderr has the names of those that are left out.
     """
     if not sys.stdout.isatty():
         for row in ([column.name for column in columns], *rows):
@@ -65,7 +65,7 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Cells]) -> None:
-    """Print CSV by RFC 4180, with a header."""
+    """Print CSV as in RFC 4180, with the columns' names in the first line."""
     # Not echo: it would end lines as the terminal does, and CSV has line ends of its own.
     sys.stdout.write(csv_line(columns))
     for row in rows:
@@ -85,7 +85,7 @@ def show_moment(moment: datetime | None) -> str:
 
 
 def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:
-    """The columns that fit, with their widths. No word, and so no id, is folded but in a column of texts."""
+    """The indexes of the columns that fit, with their widths. Only an `is_text` column may fold a word or an id."""
     full = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     least = [
         min(full[index], _FOLDED) if column.is_text else max(len(word) for row in rows for word in _words(row[index]))
@@ -118,5 +118,5 @@ def _words(text: str) -> list[str]:
 
 
 def _plain(cell: str) -> str:
-    """A cell without the characters that would move the cursor or the next cell."""
+    """A cell with `?` for each character that is not printable: it could move the cursor or the next cell."""
     return "".join(char if char.isprintable() else "?" for char in cell)

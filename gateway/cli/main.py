@@ -1,7 +1,7 @@
 """The command `imagegate`, and the module of each of its commands.
 
 A command's module is loaded when the command is named: a container's health check runs twice a minute, and needs a
-tenth of the other commands' imports. This module turns a refusal into a message and an exit code.
+tenth of the other commands' imports. A StartRefused becomes a message and an exit code here.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ def serve(
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM.
 
-    One process keeps the others alive: the workers, an embedded Valkey unless GATEWAY_REDIS_URL names a Redis, and in
-    demo mode a simulator. The first signal lets paid pictures finish; a second one abandons them.
+    One process keeps the others alive: the workers, an embedded Valkey unless GATEWAY_REDIS_URL names a Redis, and a
+    simulator in demo mode without an upstream key. The first signal lets paid pictures finish; a second one abandons
+    them.
 
     \b
     imagegate serve --demo

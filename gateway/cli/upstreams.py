@@ -1,6 +1,6 @@
-"""`imagegate upstreams`: the state of each credential, as all gateways over one store know it, and a reset of one.
+"""`imagegate upstreams`: the state of each credential, its reset, and the deletion of an upstream's counted drift.
 
-Reads the store itself. Sends nothing to a vendor.
+Works on the store itself, which all gateways share. Sends nothing to a vendor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def upstreams(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the state of each upstream's credentials: calls under way, balance, medians.
+    """Show the state of each upstream's credentials: calls under way, balance, medians, drift.
 
     \b
     imagegate upstreams

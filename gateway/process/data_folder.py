@@ -31,7 +31,10 @@ class FolderInUse(StartRefused):
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The pepper is for digests of API keys, the signing key for links and callback URLs. Both are UTF-8 bytes."""
+    """The pepper for digests of API keys and operators' tokens, and the signing key for links to pictures and webhooks.
+
+    Both are texts as UTF-8 bytes.
+    """
 
     pepper: bytes
     signing_key: bytes
@@ -109,7 +112,8 @@ class DataFolder:
     def locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
         """Create the folder and hold its lock. Yields the lock's descriptor; a child that has it keeps the lock too.
 
-        Raises FolderInUse: at once if a running gateway holds the lock, after `wait_s` if only its children do.
+        Raises FolderInUse: at once if a running gateway holds the lock, after `wait_s` seconds if only its children do.
+        Raises SettingsError if the folder cannot be written.
         """
         self.make()
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -146,7 +150,7 @@ class DataFolder:
                 self.running_path.unlink(missing_ok=True)
 
     def announce_stop(self, redis: str | None, stops_by: float) -> None:
-        """Add the latest end of this process's stop, as a unix time, to `gateway.json`. A full disk leaves it out."""
+        """Add the latest end of this process's stop, as a unix time, to `gateway.json`. Ignores an OSError."""
         with contextlib.suppress(OSError):
             replace(self.running_path, json.dumps({"redis": redis, "stops_by": stops_by}))
 
@@ -170,7 +174,7 @@ class DataFolder:
             return {}
 
     def has_store(self) -> bool:
-        """True when an embedded server has run in this folder."""
+        """True when the folder has the files of an embedded server."""
         return any((self.path / name).exists() for name in ("valkey", "ledger.id"))
 
     def record_catalogue(self, path: Path) -> None:
@@ -199,7 +203,7 @@ class DataFolder:
         replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))
 
     def server(self) -> ServerRecord | None:
-        """The embedded server that was started last; it may have ended. None if none is recorded."""
+        """The recorded embedded server; it may have ended. None without a record, or with one that cannot be read."""
         try:
             found = json.loads(self.server_path.read_text())
             return ServerRecord(int(found["pid"]), Path(found["socket"]))
@@ -210,7 +214,7 @@ class DataFolder:
         self.server_path.unlink(missing_ok=True)
 
     def secrets(self) -> Secrets:
-        """This folder's secrets, created at the first call. Raises SettingsError if they cannot be read."""
+        """This folder's secrets, created if their file is missing. Raises SettingsError for a damaged file, OSError."""
         text = make_once(self.secrets_path, _new_secrets())
         try:
             found = json.loads(text)
@@ -229,9 +233,9 @@ class DataFolder:
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """Return the pepper and the signing key: from the settings, else the data folder's own, created at the first call.
+    """Return the pepper and the signing key: from the settings, else the data folder's own, created if it has none.
 
-    Raises SettingsError if the folder cannot be written or its secrets cannot be read.
+    Raises SettingsError if the folder cannot be written or its secrets are damaged, OSError if they cannot be read.
     """
     given_pepper, given_key = settings.key_pepper, settings.signing_key
     if given_pepper is not None and given_key is not None:
@@ -282,7 +286,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open a private file (mode 0600) that begins empty, for writing. Raises OSError."""
+    """Open a private file (mode 0600) for writing: create it, or delete the content of an old one. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "wb")

@@ -1,6 +1,6 @@
-"""The banner of `imagegate serve` when it is ready: its address, examples to try it, and the way to stop it.
+"""The banner of `imagegate serve` when it is ready: its address, examples to try it, and how to stop it.
 
-This module never shows a key except the demo key.
+The banner has no key but the demo key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _SAVE = (
 class Facts:
     """The facts of the banner. `demo_key` is None outside demo mode; `simulator` is None when real upstreams answer.
 
-    `command` runs this program again in the user's shell. `on`, `off` (not configured) and `unpriced` are upstreams.
+    `command` runs this program again in the user's shell. `on` and `unpriced` are credentials, `upstream/credential`;
+    `off` are the upstreams that are not configured.
     """
 
     url: str

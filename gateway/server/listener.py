@@ -45,7 +45,7 @@ def port_of(listener: socket.socket) -> int:
 
 
 def address_for_people(host: str, port: int) -> str:
-    """Return the URL by which this machine reaches a gateway at that address."""
+    """Return the URL at which this machine reaches a gateway that listens on an address."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

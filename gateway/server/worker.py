@@ -42,7 +42,7 @@ _KEEP_ALIVE_S = 75
 
 
 def main(arguments: list[str], env: Mapping[str, str]) -> int:
-    """Serve until SIGTERM; return the exit code: EXIT_CONFIG for a wrong configuration, 1 if no server started."""
+    """Serve until SIGTERM or SIGINT. Return 0, EXIT_CONFIG for a refused start, or 1 if no server started."""
     parser = argparse.ArgumentParser(prog="gateway.server.worker")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
@@ -89,7 +89,7 @@ def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol]
 
 
 class Server(uvicorn.Server):
-    """uvicorn that reports when it is ready, and begins the shutdown at the first signal."""
+    """uvicorn that reports when it is ready, and begins the gateway's shutdown at the first signal."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, ready_fd: int | None) -> None:
         super().__init__(config)
@@ -115,7 +115,7 @@ class Server(uvicorn.Server):
         ending.cancel()
 
     async def _cut_connections(self, services: Services) -> None:
-        """Abort the remaining connections after `stop_s` seconds, once no call in progress needs this process."""
+        """Abort the remaining connections once `stop_s` seconds have passed and no call needs this process."""
         await services.shutdown.idle(services.settings.stop_s)
         for connection in list(self.server_state.connections):
             if (transport := getattr(connection, "transport", None)) is not None:

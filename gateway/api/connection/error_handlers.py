@@ -1,5 +1,6 @@
-"""Errors as HTTP answers in OpenAI's shape: the gateway's own, the framework's and unforeseen ones. No answer holds a
-value from the request but its method and path.
+"""Errors as HTTP answers in OpenAI's shape: the gateway's own, and the framework's.
+
+An answer to an error of the framework holds nothing of the request but its method, its path and a parameter's name.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FOREIGN = (
     ("/sdapi/", "A client of AUTOMATIC1111"),
     ("/api/generate", "A client of Ollama"),
 )
-"""Parts of other vendors' paths, and who sends them."""
+"""Parts of other vendors' paths, and the clients that send them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 class ErrorResponse(JSONResponse):
-    """An error in OpenAI's shape. It leaves its code in `scope["state"]["error_code"]` for the request's log line."""
+    """An error in OpenAI's shape. Sending it writes its code to `scope["state"]["error_code"]`, for the log line."""
 
     def __init__(self, error: PublicError) -> None:
         super().__init__(error.body(), status_code=error.status, headers=error.all_headers())
@@ -75,7 +76,7 @@ async def _public(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _framework(request: Request, error: Exception) -> JSONResponse:
-    """Answer Starlette's own 404 and 405, and any other status that it raises."""
+    """The answer to an error of Starlette: a 404 and a 405 keep their status, any other becomes a 400."""
     raised = cast(HTTPException, error)
     path = request.url.path[:200]
     if raised.status_code == 404:
@@ -100,7 +101,7 @@ def _describe_routes(path: str) -> str:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Answer a wrong path or query parameter. Its name and the message are the gateway's, and quote no value."""
+    """The answer 400 for a wrong path or query parameter, with its name and the validator's reason, but no value."""
     fault = cast(RequestValidationError, error).errors()[0]
     name, reason = str(fault["loc"][-1]), str(fault["msg"])
     return render(errors.InvalidValue(f"`{name}` is invalid: {reason}.", param=name))
