@@ -1,4 +1,4 @@
-"""The fit of a job to a target: can the target serve it, with which parameters, and with which size. Pure functions.
+"""The fit of a job to a target: the parameters and the size of its calls, or the reason against it. Pure functions.
 
 A profile is data: the abilities of one credential. `vendors` has the documented ones, and the catalogue corrects them.
 """
@@ -164,7 +164,10 @@ def _makes_transparent(job: ImageJob, profile: Profile) -> bool:
 
 
 def _choose_format(job: ImageJob, profile: Profile) -> Format | None:
-    """The format to ask for: the caller's own, else PNG, which loses nothing before the gateway re-encodes it."""
+    """The format to send: the caller's own, else PNG, which loses nothing before the gateway re-encodes it.
+
+    The first of `formats` where the upstream makes neither; None where it takes no format.
+    """
     if not profile.takes_format:
         return None
     return next((one for one in (job.output_format, "png") if one in profile.formats), profile.formats[0])
@@ -181,7 +184,7 @@ def _find_dropped(
 
 
 def size_wanted(job: ImageJob) -> Size:
-    """The requested size in pixels. `auto` is a square, or for an edit the shape of the first image."""
+    """The requested size in pixels. `auto` is 1024x1024, or for an edit as many pixels in the first image's shape."""
     if isinstance(job.size, Shape):
         return resolve(job.size)
     if job.size is None and job.references:
@@ -191,7 +194,7 @@ def size_wanted(job: ImageJob) -> Size:
 
 
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
-    """The size to send, and the size that the upstream will make."""
+    """The size to send, and the size that the upstream will make. Both are None where the upstream chooses."""
     if job.size is None and profile.takes_auto_size:
         return None, None
     exact = size_wanted(job)

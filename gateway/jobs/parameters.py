@@ -1,6 +1,6 @@
 """The parameters of OpenAI's Images API: checked strictly, and turned into an ImageJob.
 
-Each error names the field, the fault and a right value. Nothing below this module knows OpenAI's names.
+An error states the fault, the field if there is one, and mostly a right value.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 ScaledSizes = Callable[[str | None], Collection[Size]]
-"""The sizes, beside the legal ones, that a model serves by scaling its pictures; None is the default model."""
+"""Returns the sizes that the gateway serves by scaling for a public model name; None is the default model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
 
 
 def _read_size(given: Mapping[str, Any], scaled: Collection[Size]) -> tuple[Size | Shape | None, str | None]:
-    """The requested size, and the tier if it came without a ratio."""
+    """The requested size, None for `auto`, and the requested tier, None without one. Raises InvalidValue."""
     text, tier, ratio_text = given["size"], given["resolution"], given["aspect_ratio"]
     ratio = _read_ratio("aspect_ratio", ratio_text) if ratio_text and ratio_text != "auto" else None
     if text and text != "auto":

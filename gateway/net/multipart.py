@@ -1,6 +1,6 @@
 """An outgoing multipart/form-data body, with a known length, that can be sent again.
 
-It never holds a file's bytes: it reads them from their Blob while it sends.
+It reads a file's bytes from their Blob while it sends them, and never holds a whole file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FilePart:
 
 
 class MultipartBody:
-    """A body of text fields, then files, each in the order of the arguments.
+    """A body of text fields, then files, both in the given order. Raises ValueError for a wrong content type.
 
     `content_type` and `content_length` are the request's headers; `chunks()` starts from the beginning at every call.
     """
@@ -62,7 +62,7 @@ class MultipartBody:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The two headers that the request needs. With a length, the transport never chunks the body."""
+        """The two headers that the request needs. Because of the length, the transport does not chunk the body."""
         return {"content-type": self.content_type, "content-length": str(self.content_length)}
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:

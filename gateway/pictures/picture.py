@@ -1,6 +1,6 @@
 """A still picture: its probe, the removal of its metadata, its conversion, and the check of a mask.
 
-This module never fetches or stores a picture, and never judges its content.
+This module never downloads a picture, writes to a spool alone, and never checks the content of a picture.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ HEAD = 512
 """Bytes of a file's start that show its format."""
 
 INSTANT = 64 * 1024
-"""Most bytes in memory that are probed on the event loop: that takes less time than a busy thread pool."""
+"""Bytes of the largest blob in memory that is probed on the event loop: that takes less time than a busy pool."""
 
 _READERS = {"png": read_png, "jpeg": read_jpeg, "webp": read_webp}
 _NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
 
 
 class NotAPicture(Exception):
-    """The bytes are not a picture that the gateway accepts; `reason` is a sentence for the caller."""
+    """The gateway does not accept the bytes as a picture, or cannot convert it; `reason` is for the caller to read."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -60,7 +60,7 @@ class UnfitMask(NotAPicture):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Picture:
-    """A still PNG, JPEG or WebP. `width` and `height` are as displayed: after `orientation` (EXIF's, 1-8)."""
+    """A still PNG, JPEG or WebP. `width` and `height` are as displayed, with `orientation` (EXIF's, 1-8) applied."""
 
     blob: Blob
     format: Format
@@ -78,7 +78,7 @@ class Picture:
 
 
 def sniff(head: bytes) -> Format | None:
-    """The format that the first bytes (12 are enough) claim; None for any other."""
+    """The format that a file's first 12 bytes claim; None for another format."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -94,7 +94,7 @@ def read_layout(file: BinaryIO, size: int, form: Format) -> Layout:
 
 
 def looks_like(head: bytes) -> str:
-    """The probable type of other bytes, in words that follow "it looks like"."""
+    """The probable type of bytes that are no PNG, JPEG or WebP, in words that follow "it looks like"."""
     for start, name in _OTHER_STARTS.items():
         if head.startswith(start):
             return name
@@ -168,7 +168,7 @@ def check_mask(mask: Picture, image: Picture) -> None:
 class PictureConverter:
     """The threads that probe, strip and convert pictures: at most `threads` decode at a time.
 
-    `max_pixels` bounds the memory of each: about 12 bytes a pixel while it converts.
+    `max_pixels` is the most pixels of an accepted picture. A conversion takes about 12 bytes of memory a pixel.
     """
 
     def __init__(self, *, threads: int = 2, max_pixels: int) -> None:
@@ -178,10 +178,10 @@ class PictureConverter:
         self._walkers = open_pool(threads, "pictures-files")
 
     async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
-        """Read a picture's headers. Raises NotAPicture for a damaged, animated or too large one, and for other bytes.
+        """Read the structure of a picture's file. Raises NotAPicture for one that is damaged, animated or too large.
 
-        The error's reason starts with `what`. Decodes no pixel, unless the end marker of a JPEG is missing: then the
-        file may be cut.
+        The error's reason starts with `what`. Decodes no pixel, except of a JPEG without its end marker: the pixels
+        show if such a file is cut.
         """
         if blob.path is None and blob.size <= INSTANT:
             picture, lacks_end = _probe(blob, self.max_pixels, what)
@@ -192,10 +192,10 @@ class PictureConverter:
         return picture
 
     async def strip(self, picture: Picture, spool: Spool) -> Picture:
-        """Copy a picture without EXIF, GPS, XMP, comments and data after its end. The pixels stay bit for bit.
+        """Copy a picture into the spool without EXIF, GPS, XMP, comments and data after its end.
 
-        The ICC profile and the Orientation stay. Returns the same Picture if nothing is to be removed. Raises
-        StorageFullError.
+        The pixels stay bit for bit, and so do the ICC profile and the Orientation. Returns the same Picture if nothing
+        is to be removed. Raises StorageFullError.
         """
         path = None if picture.blob.path is None else spool.new_path()
         blob = await _finish(self._walkers, _strip, picture, path)
@@ -212,15 +212,15 @@ class PictureConverter:
         quality: int | None = None,
         size: tuple[int, int] | None = None,
     ) -> Picture:
-        """Convert the picture to the format `into`, upright, without metadata but the ICC profile.
+        """Convert the picture to the format `into`, upright, without metadata but an ICC profile that fits the result.
 
         A JPEG gets white in place of transparency. `size` resamples the picture to that size, and crops two opposite
         edges if its proportions differ. `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None.
         PNG ignores it. A JPEG is never written above 95, where files double without a visible gain.
 
         Returns the same Picture, with its metadata, if it is upright, has the format and size already, and `quality`
-        is None or the format is PNG. Raises NotAPicture when its pixels cannot be decoded or an edge is longer than
-        the format allows, and StorageFullError.
+        is None or the format is PNG. Raises NotAPicture when its pixels cannot be decoded or the result is too large
+        for the format or for `max_pixels`, and StorageFullError.
         """
         is_so = picture.format == into and picture.orientation == 1 and (quality is None or into == "png")
         if is_so and size in (None, (picture.width, picture.height)):
@@ -252,7 +252,7 @@ class PictureConverter:
 
 
 async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in the pool. A cancelled caller waits for its thread, so that the spool stays open for it."""
+    """Call the function in the pool and return its result. A cancelled caller waits: the thread may use the spool."""
     work = pool.submit(function, *args, **kwargs)
     try:
         return await asyncio.wrap_future(work)
@@ -263,7 +263,7 @@ async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.a
 
 
 def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
-    """The picture, and True when its end marker is missing."""
+    """The picture, and True when its end marker is missing. Raises NotAPicture, whose reason starts with `what`."""
     if not blob.size:
         raise NotAPicture(f"{what} is empty: it has zero bytes.")
     with blob.open() as file:
@@ -296,7 +296,7 @@ def _check_end(picture: Picture, what: str) -> None:
 
 
 def _strip(picture: Picture, path: Path | None) -> Blob | bytes | None:
-    """None if nothing is to be removed, bytes for a blob in memory, else a blob of the file at `path`."""
+    """Remove metadata. Returns None if there is none, bytes if `path` is None, else the blob of a file at `path`."""
     blob = picture.blob
     with blob.open() as file:
         layout = read_layout(file, blob.size, picture.format)

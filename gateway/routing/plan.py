@@ -1,8 +1,8 @@
 """The Plan: the targets that can serve a job, in the order of trial, and the reasons against the others; a job's calls.
 
-Pure functions.
+Pure functions, except that `split_job` makes new ids.
 
-Whatever the strategy, a target that drops a hard parameter serves only if no target honours them all.
+With every strategy, a target with compromises is in the Plan only if no target is without them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from gateway.jobs.job import Call, ImageJob
 from gateway.routing.rights import Rights
 
 Medians = Mapping[tuple[str, str], float]
-"""The median seconds of a call at a target, by the target's label and the kind of call (`kind_of`)."""
+"""The median seconds of a call, for each pair of a target's label and a kind of call (`kind_of`)."""
 
 
 Load = Callable[[Target], tuple[float, float]]
-"""A sort key for targets of equal rank, the least loaded first."""
+"""Returns the sort key of a target among equal ones, the least loaded first."""
 
 _BY_LOAD = frozenset({"cost", "priority"})
-"""The other strategies order credentials themselves."""
+"""The strategies in which the load orders equal credentials of an upstream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Plan:
     refusal: PublicError | None = None
 
     def keep_priced(self, reason: str) -> Plan:
-        """This plan without the targets of unknown price, ordered by cost if that is the strategy."""
+        """This plan with the targets of unknown price rejected for `reason`; `cost` then orders the others again."""
         unpriced = [_reject(one.target, Unfit(reason, "model")) for one in self.choices if one.quote is None]
         kept = [one for one in self.choices if one.quote]
         ranked, note = _arrange(kept, self.strategy) if unpriced and self.strategy == "cost" else (kept, self.note)
@@ -106,10 +106,10 @@ def plan(
     rights: Rights | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
-    """Order the model's targets for this job. `rights` are those of the caller's key.
+    """Return the Plan of a job: the model's targets in order. `rights` are those of the caller's key and the request.
 
-    Raises UnsupportedValue if no target can serve it, UpstreamUnavailable if none is configured, and ModelNotAllowed
-    for a key that may use none of the upstreams.
+    Raises UnsupportedValue if no target can serve the job, UpstreamUnavailable if none of the upstreams that the model
+    and the rule name is configured, and ModelNotAllowed for a key that may use none of the targets.
     """
     rights, around = rights or Rights(), around or Circumstances()
     route = rules.find_route(job, model_name, catalogue.document, around.identity)
@@ -134,10 +134,10 @@ def plan(
 
 
 def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
-    """Return the plan without the targets in `down`, and with equal credentials ordered by load.
+    """Return the plan with the targets in `down` rejected. With `cost` and `priority`, load orders equal credentials.
 
-    A target that drops a parameter does not replace an unavailable one that honours it. If no target is left, the
-    plan's refusal is UpstreamUnavailable or RateLimited.
+    `down` has the block of each unavailable target by its label. A target that the plan rejected does not come back. If
+    no target is left, the new plan's refusal is UpstreamUnavailable or RateLimited.
     """
     kept = [choice for choice in plan.choices if choice.target.label not in down]
     out = [(choice.target, down[choice.target.label]) for choice in plan.choices if choice.target.label in down]
@@ -164,13 +164,13 @@ def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
 
 
 def _apply_defaults(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
-    """The job with the rule's defaults for parameters that the caller did not set."""
+    """The job with the rule's defaults, within the key's limits, for parameters that the caller did not set."""
     size, quality = rights.cap_defaults(route.size, route.quality)
     return replace(job, size=job.size or size, quality=job.quality or quality)
 
 
 def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Route) -> list[Target]:
-    """The model's configured targets: those of the rule's upstreams first, in the rule's order."""
+    """The model's targets, those of the rule's upstreams first, in its order. Raises UpstreamUnavailable."""
     targets = catalogue.targets_of(model)
     wanted = route.upstreams or model.upstreams
     served = [name for name in wanted if name in model.upstreams]
@@ -183,7 +183,7 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
 
 
 def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[list[Target], list[Rejection]]:
-    """The targets that the key may use and the request does not exclude, and the others."""
+    """The targets that the key and the request allow, and the others. Raises ModelNotAllowed, UnsupportedValue."""
     allowed = [target for target in targets if rights.allows(target.upstream)]
     if not allowed:
         names = ", ".join(rights.upstreams or ())
@@ -256,7 +256,7 @@ def _arrange(
 
 
 def _order_by_load(choices: Sequence[Choice], load: Load) -> list[Choice]:
-    """The choices, neighbours of one upstream and one price ordered by their load."""
+    """The choices in order, but neighbours of one upstream and one price sorted by `load`."""
     ordered: list[Choice] = []
     for _, equals in groupby(choices, key=lambda choice: (choice.target.upstream, choice.total)):
         ordered += sorted(equals, key=lambda choice: load(choice.target))
@@ -276,7 +276,7 @@ def _unserved(model_name: str, rejections: list[Rejection]) -> errors.Unsupporte
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target to be ranked. `price` is µ$ for the whole job, `seconds` the measured median; None is unknown."""
+    """A target to rank. `price` is the expected µ$ of the whole job, `seconds` the measured median; None is unknown."""
 
     label: str
     price: int | None = None
@@ -324,7 +324,7 @@ def _by_price(candidates: Sequence[Candidate]) -> Ranking:
 
 
 def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
-    """Order all candidates by one draw: its position within the winner's share is the next draw."""
+    """Order all candidates by chance from one draw: its position within the winner's share is the next draw."""
     left = list(range(len(candidates)))
     order: list[int] = []
     reasons: list[str] = []
@@ -344,7 +344,7 @@ def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
 
 
 def _by_seconds(candidates: Sequence[Candidate]) -> Ranking:
-    """Order by the median. Targets without a measurement come first: otherwise they would never get one."""
+    """Order candidates from the lowest median up. Those without one come first: otherwise they would never get one."""
     order = tuple(sorted(range(len(candidates)), key=lambda index: candidates[index].seconds or 0.0))
     found = [candidates[index].seconds for index in order]
     reasons = ["not measured yet" if seconds is None else f"median {seconds:.1f} s" for seconds in found]
