@@ -268,10 +268,15 @@ def _unserved(model_name: str, rejections: list[Rejection]) -> errors.Unsupporte
     for one in rejections:
         names = upstreams.setdefault(one.unfit.reason, [])
         names += [one.upstream] if one.upstream not in names else []
-    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
+    reasons = "; ".join(
+        f"{'each of ' if len(names) > 1 else ''}{', '.join(names)}: {reason}" for reason, names in upstreams.items()
+    )
     # Name a parameter that the caller can change rather than the model.
     param = next((one.unfit.param for one in rejections if one.unfit.param != "model"), "model")
-    return errors.UnsupportedValue(f"No upstream of `{model_name}` can serve this request ({reasons}).", param=param)
+    remedy = " Leave `background` out, or send `opaque`." if param == "background" else ""
+    return errors.UnsupportedValue(
+        f"No upstream of `{model_name}` can serve this request ({reasons}).{remedy}", param=param
+    )
 
 
 @dataclass(frozen=True, slots=True)
