@@ -168,10 +168,9 @@ def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogu
     if catalogue.targets:
         return catalogue
     if not is_demo:
-        names = ", ".join(demo.upstream_keys(catalogue.document))
         raise NothingToQuote(
-            f"No upstream key is set. Set at least one of {names}; or quote the simulator's example prices: "
-            "imagegate quote --demo"
+            f"No upstream key is set. Set {demo.name_needed_keys(catalogue.document)}; or quote the simulator's "
+            "example prices: imagegate quote --demo"
         )
     return load(settings.config, env, simulator_url=_NOWHERE)
 

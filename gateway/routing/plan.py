@@ -321,11 +321,13 @@ def _by_price(candidates: Sequence[Candidate]) -> Ranking:
         return _by_catalogue(candidates, f"the catalogue's order decides: no price is known for {unknown}")
     # Sorting keeps the catalogue's order among equals.
     order = tuple(sorted(range(len(candidates)), key=prices.__getitem__))
-    cheapest = prices[order[0]] if order else 0
-    reasons = [
-        "cheapest" if prices[one] == cheapest else f"${show_usd(prices[one] - cheapest)} dearer" for one in order
-    ]
-    return Ranking(order, tuple(reasons))
+
+    def explain(one: int) -> str:
+        dearer = prices[one] - prices[order[0]]
+        # The cheapest may be unavailable, and then has another place in the plan.
+        return f"${show_usd(dearer)} dearer than {candidates[order[0]].label}" if dearer else "cheapest"
+
+    return Ranking(order, tuple(map(explain, order)))
 
 
 def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:

@@ -201,7 +201,7 @@ def test_cheapest_for_the_request_goes_first() -> None:
     low, high = (plan(make_job(size=SQUARE, quality=quality), catalogue) for quality in ("low", "high"))
     assert names(low) == ["anyfast", "apiany", "anyfast-c"]
     assert names(high) == ["apiany", "anyfast-c", "anyfast"]
-    assert [choice.reason for choice in high.choices][:2] == ["cheapest", "$0.015000 dearer"]
+    assert [choice.reason for choice in high.choices][:2] == ["cheapest", "$0.015000 dearer than apiany/main"]
     assert (high.strategy, high.note) == ("cost", None)
 
 
