@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("balance", is_number=True),
     Column("checked", is_detail=True, is_text=True),
     Column("median seconds"),
-    Column("drift in 90 days", is_detail=True, is_text=True),
+    Column("drift", is_detail=True, is_text=True),
 )
 
 
@@ -41,9 +41,10 @@ def upstreams(
     """Show the state of each upstream's credentials.
 
     A state with an end has its time left. The presumed dollars were charged for calls whose outcome is not known. The
-    balance is in the vendor's own unit. The medians are of good calls, by quality and resolution. The drift counts
-    where the upstream was not as its entry in the catalogue says: `made size 3` is three pictures of another size than
-    promised, `refused n 2` two refusals of an `n` that the entry allows; `other` is a parameter that it did not name.
+    balance is in the vendor's own unit. The medians are of good calls, by quality and resolution. The drift counts,
+    in 90 days, where the upstream was not as its entry in the catalogue says: `made size 3` is three pictures of
+    another size than promised, `refused n 2` two refusals of an `n` that the entry allows; `other` is a parameter that
+    it did not name.
 
     \b
     imagegate upstreams
