@@ -24,6 +24,7 @@ from typing import Any
 from gateway import errors
 from gateway.callers.auth import Caller
 from gateway.callers.key_record import KeyRecord
+from gateway.catalogue.catalogue import explain_unknown_model
 from gateway.catalogue.document import Strategy
 from gateway.delivery.dispatch import Delivery
 from gateway.delivery.outcome import Outcome
@@ -149,8 +150,8 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
     """
     found = services.catalogue.find_model(asked.model)
     if found is None:
-        names = ", ".join(services.catalogue.model_names())
-        raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
+        names = services.catalogue.model_names()
+        raise errors.ModelNotFound(explain_unknown_model(asked.model, names), param="model")
     caller.check_model(asked.model, found[1])
     rights = caller.check_job(asked.job, asked.upstream)
     await services.health.look()

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from gateway import errors
 from gateway.api.request import address_of, get_services
-from gateway.callers.auth import count_wrong, read_bearer
+from gateway.callers.auth import count_wrong, explain_missing, read_bearer
 from gateway.callers.operator_store import PREFIX, Role
 from gateway.history.changes import ADMIN_TOKEN
 from gateway.operations.changes import Actor
@@ -63,10 +63,7 @@ async def authorize(request: Request, wanted: Role) -> Operator:
     services = get_services(request)
     token = read_bearer(request.headers.get("authorization"))
     if not token:
-        raise errors.InvalidApiKey(
-            "You didn't provide an admin token. Send it in an Authorization header using Bearer auth "
-            "(Authorization: Bearer YOUR_TOKEN)."
-        )
+        raise errors.InvalidApiKey(explain_missing(request.headers.get("authorization"), "admin token"))
     address = address_of(request)
     operator = await _identify(services, token, address)
     if operator is None:

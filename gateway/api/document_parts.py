@@ -11,7 +11,7 @@ ANSWER_HEADERS: Mapping[str, str] = {
     "x-request-id": "The request's id; the log has it too.",
     "x-gateway-task": "The id of the task.",
     "x-gateway-upstream": "The upstreams that made the images, by their names in the catalogue.",
-    "x-gateway-calls": "The number of paid calls.",
+    "x-gateway-calls": "The number of calls that were billed, or may have been.",
     "x-gateway-cost-usd": "The charge in dollars, as in `0.052700`; absent if an upstream's price is unknown.",
     "x-gateway-size": "The requested and the made size, as in `auto->1024x1024`; a third one if it was scaled here.",
     "x-gateway-delivered": "Delivered and requested images, as in `2/3`, if some are missing.",

@@ -48,6 +48,8 @@ from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
 router = APIRouter(tags=["images"])
 
+_UNFETCHED = "Send the file itself, or a base64 data URL."
+
 
 @router.post("/images/generations", summary="Make images from a prompt")
 async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
@@ -221,7 +223,7 @@ async def _load_references(services: Services, form: Form, spool: Spool) -> tupl
     try:
         check_mask(mask, pictures[0])
     except NotAPicture as error:
-        raise errors.InvalidValue(str(error), param="mask") from error
+        raise errors.InvalidValue(error.explain(), param="mask") from error
     return tuple(pictures), mask
 
 
@@ -238,10 +240,12 @@ async def _try_to_load(services: Services, source: Source, spool: Spool) -> Pict
 async def _load(services: Services, source: Source, spool: Spool) -> Picture:
     blob = source.blob if source.blob is not None else await _fetch(services, source, spool)
     try:
-        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`")
+        # A JPEG cannot be transparent, so it is no mask.
+        right = "PNG or WebP" if source.name.startswith("mask") else "PNG, JPEG or WebP"
+        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`", right=right)
         return await services.picture_converter.strip(picture, spool)
     except NotAPicture as error:
-        raise errors.InvalidValue(str(error), param=source.name) from error
+        raise errors.InvalidValue(error.explain(), param=source.name) from error
 
 
 async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
@@ -250,9 +254,11 @@ async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
         own = await read_own_link(services, url, spool)
         return own if own is not None else await services.reference_fetcher.fetch(url, spool)
     except FetchRefused as error:
-        raise errors.InvalidValue(f"`{source.name}` is refused: {error}", param=source.name) from error
+        fault = f"`{source.name}` is refused: {error}"
+        raise errors.InvalidValue(f"{fault}. {_UNFETCHED}", param=source.name) from error
     except FetchFailed as error:
-        raise errors.InvalidValue(f"`{source.name}` could not be downloaded: {error}", param=source.name) from error
+        fault = f"`{source.name}` could not be downloaded: {error}"
+        raise errors.InvalidValue(f"{fault}. {_UNFETCHED}", param=source.name) from error
 
 
 @router.post("/images/variations", summary="Not served: retired by OpenAI")

@@ -23,6 +23,9 @@ from gateway.pictures.spool import Blob, Spool
 MAX_TEXT = 4 * 2**20
 """The most bytes of a body beside its pictures. The longest prompt has 128,000 bytes in UTF-8."""
 
+_EXAMPLE = '{"prompt": "a red fox in the snow"}'
+_EMPTY = f"The body is empty: send a JSON object such as {_EXAMPLE}; an edit needs `image` too."
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -52,18 +55,23 @@ async def read_json(body: AsyncIterator[bytes], charset: str | None, spool: Spoo
     Raises InvalidValue, RequestTooLarge and StorageFullError, and the errors of `body`.
     """
     reader = JsonReader(spool, max_rest=MAX_TEXT, max_picture=limits.image_bytes, max_values=limits.json_values)
+    is_empty = True
     try:
         async for piece in _in_utf8(body, charset):
+            is_empty = is_empty and not piece
             await reader.feed(piece)
         document = await reader.finish()
     except BadJson as error:
+        if is_empty:
+            raise errors.InvalidValue(_EMPTY) from error
         raise errors.InvalidValue(f"The body is not valid JSON: {error}.") from error
     except TooLarge as error:
         raise errors.RequestTooLarge(f"The request is too large: {error}.") from error
     finally:
         await reader.abort()
     if not isinstance(document, dict):
-        raise errors.InvalidValue("The body must be a JSON object.")
+        found = "an array" if isinstance(document, list) else "a single value"
+        raise errors.InvalidValue(f"The body must be a JSON object, not {found}; right is {_EXAMPLE}.")
     return _make_form(document)
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from gateway import errors
 from gateway.api.request import CallerDep, ServicesDep, add_rate_headers
 from gateway.callers.auth import Caller
+from gateway.catalogue.catalogue import explain_unknown_model
 from gateway.services import Services
 
 router = APIRouter(tags=["models"], dependencies=[Depends(add_rate_headers)])
@@ -26,9 +27,7 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
 async def show_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     names = _names(services, caller)
     if model not in names:
-        raise errors.ModelNotFound(
-            f"The model `{model[:100]}` does not exist; there are {', '.join(names)}.", param="model"
-        )
+        raise errors.ModelNotFound(explain_unknown_model(model, names), param="model")
     return _describe(model)
 
 

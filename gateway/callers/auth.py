@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from gateway import errors
 from gateway.callers.key_record import KeyRecord
-from gateway.callers.key_store import KeyStore, is_well_formed
+from gateway.callers.key_store import PREFIX, KeyStore, is_well_formed
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.document import Alias
 from gateway.catalogue.rules import CallerIdentity
@@ -24,6 +24,9 @@ from gateway.money.reservation import ledger_unavailable
 from gateway.process.addresses import Address, is_within, name_source
 from gateway.routing.rights import Rights
 from gateway.store.client import StoreUnavailable
+
+_PLACEHOLDER = f"{PREFIX}YOUR_KEY"
+"""The key in the examples of the documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +99,14 @@ async def authenticate(
     """
     secret = read_bearer(authorization)
     if not secret:
-        raise errors.InvalidApiKey(
-            "You didn't provide an API key. Send it in an Authorization header using Bearer auth "
-            "(Authorization: Bearer YOUR_KEY); `imagegate keys create` makes one."
-        )
+        fault = explain_missing(authorization, "API key")
+        raise errors.InvalidApiKey(f"{fault} `imagegate keys create NAME` makes a key.")
     try:
         record = await keys.lookup(secret)
     except StoreUnavailable as error:
         raise ledger_unavailable() from error
     if record is None:
-        wrong = errors.InvalidApiKey(
-            f"Incorrect API key provided: {_hint(secret)}. This gateway's keys begin with igw_."
-        )
-        raise await count_wrong(wrong_keys, address, wrong)
+        raise await count_wrong(wrong_keys, address, errors.InvalidApiKey(_explain_wrong(secret)))
     on_key(record)
     _check_record(record, address)
     return Caller(record, address)
@@ -118,6 +116,15 @@ def read_bearer(authorization: str | None) -> str:
     """The secret in an `Authorization: Bearer` header; empty where there is none."""
     scheme, _, secret = (authorization or "").strip().partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def explain_missing(authorization: str | None, what: str) -> str:
+    """The fault of an Authorization header without a bearer secret, and the right form. `what`: as in `API key`."""
+    right = f"Authorization: Bearer YOUR_{what.split()[-1].upper()}"
+    scheme = (authorization or "").strip().partition(" ")[0]
+    if scheme and scheme.lower() != "bearer":
+        return f"The Authorization header has no `Bearer ` before the {what}. Send {right}."
+    return f"You didn't provide an {what}. Send it in an Authorization header using Bearer auth ({right})."
 
 
 async def count_wrong(
@@ -150,6 +157,22 @@ def _check_record(record: KeyRecord, address: Address | None) -> None:
         raise errors.AddressNotAllowed(
             f"This API key may not be used from {shown}; ask the operator of this gateway to add that address."
         )
+
+
+def _explain_wrong(secret: str) -> str:
+    """The same words for every key of the right prefix: they show nobody which part of a key is right."""
+    if secret == _PLACEHOLDER:
+        return (
+            f"Incorrect API key provided: {_PLACEHOLDER} stands for a key in the documents. "
+            "`imagegate keys create NAME` makes a key; in demo mode the data folder's file demo.key has one."
+        )
+    text = f"Incorrect API key provided: {_hint(secret)}."
+    if not secret.startswith(PREFIX):
+        return f"{text} This gateway's keys begin with {PREFIX}."
+    return (
+        f"{text} This gateway has no such key: it is mistyped, it was deleted, or it belongs to another gateway or "
+        "data folder. `imagegate keys list` shows an operator the keys."
+    )
 
 
 def _hint(secret: str) -> str:

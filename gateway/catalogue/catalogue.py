@@ -6,9 +6,10 @@ file.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,6 +152,13 @@ class Catalogue(BaseModel):
 
     def targets_of(self, model: Model) -> list[Target]:
         return [target for name in model.upstreams for target in self.targets if target.upstream == name]
+
+
+def explain_unknown_model(name: str, known: Sequence[str]) -> str:
+    """A sentence for a name that no model has: the nearest known name, and all of them."""
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    guess = f" Did you mean `{near[0]}`?" if near else ""
+    return f"The model `{name:.200}` does not exist.{guess} There are {', '.join(known) or 'none'}."
 
 
 def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:

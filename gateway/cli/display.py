@@ -26,13 +26,14 @@ class Column:
     """One column; numbers are aligned to the right.
 
     On a narrow terminal cells are wrapped at spaces, those of an `is_text` column anywhere. If that is not enough,
-    columns are left out, from the right: first those with `is_detail`, then others, but never the first column.
+    details are left out: first those without any value, then those of least `worth`, and of equals the rightmost.
     """
 
     name: str
     is_number: bool = False
     is_detail: bool = False
     is_text: bool = False
+    worth: int = 0
 
 
 def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
@@ -40,10 +41,15 @@ def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
     typer.echo(answer.model_dump_json(exclude_none=exclude_none))
 
 
-def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
+def print_rows(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    total: Sequence[str] | None = None,
+    remedy: str = "--json shows everything.",
+) -> None:
     """Print a table on a terminal; elsewhere lines with tabs, the columns' names first, without the total.
 
-    If a terminal is too narrow for all columns, a line on stderr has the names of those that are left out.
+    A terminal that is too narrow for all columns gets a line on stderr with the others' names and the `remedy`.
     """
     if not sys.stdout.isatty():
         for row in ([column.name for column in columns], *rows):
@@ -61,7 +67,7 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
         table.add_row(*(Text(row[index]) for index in widths))
     console.print(table)
     if missing := [column.name for index, column in enumerate(columns) if index not in widths]:
-        say(f"This terminal is too narrow for: {', '.join(missing)}. --json shows everything.")
+        say(f"This terminal is too narrow for: {', '.join(missing)}. {remedy}")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Cells]) -> None:
@@ -93,6 +99,7 @@ def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -
     ]
     shown = list(range(len(columns)))
     details = [index for index in reversed(shown) if columns[index].is_detail]
+    details.sort(key=lambda index: (any(row[index] != "-" for row in rows[1:]), columns[index].worth))
     # The first column names the row.
     for index in (*details, *(index for index in reversed(shown[1:]) if not columns[index].is_detail)):
         if _sum_widths(least, shown) <= width:

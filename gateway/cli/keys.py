@@ -82,7 +82,7 @@ def create(  # noqa: PLR0913 (each option is a parameter, read from the context)
     limits = options.read_limits(ctx.params)
 
     async def act(store: OpenedStore) -> KeyWithSecret:
-        await remark_on_team(store, new.team)
+        await remark_on_team(store, new.team, is_made=True)
         return await keys.create_key(store, cli_actor(), new, limits)
 
     made = with_secrets(data_dir, act)
@@ -152,7 +152,7 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     wanted = options.read_key_fields(ctx.params, KeyChange, cleared)
 
     async def act(store: OpenedStore) -> KeyRecord:
-        await remark_on_team(store, team)
+        await remark_on_team(store, team, is_made=True)
         return await keys.change_key(store, cli_actor(), key, wanted)
 
     record = with_secrets(data_dir, act)

@@ -106,7 +106,7 @@ def show(
 
 def _change(scope: Scope, limits: Mapping[str, int | None], data_dir: Path | None, *, as_json: bool) -> None:
     async def act(store: OpenedStore) -> ScopeLimits:
-        await remark_on_team(store, scope.team)
+        await remark_on_team(store, scope.team, is_made=any(value is not None for value in limits.values()))
         return await change_limits(store, cli_actor(), scope, limits)
 
     after = with_store(data_dir, act)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.catalogue.catalogue import Catalogue, load
+from gateway.catalogue.catalogue import Catalogue, explain_unknown_model, load
 from gateway.catalogue.document import STRATEGIES, Strategy
 from gateway.catalogue.rules import CallerIdentity
 from gateway.cli.display import Column, print_rows
@@ -168,10 +168,9 @@ def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogu
     if catalogue.targets:
         return catalogue
     if not is_demo:
-        names = ", ".join(demo.upstream_keys(catalogue.document))
         raise NothingToQuote(
-            f"No upstream key is set. Set at least one of {names}; or quote the simulator's example prices: "
-            "imagegate quote --demo"
+            f"No upstream key is set. Set {demo.name_needed_keys(catalogue.document)}; or quote the simulator's "
+            "example prices: imagegate quote --demo"
         )
     return load(settings.config, env, simulator_url=_NOWHERE)
 
@@ -264,8 +263,7 @@ def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
     """The plan for this moment, with every remark in its note. Raises PublicError, and NothingToQuote for a model."""
     found = known.catalogue.find_model(typed.model)
     if found is None:
-        names = ", ".join(known.catalogue.model_names())
-        raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
+        raise NothingToQuote(explain_unknown_model(typed.model, known.catalogue.model_names()))
     rights = Rights(pinned=upstream)
     whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.circumstances)
     plan, kept_note = _narrow(whole, known.health)

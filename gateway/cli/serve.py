@@ -41,6 +41,7 @@ def serve(
     settings = load_settings(env)
     if warning := find_token_warning(settings):
         write_event(f"Warning: {warning}")
+    write_event("Starting; the address follows when the gateway is ready", "info")
     is_serving = False
 
     def show(banner: str) -> None:
@@ -60,3 +61,4 @@ def serve(
         # The log of a gateway that has served is read by programs; a refused start is read by people.
         write_event(refusal.tell(), "error")
         raise typer.Exit(refusal.exit_code) from refusal
+    write_event("Stopped", "info")

@@ -197,10 +197,14 @@ def cli_actor() -> Actor:
     return Actor(f"cli:{name}", _report)
 
 
-async def remark_on_team(store: OpenedStore, team: str | None) -> None:
-    """Print a line on stderr if no key and no limit names this team yet: its name may be mistyped."""
-    if team and (doubt := await teams.find_doubt(store, team)):
-        output.say(f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt)
+async def remark_on_team(store: OpenedStore, team: str | None, *, is_made: bool = False) -> None:
+    """Print a line on stderr if no key and no limit names this team yet: its name may be mistyped.
+
+    `is_made`: True when the command gives the team its first key or limit.
+    """
+    if team and (doubt := await teams.find_doubt(store, team, is_made=is_made)):
+        text = f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt
+        output.say(f"Note: {text}" if is_made else text)
 
 
 def _report(_: Mapping[str, str | None], error: StoreUnavailable | None) -> None:

@@ -24,7 +24,7 @@ abilities allow, or its own model."""
 
 KEPT_S = 90 * 86_400
 
-_OTHER = "other"
+OTHER = "other"
 """A parameter that a vendor named in its own words, or did not name: the number of such names has no bound."""
 
 _log = structlog.get_logger(__name__)
@@ -96,10 +96,9 @@ class DriftBook:
 
         `what` is a parameter; None, and a name that is no known parameter, count as `other`.
         """
-        place = _Place(upstream, kind, what if what in PARAMETERS or what in PICTURE_NAMES else _OTHER)
-        _log.warning(
-            "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
-        )
+        place = _Place(upstream, kind, what if what in PARAMETERS or what in PICTURE_NAMES else OTHER)
+        facts = {"what": what or OTHER} | ({"example": example} if example else {})
+        _log.warning("an upstream is not as the catalogue says", upstream=upstream, kind=kind, **facts)
         self.outbox.put(place.field(""), _Note(place, 1, example))
 
     async def read(self) -> list[Drift]:

@@ -298,11 +298,15 @@ def parse_ratio(text: str) -> tuple[int, int] | None:
 
 
 def find_fault(size: Size) -> str | None:
-    """The rule of gpt-image-2 that a size breaks, in words; None for a legal size."""
+    """The rule of gpt-image-2 that a size breaks, and a right value, as a sentence; None for a legal size."""
+    rule = _find_broken_rule(size)
+    return rule and f"{rule}; the nearest legal size is {nearest_legal(size.width, size.height)}"
+
+
+def _find_broken_rule(size: Size) -> str | None:
     long, short = max(size.width, size.height), min(size.width, size.height)
     if size.width % EDGE_STEP or size.height % EDGE_STEP:
-        near = nearest_legal(size.width, size.height)
-        return f"both edges must be multiples of {EDGE_STEP}; the nearest legal size is {near}"
+        return f"both edges must be multiples of {EDGE_STEP}"
     if long > MAX_EDGE:
         return f"no edge may be longer than {MAX_EDGE} pixels"
     if long > MAX_RATIO * short:

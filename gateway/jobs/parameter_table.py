@@ -83,7 +83,7 @@ PARAMETERS: Mapping[str, Parameter] = {
         "The quality; `standard` is another name of `medium`, and `hd` of `high`.",
         values=("low", "medium", "high", "standard", "hd", "auto"),
         default="auto",
-        hint="Qualities of other models are not available.",
+        hint="`standard` means medium, and `hd` means high.",
     ),
     "output_format": Parameter("choice", "The format of the image.", values=("png", "jpeg", "webp"), default="png"),
     "output_compression": Parameter(

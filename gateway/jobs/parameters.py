@@ -79,7 +79,8 @@ def read_params(
     }
     prompt = given["prompt"]
     if prompt is None or is_blank(prompt):
-        raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
+        fault = "required" if prompt is None else "blank"
+        raise errors.MissingParameter(f"`prompt` is {fault}: say what the image should show.", param="prompt")
     scaled = scaled_sizes(given["model"])
     size, tier = _read_size(given, scaled)
     scaled_to = size if isinstance(size, Size) and size in scaled else None
@@ -280,7 +281,8 @@ def _read_boolean(name: str, value: Any, is_text: bool) -> bool:
         return value
     if is_text and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
-    raise errors.InvalidValue(f"`{name}` must be true or false; not {_kind(value)}.", param=name)
+    shown = repr(value)[:60] if isinstance(value, str) else _kind(value)
+    raise errors.InvalidValue(f"`{name}` must be true or false; not {shown}.", param=name)
 
 
 def _as_integer(value: Any, is_text: bool) -> int | None:

@@ -47,18 +47,18 @@ async def show_team(stores: Stores, name: str) -> Team:
     return found
 
 
-async def find_doubt(stores: Stores, name: str) -> str | None:
-    """Return a doubt about a team's name; None for a team that a key or a limit names.
+async def find_doubt(stores: Stores, name: str, *, is_made: bool = False) -> str | None:
+    """A sentence on a team that no key and no limit names, with a similar or known name; None for a known team.
 
-    The doubt is a sentence with a similar name, or with names of known teams.
+    `is_made`: True when the action gives the team its first key or limit.
     """
     known = sorted({one.team for one in await stores.keys.list() if one.team} | await list_limited_teams(stores.redis))
     if name in known:
         return None
-    text = f"No key and no limit has the team {name!r:.100}"
+    text = f"{name!r:.100} is a new team" if is_made else f"No key and no limit has the team {name!r:.100}"
     if near := difflib.get_close_matches(name, known, n=1):
         return f"{text}; did you mean {near[0]!r:.100}?"
-    if not known:
+    if is_made or not known:
         return text
     more = ", …" if len(known) > _MOST_NAMED else ""
     return f"{text}; there {'is' if len(known) == 1 else 'are'} {', '.join(known[:_MOST_NAMED])}{more}"

@@ -39,6 +39,9 @@ T = TypeVar("T")
 HEAD = 512
 """Bytes of a file's start that show its format."""
 
+_ON_ITS_SIDE = 5
+"""From this value on an EXIF orientation swaps width and height."""
+
 INSTANT = 64 * 1024
 """Bytes of the largest blob in memory that is probed on the event loop: that takes less time than a busy pool."""
 
@@ -47,11 +50,19 @@ _NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
 
 
 class NotAPicture(Exception):
-    """The gateway does not accept the bytes as a picture, or cannot convert it; `reason` is for the caller to read."""
+    """The gateway does not accept the bytes as a picture, or cannot convert it.
 
-    def __init__(self, reason: str) -> None:
+    `reason` and `remedy` are sentences for the caller.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.remedy = remedy
+
+    def explain(self) -> str:
+        """The reason and the remedy."""
+        return f"{self.reason} {self.remedy}".rstrip()
 
 
 class UnfitMask(NotAPicture):
@@ -111,6 +122,15 @@ def looks_like(head: bytes) -> str:
     return "no image format known here"
 
 
+def _find_remedy(kind: str, right: str) -> str:
+    """A caller's remedy for bytes of this kind, a word of `looks_like`; empty where there is none."""
+    if kind == "text":
+        return "To send a file with curl, write `@` before its name, as in -F image=@picture.png."
+    if kind.startswith(("the base64 text", "the text of a data URL")):
+        return "Send the file's bytes."
+    return f"Convert it to a {right}." if kind in _PICTURES else ""
+
+
 _OTHER_STARTS = {
     b"GIF8": "a GIF",
     b"%PDF": "a PDF",
@@ -140,6 +160,14 @@ _ISO_BRANDS = {
     b"avif": "an AVIF",
     b"avis": "an AVIF",
 }
+_PICTURES = frozenset(
+    {
+        *("a GIF", "a BMP", "a TIFF", "an icon file", "a Photoshop document", "a JPEG XL", "a JPEG 2000"),
+        *("a HEIC photo", "a HEIC or AVIF photo", "an AVIF", "an SVG drawing"),
+    }
+)
+"""The kinds that a program can convert."""
+
 _TEXT_STARTS = {
     b"<svg": "an SVG drawing",
     b"<!doctype svg": "an SVG drawing",
@@ -157,12 +185,20 @@ def check_mask(mask: Picture, image: Picture) -> None:
     if mask.format == "jpeg":
         raise UnfitMask("The mask is a JPEG, which cannot be transparent: send a PNG or WebP with an alpha channel.")
     if not mask.has_alpha:
-        raise UnfitMask("The mask has no alpha channel: its transparent parts are where the image is edited.")
+        raise UnfitMask(
+            "The mask has no alpha channel: its transparent parts are where the image is edited.",
+            "Save it as a PNG with transparency (RGBA).",
+        )
     if (mask.width, mask.height) != (image.width, image.height):
         raise UnfitMask(
-            f"The mask is {mask.width}x{mask.height} and the image is {image.width}x{image.height}: "
+            f"The mask is {_describe_size(mask)} and the image is {_describe_size(image)}: "
             "they must have the same size."
         )
+
+
+def _describe_size(picture: Picture) -> str:
+    turned = " (shown upright, as its EXIF orientation says)" if picture.orientation >= _ON_ITS_SIDE else ""
+    return f"{picture.width}x{picture.height}{turned}"
 
 
 class PictureConverter:
@@ -177,16 +213,16 @@ class PictureConverter:
         # A probe takes a millisecond, and must not wait for a conversion of a second.
         self._walkers = open_pool(threads, "pictures-files")
 
-    async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
+    async def probe(self, blob: Blob, *, what: str = "The image", right: str = "PNG, JPEG or WebP") -> Picture:
         """Read the structure of a picture's file. Raises NotAPicture for one that is damaged, animated or too large.
 
-        The error's reason starts with `what`. Decodes no pixel, except of a JPEG without its end marker: the pixels
-        show if such a file is cut.
+        The error's reason starts with `what`. For bytes of another kind it names the `right` formats. Decodes no
+        pixel, except of a JPEG without its end marker: the pixels show if such a file is cut.
         """
         if blob.path is None and blob.size <= INSTANT:
-            picture, lacks_end = _probe(blob, self.max_pixels, what)
+            picture, lacks_end = _probe(blob, self.max_pixels, what, right)
         else:
-            picture, lacks_end = await _finish(self._walkers, _probe, blob, self.max_pixels, what)
+            picture, lacks_end = await _finish(self._walkers, _probe, blob, self.max_pixels, what, right)
         if lacks_end:
             await _finish(self._decoders, _check_end, picture, what)
         return picture
@@ -262,7 +298,7 @@ async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.a
         raise
 
 
-def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
+def _probe(blob: Blob, max_pixels: int, what: str, right: str) -> tuple[Picture, bool]:
     """The picture, and True when its end marker is missing. Raises NotAPicture, whose reason starts with `what`."""
     if not blob.size:
         raise NotAPicture(f"{what} is empty: it has zero bytes.")
@@ -270,7 +306,8 @@ def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
         head = file.read(HEAD)
         form = sniff(head)
         if form is None:
-            raise NotAPicture(f"{what} is not a PNG, JPEG or WebP: it looks like {looks_like(head)}.")
+            kind = looks_like(head)
+            raise NotAPicture(f"{what} is not a {right}: it looks like {kind}.", _find_remedy(kind, right))
         try:
             layout = read_layout(file, blob.size, form)
         except Damaged as error:
@@ -283,7 +320,7 @@ def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
             f"{what} is {layout.width}x{layout.height}, which is {pixels:,} pixels: the most is {max_pixels:,}."
         )
     width, height = layout.width, layout.height
-    if layout.orientation >= 5:
+    if layout.orientation >= _ON_ITS_SIDE:
         width, height = height, width
     return Picture(blob, form, width, height, layout.orientation, layout.has_alpha), layout.lacks_end
 

@@ -23,6 +23,7 @@ LOCK_WAIT_S = 10.0
 """Seconds that a start waits for a server that still runs after its gateway ended."""
 
 _POLL_S = 0.05
+_OTHER_FOLDER = "--data-dir FOLDER, or GATEWAY_DATA_DIR=FOLDER in the environment"
 
 
 class FolderInUse(StartRefused):
@@ -75,11 +76,11 @@ class RunningGateway:
             return (
                 f"The {it} uses the Redis at {self.redis}. For a command on its store, set GATEWAY_REDIS_URL, "
                 "GATEWAY_KEY_PEPPER and GATEWAY_SIGNING_KEY as they are set for it; for another gateway, use another "
-                "folder: --data-dir FOLDER"
+                f"folder: {_OTHER_FOLDER}"
             )
         return (
             f"A gateway already runs in {folder} (process {self.pid}). Stop it (kill {self.pid}), "
-            "or use another folder: --data-dir FOLDER"
+            f"or use another folder: {_OTHER_FOLDER}"
         )
 
 
@@ -186,7 +187,7 @@ class DataFolder:
 
         None if there is none, if no gateway runs in this folder, or if a file cannot be read.
         """
-        if (pid := self.running_gateway()) is None:
+        if (running := self.running_gateway()) is None:
             return None
         try:
             found = json.loads(self.catalogue_path.read_text())
@@ -194,7 +195,7 @@ class DataFolder:
             is_same = digest == _digest(path)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        who = f"the gateway that runs in {self.path} (process {pid})"
+        who = f"the gateway that runs in {self.path} (process {running.pid})"
         if used != str(path):
             return None if is_same else f"{who} uses another catalogue, {used}"
         return None if is_same else f"{who} still uses this file as it was at its start; restart it to use the new one"

@@ -310,5 +310,6 @@ def _explain(detail: Any, values: Mapping[str, Any]) -> str:
     given = values.get(field)
     is_secret = "Secret" in str(info.annotation)
     shown = "the value" if is_secret else repr(given)
-    reason = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{variable(field)}: {shown} is refused ({reason[:1].lower()}{reason[1:]}); set {info.description}"
+    # Pydantic's own reasons say less than the description.
+    reason = f" ({str(detail['msg']).removeprefix('Value error, ')})" if detail["type"] == "value_error" else ""
+    return f"{variable(field)}: {shown} is refused{reason}; set {info.description}"

@@ -268,10 +268,15 @@ def _unserved(model_name: str, rejections: list[Rejection]) -> errors.Unsupporte
     for one in rejections:
         names = upstreams.setdefault(one.unfit.reason, [])
         names += [one.upstream] if one.upstream not in names else []
-    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
+    reasons = "; ".join(
+        f"{'each of ' if len(names) > 1 else ''}{', '.join(names)}: {reason}" for reason, names in upstreams.items()
+    )
     # Name a parameter that the caller can change rather than the model.
     param = next((one.unfit.param for one in rejections if one.unfit.param != "model"), "model")
-    return errors.UnsupportedValue(f"No upstream of `{model_name}` can serve this request ({reasons}).", param=param)
+    remedy = " Leave `background` out, or send `opaque`." if param == "background" else ""
+    return errors.UnsupportedValue(
+        f"No upstream of `{model_name}` can serve this request ({reasons}).{remedy}", param=param
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +321,13 @@ def _by_price(candidates: Sequence[Candidate]) -> Ranking:
         return _by_catalogue(candidates, f"the catalogue's order decides: no price is known for {unknown}")
     # Sorting keeps the catalogue's order among equals.
     order = tuple(sorted(range(len(candidates)), key=prices.__getitem__))
-    cheapest = prices[order[0]] if order else 0
-    reasons = [
-        "cheapest" if prices[one] == cheapest else f"${show_usd(prices[one] - cheapest)} dearer" for one in order
-    ]
-    return Ranking(order, tuple(reasons))
+
+    def explain(one: int) -> str:
+        dearer = prices[one] - prices[order[0]]
+        # The cheapest may be unavailable, and then has another place in the plan.
+        return f"${show_usd(dearer)} dearer than {candidates[order[0]].label}" if dearer else "cheapest"
+
+    return Ranking(order, tuple(map(explain, order)))
 
 
 def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:

@@ -26,10 +26,16 @@ def is_simulated(catalogue: Catalogue, *, is_demo: bool) -> bool:
         return False
     if not is_demo:
         raise NoUpstreamKey(
-            f"No upstream key is set. Set at least one of {', '.join(upstream_keys(catalogue.document))}; "
+            f"No upstream key is set. Set {name_needed_keys(catalogue.document)}; "
             "or try the gateway without any: imagegate serve --demo"
         )
     return True
+
+
+def name_needed_keys(document: Document) -> str:
+    """Return the need of `serve` for one of the catalogue's upstream keys, as a part of a sentence."""
+    names = upstream_keys(document)
+    return names[0] if len(names) == 1 else f"at least one of {', '.join(names)}"
 
 
 def upstream_keys(document: Document) -> list[str]:

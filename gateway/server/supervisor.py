@@ -148,7 +148,8 @@ class Supervisor:
             url=self._settings.public_url or self._url,
             data_dir=self._folder.path,
             store="embedded" if self._server is not None else describe(url),
-            command=_own_command(),
+            command=_name_beside("imagegate") or f"{sys.executable} -m gateway",
+            activation=f"source {script}; " if (script := _name_beside("activate")) else "",
             demo_key=key,
             simulator=simulator,
             on=tuple(target.label for target in catalogue.targets),
@@ -298,9 +299,12 @@ def _name_redis(settings: Settings) -> str | None:
     return None if settings.redis_url is None else describe(settings.redis_url.get_secret_value())
 
 
-def _own_command() -> str:
-    """Return the command that runs `imagegate` from this folder, since it need not be on the PATH."""
-    beside = Path(sys.executable).with_name("imagegate")
+def _name_beside(name: str) -> str | None:
+    """Return the path of a file beside this Python, for a shell in this folder; None where there is none.
+
+    In a fresh checkout that folder is not on the PATH.
+    """
+    beside = Path(sys.executable).with_name(name)
     if not beside.exists():
-        return f"{sys.executable} -m gateway"
+        return None
     return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -21,6 +21,7 @@ if __name__ == "__main__":
     # `memory.tune_collector` turns the collector on again.
     gc.disable()
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
@@ -36,6 +37,8 @@ from gateway.process.settings import Settings, StartRefused, load_settings
 from gateway.server.demo import SIMULATED_BY
 from gateway.services import Services
 from gateway.store.embedded import store_url
+
+_log = structlog.get_logger(__name__)
 
 # Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into a closed one.
 _KEEP_ALIVE_S = 75
@@ -108,6 +111,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
         services.shutdown.begin()
+        if services.running:
+            _log.info(
+                "the stop waits for unfinished tasks", tasks=len(services.running), seconds=services.settings.drain_s
+            )
         cutting = asyncio.create_task(self._cut_connections(services))
         ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.shutdown.give_up)
         await super().shutdown(sockets)

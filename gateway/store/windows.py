@@ -103,6 +103,11 @@ class Calendar:
         """Return an instant in the zone, to the second, for people: `2026-11-04 12:00:00`."""
         return f"{datetime.fromtimestamp(at // MICROSECONDS, self._zone):%Y-%m-%d %H:%M:%S}"
 
+    def show_recent(self, at: int) -> str:
+        """Return an instant as `show_instant` does, and one of today without its date: `12:00:00`."""
+        day, _, time = self.show_instant(at).partition(" ")
+        return time if datetime.now(self._zone).date().isoformat() == day else f"{day} {time}"
+
     def _window(self, name: str, first: date, after: date) -> Window:
         return Window(name, self._midnight(first), self._midnight(after))
 

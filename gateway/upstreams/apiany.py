@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -141,8 +142,9 @@ class Apiany:
             reply = await self._client.ask("POST", "/v1/images/upload", body, spool)
             fail_on_error(reply)
         except CallFailed as failed:
-            # No upload is billed, whatever its outcome.
-            raise CallFailed(_as_prepare(failed.failure)) from failed
+            # No upload is billed, whatever its outcome. The caller knows its field by another name than the vendor.
+            failure = replace(failed.failure, param=failed.failure.param and "image")
+            raise CallFailed(_as_prepare(failure)) from failed
         document = reply.document if isinstance(reply.document, dict) else {}
         nested = document.get("data")
         url = document.get("url") or (nested.get("url") if isinstance(nested, dict) else None)

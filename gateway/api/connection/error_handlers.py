@@ -82,9 +82,12 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
     if raised.status_code == 404:
         return render(errors.UnknownRoute(f"Unknown request URL: {request.method} {path}. {_describe_routes(path)}"))
     if raised.status_code == 405:
-        made = errors.MethodNotAllowed(f"{request.method} is not allowed for {path}.")
-        for name, text in (raised.headers or {}).items():
-            made.headers[name] = text.replace("GET", "GET, HEAD") if name.lower() == "allow" else text
+        headers = {name.lower(): text for name, text in (raised.headers or {}).items()}
+        headers["allow"] = allowed = headers.get("allow", "").replace("GET", "GET, HEAD")
+        made = errors.MethodNotAllowed(
+            f"{request.method} is not allowed for {path}; send {allowed.replace(', ', ' or ')}."
+        )
+        made.headers |= headers
         return render(made)
     return render(errors.InvalidValue("The request cannot be read."))
 
@@ -97,7 +100,10 @@ def _describe_routes(path: str) -> str:
                 f"{client} sends this path. Use a client of OpenAI's API (in OpenAI's SDKs the class `OpenAI`), with "
                 "this gateway's address and /v1 as its base URL and a key of this gateway as its API key."
             )
-    return "The image routes are POST /v1/images/generations and POST /v1/images/edits."
+    routes = "The image routes are POST /v1/images/generations and POST /v1/images/edits."
+    if path.rstrip("/") in ("", "/v1"):
+        return f"This is imagegate, and it runs: set an SDK's `base_url` to this address, ending in /v1. {routes}"
+    return routes
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

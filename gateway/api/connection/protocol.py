@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.api.connection.limits import WireLimits
 from gateway.api.connection.middleware import Handover
-from gateway.api.connection.refusal import RefusingProtocol
+from gateway.api.connection.refusal import RefusingProtocol, not_http
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class GuardedProtocol(RefusingProtocol):
         except httptools.HttpParserError as error:
             # An error that a callback raised is the context of httptools' own error.
             refusal = error.__context__
-            self._refuse(refusal if isinstance(refusal, PublicError) else InvalidValue("This is not valid HTTP/1.1."))
+            self._refuse(refusal if isinstance(refusal, PublicError) else not_http(data))
             return
         if self._bytes_without_content > self.limits.header_bytes:
             self._refuse(self._too_many_bytes())

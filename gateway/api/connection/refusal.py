@@ -13,13 +13,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.api.connection.error_handlers import write_last_answer
 from gateway.api.connection.limits import WireLimits
-from gateway.errors import PublicError
+from gateway.errors import InvalidValue, PublicError
 from gateway.ids import new_id
 
 log: Final = logging.getLogger(__name__)
 
 # uvloop and asyncio hand over at most so many bytes at once. Reading stops that much before a limit.
 READ_BYTES: Final = 256 * 1024
+
+
+def not_http(data: bytes) -> InvalidValue:
+    """The refusal of bytes that are not HTTP/1.1. A TLS handshake begins with 22 and 3 (RFC 8446, section 5.1)."""
+    if data.startswith(b"\x16\x03"):
+        return InvalidValue("The client speaks TLS, and this port speaks plain HTTP: use http:// in place of https://.")
+    return InvalidValue("This is not valid HTTP/1.1.")
 
 
 class RefusingProtocol(HttpToolsProtocol):
