@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from redis.exceptions import ResponseError
+from typing_extensions import override
 
 from gateway.ids import new_id
+from gateway.money.ledger_reader import LedgerReader
 from gateway.money.ledger_results import (
     Admitted,
     CloseReason,
-    Hold,
     InvalidArgument,
     Joined,
     Lease,
@@ -43,8 +44,6 @@ from gateway.money.ledger_results import (
     format_opening,
     format_price,
     read_change,
-    read_holds,
-    read_limits,
     read_opening,
     read_refusal,
     read_settled,
@@ -78,7 +77,7 @@ class RetryQuery:
     living: tuple[str, ...] = ()
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """The ledger in one store. In tests, `now` returns the µs that replace the server's clock.
 
     Every method raises StoreUnavailable, and InvalidArgument for an argument that a script refuses. With a
@@ -174,14 +173,14 @@ class Ledger:
     async def close(self, task: str, fence: int, how: CloseReason = "") -> LedgerAnswer:
         """Close a task, and release the slots that will never be sent. Returns CLOSED or FENCED.
 
-        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes an open task only if
-        none of its calls was sent or all of them are void; else it returns SENT.
+        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes a task only if none of
+        its calls was sent or all of them are void; else it returns SENT.
         """
         return (await self.run_chain(self.make_close(task, fence, how)))[0]
 
-    def make_close(self, task: str, fence: int, how: CloseReason = "") -> Command[LedgerAnswer]:
-        """The command of `close`."""
-        return self._make_command("close", lambda answer: LedgerAnswer(answer[0]), task, str(fence), how)
+    def make_close(self, task: str, fence: int, how: CloseReason = "", wanted: str = "") -> Command[LedgerAnswer]:
+        """The command of `close`. The next one of its chain runs after `wanted`, by default after any answer."""
+        return self._make_command("close", _read_word, task, str(fence), how, wanted=wanted)
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End the wait of the request `waiter` for a task. Returns DONE, GONE or UNKNOWN."""
@@ -244,35 +243,6 @@ class Ledger:
         """The limits of a key, a team and everyone with their use, and the spent amounts."""
         return read_standings(await self._run_now(lambda now: self._run("look", key, team, *now)))
 
-    async def limits_of(self, scope: Scope) -> dict[str, int]:
-        """The limits of one scope, by name, in µ$ or as numbers."""
-        return read_limits(await self._run("limits", scope.key, scope.team))
-
-    async def holds(self, most: int = 1000) -> list[Hold]:
-        """The tasks that may still hold money, oldest first, no more than `most`."""
-        return read_holds(await self._run("holds", "all", "", "", str(most)))
-
-    async def orphans(self, most: int = 100) -> list[Hold]:
-        """The tasks that may hold money and whose owner's lease has ended, oldest first."""
-        return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
-
-    async def left(self, since: int, most: int = 1000) -> list[Hold]:
-        """The tasks that workers closed in the last 5 minutes of leases that ended after `since` (µs)."""
-        return read_holds(await self._run("holds", "left", "", str(since), str(most)))
-
-    async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
-        """The tasks of this worker that may hold money and were opened no later than `before` (µs), oldest first."""
-        return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
-
-    async def show(self, task: str) -> Hold | None:
-        """The amounts of one task; None if it is unknown or already folded."""
-        found = await self.show_all([task])
-        return found[0] if found else None
-
-    async def show_all(self, tasks: Sequence[str]) -> list[Hold]:
-        """The amounts of several tasks, without unknown ones."""
-        return read_holds(await self._run("show", ",".join(tasks))) if tasks else []
-
     async def fold(self, retention: Retention, most: int = 500) -> tuple[int, int]:
         """Add old tasks and journal entries to the base amounts, and remove them from the store.
 
@@ -329,10 +299,15 @@ class Ledger:
         now = "" if self._now is None else str(self._now())
         return Command(self.scripts[name], (now, *arguments), read, wanted)
 
+    @override
     async def _run(self, name: str, *arguments: str, then: Sequence[Command[Any]] = ()) -> list[str]:
         return cast(
             list[str], (await self.run_chain(self._make_command(name, list, *arguments, wanted="new"), *then))[0]
         )
+
+
+def _read_word(answer: list[str]) -> LedgerAnswer:
+    return LedgerAnswer(answer[0])
 
 
 LEDGER_ID = "ledger.id"

@@ -182,7 +182,7 @@ class DataFolder:
 
         None if there is none, if no gateway runs in this folder, or if a file cannot be read.
         """
-        if (pid := self.running_gateway()) is None:
+        if (running := self.running_gateway()) is None:
             return None
         try:
             found = json.loads(self.catalogue_path.read_text())
@@ -190,7 +190,7 @@ class DataFolder:
             is_same = digest == _digest(path)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        who = f"the gateway that runs in {self.path} (process {pid})"
+        who = f"the gateway that runs in {self.path} (process {running.pid})"
         if used != str(path):
             return None if is_same else f"{who} uses another catalogue, {used}"
         return None if is_same else f"{who} still uses this file as it was at its start; restart it to use the new one"

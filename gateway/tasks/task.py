@@ -210,11 +210,11 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
     hold = await services.ledger.show(record.id)
     if record.end is not None or hold is None or not hold.is_open:
         return record
-    if await services.ledger.close(record.id, hold.fence, "cancel") is not LedgerAnswer.CLOSED:
-        return record
     error = errors.TaskCanceled("The task was canceled before anything was sent for it.")
     ended = record.with_end(End(status="canceled", completed=int(time.time()), error=error.to_facts()))
-    return await services.task_store.end(ended)
+    closing = services.ledger.make_close(record.id, hold.fence, "cancel", wanted=LedgerAnswer.CLOSED)
+    _, *stands = await services.ledger.run_chain(closing, services.task_store.make_end(ended))
+    return stands[0] if stands else record
 
 
 async def drain(services: Services) -> tuple[int, int]:
