@@ -38,7 +38,7 @@ from gateway.recovery.collector import Collector
 from gateway.recovery.housekeeping import Housekeeping, OwnWork, Pace
 from gateway.services import Services, open_services
 from gateway.store.client import StoreUnavailable
-from gateway.tasks.task import drain
+from gateway.tasks.task import drain, join_steps
 from gateway.tasks.wait import record_departures, runs_here
 from gateway.tasks.webhooks import WebhookSender
 
@@ -138,6 +138,7 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
     webhook_sender = WebhookSender(services)
     steps = _list_steps(services)
 
+    join_steps(services)
     await housekeeping.start()
     webhook_sender.start()
     for step in (*steps, *health_checks.steps):

@@ -211,7 +211,8 @@ class CallSender:
         state: SettledState = "void"
         if receipt:
             images, usd, state = receipt.images, receipt.usd, "posted"
-            await self.reservation.post(call, usd, len(images))
+            is_last = {image.slot for image in images} == set(self.progress.open)
+            await self.reservation.post(call, usd, len(images), is_last=is_last)
         elif paid.is_unexecuted:
             await self.reservation.nack(call)
         else:

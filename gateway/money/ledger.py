@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 from redis.exceptions import ResponseError
+from typing_extensions import override
 
 from gateway.ids import new_id
+from gateway.money.ledger_reader import LedgerReader
 from gateway.money.ledger_results import (
     Admitted,
     CloseReason,
-    Hold,
     InvalidArgument,
     Joined,
     Lease,
@@ -43,15 +44,13 @@ from gateway.money.ledger_results import (
     format_opening,
     format_price,
     read_change,
-    read_holds,
-    read_limits,
     read_opening,
     read_refusal,
     read_settled,
     read_standings,
 )
 from gateway.process.data_folder import replace
-from gateway.store.client import CommandQueue, StoreUnavailable
+from gateway.store.client import Command, CommandQueue, StoreUnavailable
 from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 
@@ -61,6 +60,8 @@ perhaps nobody read, since the connection was closed right after it."""
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class RetryQuery:
     living: tuple[str, ...] = ()
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """The ledger in one store. In tests, `now` returns the µs that replace the server's clock.
 
     Every method raises StoreUnavailable, and InvalidArgument for an argument that a script refuses. With a
@@ -95,18 +96,22 @@ class Ledger:
     ) -> None:
         self._command_queue = command_queue
         self._calendar = calendar
-        self._scripts = scripts or join_scripts(read_sources("ledger"))
+        self.scripts = scripts or join_scripts(read_sources("ledger"))
         self._now = now
         self._store_epoch = store_epoch
         self._windows: Windows | None = None
 
-    async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
+    async def open(
+        self, opening: Opening, *then: Command[Any]
+    ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
         """Join an equal task, or admit a new one. An admission holds the price in all of its limits, or in none.
 
-        A returned LedgerAnswer is MISMATCH, CLOSED, CONFLICT or, for the form `join`, NOTHING. The request's wait has
-        the opening's task id as its name. A request that joins by its Idempotency-Key has no wait in the ledger.
+        The commands of `then` run after an admission, in the same step. A returned LedgerAnswer is MISMATCH, CLOSED,
+        CONFLICT or, for the form `join`, NOTHING. The request's wait has the opening's task id as its name. A request
+        that joins by its Idempotency-Key has no wait in the ledger.
         """
-        return read_opening(await self._run_now("open", *format_opening(opening), spends=True))
+        words = format_opening(opening)
+        return read_opening(await self._run_now(lambda now: self._spend("open", *words, after=now, then=then)))
 
     async def check_first_request(self, query: RetryQuery, since: int = 0) -> int | None:
         """Return the µs at which the retry began to wait for a worker that may be dead; None if it need not wait.
@@ -154,7 +159,11 @@ class Ledger:
         This replaces a presumed amount and a `nack`. Later charges change nothing. Returns the settled amounts; None
         if the call is unknown or was never marked as sent.
         """
-        return read_settled(await self._run("post", task, call, str(usd), str(images)))
+        return (await self.run_chain(self.make_post(task, call, usd, images)))[0]
+
+    def make_post(self, task: str, call: str, usd: int, images: int) -> Command[Settled | None]:
+        """The command of `post`."""
+        return self._make_command("post", read_settled, task, call, str(usd), str(images))
 
     async def presume(self, task: str, call: str, fence: int) -> Settled | LedgerAnswer:
         """Settle a call of unknown outcome at its target's price (0 if unknown). Returns the amounts, or FENCED."""
@@ -164,10 +173,14 @@ class Ledger:
     async def close(self, task: str, fence: int, how: CloseReason = "") -> LedgerAnswer:
         """Close a task, and release the slots that will never be sent. Returns CLOSED or FENCED.
 
-        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes an open task only if
-        none of its calls was sent or all of them are void; else it returns SENT.
+        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes a task only if none of
+        its calls was sent or all of them are void; else it returns SENT.
         """
-        return LedgerAnswer((await self._run("close", task, str(fence), how))[0])
+        return (await self.run_chain(self.make_close(task, fence, how)))[0]
+
+    def make_close(self, task: str, fence: int, how: CloseReason = "", wanted: str = "") -> Command[LedgerAnswer]:
+        """The command of `close`. The next one of its chain runs after `wanted`, by default after any answer."""
+        return self._make_command("close", _read_word, task, str(fence), how, wanted=wanted)
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
@@ -228,36 +241,7 @@ class Ledger:
 
     async def look(self, key: str = "", team: str = "") -> Standings:
         """Return the limits of a key, a team and everyone with their use, and the spent amounts."""
-        return read_standings(await self._run_now("look", key, team))
-
-    async def limits_of(self, scope: Scope) -> dict[str, int]:
-        """Return the limits of one scope, by name, in µ$ or as numbers."""
-        return read_limits(await self._run("limits", scope.key, scope.team))
-
-    async def holds(self, most: int = 1000) -> list[Hold]:
-        """Return the tasks that may still hold money, oldest first, no more than `most`."""
-        return read_holds(await self._run("holds", "all", "", "", str(most)))
-
-    async def orphans(self, most: int = 100) -> list[Hold]:
-        """Return the tasks that may hold money and whose owner's lease has ended, oldest first."""
-        return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
-
-    async def left(self, since: int, most: int = 1000) -> list[Hold]:
-        """Return the tasks that ended in the last 5 minutes of their worker's lease, which ended after `since` (µs)."""
-        return read_holds(await self._run("holds", "left", "", str(since), str(most)))
-
-    async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
-        """Return this worker's tasks that may hold money and opened no later than `before` (µs), oldest first."""
-        return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
-
-    async def show(self, task: str) -> Hold | None:
-        """Return the amounts of one task; None if it is unknown or already folded."""
-        found = await self.show_all([task])
-        return found[0] if found else None
-
-    async def show_all(self, tasks: Sequence[str]) -> list[Hold]:
-        """Return the amounts of several tasks, without unknown ones."""
-        return read_holds(await self._run("show", ",".join(tasks))) if tasks else []
+        return read_standings(await self._run_now(lambda now: self._run("look", key, team, *now)))
 
     async def fold(self, retention: Retention, most: int = 500) -> tuple[int, int]:
         """Add old tasks and journal entries to the base amounts, and remove them from the store.
@@ -269,30 +253,40 @@ class Ledger:
         answer = await self._run("fold", *(str(age * MICROSECONDS) for age in ages), str(most))
         return int(answer[1]), int(answer[2])
 
+    async def run_chain(self, *commands: Command[Any]) -> list[Any]:
+        """Run commands in turn, in one step; return the results of those that ran. Raises InvalidArgument."""
+        try:
+            return await self._command_queue.run_chain(*commands)
+        except ResponseError as error:
+            if found := _INVALID.search(str(error)):
+                raise InvalidArgument(commands[0].script.name, found[1]) from error
+            raise
+
     def _guess(self) -> int:
         return time.time_ns() // 1000 if self._now is None else self._now()
 
-    async def _run_now(self, name: str, *arguments: str, spends: bool = False) -> list[str]:
-        """Run a script whose last arguments are the windows of this instant; name them again if they have changed."""
-        run = self._spend if spends else self._run
+    async def _run_now(self, run: Callable[[Sequence[str]], Awaitable[list[str]]]) -> list[str]:
+        """Run a script with the windows of this instant; name them again if they have changed."""
         windows = self._windows or self._calendar.name_windows(self._guess())
         for _ in range(_NAMINGS):
-            answer = await run(name, *arguments, after=windows.arguments())
+            answer = await run(windows.arguments())
             if answer[0] != "window_moved":
                 self._windows = windows
                 return answer
             windows = self._calendar.name_windows(int(answer[1]))
         raise LedgerConfused("the clock runs faster than its windows can be named")
 
-    async def _spend(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
+    async def _spend(
+        self, name: str, *arguments: str, after: Sequence[str] = (), then: Sequence[Command[Any]] = ()
+    ) -> list[str]:
         """Run a script that checks the store's epoch. Raises LedgerLost."""
         store_epoch = self._store_epoch
         if store_epoch is None:
-            return await self._run(name, *arguments, *NO_MEMORY, after=after)
+            return await self._run(name, *arguments, *NO_MEMORY, *after, then=then)
         if not store_epoch.epoch:
             await self.renew(store_epoch.worker, store_epoch.lease_us)
         for _ in range(_NAMINGS):
-            answer = await self._run(name, *arguments, *store_epoch.words(), after=after)
+            answer = await self._run(name, *arguments, *store_epoch.words(), *after, then=then)
             if answer[0] != "lost":
                 return answer
             if not store_epoch.accept_reset(answer[1]):
@@ -301,14 +295,19 @@ class Ledger:
             await self.renew(store_epoch.worker, store_epoch.lease_us)
         raise LedgerLost
 
-    async def _run(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
+    def _make_command(self, name: str, read: Callable[[list[str]], T], *arguments: str, wanted: str = "") -> Command[T]:
         now = "" if self._now is None else str(self._now())
-        try:
-            return await self._command_queue.run(self._scripts[name], now, *arguments, *after)
-        except ResponseError as error:
-            if found := _INVALID.search(str(error)):
-                raise InvalidArgument(name, found[1]) from error
-            raise
+        return Command(self.scripts[name], (now, *arguments), read, wanted)
+
+    @override
+    async def _run(self, name: str, *arguments: str, then: Sequence[Command[Any]] = ()) -> list[str]:
+        return cast(
+            list[str], (await self.run_chain(self._make_command(name, list, *arguments, wanted="new"), *then))[0]
+        )
+
+
+def _read_word(answer: list[str]) -> LedgerAnswer:
+    return LedgerAnswer(answer[0])
 
 
 LEDGER_ID = "ledger.id"

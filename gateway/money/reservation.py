@@ -7,10 +7,11 @@ This module decides on no retry. While Redis is unavailable it refuses to hold o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import Any
 
 import structlog
 
@@ -32,13 +33,14 @@ from gateway.money.ledger_results import (
     OverLimit,
     Policy,
     Rate,
+    Settled,
     TooMany,
     Unpriced,
 )
 from gateway.money.unknown_outcome import charge_of, settle_unknown, state_after
 from gateway.routing.plan import Plan
 from gateway.state.call_store import Binding, CallNote, CallStore, Links, encode_note
-from gateway.store.client import StoreUnavailable
+from gateway.store.client import Command, StoreUnavailable
 from gateway.store.outbox import Outbox
 from gateway.store.windows import MICROSECONDS
 
@@ -80,6 +82,7 @@ class Reservation:
     rates: tuple[Rate, ...] = ()
     spent: int | None = 0
     is_doubtful: bool = False
+    _last_post: Command[Settled | None] | None = None
 
     @property
     def _ledger(self) -> Ledger:
@@ -146,10 +149,17 @@ class Reservation:
         """Record in the ledger that a call was not accepted, which frees its slots."""
         await self._book("nack", lambda: self._ledger.nack(self.task, call.id))
 
-    async def post(self, call: Call, usd: int | None, images: int) -> None:
-        """Charge the real cost of a call, in µ$, and its number of images. None is an unknown cost: it charges 0."""
+    async def post(self, call: Call, usd: int | None, images: int, *, is_last: bool = False) -> None:
+        """Charge the real cost of a call, in µ$, and its number of images. None is an unknown cost: it charges 0.
+
+        If `is_last`, the charge waits for `close`, which must be the next step. No image is handed out before it.
+        """
         self._count(usd)
-        await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
+        command = self._ledger.make_post(self.task, call.id, usd or 0, images)
+        if is_last:
+            self._last_post = command
+        else:
+            await self._book("post", lambda: self._ledger.run_chain(command))
 
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
         """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if it is an unknown price.
@@ -162,38 +172,45 @@ class Reservation:
         await self._book("give up", lambda: settle_unknown(self._ledger, self.task, call.id, self.fence, policy))
         return usd
 
-    async def close(self, how: CloseReason = "") -> None:
-        """Close the task in the ledger, and release the slots that will never be sent."""
-        await self._book("close", lambda: self._ledger.close(self.task, self.fence, how))
+    async def close(self, how: CloseReason = "", *then: Command[Any]) -> None:
+        """Close the task in the ledger, and release the slots that will never be sent.
+
+        The last charge, and the commands of `then`, run in the same step.
+        """
+        commands = [] if self._last_post is None else [self._last_post]
+        commands += [self._ledger.make_close(self.task, self.fence, how), *then]
+        self._last_post = None
+        await self._book("close", lambda: self._ledger.run_chain(*commands))
 
     def _count(self, usd: int | None) -> None:
         self.spent = None if usd is None or self.spent is None else self.spent + usd
 
     async def _book(self, what: str, step: Step) -> None:
         async def checked() -> None:
-            answer = await step()
-            if answer is LedgerAnswer.FENCED:
+            found = await step()
+            answers = found if isinstance(found, list) else [found]
+            if LedgerAnswer.FENCED in answers:
                 _log.warning("another worker has adopted this task", task=self.task, what=what)
-            elif answer in (None, LedgerAnswer.UNKNOWN):
+            if None in answers or LedgerAnswer.UNKNOWN in answers:
                 _log.error("the ledger does not know the task or call", task=self.task, what=what)
 
         await self.books.pending_posts.book(f"{what} {self.task}", checked)
 
 
 async def reserve(
-    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat
+    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat, *then: Command[Any]
 ) -> tuple[Reservation, Plan] | Joined:
     """Join an equal task, or admit this one and hold the price of its first target.
 
-    If a limit in dollars is set and the first target's price is unknown, the returned plan has only targets of known
-    price. A request whose plan has a refusal can only join an earlier task. Raises that refusal, IdempotencyMismatch,
-    RateLimited, InsufficientQuota, InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled and
-    InternalError; then nothing stays held.
+    The commands of `then` run after an admission, in the same step. If a limit in dollars is set and the first target's
+    price is unknown, the returned plan has only targets of known price. A request whose plan has a refusal can only
+    join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota, InvalidValue,
+    UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled and InternalError; then nothing stays held.
     """
     while True:
         opening = _opening(books, identity, job, task, plan, repeat)
         price = opening.price
-        answer = await _open(books, job, opening)
+        answer = await _open(books, job, opening, then)
         match answer:
             case Joined():
                 return answer
@@ -294,12 +311,12 @@ def _opening(books: Books, identity: CallerIdentity, job: ImageJob, task: str, p
 
 
 async def _open(
-    books: Books, job: ImageJob, opening: Opening
+    books: Books, job: ImageJob, opening: Opening, then: Sequence[Command[Any]]
 ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
     if books.pending_posts.is_behind:
         raise ledger_unavailable()
     try:
-        return await books.ledger.open(opening)
+        return await books.ledger.open(opening, *then)
     except LedgerLost as error:
         raise ledger_unavailable(error) from error
     except StoreUnavailable as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +17,7 @@ from typing_extensions import override
 
 from gateway.state.webhook_queue import ROOM
 from gateway.store import names
-from gateway.store.client import CommandQueue, StoreClient
+from gateway.store.client import Command, CommandQueue, StoreClient
 from gateway.store.lua import SHARED, join_scripts, read_sources
 
 Status = Literal["pending", "processing", "succeeded", "failed", "canceled", "expired"]
@@ -175,10 +176,14 @@ class TaskStore:
 
     async def open(self, record: TaskRecord, hook: Hook | None = None) -> None:
         """Store a new task, and its caller's webhook address. If this raises, nothing may be sent for the task."""
+        await self._command_queue.run_chain(self.make_open(record, hook))
+
+    def make_open(self, record: TaskRecord, hook: Hook | None = None) -> Command[list[str]]:
+        """The command of `open`."""
         promise = record.promise.model_dump_json(exclude_defaults=True)
         words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
         address = () if hook is None else self._encode_hook(hook)
-        await self._command_queue.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *address)
+        return Command(SCRIPTS["open"], (record.id, str(TTL_S), *words, *address), list)
 
     async def add(self, task_id: str, images: Sequence[TaskImage]) -> None:
         """Add stored images to a task, and announce the change to all processes. The first image of a slot stands."""
@@ -199,18 +204,29 @@ class TaskStore:
 
         The first end stands, except that a known end replaces a guess. Raises ValueError for a record without an end.
         """
+        return cast(TaskRecord, (await self._command_queue.run_chain(self.make_end(record)))[0])
+
+    def make_end(
+        self, record: TaskRecord, note: Callable[[TaskRecord], object] = lambda _: None
+    ) -> Command[TaskRecord]:
+        """The command of `end`. It calls `note` with the task as it stands."""
         if record.end is None:
             raise ValueError("the task has no end yet")
         promise = record.promise.model_dump_json(exclude_defaults=True)
         ended = record.end.model_dump_json(exclude_defaults=True)
         field = "guess" if record.end.is_guess else "end"
         words = (promise, field, ended, self._room, *self._encode(record.images))
-        _, queued, *stands = await self._command_queue.run(
-            SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words
+        return Command(
+            SCRIPTS["finish"], (record.id, str(TTL_S), str(_STREAM), *words), partial(self._read_end, record, note)
         )
+
+    def _read_end(self, record: TaskRecord, note: Callable[[TaskRecord], object], answer: list[str]) -> TaskRecord:
+        _, queued, *stands = answer
         if queued != "0":
             self.webhook_queued.set()
-        return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
+        found = _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
+        note(found)
+        return found
 
     async def find_unended(self, tasks: Sequence[str]) -> set[str]:
         """Return those of `tasks` without a stored end or guess."""

@@ -7,10 +7,10 @@ more after a lost reply, since every script is idempotent by its ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import redis.exceptions
 from hiredis import pack_command
@@ -25,7 +25,7 @@ from typing_extensions import override
 from gateway.process.redis_url import read_redis_url
 from gateway.store import names
 from gateway.store.connections import StoreHealth, StorePool, connection_options
-from gateway.store.lua import Script
+from gateway.store.lua import Script, chain_scripts
 
 DEADLINE_S = 1.2
 """The longest duration of a command in seconds, with the wait for a connection: spending is refused within 1.5 s."""
@@ -204,11 +204,31 @@ _MOST = 500
 _TRIES = 2
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """A script with its arguments, as a part of a chain. `read` makes the result of its answer.
+
+    The next command of the chain runs after an answer that begins with `wanted`; after any answer if that is empty.
+    """
+
+    script: Script
+    arguments: tuple[str, ...]
+    read: Callable[[list[str]], T]
+    wanted: str = ""
+
+    def words(self) -> tuple[str, ...]:
+        """The command as arguments of a chain."""
+        return str(len(self.arguments)), self.wanted, *self.arguments
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     script: Script
     arguments: tuple[str, ...]
-    reply: asyncio.Future[list[str]]
+    reply: asyncio.Future[list[Any]]
 
 
 class CommandQueue:
@@ -234,7 +254,21 @@ class CommandQueue:
         self._queue: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
 
-    async def run(self, script: Script, *arguments: str) -> list[str]:
+    async def run_chain(self, *commands: Command[Any]) -> list[Any]:
+        """Run commands in turn, as one script; return the results of those that ran.
+
+        Raises as `run` does if one fails: the commands before it have run, those after it have not.
+        """
+        if len(commands) == 1:
+            return [commands[0].read(await self.run(commands[0].script, *commands[0].arguments))]
+        script = chain_scripts(tuple(command.script for command in commands))
+        answers = await self.run(script, *(word for command in commands for word in command.words()))
+        if answers[-1][0] == "error":
+            failure = ResponseError(answers[-1][1])
+            raise StoreUnavailable(answers[-1][1]) if is_away(failure) else failure
+        return [command.read(answer) for command, answer in zip(commands, answers, strict=False)]
+
+    async def run(self, script: Script, *arguments: str) -> list[Any]:
         """Run a script, and return its answer; after a lost reply the script is sent once more.
 
         Raises StoreUnavailable when it is not known to have run on enough replicas, ResponseError when it failed.

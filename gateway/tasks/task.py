@@ -25,8 +25,9 @@ from gateway.pictures.spool import Spool
 from gateway.process.shutdown import PAUSE_S
 from gateway.routing.plan import Plan
 from gateway.services import Services
-from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
+from gateway.state.task_store import MOST_HOOKS, SCRIPTS, End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
 from gateway.store.client import StoreUnavailable
+from gateway.store.lua import chain_scripts
 from gateway.tasks.wait import TaskWait
 
 _log = structlog.get_logger(__name__)
@@ -113,10 +114,10 @@ class Task:
         The artifact must be stored, and its call charged, before. The last image is written with the task's end.
         """
         self.record = self.record.with_image(image)
-        self.services.task_events.post(self.record)
         if len(self.record.images) == self.record.promise.n:
-            # The end is next, and writes all images.
+            # The end is next. It writes and announces all images, and its step has the last post.
             return
+        self.services.task_events.post(self.record)
         writing = asyncio.create_task(self._write(image))
         self.writing.add(writing)
         writing.add_done_callback(self.writing.discard)
@@ -138,13 +139,6 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
     if services.shutdown.is_begun:
         raise errors.shutting_down()
     task_id, job = new_id("task"), spec.job
-    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat)
-    hook = _make_hook(caller, spec)
-    if isinstance(found, Joined):
-        waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
-        await _add_hook(waiting, hook)
-        return waiting
-    reservation, plan = found
     promise = Promise(
         key=caller.key.id,
         key_name=caller.key.name,
@@ -157,13 +151,15 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
         created=int(time.time()),
         response_format=spec.response_format,
     )
-    record = TaskRecord(id=task_id, promise=promise)
+    record, hook = TaskRecord(id=task_id, promise=promise), _make_hook(caller, spec)
+    storing = services.task_store.make_open(record, hook)
+    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat, storing)
+    if isinstance(found, Joined):
+        waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        await _add_hook(waiting, hook)
+        return waiting
+    reservation, plan = found
     task = Task(task_id, caller, job, plan, spool, services, reservation, record)
-    try:
-        await services.task_store.open(record, hook)
-    except StoreUnavailable as error:
-        await reservation.close()
-        raise ledger_unavailable() from error
     services.task_events.post(record)
     # The set holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
@@ -171,6 +167,17 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
     services.running.add(running)
     running.add_done_callback(services.running.discard)
     return TaskWait(services, task_id, task_id, rates=reservation.rates)
+
+
+def join_steps(services: Services) -> None:
+    """Join the scripts of the steps that a task takes together, so that no request waits for it."""
+    ledger = services.ledger.scripts
+    for steps in (
+        (ledger["open"], SCRIPTS["open"]),
+        (ledger["post"], ledger["close"], SCRIPTS["finish"]),
+        (ledger["close"], SCRIPTS["finish"]),
+    ):
+        chain_scripts(steps)
 
 
 async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
@@ -203,11 +210,11 @@ async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
     hold = await services.ledger.show(record.id)
     if record.end is not None or hold is None or not hold.is_open:
         return record
-    if await services.ledger.close(record.id, hold.fence, "cancel") is not LedgerAnswer.CLOSED:
-        return record
     error = errors.TaskCanceled("The task was canceled before anything was sent for it.")
     ended = record.with_end(End(status="canceled", completed=int(time.time()), error=error.to_facts()))
-    return await services.task_store.end(ended)
+    closing = services.ledger.make_close(record.id, hold.fence, "cancel", wanted=LedgerAnswer.CLOSED)
+    _, *stands = await services.ledger.run_chain(closing, services.task_store.make_end(ended))
+    return stands[0] if stands else record
 
 
 async def drain(services: Services) -> tuple[int, int]:
@@ -265,31 +272,32 @@ async def _run(task: Task, work: Work) -> None:
         fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
         # Images and charges from before the fault stand.
         outcome = Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
-    finally:
+    except BaseException:
         await task.spool.close()
-    # Before the end is announced: the next request must find this one's place in the limits free.
-    is_policy = isinstance(outcome.error, errors.ModerationBlocked)
-    await task.reservation.close("policy" if is_policy else "")
-    if task.writing:
-        await asyncio.wait(set(task.writing))
-    await _end(task, outcome)
+        raise
+    record = await _end(task, outcome)
+    await task.spool.close()
+    task.services.task_events.post(record)
 
 
-async def _end(task: Task, outcome: Outcome) -> None:
-    """Store the end and announce it; waits in this process end even while Redis is unavailable."""
+async def _end(task: Task, outcome: Outcome) -> TaskRecord:
+    """Close the reservation and store the end, in one step; return the task as it stands.
+
+    Waits in this process end even while Redis is unavailable.
+    """
     for image in outcome.images:
         task.record = task.record.with_image(image)
     ended = task.record.with_end(outcome.to_end(int(time.time())))
+    if task.writing:
+        await asyncio.wait(set(task.writing))
     stands: list[TaskRecord] = []
-
-    async def write() -> None:
-        stands.append(await task.services.task_store.end(ended))
-
-    await task.services.pending_posts.book(f"end {task.id}", write)
+    command = task.services.task_store.make_end(ended, stands.append)
+    is_policy = isinstance(outcome.error, errors.ModerationBlocked)
+    await task.reservation.close("policy" if is_policy else "", command)
     # A cancellation may have ended the task first, or an adopter while this process was suspended. Where the ends are
     # the same, this process's own has more: revised prompts are not stored.
     is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
-    task.services.task_events.post(ended if is_own else stands[0])
+    return ended if is_own else stands[0]
 
 
 def _artifacts_of(record: TaskRecord) -> list[str]:

@@ -197,9 +197,9 @@ class Model(JoiningModel):
         if refusal := self._not_owned(task_id, fence):
             return str(refusal[0])
         task = self.tasks[task_id]
+        if how == "cancel" and task.outcome != "nothing":
+            return "sent"
         if not task.closed:
-            if how == "cancel" and task.outcome != "nothing":
-                return "sent"
             task.closed, task.ended, task.is_policy = True, now, how == "policy"
             self._release(task)
             self._rest(now, task_id)
