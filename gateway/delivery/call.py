@@ -218,7 +218,7 @@ class CallSender:
         else:
             policy = choice.target.config.unknown_outcome
             state = cast(SettledState, state_after(policy).value)
-            usd = await self.reservation.give_up(call, choice.quote, policy)
+            usd = await self.reservation.give_up(call, choice.quote, policy, paid.verdicts[-1].error)
         for image in images:
             self.progress.images[image.slot] = image
             self.progress.open.remove(image.slot)

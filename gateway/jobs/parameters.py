@@ -47,7 +47,7 @@ ScaledSizes = Callable[[str | None], Collection[Size]]
 class Params:
     """A request's parameters, checked: its job without pictures, and the rest. None is absent.
 
-    `tier` is a resolution that came without a ratio.
+    `tier` is the requested resolution, None without one.
     """
 
     job: ImageJob

@@ -41,11 +41,17 @@ def describe_limits(limits: Mapping[str, int]) -> dict[str, str | int]:
 async def set_limits(ledger: Ledger, scope: Scope, limits: Mapping[str, int | None]) -> None:
     """Set some limits of a scope, in µ$ or as numbers, and remove those that are None; the others stay.
 
-    New values are set before removals, so that the scope is never without a limit meanwhile. Raises InvalidArgument and
-    StoreUnavailable; changes from before the error stay.
+    New and lower values are set before higher ones and removals, so that the scope is never less limited than before
+    and after. Raises InvalidArgument and StoreUnavailable; changes from before the error stay.
     """
-    for limit, value in sorted(limits.items(), key=lambda pair: pair[1] is None):
-        await ledger.set_limit(new_id("change"), scope, limit, value)
+    current = await ledger.limits_of(scope)
+
+    def is_looser(limit: str) -> bool:
+        value = limits[limit]
+        return value is None or value > current.get(limit, value)
+
+    for limit in sorted(limits, key=is_looser):
+        await ledger.set_limit(new_id("change"), scope, limit, limits[limit])
 
 
 async def drop_limits(ledger: Ledger, scope: Scope) -> None:

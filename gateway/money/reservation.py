@@ -161,11 +161,14 @@ class Reservation:
         else:
             await self._book("post", lambda: self._ledger.run_chain(command))
 
-    async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
+    async def give_up(self, call: Call, quote: Quote | None, policy: Policy, error: PublicError) -> int | None:
         """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if it is an unknown price.
 
-        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too.
+        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too. The stored `error` shows other
+        processes that the call was sent, although the ledger then has it as void.
         """
+        keep = partial(self.books.calls.keep_error, self.task, call.id, error.to_facts())
+        await self.books.pending_posts.book(f"error {call.id}", keep)
         usd = charge_of(policy, None if quote is None else quote.expected * call.n)
         self._count(usd)
         self.is_doubtful = self.is_doubtful or state_after(policy) is not LedgerAnswer.VOID

@@ -139,6 +139,7 @@ class Housekeeping:
         self._folds_from = 0
         self._ended_to = 0
         self._epoch = ""
+        self._recorded_at = time.monotonic()
 
     async def start(self) -> None:
         """Take the lease, end the leases of this instance's dead workers, and begin the steps.
@@ -194,9 +195,10 @@ class Housekeeping:
     async def _renew(self) -> int | None:
         """Renew the lease. Returns the server's time in µs, or None while the ledger is unavailable or lost."""
         began = time.monotonic()
-        await self._own.record_departures(self._pace.lease_s / 10)
-        # A worker that was suspended meanwhile does not know of the callers that disconnected since.
-        passed_us = round((time.monotonic() - began) * MICROSECONDS)
+        if await self._own.record_departures(self._pace.lease_s / 10):
+            self._recorded_at = began
+        # The lease lasts from the last time at which the ledger knew of all callers that had disconnected.
+        passed_us = round((time.monotonic() - self._recorded_at) * MICROSECONDS)
         try:
             lease = await self._ledger.renew(self._worker, max(1, self._pace.lease_us - passed_us))
         except StoreUnavailable as error:

@@ -170,7 +170,10 @@ def _apply_defaults(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
 
 
 def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Route) -> list[Target]:
-    """The model's targets, those of the rule's upstreams first, in its order. Raises UpstreamUnavailable."""
+    """The model's targets, those of the rule's upstreams first, in its order.
+
+    Raises UpstreamUnavailable, and UnsupportedValue if the rule excludes the model's upstreams.
+    """
     targets = catalogue.targets_of(model)
     wanted = route.upstreams or model.upstreams
     served = [name for name in wanted if name in model.upstreams]
@@ -179,6 +182,8 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
         raise errors.UpstreamUnavailable(
             f"No upstream of `{model_name}` is configured ({reasons}).", should_retry=False
         )
+    if not targets:
+        raise _unserved(model_name, [Rejection(name, _exclude(route)) for name in model.upstreams])
     return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 
 
@@ -203,7 +208,7 @@ def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[lis
 
 def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | Unfit:
     if route.upstreams is not None and target.upstream not in route.upstreams:
-        return Unfit(f"the rule `{route.rule}` excludes it", "model")
+        return _exclude(route)
     profile = target.profile if rights.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
     found = fit(job, profile, allows_nearest=route.allows_nearest)
     if isinstance(found, Unfit):
@@ -213,6 +218,10 @@ def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | U
     if found.compromises and route.refuses_compromises:
         return Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])
     return found
+
+
+def _exclude(route: Route) -> Unfit:
+    return Unfit(f"the rule `{route.rule}` excludes it", "model")
 
 
 def _price(job: ImageJob, target: Target, found: Fit, other_size: OtherSize) -> Choice:
