@@ -41,12 +41,13 @@ class SnappedSizes:
 class Profile:
     """The abilities of one credential at one upstream.
 
-    `max_n` is the most images of one call, and `masked_n` the most with a mask. `sizes`: with `exact` it makes any
-    legal size; a tuple has all sizes that it takes and makes; with SnappedSizes it takes any size and makes the nearest
-    of a list. `masked_references` is the most references with a mask. If it is 0, the upstream takes no masks, and
-    `without_masks` is the reason. A mask must be smaller than `mask_bytes`. `backgrounds` are those that the gateway
-    may send. `passes` are the parameters that the upstream receives as they came, each with its operation.
-    `passes_user` is True when the upstream may receive the name of the caller's own user.
+    `max_n` is the most images of one call. `masked_n` is the most images of one call with a mask. `sizes` has three
+    forms. With "exact" the upstream makes any legal size. With a tuple it takes and makes only the sizes in it. With
+    SnappedSizes it takes any size and makes the nearest one of a list. `masked_references` is the most references with
+    a mask. If it is 0, the upstream takes no masks, and `without_masks` is the reason. A mask must be smaller than
+    `mask_bytes`. `backgrounds` are the values that the gateway may send. `passes` has pairs of a parameter and an
+    operation: in that operation the gateway passes that parameter on unchanged. With `passes_user` the gateway sends
+    the name of the caller's end user.
     """
 
     max_n: int = 1
@@ -79,11 +80,13 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The calls by which a target would serve a job: `per_call` is the most images of one, and the rest its parameters.
+    """The calls by which a target would serve a job.
 
-    The gateway sends `sent` and expects pictures of the size `made` back (None if only the upstream knows).
-    `compromises` are the hard parameters that the caller set and this target would not honour; `dropped` are all that
-    it would not receive. `transcode` is True when the gateway re-encodes the picture.
+    `per_call` is the most images of one call. `sent` has the parameters that the target receives with each call. The
+    gateway expects pictures of the size `made`; None if only the upstream knows it. `transcode` is True when the
+    gateway re-encodes the picture. `compromises` names the hard parameters that the caller set and the target would
+    not honour. `dropped` names what the caller set and the target does not receive, of these alone: `quality`, passed
+    parameters, `user` and `safety_identifier`. Size, format, compression and background are never in it.
     """
 
     per_call: int

@@ -1,6 +1,7 @@
-"""The mask of one process: its secrets and inner hosts, from the settings, the catalogue and the environment.
+"""The log mask of one process. It hides secrets and inner hosts in texts from outside and in log lines.
 
-It reads no file, and logs nothing.
+It has nothing to do with the masks of pictures. The secrets and hosts come from the settings, the catalogue and the
+environment. This module reads no file, and logs nothing.
 """
 
 from __future__ import annotations

@@ -23,10 +23,11 @@ _FOLDED = 16
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; numbers are aligned to the right.
+    """One column of a table. Numbers are aligned to the right.
 
-    On a narrow terminal cells are wrapped at spaces, those of an `is_text` column anywhere. If that is not enough,
-    details are left out: first those without any value, then those of least `worth`, and of equals the rightmost.
+    A narrow terminal wraps cells at spaces. It wraps the cells of an `is_text` column anywhere. If that is not enough,
+    whole columns are left out, but never the first. The `is_detail` columns go first: those without any value, then
+    those of least `worth`, and of equals the rightmost. Then the other columns go, from the right.
     """
 
     name: str

@@ -78,7 +78,10 @@ def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
 
 
 class DriftBook:
-    """The counts in one store. In tests, `now` returns the µs that replace the clock."""
+    """Counts the cases in which an upstream was not as the catalogue says, in one store.
+
+    In tests, `now` returns the µs that replace the clock.
+    """
 
     def __init__(
         self,

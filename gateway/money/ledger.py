@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from typing_extensions import override
 
 from gateway.ids import new_id
-from gateway.money.ledger_reader import LedgerReader
+from gateway.money.ledger_reader import LedgerReader, read_word
 from gateway.money.ledger_results import (
     Admitted,
     CloseReason,
@@ -180,7 +180,7 @@ class Ledger(LedgerReader):
 
     def make_close(self, task: str, fence: int, how: CloseReason = "", wanted: str = "") -> Command[LedgerAnswer]:
         """The command of `close`. The next one of its chain runs after `wanted`, by default after any answer."""
-        return self._make_command("close", _read_word, task, str(fence), how, wanted=wanted)
+        return self._make_command("close", read_word, task, str(fence), how, wanted=wanted)
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
@@ -306,10 +306,6 @@ class Ledger(LedgerReader):
         )
 
 
-def _read_word(answer: list[str]) -> LedgerAnswer:
-    return LedgerAnswer(answer[0])
-
-
 LEDGER_ID = "ledger.id"
 """The file in a data folder that holds the epoch of its embedded store."""
 
@@ -318,7 +314,10 @@ NO_MEMORY = ("", "", "")
 
 
 class StoreEpoch:
-    """The epoch that the process of `worker` knows. `path` is the file in an embedded store's data folder, or None."""
+    """The epoch of the store that one process, `worker`, knows: the id by which it notices that the store lost data.
+
+    `path` is the file in the data folder that keeps the epoch of an embedded store; None for another store.
+    """
 
     def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:
         self.worker = worker

@@ -204,7 +204,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The spent amounts of one scope (`key`, `team`, `everyone`) in one window (`total`, `month`, `week`, `day`)."""
+    """Amounts, in µ$ and images, of a scope (`key`, `team`, `everyone`) in a window (`total`, `month`, `week`, `day`)."""
 
     scope: str
     window: str

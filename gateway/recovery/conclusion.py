@@ -63,7 +63,7 @@ async def end_task(services: Services, hold: Hold) -> None:
 
 
 async def describe(services: Services, hold: Hold) -> Record:
-    """Return the request's record of a task whose worker did not write it. Raises StoreUnavailable."""
+    """Make the request's record of a task whose worker did not write it. It stores nothing. Raises StoreUnavailable."""
     calls = await services.calls.read([call.call for call in hold.calls])
     return _describe(hold, await services.task_store.read(hold.task), calls, services.signing_key)
 

@@ -14,7 +14,10 @@ PREFIX = "whsec_"
 
 
 def make_secret(signing_key: bytes, key_id: str, number: int) -> str:
-    """Return the secret of a key's webhooks; `number` counts its rotations."""
+    """Derive the secret of a key's webhooks. `number` is the secret's own number.
+
+    The first secret has the number 1. A rotation of the webhook secret adds 1. A rotation of the key adds nothing.
+    """
     message = f"imagegate webhook v1\n{key_id}\n{number}".encode()
     return PREFIX + base64.b64encode(hmac.digest(signing_key, message, hashlib.sha256)).decode()
 

@@ -1,6 +1,7 @@
-"""The layout of a JPEG (ITU-T T.81): its segments, with every scan of a progressive one, up to the end marker.
+"""The parts of a JPEG (ITU-T T.81) that decoding and colour need. The layout leaves out all other segments.
 
-The layout leaves out data after the end marker (second pictures, motion videos), and adds a missing end marker.
+The layout keeps every scan of a progressive JPEG, and of EXIF only the Orientation. It leaves out comments, thumbnails
+and data after the end marker (second pictures, motion videos). It adds a missing end marker.
 """
 
 from __future__ import annotations
