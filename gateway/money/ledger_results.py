@@ -204,7 +204,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Amounts, in µ$ and images, of a scope (`key`, `team`, `everyone`) in a window (`total`, `month`, `week`, `day`)."""
+    """Amounts (µ$, images) of a scope (`key`, `team`, `everyone`) in a window (`total`, `month`, `week`, `day`)."""
 
     scope: str
     window: str
