@@ -288,12 +288,13 @@ async def _end(task: Task, outcome: Outcome) -> TaskRecord:
     for image in outcome.images:
         task.record = task.record.with_image(image)
     ended = task.record.with_end(outcome.to_end(int(time.time())))
-    if task.writing:
-        await asyncio.wait(set(task.writing))
     stands: list[TaskRecord] = []
     command = task.services.task_store.make_end(ended, stands.append)
     is_policy = isinstance(outcome.error, errors.ModerationBlocked)
+    # Nothing is awaited between the last call and this step, which no cancellation can keep from Redis.
     await task.reservation.close("policy" if is_policy else "", command)
+    if task.writing:
+        await asyncio.wait(set(task.writing))
     # A cancellation may have ended the task first, or an adopter while this process was suspended. Where the ends are
     # the same, this process's own has more: revised prompts are not stored.
     is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
