@@ -266,18 +266,21 @@ async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
 async def _run(task: Task, work: Work) -> None:
     """Run the work from start to end, whatever becomes of the request that opened the task."""
     try:
-        outcome = await work(task)
-    except Exception:  # noqa: BLE001 (a fault must end the wait with an error, not leave it hanging)
+        record = await _end(task, await _work(task, work))
+    finally:
+        await task.spool.close()
+    task.services.task_events.post(record)
+
+
+async def _work(task: Task, work: Work) -> Outcome:
+    """Run the work; a fault of it becomes an outcome, so that the wait ends with an error and does not hang."""
+    try:
+        return await work(task)
+    except Exception:  # noqa: BLE001 (any fault)
         _log.exception("a task broke off", task=task.id)
         fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
         # Images and charges from before the fault stand.
-        outcome = Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
-    except BaseException:
-        await task.spool.close()
-        raise
-    record = await _end(task, outcome)
-    await task.spool.close()
-    task.services.task_events.post(record)
+        return Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
 
 
 async def _end(task: Task, outcome: Outcome) -> TaskRecord:
