@@ -1,4 +1,4 @@
-"""`python -m gateway` is `imagegate`."""
+"""`python -m gateway` does the same as the command `imagegate`."""
 
 from gateway.cli.main import app
 

@@ -1,4 +1,4 @@
-"""The application of one worker: its routes, its middleware, and the steps beside the requests.
+"""The application of one worker: its routes, its middleware, and the periodic steps that run beside the requests.
 
 This module never binds a socket and never starts a process.
 """
@@ -38,7 +38,7 @@ from gateway.recovery.collector import Collector
 from gateway.recovery.housekeeping import Housekeeping, OwnWork, Pace
 from gateway.services import Services, open_services
 from gateway.store.client import StoreUnavailable
-from gateway.tasks.task import drain
+from gateway.tasks.task import drain, join_steps
 from gateway.tasks.wait import record_departures, runs_here
 from gateway.tasks.webhooks import WebhookSender
 
@@ -51,10 +51,10 @@ GAPS_EVERY_S = 60.0
 LISTEN_AGAIN_S = 0.5
 
 FILE_THREADS = min(32, (os.cpu_count() or 1) + 4)
-"""The threads of one process for files and names of hosts; asyncio's own number."""
+"""Most threads of one process for file access and the look-up of host names; asyncio's default is the same."""
 
 EXPOSED = tuple(ANSWER_HEADERS)
-"""Response headers that a browser's script may read."""
+"""The response headers that scripts from `cors_origins` may read in a browser."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,9 +67,9 @@ def create_app(
     env: Mapping[str, str],
     simulated_by: str | None = None,
 ) -> FastAPI:
-    """Make the gateway over one store. `simulated_by` is the URL of a simulator in place of every upstream.
+    """Make the gateway over one store. `simulated_by` is the URL of a simulator that replaces every upstream, or None.
 
-    `env` has the values of the catalogue's `env:NAME` references. Raises CatalogueError.
+    `env` has the values of the catalogue's `env:NAME` references. Raises CatalogueError and SettingsError.
     """
     catalogue = load(settings.config, env, simulator_url=simulated_by)
     services = open_services(
@@ -110,7 +110,10 @@ def create_app(
 
 @asynccontextmanager
 async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the work beside the requests; after the last request finish paid work, and close all services."""
+    """Start the steps beside the requests. After the last request, stop them and close all services.
+
+    In between, wait for paid work as long as the settings allow.
+    """
     services: Services = app.state.services
     asyncio.get_running_loop().set_default_executor(open_pool(FILE_THREADS, "files"))
     await asyncio.to_thread(clear_spools, services.spool_folder)
@@ -135,6 +138,7 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
     webhook_sender = WebhookSender(services)
     steps = _list_steps(services)
 
+    join_steps(services)
     await housekeeping.start()
     webhook_sender.start()
     for step in (*steps, *health_checks.steps):
@@ -157,7 +161,7 @@ async def _run_lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _list_steps(services: Services) -> list[PeriodicStep]:
-    """Return the steps beside the requests that stop when the drain begins."""
+    """Make the steps beside the requests that stop before the drain. They are not started yet."""
     gaps = Gaps(
         services.redis,
         services.ledger,

@@ -1,4 +1,4 @@
-"""Every error that a caller can get: status, type, code and meaning, in OpenAI's shape.
+"""Every error that a caller or an operator can get: status, type, code and meaning, in OpenAI's shape.
 
 `docs/api.md` has the same table.
 
@@ -24,9 +24,10 @@ from typing import Any, ClassVar
 
 
 class PublicError(Exception):
-    """An error for the caller: `message` has the fault and a right value, `param` names the field.
+    """An error for a caller or an operator. `message` describes the fault; `param` names the wrong field, or is None.
 
-    `retry_after` is in seconds. `should_retry` becomes `x-should-retry`, which the OpenAI SDKs obey.
+    `retry_after` is in seconds and becomes `retry-after`. `should_retry` becomes `x-should-retry`, which the OpenAI
+    SDKs obey. None sets no header.
     """
 
     status: ClassVar[int] = 500
@@ -50,11 +51,11 @@ class PublicError(Exception):
         self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
-        """The error in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+        """Return the error in OpenAI's shape: `{"error": {message, type, param, code}}`."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def to_facts(self) -> dict[str, Any]:
-        """The error as JSON values, for `read_error`."""
+        """Return the error as JSON values, for `read_error`. Its `headers` are left out."""
         return {
             "kind": type(self).__name__,
             "message": self.message,
@@ -288,7 +289,7 @@ class Overloaded(PublicError):
 
 
 def shutting_down() -> Overloaded:
-    """The error of a process that shuts down; another process can take the request."""
+    """Make the error of a process that shuts down; another process can take the request."""
     return Overloaded("The gateway is shutting down; send the request again.", retry_after=1)
 
 
@@ -308,16 +309,16 @@ OF_OPERATORS: frozenset[type[PublicError]] = frozenset(
         UpstreamNotFound,
     }
 )
-"""The errors that the admin API alone answers."""
+"""The errors that only operators get."""
 
 
 def table() -> list[type[PublicError]]:
-    """All public errors, by status and code."""
+    """Return the classes of all public errors, sorted by status and then by code."""
     return sorted(PublicError.__subclasses__(), key=lambda kind: (kind.status, kind.code or ""))
 
 
 def read_error(facts: dict[str, Any]) -> PublicError:
-    """Make the error that `to_facts` described. An unknown kind becomes InternalError."""
+    """Make the error that `to_facts` described. For an unknown kind it is an InternalError with the same message."""
     kinds = {kind.__name__: kind for kind in table()}
     rest = {name: facts[name] for name in ("param", "retry_after", "should_retry")}
     return kinds.get(facts["kind"], InternalError)(facts["message"], **rest)

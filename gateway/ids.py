@@ -1,6 +1,7 @@
 """The ids of everything that this gateway creates, and their times.
 
-An id is a UUIDv7 (RFC 9562) in Crockford's base32, so that ids sort by time. It is never a secret.
+An id is a prefix, `_` and a UUIDv7 (RFC 9562) in Crockford's base32. Ids of one prefix sort by their time, to the
+millisecond. An id is never a secret.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ _SHIFTS = range(120, -1, -10)
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 BODY = f"[0-7][{_ALPHABET}]{{25}}"
-"""A regular expression for an id after its prefix: 128 bits in 26 letters, so the first letter has three bits."""
+"""A regular expression for the part of an id after `<prefix>_`: 26 characters of Crockford's base32.
+
+These are digits and lower-case letters. They hold 128 bits, so the first character has only three of them.
+"""
 
 
 def new_id(prefix: str, *, at: float | None = None) -> str:
-    """Make a new id, `<prefix>_<26 letters>`, of now or of the unix time `at` in seconds."""
+    """Make a new id: `<prefix>_` and 26 characters of Crockford's base32, which are digits and lower-case letters.
+
+    The id keeps its time to the millisecond. The time is now, unless `at` gives it in unix seconds.
+    """
     milliseconds = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
     chance = secrets.randbits(74)
     value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & _LOW
@@ -30,12 +37,15 @@ def new_id(prefix: str, *, at: float | None = None) -> str:
 
 
 def first_id(prefix: str, at: int) -> str:
-    """The lower bound of all ids made at `at` (ms since 1970) or later. It is never an id itself."""
+    """Return the lower bound of all ids of the prefix from the time `at` (ms since 1970) on. It is no id itself."""
     return _spell(prefix, min(max(at, 0), _LATEST) << 80)
 
 
 def time_of(identifier: str) -> datetime:
-    """The time of an id, in UTC, to the millisecond. Text after a dot is ignored. Raises ValueError."""
+    """Return the time of an id, in UTC, to the millisecond. The prefix and any text after a dot are ignored.
+
+    Raises ValueError for other text than an id.
+    """
     letters = identifier.partition(".")[0].rpartition("_")[2]
     if len(letters) != 26 or letters[0] > "7" or not all(letter in _VALUES for letter in letters):
         raise ValueError("not an id of this gateway")

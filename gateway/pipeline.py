@@ -1,4 +1,4 @@
-"""The steps of a request on one page: `serve` answers the caller, and `work` makes the images, even if nobody waits.
+"""The steps of a request on one page: `serve` answers the caller; `work` makes the images, and outlives the request.
 
 serve:  let a retry wait before it opens   tasks/retry.py
         plan, without what is unavailable  routing/plan.py, health/health.py
@@ -24,6 +24,7 @@ from typing import Any
 from gateway import errors
 from gateway.callers.auth import Caller
 from gateway.callers.key_record import KeyRecord
+from gateway.catalogue.catalogue import explain_unknown_model
 from gateway.catalogue.document import Strategy
 from gateway.delivery.dispatch import Delivery
 from gateway.delivery.outcome import Outcome
@@ -46,8 +47,9 @@ from gateway.tasks.wait import CallerConnection, CallerDisconnected, TaskWait
 class CheckedRequest:
     """One checked request: the job, the model's public name, and the form of its answer.
 
-    `upstream` and `strategy` are the caller's choices; `note` becomes the request's record. With `may_promise` an
-    answer that takes too long is the task itself. `webhook` is the address that the request names.
+    `upstream` and `strategy` are the caller's choices, None without one; `note` becomes the request's record. With
+    `may_promise` a caller whose time is up gets the task (202) in place of an error. `webhook` is the address for a
+    webhook that the request names, or None.
     """
 
     job: ImageJob
@@ -63,18 +65,18 @@ class CheckedRequest:
     webhook: str | None = None
 
     def find_webhook(self, key: KeyRecord) -> str | None:
-        """The webhook address for the task's end: the request's own, or the key's if the answer may be a task.
+        """Return the webhook address for the task's end: the request's own, else the key's if the answer may be a task.
 
-        None without one.
+        Returns None if there is no such address.
         """
         is_promise = self.repeat.form == "task" or self.may_promise
         return self.webhook or (key.webhook if is_promise else None)
 
 
 async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Shaped:
-    """Answer a checked request. Raises PublicError, CallerDisconnected.
+    """Join a task or open one for a checked request, and return its answer. Raises PublicError and CallerDisconnected.
 
-    The task's work closes `asked.spool` once this request has opened a task.
+    If the request opens a task, the task's work closes `asked.spool` at its end.
     """
     form, connection = asked.form, asked.connection
     until = asyncio.get_running_loop().time() + form.answer_within
@@ -97,7 +99,7 @@ async def serve(services: Services, caller: Caller, asked: CheckedRequest) -> Sh
 
 
 async def _open(services: Services, caller: Caller, asked: CheckedRequest) -> TaskWait:
-    """Plan, and join a task or open one. Raises PublicError, CallerDisconnected."""
+    """Plan the request, and join a task or open one. Raises PublicError and CallerDisconnected."""
     plan = await make_plan(services, caller, asked)
     if asked.connection.gone.done() and asked.repeat.form == "answer":
         # Its retry may have opened the task by now.
@@ -117,7 +119,10 @@ async def _open(services: Services, caller: Caller, asked: CheckedRequest) -> Ta
 
 
 async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> Shaped:
-    """Shape the answer to a caller that waited; end the wait of one whose time is up. Raises PublicError."""
+    """Shape the answer to a caller that waited. Raises PublicError and CallerDisconnected.
+
+    If the time is up, the answer is the task (202) with `may_promise`; otherwise the wait ends in the ledger.
+    """
     if isinstance(ending, StillRunning):
         if asked.may_promise:
             return await shape_accepted(waiting, asked.form)
@@ -127,9 +132,9 @@ async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> S
 
 
 async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> dict[str, Any]:
-    """Describe the plan of this request, and the refusal by the caller's limits, as JSON. Raises PublicError.
+    """Return the request's plan, and the refusal by the caller's limits if there is one, as JSON values.
 
-    Sends nothing and holds nothing.
+    Sends nothing to an upstream, and holds nothing in the ledger. Raises PublicError.
     """
     plan, refusal = await reservation.look_ahead(
         services.books, caller.identity, asked.job, await make_plan(services, caller, asked)
@@ -138,14 +143,15 @@ async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> di
 
 
 async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -> Plan:
-    """Check the request against the caller's key, and order the targets for it by the last known conditions.
+    """Check the request against the caller's key, and plan its targets in the order that the strategy sets.
 
-    The plan has a refusal if no target takes calls now. Raises PublicError.
+    The last known conditions of the targets give the strategy the medians and the load, and remove blocked targets. If
+    they remove every target, the plan has a refusal. Raises PublicError.
     """
     found = services.catalogue.find_model(asked.model)
     if found is None:
-        names = ", ".join(services.catalogue.model_names())
-        raise errors.ModelNotFound(f"The model `{asked.model}` does not exist; there are {names}.", param="model")
+        names = services.catalogue.model_names()
+        raise errors.ModelNotFound(explain_unknown_model(asked.model, names), param="model")
     caller.check_model(asked.model, found[1])
     rights = caller.check_job(asked.job, asked.upstream)
     await services.health.look()
@@ -160,14 +166,21 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
 
 
 async def work(task: Task, wait_limit: WaitLimit | None = None) -> Outcome:
-    """Make the images of a task, and return its outcome. `wait_limit` bounds the wait for a permit at an upstream."""
+    """Make the images of a task as far as its upstreams do, and return its outcome.
+
+    `wait_limit` bounds the wait for a permit at an upstream; with None the wait has no bound.
+    """
     limit = wait_limit or WaitLimit()
     delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.add_image, limit)
     return await delivery.deliver(task.plan)
 
 
 def _make_wait_limit(services: Services, caller: Caller, asked: CheckedRequest) -> WaitLimit:
-    """Make the limit of the wait for a permit. It ends early enough for its refusal to reach the caller."""
+    """Make the limit of the wait for a permit. The wait ends early enough for its refusal to reach the caller.
+
+    It also ends when the caller has disconnected, unless the caller asked for a task or another request waits for
+    the task in this process.
+    """
     seconds, connection = asked.form.answer_within, asked.connection
 
     async def has_disconnected() -> bool:

@@ -1,4 +1,4 @@
-"""All services of a request in one frozen object; `open_services` makes it, `close` ends it. It has no logic."""
+"""All services of a request in one frozen object: `open_services` makes it, `Services.close` closes them. No logic."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ from gateway.upstreams.callback_urls import Callbacks, open_callbacks
 from gateway.upstreams.unread_answers import UnreadAnswers
 
 OPENINGS = 32
-"""The most tasks that one process opens at a time; more would only delay each step of the event loop."""
+"""The most requests that join or open a task at a time in one process: more would only delay the event loop."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """The services of one process. `running` has the tasks' work, which outlives its request.
+    """The services of one process. `running` has the asyncio tasks of the work, which outlives its request.
 
-    `in_flight` counts the bytes of request bodies that are being read. `departing` has a future for each disconnected
-    caller, until the ledger has recorded it.
+    `in_flight` counts the bytes of request bodies until their spools are closed. `departing` has a future for each
+    caller that disconnected or perhaps did not read its answer, until that is written to the ledger or queued for it.
     """
 
     settings: Settings
@@ -111,7 +111,7 @@ class Services:
 
     @property
     def document(self) -> Document:
-        """The catalogue as the operator wrote it."""
+        """The catalogue's document: the operator's settings, with defaults for the others."""
         return self.catalogue.document
 
     @property
@@ -121,7 +121,7 @@ class Services:
 
     @cached_property
     def books(self) -> Books:
-        """The services of a reservation."""
+        """The parts that a reservation needs."""
         return Books(self.ledger, self.calls, self.pending_posts, self.catalogue.document, self.worker)
 
     @cached_property
@@ -134,7 +134,7 @@ class Services:
 
     @cached_property
     def callbacks(self) -> Callbacks | None:
-        """The callback URLs for vendors; None without callbacks."""
+        """The maker of callback URLs for vendors; None if callbacks are off."""
         return open_callbacks(self.settings)
 
     @cached_property
@@ -143,12 +143,12 @@ class Services:
 
     @cached_property
     def unread_answers(self) -> UnreadAnswers:
-        """The starts of answers that could not be read."""
+        """The files with the starts of upstreams' answers that the gateway could not read."""
         return UnreadAnswers(self.settings.data_dir / "unread_answers", self.mask)
 
     @property
     def outboxes(self) -> tuple[Outbox[Any], ...]:
-        """The outboxes of this process, all flushed at its end."""
+        """The outboxes of this process. `close` waits for their writes a short time, and then drops the rest."""
         return self.pending_posts.outbox, self.recorder.outbox, self.health.reports, self.drift.outbox
 
     def new_spool(self) -> Spool:
@@ -179,7 +179,7 @@ def open_artifacts(settings: Settings, ttl_s: int) -> ArtifactStore:
 
 
 def _open_store_epoch(settings: Settings, lease_s: float) -> StoreEpoch:
-    """Return this worker's store epoch; the data folder keeps only the epoch of its own store."""
+    """Make the store epoch of a new worker. Only the epoch of an embedded store is kept in the data folder."""
     return StoreEpoch(new_id("worker"), settings.data_dir / LEDGER_ID if settings.redis_url is None else None, lease_s)
 
 
@@ -191,7 +191,10 @@ def _open_task_store(redis: StoreClient, command_queue: CommandQueue, catalogue:
 
 
 def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
-    """Open the fetchers of result links and of callers' links; only the first may open private addresses."""
+    """Open the fetchers of result links and of callers' links.
+
+    The first may also open the targets' own origins, and the second `limits.image_url_origins`, at private addresses.
+    """
     limits = catalogue.limits
     fetcher, reference_fetcher = (
         Fetcher(
@@ -210,7 +213,7 @@ def _open_fetchers(catalogue: Catalogue) -> tuple[Fetcher, Fetcher]:
 def _open_upstreams(
     catalogue: Catalogue, transports: tuple[Transport, Transport], picture_converter: PictureConverter, mask: Mask
 ) -> dict[str, Adapter]:
-    """Return every target's adapter, by label."""
+    """Make the adapter of every target, by label."""
     most = catalogue.limits.image_bytes
     return {
         target.label: ADAPTERS[target.config.kind](UpstreamClient(target, *transports, most, mask), picture_converter)
@@ -219,7 +222,7 @@ def _open_upstreams(
 
 
 def _watched_folders(settings: Settings, artifacts: ArtifactStore) -> list[Path]:
-    """Return the folders of this instance's own ledger and pictures."""
+    """Return the folders whose free space is watched: the embedded store's data folder, and that of local pictures."""
     own = [settings.data_dir] if settings.redis_url is None else []
     return [*own, artifacts.folder] if isinstance(artifacts, LocalArtifacts) else own
 
@@ -237,7 +240,7 @@ def open_services(
     env: Mapping[str, str],
     spool_folder: Path,
 ) -> Services:
-    """Open all services; each connects at its first use. `spool_folder` is this process's own. Raises SettingsError."""
+    """Make all services; each connects at its first use. `close` removes `spool_folder`. Raises SettingsError."""
     limits, accounting = catalogue.limits, catalogue.document.accounting
     paid, pooled = (HttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from gateway import errors
 from gateway.api.request import address_of, get_services
-from gateway.callers.auth import count_wrong, read_bearer
+from gateway.callers.auth import count_wrong, explain_missing, read_bearer
 from gateway.callers.operator_store import PREFIX, Role
 from gateway.history.changes import ADMIN_TOKEN
 from gateway.operations.changes import Actor
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator who is known: the name in the log of changes, and the role."""
+    """The operator of a request: the author of its changes, and the role."""
 
     actor: Actor
     role: Role
@@ -41,12 +41,12 @@ class Operator:
 
 
 def known_admin(request: Request) -> Operator:
-    """The operator of a request, whose role `guarded` has checked: it may change things."""
+    """The operator of a request. `guarded` has checked that the role is `admin`: the operator may change things."""
     return cast(Operator, request.state.operator)
 
 
 def known_viewer(request: Request) -> Operator:
-    """The operator of a request, whose role `guarded` has checked: it may read."""
+    """The operator of a request, with any role. `guarded` has checked the token: the operator may read."""
     return cast(Operator, request.state.operator)
 
 
@@ -55,18 +55,15 @@ ViewerDep = Annotated[Operator, Depends(known_viewer)]
 
 
 async def authorize(request: Request, wanted: Role) -> Operator:
-    """Find the operator of this request's token. Reads the request's head alone.
+    """Find the operator of this request's token, and check that the role allows what `wanted` needs. Reads no body.
 
-    A wrong token counts against its address. The operator's name goes into `request.state` for the log. Raises
-    InvalidApiKey, RateLimited after too many wrong tokens, RoleNotAllowed, StoreUnavailable.
+    A wrong token counts against its address. The operator's name goes into `request.state` for the log, also if the
+    role is refused. Raises InvalidApiKey, RateLimited after too many wrong tokens, RoleNotAllowed, StoreUnavailable.
     """
     services = get_services(request)
     token = read_bearer(request.headers.get("authorization"))
     if not token:
-        raise errors.InvalidApiKey(
-            "You didn't provide an admin token. Send it in an Authorization header using Bearer auth "
-            "(Authorization: Bearer YOUR_TOKEN)."
-        )
+        raise errors.InvalidApiKey(explain_missing(request.headers.get("authorization"), "admin token"))
     address = address_of(request)
     operator = await _identify(services, token, address)
     if operator is None:

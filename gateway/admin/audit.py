@@ -1,4 +1,4 @@
-"""The route of the ledger's audit. Repairs are the command line's: `imagegate audit --apply`."""
+"""The route of the ledger's audit. It repairs nothing; the command `imagegate audit --apply` does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RETRY_S = 5
     responses=refusals(errors.RateLimited),
 )
 async def show_audit(services: ServicesDep, operator: ViewerDep) -> LedgerAudit:
-    """Compare everything that the ledger retains, while traffic goes on, and change nothing. One audit at a time."""
+    """Compare everything that the ledger retains, beside running traffic, and change nothing. One audit at a time."""
     if services.auditing.locked():
         raise errors.RateLimited("An audit is running; try again when it has ended.", retry_after=_RETRY_S)
     async with services.auditing:

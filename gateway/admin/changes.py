@@ -30,5 +30,5 @@ class ChangesQuery(QueryModel):
 async def list_changes(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[ChangesQuery, Query()]
 ) -> Listing[MadeChange]:
-    """Answer the changes, newest first; without `since` those of the last 30 days. They hold no secret."""
+    """Return the changes, newest first; without `since` those of the last 30 days. Secrets in them are hidden."""
     return await changes.list_changes(services, **wanted.model_dump() | {"since": wanted.since or changes.SINCE})

@@ -37,4 +37,4 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "make_credit": {"to everyone": {"scope": "everyone", "usd": "-0.30", "reason": "a lost picture"}},
     "create_operator": {"read-only": {"name": "eva"}, "full access": {"name": "tom", "role": "admin"}},
 }
-"""Examples of bodies by the name of the operation."""
+"""For the name of each operation with a body, its examples with their names."""

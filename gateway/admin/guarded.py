@@ -1,6 +1,6 @@
 """The route class of the admin API: it identifies the operator before it reads the body.
 
-It raises the errors of the framework and of the store as PublicErrors, which quote no value from the request.
+It raises errors of validation, of the ledger's arguments and of the store as PublicErrors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.operations.limits import public_arguments
 from gateway.store.client import StoreUnavailable
 
 BODY_BYTES = 65_536
-"""The longest body that an operator may send."""
+"""The longest body, in bytes, that an operator may send."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -31,7 +31,7 @@ _ROLES = {known_admin: Role.ADMIN, known_viewer: Role.VIEWER}
 
 
 class GuardedRoute(APIRoute):
-    """A route whose signature names the role that it needs."""
+    """A route that checks the token, and the role that its signature names, before it reads the body."""
 
     @override
     def get_route_handler(self) -> Handler:
@@ -50,7 +50,7 @@ class GuardedRoute(APIRoute):
 
     @property
     def role(self) -> Role:
-        """The least role that may call it. Raises TypeError for an endpoint that names none."""
+        """The least role that may call this route. Raises TypeError for an endpoint that names no role."""
         for dependency in self.dependant.dependencies:
             if dependency.call in _ROLES:
                 return _ROLES[dependency.call]
@@ -58,9 +58,9 @@ class GuardedRoute(APIRoute):
 
 
 async def _with_body(request: Request) -> Request:
-    """Read the body, up to BODY_BYTES, and return the request with it: FastAPI itself would read any length.
+    """Read the whole body, and return a request that holds it: FastAPI itself would read any length.
 
-    Raises RequestTooLarge and RequestTimeout.
+    Raises RequestTooLarge for a body above BODY_BYTES, RequestTimeout for one that breaks off.
     """
     body = bytearray()
     try:
@@ -79,7 +79,7 @@ async def _with_body(request: Request) -> Request:
 
 @contextmanager
 def _public_errors() -> Iterator[None]:
-    """Raise the refusals of the framework and the store as public errors."""
+    """Raise errors of validation, of the ledger's arguments and of the store, within the context, as PublicErrors."""
     try:
         with public_arguments():
             yield
@@ -92,7 +92,7 @@ def _public_errors() -> Iterator[None]:
 
 
 def explain(detail: dict[str, Any]) -> errors.PublicError:
-    """One finding of pydantic as an error that names its field."""
+    """One error of pydantic as a PublicError, which names the field unless the whole body is wrong."""
     kind, place = str(detail["type"]), detail["loc"]
     if kind == "json_invalid" or (place == ("body",) and kind != "missing"):
         return errors.InvalidValue("The body must be a JSON object, sent as application/json.")

@@ -47,7 +47,7 @@ class LimitedKey(NewKey):
 
 
 class WantedSecret(QueryModel):
-    """The body of a request for a key's webhook secret: a new one if wanted."""
+    """The body of a request for a key's webhook secret. `rotate` makes a new secret first."""
 
     rotate: StrictBool = False
     grace_s: Annotated[StrictInt, Field(ge=0, le=_LONGEST_GRACE_S)] = Field(
@@ -77,7 +77,7 @@ async def show_key(services: ServicesDep, operator: ViewerDep, key_id: KeyId) ->
 
 @router.patch("/keys/{key_id}", summary="Change a key", responses=refusals(errors.KeyNotFound))
 async def change_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, change: KeyChange) -> KeyRecord:
-    """Change a key. Fields that the body leaves out stay; null lifts a restriction."""
+    """Change a key. Fields that the body leaves out stay; null removes a restriction."""
     record = await keys.change_key(services, operator.actor, key_id, change)
     services.key_cache.forget()
     return record
@@ -97,9 +97,9 @@ async def rotate_key(services: ServicesDep, operator: AdminDep, key_id: KeyId, r
 async def show_webhook_secret(
     services: ServicesDep, operator: AdminDep, key_id: KeyId, wanted: WantedSecret
 ) -> WebhookSecret:
-    """Answer the secret of a key's webhooks; `rotate` makes a new one first.
+    """Return the secret of a key's webhooks; `rotate` makes a new one first.
 
-    Every key has one, with or without a webhook, since a request may name an address.
+    Every key has such a secret, with or without a webhook, since a request may name an address.
     """
     return await keys.show_webhook_secret(
         services, operator.actor, key_id, rotates=wanted.rotate, grace_s=wanted.grace_s

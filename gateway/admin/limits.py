@@ -22,7 +22,10 @@ async def show_limits_of_everyone(services: ServicesDep, operator: ViewerDep) ->
 
 @router.put("/limits/everyone", summary="Set the limits of everyone together")
 async def set_limits_of_everyone(services: ServicesDep, operator: AdminDep, new: NewLimits) -> ScopeLimits:
-    """Replace all limits of everyone, from the next request on. A limit that the body leaves out is removed."""
+    """Replace the one set of limits that all keys share, from the next request on.
+
+    A limit that the body leaves out is removed. The limits of each key and of each team stay.
+    """
     return await replace_limits(services, operator.actor, Scope(), new.model_dump())
 
 
@@ -38,7 +41,10 @@ async def show_limits_of_team(services: ServicesDep, operator: ViewerDep, team: 
 
 @router.put("/limits/teams/{team:path}", summary="Set the limits of a team")
 async def set_limits_of_team(services: ServicesDep, operator: AdminDep, team: TeamName, new: NewLimits) -> ScopeLimits:
-    """Replace all limits of a team, which its keys share. The team need not have a key yet."""
+    """Replace all limits that a team's keys share. A limit that the body leaves out is removed.
+
+    The team need not have a key yet.
+    """
     return await replace_limits(services, operator.actor, Scope(team=team), new.model_dump())
 
 
@@ -49,7 +55,10 @@ async def delete_limits_of_team(services: ServicesDep, operator: AdminDep, team:
 
 @router.get("/limits/keys/{key_id}", summary="The limits of a key", responses=refusals(errors.KeyNotFound))
 async def show_limits_of_key(services: ServicesDep, operator: ViewerDep, key_id: KeyId) -> ScopeLimits:
-    """Answer the limits of a key: `limits` has its own, `standing` those of its team and of everyone too."""
+    """Return the limits of a key. `limits` has the key's own limits.
+
+    `standing` has the use of each limit of the key, of its team and of everyone.
+    """
     return await show_limits(services, Scope(key=key_id))
 
 

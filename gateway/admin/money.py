@@ -1,4 +1,4 @@
-"""The routes of money outside of requests: live holds, and corrections of past spending."""
+"""The routes of money outside of requests: the amounts that tasks hold, and corrections of past spending."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["money"])
 
 
 class NewCredit(QueryModel):
-    """A correction of past spending."""
+    """The body of a request that corrects past spending."""
 
     scope: Annotated[Label, Field(description="`everyone`, `team:NAME` or a key's id.")]
     usd: Annotated[GivenUsd, Field(ge=-MOST_USD, le=MOST_USD)] = Field(
@@ -55,6 +55,9 @@ async def list_holds(
     responses=refusals(errors.KeyNotFound, errors.IdempotencyMismatch),
 )
 async def make_credit(services: ServicesDep, operator: AdminDep, new: NewCredit) -> MadeCredit:
-    """Correct the totals of the scope and of those above it, with entries in the journal and in the usage."""
+    """Add an amount to past spending, with entries in the ledger's journal and in the usage.
+
+    A correction of a key also counts for its team and for everyone, one of a team for everyone.
+    """
     wanted = Correction(read_scope(new.scope), new.usd, new.reason, new.at, new.id)
     return await money.make_credit(services, operator.actor, wanted)

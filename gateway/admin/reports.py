@@ -75,9 +75,9 @@ class HistoryQuery(QueryModel):
 async def show_usage(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[UsageQuery, Query()]
 ) -> UsageAnswer | Response:
-    """Answer the sums of the whole days that the span touches, in the configured time zone.
+    """Return the sums of the whole days that the span touches, in the catalogue's time zone.
 
-    Without `since` the span begins 30 days ago.
+    A `since` of `7d` is today and the six days before. Without `since` it is `30d`.
     """
     key = await services.keys.find_id(wanted.key) if wanted.key else None
     only = Only(key=key, team=wanted.team, model=wanted.model, upstream=wanted.upstream)
@@ -94,9 +94,9 @@ async def show_usage(
 async def list_history(
     services: ServicesDep, operator: ViewerDep, query: Annotated[HistoryQuery, Query()]
 ) -> Listing[RequestRecord] | Response:
-    """Answer requests, newest first; without `since` those of the last 7 days.
+    """Return requests, newest first; without `since` those of the last 7 days.
 
-    A page may be short and still have a next one. CSV has all rows.
+    A page may be shorter than `most` and still have a next page. CSV has all rows, whatever `most` is.
     """
     first, last = read_span(services, query.since or history.SINCE, query.until)
     key = await services.keys.find_id(query.key) if query.key else None

@@ -29,7 +29,7 @@ from gateway.errors import PublicError
 PREFIX = "/admin/api/v1"
 
 VERSION = "1.1.0"
-"""Of the API and not of the gateway: a new field or route raises the second number."""
+"""The version of the API and not of the gateway: a new field or route raises the second number."""
 
 _PARTS = (keys, teams, limits, reports, money, audit, changes, operators, upstreams, webhooks)
 
@@ -55,7 +55,7 @@ wrong field in `param`."""
 
 
 def admin_router() -> APIRouter:
-    """Return the routes of the whole admin API, without its prefix. Its document is built when it is first read."""
+    """Return the routes of the whole admin API, without its prefix. The first request for its document builds it."""
     router = APIRouter(route_class=GuardedRoute)
     for part in _PARTS:
         router.include_router(part.router)
@@ -108,7 +108,7 @@ def describe_routes(router: APIRouter, prefix: str) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], route: GuardedRoute) -> list[type[PublicError]]:
-    """Add the guard's part to an operation: its role, its errors and its headers. Return the errors."""
+    """Add to an operation its role and its headers, and replace its errors. Return the errors."""
     operation["operationId"] = route.name
     operation["x-role"] = str(route.role)
     kinds = list(_ALWAYS)

@@ -28,7 +28,7 @@ def _read_usd(value: object) -> int:
 
 
 GivenUsd = Annotated[int, BeforeValidator(_read_usd), WithJsonSchema(USD_SCHEMA)]
-"""Dollars as an operator writes them; µ$ in memory."""
+"""Dollars as an operator writes them, as a text; µ$ in memory."""
 
 DollarAmount = Annotated[GivenUsd, Field(ge=0)]
 Count = Annotated[StrictInt, Field(ge=0, le=_MOST_COUNT)]
@@ -68,7 +68,7 @@ class NewLimits(QueryModel):
 
 
 class ErrorFacts(AnswerModel):
-    """One error, in OpenAI's words."""
+    """One error, with the fields of OpenAI's errors."""
 
     message: str
     type: str
@@ -87,7 +87,7 @@ KINDS = "x-kinds"
 
 
 def refusals(*kinds: type[PublicError]) -> dict[int | str, dict[str, Any]]:
-    """A route's own errors, for its documentation."""
+    """A route's own errors, as the `responses` of its documentation."""
     described: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         before = described.get(kind.status, {}).get(KINDS, [])

@@ -29,7 +29,7 @@ class TeamsQuery(QueryModel):
 async def list_teams(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[TeamsQuery, Query()]
 ) -> Listing[Team]:
-    """Answer the teams that a key or a limit names, by name."""
+    """Return the teams that a key or a limit names, in the order of their names."""
     return await teams.list_teams(services, wanted.most, wanted.after)
 
 

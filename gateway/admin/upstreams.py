@@ -1,4 +1,4 @@
-"""The routes of upstreams: the state of each credential, a reset of one, and the end of counted drift."""
+"""The routes of upstreams: the state of each credential, its reset, and the deletion of an upstream's counted drift."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TargetName = Annotated[str, Path(max_length=100, description="The upstream's nam
 
 @router.get("/upstreams", summary="The state of every upstream's credentials")
 async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[UpstreamState]:
-    """Answer the state of each configured credential, in the catalogue's order."""
+    """Return the state of each configured credential, in the catalogue's order."""
     return await upstreams.list_upstreams(services, services.health.targets)
 
 
@@ -32,7 +32,10 @@ async def list_upstreams(services: ServicesDep, operator: ViewerDep) -> Listing[
     "/upstreams/{label:path}/reset", summary="Use a credential again", responses=refusals(errors.UpstreamNotFound)
 )
 async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label) -> UpstreamState:
-    """Close a credential's breaker; end its cool-down, its low balance and its pause by the spend limit."""
+    """Close a credential's circuit breaker; end its cool-down, its low balance and its pause by the spend limit.
+
+    The next check of the balance can find it low again.
+    """
     after = await upstreams.reset_upstream(services, operator.actor, label, services.health.targets)
     services.health.forget()
     return after
@@ -40,5 +43,8 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
 
 @router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
 async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Deleted:
-    """Delete all counts of the whole upstream, after its entry in the catalogue was corrected."""
+    """Delete the counted drift of an upstream, for all its credentials.
+
+    Do this after you have corrected the upstream's entry in the catalogue.
+    """
     return await upstreams.clear_drift(services, operator.actor, name)

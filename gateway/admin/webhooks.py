@@ -1,4 +1,4 @@
-"""The routes of webhook messages that did not arrive."""
+"""The routes of webhook messages that have not arrived."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class WebhooksQuery(QueryModel):
 async def list_webhooks(
     services: ServicesDep, operator: ViewerDep, wanted: Annotated[WebhooksQuery, Query()]
 ) -> Listing[UndeliveredMessage]:
-    """Answer the messages that wait, and then those given up within a week; of each no more than `most`."""
+    """Return up to `most` messages that wait, then up to `most` that were lost within the last week."""
     return await webhooks.list_webhooks(services, wanted.key, wanted.most)
 
 
 @router.post("/webhooks/{message_id}/retry", summary="Try a message again", responses=refusals(errors.WebhookNotFound))
 async def retry_webhook(services: ServicesDep, operator: AdminDep, message_id: MessageId) -> Retried:
-    """Try a message now, with all its tries anew."""
+    """Make a message due now, and start its schedule of attempts again."""
     retried = await webhooks.retry_webhook(services, operator.actor, message_id)
     services.task_store.webhook_queued.set()
     return retried

@@ -1,6 +1,6 @@
-"""Stored pictures by their signed links: the route, and the links that callers send as references.
+"""The reading of stored pictures by signed links: the route for a picture, and links that a request has as references.
 
-A signed link that has not expired is the right to read.
+Only the signature and the end of a link decide; no key is checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ _GONE = "This link is wrong or has expired. Pictures are kept for a limited time
 
 @router.get("/artifacts/{artifact_id}", summary="A picture, by its signed link")
 async def read_artifact(artifact_id: str, request: Request, services: ServicesDep) -> StreamingResponse:
-    """Answer the bytes of an artifact. Raises ArtifactNotFound for every wrong or expired link, and StorageFull."""
+    """Return the bytes of an artifact as a stream.
+
+    Raises ArtifactNotFound for a wrong or expired link and for a picture that is not stored, and StorageFull if the
+    picture storage does not answer.
+    """
     now = int(time.time())
     if not verify(artifact_id, request.url.query, now, services.signing_key):
         raise errors.ArtifactNotFound(_GONE)
@@ -47,9 +51,10 @@ async def read_artifact(artifact_id: str, request: Request, services: ServicesDe
 
 
 async def read_own_link(services: Services, url: str, spool: Spool) -> Blob | None:
-    """Copy the picture of a valid link of this gateway to the spool; None for another URL, or if it is not stored.
+    """Copy the picture of this gateway's own link to the spool; None for another URL, an expired link, a lost picture.
 
-    Raises StorageFull if the picture storage does not answer, StorageFullError if the spool's disk is full.
+    Raises StorageFull if the picture storage does not answer, StorageFullError if the spool's disk is full or the
+    storage stops answering during the copy.
     """
     # The signature proves whose link it is: the host in it may be a proxy's, which this process need not reach.
     artifact_id = find_artifact(url, time.time(), services.signing_key)

@@ -1,6 +1,7 @@
 """The route of vendors' callbacks. A callback is a hint that a vendor's task may have ended; its URL authorizes it.
 
-The gateway then polls the vendor with its own key. It believes nothing that a callback's body claims.
+A process that waits for the call then polls the vendor with the gateway's own key. From a callback's body the gateway
+takes the id of a ticket alone, and only for a call that has no ticket.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ router = APIRouter(tags=["callbacks"])
 _IDS = re.compile(rf"task_{BODY}/call_{BODY}")
 
 MOST_BYTES = 256 * 1024
-"""The most bytes of a callback's body that are read. A longer one still counts as a hint."""
+"""The longest body of a callback, in bytes, that is used. A callback with a longer body still counts as a hint."""
 
 
 @router.post("/callbacks/{kind}/{task_id}/{call_id}", summary="A vendor's hint that a paid call has ended")
 async def receive_callback(
     kind: str, task_id: str, call_id: str, request: Request, services: ServicesDep, token: str = ""
 ) -> Response:
-    """Record a vendor's hint that a paid call has ended, and wake the process that waits for the call.
+    """Wake the process that waits for a paid call; store the ticket that the body names if the call has none.
 
-    Raises UnknownRoute, before the body is read, for every URL that this gateway did not make, and
-    QuotaStoreUnavailable if the hint cannot be recorded.
+    Raises UnknownRoute, before the body is read, for every URL that this gateway did not make and while callbacks are
+    off. Raises QuotaStoreUnavailable if Redis is unavailable.
     """
     callbacks = services.callbacks
     is_known = callbacks is not None and callbacks.knows(kind, task_id, call_id, token)
@@ -50,7 +51,7 @@ async def receive_callback(
 
 
 async def _read(request: Request) -> Any:
-    """The callback's body; None when it is too long or not JSON."""
+    """The callback's body as a JSON value; None if it is too long, incomplete or not JSON."""
     body = bytearray()
     try:
         async for piece in request.stream():

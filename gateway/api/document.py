@@ -1,6 +1,7 @@
-"""The callers' OpenAPI document, and its route, which needs no key. It is built once, when it is first read.
+"""The callers' OpenAPI document, and its route, which needs no key.
 
-The framework cannot derive it: the image routes read raw requests.
+Each process builds the document once, at the first request for it. The framework cannot derive the document: the image
+routes read raw requests.
 """
 
 from __future__ import annotations
@@ -99,12 +100,12 @@ async def show_document() -> Response:
 
 @cache
 def render_document() -> bytes:
-    """The document as JSON."""
+    """The document as JSON; a later call returns the same bytes."""
     return orjson.dumps(build_document())
 
 
 def build_document() -> Part:
-    """The document: every route of callers, with its parameters, examples, answers, headers and errors."""
+    """The document of every route outside the admin API: its parameters, examples, answers, headers and errors."""
     paths = _image_paths() | _task_paths() | _reading_paths() | _public_paths()
     shared = share_answers(paths)
     return {
@@ -128,7 +129,7 @@ def build_document() -> Part:
 def _describe(
     name: str, summary: str, tag: str, answers: Part, *, parameters: Sequence[Part] = (), is_public: bool = False
 ) -> Part:
-    """One operation."""
+    """One operation of a path, as an OpenAPI object."""
     made: Part = {"operationId": name, "summary": summary, "tags": [tag], "responses": answers}
     if parameters:
         made["parameters"] = list(parameters)
@@ -149,7 +150,7 @@ def _parameter(place: str, name: str, about: str, schema: Part, **more: Any) -> 
 
 
 def _request_headers() -> list[Part]:
-    """The headers of an image request, beside the usual ones."""
+    """The headers of an image request as OpenAPI parameters, without `Authorization` and those of the body."""
     found: Mapping[str, tuple[str, Part]] = {
         "Idempotency-Key": (
             "Requests with the same text are one task.",

@@ -1,4 +1,4 @@
-"""Parts that the OpenAPI documents share: the headers of requests and answers, and the errors of a route."""
+"""Parts that both OpenAPI documents share: the headers of answers, the errors of a route, and their examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ANSWER_HEADERS: Mapping[str, str] = {
     "x-request-id": "The request's id; the log has it too.",
     "x-gateway-task": "The id of the task.",
     "x-gateway-upstream": "The upstreams that made the images, by their names in the catalogue.",
-    "x-gateway-calls": "The number of paid calls.",
+    "x-gateway-calls": "The number of calls that were billed, or may have been.",
     "x-gateway-cost-usd": "The charge in dollars, as in `0.052700`; absent if an upstream's price is unknown.",
     "x-gateway-size": "The requested and the made size, as in `auto->1024x1024`; a third one if it was scaled here.",
     "x-gateway-delivered": "Delivered and requested images, as in `2/3`, if some are missing.",
@@ -29,7 +29,7 @@ ANSWER_HEADERS: Mapping[str, str] = {
     "idempotent-replayed": "`true`: the work under this Idempotency-Key had ended before.",
     "location": "The address of the task.",
 }
-"""Headers of an answer, all of which a browser's script may read, and their meanings."""
+"""Headers of answers, with their meanings. A browser's script of an allowed origin may read all of them."""
 
 _FORMS: Mapping[str, dict[str, Any]] = {
     "x-gateway-calls": {"type": "string", "pattern": "^[0-9]+$"},
@@ -48,7 +48,7 @@ OF_ERRORS = (*EVERY_ANSWER, "retry-after", "x-should-retry")
 
 
 def header_components() -> dict[str, Any]:
-    """Every header of an answer, for a document's `components.headers`."""
+    """Every header of ANSWER_HEADERS, for a document's `components.headers`."""
     return {
         name: {
             "description": meaning,
@@ -60,12 +60,12 @@ def header_components() -> dict[str, Any]:
 
 
 def refer_to_headers(names: Iterable[str]) -> dict[str, Any]:
-    """The `headers` of an answer, by reference."""
+    """The `headers` of an answer, as references to `components.headers`."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def describe_errors(kinds: Iterable[type[PublicError]], headers: Iterable[str] = OF_ERRORS) -> dict[str, Any]:
-    """The refusals of a route, one answer for each status, with each type and code that it may have."""
+    """The errors of a route as answers of OpenAPI: one for each status, with the types and codes of its errors."""
     by_status: dict[int, list[type[PublicError]]] = {}
     for kind in dict.fromkeys(kinds):
         by_status.setdefault(kind.status, []).append(kind)
@@ -87,7 +87,10 @@ def _describe_status(kinds: list[type[PublicError]], headers: Iterable[str]) -> 
 
 
 def share_answers(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the answers of these operations by references; return the answers for `components.responses`."""
+    """Replace the answers in `paths` by references, in place; return the answers for `components.responses`.
+
+    Equal answers become one.
+    """
     names: dict[str, str] = {}
     shared: dict[str, Any] = {}
     for operation in (operation for methods in paths.values() for operation in methods.values()):
@@ -102,7 +105,7 @@ def share_answers(paths: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def error_examples(kinds: Iterable[type[PublicError]]) -> dict[str, Any]:
-    """An example of each error, for a document's `components.examples`."""
+    """An example of each kind of error, for a document's `components.examples`."""
     return {_name_example(kind): {"value": kind(kind.meaning).body()} for kind in kinds}
 
 

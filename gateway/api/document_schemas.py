@@ -33,7 +33,7 @@ def or_null(schema: Schema) -> Schema:
 
 
 def make_object(required: Schema, optional: Schema | None = None, about: str = "") -> Schema:
-    """An object with these properties; others may follow in a later version."""
+    """The schema of an object with these properties. It allows others, since a later version may add some."""
     made: Schema = {"type": "object", "properties": required | (optional or {}), "required": list(required)}
     return made | ({"description": about} if about else {})
 
@@ -51,7 +51,7 @@ def describe_parameter(parameter: Parameter) -> Schema:
 
 
 def describe_request(operation: Operation, *, is_form: bool = False) -> Schema:
-    """The schema of a request's body: every parameter of the table, and the other names of pictures."""
+    """The schema of a request's body. It has every parameter of the table, and the other names of pictures."""
     properties: Schema = {}
     prefixes: Schema = {}
     for name, parameter in PARAMETERS.items():
@@ -104,7 +104,7 @@ def _describe_pictures(name: str) -> Schema:
 
 
 def _describe_parts(name: str) -> Schema:
-    """The parts of a form: one file under the name, or several under the name with brackets."""
+    """The properties for one name of pictures in a form: one file as the name, several as the name with `[]`."""
     most = 1 if PICTURE_NAMES[name] == "mask" else MOST_IMAGES
     about = _about_pictures(name)
     return {
@@ -114,7 +114,7 @@ def _describe_parts(name: str) -> Schema:
 
 
 def describe_schemas() -> dict[str, Schema]:
-    """Every schema of the document, by its name."""
+    """Every schema of the document. The keys are the names of the schemas."""
     return {
         "Absent": {"enum": [None, ""], "description": "Null and an empty text count as absent, for every parameter."},
         "ImageReference": {
@@ -168,7 +168,7 @@ def _answers() -> dict[str, Schema]:
 
 
 def _plan() -> Schema:
-    """The answer of a dry run."""
+    """The schema of a dry run's answer."""
     money, text, number = or_null(_DOLLARS), or_null(_STRING), _INTEGER
     choice = {
         "target": _STRING,

@@ -1,7 +1,4 @@
-"""The body of an image request, read as it arrives: multipart in this module, JSON in `json_form`.
-
-Pictures go straight to the spool. This module never decides what a field means.
-"""
+"""The body of an image request, read into the spool as it arrives: multipart in this module, JSON in `json_form`."""
 
 from __future__ import annotations
 
@@ -33,14 +30,16 @@ __all__ = ["Form", "Source", "read_form"]
 _NAME = re.compile(r"([^\[\]]+)(\[(\d{0,3})\])?")
 _MAX_PREAMBLE = 16 * 1024
 _SLICE = 64 * 1024
-"""Bytes that are parsed before other work has its turn."""
+"""Bytes that are parsed before the event loop runs other tasks."""
 
 _PLAIN = ("", "7bit", "8bit", "binary")
 """The transfer encodings (RFC 2045, section 6) that change no byte."""
 
 
 async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> Form:
-    """Read the whole body. Raises PublicError: 400 malformed, 408 cut off, 413 over a limit, 503 without space."""
+    """Read the whole body. Raises PublicError: 400 for a malformed body, or too many images or parts; 408 for one that
+    breaks off; 413 for too many bytes or values; 503 for a full disk, or too many bytes of all uploads together.
+    """
     kind, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1", "replace"))
     if request.headers.get("content-encoding", "identity") != "identity":
         raise errors.InvalidValue("A compressed request body is not supported; send it without Content-Encoding.")
@@ -65,7 +64,7 @@ async def read_form(request: Request, spool: Spool, limits: Limits, in_flight: M
 
 
 async def _read_body(request: Request, spool: Spool, limits: Limits, in_flight: MemoryBudget) -> AsyncIterator[bytes]:
-    """The body's bytes, counted against its own limit and against that of all bodies together."""
+    """Yield the body's bytes, counted against the limits of one body and of all. Raises PublicError, 413 or 503."""
     declared = read_count(request.headers.get("content-length"))
     if declared is not None:
         _check_size(declared, limits)
@@ -96,7 +95,7 @@ def _check_count(count: int, limits: Limits) -> None:
 
 @dataclass(slots=True)
 class _Part:
-    """One part of a multipart body while it arrives. `index` is the number in brackets of its name."""
+    """One part of a multipart body while it arrives. `index` is an image's position; None for other parts."""
 
     name: str = ""
     is_file: bool = False
@@ -109,14 +108,14 @@ class _Part:
 
     @property
     def place(self) -> str:
-        """`image` or `mask` for a picture, and nothing for another field."""
+        """`image` or `mask` if the part's name is one of pictures, else an empty text."""
         found = _NAME.fullmatch(self.name)
         meant = PICTURE_NAMES.get(found[1]) if found else None
         return "" if meant is None else "mask" if meant == "mask" else "image"
 
 
 class _Multipart:
-    """Makes parts of the parser's synchronous callbacks, which are queued and handled after each piece."""
+    """One multipart body. The parser's callbacks are synchronous: they queue events, which `_drain` handles."""
 
     def __init__(self, spool: Spool, limits: Limits) -> None:
         self._spool = spool
@@ -241,7 +240,7 @@ class _Multipart:
             part.writer = Base64Writer(part.writer, self._limits.image_bytes if part.place else MAX_TEXT)
 
     def _take_index(self, name: str) -> int:
-        """The position of a picture among the images: the number in brackets, else behind those before it."""
+        """An image's position: the number in brackets, else one above the highest. Raises InvalidValue if taken."""
         found = _NAME.fullmatch(name)
         assert found is not None
         spelling = found[1] + ("[]" if found[2] else "")
@@ -323,7 +322,7 @@ class _Multipart:
             self._form.fields[name] = text
 
     async def _picture_source(self, part: _Part, blob: Blob) -> Source:
-        """A file, or text that is a URL or a data URL."""
+        """The source of a picture: a file's bytes, a web address, a decoded data URL, or any other text as bytes."""
         if part.is_file or blob.size == 0:
             return Source(part.name, blob=blob)
         async for head in blob.chunks(HEAD):
@@ -336,7 +335,7 @@ class _Multipart:
 
 
 async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
-    """Decode a base64 data URL in a blob; None if it is not one. Raises BadBase64, TooLarge, StorageFullError."""
+    """Decode a blob's base64 data URL to a blob; None for other text. Raises BadBase64, TooLarge, StorageFullError."""
     writer: Base64Writer | None = None
     async for piece in blob.chunks():
         if writer is None:
@@ -352,7 +351,7 @@ async def decode_data_url(blob: Blob, spool: Spool, limit: int) -> Blob | None:
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Turn a fault of a base64 text into an error that names its field."""
+    """Raise BadBase64 as InvalidValue, and TooLarge as RequestTooLarge, with the name of the field."""
     try:
         yield
     except BadBase64 as error:
@@ -362,7 +361,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 async def _skip_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
-    """The body from its first boundary on. RFC 2046, section 5.1.1, lets text stand before it."""
+    """Yield the body from its first boundary on (RFC 2046, 5.1.1, allows text before). Raises InvalidValue."""
     start = b"\n"
     is_skipped = False
     async for piece in body:
@@ -394,7 +393,7 @@ def _decode(raw: bytes, codec: str, what: str, param: str | None = None) -> str:
 
 
 def _explain(error: FormParserError) -> str:
-    """The gateway's own words for the parser's message, which quotes the body."""
+    """The parser's error in the gateway's own words, since the parser's message quotes the body."""
     if "eader" in str(error):
         return "the headers of a part are malformed, too many or too long"
     return "a boundary is not followed by a line break or by the end"

@@ -1,6 +1,6 @@
-"""`/healthz` (the process answers) and `/readyz` (it takes work). Both are public, and name problems by codes alone.
+"""`/healthz` (the process answers) and `/readyz` (it takes work). Both are public.
 
-The details of a problem are for operators: they are in the log.
+`/readyz` names problems with codes alone. The details are for operators: they are in the log.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ class Problem:
 
 
 class ReadinessLog:
-    """The log of a process's readiness: one line for each change."""
+    """The log of a process's readiness: one line for each change of the codes of its problems."""
 
     def __init__(self) -> None:
         self._logged: dict[Part, str] = {}
 
     def note(self, problems: Mapping[Part, Problem]) -> None:
-        """Log the problems if they are others than at the last call."""
+        """Log the problems, or that there are none, if their codes differ from those of the last call.
+
+        A shutdown of the process does not count as a problem here.
+        """
         # An end that was asked for is no problem to an operator.
         codes: dict[Part, str] = {part: one.code for part, one in problems.items() if part != "process"}
         if codes == self._logged:

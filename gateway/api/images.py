@@ -1,6 +1,7 @@
 """The image routes: generations and edits. They read a request, load its pictures and send the pipeline's answer.
 
-A body is read only once its caller is known. Decides nothing about upstreams or money.
+They read no body before the caller is known, and decide nothing about upstreams or money. OpenAI's routes that this
+gateway does not serve are refused here too.
 """
 
 from __future__ import annotations
@@ -47,16 +48,18 @@ from gateway.tasks.wait import CallerConnection, CallerDisconnected
 
 router = APIRouter(tags=["images"])
 
+_UNFETCHED = "Send the file itself, or a base64 data URL."
+
 
 @router.post("/images/generations", summary="Make images from a prompt")
 async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    """Answer OpenAI's `POST /v1/images/generations`, with a JSON body."""
+    """Serve OpenAI's `POST /v1/images/generations`, with a JSON or a multipart body."""
     return await _serve(request, services, caller, "generation")
 
 
 @router.post("/images/edits", summary="Make images from a prompt and images")
 async def edit(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    """Answer OpenAI's `POST /v1/images/edits`, with a multipart or a JSON body."""
+    """Serve OpenAI's `POST /v1/images/edits`, with a multipart or a JSON body."""
     return await _serve(request, services, caller, "edit")
 
 
@@ -94,7 +97,7 @@ async def _serve(request: Request, services: Services, caller: Caller, operation
 
 
 def _answer_disconnect() -> Response:
-    """The answer, and the status in the log, of a request whose caller disconnected; only a half-closed one gets it."""
+    """The answer 499 for a caller that disconnected. The log has its status; a client that still reads gets it too."""
     return render(
         errors.ClientClosedRequest(
             "The client ended its side of the connection before the answer, which this gateway takes for a disconnect. "
@@ -112,7 +115,7 @@ def _record(services: Services, note: RequestNote, presence: CallerConnection) -
 
 
 async def _quote(request: Request, services: Services, caller: Caller, operation: Operation) -> Response:
-    """Answer a dry run: the plan of the request. It leaves no record."""
+    """Return the answer of a dry run: the plan of the request. A dry run sends no call and writes no record."""
     spool = services.new_spool()
     request.state.note = note = record.open_note(services, request.state.request_id, caller.key, operation)
     try:
@@ -123,7 +126,10 @@ async def _quote(request: Request, services: Services, caller: Caller, operation
 
 
 def _is_dry(request: Request) -> bool:
-    """True when X-Gateway-Dry-Run is 1. Raises InvalidValue for other values: a dry run must never cost money."""
+    """True when X-Gateway-Dry-Run is 1; False when it is 0, empty or absent.
+
+    Raises InvalidValue for any other value, since a dry run must never cost money.
+    """
     text = request.headers.get("X-Gateway-Dry-Run", "")
     if text not in ("", "0", "1"):
         raise errors.InvalidValue(
@@ -195,7 +201,11 @@ async def _read(
 
 
 async def _load_references(services: Services, form: Form, spool: Spool) -> tuple[tuple[Picture, ...], Picture | None]:
-    """Load the references, in the order of the form, and the mask. Raises PublicError that names the field."""
+    """Load the references, in the order of the form, and the mask; remove their metadata.
+
+    Raises MissingParameter without an image, else the PublicError of the first picture that cannot be loaded, or of a
+    mask that does not fit the first image.
+    """
     if not form.images:
         raise errors.MissingParameter("An edit needs at least one `image`.", param="image")
     sources = [*form.images, *([form.mask] if form.mask else [])]
@@ -213,7 +223,7 @@ async def _load_references(services: Services, form: Form, spool: Spool) -> tupl
     try:
         check_mask(mask, pictures[0])
     except NotAPicture as error:
-        raise errors.InvalidValue(str(error), param="mask") from error
+        raise errors.InvalidValue(error.explain(), param="mask") from error
     return tuple(pictures), mask
 
 
@@ -230,10 +240,12 @@ async def _try_to_load(services: Services, source: Source, spool: Spool) -> Pict
 async def _load(services: Services, source: Source, spool: Spool) -> Picture:
     blob = source.blob if source.blob is not None else await _fetch(services, source, spool)
     try:
-        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`")
+        # A JPEG cannot be transparent, so it is no mask.
+        right = "PNG or WebP" if source.name.startswith("mask") else "PNG, JPEG or WebP"
+        picture = await services.picture_converter.probe(blob, what=f"`{source.name}`", right=right)
         return await services.picture_converter.strip(picture, spool)
     except NotAPicture as error:
-        raise errors.InvalidValue(str(error), param=source.name) from error
+        raise errors.InvalidValue(error.explain(), param=source.name) from error
 
 
 async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
@@ -242,9 +254,11 @@ async def _fetch(services: Services, source: Source, spool: Spool) -> Blob:
         own = await read_own_link(services, url, spool)
         return own if own is not None else await services.reference_fetcher.fetch(url, spool)
     except FetchRefused as error:
-        raise errors.InvalidValue(f"`{source.name}` is refused: {error}", param=source.name) from error
+        fault = f"`{source.name}` is refused: {error}"
+        raise errors.InvalidValue(f"{fault}. {_UNFETCHED}", param=source.name) from error
     except FetchFailed as error:
-        raise errors.InvalidValue(f"`{source.name}` could not be downloaded: {error}", param=source.name) from error
+        fault = f"`{source.name}` could not be downloaded: {error}"
+        raise errors.InvalidValue(f"{fault}. {_UNFETCHED}", param=source.name) from error
 
 
 @router.post("/images/variations", summary="Not served: retired by OpenAI")
@@ -264,9 +278,10 @@ async def refuse_text() -> None:
 
 
 class TaskResponse(Response):
-    """The answer of a task, made while it is sent. It ends early when its caller disconnects.
+    """The answer of a task. Its body is made while it is sent, and ends early if the caller disconnects.
 
-    The framework's own streaming response needs a second asyncio task to watch the connection.
+    If the caller disconnected before the first byte, the answer is the error 499. The framework's own streaming
+    response needs a second asyncio task to watch the connection.
     """
 
     def __init__(self, shaped: Shaped, presence: CallerConnection) -> None:
@@ -310,4 +325,4 @@ def _describe(media_type: str) -> str:
 
 
 DIRECT_ROUTES = {f"/v1/images/{name}": endpoint for name, endpoint in (("generations", generate), ("edits", edit))}
-"""The endpoints that are called without the framework's router, by path."""
+"""The paths of the endpoints that are called without the framework's router, and these endpoints."""

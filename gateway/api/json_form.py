@@ -1,7 +1,7 @@
 """The JSON body of an image request: its fields, and its pictures as data URLs or links.
 
-Reads UTF-8 and the charsets that `read_charset` knows, if Content-Type declares one. Zero bytes at the start show
-UTF-16 and UTF-32 without a declaration. This module never decides what a field means.
+The body is in UTF-8, or in the charset that Content-Type declares, if `read_charset` knows it. The first bytes show
+UTF-16, UTF-32 and a UTF-8 byte order mark, also against a declaration. This module checks no field but pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from gateway.pictures.json_stream import BadJson, JsonReader, PictureFault, TooL
 from gateway.pictures.spool import Blob, Spool
 
 MAX_TEXT = 4 * 2**20
-"""Bytes of a body beside its pictures; the longest prompt has 128 KiB."""
+"""The most bytes of a body beside its pictures. The longest prompt has 128,000 bytes in UTF-8."""
+
+_EXAMPLE = '{"prompt": "a red fox in the snow"}'
+_EMPTY = f"The body is empty: send a JSON object such as {_EXAMPLE}; an edit needs `image` too."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,10 @@ class Source:
 
 @dataclass(slots=True)
 class Form:
-    """The fields and pictures of one body. `is_text` is True when the fields came as multipart text."""
+    """The fields and pictures of one body. `fields` has the name of each picture's field too, without the picture.
+
+    `is_text` is True when the fields came as multipart text.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
     images: list[Source] = field(default_factory=list)
@@ -44,23 +50,28 @@ class Form:
 
 
 async def read_json(body: AsyncIterator[bytes], charset: str | None, spool: Spool, limits: Limits) -> Form:
-    """Read the whole body; `charset` is the declared one, None without one.
+    """Read the whole body. `charset` is the declared charset; None without a declaration.
 
-    Raises InvalidValue, RequestTooLarge and StorageFullError.
+    Raises InvalidValue, RequestTooLarge and StorageFullError, and the errors of `body`.
     """
     reader = JsonReader(spool, max_rest=MAX_TEXT, max_picture=limits.image_bytes, max_values=limits.json_values)
+    is_empty = True
     try:
         async for piece in _in_utf8(body, charset):
+            is_empty = is_empty and not piece
             await reader.feed(piece)
         document = await reader.finish()
     except BadJson as error:
+        if is_empty:
+            raise errors.InvalidValue(_EMPTY) from error
         raise errors.InvalidValue(f"The body is not valid JSON: {error}.") from error
     except TooLarge as error:
         raise errors.RequestTooLarge(f"The request is too large: {error}.") from error
     finally:
         await reader.abort()
     if not isinstance(document, dict):
-        raise errors.InvalidValue("The body must be a JSON object.")
+        found = "an array" if isinstance(document, list) else "a single value"
+        raise errors.InvalidValue(f"The body must be a JSON object, not {found}; right is {_EXAMPLE}.")
     return _make_form(document)
 
 
@@ -86,14 +97,17 @@ def _make_form(document: dict[str, Any]) -> Form:
 
 
 def _check_once(taken: dict[str, str], place: str, name: str) -> None:
-    """Record the name of a field of pictures in `taken`. Raises InvalidValue if it has another name of that field."""
+    """Record in `taken` the name of a field of pictures. Raises InvalidValue if `taken` has another name for them."""
     other = taken.setdefault(place, name)
     if other != name:
         raise errors.InvalidValue(f"Send `{other}` or `{name}`, not both.", param=name)
 
 
 def _json_sources(name: str, value: Any) -> list[Source]:
-    """The images of one field: one, or a list of them, whose items must not be empty."""
+    """The pictures of one field: one, or a list of them, without null items; `images` must be a list.
+
+    Raises InvalidValue and RequestTooLarge.
+    """
     if isinstance(value, list):
         return [_json_source(f"{name}[{index}]", item) for index, item in enumerate(value)]
     if name == "images":
@@ -102,7 +116,7 @@ def _json_sources(name: str, value: Any) -> list[Source]:
 
 
 def _json_source(name: str, value: Any) -> Source:
-    """One image reference: `{"image_url": ...}`, or the URL itself."""
+    """The source in one reference: `{"image_url": ...}`, or the URL itself. Raises InvalidValue and RequestTooLarge."""
     if isinstance(value, dict):
         if value.get("file_id") is not None:
             raise errors.InvalidValue(
@@ -128,7 +142,10 @@ def _json_source(name: str, value: Any) -> Source:
 
 
 async def _in_utf8(body: AsyncIterator[bytes], charset: str | None) -> AsyncIterator[bytes]:
-    """Yield the body in UTF-8. Raises InvalidValue for an unknown charset, and for bytes that do not fit it."""
+    """Yield the body in UTF-8. Raises InvalidValue for an unknown charset, and for bytes that the charset forbids.
+
+    The bytes of a UTF-8 body are not checked.
+    """
     declared = read_charset(charset or "utf-8")
     if declared is None:
         raise errors.InvalidValue("The charset in Content-Type is not known here; send the body in UTF-8.")
@@ -154,7 +171,7 @@ async def _in_utf8(body: AsyncIterator[bytes], charset: str | None) -> AsyncIter
 
 
 def _find_decoder(start: bytes, declared: str) -> codecs.IncrementalDecoder | None:
-    """The decoder of a body by its first four bytes, else by its declared charset; None for UTF-8."""
+    """The decoder of the charset that a body's first bytes show, else of the declared one; None for UTF-8."""
     # Every JSON document begins with an ASCII character, so its zero bytes show UTF-16 and UTF-32.
     shown = json.detect_encoding(start)
     name = declared if shown.startswith("utf-8") else shown

@@ -21,9 +21,9 @@ router = APIRouter(tags=["key"])
 
 @router.get("/key", summary="This key: its rights, its limits and the amounts it has spent")
 async def show_key(services: ServicesDep, caller: CallerDep, response: Response) -> dict[str, Any]:
-    """Answer the key, the limits of the key and of its team, and the key's spent amounts.
+    """Return the key, the limits of the key and of its team with their use, and the key's spending.
 
-    Dollars are strings with six digits after the point. Raises QuotaStoreUnavailable.
+    Dollars are texts with six digits after the point. Raises QuotaStoreUnavailable.
     """
     try:
         standings = await services.ledger.look(caller.key.id, caller.key.team or "")

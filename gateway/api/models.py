@@ -1,4 +1,4 @@
-"""The routes of models: those that a key may use, in OpenAI's shape."""
+"""The routes of models: the list of the models and aliases that a key may use, and one of them, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from fastapi import APIRouter, Depends
 from gateway import errors
 from gateway.api.request import CallerDep, ServicesDep, add_rate_headers
 from gateway.callers.auth import Caller
+from gateway.catalogue.catalogue import explain_unknown_model
 from gateway.services import Services
 
 router = APIRouter(tags=["models"], dependencies=[Depends(add_rate_headers)])
 
 _CREATED = 1_776_729_600
-"""2026-04-21, when gpt-image-2 was published; OpenAI's shape requires a time."""
+"""2026-04-21 in unix seconds, the day on which gpt-image-2 was published; OpenAI's shape requires a time."""
 
 
 @router.get("/models", summary="The models this key may use")
@@ -26,9 +27,7 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
 async def show_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     names = _names(services, caller)
     if model not in names:
-        raise errors.ModelNotFound(
-            f"The model `{model[:100]}` does not exist; there are {', '.join(names)}.", param="model"
-        )
+        raise errors.ModelNotFound(explain_unknown_model(model, names), param="model")
     return _describe(model)
 
 

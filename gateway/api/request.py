@@ -1,4 +1,4 @@
-"""The headers of an image request: time-outs, retries and idempotency, the preferred answer, the webhook.
+"""The facts in the head of a request: the caller, time-outs, retries, idempotency, the preferred answer, the webhook.
 
 OpenAI's SDKs send the `x-stainless-*` headers by themselves.
 """
@@ -29,13 +29,17 @@ _FOREIGN_KEYS = {
     "x-api-key": "Anthropic's API",
     "x-goog-api-key": "Google's Gemini API",
 }
-"""Headers in which other vendors' clients send a key."""
+"""Headers in which other vendors' clients send a key, and the names of those clients."""
 
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 
 
 async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
-    """Read the facts by which a request repeats another. Raises InvalidValue for a wrong Idempotency-Key."""
+    """Return the facts by which the ledger recognises a request that repeats an earlier one.
+
+    Raises InvalidValue for an Idempotency-Key that is empty or too long. One that a different request has used is
+    refused later, with 422, when the request opens its task.
+    """
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise errors.InvalidValue(f"`Idempotency-Key` must have 1 to {LONGEST_KEY} characters.")
@@ -51,7 +55,10 @@ async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal
 
 
 def read_preference(request: Request) -> tuple[Literal["answer", "task"], float | None]:
-    """The answer that `Prefer` asks for, and the seconds of its `wait`, after which it is a task; None without one."""
+    """Return the form of answer that `Prefer` asks for, and the seconds of its `wait`, None without it.
+
+    If the work takes longer than these seconds, the answer is a task. `wait` takes precedence over `respond-async`.
+    """
     text = ",".join(request.headers.getlist("prefer")).lower()
     wishes = [wish.partition(";")[0].strip() for wish in text.split(",")]
     wait = next((found[1] for wish in wishes if (found := _WAIT.fullmatch(wish))), None)
@@ -61,7 +68,10 @@ def read_preference(request: Request) -> tuple[Literal["answer", "task"], float 
 
 
 async def read_webhook(request: Request, services: Services) -> str | None:
-    """The URL in `X-Gateway-Webhook`; None without one. Raises InvalidValue for one that the gateway would not open."""
+    """Return the URL in `X-Gateway-Webhook`, after a look-up of its host; None without the header.
+
+    Raises InvalidValue for two such headers, and for a URL that is too long or that the gateway would not open.
+    """
     given = request.headers.getlist("X-Gateway-Webhook")
     if not given:
         return None
@@ -75,21 +85,24 @@ async def read_webhook(request: Request, services: Services) -> str | None:
 
 
 def answer_within(request: Request, longest: float) -> float:
-    """Seconds until the answer must be there: a little less than the SDK's time-out, and no more than `longest`."""
+    """Seconds within which the gateway must answer: the SDK's time-out minus the smaller of 10 s and its quarter.
+
+    The seconds are at most `longest`, which also holds for an SDK that announces no time-out.
+    """
     seconds = sdk_timeout(request)
     return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
 
 
 def keep_alive(request: Request, usual: float) -> float:
-    """Seconds between the comments of a stream: a third of the SDK's time-out, and no more than `usual`."""
+    """Seconds between the comments of a stream: a third of the SDK's time-out, but no more than `usual`."""
     seconds = sdk_timeout(request)
     return usual if seconds is None else min(usual, seconds / 3)
 
 
 def sdk_timeout(request: Request) -> float | None:
-    """The time-out that an OpenAI SDK announces, in seconds; None without one.
+    """The time-out that an OpenAI SDK announces, in seconds; None if it announces no positive number.
 
-    openai-python always announces one, openai-node if its user set one.
+    openai-python announces its default too, openai-node only a time-out that its user set.
     """
     text = request.headers.get("x-stainless-read-timeout") or request.headers.get("x-stainless-timeout")
     seconds = read_number(text)
@@ -101,7 +114,7 @@ def get_services(request: Request) -> Services:
 
 
 def address_of(request: Request) -> Address | None:
-    """The client's address, or the one that a trusted proxy reports; None on a Unix socket."""
+    """The client's IP address, or the one that a trusted proxy reports; None without one, as on a Unix socket."""
     return read_address(request.client.host if request.client else None)
 
 
@@ -109,9 +122,10 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_caller(request: Request, services: ServicesDep) -> Caller:
-    """Find the caller of a request by its key, which goes into `request.state` for the log.
+    """Find the caller of a request from the key in its `Authorization` header.
 
-    Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited and QuotaStoreUnavailable.
+    The record of a known key goes into `request.state` for the log, also if the key is refused. A wrong key counts
+    against its address. Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited and QuotaStoreUnavailable.
     """
 
     def note_key(key: KeyRecord) -> None:
@@ -139,5 +153,5 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
 async def add_rate_headers(services: ServicesDep, caller: CallerDep, response: Response) -> None:
-    """Add the `x-ratelimit-*` headers to an answer of a route that reserves nothing."""
+    """Add the `x-ratelimit-*` headers of the caller's limits to an answer; none while Redis is unavailable."""
     response.headers.update(await reservation.look_at_rates(services.books, caller.identity))

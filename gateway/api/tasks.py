@@ -1,4 +1,4 @@
-"""The routes of a caller's tasks: read one, list them, cancel one for which nothing was sent.
+"""The routes of a caller's tasks: read one, list them, cancel one for which no call was sent.
 
 Every worker answers from the task's record, also for tasks of other workers. A key sees only its own tasks.
 """
@@ -31,13 +31,13 @@ router = APIRouter(tags=["tasks"])
 
 @router.get("/tasks/{task_id}", summary="One task of this key")
 async def read_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """Answer the task, with its images once it has succeeded. Raises TaskNotFound and QuotaStoreUnavailable."""
+    """Return the task, with its images if it has succeeded. Raises TaskNotFound and QuotaStoreUnavailable."""
     return await _answer(request, services, await _find(services, caller, task_id))
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task for which nothing was sent yet")
 async def cancel_task(task_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """Cancel the task, and answer it: `canceled` at no cost, or unchanged if something was sent for it.
+    """Cancel the task, and return it: `canceled` at no cost, or unchanged if a call was sent for it or it has ended.
 
     Raises TaskNotFound and QuotaStoreUnavailable.
     """
@@ -57,7 +57,7 @@ async def list_tasks(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
 ) -> StreamingResponse:
-    """Answer a page of tasks, newest first, with images as links; `after` is the last id of the previous page.
+    """Return a page of the key's tasks, newest first, with images as links; `after` is the last id of the page before.
 
     Raises QuotaStoreUnavailable.
     """
@@ -92,9 +92,9 @@ async def _answer(request: Request, services: Services, record: TaskRecord) -> S
 
 
 async def _status(services: Services, record: TaskRecord) -> Status:
-    """The record's status. A running task is `pending` until the ledger has a call that was sent for it.
+    """The task's status. A task that has not ended is `pending` while all its calls in the ledger, if any, are void.
 
-    While the ledger is unavailable it is `processing`.
+    Else it is `processing`, also if the ledger is unavailable or does not know the task.
     """
     if record.end is None:
         try:

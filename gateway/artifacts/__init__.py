@@ -1,6 +1,6 @@
 """Artifacts: stored pictures with a link, in a folder or in object storage, until they expire.
 
-This module never reads a picture beyond its first bytes.
+This module inspects only the first bytes of a picture.
 """
 
 from gateway.artifacts.artifact import (

@@ -1,6 +1,6 @@
-"""An artifact: its id, its base64 text, and the interface of a store of artifacts.
+"""An artifact: its id, its base64 text, the interface of a store of artifacts, and the store in a folder.
 
-Only this module checks an id, before it becomes a path.
+Only this module checks an id, before the id becomes a path.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NAME = re.compile(rf"img_{BODY}\.(png|jpeg|webp)")
 
 
 class ArtifactsUnavailable(StorageFullError):
-    """The store does not answer or rejects its credentials. It counts as a full disk."""
+    """The store fails, does not answer or rejects its credentials. It is handled like a full disk."""
 
 
 class ArtifactsRefused(ArtifactsUnavailable):
-    """The store rejects its credentials, which only another start would change."""
+    """The store rejects its credentials, which change only with a restart of the gateway."""
 
     is_lasting = True
 
@@ -54,7 +54,7 @@ class Artifact:
 
 
 class Stored(NamedTuple):
-    """The bytes of a stored artifact, as a stream."""
+    """A stored artifact: its size in bytes, and its bytes as a stream."""
 
     size: int
     chunks: AsyncIterator[bytes]
@@ -70,26 +70,29 @@ class Readiness:
 
 
 class ArtifactStore(Protocol):
-    """A store of artifacts. Every method except `check` may raise ArtifactsUnavailable."""
+    """A store of artifacts. Its methods `put`, `open`, `delete` and `sweep` may raise ArtifactsUnavailable."""
 
     def describe(self, picture: Picture) -> Artifact:
-        """Make a new artifact for the picture; it is not stored yet."""
+        """Make a new artifact for the picture. Stores nothing."""
         ...
 
     async def put(self, picture: Picture, artifact: Artifact | None = None) -> Artifact:
-        """Store the picture whole or not at all, as that artifact or a new one. Raises StorageFullError."""
+        """Store the picture, as `artifact` or else as a new one, and return the artifact. Raises StorageFullError.
+
+        A reader sees the picture whole or not at all.
+        """
         ...
 
     async def open(self, artifact_id: str) -> Stored | None:
-        """Open a stored artifact; None if it is not stored or its first bytes do not match its id."""
+        """Open a stored artifact. Returns None if it is not stored or its first bytes contradict its id's format."""
         ...
 
     async def delete(self, artifact_id: str) -> None:
-        """Remove the artifact, if it is there."""
+        """Remove the artifact if it is stored."""
         ...
 
     async def sweep(self, now: float) -> int:
-        """Remove the artifacts that expired before `now` (unix seconds), and return their number."""
+        """Remove the artifacts that have expired at `now` (unix seconds), and return their number."""
         ...
 
     async def check(self) -> Readiness: ...
@@ -98,7 +101,7 @@ class ArtifactStore(Protocol):
 
 
 def describe(picture: Picture, ttl_s: int) -> Artifact:
-    """Make a new artifact for the picture, which lives `ttl_s` seconds; it is not stored yet."""
+    """Make a new artifact for the picture, which expires after `ttl_s` seconds. Stores nothing."""
     artifact_id = f"{new_id('img')}.{picture.format}"
     created = int(time_of(artifact_id).timestamp())
     blob = picture.blob
@@ -126,17 +129,17 @@ def format_of(artifact_id: str) -> Format | None:
 
 
 def matches(head: bytes, form: Format) -> bool:
-    """True when a file that starts with `head` has the format."""
+    """True when a file that starts with `head` (12 bytes or more) claims the format."""
     return sniff(head) == form
 
 
 def day_of(artifact_id: str) -> str:
-    """The folder of an artifact: the day of its creation, `YYYY-MM-DD` in UTC."""
+    """The name of an artifact's folder: the day in its id, on which it was created, as `YYYY-MM-DD` in UTC."""
     return time_of(artifact_id).date().isoformat()
 
 
 def day_end(folder: str) -> float | None:
-    """The unix time from which a day's folder gets no more artifacts; None for another folder."""
+    """The unix time at which the day of a folder ends in UTC; None for a name that is not a day."""
     try:
         day = date.fromisoformat(folder)
         following = day + timedelta(days=1)
@@ -148,12 +151,12 @@ def day_end(folder: str) -> float | None:
 
 
 def is_expired(name: str, ttl_s: int, now: float) -> bool:
-    """True for the id of an expired artifact; False for other names."""
+    """True for the id of an artifact that was created `ttl_s` seconds or more before `now`; False for other names."""
     return format_of(name) is not None and time_of(name).timestamp() + ttl_s <= now
 
 
 async def remove_expired(store: ArtifactStore) -> None:
-    """Remove the pictures that have expired by now. Raises ArtifactsUnavailable and OSError."""
+    """Remove the pictures that have expired by now, and log their number. Raises ArtifactsUnavailable."""
     if removed := await store.sweep(time.time()):
         _log.info("removed expired pictures", pictures=removed)
 
@@ -181,7 +184,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _HEAD = 12
 """Bytes of a file's start that show the format of a picture."""
 _LEFT_OVER_S = 3600
-"""A file still being written after this long belongs to a process that died."""
+"""Seconds without a write after which an unfinished file counts as left by a dead process."""
 
 
 class LocalArtifacts:
@@ -303,7 +306,7 @@ class LocalArtifacts:
 
 
 def _link(source: Path, final: Path) -> bool:
-    """Link the spool's file to its final name without a copy; False if the file system cannot."""
+    """Flush the spool's file to disk and link it to its final name. Returns False if the file system has no links."""
     descriptor = os.open(source, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -319,7 +322,7 @@ def _link(source: Path, final: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a folder to disk: a new name is on disk only then."""
+    """Flush a folder to disk, which makes a new name in it durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -335,7 +338,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _look(path: Path) -> tuple[int, bytes]:
-    """A file's size and its start; of a small file all bytes, so that no second read is needed."""
+    """A file's size, and its first 12 bytes; all bytes of a file up to CHUNK, which then needs no second read."""
     # A buffer would cost more system calls than the file itself.
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size

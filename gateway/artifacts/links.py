@@ -1,4 +1,4 @@
-"""Signed links to artifacts. A link opens one artifact until one moment, and nothing else."""
+"""Signed links to artifacts. A link opens one artifact until the link expires."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _PATH = re.compile(r"(?:/[^/]*)*/v1/artifacts/([^/]+)")
 
 
 def link(artifact_id: str, expires: int, key: bytes) -> str:
-    """The path and query of an artifact, valid until `expires` (unix seconds)."""
+    """The path and query of a link, valid until `expires` (unix seconds). Raises ValueError for a wrong id."""
     return f"/v1/artifacts/{artifact_id}?{sign(artifact_id, expires, key)}"
 
 
 def sign(artifact_id: str, expires: int, key: bytes) -> str:
-    """The query string of a link. Raises ValueError for a wrong id."""
+    """The query string of a link, valid until `expires` (unix seconds). Raises ValueError for a wrong id."""
     if format_of(artifact_id) is None:
         raise ValueError("this is not the id of an artifact")
     return f"exp={expires}&sig={_signature(artifact_id, str(expires), key)}"
 
 
 def verify(artifact_id: str, query: str, now: float, key: bytes) -> bool:
-    """True when this gateway signed the link and it has not expired at `now`. Ignores other parameters."""
+    """True when the key signed the link and `now` (unix seconds) is before its end. Ignores other parameters."""
     fields = read_query(query)
     if format_of(artifact_id) is None or fields is None:
         return False
@@ -41,7 +41,7 @@ def verify(artifact_id: str, query: str, now: float, key: bytes) -> bool:
 
 
 def find_artifact(url: str, now: float, key: bytes) -> str | None:
-    """The artifact that a URL opens, on whatever host; None unless this gateway signed it and it has not expired."""
+    """The id of the artifact that a URL opens, on any host; None if it has expired or the key did not sign it."""
     parts = read_url(url)
     found = _PATH.fullmatch(parts.path) if parts else None
     if parts is None or found is None:

@@ -1,6 +1,7 @@
 """Artifacts in object storage (S3 and compatible stores, Google Cloud Storage, Azure): `<prefix>/YYYY-MM-DD/<id>`.
 
-Objects appear whole or not at all. The bucket's own lifecycle rule removes the parts of an upload that failed.
+Objects appear whole or not at all. The gateway does not remove the parts of a failed upload: a lifecycle rule of
+the bucket must do so.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _PART = 5 * 1024 * 1024
-"""The smallest part of a multipart upload to S3, in bytes."""
+"""Bytes of one part of a multipart upload: the least that S3 allows."""
 
 _PARTS_AT_ONCE = 2
 _CHECK_S = 5.0
@@ -144,7 +145,7 @@ async def _chunks(first: bytes, stream: BytesStream) -> AsyncIterator[bytes]:
 
 
 def _unavailable(error: Exception) -> ArtifactsUnavailable:
-    """The error with its first line only and without query strings, which may hold a signature."""
+    """The error to raise: its message has the first line only, without query strings, which may hold a signature."""
     first = re.sub(r"\?\S*", "", str(error).splitlines()[0] if str(error) else "")
     is_refusal = isinstance(error, PermissionDeniedError | UnauthenticatedError)
     return (ArtifactsRefused if is_refusal else ArtifactsUnavailable)(f"{type(error).__name__}: {first[:300]}")

@@ -15,7 +15,7 @@ from gateway.artifacts.objects import ObjectArtifacts
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 
 _CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "600s"}
-"""A whole download must fit in the time-out, and its reader may be slow; the library's default is 30 s."""
+"""`timeout` is for a whole download, whose reader may be slow; the library's default is 30 s."""
 
 _RETRY: dict[str, Any] = {"max_retries": 5}
 
@@ -26,7 +26,7 @@ def open_store(url: str | None, folder: Path, ttl_s: int) -> ArtifactStore:
     `s3://bucket/prefix?endpoint=https://…&region=…`, `gs://bucket/prefix`, `az://container/prefix`: options are
     those of the library (https://developmentseed.org/obstore), in the query or as AWS_*, GOOGLE_* and AZURE_*
     variables.
-    `file:///path` is a folder that replicas may share. Raises ValueError, which never holds the query.
+    `file:///path` is a folder that replicas may share. Raises ValueError, whose message never holds the query.
     """
     if url is None:
         return LocalArtifacts(folder, ttl_s)

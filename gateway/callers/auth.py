@@ -1,4 +1,4 @@
-"""Authentication: the Caller of a request's API key, before the body is read.
+"""Authentication: the Caller of a request's API key, by the request's head alone.
 
 No error tells the wrong part of a key.
 """
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from gateway import errors
 from gateway.callers.key_record import KeyRecord
-from gateway.callers.key_store import KeyStore, is_well_formed
+from gateway.callers.key_store import PREFIX, KeyStore, is_well_formed
 from gateway.callers.wrong_keys import WrongKeys
 from gateway.catalogue.document import Alias
 from gateway.catalogue.rules import CallerIdentity
@@ -24,6 +24,9 @@ from gateway.money.reservation import ledger_unavailable
 from gateway.process.addresses import Address, is_within, name_source
 from gateway.routing.rights import Rights
 from gateway.store.client import StoreUnavailable
+
+_PLACEHOLDER = f"{PREFIX}YOUR_KEY"
+"""The key in the examples of the documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Caller:
         return CallerIdentity(self.key.id, self.key.name, self.key.team or "")
 
     def may_use(self, name: str, alias: Alias | None) -> bool:
-        """True when this caller may use a model by this name. A key for a model may use the model's aliases too."""
+        """True when this caller may use a model under this name. A key for a model may use the model's aliases too."""
         allowed = self.key.models
         return allowed is None or name in allowed or (alias is not None and alias.model in allowed)
 
@@ -48,7 +51,7 @@ class Caller:
         return self.key.upstreams is None or upstream in self.key.upstreams
 
     def check_model(self, name: str, alias: Alias | None) -> None:
-        """Raise ModelNotAllowed unless this caller may use the model by the name in the request."""
+        """Raise ModelNotAllowed unless this caller may use the model under the name in the request."""
         if not self.may_use(name, alias):
             allowed = ", ".join(self.key.models or ()) or "none"
             raise errors.ModelNotAllowed(
@@ -88,27 +91,22 @@ async def authenticate(
     address: Address | None,
     on_key: Callable[[KeyRecord], None] = _ignore,
 ) -> Caller:
-    """Find the caller of an `Authorization: Bearer` header. `on_key` gets the key before its rights are checked.
+    """Find the caller of an `Authorization: Bearer` header. `on_key` gets the record of a known key before its checks.
 
-    A wrong key counts against its address.
+    A wrong key counts against its address; a missing, disabled or expired one does not.
 
     Raises InvalidApiKey, KeyDisabled, AddressNotAllowed, RateLimited after too many wrong keys, QuotaStoreUnavailable.
     """
     secret = read_bearer(authorization)
     if not secret:
-        raise errors.InvalidApiKey(
-            "You didn't provide an API key. Send it in an Authorization header using Bearer auth "
-            "(Authorization: Bearer YOUR_KEY); `imagegate keys create` makes one."
-        )
+        fault = explain_missing(authorization, "API key")
+        raise errors.InvalidApiKey(f"{fault} `imagegate keys create NAME` makes a key.")
     try:
         record = await keys.lookup(secret)
     except StoreUnavailable as error:
         raise ledger_unavailable() from error
     if record is None:
-        wrong = errors.InvalidApiKey(
-            f"Incorrect API key provided: {_hint(secret)}. This gateway's keys begin with igw_."
-        )
-        raise await count_wrong(wrong_keys, address, wrong)
+        raise await count_wrong(wrong_keys, address, errors.InvalidApiKey(_explain_wrong(secret)))
     on_key(record)
     _check_record(record, address)
     return Caller(record, address)
@@ -120,10 +118,22 @@ def read_bearer(authorization: str | None) -> str:
     return secret.strip() if scheme.lower() == "bearer" else ""
 
 
+def explain_missing(authorization: str | None, what: str) -> str:
+    """The fault of an Authorization header without a bearer secret, and the right form. `what`: as in `API key`."""
+    right = f"Authorization: Bearer YOUR_{what.split()[-1].upper()}"
+    scheme = (authorization or "").strip().partition(" ")[0]
+    if scheme and scheme.lower() != "bearer":
+        return f"The Authorization header has no `Bearer ` before the {what}. Send {right}."
+    return f"You didn't provide an {what}. Send it in an Authorization header using Bearer auth ({right})."
+
+
 async def count_wrong(
     wrong_keys: WrongKeys, address: Address | None, refusal: errors.PublicError
 ) -> errors.PublicError:
-    """Count a wrong key or token against its address. Returns the error to raise: `refusal`, or RateLimited."""
+    """Count a wrong key or token against its address. Return the error to raise: `refusal`, or RateLimited.
+
+    RateLimited is for an address that has sent too many wrong ones within its minute.
+    """
     wait_s = await wrong_keys.count(name_source(address))
     if wait_s is None:
         return refusal
@@ -149,14 +159,30 @@ def _check_record(record: KeyRecord, address: Address | None) -> None:
         )
 
 
+def _explain_wrong(secret: str) -> str:
+    """The same words for every key of the right prefix: they show nobody which part of a key is right."""
+    if secret == _PLACEHOLDER:
+        return (
+            f"Incorrect API key provided: {_PLACEHOLDER} stands for a key in the documents. "
+            "`imagegate keys create NAME` makes a key; in demo mode the data folder's file demo.key has one."
+        )
+    text = f"Incorrect API key provided: {_hint(secret)}."
+    if not secret.startswith(PREFIX):
+        return f"{text} This gateway's keys begin with {PREFIX}."
+    return (
+        f"{text} This gateway has no such key: it is mistyped, it was deleted, or it belongs to another gateway or "
+        "data folder. `imagegate keys list` shows an operator the keys."
+    )
+
+
 def _hint(secret: str) -> str:
-    """The ends of a wrong key: its owner recognises it, and nobody can use it."""
+    """The first and last four characters of a wrong key, for its owner; `***` alone for 12 characters or fewer."""
     plain = "".join(char if char.isascii() and char.isprintable() else "?" for char in secret)
     return f"{plain[:4]}***{plain[-4:]}" if len(plain) > 12 else "***"
 
 
 FRESH_S = 1.0
-"""Seconds after which a disabled key stops everywhere, while Redis answers."""
+"""The most seconds until a change of a key takes effect in every process, while Redis answers."""
 
 STALE_S = 600.0
 MOST = 10_000
@@ -164,7 +190,10 @@ MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A record; `read` is the start of the last look-up that succeeded, `tried` the last one; monotonic seconds."""
+    """A record. `read` is the start of its last look-up that succeeded; `tried` is this or the end of a later failure.
+
+    Both are monotonic seconds.
+    """
 
     record: KeyRecord
     read: float
@@ -172,7 +201,7 @@ class _Entry:
 
 
 class KeyCache:
-    """The cache of one process, with no more than `most` records. `now` returns monotonic seconds."""
+    """One process's cache of keys, with no more than `most` records. `now` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -192,9 +221,10 @@ class KeyCache:
         self._lookups: dict[str, tuple[float, asyncio.Task[KeyRecord | None]]] = {}
 
     async def lookup(self, secret: str) -> KeyRecord | None:
-        """The record of a caller's key, at most `fresh_s` seconds old; None if there is no such key.
+        """The record of a caller's key, from the cache if read within `fresh_s` seconds; None if there is no such key.
 
-        While Redis is unavailable it may be `stale_s` seconds old. Raises StoreUnavailable if there is no such record.
+        While Redis is unavailable the record may be older, up to `stale_s` and `fresh_s` seconds together. Raises
+        StoreUnavailable if Redis is unavailable and the cache has no such record.
         """
         if not is_well_formed(secret):
             return None

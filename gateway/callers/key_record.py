@@ -1,6 +1,6 @@
 """The record of an API key, and the fields that an operator may set: one checked model for CLI and admin API.
 
-Holds neither a key nor its digest.
+Of a key's secret it holds the beginning alone, and no digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _METADATA_PAIRS = 16
 
 
 def _label(text: str) -> str:
-    """A name by the ledger's own rule: the ledger takes every key that is made."""
+    """Return the name. Raises ValueError for one that the ledger would refuse."""
     if text != text.strip() or not text or len(text.encode()) > _LABEL_BYTES or not text.isprintable():
         raise ValueError(f"must be 1 to {_LABEL_BYTES} bytes of plain text without spaces at its ends")
     return text
@@ -35,19 +35,19 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _written(moment: object) -> object:
-    """A text or a datetime. Pydantic would read a bare number as seconds since 1970, and no operator means that."""
+    """Return a text or a datetime. Raises ValueError for others, and for a number as a text: pydantic would read it."""
     if not isinstance(moment, str | datetime) or (isinstance(moment, str) and moment.strip("+-. ").isdecimal()):
         raise ValueError("must be a time such as 2027-01-31T18:00:00Z, or a date")
     return moment
 
 
 def _utc(moment: datetime) -> datetime:
-    """A time in UTC; without a zone it is UTC."""
+    """The time in UTC, in whole seconds. A time without a zone is in UTC already."""
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).replace(microsecond=0)
 
 
 def _web_address(text: str) -> str:
-    """A web address by its form. `webhook_addresses` checks whether the gateway may open it."""
+    """Return a text that has the form of a web address; else raise ValueError. Its host is checked elsewhere."""
     if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"must be a web address of at most {LONGEST_URL} plain characters")
     if not text.startswith(("https://", "http://")):
@@ -69,7 +69,7 @@ Metadata = Annotated[
 
 
 class KeyChange(BaseModel):
-    """The fields of a key that an operator may set. A field that is not named stays; None lifts a restriction.
+    """The fields of a key that an operator may set. A field that is not named stays; None removes a restriction.
 
     A None in `models`, `upstreams` or `addresses` allows all of them.
     """

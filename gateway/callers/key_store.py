@@ -1,4 +1,4 @@
-"""API keys in Redis: a key is shown once and stored as an HMAC with the pepper; the digest finds its record.
+"""API keys in Redis: a secret is shown once and stored as an HMAC with the pepper, a digest that finds the record.
 
 This module never stores or logs a key itself.
 """
@@ -102,7 +102,7 @@ class KeyStore:
     async def check_pepper(self, *, may_write: bool = True) -> None:
         """Raise PepperMismatch unless this store's keys were made with this pepper.
 
-        A store without keys takes this pepper as its own, unless `may_write` is False.
+        A store that has no pepper yet takes this one, unless `may_write` is False.
         """
         mine = self._hmac("pepper-check")
         if may_write and await self._redis.set(names.PEPPER_CHECK(), mine, nx=True):
@@ -139,7 +139,7 @@ class KeyStore:
     async def lookup(self, secret: str) -> KeyRecord | None:
         """The record of a key, enabled or not; None if there is no such key.
 
-        The checksum finds a mistyped key without Redis.
+        A mistyped key fails by its checksum, without a question to Redis.
         """
         return await self.find(self.digest(secret)) if is_well_formed(secret) else None
 
@@ -157,9 +157,10 @@ class KeyStore:
         return record
 
     async def find_id(self, text: str) -> str:
-        """The id of the only key with this name. A text that begins with `key_` and is no name is returned as it is.
+        """Return the id of the only key with this name. A text with the form of an id is returned without a look-up.
 
-        Raises KeyNotFound for an unknown name, and for a name of several keys.
+        A text that only begins with `key_` is returned too, if no key has that name. Raises KeyNotFound for an unknown
+        name, and for a name of several keys.
         """
         if _ID.fullmatch(text):
             return text
@@ -257,7 +258,7 @@ class KeyStore:
         return None if digest is None else await self.find(str(digest))
 
     def digest(self, secret: str) -> str:
-        """The digest by which the store knows a key."""
+        """The digest that the store has in place of a secret."""
         return self._hmac(secret)
 
     def _hmac(self, text: str) -> str:
@@ -265,7 +266,10 @@ class KeyStore:
 
 
 def make_secret(prefix: str = PREFIX) -> str:
-    """Make a random secret: the prefix, 190 random bits, and a checksum that reveals a mistyped or leaked secret."""
+    """Make a random secret: the prefix, 32 random letters and digits (190 bits), and an unkeyed checksum.
+
+    By the checksum the gateway rejects a mistyped secret, and a scanner recognises a secret in a published text.
+    """
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
     return f"{prefix}{body}{_checksum(body)}"
 
@@ -279,7 +283,7 @@ def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
 
 
 def digest_of(secret: str, pepper: bytes) -> str:
-    """The digest that is stored instead of a secret."""
+    """The digest that is stored in place of a secret: HMAC-SHA256 with the pepper, in hex."""
     return hmac.new(pepper, secret.encode(), "sha256").hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Operators of the admin API in Redis: a token is shown once and stored as an HMAC with the pepper.
 
-The token in GATEWAY_ADMIN_TOKEN has no record in it. This module never stores or logs a token itself.
+The token in GATEWAY_ADMIN_TOKEN has no record in Redis. This module never stores or logs a token itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ return 1
 
 
 class Role(StrEnum):
-    """The rights of an operator: `admin` may do everything, `viewer` may read."""
+    """The rights of an operator: `admin` has full access, `viewer` may read everything but the secrets of webhooks."""
 
     ADMIN = "admin"
     VIEWER = "viewer"
@@ -73,13 +73,13 @@ class OperatorStore:
         return record, secret
 
     async def lookup(self, secret: str) -> OperatorRecord | None:
-        """The operator of a token; None if there is no such token. The checksum finds a mistyped one without Redis."""
+        """The operator of a token; None if there is no such token. A mistyped one fails without a question to Redis."""
         if not is_well_formed(secret, PREFIX):
             return None
         return await self._read(digest_of(secret, self._pepper))
 
     async def list(self) -> list[OperatorRecord]:
-        """Every operator, by name."""
+        """Every operator, in the order of their names."""
         index = cast(dict[str, str], await self._redis.hgetall(names.OPERATOR_INDEX()))
         found = [await self._read(index[name]) for name in sorted(index)]
         return [record for record in found if record is not None]

@@ -10,12 +10,12 @@ from gateway.net.fetcher import Fetcher, FetchFailed, FetchPolicy, FetchRefused
 
 
 def open_fetcher(webhooks: Webhooks) -> Fetcher:
-    """Open the fetcher for webhooks. It never reads the body of an answer."""
+    """Make the fetcher for webhooks. It takes no byte of an answer's body."""
     return Fetcher(FetchPolicy(0, webhooks.timeout, webhooks.timeout, frozenset(webhooks.origins)))
 
 
 async def find_fault(fetcher: Fetcher, url: str) -> str | None:
-    """The reason why the gateway would not open an address now; None if it would. Looks up the address's host."""
+    """The reason why the gateway would not send to an address now; None if it would. Looks up the address's host."""
     try:
         await fetcher.check(url)
     except FetchRefused as refused:

@@ -1,7 +1,7 @@
-"""The number of wrong keys from each address in a minute that begins with its first one, over all workers together.
+"""The number of wrong keys from each address in a minute that begins with the first of them, over all workers together.
 
-A right key is never refused for it. Each process keeps its own count too: for the time when Redis is unavailable, and
-to refuse an address over the limit without a question to Redis.
+A right key is never refused for this number. Each process keeps its own count too: for the time when Redis is
+unavailable, and to refuse an address over the limit without a question to Redis.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class WrongKeys:
         self._unavailable_until = 0.0
 
     async def count(self, source: str) -> float | None:
-        """Count one wrong key. Returns the seconds until the window ends if the address is over the limit, else None.
+        """Count one wrong key from `source`, an address or an IPv6 network.
 
-        Raises nothing.
+        Returns the seconds until the window ends if `source` is over the limit, else None. While Redis is unavailable
+        this process's own count decides.
         """
         now = time.monotonic()
         number, end = self._seen.get(source, (0, 0.0))
@@ -53,7 +54,7 @@ class WrongKeys:
         return max(0.0, end - time.monotonic()) if number > self._limit else None
 
     def forget(self) -> None:
-        """Drop this process's own counts."""
+        """Drop this process's own counts; those in Redis stay."""
         self._seen.clear()
         self._unavailable_until = 0.0
 

@@ -1,4 +1,4 @@
-"""The fit of a job to a target: can the target serve it, with which parameters, and with which size. Pure functions.
+"""The fit of a job to a target: the parameters and the size of its calls, or the reason against it. Pure functions.
 
 A profile is data: the abilities of one credential. `vendors` has the documented ones, and the catalogue corrects them.
 """
@@ -41,12 +41,13 @@ class SnappedSizes:
 class Profile:
     """The abilities of one credential at one upstream.
 
-    `max_n` is the most images of one call, and `masked_n` the most with a mask. `sizes`: with `exact` it makes any
-    legal size; a tuple has all sizes that it takes and makes; with SnappedSizes it takes any size and makes the nearest
-    of a list. `masked_references` is the most references with a mask. If it is 0, the upstream takes no masks, and
-    `without_masks` is the reason. A mask must be smaller than `mask_bytes`. `backgrounds` are those that the gateway
-    may send. `passes` are the parameters that the upstream receives as they came, each with its operation.
-    `passes_user` is True when the upstream may receive the name of the caller's own user.
+    `max_n` is the most images of one call. `masked_n` is the most images of one call with a mask. `sizes` has three
+    forms. With "exact" the upstream makes any legal size. With a tuple it takes and makes only the sizes in it. With
+    SnappedSizes it takes any size and makes the nearest one of a list. `masked_references` is the most references with
+    a mask. If it is 0, the upstream takes no masks, and `without_masks` is the reason. A mask must be smaller than
+    `mask_bytes`. `backgrounds` are the values that the gateway may send. `passes` has pairs of a parameter and an
+    operation: in that operation the gateway passes that parameter on unchanged. With `passes_user` the gateway sends
+    the name of the caller's end user.
     """
 
     max_n: int = 1
@@ -79,11 +80,13 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The calls by which a target would serve a job: `per_call` is the most images of one, and the rest its parameters.
+    """The calls by which a target would serve a job.
 
-    The gateway sends `sent` and expects pictures of the size `made` back (None if only the upstream knows).
-    `compromises` are the hard parameters that the caller set and this target would not honour; `dropped` are all that
-    it would not receive. `transcode` is True when the gateway re-encodes the picture.
+    `per_call` is the most images of one call. `sent` has the parameters that the target receives with each call. The
+    gateway expects pictures of the size `made`; None if only the upstream knows it. `transcode` is True when the
+    gateway re-encodes the picture. `compromises` names the hard parameters that the caller set and the target would
+    not honour. `dropped` names what the caller set and the target does not receive, of these alone: `quality`, passed
+    parameters, `user` and `safety_identifier`. Size, format, compression and background are never in it.
     """
 
     per_call: int
@@ -164,7 +167,10 @@ def _makes_transparent(job: ImageJob, profile: Profile) -> bool:
 
 
 def _choose_format(job: ImageJob, profile: Profile) -> Format | None:
-    """The format to ask for: the caller's own, else PNG, which loses nothing before the gateway re-encodes it."""
+    """The format to send: the caller's own, else PNG, which loses nothing before the gateway re-encodes it.
+
+    The first of `formats` where the upstream makes neither; None where it takes no format.
+    """
     if not profile.takes_format:
         return None
     return next((one for one in (job.output_format, "png") if one in profile.formats), profile.formats[0])
@@ -181,7 +187,7 @@ def _find_dropped(
 
 
 def size_wanted(job: ImageJob) -> Size:
-    """The requested size in pixels. `auto` is a square, or for an edit the shape of the first image."""
+    """The requested size in pixels. `auto` is 1024x1024, or for an edit as many pixels in the first image's shape."""
     if isinstance(job.size, Shape):
         return resolve(job.size)
     if job.size is None and job.references:
@@ -191,7 +197,7 @@ def size_wanted(job: ImageJob) -> Size:
 
 
 def _choose_size(job: ImageJob, profile: Profile) -> tuple[Size | Shape | None, Size | None]:
-    """The size to send, and the size that the upstream will make."""
+    """The size to send, and the size that the upstream will make. Both are None where the upstream chooses."""
     if job.size is None and profile.takes_auto_size:
         return None, None
     exact = size_wanted(job)

@@ -1,14 +1,15 @@
 """The catalogue: upstreams with their credentials, models, aliases and limits, read from one YAML file and frozen.
 
-`load` refuses a mistake with its file, its line and the right form. `document` and `upstream` define the contents of
-the file.
+`load` refuses a file with mistakes, and states the line of each. `document` and `upstream` define the contents of the
+file.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from gateway.process.settings import StartRefused
 
 
 class CatalogueError(StartRefused):
-    """The catalogue cannot be used. The text has one line for each mistake, with file and line."""
+    """The catalogue cannot be used. The text has one line for each mistake, with file and, where there is one, line."""
 
     exit_code = 2
 
@@ -49,10 +50,13 @@ class KeyFile:
         self._key = key
         self._seen: tuple[int, ...] = ()
         self.on_change: Callable[[str], None] = lambda _: None
-        """It is called with each new key before anything is sent with that key."""
+        """`read` calls it with each new key before it returns the key."""
 
     def read(self) -> str:
-        """Return the key; read the file first if it has changed. Calls `on_change` with a new key. Raises nothing."""
+        """Return the key; read the file first if it has changed. Calls `on_change` with a new key.
+
+        A missing, unreadable or wrong file raises nothing: the last key stays.
+        """
         try:
             found = self._path.stat()
             seen = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -89,12 +93,12 @@ class Target(BaseModel):
 
     @property
     def present_key(self) -> str:
-        """The key for a request that is sent now."""
+        """The key for a request that is sent now. Reads a key file again if it has changed."""
         return self.key if self.key_file is None else self.key_file.read()
 
     @property
     def key_digest(self) -> str:
-        """A name of the present key that does not reveal it. The health of one key does not hold for the next."""
+        """16 hex digits that identify the present key without it. The health of one key does not hold for the next."""
         return hashlib.sha256(self.present_key.encode()).hexdigest()[:16]
 
     @property
@@ -109,9 +113,9 @@ class Target(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """The catalogue in force: the document, and the targets that have a key. Frozen; a reload makes a new one.
+    """A loaded catalogue: the document, and the targets that have a key. Frozen.
 
-    `not_configured` has the reason for each upstream without any key, by its name.
+    `not_configured` maps the name of each upstream without any key to the reason.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -132,7 +136,7 @@ class Catalogue(BaseModel):
         return (model, alias) if model else None
 
     def scaled_sizes(self, name: str | None) -> frozenset[Size]:
-        """The sizes that the gateway delivers by scaling under a public name; None is the default model's."""
+        """The scaled sizes of an alias, empty for a model. For a `name` of None, those of `default_model`."""
         alias = self.document.aliases.get(name or self.document.default_model)
         return frozenset(size for text in alias.scaled_sizes if (size := parse_size(text))) if alias else frozenset()
 
@@ -143,17 +147,25 @@ class Catalogue(BaseModel):
         return models + [name for name, alias in self.document.aliases.items() if alias.model in models]
 
     def unpriced(self) -> list[str]:
-        """The targets without a known price. They serve only keys that have no limit in dollars."""
+        """The labels of the targets without prices. They serve only keys that have no limit in dollars."""
         return [target.label for target in self.targets if target.prices is None]
 
     def targets_of(self, model: Model) -> list[Target]:
         return [target for name in model.upstreams for target in self.targets if target.upstream == name]
 
 
-def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
-    """Read, check and resolve a catalogue. With `simulator_url` the simulator stands for every upstream, with its keys.
+def explain_unknown_model(name: str, known: Sequence[str]) -> str:
+    """A sentence for a name that no model has: the nearest known name, and all of them."""
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    guess = f" Did you mean `{near[0]}`?" if near else ""
+    return f"The model `{name:.200}` does not exist.{guess} There are {', '.join(known) or 'none'}."
 
-    Raises CatalogueError with the mistakes, each as `file:line: field: the mistake`.
+
+def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None) -> Catalogue:
+    """Read and check a catalogue, and read the credentials' keys from `env` or from their files.
+
+    With `simulator_url` all targets lead to the simulator with its keys, and no key is read. Raises CatalogueError with
+    all mistakes of the file, each as `file:line: field: the mistake`, or with the first text that cannot be a key.
     """
     document = read(path)
     targets: list[Target] = []
@@ -177,7 +189,7 @@ def load(path: Path, env: Mapping[str, str], *, simulator_url: str | None = None
 
 
 def read(path: Path) -> Document:
-    """Read and check a catalogue's file. Raises CatalogueError with the mistakes."""
+    """Read and check a catalogue's file, but no keys. Raises CatalogueError with the mistakes."""
     try:
         tree, value = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -213,7 +225,7 @@ def _name(where: tuple[str | int, ...]) -> str:
 
 
 def _find_causes(error: ValidationError) -> list[ErrorDetails]:
-    """The mistakes without their echoes: Pydantic also calls a list empty when its only item is wrong."""
+    """The mistakes that follow from no other: Pydantic also calls a list empty when its only item is wrong."""
     found = error.errors(include_url=False)
     inner = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
     return [item for item in found if item["type"] != "too_short" or item["loc"] not in inner]
@@ -241,7 +253,7 @@ def _find_dangling(document: Document) -> list[tuple[tuple[str, ...], str]]:
 
 
 def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]]:
-    """Find repeated names: two credentials of one name would share one key."""
+    """The mistakes of repeated names: of credentials in an upstream, and of upstreams in a model."""
     found: list[tuple[tuple[str | int, ...], str]] = []
     for name, upstream in document.upstreams.items():
         names = [credential.name for credential in upstream.credentials]
@@ -260,7 +272,7 @@ def _find_repeated(document: Document) -> list[tuple[tuple[str | int, ...], str]
 
 
 def _resolve_key(path: Path, reference: str, env: Mapping[str, str]) -> str | None:
-    """The key that a reference names; None when it is absent or empty. Raises CatalogueError, without the key in it."""
+    """The key that a reference names; None if it is absent, unreadable or empty. Raises CatalogueError without it."""
     kind, _, rest = reference.partition(":")
     try:
         key = env.get(rest, "") if kind == "env" else Path(rest).read_text(encoding="utf-8")

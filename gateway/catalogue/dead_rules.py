@@ -16,7 +16,7 @@ from gateway.jobs.job import MAX_PIXELS, MIN_PIXELS, Operation, Quality, parse_s
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """The set of requests that meet a `when`. None is any value; a pair is the least and the greatest value."""
+    """The set of requests that meet a `when`. None is any value; a pair has the least and the greatest value."""
 
     operation: frozenset[str]
     mask: frozenset[bool]
@@ -38,7 +38,7 @@ class _Region:
 
 
 def find_dead_rules(document: Document) -> list[tuple[int, str]]:
-    """The rules that never apply, each as its index and the reason."""
+    """The rules that never apply, each as its index from 0 and the reason."""
     found: list[tuple[int, str]] = []
     regions = [_region(rule.when, document) for rule in document.rules]
     for index, region in enumerate(regions):
@@ -53,7 +53,7 @@ def find_dead_rules(document: Document) -> list[tuple[int, str]]:
 
 
 def name_rule(rule: Rule, index: int) -> str:
-    """The rule in a message: by its name, else by its number."""
+    """The words for a rule in a message: its name, else its number from 1."""
     return f"rule `{rule.name}`" if rule.name else f"rule {index + 1}"
 
 

@@ -24,7 +24,7 @@ from gateway.jobs.job import (
 )
 
 Strategy = Literal["cost", "priority", "weighted", "latency"]
-"""The order of the targets that honour a request: by price, by the catalogue, by weighted chance, or by seconds."""
+"""The order of the targets that honour a request: price, catalogue, weighted chance, or measured seconds."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
@@ -62,7 +62,7 @@ class Model(CataloguePart):
 
 
 class Alias(CataloguePart):
-    """Another name of a model, for code that uses this name."""
+    """Another public name of a model, with its own default `response_format` and scaled sizes."""
 
     model: CatalogueName
     response_format: Literal["b64_json", "url"] = "b64_json"
@@ -168,7 +168,7 @@ class Rule(CataloguePart):
 
 
 def _read_requested_size(text: str) -> str:
-    """A size, a ratio in lowest terms, or `auto`, in the form of a request."""
+    """A size, a ratio, or `auto`, in the form in which requests are compared with it. Raises ValueError."""
     ratio = parse_ratio(text)
     if ratio is not None:
         return make_shape(*ratio, "1K").ratio
@@ -199,7 +199,7 @@ def _read_size(text: str) -> Size:
 
 
 class Limits(CataloguePart):
-    """Limits on requests and on the gateway's resources, in bytes, seconds and pixels."""
+    """Limits on requests and on the gateway's resources, in bytes, seconds, pixels and numbers."""
 
     body_bytes: Bytes = Field(256 * 2**20, ge=2**20, description="One request's body.")
     image_bytes: Bytes = Field(50 * 2**20, ge=2**10, description="One image.")
@@ -249,7 +249,7 @@ class Limits(CataloguePart):
 
 
 class Accounting(CataloguePart):
-    """Time windows of the accounting, and how long its records stay."""
+    """Settings of the accounting: its time zone and lease, the age and content of records, and the limit on bills."""
 
     time_zone: str = Field("UTC", description="The zone in which days, weeks and months begin, such as Europe/Berlin.")
     lease: Seconds = Field(
@@ -281,7 +281,7 @@ class Accounting(CataloguePart):
 
 
 class Join(CataloguePart):
-    """How a repeated request gets the pictures of the first one; seconds."""
+    """The delivery of an earlier request's pictures to an equal request; the fields are in seconds."""
 
     orphans: Seconds = Field(
         600,
@@ -294,7 +294,7 @@ class Join(CataloguePart):
 
 
 class Webhooks(CataloguePart):
-    """How the gateway reports the end of tasks to callers' addresses; seconds."""
+    """The reports of the end of tasks to callers' addresses; all times are in seconds."""
 
     retries: tuple[Annotated[Seconds, Field(gt=0, le=86_400)], ...] = Field(
         (5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600, 12 * 3600),
@@ -318,7 +318,7 @@ class Webhooks(CataloguePart):
 
 
 class Document(CataloguePart):
-    """A catalogue as it is written."""
+    """A catalogue as it is written: all sections of the file."""
 
     default_model: CatalogueName = Field("gpt-image-2", description="The model of a request that names none.")
     unknown_fields: Literal["drop", "refuse"] = Field("drop", description="`refuse`: an unknown field gets a 400.")

@@ -1,4 +1,4 @@
-"""Findings about a usable catalogue: entries that no request reaches, rules that never apply, missing prices.
+"""Findings about a usable catalogue: missing keys and prices, entries that no request reaches, dead rules.
 
 Pure functions over a loaded catalogue. `catalogue` refuses a file that cannot be used at all.
 """
@@ -17,7 +17,7 @@ from gateway.catalogue.rules import Place
 from gateway.jobs.job import ImageJob, Quality, Size
 
 Level = Literal["warning", "note"]
-"""A `note` follows from a choice, such as a key that is not set. A `warning` is probably a mistake."""
+"""A `note` may follow from a choice, such as an upstream without keys. A `warning` is probably a mistake."""
 
 FindingKind = Literal[
     "no_key", "upstream_not_configured", "unused_upstream", "unreachable", "rule_without_upstream", "dead_rule",
@@ -29,12 +29,12 @@ _ANY_SIZE = (
     *(Size(2048, 1152), Size(2048, 2048)),
     *(Size(3840, 2160), Size(2880, 2880)),
 )
-"""The ends of each tier, for an upstream that makes any size."""
+"""Two sizes of each tier, by which the prices of an upstream that makes any size are tested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding: its place in the catalogue, and its text."""
+    """One finding: the path of its entry in the catalogue, and its text."""
 
     level: Level
     kind: FindingKind
@@ -43,9 +43,9 @@ class Finding:
 
 
 def inspect(catalogue: Catalogue) -> list[Finding]:
-    """All findings about a catalogue, from its first section to its last.
+    """All findings about a catalogue, one kind after another.
 
-    Without any key, the findings about reachability are left out: only the missing keys are reported.
+    Without any key, those about prices, unreachable names and rules without an upstream are left out.
     """
     found = [*_inspect_keys(catalogue), *_inspect_prices(catalogue), *_find_unused(catalogue)]
     if catalogue.targets:
@@ -56,7 +56,7 @@ def inspect(catalogue: Catalogue) -> list[Finding]:
 
 
 def reach(catalogue: Catalogue) -> dict[str, list[str]]:
-    """The targets that can serve each public name, aliases among them."""
+    """The labels of the configured targets of each public name, aliases included."""
     document = catalogue.document
     found = {name: [one.label for one in catalogue.targets_of(model)] for name, model in document.models.items()}
     return found | {name: found[alias.model] for name, alias in document.aliases.items()}
@@ -104,7 +104,7 @@ def _find_unreachable(catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _find_closed_rules(catalogue: Catalogue) -> Iterator[Finding]:
-    """Rules that leave their requests without an upstream: none is configured, or none is the model's own."""
+    """The rules that leave some requests without an upstream: none is configured, or none is the model's own."""
     document = catalogue.document
     on = {target.upstream for target in catalogue.targets}
     for index, rule in enumerate(document.rules):
@@ -145,7 +145,7 @@ def _inspect_prices(catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _place_of_prices(target: Target) -> Place:
-    """The place of a target's prices in the catalogue: at its credential, or at the upstream."""
+    """The path of a target's prices in the catalogue: in its credential if that has prices, else in its upstream."""
     names = [credential.name for credential in target.config.credentials]
     index = names.index(target.credential)
     if target.config.credentials[index].prices is not None:

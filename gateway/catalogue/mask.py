@@ -1,6 +1,7 @@
-"""The mask of one process: its secrets and inner hosts, from the settings, the catalogue and the environment.
+"""The log mask of one process. It hides secrets and inner hosts in texts from outside and in log lines.
 
-It reads no file, and shows none of what it finds.
+It has nothing to do with the masks of pictures. The secrets and hosts come from the settings, the catalogue and the
+environment. This module reads no file, and logs nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def make_mask(
 ) -> Mask:
     """Make the mask for every text from outside and every log line of this process.
 
-    `own` are the data folder's secrets, None without any. A key that is read from its file later joins the mask.
+    `store_url` is the URL of the Redis in use, `own` the data folder's secrets. Sets `on_change` of every key file, so
+    that the mask learns each new key.
     """
     stores = [read_redis_url(url) for url in {store_url, _reveal(settings.redis_url)} if url]
     secrets = [

@@ -1,7 +1,7 @@
 """The price of an image at an upstream, before it is made and after, in µ$. Pure functions over the catalogue's prices.
 
-An amount that no price covers is None, never a guess. The token formula is OpenAI's published one. A bill that is far
-above what the call held is not believed.
+An amount that no price covers is None, never a guess. The token formula is OpenAI's published one. A bill above a
+given multiple of the held amount is not believed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TokenPrices(BaseModel):
 
 
 class Prices(BaseModel):
-    """An upstream's prices in dollars: exactly one of the first four, and additions."""
+    """Prices of an upstream or a credential in dollars: exactly one of the first four, and additions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -81,14 +81,14 @@ class Prices(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """An image, or a job, at one target, in µ$: the expected cost, and the most it may cost, which the ledger holds."""
+    """The cost of an image or of a job at one target in µ$: expected, and the highest by its prices (`ceiling`)."""
 
     expected: int
     ceiling: int
 
 
 def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
-    """The price of one image of this job; None where it is unknown. References count with every image."""
+    """The price of one image of this job, with the whole prompt and all references; None where it is unknown."""
     each = None if prices is None else _quote_making(prices, fit)
     if prices is None or each is None:
         return None
@@ -102,7 +102,7 @@ def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
 def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
     """Return the price of the whole job: the sum over its calls. None if a price is unknown.
 
-    A call costs the price of its images, and once that of its prompt and references.
+    Each call costs the price of its images, and once that of the prompt and the references.
     """
     each = None if prices is None else _quote_making(prices, fit)
     if prices is None or each is None:
@@ -145,7 +145,7 @@ TOLERANCE_OF_ESTIMATE = 1.5
 """The default `accounting.bill_tolerance` where the held amount is an estimate."""
 
 DEAREST_IMAGE = 10 * MILLION
-"""µ$ for an image that held nothing, since its price is unknown: a bill above this is not believed."""
+"""µ$ for each image of a call of unknown price: a bill above this, and above the price list, is not believed."""
 
 MOST_CLAIMED = 10**15
 """The most µ$, tokens or credits of a bill that are counted; a larger number is read as this."""
@@ -155,8 +155,8 @@ MOST_CLAIMED = 10**15
 class Terms:
     """The terms by which a call that brought pictures is billed. `given` is the µ$ of its prompt and references.
 
-    `held` is the µ$ that the call holds in the ledger, and `believed` the highest bill in µ$ that is believed; None
-    where no price was known.
+    `held` is the µ$ that the call holds in the ledger, and `believed` the highest bill in µ$ that is believed. Both are
+    None where no price was known.
     """
 
     prices: Prices | None
@@ -168,9 +168,9 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """The cost of one call in µ$: the charged amount, None where it is unknown, and the part that is not believed.
+    """The cost of one call. `usd` is the charged amount in µ$, None where it is unknown.
 
-    `disputed` is the difference between the upstream's bill and the charged amount, at most MOST_CLAIMED.
+    `disputed` is 0 for a believed bill. Else it is the upstream's bill, at most MOST_CLAIMED, less the charged µ$.
     """
 
     usd: int | None
@@ -204,10 +204,10 @@ def is_upper_bound(prices: Prices, job: ImageJob, fit: Fit) -> bool:
 def bill(
     terms: Terms, made: Sequence[Size], *, usage: TokenUsage | None = None, charged: Decimal | None = None
 ) -> Bill:
-    """The cost of one call that brought images of the sizes `made`, by the upstream's own count where it gave one.
+    """The cost of one call that brought images of the sizes `made`: the upstream's own count, else the price list's.
 
-    `charged` is in the upstream's credits. A bill above `terms.believed` is charged by the price list, at most at the
-    held amount; the rest is disputed.
+    `charged` is the upstream's count in its credits. For a count above the believed bill, the charge is the
+    price list's amount, at most the held amount, and the rest is disputed.
     """
     listed = _list(terms, made)
     claimed = _read_claim(terms.prices, usage, charged)
@@ -230,7 +230,7 @@ def is_believable(terms: Terms, usage: TokenUsage, images: int) -> bool:
 
 
 def _read_claim(prices: Prices | None, usage: TokenUsage | None, charged: Decimal | None) -> int | None:
-    """The µ$ that the upstream's own counts make; None where it gave none that this price list is about."""
+    """The µ$ of the upstream's own credits or tokens; None where it counted none that these prices cover."""
     if prices is None:
         return None
     if charged is not None and prices.per_thousand_credits is not None:
@@ -241,14 +241,14 @@ def _read_claim(prices: Prices | None, usage: TokenUsage | None, charged: Decima
 
 
 def _find_believed(terms: Terms, images: int, listed: int | None) -> int:
-    """The highest bill that is believed. A note of an older version, and a call of unknown price, held no amount."""
+    """The highest believed bill in µ$. A call of unknown price, or of an older version, has none in its terms."""
     if terms.believed is not None:
         return terms.believed
     return max(DEAREST_IMAGE * max(images, 1), listed or 0)
 
 
 def _list(terms: Terms, made: Sequence[Size]) -> int | None:
-    """The µ$ of pictures of these sizes by the price list; None where it does not cover them."""
+    """The µ$ of a call's input and of pictures of these sizes in the price list; None where it does not cover them."""
     if terms.prices is None:
         return None
     parts = [_make(terms.prices, size, terms.quality or "medium") for size in made]
@@ -273,13 +273,13 @@ def output_tokens(size: Size, quality: Quality) -> int:
 
 
 def input_tokens(size: Size) -> int:
-    """The estimated tokens of one reference: tiles of 32 pixels with a long edge of at least 1024; 1,536 at most."""
+    """The estimated tokens of one reference: its tiles of 32x32 pixels, small ones enlarged to 1024; at most 1,536."""
     scale = max(1.0, 1024 / max(size.width, size.height))
     return min(math.ceil(size.width * scale / 32) * math.ceil(size.height * scale / 32), 1536)
 
 
 def text_tokens(prompt: str) -> int:
-    """The estimated tokens of a prompt: one for every four characters."""
+    """The estimated tokens of a prompt: a quarter of its characters, rounded up; at least 1."""
     return max(1, math.ceil(len(prompt) / 4))
 
 

@@ -65,7 +65,7 @@ def matches(when: When, job: ImageJob, names: Sequence[str], identity: CallerIde
 
 
 def find_mistakes(document: Document) -> list[tuple[Place, str]]:
-    """The mistakes that appear only when rules, models and upstreams are compared, each with its place in the file."""
+    """The mistakes that only a comparison of rules, models and upstreams shows, each with its path in the file."""
     found: list[tuple[Place, str]] = []
     catch_all: int | None = None
     for index, rule in enumerate(document.rules):
@@ -116,7 +116,7 @@ def _apply(rule: Rule | None, model: Model, number: int) -> Route:
 
 
 def _names_of(size: Size | Shape | None) -> tuple[str, ...]:
-    """The names of a requested size in a rule; a ratio also has its own name."""
+    """The texts by which a rule may name a requested size: a ratio and its pixels, pixels alone, or `auto`."""
     if isinstance(size, Shape):
         return size.ratio, str(resolve(size))
     return (str(size) if size else "auto",)

@@ -22,7 +22,7 @@ def render_schema() -> str:
 
 
 def explain_mistake(mistake: ErrorDetails) -> str:
-    """One of Pydantic's errors as a message with the right form. It never quotes a value, which may be a key."""
+    """One of Pydantic's errors as a message, with the right form where one is known. It never quotes a key."""
     kind, where, context = mistake["type"], mistake["loc"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         return f"there is no such field here; {_suggest(str(where[-1]), list_fields(where[:-1]))}"
@@ -77,7 +77,7 @@ def _suggest(name: str, known: Sequence[str]) -> str:
 
 
 def list_fields(where: Sequence[str | int]) -> list[str]:
-    """The fields that the section at a place of the catalogue may have; none where the place is no section."""
+    """The fields that the section at a path of the catalogue may have; none if the path leads to no section."""
     whole = schema()
     node: dict[str, Any] = whole
     for step in where:

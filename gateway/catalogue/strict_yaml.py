@@ -91,7 +91,7 @@ def _explain(problem: str) -> str:
 
 
 def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
-    """Refuse duplicate keys and keys that are not words, before merges (`<<`). PyYAML takes the last duplicate."""
+    """Raise YamlMistake for a duplicate key, which PyYAML would accept, and for a key that is a list or a mapping."""
     if not isinstance(node, yaml.MappingNode | yaml.SequenceNode) or id(node) in seen:
         return
     seen.add(id(node))
@@ -111,7 +111,7 @@ def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
 
 
 def line_of(tree: yaml.Node | None, path: Sequence[str | int]) -> int:
-    """The line, from 1, of the value at a path, or of its nearest parent in the text."""
+    """The line, from 1, of the entry at a path, or of its nearest parent in the text; 1 for an empty path."""
     node, line = tree, 1
     for step in path:
         child = _child(node, step)

@@ -52,7 +52,7 @@ Kind = Annotated[str, AfterValidator(_check_kind), WithJsonSchema({"enum": list(
 
 
 class CataloguePart(BaseModel):
-    """The base of every section of the catalogue: no unknown field, no silent conversion, no later change."""
+    """The base of the catalogue's sections: unknown fields are mistakes, and nothing changes later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -95,7 +95,7 @@ _REFERENCE = r"^(env:[A-Za-z_]\w*|file:/.+)$"
 
 
 class Credential(CataloguePart):
-    """One key at an upstream."""
+    """One key at an upstream, with its abilities, prices and limits."""
 
     name: CatalogueName = Field("main", description="The operator sees this name in place of the key.")
     key: str = Field(pattern=_REFERENCE, description="`env:NAME` or `file:/path`; never the key itself.")
@@ -117,7 +117,7 @@ class Credential(CataloguePart):
 
 
 class Timeouts(CataloguePart):
-    """Seconds."""
+    """Time limits of requests to an upstream, in seconds."""
 
     connect: Seconds = Field(10, gt=0, le=60)
     call: Seconds = Field(
@@ -174,7 +174,7 @@ class HealthRules(CataloguePart):
 
 
 class Upstream(CataloguePart):
-    """A vendor endpoint."""
+    """A vendor's endpoint, with its credentials, prices and rules."""
 
     kind: Kind = Field(description="The dialect that it speaks.")
     base_url: str = Field(description="The part of the URL before `/v1/...`.")

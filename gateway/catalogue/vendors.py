@@ -20,7 +20,7 @@ class Offer:
     """The facts of some of a vendor's credentials: those whose upstream model matches `models`, in `group`.
 
     `models` is a regular expression for the whole name; a `group` of None is any. `simulator_key` opens the simulator,
-    which charges `example_prices`. `questions` has the names of a probe's questions, free ones first.
+    where `example_prices` replace missing prices. `questions` has the names of a probe's questions, free ones first.
     """
 
     profile: Profile

@@ -1,6 +1,7 @@
 """`imagegate audit`: compare the totals, tasks and journal of the ledger, and repair them.
 
-Works on the store itself, while gateways run. Each repair is in the journal, and each use in the log of changes.
+Works on the store itself, also while gateways run. Each repaired amount has an entry in the journal. The log of changes
+has each repair of differences and each acceptance.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def audit(
 ) -> None:
     """Compare the ledger's totals, tasks and journal; print the differences.
 
-    The exit code is 1 where a difference was not repaired, or where spending is closed.
+    The exit code is 1 if a difference was not repaired, or if spending is closed.
 
     \b
     imagegate audit

@@ -49,7 +49,7 @@ def changes(
 
 
 async def _find_subject(store: OpenedStore, subject: str | None) -> str | None:
-    """The subject as the log names it: a key's name becomes its id. The log has keys too that are deleted."""
+    """The subject as the log names it: a key's name becomes the key's id. Any other text stays, and None too."""
     with suppress(KeyNotFound):
         return await store.keys.find_id(subject or "")
     return subject

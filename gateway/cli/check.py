@@ -1,13 +1,14 @@
 """`imagegate check`: the settings and the catalogue that would run, and likely mistakes, each with file and line.
 
-Reads settings, catalogue and, if it runs, the store. Starts nothing, and calls no upstream.
+Reads settings, catalogue and, if it runs, the store. Writes a test file to the storage of pictures, and removes it.
+Starts no server, and calls no upstream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from gateway.catalogue.findings import Finding, inspect, reach
 from gateway.catalogue.strict_yaml import line_of, parse_yaml
 from gateway.cli.resource_checks import ResourceFault, check_redis, check_storage
 from gateway.cli.store import AsJson, DataDir, running_store
-from gateway.health.drift import Drift, DriftBook
+from gateway.health.drift import OTHER, Drift, DriftBook
 from gateway.process.data_folder import DataFolder
 from gateway.process.settings import Settings, StartRefused, find_token_warning, load_settings, variable
 from gateway.server import demo
@@ -119,7 +120,8 @@ def describe_drift(catalogue: Catalogue, drifts: Sequence[Drift]) -> list[Findin
 
 
 def _describe_difference(one: Drift) -> str:
-    what = f"made another {one.what} than promised" if one.kind == "made" else f"refused {one.what}, which it takes"
+    refused = "a parameter that it did not name" if one.what == OTHER else f"{one.what}, which it takes"
+    what = f"made another {one.what} than promised" if one.kind == "made" else f"refused {refused}"
     often = "once" if one.count == 1 else f"{one.count} times"
     last = datetime.fromtimestamp(one.last // 1_000_000, UTC)
     example = f": {one.example}" if one.example else ""
@@ -127,7 +129,7 @@ def _describe_difference(one: Drift) -> str:
 
 
 def _read_drift(settings: Settings, url: str | None, faults: Sequence[ResourceFault]) -> tuple[list[Drift], str]:
-    """Read the counted drift; with the reason if it cannot be read, else "". Starts no store."""
+    """Return the counted drift, and "". If it cannot be read, return no drift, and the reason. Starts no store."""
     if url is None:
         where = "the counts are in the embedded store, and no gateway runs in"
         return [], f"not known: {where} {settings.data_dir}"
@@ -148,7 +150,6 @@ async def _fetch_drift(url: str) -> list[Drift]:
 
 
 def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
-    wanted = ", ".join(demo.upstream_keys(catalogue.document))
     redis, reached = settings.redis_url, reach(catalogue)
     on = {name: labels for name, labels in reached.items() if labels}
     return [
@@ -159,13 +160,25 @@ def _facts(settings: Settings, catalogue: Catalogue) -> list[tuple[str, str]]:
         # The query may hold a secret.
         ("pictures", (settings.storage_url or f"{settings.data_dir}/artifacts").partition("?")[0]),
         ("catalogue", str(settings.config)),
-        (
-            "upstreams",
-            ", ".join(one.label for one in catalogue.targets) or f"none: `serve` needs one of {wanted}, or --demo",
-        ),
+        ("upstreams", ", ".join(one.label for one in catalogue.targets) or _explain_none(settings, catalogue)),
         *(("model", f"{name}: {', '.join(on[name])}") for name in catalogue.document.models if name in on),
-        ("aliases", ", ".join(name for name in catalogue.document.aliases if name in on) or "none"),
+        ("aliases", _list_aliases(catalogue, on)),
     ]
+
+
+def _explain_none(settings: Settings, catalogue: Catalogue) -> str:
+    """The needs of `serve` where no upstream is configured, and the demo gateway that runs without one."""
+    text, folder = f"none: `serve` needs {demo.name_needed_keys(catalogue.document)}, or --demo", settings.data_dir
+    running = DataFolder(folder).running_gateway()
+    if running is None or not DataFolder(folder).simulator_path.exists():
+        return text
+    return f"{text}; a gateway in demo mode (process {running.pid}) runs in {folder} with the simulator"
+
+
+def _list_aliases(catalogue: Catalogue, on: Mapping[str, list[str]]) -> str:
+    if not catalogue.targets:
+        return f"{', '.join(catalogue.document.aliases) or 'none'} (no upstream is configured)"
+    return ", ".join(name for name in catalogue.document.aliases if name in on) or "none"
 
 
 def _print_json(settings: Settings, catalogue: Catalogue, remarks: list[dict[str, Any]], unread: str) -> None:

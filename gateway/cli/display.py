@@ -23,16 +23,18 @@ _FOLDED = 16
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; numbers are aligned to the right.
+    """One column of a table. Numbers are aligned to the right.
 
-    On a narrow terminal cells are wrapped at spaces, those of an `is_text` column anywhere. If that is not enough,
-    details are left out, from the right.
+    A narrow terminal wraps cells at spaces. It wraps the cells of an `is_text` column anywhere. If that is not enough,
+    whole columns are left out, but never the first. The `is_detail` columns go first: those without any value, then
+    those of least `worth`, and of equals the rightmost. Then the other columns go, from the right.
     """
 
     name: str
     is_number: bool = False
     is_detail: bool = False
     is_text: bool = False
+    worth: int = 0
 
 
 def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
@@ -40,10 +42,15 @@ def print_json(answer: BaseModel, *, exclude_none: bool = False) -> None:
     typer.echo(answer.model_dump_json(exclude_none=exclude_none))
 
 
-def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
+def print_rows(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    total: Sequence[str] | None = None,
+    remedy: str = "--json shows everything.",
+) -> None:
     """Print a table on a terminal; elsewhere lines with tabs, the columns' names first, without the total.
 
-    A terminal that is too narrow for all columns gets a line on stderr with the others' names.
+    A terminal that is too narrow for all columns gets a line on stderr with the others' names and the `remedy`.
     """
     if not sys.stdout.isatty():
         for row in ([column.name for column in columns], *rows):
@@ -61,11 +68,11 @@ def print_rows(columns: Sequence[Column], rows: Iterable[Sequence[str]], total: 
         table.add_row(*(Text(row[index]) for index in widths))
     console.print(table)
     if missing := [column.name for index, column in enumerate(columns) if index not in widths]:
-        say(f"This terminal is too narrow for: {', '.join(missing)}. --json shows everything.")
+        say(f"This terminal is too narrow for: {', '.join(missing)}. {remedy}")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Cells]) -> None:
-    """Print CSV by RFC 4180, with a header."""
+    """Print CSV as in RFC 4180, with the columns' names in the first line."""
     # Not echo: it would end lines as the terminal does, and CSV has line ends of its own.
     sys.stdout.write(csv_line(columns))
     for row in rows:
@@ -85,7 +92,7 @@ def show_moment(moment: datetime | None) -> str:
 
 
 def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:
-    """The columns that fit, with their widths. No word, and so no id, is folded but in a column of texts."""
+    """The indexes of the columns that fit, with their widths. Only an `is_text` column may fold a word or an id."""
     full = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     least = [
         min(full[index], _FOLDED) if column.is_text else max(len(word) for row in rows for word in _words(row[index]))
@@ -93,6 +100,7 @@ def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -
     ]
     shown = list(range(len(columns)))
     details = [index for index in reversed(shown) if columns[index].is_detail]
+    details.sort(key=lambda index: (any(row[index] != "-" for row in rows[1:]), columns[index].worth))
     # The first column names the row.
     for index in (*details, *(index for index in reversed(shown[1:]) if not columns[index].is_detail)):
         if _sum_widths(least, shown) <= width:
@@ -118,5 +126,5 @@ def _words(text: str) -> list[str]:
 
 
 def _plain(cell: str) -> str:
-    """A cell without the characters that would move the cursor or the next cell."""
+    """A cell with `?` for each character that is not printable: it could move the cursor or the next cell."""
     return "".join(char if char.isprintable() else "?" for char in cell)

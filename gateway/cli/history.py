@@ -23,8 +23,13 @@ from gateway.store.windows import Calendar
 
 _COLUMNS = ("time", "id", "key", "team", "model", "upstreams", "size", "images", "usd", "seconds", "status")
 _DETAILS = {"key", "team", "model", "upstreams", "size", "images", "seconds"}
+_WORTH = {"key": -1, "team": -1, "upstreams": 1}
 _TEXTS = {"status"}
 _NUMBERS = {"images", "usd", "disputed", "seconds"}
+_TABLE = tuple(
+    Column(name, name in _NUMBERS, name in _DETAILS, name in _TEXTS, _WORTH.get(name, 0)) for name in _COLUMNS
+)
+_REMEDY = "`imagegate history ID` shows one request in full; --json shows everything."
 _CALLS = ("upstream", "outcome", "seconds", "images", "usd", "state", "disputed", "id")
 _IN_TABLES = {"calls", "passed_by"}
 """Fields of one record that have tables of their own."""
@@ -71,7 +76,7 @@ def history(  # noqa: PLR0913 (each option is a parameter)
         else:
             records = stream_records(store, wanted, most or options.TABLE_ROWS)
             rows = [_show_record(record, store.calendar) async for record in records]
-            print_rows([Column(name, name in _NUMBERS, name in _DETAILS, name in _TEXTS) for name in _COLUMNS], rows)
+            print_rows(_TABLE, rows, remedy=_REMEDY)
 
     if identifier is None:
         with_store(data_dir, show)
@@ -136,7 +141,7 @@ def _show_record(record: Record, calendar: Calendar) -> tuple[str, ...]:
     notes = (("joined", record.is_joined), ("presumed", record.is_presumed), ("disputed", record.price_disputed > 0))
     status = ", ".join([status, *(name for name, is_true in notes if is_true)])
     return (
-        calendar.show_instant(record.time),
+        calendar.show_recent(record.time) if sys.stdout.isatty() else calendar.show_instant(record.time),
         record.task or record.id,
         record.key_name,
         record.team or "-",

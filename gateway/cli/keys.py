@@ -1,6 +1,6 @@
 """`imagegate keys …`: callers' API keys, in the store itself, with or without a running gateway.
 
-The log of changes has each change. Prints a key only in the command that makes it.
+The log of changes has each change. A key's secret is printed only when a command makes it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def create(  # noqa: PLR0913 (each option is a parameter, read from the context)
     limits = options.read_limits(ctx.params)
 
     async def act(store: OpenedStore) -> KeyWithSecret:
-        await remark_on_team(store, new.team)
+        await remark_on_team(store, new.team, is_made=True)
         return await keys.create_key(store, cli_actor(), new, limits)
 
     made = with_secrets(data_dir, act)
@@ -141,7 +141,7 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a key's rights. Fields without an option stay; a list is replaced as a whole.
+    """Change a key's fields. Fields without an option stay; a list is replaced as a whole.
 
     \b
     imagegate keys change key_01k… --max-quality medium --clear addresses
@@ -152,7 +152,7 @@ def change(  # noqa: PLR0913 (each option is a parameter, read from the context)
     wanted = options.read_key_fields(ctx.params, KeyChange, cleared)
 
     async def act(store: OpenedStore) -> KeyRecord:
-        await remark_on_team(store, team)
+        await remark_on_team(store, team, is_made=True)
         return await keys.change_key(store, cli_actor(), key, wanted)
 
     record = with_secrets(data_dir, act)
@@ -245,7 +245,7 @@ def delete(
 
 
 def _print_secret(made: KeyWithSecret, *, as_json: bool) -> None:
-    """Print the key alone on stdout, so that a script can read it, and a note for people on stderr."""
+    """Print the secret alone on stdout, for scripts, and a note for people on stderr; or all of it as JSON."""
     if as_json:
         print_json(made)
         return
@@ -254,7 +254,7 @@ def _print_secret(made: KeyWithSecret, *, as_json: bool) -> None:
 
 
 def _tell_former(subject: str, verb: str, grace_s: int) -> None:
-    """Print on stderr the time until which the former secret counts."""
+    """Print on stderr the time until which the former secret counts, or that it counts no more."""
     if grace_s == 0:
         output.say(f"{subject} counts no more.")
         return
@@ -305,7 +305,7 @@ def _fields(record: KeyRecord) -> list[tuple[str, str]]:
 
 
 def _limits(found: KeyWithLimits) -> list[tuple[str, str]]:
-    """The rows of the key's own limits."""
+    """A row for each of the key's own limits: its name, the limit and the rest."""
     return [(one.limit, f"{one.ceiling}, {one.left} left") for one in found.standing if one.scope == "key"]
 
 

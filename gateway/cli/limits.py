@@ -63,7 +63,7 @@ def unset(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove limits.
+    """Remove limits of a key, a team or everyone. The other limits stay as they are.
 
     \b
     imagegate limits unset --team design usd-month images-per-minute
@@ -84,7 +84,9 @@ def show(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show each limit, its use and the amount left. A key also shows its team's and everyone's limits: all bind it.
+    """Show each limit, its use and the amount left. A key also shows the limits of its team and of everyone.
+
+    A team also shows those of everyone: all of them apply.
 
     \b
     imagegate limits show --key key_01k…
@@ -104,7 +106,7 @@ def show(
 
 def _change(scope: Scope, limits: Mapping[str, int | None], data_dir: Path | None, *, as_json: bool) -> None:
     async def act(store: OpenedStore) -> ScopeLimits:
-        await remark_on_team(store, scope.team)
+        await remark_on_team(store, scope.team, is_made=any(value is not None for value in limits.values()))
         return await change_limits(store, cli_actor(), scope, limits)
 
     after = with_store(data_dir, act)

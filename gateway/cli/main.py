@@ -1,7 +1,7 @@
 """The command `imagegate`, and the module of each of its commands.
 
 A command's module is loaded when the command is named: a container's health check runs twice a minute, and needs a
-tenth of the other commands' imports. This module turns a refusal into a message and an exit code.
+tenth of the other commands' imports. A StartRefused becomes a message and an exit code here.
 """
 
 from __future__ import annotations
@@ -131,6 +131,16 @@ def simulate(
     os.execv(sys.executable, [sys.executable, "-m", "gateway.simulator", *options])  # noqa: S606 - an own module
 
 
+def _explain_silence(error: Exception, address: str) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens on {address}. Set GATEWAY_PORT if the gateway uses another port"
+    if isinstance(error, TimeoutError):
+        return f"{address} is silent for {_HEALTHCHECK_S:.0f} s"
+    if isinstance(error, OSError):
+        return f"{address} cannot be reached ({error.strerror})"
+    return f"{address} answers with something that is not HTTP"
+
+
 @app.command()
 def healthcheck() -> None:
     """Ask this machine's gateway whether it is ready, for a container's health check.
@@ -144,7 +154,7 @@ def healthcheck() -> None:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        output.say(f"No gateway answers at {address}: {error}")
+        output.say(f"No gateway answers: {_explain_silence(error, address)}")
         raise typer.Exit(EXIT_REFUSED) from error
     finally:
         connection.close()

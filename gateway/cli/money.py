@@ -39,7 +39,9 @@ def credit(  # noqa: PLR0913 (each option is a parameter)
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Correct past spending: of a key and its team, of a team, or of everyone. It counts at once.
+    """Correct past spending: of a key, of a team, or of everyone. It counts at once.
+
+    A credit to a key also counts for its team and for everyone, one to a team for everyone.
 
     \b
     imagegate credit --key key_01k… --usd -0.03 --reason "the picture never came"
@@ -63,9 +65,9 @@ def holds(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the amounts that running tasks hold at this moment, oldest first.
+    """Show the amounts that tasks hold at this moment, oldest first.
 
-    A task that has ended stays while the outcome of one of its calls is not known.
+    An ended task is in the list while the outcome of one of its calls is not known.
     """
 
     async def read(store: OpenedStore) -> tuple[Listing[LiveHold], list[str]]:

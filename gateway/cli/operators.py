@@ -53,7 +53,7 @@ def create(
 
 @app.command(name="list")
 def list_operators(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show every operator, by name. The token in GATEWAY_ADMIN_TOKEN has no entry."""
+    """Show every operator, in the order of their names. The token in GATEWAY_ADMIN_TOKEN has no entry."""
     found = with_secrets(data_dir, operators.list_operators)
     if as_json:
         print_json(found)

@@ -1,4 +1,4 @@
-"""The options of keys and limits, one name each for all commands, and their parsers.
+"""The options of keys, limits and reports, with one name each for all commands, and their parsers.
 
 An error names the option. This module never opens the store.
 """
@@ -84,7 +84,7 @@ Most = Annotated[
 ]
 
 TABLE_ROWS = 50
-"""Rows of a table without `--most`. Other programs get every row."""
+"""Rows of a table, or of lines with tabs, without `--most`. JSON and CSV have every row."""
 
 _OPTIONS = {
     "addresses": "--address",
@@ -105,9 +105,9 @@ def bad_option(field: str, problem: str) -> typer.BadParameter:
 
 
 def read_key_fields(typed: Mapping[str, Any], kind: type[KeyChange], cleared: tuple[str, ...] = ()) -> KeyChange:
-    """Check the fields of a key from the command line, and make a `kind` of them.
+    """Check the fields of a key from the command line, and return them as the model `kind`.
 
-    The fields in `cleared` become None, and metadata an empty dict. Raises BadParameter with the option's name.
+    A field in `cleared` becomes None, `metadata` an empty dict. Raises BadParameter with the option's name.
     """
     given: dict[str, Any] = {
         "name": typed.get("name"),
@@ -138,7 +138,7 @@ def read_limits(typed: Mapping[str, Any]) -> dict[str, int]:
 
 
 def read_grace(text: str) -> int:
-    """The seconds of a grace time such as 30d, 12h or 45m; 0 is none. Raises BadParameter."""
+    """The seconds of a grace time such as 4w, 30d, 12h, 45m or 0. Raises BadParameter for other texts."""
     span = read_duration(text)
     if span is None and text != "0":
         raise bad_option("grace", f"{text!r} is no time span; right is 30d, 12h, 45m or 0")
@@ -157,7 +157,7 @@ def _read_limit(limit: str, value: str | int) -> int:
 
 
 def _read_expiry(text: str | None) -> str | datetime | None:
-    """The end of a key. The key's own field reads every text that is no span."""
+    """The end of a key: the instant after a time span from now. A text that is no time span stays as it is."""
     if text is None:
         return None
     span = read_duration(text)
@@ -195,7 +195,7 @@ def _read_pairs(given: list[str] | None) -> dict[str, str] | None:
 
 
 def check_format(*, as_json: bool, as_csv: bool) -> None:
-    """Raise BadParameter for two formats at once."""
+    """Raise BadParameter for `--json` and `--csv` at once."""
     if as_json and as_csv:
         raise typer.BadParameter("choose --json or --csv")
 

@@ -12,13 +12,13 @@ import typer
 
 
 def show(text: str) -> None:
-    """Print a result."""
+    """Print a result on stdout. A closed stdout raises nothing."""
     with suppress(OSError):
         typer.echo(text)
 
 
 def confirm(question: str, *, is_sure: bool) -> None:
-    """Ask a person at a terminal before a step that cannot be undone. Raises typer.Exit if the answer is no.
+    """Ask a person at a terminal before a step that cannot be undone. Raises typer.Exit, with code 1, for a no.
 
     Asks nothing if `is_sure`, or if stdin is no terminal.
     """
@@ -29,6 +29,6 @@ def confirm(question: str, *, is_sure: bool) -> None:
 
 
 def say(text: str) -> None:
-    """Print an event on stderr, after the command's name."""
+    """Print an event on stderr, after `imagegate:`. A closed stderr raises nothing."""
     with suppress(OSError):
         typer.echo(f"imagegate: {text}", err=True)

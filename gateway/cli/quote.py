@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.catalogue.catalogue import Catalogue, load
+from gateway.catalogue.catalogue import Catalogue, explain_unknown_model, load
 from gateway.catalogue.document import STRATEGIES, Strategy
 from gateway.catalogue.rules import CallerIdentity
 from gateway.cli.display import Column, print_rows
@@ -70,7 +70,7 @@ _Params = Annotated[
 
 
 class NothingToQuote(StartRefused):
-    """No target is configured, or no target can serve the request."""
+    """No target is configured, the model does not exist, the request is wrong, or no target can serve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +168,18 @@ def _load(settings: Settings, env: dict[str, str], *, is_demo: bool) -> Catalogu
     if catalogue.targets:
         return catalogue
     if not is_demo:
-        names = ", ".join(demo.upstream_keys(catalogue.document))
         raise NothingToQuote(
-            f"No upstream key is set. Set at least one of {names}; or quote the simulator's example prices: "
-            "imagegate quote --demo"
+            f"No upstream key is set. Set {demo.name_needed_keys(catalogue.document)}; or quote the simulator's "
+            "example prices: imagegate quote --demo"
         )
     return load(settings.config, env, simulator_url=_NOWHERE)
 
 
 def _read_health(settings: Settings, catalogue: Catalogue) -> tuple[Health | None, str]:
-    """Read the health of the upstreams from the running gateway's store. None, and the reason, if it is impossible."""
+    """Read the health of the targets from the running gateway's store, and return it with "".
+
+    If no store runs or answers, return None and the reason.
+    """
     url = running_store(settings)
     if url is None:
         return None, f"{_UNREAD}: no gateway runs in {settings.data_dir}"
@@ -198,7 +200,10 @@ async def _ask_health(url: str, catalogue: Catalogue) -> Health:
 
 
 def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
-    """The plan without targets that take no call now, and "". If no target takes one, the whole plan and the reason."""
+    """Return the plan without targets that take no call now, and "". Without `health` the whole plan stays.
+
+    If no target takes a call, return the whole plan and the reason.
+    """
     if health is None:
         return plan, ""
     found = narrow(plan, health.find_blocks(), health.load)
@@ -208,7 +213,7 @@ def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
 def _read_job(
     catalogue: Catalogue, fields: dict[str, str], operation: str, references: tuple[Picture, ...], *, is_masked: bool
 ) -> ImageJob:
-    """The job of a request with these fields, as the gateway itself reads it. Raises PublicError."""
+    """The job of a request with these fields, as the gateway itself reads it. Raises PublicError, BadParameter."""
     if operation not in ("generation", "edit"):
         raise typer.BadParameter(f"{operation!r} is none; right is generation or edit", param_hint="--operation")
     kind = cast("Operation", operation)
@@ -220,7 +225,7 @@ def _read_job(
 
 
 def _make_references(count: int, size: str) -> tuple[Picture, ...]:
-    """Pictures without bytes, at least one: a plan reads their pixels alone."""
+    """Pictures of this size without bytes, at least one: a plan reads their pixels alone. Raises BadParameter."""
     found = parse_size(size)
     if found is None:
         raise typer.BadParameter(f"{size!r} is no size; right is 1024x1024", param_hint="--reference-size")
@@ -255,11 +260,10 @@ def _read_strategy(text: str | None) -> Strategy | None:
 
 
 def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
-    """The plan for this moment, with every remark in its note. Raises PublicError."""
+    """The plan for this moment, with every remark in its note. Raises PublicError, and NothingToQuote for a model."""
     found = known.catalogue.find_model(typed.model)
     if found is None:
-        names = ", ".join(known.catalogue.model_names())
-        raise NothingToQuote(f"The model {typed.model!r} does not exist; there are {names}.")
+        raise NothingToQuote(explain_unknown_model(typed.model, known.catalogue.model_names()))
     rights = Rights(pinned=upstream)
     whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.circumstances)
     plan, kept_note = _narrow(whole, known.health)

@@ -1,6 +1,6 @@
 """The checks of the services that the settings name: Redis, and the storage of pictures.
 
-Writes and removes a small test file, and leaves nothing else. Starts no server.
+Writes and removes a small test file in the storage. Starts no server.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def check_redis(settings: Settings, url: str) -> Iterator[ResourceFault]:
 
 
 def check_storage(settings: Settings, ttl_s: int) -> Iterator[ResourceFault]:
-    """Write and remove a small test file in the storage of pictures, and yield its faults. Creates no folder."""
+    """Write and remove a small test file in the storage of pictures, and yield its faults.
+
+    A storage folder that does not exist is not created; the check tries whether it can be.
+    """
     try:
         storage = open_artifacts(settings, ttl_s)
     except StartRefused as error:
@@ -94,7 +97,7 @@ cloud for some."""
 
 
 def _find_obstacle(folder: Path) -> str | None:
-    """The reason why a folder cannot be made, or None."""
+    """The reason why a folder cannot be made; None if it can. Makes and removes another folder in its parent."""
     parent = next(one for one in folder.parents if one.exists() or one == one.parent)
     if not parent.is_dir():
         return f"cannot be made, since {parent} is no folder"

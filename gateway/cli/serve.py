@@ -28,8 +28,9 @@ def serve(
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM.
 
-    One process keeps the others alive: the workers, an embedded Valkey unless GATEWAY_REDIS_URL names a Redis, and in
-    demo mode a simulator. The first signal lets paid pictures finish; a second one abandons them.
+    One process keeps the others alive: the workers, an embedded Valkey unless GATEWAY_REDIS_URL names a Redis, and a
+    simulator in demo mode without an upstream key. The first signal lets paid pictures finish; a second one abandons
+    them.
 
     \b
     imagegate serve --demo
@@ -40,6 +41,7 @@ def serve(
     settings = load_settings(env)
     if warning := find_token_warning(settings):
         write_event(f"Warning: {warning}")
+    write_event("Starting; the address follows when the gateway is ready", "info")
     is_serving = False
 
     def show(banner: str) -> None:
@@ -59,3 +61,4 @@ def serve(
         # The log of a gateway that has served is read by programs; a refused start is read by people.
         write_event(refusal.tell(), "error")
         raise typer.Exit(refusal.exit_code) from refusal
+    write_event("Stopped", "info")

@@ -1,8 +1,8 @@
 """The store that a command works on, with or without a running gateway.
 
-It is the Redis of GATEWAY_REDIS_URL, else the data folder's own server, which is started for the time of the command. A
-folder without a store is refused: only `serve` makes one.
-Needs no token: a person who can read the data folder may do everything.
+It is the Redis of GATEWAY_REDIS_URL, else the data folder's own server. If that server does not run, it is started for
+the time of the command. A folder without a store is refused: only `serve` makes a store. No token is needed: a person
+who has the data folder, or the URL of the Redis, may do everything.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class NoStoreHere(StartRefused):
 
 
 class OpenedStore:
-    """The stores of one command. Redis is open from the start; each other part opens when it is first read.
+    """The stores of one command. Each part but Redis opens when it is first read.
 
     Many commands never read the catalogue.
     """
@@ -141,16 +141,17 @@ class OpenedStore:
 
 
 def running_store(settings: Settings) -> str | None:
-    """The URL of the settings' Redis, else of the folder's running embedded server; None if no server runs."""
+    """The URL of the settings' Redis, else of the folder's embedded server; None if this server does not run."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
     return running_url(DataFolder(settings.data_dir))
 
 
 def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
-    """Run an action on the store of the environment or the data folder, and close the store after it.
+    """Run an action on the store of the environment or the data folder, close the store, and return the result.
 
-    Starts the folder's embedded server for this time if none runs. Raises StartRefused, BadParameter.
+    `data_dir` replaces GATEWAY_DATA_DIR. The folder's embedded server is started for this time if it does not run.
+    Raises StartRefused, BadParameter.
     """
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
@@ -175,7 +176,8 @@ def with_store(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Res
 def with_secrets(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[Result]]) -> Result:
     """Run an action on keys and tokens as `with_store` does, after `check_pepper`.
 
-    A secret that is made with another pepper would never work. Raises PepperMismatch for such a store.
+    A secret that is made with another pepper than the store's would never work: then it raises PepperMismatch. A store
+    that has no pepper yet takes this one.
     """
 
     async def run(store: OpenedStore) -> Result:
@@ -186,7 +188,7 @@ def with_secrets(data_dir: Path | None, act: Callable[[OpenedStore], Awaitable[R
 
 
 def cli_actor() -> Actor:
-    """The person who types a command, by the name of the system's user, for the log of changes."""
+    """The author of a command's changes: `cli:` and the name, or the number, of the system's user."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):
@@ -195,10 +197,14 @@ def cli_actor() -> Actor:
     return Actor(f"cli:{name}", _report)
 
 
-async def remark_on_team(store: OpenedStore, team: str | None) -> None:
-    """Print a line on stderr if no key and no limit names this team yet: its name may be mistyped."""
-    if team and (doubt := await teams.find_doubt(store, team)):
-        output.say(f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt)
+async def remark_on_team(store: OpenedStore, team: str | None, *, is_made: bool = False) -> None:
+    """Print a line on stderr if no key and no limit names this team yet: its name may be mistyped.
+
+    `is_made`: True when the command gives the team its first key or limit.
+    """
+    if team and (doubt := await teams.find_doubt(store, team, is_made=is_made)):
+        text = f"{doubt.removesuffix('.')}." if not doubt.endswith("?") else doubt
+        output.say(f"Note: {text}" if is_made else text)
 
 
 def _report(_: Mapping[str, str | None], error: StoreUnavailable | None) -> None:
@@ -215,7 +221,10 @@ def _describe_refusal(error: PublicError) -> Exception:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[str]:
-    """Yield the URL of the store; start the folder's server for the time of the context if none runs."""
+    """Yield the URL of the store; start the folder's server for the time of the context if it does not run.
+
+    Raises NoStoreHere, FolderInUse, ServerFailed.
+    """
     if settings.redis_url is not None:
         yield settings.redis_url.get_secret_value()
         return

@@ -1,6 +1,6 @@
-"""`imagegate upstreams`: the state of each credential, as all gateways over one store know it, and a reset of one.
+"""`imagegate upstreams`: the state of each credential, its reset, and the deletion of an upstream's counted drift.
 
-Reads the store itself. Sends nothing to a vendor.
+Works on the store itself, which all gateways share. Sends nothing to a vendor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gateway.operations.upstreams import UpstreamState, clear_drift, list_upstre
 _COLUMNS = (
     Column("upstream"),
     Column("state"),
-    Column("for", is_number=True),
+    Column("time left", is_number=True),
     Column("in flight", is_number=True),
-    Column("presumed/h", is_number=True, is_detail=True),
+    Column("presumed $ in 1 h", is_number=True, is_detail=True),
     Column("balance", is_number=True),
     Column("checked", is_detail=True, is_text=True),
-    Column("median s"),
+    Column("median seconds"),
     Column("drift", is_detail=True, is_text=True),
 )
 
@@ -38,7 +38,13 @@ def upstreams(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the state of each upstream's credentials: calls under way, balance, medians.
+    """Show the state of each upstream's credentials.
+
+    A state with an end has its time left. The presumed dollars were charged for calls whose outcome is not known. The
+    balance is in the vendor's own unit. The medians are of good calls, by quality and resolution. The drift counts,
+    in 90 days, where the upstream was not as its entry in the catalogue says: `made size 3` is three pictures of
+    another size than promised, `refused n 2` two refusals of an `n` that the entry allows; `other` is a parameter that
+    it did not name.
 
     \b
     imagegate upstreams

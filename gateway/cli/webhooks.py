@@ -1,6 +1,6 @@
-"""`imagegate webhooks`: messages to callers' addresses that have not arrived, and another try for them.
+"""`imagegate webhooks`: messages to callers' addresses that have not arrived, and another attempt for them.
 
-Works on the store itself; a running gateway makes the tries.
+Works on the store itself; a running gateway makes the attempts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def webhooks(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the messages to callers' addresses that have not arrived: those that wait, and those given up this week.
+    """Show the messages to callers' addresses that have not arrived: those that wait, and those lost within a week.
 
     \b
     imagegate webhooks --key key_01k…

@@ -25,7 +25,7 @@ from gateway.upstreams import Adapter
 from gateway.upstreams.verdict import CallFailed, Failure, Verdict, classify
 
 LEAST_PAUSE = 0.3
-"""Least seconds between two polls of a ticket, however many callbacks come for it."""
+"""Least seconds between two polls of a ticket, also with callbacks, unless `poll_every` is less."""
 
 ENOUGH = 20
 """Samples that a median needs before the schedule relies on it."""
@@ -39,7 +39,7 @@ _SELDOM = 30.0
 _JITTER = 0.2
 
 _MISSING_FOR = 60.0
-"""Seconds for which a vendor may answer 404 for a ticket, since its replicas may lag; then the ticket has expired."""
+"""Most seconds for which a vendor may answer 404 for a ticket, as its replicas may lag; then it has expired."""
 
 _log = structlog.get_logger(__name__)
 
@@ -51,9 +51,9 @@ Resting = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
-    """The first wait before a poll, and the pauses after it, in seconds; each is `growth` times the one before.
+    """The waits before the polls of a ticket: `first` seconds, `pause` seconds, then `growth` times more each.
 
-    `is_learned` means that the first wait comes from measured times, and that the longest pause does not bound it.
+    `is_learned` means that the first wait comes from measured times, and that the longest wait does not bound it.
     """
 
     first: float = _FIRST
@@ -65,8 +65,8 @@ class PollSchedule:
     def of(cls, latency: Latency | None, *, is_called_back: bool = False) -> PollSchedule:
         """Return the schedule for a target. A median of enough samples sets its first poll; constant pauses follow.
 
-        Without one, the first poll comes early, and the pauses grow. With `is_called_back` all polls are late and rare:
-        they only find the ends that no callback reported.
+        Without such a median, the first poll comes after half a second, and the pauses grow. With `is_called_back` all
+        polls are late and rare: they only find the ends that no callback reported.
         """
         is_known = latency is not None and latency.samples >= ENOUGH
         if latency is None or not is_known:
@@ -76,9 +76,9 @@ class PollSchedule:
 
     # The jitter keeps no secret.
     def waits(self, longest: float, draw: Callable[[], float] = random.random) -> Iterator[float]:
-        """Yield the seconds before each poll, each spread by up to a fifth.
+        """Yield the seconds before each poll, each made up to a fifth longer or shorter by chance.
 
-        Before the spread, no wait is longer than `longest` seconds except a learned first one.
+        Before that, no wait is longer than `longest` seconds, except a learned first one.
         """
         wait, pause = self.first if self.is_learned else min(self.first, longest), self.pause
         while True:
@@ -88,7 +88,7 @@ class PollSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The pictures of one call in the order of its slots: the bytes or the failure of each, with its revised prompt."""
+    """The pictures of one call in the order of its slots, perhaps fewer: bytes or failure, and revised prompt."""
 
     pictures: tuple[tuple[Blob | Failure, str | None], ...]
     usage: TokenUsage | None
@@ -99,7 +99,7 @@ class Collected:
 class Bridge:
     """One target's adapter with the schedule and the fetcher of one call, and its listener where callbacks may come.
 
-    `resting` is entered while the call only waits for time to pass, so that any other process could take it on.
+    `resting` is entered while the call only waits for time to pass, so that any other process could continue it.
     """
 
     target: Target
@@ -155,7 +155,7 @@ class Bridge:
         return _join(answer, await self._collect_all(answer.images, spool))
 
     def _choose(self, answer: UpstreamAnswer, most: int) -> UpstreamAnswer:
-        """The answer with no more than `most` images. If it has more, those that can be read are preferred."""
+        """Return the answer with no more than `most` images. If it has more, readable ones come first."""
         if len(answer.images) <= most:
             return answer
         readable: list[FoundImage] = []
@@ -172,7 +172,7 @@ class Bridge:
     async def _submit(
         self, call: Call, inputs: Inputs, spool: Spool, on_lost_answer: OnLostAnswer | None
     ) -> UpstreamAnswer | Ticket:
-        """Send the paid POST, once. If its answer is lost, wait for a callback that names the ticket."""
+        """Send the paid POST, once. If its answer is lost, wait for a callback with the ticket. Raises CallFailed."""
         try:
             return await self.upstream.submit(call, inputs, spool)
         except CallFailed as failed:
@@ -217,7 +217,7 @@ class Bridge:
         raise CallFailed(Failure("task", code="expired", message=f"no end within {limits.task:g} s"))
 
     async def _rest(self, least: float, seconds: float) -> bool:
-        """Wait for `seconds` or until a callback comes, but at least `least` seconds; True when a callback came."""
+        """Wait for `seconds` or until a callback comes, but at least `least` seconds. Returns True for a callback."""
         with self.resting():
             if least:
                 await self.sleep(least)

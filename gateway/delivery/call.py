@@ -1,6 +1,6 @@
 """One paid call, from its mark as sent to its settlement. The ledger has the mark before the call's first byte.
 
-It judges each failure and records it in the slots' progress. It never chooses a target.
+This module classifies each failure and records it in the slots' progress. It never chooses a target.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PaidCall:
 
     @property
     def is_unexecuted(self) -> bool:
-        """True when it is proven that the upstream did not execute the call."""
+        """True when neither a receipt nor a failure shows that the upstream may have executed the call."""
         return self.receipt is None and all(one.executed is Executed.NO for one in self.verdicts)
 
 
@@ -74,7 +74,7 @@ class CallSender:
     async def send(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> None:
         """Mark one call as sent, send it, store its pictures and settle it. The permit is returned in every case.
 
-        A call that cannot be marked is not sent; the reason is a verdict in the progress.
+        A call that cannot be marked is not sent; the progress has the reason.
         """
         paid, task = self._prepare(choice, call, permit, inputs), self.reservation.task
         report = CallReport("none")
@@ -129,7 +129,7 @@ class CallSender:
         return verdict
 
     def _prepare(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> PaidCall:
-        """The call with its note, and with the address for callbacks where its vendor takes one."""
+        """Make the call with its note, and with a callback URL if callbacks are on and its vendor takes one."""
         if inputs.takes_callback and (callbacks := self.services.callbacks):
             address = callbacks.address(choice.target.config.kind, self.reservation.task, call.id)
             call = replace(call, callback_url=address)
@@ -137,7 +137,7 @@ class CallSender:
         return PaidCall(choice, call, permit, make_note(self.job, choice, call, tolerance))
 
     async def _mark(self, paid: PaidCall) -> bool:
-        """Mark the call as sent in the ledger. False, with a verdict, when it may not be sent."""
+        """Mark the call as sent in the ledger. Returns False if it may not be sent; then the progress is over."""
         if self.is_stopped():
             return False
         choice, call, progress = paid.choice, paid.call, self.progress
@@ -155,7 +155,7 @@ class CallSender:
         return True
 
     async def _complete(self, paid: PaidCall, inputs: Inputs) -> None:
-        """Send the call and take its pictures in; every failure gets a verdict."""
+        """Send the call, and store its pictures with their receipt; every failure gets a verdict."""
         choice, call = paid.choice, paid.call
         self.spool.patience_s = PAID_PATIENCE_S
         try:
@@ -201,7 +201,7 @@ class CallSender:
         self.services.concurrency_queue.finish(paid.permit, health.report_failure(verdict, paid.choice.target))
 
     async def _settle(self, paid: PaidCall) -> CallReport:
-        """Settle the call in the ledger, then deliver its images: a caller never has an image that is not charged.
+        """Settle the call in the ledger, then deliver its images. The charge may still wait for Redis in memory.
 
         Returns the report on its target's health.
         """
@@ -211,13 +211,14 @@ class CallSender:
         state: SettledState = "void"
         if receipt:
             images, usd, state = receipt.images, receipt.usd, "posted"
-            await self.reservation.post(call, usd, len(images))
+            is_last = {image.slot for image in images} == set(self.progress.open)
+            await self.reservation.post(call, usd, len(images), is_last=is_last)
         elif paid.is_unexecuted:
             await self.reservation.nack(call)
         else:
             policy = choice.target.config.unknown_outcome
             state = cast(SettledState, state_after(policy).value)
-            usd = await self.reservation.give_up(call, choice.quote, policy)
+            usd = await self.reservation.give_up(call, choice.quote, policy, paid.verdicts[-1].error)
         for image in images:
             self.progress.images[image.slot] = image
             self.progress.open.remove(image.slot)

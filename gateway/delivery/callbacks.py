@@ -1,7 +1,7 @@
 """The callbacks for paid calls: a hint to poll a ticket now, or the id of a ticket whose answer was lost.
 
-The route writes a callback to the store, so that the process that follows the call learns of it. A callback is never
-evidence: a ticket's id is all that is believed, and only for a call that has no ticket.
+A callback is announced in the store, so that the process that follows the call learns of it. A callback is never
+evidence: only a ticket's id in it is believed, and only for a call that has no ticket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 class CallbackListener:
     """The callbacks of one call. Each of them sets `came`. `look` reads the call's ticket, which a callback may name.
 
-    `trust` is the target's.
+    `look` returns None without a ticket and while Redis is unavailable. `trust` is the target's.
     """
 
     came: asyncio.Event
@@ -43,7 +43,7 @@ class CallbackListener:
     look: Callable[[], Awaitable[Ticket | None]]
 
     async def wait(self, seconds: float) -> bool:
-        """Wait up to `seconds` for a callback; True when one came. One that came before the wait counts once."""
+        """Wait up to `seconds` for a callback; return True if one came. All since the last wait count as one."""
         try:
             async with asyncio.timeout(seconds):
                 await self.came.wait()
@@ -82,7 +82,7 @@ def listen(services: Services, callbacks: Callbacks, target: Target, call: str) 
 async def record_callback(services: Services, kind: str, task: str, call: str, document: Any) -> None:
     """Store the ticket that a callback names if the call has none, and wake the process that follows the call.
 
-    Raises StoreUnavailable; then the process was not woken.
+    Raises StoreUnavailable; then the process is perhaps not woken.
     """
     ticket = ADAPTERS[kind].read_ticket(document) if kind in ADAPTERS else None
     if ticket is not None and _TICKET.fullmatch(ticket.id):

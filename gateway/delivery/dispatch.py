@@ -1,7 +1,7 @@
-"""The way of one task through its plan: it tries the targets in the plan's order, until every slot has its image or
-may not be sent again.
+"""The delivery of one task: it sends the task's slots to the targets in the plan's order.
 
-It decides which slots go where, and when they wait. A call is made in `delivery/call.py`.
+It ends when every slot has its image or may not be sent again, or when no permit is free in time. It decides to which
+target each slot goes, and when a slot waits. `delivery/call.py` makes the calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Entry = tuple[Call, Permit]
 
 @dataclass(slots=True)
 class Delivery:
-    """One task's delivery. It sends no call whose price is not held and that is not marked as sent in `reservation`."""
+    """One task's delivery. Before it sends a call, `reservation` holds its price, if known, and marks it."""
 
     services: Services
     job: ImageJob
@@ -46,7 +46,7 @@ class Delivery:
     sender: CallSender = field(init=False)
 
     async def deliver(self, plan: Plan) -> Outcome:
-        """Follow the plan, and return the outcome, whatever the upstreams do. Call this once for a Delivery."""
+        """Send the slots by the plan, and return the outcome, also if upstreams fail. Call this once for a Delivery."""
         progress = self.progress = SlotProgress(open=list(range(self.job.n)), choices=plan.choices)
         self.sender = CallSender(self.services, self.job, self.spool, self.reservation, self.on_image, progress)
         await self._fill(list(progress.open), plan.choices)
@@ -54,7 +54,7 @@ class Delivery:
         return conclude(images, self.job.n, progress.calls, progress.verdicts, passed)
 
     async def _fill(self, slots: list[int], choices: Sequence[Choice]) -> None:
-        """Send slots to these targets in the plan's order; the rest waits for the first free permit of a target."""
+        """Send slots to these targets in the plan's order. The rest waits for the first permit of a target."""
         for index, choice in enumerate(choices):
             later = choices[index + 1 :]
             slots = await self._try_target(choice, slots, later)
@@ -69,7 +69,10 @@ class Delivery:
             slots = await self._try_target(choice, slots, (), permit)
 
     async def _wait_for_place(self, slots: Sequence[int]) -> tuple[Choice, Permit] | None:
-        """Wait for a permit of a target that is blocked for a short time. None when none is free in time."""
+        """Wait for a permit of a target that is blocked for a short time.
+
+        Returns None if there is no such target, or if no permit comes; then the progress has the reason.
+        """
         progress = self.progress
         waitable = progress.find_waitable(slots)
         if not waitable:
@@ -97,8 +100,8 @@ class Delivery:
     ) -> list[int]:
         """Send slots to one target, in as many calls as it gives permits for; the first call uses `permit`.
 
-        The other slots go to the `later` targets meanwhile, or wait. Returns the slots that were sent, or all if the
-        target got no call.
+        The other slots go to the `later` targets meanwhile, or wait. Returns the slots of the target's calls, or all
+        slots that may be sent if it got no call.
         """
         slots = self.progress.may_send(slots)
         entries: list[Entry] = []
@@ -123,7 +126,7 @@ class Delivery:
         await run_all([self.sender.send(choice, call, permit, inputs) for call, permit in entries])
 
     async def _may_afford(self, choice: Choice) -> bool:
-        """Hold the target's price; False, with a verdict, if a limit or the ledger refuses it."""
+        """Hold the target's price. Returns False, with a verdict, if a limit or the ledger refuses it."""
         refusal = await self.reservation.afford(choice.quote)
         if refusal:
             # A cheaper target further down the plan may still be within the limit.
@@ -134,7 +137,10 @@ class Delivery:
         return refusal is None
 
     async def _take_places(self, choice: Choice, calls: list[Call], permit: Permit | None) -> list[Entry]:
-        """Take a permit for each call; return the calls that have one. `progress.blocks` gets the target's block."""
+        """Take a permit for each call; return the calls that have one. `progress.blocks` gets the target's block.
+
+        Returns none if these slots were sent to the target before and the retry budget is used up.
+        """
         progress, queue, label = self.progress, self.services.concurrency_queue, choice.target.label
         slots = [slot for call in calls for slot in call.slots]
         if progress.was_asked(slots, label) and not self.services.retries.take():
@@ -158,7 +164,7 @@ class Delivery:
         return entries
 
     async def _prepare(self, choice: Choice, entries: list[Entry]) -> Inputs | None:
-        """Prepare the inputs of the calls. None if that fails; then the permits are returned, with a verdict."""
+        """Prepare the inputs of the calls. If that fails, add a verdict, give the permits back, and return None."""
         report = CallReport("none")
         try:
             return await self.services.upstreams[choice.target.label].prepare(self.job, self.spool)
@@ -184,7 +190,7 @@ class Delivery:
 async def run_all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run pieces of work at once; a single one gets no task of its own, which would be memory while it waits.
 
-    Every piece ends before the first exception is raised: the others still write into the spool.
+    Every piece ends before the first exception is raised, since the others still write into the spool.
     """
     if len(work) == 1:
         await work[0]

@@ -1,6 +1,7 @@
-"""The intake of a paid call's pictures: each is checked, converted to what the call promised, and stored once.
+"""The intake of a paid call's pictures: it checks each, converts it to the promised format and size, and stores it.
 
-A receipt is written before the ledger charges the call. The intake never charges, retries or judges.
+It stores a receipt before the ledger charges the call; while Redis is unavailable, there is no receipt. Two processes
+may store the same pictures: the one whose receipt comes second then removes its own. The intake never charges a call.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SlotFailure = tuple[tuple[int, ...], Failure]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of an answered call. A receipt of None means that no picture of it is stored.
+    """The result of an answered call. A receipt of None means that no picture of the call is stored.
 
     `usage` has the upstream's token counts; None if there are none or they are not believed.
     """
@@ -66,7 +67,10 @@ class _Arrived:
 
 
 def make_note(job: ImageJob, choice: Choice, call: Call, bill_tolerance: float | None = None) -> CallNote:
-    """The note with which any process can finish the call: never a prompt, a picture or a key."""
+    """Make the note with which any process can finish the call. It never holds a prompt, a picture or a key.
+
+    A `bill_tolerance` of None is the default for the kind of price.
+    """
     fit, target = choice.fit, choice.target
     held = None if choice.quote is None else choice.quote.ceiling * call.n
     terms = pricing.terms(target.prices, job, fit, held=held, tolerance=bill_tolerance)
@@ -102,9 +106,9 @@ class Intake:
     spool: Spool
 
     async def take(self, collected: Collected) -> Taken:
-        """Convert and store the pictures, and store their receipt. Without Redis no receipt is stored.
+        """Convert and store the pictures, and store their receipt. While Redis is unavailable, no receipt is stored.
 
-        If another process has stored a receipt and its pictures are there, that one is returned, and these pictures
+        If another process has stored a receipt and its pictures are there, that receipt is returned, and these pictures
         are removed. A picture that cannot be converted or stored is a failure in the result, not an error.
         """
         arrived: list[_Arrived] = []
@@ -176,7 +180,7 @@ class Intake:
         )
 
     async def _try_convert(self, blob: Blob) -> _Converted | Failure:
-        """Convert one picture. Its failure must not fail the others, which are paid for."""
+        """Convert one picture. Returns a failure and raises no error, since the other pictures are paid for."""
         try:
             return await self.spool.await_space(lambda: self._convert(blob))
         except NotAPicture as error:
@@ -188,7 +192,7 @@ class Intake:
             return Failure("collect", message="the gateway could not read it")
 
     async def _convert(self, blob: Blob) -> _Converted:
-        """Check one image, and convert it to what the call promised."""
+        """Check one image, and convert it to the format and size to deliver. Raises NotAPicture, StorageFullError."""
         note, converter = self.note, self.services.picture_converter
         picture = await converter.probe(blob, what="the upstream's image")
         made = Size(picture.width, picture.height)
@@ -245,7 +249,10 @@ class Intake:
         return _Arrived(converted, artifact, image, is_broken and note.other_size == "refuse")
 
     async def _keep(self, receipt: Receipt, former: Receipt | None = None) -> Receipt | None:
-        """Store the receipt; return the earlier receipt if there is one. Without Redis none is stored."""
+        """Store the receipt; return another one if it stands in its place, else None.
+
+        Stores none while Redis is unavailable or if the store refuses it.
+        """
         try:
             stands = await self.services.calls.keep_receipt(self.task, self.call, receipt, former)
         except StoreUnavailable:
@@ -272,20 +279,20 @@ class Intake:
 
 
 async def find_stored(services: Services, receipt: Receipt) -> Receipt | None:
-    """The part of a receipt whose pictures are stored; None where there are none. Raises ArtifactsUnavailable."""
+    """Return the receipt for those of its pictures that are stored; None if none is. Raises ArtifactsUnavailable."""
     lost = [each.artifact for each in receipt.pictures if await services.artifacts.open(each.artifact) is None]
     return receipt.without(lost) if lost else receipt
 
 
 def find_shortfall(note: CallNote, receipt: Receipt, signing_key: bytes) -> Failure | None:
-    """The failure of a call with this receipt that delivered fewer images than it has slots; None if all came."""
+    """Return the failure of a call whose receipt delivers fewer images than it has slots; None if it delivers all."""
     if len(receipt.pictures) < len(note.slots):
         return _describe_missing(note, len(receipt.pictures))
     return _describe_withheld(note, receipt.withheld[0], signing_key) if receipt.withheld else None
 
 
 def share(usd: int | None, index: int, count: int) -> int | None:
-    """The part of the image `index` (from 0) in a bill of `usd` µ$ for `count` images; None if the bill is unknown.
+    """Return the part of the image `index` (from 0) in a bill of `usd` µ$ for `count` images; None if it is unknown.
 
     The parts add up to the bill.
     """

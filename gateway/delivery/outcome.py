@@ -1,6 +1,6 @@
 """The state of a task's slots while calls run, and the outcome of the task: its images, its end, its request's record.
 
-A task has the same outcome in the worker that runs it and in one that adopts it. Pure.
+No store, no network.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gateway.state.task_store import End, TaskImage
 from gateway.upstreams.verdict import Executed, Verdict
 
 _ONCE = frozenset({"unsent", "task_failed"})
-"""Failures after which a slot goes to another target once only: a second one is likely the request's own fault."""
+"""Kinds of failure after which a slot goes to another target once: a second one is likely the request's own fault."""
 
 MAX_CALLS = 3
-"""Paid calls for one slot over all targets."""
+"""Most paid calls for one slot, over all targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Outcome:
     """The images of a task by slot, its calls in the order of their ends, and the error if a slot stayed empty.
 
     `passed_by` lists the targets that got no call. `spent` is µ$, None where a price is not known. `is_guess` means
-    that the bill of a call is not known, `is_unstarted` that its worker died before it sent anything.
+    that the outcome of a call is not known, `is_unstarted` that its worker died before an upstream accepted a call.
     """
 
     images: tuple[TaskImage, ...] = ()
@@ -59,7 +59,7 @@ class Outcome:
     is_unstarted: bool = False
 
     def to_end(self, completed: int) -> End:
-        """The end of the task's record; `completed` is unix seconds."""
+        """Return the end for the task's record; `completed` is unix seconds."""
         usage = _add_usages([call.usage for call in self.calls if call.is_answered])
         dropped = (name for each in (*self.calls, *self.images) for name in each.dropped)
         return End(
@@ -76,7 +76,7 @@ class Outcome:
         )
 
     def describe(self, record: Record, answer: PublicError | None = None) -> Record:
-        """The request's record, completed. `answer` is the error that its caller got before the task ended."""
+        """Return the request's record, completed. `answer` is the error, if any, that its caller got before the end."""
         answer = answer or (None if self.images else self.error)
         error = answer or self.error
         more: dict[str, Any] = {
@@ -95,8 +95,10 @@ class Outcome:
 class SlotProgress:
     """The slots of one task while its calls run: the open ones, the images, the calls and the failures.
 
-    By target, `blocks` has the block that keeps calls away now, and `passed` the reason why it got no call in its turn.
-    `again` holds the slots that may come back to a target, `moved` those that left one after a failure of that kind.
+    `sent` counts the calls of each slot. By target, `blocks` has the block that keeps calls away now, and `passed` the
+    reason why the target got no call in its turn. `asked`, `again` and `unreachable` hold a slot and a target that was
+    asked for it, may be asked for it once more, or could not be reached. `moved` holds a slot and a kind of failure
+    after which it left a target.
     """
 
     open: list[int]
@@ -115,7 +117,7 @@ class SlotProgress:
     is_over: bool = False
 
     def may_send(self, slots: Iterable[int]) -> list[int]:
-        """Those of the slots that are open and may be sent once more."""
+        """Return those of the slots that are open and may be sent once more; none once the task is over."""
         return [] if self.is_over else [one for one in slots if one in self.open and self.sent.get(one, 0) < MAX_CALLS]
 
     def note_asked(self, slots: Iterable[int], label: str) -> None:
@@ -123,7 +125,7 @@ class SlotProgress:
         self.asked |= {(slot, label) for slot in slots}
 
     def was_asked(self, slots: Iterable[int], label: str) -> bool:
-        """True when one of the slots was sent to this target before."""
+        """True when this target was asked for one of the slots before."""
         return any((slot, label) in self.asked for slot in slots)
 
     def was_unreachable(self, slots: Iterable[int], label: str) -> bool:
@@ -135,14 +137,14 @@ class SlotProgress:
         self.passed[label] = reason
 
     def list_passed(self) -> tuple[PassedBy, ...]:
-        """The targets that had a turn and got no call, with the last reason."""
+        """Return the targets that had a turn and got no call, with the last reason."""
         asked = {label for _, label in self.asked}
         return tuple(
             PassedBy(target=label, reason=reason) for label, reason in self.passed.items() if label not in asked
         )
 
     def find_waitable(self, slots: Sequence[int]) -> list[Choice]:
-        """The targets that are blocked for a short time only, and have not failed these slots."""
+        """Return the targets with a short block, except those that failed a slot and may not get it again."""
         found: list[Choice] = []
         for choice in self.choices:
             label = choice.target.label
@@ -153,7 +155,7 @@ class SlotProgress:
         return found
 
     def note_failure(self, slots: Sequence[int], label: str, verdict: Verdict) -> None:
-        """Add the verdict on a failure of these slots, and close the slots that may not go to another target.
+        """Add the verdict on a failure of these slots, and close those that may not be sent to any target again.
 
         Slots that may come back to this target go into `again`, and the target into `blocks`. A refusal by a safety
         system ends the task.
@@ -177,7 +179,7 @@ class SlotProgress:
         self.again -= {(slot, label) for slot in slots}
 
     def _find_ended(self, slots: Sequence[int], verdict: Verdict) -> Sequence[int]:
-        """Those of the slots that may not go to another target."""
+        """Return those of the slots that may not be sent to any target again, and update `moved`."""
         if not verdict.elsewhere and not verdict.again:
             return slots
         if verdict.kind not in _ONCE:
@@ -199,7 +201,7 @@ def conclude(
     verdicts: Sequence[Verdict],
     passed_by: tuple[PassedBy, ...] = (),
 ) -> Outcome:
-    """The outcome of a task of `n` images. `verdicts` are the failures, in the order in which they happened."""
+    """Return the outcome of a task of `n` images. `verdicts` are the failures, in the order in which they happened."""
     charges = [call.charge for call in calls]
     known = [charge for charge in charges if charge is not None]
     return Outcome(
@@ -213,7 +215,7 @@ def conclude(
 
 
 def choose_error(verdicts: Sequence[Verdict]) -> PublicError:
-    """The error for slots that stayed empty: a refusal first, then a failure that may have been billed, then the last.
+    """Return the error for empty slots: of a refusal, else of a failure that may be billed, else of the last one.
 
     Without failures it is UpstreamUnavailable. If the last failure decides, its error gets the shortest `retry_after`
     of all failures of its kind.
@@ -235,14 +237,14 @@ def choose_error(verdicts: Sequence[Verdict]) -> PublicError:
 
 
 def describe_sizes(promised: Size | None, made: Sequence[Size]) -> dict[str, Any]:
-    """The fields `promised` and `made` of a call's fact; empty unless a picture has another size than promised."""
+    """Return the fields `promised` and `made` of a call's fact; none unless a picture has another size."""
     if promised is None or all(one == promised for one in made):
         return {}
     return {"promised": str(promised), "made": tuple(map(str, made))}
 
 
 def _add_usages(usages: Sequence[TokenUsage | None]) -> TokenUsage | None:
-    """The sum of the tokens; None where one upstream counted none."""
+    """Return the sum of the tokens; None if there is no call or one upstream counted none."""
     counted = [usage for usage in usages if usage is not None]
     if not counted or len(counted) < len(usages):
         return None

@@ -1,6 +1,6 @@
 """Health checks in each worker: renewal of the permits of its calls, and checks of credentials by free calls.
 
-This module never sends a call that makes or costs something.
+This module never sends a call that makes an image or costs money.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HealthChecks:
     async def check(self, target: Target) -> None:
         """Send a free call to a target, and store the balance or the failure for all processes.
 
-        A failed call raises nothing. Raises StoreUnavailable.
+        A rejected credential begins a cool-down. A failed call raises nothing. Raises StoreUnavailable.
         """
         store, spool = self._health.store, self._new_spool()
         floor = target.credential_config.min_balance

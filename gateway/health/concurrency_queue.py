@@ -102,14 +102,14 @@ class ConcurrencyQueue:
     async def enter(self, target: Target) -> Permit | Block:
         """Take a permit for one call, or return the block if there is none or other calls wait for one.
 
-        While Redis is unavailable, there is always a permit.
+        While Redis is unavailable, there is always a permit unless other calls wait.
         """
         if len(self._queue) and any(target.label == one.label for waiter in self._queue for one in waiter.targets):
             return Block("full")
         return await self._health.take(target)
 
     async def wait(self, targets: Sequence[Target], limit: WaitLimit) -> Permit | Block | None:
-        """Wait for the next permit at one of the targets, or return a block when none will give one soon.
+        """Wait for a permit at one of the targets, or return a block when every target has a long one.
 
         Returns None when the time is up or the caller has disconnected. Raises QueueFull.
         """
@@ -125,7 +125,7 @@ class ConcurrencyQueue:
             self._queue.leave(limit.key, waiter)
 
     def finish(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back, with its call's report; the first waiting call gets it."""
+        """Give a permit back, with its call's report, and let the waiting calls try for a permit at once."""
         self._health.finish(permit, report)
         self._freed.set()
 
@@ -160,7 +160,10 @@ class ConcurrencyQueue:
                 continue
 
     async def _serve_one(self) -> bool:
-        """Give one waiting call a permit, or its block; True when a call got a permit, which changes the order."""
+        """Give one waiting call a permit, and calls whose targets all have a long block that block.
+
+        Returns True if a call got a permit, which changes the order.
+        """
         blocked: dict[str, Block] = {}
         for waiter in list(self._queue):
             for target in waiter.targets:

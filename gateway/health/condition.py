@@ -31,7 +31,7 @@ State = Reason | Literal["ok"]
 """The states of a credential that operators see: `ok`, or the reason why no call goes to it, or only one at a time."""
 
 LONGEST_WAIT = 30.0
-"""Seconds that a request waits for a target with a rate limit; a longer time goes to the caller as `Retry-After`."""
+"""The longest block in seconds whose end a request waits for; a longer one goes to the caller as `Retry-After`."""
 
 _PASSING: frozenset[Reason] = frozenset({"rate_limited", "full", "busy"})
 
@@ -79,7 +79,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds of the last good calls of one quality and size."""
+    """The number of the last good calls of one quality and size, and the median of their seconds."""
 
     samples: int
     median: float
@@ -89,7 +89,7 @@ class Latency:
 class Condition:
     """One target as all processes know it. Durations are in seconds, `presumed` in µ$ of the last hour.
 
-    `paused_for` is the rest of a pause by the spend limit, `cooled_key` the digest of the key that was rejected.
+    `paused_for` is the time until `presumed` falls, `cooled_key` the digest of the key that was rejected.
     `checked` is the time of the last check in µs, None before the first; `balance` is in credits, None if unknown.
     """
 
@@ -126,7 +126,7 @@ class Condition:
         return None
 
     def describe(self, *, has_floor: bool, spend_limit: int | None) -> tuple[State, float]:
-        """Return the state and its rest in seconds; 0 is unknown. `spend_limit` is in µ$ an hour."""
+        """Return the state, and the seconds until its end, 0 if unknown. `spend_limit` is in µ$ an hour."""
         if found := self.find_block(has_floor=has_floor, spend_limit=spend_limit):
             return found.reason, found.wait
         return ("half_open" if self.breaker == "half_open" else "ok"), 0.0
@@ -174,5 +174,8 @@ def _seconds(waits: list[float], most: int) -> int:
 
 
 def kind_of(fit: Fit) -> str:
-    """The kind of call whose seconds are comparable, as `high/2K`; an unknown size counts as a square."""
+    """Return the kind of call whose seconds are comparable, as `high/2K`.
+
+    No quality counts as `medium`, and an unknown size as a square.
+    """
     return f"{fit.sent.quality or 'medium'}/{tier_of(fit.made or SQUARE)}"

@@ -1,6 +1,6 @@
 """Drift: counts of the cases in which an upstream was not as the catalogue says. All workers count together.
 
-This module never makes a request wait; it never holds more entries than there are upstreams and parameters.
+A request never waits for a count. There is at most one count for each upstream, kind and parameter.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from gateway.store.client import StoreClient
 from gateway.store.outbox import PAUSE_S, Outbox
 
 DriftKind = Literal["made", "refused"]
-"""`made` means that it made another thing than promised, `refused` that it refused a thing that its abilities allow, or
-its own model."""
+"""`made` means that the upstream made another thing than promised; `refused` means that it refused a thing that its
+abilities allow, or its own model."""
 
 KEPT_S = 90 * 86_400
 
-_OTHER = "other"
+OTHER = "other"
 """A parameter that a vendor named in its own words, or did not name: the number of such names has no bound."""
 
 _log = structlog.get_logger(__name__)
@@ -65,12 +65,12 @@ class _Note:
 
 
 def count_drifts(drifts: Iterable[Drift]) -> dict[str, int]:
-    """Return the counts of one upstream's drifts as the log of changes shows them."""
+    """Return the counts of one upstream's drifts by `KIND PARAMETER`, as the log of changes shows them."""
     return {f"{one.kind} {one.what}": one.count for one in drifts}
 
 
 def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
-    """Return the drifts by upstream."""
+    """Return a list of drifts for each upstream."""
     found: dict[str, list[Drift]] = {}
     for one in drifts:
         found.setdefault(one.upstream, []).append(one)
@@ -78,7 +78,10 @@ def group_drifts(drifts: Iterable[Drift]) -> dict[str, list[Drift]]:
 
 
 class DriftBook:
-    """The counts in one store. In tests, `now` returns the µs that replace the clock."""
+    """Counts the cases in which an upstream was not as the catalogue says, in one store.
+
+    In tests, `now` returns the µs that replace the clock.
+    """
 
     def __init__(
         self,
@@ -96,14 +99,13 @@ class DriftBook:
 
         `what` is a parameter; None, and a name that is no known parameter, count as `other`.
         """
-        place = _Place(upstream, kind, what if what in PARAMETERS or what in PICTURE_NAMES else _OTHER)
-        _log.warning(
-            "an upstream is not as the catalogue says", upstream=upstream, kind=kind, what=what, example=example
-        )
+        place = _Place(upstream, kind, what if what in PARAMETERS or what in PICTURE_NAMES else OTHER)
+        facts = {"what": what or OTHER} | ({"example": example} if example else {})
+        _log.warning("an upstream is not as the catalogue says", upstream=upstream, kind=kind, **facts)
         self.outbox.put(place.field(""), _Note(place, 1, example))
 
     async def read(self) -> list[Drift]:
-        """Return the counts, by upstream. Raises StoreUnavailable."""
+        """Return the counts, sorted by upstream, kind and parameter. Raises StoreUnavailable."""
         stored = await cast(Awaitable[dict[str, str]], self._redis.hgetall(names.DRIFT()))
         places: dict[_Place, dict[str, str]] = {}
         for field, value in stored.items():
@@ -125,7 +127,7 @@ class DriftBook:
         return sorted(found, key=lambda one: (one.upstream, one.kind, one.what))
 
     async def clear(self, upstream: str) -> None:
-        """Delete the counts of one upstream. Raises StoreUnavailable."""
+        """Delete the stored counts of one upstream. Raises StoreUnavailable."""
         stored = await cast(Awaitable[list[str]], self._redis.hkeys(names.DRIFT()))
         fields = [field for field in stored if orjson.loads(field)[0] == upstream]
         if fields:

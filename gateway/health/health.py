@@ -1,7 +1,7 @@
 """One process's view of the targets' health: permits for calls, reports of their outcomes, and the last conditions.
 
-While Redis is unavailable the last conditions stay, and this module blocks no call: a call that cannot be marked in
-Redis is not sent in any case.
+While Redis is unavailable the last conditions stay, and every call gets a permit: a call that cannot be marked in Redis
+is not sent in any case.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ LOOK_S = 1.0
 """Seconds for which a plan may use the last conditions. The start of each call asks the store."""
 
 _LONGEST_COOL = 3600.0
-"""The longest cool-down in seconds, also when a vendor asks for more."""
+"""The longest cool-down in seconds that a vendor can ask for."""
 
 _UNCOUNTED = frozenset({"refused", "policy", "credential", "unfit"})
-"""Failures that do not count against an upstream: the caller's, and those with a cool-down of the credential."""
+"""Kinds of failure that the circuit breaker does not count: the caller's, and rejected credentials."""
 
 LEAST = 10
-"""Retries of a minute that are always allowed."""
+"""Retries in 60 seconds that are always allowed."""
 
 SHARE = 0.1
-"""The share of a minute's calls that may be retries."""
+"""The share of the calls of the last 60 seconds that may be retries."""
 
 _MINUTE = 60.0
 
@@ -101,7 +101,7 @@ class Health:
         self._others.clear()
 
     async def look(self) -> Mapping[str, Condition]:
-        """Return every target's condition, at most `look_s` old; while Redis is unavailable, the last known one."""
+        """Return every target's condition, at most `look_s` old; while Redis is unavailable, the last known, if any."""
         if time.monotonic() - self._seen_at >= self._look_s:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._refresh())
@@ -114,7 +114,7 @@ class Health:
         return condition.latencies.get(kind_of(fit)) if condition else None
 
     def find_blocks(self) -> dict[str, Block]:
-        """Return the blocks, by target, that last longer than a request waits, as of the last look."""
+        """Return the blocks, by target, for whose end no request waits, as of the last look."""
         found = ((label, self._find_block(target)) for label, target in self._targets.items())
         return {label: block for label, block in found if block is not None and not block.is_passing}
 
@@ -133,7 +133,7 @@ class Health:
         }
 
     def load(self, target: Target) -> tuple[float, float]:
-        """Return a sort key, least loaded first: running calls divided by weight, then given permits likewise."""
+        """Return a sort key, least loaded first: running calls by weight, then this process's permits by weight."""
         weight = target.weight
         busy = self._own(target.label) + self._others.get(target.label, 0)
         return busy / weight, self._passes.get(target.label, 0.0)
@@ -230,7 +230,7 @@ def caps_of(target: Target) -> Caps:
 
 
 class RetryBudget:
-    """The bound on one process's retries at the same target: the larger of LEAST and SHARE of the last minute's calls.
+    """The bound on one process's retries at the same target: the larger of LEAST and SHARE of a minute's calls.
 
     Without a bound every retry would make an upstream's bad minute worse. `clock` returns monotonic seconds.
     """
@@ -245,7 +245,7 @@ class RetryBudget:
         self._calls.append(self._clock())
 
     def take(self) -> bool:
-        """Count a retry and return True; return False, and count nothing, if the budget of this minute is used up."""
+        """Count a retry and return True; if the budget of the last 60 seconds is used up, only return False."""
         now = self._clock()
         for times in (self._calls, self._retries):
             while times and times[0] <= now - _MINUTE:
@@ -344,7 +344,7 @@ class TargetStore:
         await self._run("hold", label, _us(lease_s), *permits)
 
     async def look(self, labels: Sequence[str]) -> dict[str, Condition]:
-        """Return the conditions of some targets."""
+        """Return the conditions of some targets, by label."""
         found = await self._run("look", *labels)
         return {label: _read(orjson.loads(text)) for label, text in zip(labels, found, strict=True)}
 

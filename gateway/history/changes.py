@@ -1,6 +1,6 @@
-"""The log of every change that an operator makes, newest first.
+"""The log of the changes that operators make.
 
-This module never holds a secret: it hides the secrets in the values it gets.
+It hides secrets in the values it gets: fields with a secret's name, and keys of callers, operators and vendors.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Changes:
         after: Mapping[str, Any] | None = None,
         address: str | None = None,
     ) -> Change:
-        """Add a change, and remove those that are too old or too many. Returns the stored change, without secrets.
+        """Add a change, and remove some that are too old or too many. Returns the stored change, without secrets.
 
-        Values are JSON values or dates. None is an absent subject. Raises StoreUnavailable.
+        Values are JSON values or dates. None stands for an absent subject. Raises StoreUnavailable.
         """
         was, became = _differences(_plain(before), _plain(after))
         now = self._now()
@@ -95,7 +95,7 @@ class Changes:
     ) -> list[Change]:
         """Return the changes since an instant in µs, newest first, no more than `most`. Raises StoreUnavailable.
 
-        `subject` and `actor` narrow them down; None allows every value.
+        `subject` and `actor` select changes; None allows every value. Changes older than `usage_days` are left out.
         """
         found: list[Change] = []
         latest, looked_at = "+", 0
@@ -140,7 +140,7 @@ def _hide(value: Any) -> Any:
 def _differences(
     before: dict[str, Any] | None, after: dict[str, Any] | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return both without the equal fields; of a new or deleted subject, all fields."""
+    """Return both without their equal fields. If one is None, return both as they are."""
     if before is None or after is None:
         return before, after
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]

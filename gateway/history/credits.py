@@ -1,6 +1,6 @@
 """An operator's correction of spending: in the ledger's totals and journal, and in the usage.
 
-It can be repeated with the same id. It never changes a task.
+Within a day it can be repeated with the same id. It never changes a task.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ async def make_credit(ledger: Ledger, history: History, credit: Credit, at: int)
     """Book a correction in the ledger and the usage, at the instant `at` in µs; the amount is in µ$.
 
     Returns False, and books nothing, when another correction has its id. Raises InvalidArgument for an amount of 0, or
-    an instant whose windows have expired, and StoreUnavailable: then repeat it with the same id.
+    an instant whose windows have expired. Raises StoreUnavailable: then repeat it with the same id within a day.
     """
     scope = Scope(key=credit.key, team=credit.team)
     if await ledger.adjust(credit.id, scope, credit.usd, credit.reason, at) is LedgerAnswer.CONFLICT:

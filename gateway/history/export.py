@@ -1,6 +1,6 @@
-"""Records, sums and changes as rows for other programs: CSV by RFC 4180, and one JSON object a line.
+"""Records and sums as rows for other programs: CSV in the form of RFC 4180, and one JSON object a line.
 
-Dollars are decimal text with six digits, times are ISO 8601 in UTC. A column keeps its place; new ones come last.
+Dollars are decimal text with six digits, times are ISO 8601 in UTC. New columns come last.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def usage_json(report: UsageReport, key_names: Mapping[str, str]) -> dict[str, A
 
 
 def record_cells(record: Record) -> Cells:
-    """Return a record as one flat row; each call is `target outcome seconds`."""
+    """Return a record as one flat row; its calls are one text, with `TARGET OUTCOME SECONDS` for each."""
     calls = "; ".join(f"{call.target} {call.outcome} {call.seconds:.3f}" for call in record.calls)
     values: dict[str, Cell] = {
         **{name: getattr(record, name) for name in RECORD_COLUMNS if name in Record.model_fields},
@@ -122,7 +122,7 @@ def to_json(cells: Cells) -> dict[str, Any]:
 
 
 def csv_line(cells: Iterable[Cell]) -> str:
-    """Return one line of CSV, with its line end."""
+    """Return one line of CSV with its line end. A text that looks like a formula gets a leading `'`."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow([_to_text(cell) for cell in cells])
     return text.getvalue()
@@ -133,7 +133,7 @@ def json_line(value: Mapping[str, Any]) -> str:
 
 
 async def stream_csv(columns: Sequence[str], rows: AsyncIterable[Cells]) -> AsyncIterator[str]:
-    """Yield a header and a line for each row, in pieces; at most one piece is in memory."""
+    """Yield a header and a line for each row, in pieces of about 64 KB; one piece is in memory at a time."""
     piece = csv_line(columns)
     async for row in rows:
         piece += csv_line(row[column] for column in columns)

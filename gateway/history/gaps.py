@@ -1,6 +1,6 @@
-"""Search for paid tasks without a record: their process died after the ledger had counted them.
+"""Search for tasks with calls and without a record: their process died after the ledger had counted them.
 
-Writes the missing records through the recorder. This module never changes the ledger.
+It passes the missing records to the recorder. This module never changes the ledger.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Gaps:
-    """One worker's search through the last day. `describe` makes a missing record, and `note` gets it.
+    """One worker's search through the last day. `describe` makes a missing record, and `note` gets the record.
 
     In tests, `now` returns the µs that replace the clock.
     """
@@ -52,9 +52,10 @@ class Gaps:
         self._searched_to = 0
 
     async def fill(self) -> int:
-        """Write a record for each task of the last day that has paid calls and no record; return their number.
+        """Make a record for each task with calls and without a record; return their number. Raises StoreUnavailable.
 
-        The recorder writes them in the background. Raises StoreUnavailable.
+        The first search covers the tasks that were opened and ended in the last day. Each later one covers those that
+        ended since the search before. A task that ended less than GRACE ago waits for a later search.
         """
         now, written = self._now(), 0
         until = now - GRACE

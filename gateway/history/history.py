@@ -53,7 +53,7 @@ class RecordFilter:
     is_disputed: bool | None = None
 
     def fits(self, record: Record) -> bool:
-        """True when a record of the right time passes. The team `""` stands for keys without a team."""
+        """True when the record passes all conditions but the time. The team `""` stands for keys without a team."""
         asked = (
             (self.key, record.key),
             (self.team, record.team or ""),
@@ -70,7 +70,7 @@ class RecordFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records, newest first. `cursor` leads to the records after them; None at the end."""
+    """Some records, newest first. `cursor` leads to older records; it is None if the search is complete."""
 
     records: tuple[Record, ...]
     cursor: str | None
@@ -203,7 +203,7 @@ class History:
         lines: Mapping[UsageLine, Sums],
         at: int | None = None,
     ) -> str | None:
-        """Replace `expected` by `text` and return None; otherwise return the text that stands instead."""
+        """Replace `expected` by `text`, change the sums, and return None. If another text is stored, return it."""
         day = self._calendar.name_windows(instant_of(identifier) if at is None else at).day
         sums_go = day.end + self._accounting.usage_days * DAY
         texts_go = sums_go if kind == "credit" else day.end + self._accounting.history_days * DAY
@@ -241,7 +241,7 @@ def _bound(at: int) -> str:
 
 
 def _after(cursor: str | None) -> int:
-    """Return the latest instant, in µs, of records after a cursor."""
+    """Return the µs just after the instant of a cursor; for None an instant after all records."""
     return 2**62 if cursor is None else instant_of(cursor) + 1
 
 
@@ -258,7 +258,7 @@ async def _reply(answer: Awaitable[Any] | Any) -> Any:
 
 
 class Recorder:
-    """One process's records on their way into a history. `write` may be repeated for one record."""
+    """The records of one process that wait to be written to a history. `write` may be repeated for one record."""
 
     def __init__(
         self, write: Callable[[Record], Awaitable[None]], *, most: int = MOST_WAITING, pause_s: float = PAUSE_S
@@ -275,6 +275,6 @@ class Recorder:
     def note(self, record: Record) -> None:
         """Queue a record to be written in the background, merged with a waiting one of the same id.
 
-        Beyond `most` waiting records, one without calls is dropped, else the oldest.
+        Beyond `most` waiting records, the oldest one without calls is dropped, else the oldest.
         """
         self.outbox.put(record.id, record)

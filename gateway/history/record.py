@@ -1,6 +1,6 @@
 """The record of one request: its caller, its calls and their cost; and the change of a day's sums that follows.
 
-This module never holds a picture or a key; holds a prompt only where the operator allows it. Pure.
+A record never holds a picture or a key's secret, and holds a prompt only where the operator allows it. Pure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Fact(BaseModel):
 
 
 class CallFact(_Fact):
-    """One paid call: `outcome` is `delivered` or the verdict on its failure; `images` of `n` images arrived.
+    """One paid call: `outcome` is `delivered` or the verdict on its failure; `images` of `n` images were delivered.
 
     `usd` is in µ$, None where its price is unknown. `state` is the ledger's: a presumed or posted call is charged.
     `disputed` is the part of the upstream's bill in µ$ that was not believed, and is not charged.
@@ -53,7 +53,7 @@ class CallFact(_Fact):
     made: tuple[str, ...] = ()
 
     def raised_by(self, news: CallFact) -> CallFact:
-        """Return the call with its news, which count only if its state rises: the first bill stands."""
+        """Return the call with the state, cost and images of its news if the state rises: the first bill stands."""
         if _RISES.index(news.state) <= _RISES.index(self.state):
             return self
         return self.model_copy(
@@ -62,7 +62,7 @@ class CallFact(_Fact):
 
 
 class PassedBy(_Fact):
-    """A target of the model that got no call, and the reason: the plan rejected it, or it had no free permit."""
+    """A target that got no call, and the reason: rejected by the plan, no permit, or a price over a limit."""
 
     target: str
     reason: str
@@ -111,12 +111,12 @@ class Record(_Fact):
     """One request. Prices are in µ$, durations in seconds; None is absent or unknown.
 
     `status` is the caller's answer, also when the caller disconnected before it. `quality_asked` and `size_asked` None
-    mean `auto`. `strategy` is the one that ordered the targets, and is None for a request without a plan.
+    mean `auto`. `strategy` is the one that ordered the targets, None if no work began or its worker died.
     """
 
     id: str
     request: str
-    """Empty when its worker died: then the record has only the facts of the ledger."""
+    """Empty when its worker died: then the record has only the facts that the worker left in the store."""
     key: str
     key_name: str
     task: str | None = None
@@ -127,7 +127,7 @@ class Record(_Fact):
     operation: str = "generation"
     model: str = ""
     is_model_known: bool = True
-    """False for a model that no catalogue has: the sums leave it out, since callers can invent thousands."""
+    """False for a model that no catalogue has: the sums count it under "", since callers can invent thousands."""
     calls: tuple[CallFact, ...] = ()
     size_asked: str | None = None
     sizes_made: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class Record(_Fact):
 
     @property
     def price_settled(self) -> int | None:
-        """The cost of the calls in µ$; None when the price of one is unknown, which the sums count as 0."""
+        """The cost of the calls in µ$; None if the price of one is unknown. The sums count only that call as 0."""
         known = [call.usd for call in self.calls if call.usd is not None]
         return sum(known) if len(known) == len(self.calls) else None
 
@@ -169,7 +169,7 @@ class Record(_Fact):
 
     @property
     def upstreams(self) -> tuple[str, ...]:
-        """The called upstreams, each once, in the order of their first calls."""
+        """The upstreams of the calls, each once, in the order of the calls; "" for an unknown one."""
         return tuple(dict.fromkeys(call.upstream for call in self.calls))
 
     def to_json(self) -> str:
@@ -183,12 +183,14 @@ class Record(_Fact):
         return self.model_copy(update={"calls": calls})
 
     def merged(self, other: Record) -> Record:
-        """Return two records of one request as one. It has the calls of both, and the facts of the complete record."""
+        """Return two records of one request as one. It has the calls of both, and else the facts of `self`, or
+        of `other` if `self` has no request id.
+        """
         full, rest = (other, self) if not self.request else (self, other)
         return reduce(Record.with_call, rest.calls, full)
 
     def lines(self) -> dict[UsageLine, Sums]:
-        """Return the record's part of its day's sums: money and images by upstream.
+        """Return the record's part of its day's sums, with money and images of each upstream.
 
         The request counts at the last upstream that delivered, else at the last one called.
         """
@@ -257,7 +259,7 @@ class Credit(_Fact):
 
 
 def record_id(task_id: str) -> str:
-    """Return the id of a task's record: it has the task's instant, so that the task leads to the record."""
+    """Return the id of a task's record, which is the task's id with another prefix."""
     return f"{PREFIX}_{task_id.partition('_')[2]}"
 
 

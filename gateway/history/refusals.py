@@ -1,4 +1,4 @@
-"""Refusals on their way to the history: some of each key one by one, the rest counted together.
+"""Refusals for the history: some of each key are written one by one, the rest is counted together.
 
 A client that never stops must not fill Redis.
 """
@@ -15,7 +15,7 @@ BURST = 250
 """Refusals of a quiet key that are written one by one."""
 
 PER_WINDOW = 20
-"""Refusals of a key that is refused all the time that are written one by one in each window."""
+"""Refusals that are written one by one in each further window of a key."""
 
 WINDOW_S = 60.0
 
@@ -25,7 +25,7 @@ FOLD_EVERY_S = 5.0
 
 @dataclass(slots=True)
 class _Window:
-    """The refusals of one key. `left` more are written one by one; `rest` is written when the window ends."""
+    """The refusals of one key. `left` more are written one by one; `rest` is written at `ends` (monotonic s)."""
 
     ends: float
     left: int
@@ -33,10 +33,11 @@ class _Window:
 
 
 class Refusals:
-    """One process's refusals on their way to `note`. No refusal goes uncounted.
+    """The refusals of one process. `note` gets each record that is to be written, alone or with a count.
 
-    The first `burst` refusals of a key are written one by one, then `per_window` in each `window_s` seconds; the others
-    are counted together. `clock` returns monotonic seconds.
+    The first `burst` refusals of a key are written one by one, then `per_window` in each `window_s` seconds. The others
+    of the same status, error, operation, model and team are counted in one record for each window. `clock` returns
+    monotonic seconds.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Refusals:
         self._windows: dict[str, _Window] = {}
 
     def note(self, record: Record) -> None:
-        """Pass a refusal to the recorder at once, or count it with others of its kind until the window ends."""
+        """Pass on a refusal at once, or count it with others of its kind until the window ends."""
         window = self._windows.get(record.key)
         if window is None:
             window = self._windows[record.key] = _Window(self._clock() + self._window_s, self._burst)
@@ -70,7 +71,7 @@ class Refusals:
         window.rest[kind] = first.model_copy(update={"repeats": first.repeats + 1})
 
     async def fold(self) -> None:
-        """End the windows whose time is up: write their counted refusals, and drop keys that are quiet again."""
+        """End the windows whose time is up: pass on their counted refusals, and forget keys that are quiet again."""
         now = self._clock()
         for key, window in list(self._windows.items()):
             if window.ends > now:
@@ -82,7 +83,7 @@ class Refusals:
                 del self._windows[key]
 
     def flush(self) -> None:
-        """Write all counted refusals now, and drop the windows."""
+        """Pass on all counted refusals now, and forget all keys."""
         for window in self._windows.values():
             self._write_rest(window)
         self._windows.clear()

@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Rows in the order of their groups, and their total."""
+    """Rows, sorted by their groups, and their total."""
 
     by: tuple[Dimension, ...]
     rows: tuple[Row, ...]

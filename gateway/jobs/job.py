@@ -109,7 +109,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A job's pictures as one upstream takes them: converted, or uploaded to `urls`. All calls share them.
+    """A job's pictures as one target takes them: converted, or uploaded to `urls`. All its calls there share them.
 
     `takes_callback` is True when the upstream's submission has a parameter for a callback URL.
     """
@@ -160,7 +160,7 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAnswer:
-    """An upstream's images for one call, and its cost in tokens or in the upstream's own credits."""
+    """An upstream's images for one call, and the call's tokens or credits, None where the upstream reports none."""
 
     images: tuple[FoundImage, ...]
     usage: TokenUsage | None = None
@@ -169,7 +169,7 @@ class UpstreamAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A vendor's task: its id, and the path to poll."""
+    """A vendor's task: its id, and the path to poll, "" where it is not known."""
 
     id: str
     poll_path: str
@@ -236,7 +236,7 @@ MIN_PIXELS = 655_360
 MAX_PIXELS = 8_294_400
 
 TIERS = {"1K": 1536, "2K": 2048, "4K": 3840}
-"""The long edge of a resolution tier; a square at 1K is 1024, the upstreams' own default."""
+"""The long edge of a resolution tier in pixels. A square at 1K has 1024, the upstreams' own default."""
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})")
 _RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
@@ -286,23 +286,27 @@ def make_shape(wide: int, high: int, tier: str) -> Shape:
 
 
 def parse_size(text: str) -> Size | None:
-    """`1536x1024` as a Size, legal or not; None for other text."""
+    """A text such as `1536x1024` as a Size, legal or not; None for other text."""
     match = _SIZE.fullmatch(text.strip())
     return Size(int(match[1]), int(match[2])) if match else None
 
 
 def parse_ratio(text: str) -> tuple[int, int] | None:
-    """`16:9` as two integers; None for other text."""
+    """A text such as `16:9` as two integers; None for other text."""
     match = _RATIO.fullmatch(text.strip())
     return (int(match[1]), int(match[2])) if match else None
 
 
 def find_fault(size: Size) -> str | None:
     """The rule of gpt-image-2 that a size breaks, and a right value, as a sentence; None for a legal size."""
+    rule = _find_broken_rule(size)
+    return rule and f"{rule}; the nearest legal size is {nearest_legal(size.width, size.height)}"
+
+
+def _find_broken_rule(size: Size) -> str | None:
     long, short = max(size.width, size.height), min(size.width, size.height)
     if size.width % EDGE_STEP or size.height % EDGE_STEP:
-        near = nearest_legal(size.width, size.height)
-        return f"both edges must be multiples of {EDGE_STEP}; the nearest legal size is {near}"
+        return f"both edges must be multiples of {EDGE_STEP}"
     if long > MAX_EDGE:
         return f"no edge may be longer than {MAX_EDGE} pixels"
     if long > MAX_RATIO * short:
@@ -343,7 +347,7 @@ def nearest_legal(width: int, height: int, pixels: int | None = None) -> Size:
 
 
 def snap(size: Size, among: Sequence[Size]) -> Size:
-    """The size in `among` that is nearest to `size`, with edges compared as ratios; of its orientation if possible."""
+    """The nearest size in `among`, edges compared as ratios: one of the same orientation if there is any."""
 
     def distance(made: Size) -> float:
         return abs(math.log(made.width / size.width)) + abs(math.log(made.height / size.height))

@@ -45,10 +45,10 @@ _LONGEST_WORD = 32
 
 
 def find_meant(name: str) -> str | None:
-    """The parameter that an unknown name probably means: another word for it, or one edit away; None if it has none.
+    """The parameter that an unknown name probably means: another word for it, or a name that is one edit away.
 
-    Case, brackets and punctuation do not count. One edit adds, drops, changes or swaps letters of a name with at least
-    four.
+    None without one. Only letters and digits count, small as capital. One edit adds, drops or changes a character, or
+    swaps two neighbours, of a parameter's own name with at least four characters.
     """
     if len(name) > _LONGEST_WORD:
         return None
@@ -63,7 +63,7 @@ def _reduce(name: str) -> str:
 
 
 def _is_one_edit(word: str, known: str) -> bool:
-    """True when one added, dropped, changed or swapped letter makes one of the other. Lengths differ by at most one."""
+    """True for equal words, and when one edit makes one of the other. Their lengths must differ by at most one."""
     shorter = min(len(word), len(known))
     start = next((index for index in range(shorter) if word[index] != known[index]), shorter)
     end = next((index for index in range(shorter - start) if word[-1 - index] != known[-1 - index]), shorter - start)
@@ -76,4 +76,4 @@ _WORDS = {_reduce(word): known for known, words in _OTHER_WORDS.items() for word
 _WORDS |= {_reduce(word): known for word, known in PICTURE_NAMES.items()} | {_reduce(known): known for known in _KNOWN}
 _LONG = [_reduce(name) for name in _KNOWN if len(name) >= 4]
 _NEAR = {size: [near for near in _LONG if abs(len(near) - size) <= 1] for size in range(_LONGEST_WORD + 1)}
-"""The names of four and more letters whose length differs by at most one, by length."""
+"""For each length of a word, the names of four or more characters whose lengths differ from it by at most one."""

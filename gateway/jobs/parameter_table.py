@@ -14,7 +14,7 @@ from gateway.jobs.job import TIERS
 MAX_PROMPT = 32_000
 MAX_N = 10
 MAX_FIELDS = 4_000
-"""Fields of one request. Each unknown one costs some microseconds of the event loop."""
+"""The most fields of one request. Each unknown one takes some microseconds of the event loop."""
 
 Kind = Literal["text", "choice", "integer", "boolean", "pictures"]
 Use = Literal["served", "passed", "reported", "refused"]
@@ -83,7 +83,7 @@ PARAMETERS: Mapping[str, Parameter] = {
         "The quality; `standard` is another name of `medium`, and `hd` of `high`.",
         values=("low", "medium", "high", "standard", "hd", "auto"),
         default="auto",
-        hint="Qualities of other models are not available.",
+        hint="`standard` means medium, and `hd` means high.",
     ),
     "output_format": Parameter("choice", "The format of the image.", values=("png", "jpeg", "webp"), default="png"),
     "output_compression": Parameter(
@@ -126,7 +126,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "markup": Parameter("text", "A parameter of other models.", use="refused"),
     "frame_*": Parameter("text", "Parameters of other models.", use="refused"),
 }
-"""Every parameter by its name; `frame_*` stands for all names that begin so. Errors are found in this order."""
+"""Every parameter by its name; `frame_*` stands for all names that begin so. Values are checked in this order."""
 
 PICTURE_NAMES: Mapping[str, str] = {
     "image": "image",

@@ -1,6 +1,6 @@
 """The parameters of OpenAI's Images API: checked strictly, and turned into an ImageJob.
 
-Each error names the field, the fault and a right value. Nothing below this module knows OpenAI's names.
+An error states the fault, the field if there is one, and mostly a right value.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 ScaledSizes = Callable[[str | None], Collection[Size]]
-"""The sizes, beside the legal ones, that a model serves by scaling its pictures; None is the default model."""
+"""Returns the sizes that the gateway serves by scaling for a public model name; None is the default model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
     """A request's parameters, checked: its job without pictures, and the rest. None is absent.
 
-    `tier` is a resolution that came without a ratio.
+    `tier` is the requested resolution, None without one.
     """
 
     job: ImageJob
@@ -79,7 +79,8 @@ def read_params(
     }
     prompt = given["prompt"]
     if prompt is None or is_blank(prompt):
-        raise errors.MissingParameter("`prompt` is required: say what the image should show.", param="prompt")
+        fault = "required" if prompt is None else "blank"
+        raise errors.MissingParameter(f"`prompt` is {fault}: say what the image should show.", param="prompt")
     scaled = scaled_sizes(given["model"])
     size, tier = _read_size(given, scaled)
     scaled_to = size if isinstance(size, Size) and size in scaled else None
@@ -139,7 +140,7 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
 
 
 def _read_size(given: Mapping[str, Any], scaled: Collection[Size]) -> tuple[Size | Shape | None, str | None]:
-    """The requested size, and the tier if it came without a ratio."""
+    """The requested size, None for `auto`, and the requested tier, None without one. Raises InvalidValue."""
     text, tier, ratio_text = given["size"], given["resolution"], given["aspect_ratio"]
     ratio = _read_ratio("aspect_ratio", ratio_text) if ratio_text and ratio_text != "auto" else None
     if text and text != "auto":
@@ -280,7 +281,8 @@ def _read_boolean(name: str, value: Any, is_text: bool) -> bool:
         return value
     if is_text and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
-    raise errors.InvalidValue(f"`{name}` must be true or false; not {_kind(value)}.", param=name)
+    shown = repr(value)[:60] if isinstance(value, str) else _kind(value)
+    raise errors.InvalidValue(f"`{name}` must be true or false; not {shown}.", param=name)
 
 
 def _as_integer(value: Any, is_text: bool) -> int | None:

@@ -1,4 +1,5 @@
 """Quota: the limits of keys, teams and everyone, the reservation of a task against them, the ledger and its audit.
 
-`reservation` enforces the quota, `limits` and `limit_messages` describe it, `ledger` counts it in Redis.
+`ledger` counts and decides in Redis. `reservation` holds and settles the price of a task. `limits` sets the limits, and
+`limit_messages` explains refusals to a caller.
 """

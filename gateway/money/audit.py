@@ -1,7 +1,7 @@
 """The audit of the ledger: it compares totals, tasks, journal and indexes, and repairs differences on request.
 
-It runs beside traffic. A slow reading finds suspects; one script counts each suspect again, decides and repairs. Never
-changes an amount without a journal entry.
+It runs beside traffic. A slow reading finds suspects. A script counts the suspects again, decides and, on request,
+repairs them. It adds a journal entry for each change of an amount.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.store.client import CommandQueue, StoreClient
 from gateway.store.lua import Script, join_scripts, read_sources
 
 DEADLINE_S = 60.0
-"""Seconds that one script of an audit may take; it reads every task of the last day."""
+"""Seconds that one script of an audit may take: it reads every task that is not folded."""
 
 Bucket = tuple[str, str]
 """A scope and a window, as `key:key_01k…` and `2026-11`."""
@@ -39,8 +39,8 @@ _KEPT = timedelta(days=399)
 class Difference:
     """One wrong amount, counter or index entry.
 
-    `found` is the value in the store, `right` the value that a repair writes. `tasks` and `journal` are the sums over
-    the tasks and over the journal's entries; empty where the audit compares no such sum.
+    `found` is the value in the store, `right` the value that a repair writes. `tasks` and `journal` are the sums of the
+    tasks and of the journal's entries, folded ones included; each is empty where the audit compares no such sum.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The number of tasks, buckets and journal entries, and the differences."""
+    """The numbers of tasks, buckets and journal entries in the store, and the differences, repaired ones included."""
 
     tasks: int
     buckets: int
@@ -64,7 +64,7 @@ class AuditReport:
 
 @dataclass(slots=True)
 class _Journal:
-    """The sums of the journal's entries by bucket, and the ids of its first and last entry."""
+    """The sums of the journal's entries by bucket, their number, and the ids of the first and the last one."""
 
     first: str = ""
     last: str = ""
@@ -92,16 +92,16 @@ class Audit:
         self._now = now
 
     async def read_epoch(self) -> str:
-        """The store's epoch, as in a data folder's file; empty if it has none."""
+        """Return the store's epoch as text, in the form of a data folder's file; "" if the store has none."""
         return str(await self._redis.get(names.EPOCH()) or "")
 
     async def is_lost(self) -> bool:
-        """True when a process found that this store lost data, and nobody has accepted it since."""
+        """True when a process found that this store lost data, and no operator has accepted it since."""
         marked, epoch = await self._redis.mget(names.LOST(), names.EPOCH())
         return marked is not None and marked == str(epoch or "").partition(" ")[0]
 
     async def run(self, *, repairs: bool = False) -> AuditReport:
-        """Find every difference, and repair it if `repairs`; an amount is repaired with a journal entry.
+        """Find every difference. With `repairs`, also repair each one, and add a journal entry for a repaired amount.
 
         Raises StoreUnavailable, and LedgerConfused if the journal is trimmed faster than it can be read.
         """
@@ -169,7 +169,7 @@ class Audit:
         return {hold.task: hold for hold in holds}
 
     async def _read_hashes(self, pattern: str) -> dict[str, dict[str, str]]:
-        """Every hash that matches the pattern, by the end of its name."""
+        """Return every hash that matches the pattern, by the part of its name that the pattern's `*` matches."""
         found = [name async for name in self._scan(pattern)]
         rows: dict[str, dict[str, str]] = {}
         for part in _split(found):
@@ -265,7 +265,7 @@ def _parse_bucket(place: str) -> Bucket:
 
 
 def _is_gone(window: str) -> bool:
-    """True for a window that is too old to be kept: its total is gone."""
+    """True when a window began more than 399 days ago: if it has no total, that is no difference."""
     if window == "total":
         return False
     if "W" in window:

@@ -1,7 +1,7 @@
 """The quota ledger in Redis: limits, held amounts and spent amounts. Every step is one Lua script.
 
-Amounts are whole micro-dollars (µ$), prices are µ$ an image, times are µs. A script is repeated only with new windows
-or a newly accepted epoch. A refusal by a limit is final.
+Amounts are whole micro-dollars (µ$), prices are µ$ an image, times are µs. This module repeats a script only with
+new windows or a newly accepted epoch. A refusal by a limit is final.
 
 A task has a slot for each of its images; a call takes slots. *Decisions* come from the task's owner, with its fence:
 the number of its ownership. *Evidence* comes from any process at any time. A call's states only rise: held < void <
@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 from redis.exceptions import ResponseError
+from typing_extensions import override
 
 from gateway.ids import new_id
+from gateway.money.ledger_reader import LedgerReader, read_word
 from gateway.money.ledger_results import (
     Admitted,
     CloseReason,
-    Hold,
     InvalidArgument,
     Joined,
     Lease,
@@ -43,15 +44,13 @@ from gateway.money.ledger_results import (
     format_opening,
     format_price,
     read_change,
-    read_holds,
-    read_limits,
     read_opening,
     read_refusal,
     read_settled,
     read_standings,
 )
 from gateway.process.data_folder import replace
-from gateway.store.client import CommandQueue, StoreUnavailable
+from gateway.store.client import Command, CommandQueue, StoreUnavailable
 from gateway.store.lua import Script, join_scripts, read_sources
 from gateway.store.windows import MICROSECONDS, Calendar, Windows
 
@@ -61,6 +60,8 @@ perhaps nobody read, since the connection was closed right after it."""
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class RetryQuery:
     living: tuple[str, ...] = ()
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """The ledger in one store. In tests, `now` returns the µs that replace the server's clock.
 
     Every method raises StoreUnavailable, and InvalidArgument for an argument that a script refuses. With a
@@ -95,18 +96,22 @@ class Ledger:
     ) -> None:
         self._command_queue = command_queue
         self._calendar = calendar
-        self._scripts = scripts or join_scripts(read_sources("ledger"))
+        self.scripts = scripts or join_scripts(read_sources("ledger"))
         self._now = now
         self._store_epoch = store_epoch
         self._windows: Windows | None = None
 
-    async def open(self, opening: Opening) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
+    async def open(
+        self, opening: Opening, *then: Command[Any]
+    ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
         """Join an equal task, or admit a new one. An admission holds the price in all of its limits, or in none.
 
-        A returned LedgerAnswer is MISMATCH, CLOSED, CONFLICT or, for the form `join`, NOTHING. The request's wait has
-        the opening's task id as its name. A request that joins by its Idempotency-Key has no wait in the ledger.
+        The commands of `then` run after an admission, in the same step. A returned LedgerAnswer is MISMATCH, CLOSED,
+        CONFLICT or, for the form `join`, NOTHING. The request's wait has the opening's task id as its name. A request
+        that joins by its Idempotency-Key has no wait in the ledger.
         """
-        return read_opening(await self._run_now("open", *format_opening(opening), spends=True))
+        words = format_opening(opening)
+        return read_opening(await self._run_now(lambda now: self._spend("open", *words, after=now, then=then)))
 
     async def check_first_request(self, query: RetryQuery, since: int = 0) -> int | None:
         """Return the µs at which the retry began to wait for a worker that may be dead; None if it need not wait.
@@ -120,8 +125,8 @@ class Ledger:
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | LedgerAnswer:
         """Raise the price of unsent slots to `price`, the µ$ of an image at a dearer target.
 
-        Returns RAISED, OverLimit, FENCED, CLOSED or UNKNOWN. None is an unknown price: it returns RAISED without a
-        change of the held amounts if no limit is in dollars, else Unpriced.
+        Returns RAISED, OverLimit, FENCED, CLOSED or UNKNOWN. None is an unknown price: it changes no held
+        amount, and returns Unpriced if a limit in dollars forbids it, else RAISED.
         """
         answer = await self._spend("raise", task, format_price(price), str(fence))
         return read_refusal(answer) if answer[0] in {"refused", "unpriced"} else LedgerAnswer(answer[0])
@@ -136,7 +141,7 @@ class Ledger:
         policy: Policy = "presume",
         note: str = "",
     ) -> LedgerAnswer:
-        """Give free slots to a call, before its first byte. It may be sent only after the answer HELD.
+        """Give free slots to a call, before its first byte. The call may be sent only after the answer HELD.
 
         `price` is the µ$ of an image at its target, None if unknown. `policy` applies if its worker dies and its
         outcome is unknown. `note` (JSON) has the facts by which another process can finish the call.
@@ -145,7 +150,7 @@ class Ledger:
         return LedgerAnswer((await self._spend("mark_sent", *words))[0])
 
     async def nack(self, task: str, call: str) -> LedgerAnswer:
-        """Record that a call was not accepted, and free its slots. Returns VOID or the call's higher state."""
+        """Make a held or unknown call void, and free its slots. Returns the call's state: VOID, PRESUMED or POSTED."""
         return LedgerAnswer((await self._run("nack", task, call))[0])
 
     async def post(self, task: str, call: str, usd: int, images: int) -> Settled | None:
@@ -154,7 +159,11 @@ class Ledger:
         This replaces a presumed amount and a `nack`. Later charges change nothing. Returns the settled amounts; None
         if the call is unknown or was never marked as sent.
         """
-        return read_settled(await self._run("post", task, call, str(usd), str(images)))
+        return (await self.run_chain(self.make_post(task, call, usd, images)))[0]
+
+    def make_post(self, task: str, call: str, usd: int, images: int) -> Command[Settled | None]:
+        """The command of `post`."""
+        return self._make_command("post", read_settled, task, call, str(usd), str(images))
 
     async def presume(self, task: str, call: str, fence: int) -> Settled | LedgerAnswer:
         """Settle a call of unknown outcome at its target's price (0 if unknown). Returns the amounts, or FENCED."""
@@ -164,13 +173,17 @@ class Ledger:
     async def close(self, task: str, fence: int, how: CloseReason = "") -> LedgerAnswer:
         """Close a task, and release the slots that will never be sent. Returns CLOSED or FENCED.
 
-        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes an open task only if
-        none of its calls was sent or all of them are void; else it returns SENT.
+        An unknown task is stored as closed, since its opening may still arrive. `cancel` closes a task only if none of
+        its calls was sent or all of them are void; else it returns SENT.
         """
-        return LedgerAnswer((await self._run("close", task, str(fence), how))[0])
+        return (await self.run_chain(self.make_close(task, fence, how)))[0]
+
+    def make_close(self, task: str, fence: int, how: CloseReason = "", wanted: str = "") -> Command[LedgerAnswer]:
+        """The command of `close`. The next one of its chain runs after `wanted`, by default after any answer."""
+        return self._make_command("close", read_word, task, str(fence), how, wanted=wanted)
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
-        """End the wait of the request `waiter` for a task. Returns DONE, GONE or UNKNOWN."""
+        """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
         return LedgerAnswer((await self._run("end_wait", task, waiter, how))[0])
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | LedgerAnswer:
@@ -179,7 +192,7 @@ class Ledger:
         return int(answer[1]) if answer[0] == LedgerAnswer.ADOPTED else LedgerAnswer(answer[0])
 
     async def renew(self, worker: str, lease_us: int) -> Lease:
-        """Prolong a worker's lease to `lease_us` µs from now, and keep the epoch. Marks a store that lost data."""
+        """Prolong a worker's lease to `lease_us` µs from now, and record the epoch. Marks a store that lost data."""
         store_epoch = self._store_epoch
         for _ in range(_NAMINGS):
             words = (
@@ -200,7 +213,7 @@ class Ledger:
         raise LedgerLost
 
     async def check_store(self) -> None:
-        """Raise LedgerLost if the store lost data and would refuse a task, StoreUnavailable if it does not answer."""
+        """Raise LedgerLost if the store lost data and would refuse a task, StoreUnavailable if it takes no writes."""
         await self._spend("check")
 
     async def retire(self, workers: Sequence[str]) -> None:
@@ -208,11 +221,11 @@ class Ledger:
         await self._run("retire", ",".join(workers))
 
     async def accept(self, epoch: str) -> str:
-        """Accept the store as it is, under the new id `epoch`, for every process. Returns the text for the file."""
+        """Accept the store as it is, with the new epoch id `epoch`. Returns the text for the file LEDGER_ID."""
         return (await self._run("accept", epoch))[1]
 
     async def adjust(self, change: str, scope: Scope, usd: int, reason: str, at: int | None = None) -> LedgerAnswer:
-        """Add `usd` µ$ to the spent amount in the windows of the instant `at` (µs; None is now); negative is a credit.
+        """Add `usd` µ$ (negative too) to the posted total and to the windows of the instant `at` (µs; None is now).
 
         Returns DONE, or CONFLICT if another correction has the id `change`. Raises InvalidArgument for 0 µ$ and for
         windows that the ledger no longer keeps.
@@ -222,42 +235,13 @@ class Ledger:
         return read_change(answer)
 
     async def set_limit(self, change: str, scope: Scope, limit: str, value: int | None) -> LedgerAnswer:
-        """Set a limit, in µ$ or as a number; None removes it. CONFLICT: another change has this id; else DONE."""
+        """Set a limit (µ$ or a number); None removes it. Returns DONE, or CONFLICT if another change has the id."""
         written = "" if value is None else str(value)
         return read_change(await self._run("set_limit", change, scope.key, scope.team, limit, written))
 
     async def look(self, key: str = "", team: str = "") -> Standings:
-        """The limits of a key, a team and everyone with their use, and the spent amounts."""
-        return read_standings(await self._run_now("look", key, team))
-
-    async def limits_of(self, scope: Scope) -> dict[str, int]:
-        """The limits of one scope, by name, in µ$ or as numbers."""
-        return read_limits(await self._run("limits", scope.key, scope.team))
-
-    async def holds(self, most: int = 1000) -> list[Hold]:
-        """The tasks that may still hold money, oldest first, no more than `most`."""
-        return read_holds(await self._run("holds", "all", "", "", str(most)))
-
-    async def orphans(self, most: int = 100) -> list[Hold]:
-        """The tasks that may hold money and whose owner's lease has ended, oldest first."""
-        return read_holds(await self._run("holds", "orphaned", "", "", str(most)))
-
-    async def left(self, since: int, most: int = 1000) -> list[Hold]:
-        """The tasks that workers closed in the last 5 minutes of leases that ended after `since` (µs)."""
-        return read_holds(await self._run("holds", "left", "", str(since), str(most)))
-
-    async def overdue(self, worker: str, before: int, most: int = 100) -> list[Hold]:
-        """The tasks of this worker that may hold money and were opened no later than `before` (µs), oldest first."""
-        return read_holds(await self._run("holds", "overdue", worker, str(before), str(most)))
-
-    async def show(self, task: str) -> Hold | None:
-        """The amounts of one task; None if it is unknown or already folded."""
-        found = await self.show_all([task])
-        return found[0] if found else None
-
-    async def show_all(self, tasks: Sequence[str]) -> list[Hold]:
-        """The amounts of several tasks, without unknown ones."""
-        return read_holds(await self._run("show", ",".join(tasks))) if tasks else []
+        """Return the limits of a key, a team and everyone with their use, and the spent amounts."""
+        return read_standings(await self._run_now(lambda now: self._run("look", key, team, *now)))
 
     async def fold(self, retention: Retention, most: int = 500) -> tuple[int, int]:
         """Add old tasks and journal entries to the base amounts, and remove them from the store.
@@ -269,30 +253,40 @@ class Ledger:
         answer = await self._run("fold", *(str(age * MICROSECONDS) for age in ages), str(most))
         return int(answer[1]), int(answer[2])
 
+    async def run_chain(self, *commands: Command[Any]) -> list[Any]:
+        """Run commands in turn, in one step; return the results of those that ran. Raises InvalidArgument."""
+        try:
+            return await self._command_queue.run_chain(*commands)
+        except ResponseError as error:
+            if found := _INVALID.search(str(error)):
+                raise InvalidArgument(commands[0].script.name, found[1]) from error
+            raise
+
     def _guess(self) -> int:
         return time.time_ns() // 1000 if self._now is None else self._now()
 
-    async def _run_now(self, name: str, *arguments: str, spends: bool = False) -> list[str]:
-        """Run a script whose last arguments are the windows of this instant; name them again if they have changed."""
-        run = self._spend if spends else self._run
+    async def _run_now(self, run: Callable[[Sequence[str]], Awaitable[list[str]]]) -> list[str]:
+        """Run a script with the windows of this instant; name them again if they have changed."""
         windows = self._windows or self._calendar.name_windows(self._guess())
         for _ in range(_NAMINGS):
-            answer = await run(name, *arguments, after=windows.arguments())
+            answer = await run(windows.arguments())
             if answer[0] != "window_moved":
                 self._windows = windows
                 return answer
             windows = self._calendar.name_windows(int(answer[1]))
         raise LedgerConfused("the clock runs faster than its windows can be named")
 
-    async def _spend(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
+    async def _spend(
+        self, name: str, *arguments: str, after: Sequence[str] = (), then: Sequence[Command[Any]] = ()
+    ) -> list[str]:
         """Run a script that checks the store's epoch. Raises LedgerLost."""
         store_epoch = self._store_epoch
         if store_epoch is None:
-            return await self._run(name, *arguments, *NO_MEMORY, after=after)
+            return await self._run(name, *arguments, *NO_MEMORY, *after, then=then)
         if not store_epoch.epoch:
             await self.renew(store_epoch.worker, store_epoch.lease_us)
         for _ in range(_NAMINGS):
-            answer = await self._run(name, *arguments, *store_epoch.words(), after=after)
+            answer = await self._run(name, *arguments, *store_epoch.words(), *after, then=then)
             if answer[0] != "lost":
                 return answer
             if not store_epoch.accept_reset(answer[1]):
@@ -301,25 +295,29 @@ class Ledger:
             await self.renew(store_epoch.worker, store_epoch.lease_us)
         raise LedgerLost
 
-    async def _run(self, name: str, *arguments: str, after: Sequence[str] = ()) -> list[str]:
+    def _make_command(self, name: str, read: Callable[[list[str]], T], *arguments: str, wanted: str = "") -> Command[T]:
         now = "" if self._now is None else str(self._now())
-        try:
-            return await self._command_queue.run(self._scripts[name], now, *arguments, *after)
-        except ResponseError as error:
-            if found := _INVALID.search(str(error)):
-                raise InvalidArgument(name, found[1]) from error
-            raise
+        return Command(self.scripts[name], (now, *arguments), read, wanted)
+
+    @override
+    async def _run(self, name: str, *arguments: str, then: Sequence[Command[Any]] = ()) -> list[str]:
+        return cast(
+            list[str], (await self.run_chain(self._make_command(name, list, *arguments, wanted="new"), *then))[0]
+        )
 
 
 LEDGER_ID = "ledger.id"
 """The file in a data folder that holds the epoch of its embedded store."""
 
 NO_MEMORY = ("", "", "")
-"""The words of a process that spends nothing, and needs no check."""
+"""The words of a process that knows no epoch: the scripts check nothing for it."""
 
 
 class StoreEpoch:
-    """The epoch that the process of `worker` knows. `path` is the file in an embedded store's data folder, or None."""
+    """The epoch of the store that one process, `worker`, knows: the id by which it notices that the store lost data.
+
+    `path` is the file in the data folder that keeps the epoch of an embedded store; None for another store.
+    """
 
     def __init__(self, worker: str, path: Path | None = None, lease_s: float = 15.0) -> None:
         self.worker = worker
@@ -331,11 +329,13 @@ class StoreEpoch:
 
     @property
     def epoch(self) -> str:
-        """The epoch's id; empty before the first renewal of the lease."""
+        """The epoch's id. Unless the file has one, it is empty until the first renewal of the lease."""
         return self._epoch
 
     def words(self) -> tuple[str, str, str]:
-        """The epoch, the worker and the end (µs) of its lease before the last renewal; each is empty if unknown."""
+        """Return the epoch, the worker, and the end (µs) of its lease before the last renewal.
+
+        The end is "" before the second renewal, and all three are "" while the epoch is unknown."""
         if not self._epoch:
             return NO_MEMORY
         # A fail-over may lose the last renewal, so that one does not count.
@@ -374,7 +374,7 @@ class StoreEpoch:
 
 
 def read_kept(path: Path) -> str:
-    """The epoch in a data folder's file; empty if there is no file. Raises OSError."""
+    """Return the epoch in a data folder's file; "" if there is no file. Raises OSError."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -388,7 +388,7 @@ def keep(path: Path, epoch: str) -> None:
 
 
 def _parse(epoch: str) -> tuple[str, int]:
-    """The id of an epoch and its begin in µs; for other text an id that no store has."""
+    """Return the id of an epoch and its begin (µs); "" for no text, an id that no store has for other text."""
     match epoch.split():
         case []:
             return "", 0

@@ -1,6 +1,6 @@
 """The arguments and results of the ledger: openings, answers, standings, holds.
 
-Amounts are whole micro-dollars (µ$), times are µs of the server's clock.
+Amounts of money are whole micro-dollars (µ$). Times are µs of the server's clock, except in Retention.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Policy = Literal["presume", "release", "hold"]
 OpeningForm = Literal["answer", "task", "join"]
 
 CloseReason = Literal["", "policy", "cancel", "collect"]
-"""The way to close a task: as it is, after a refusal, only if nothing was sent, or by its adopter."""
+"""The occasion of a closing: any other, a safety system's refusal, a cancellation, or collection by an adopter."""
 
 AMOUNTS = ("usd_held", "usd_presumed", "usd_posted", "images_held", "images_presumed", "images_posted")
 
 
 class InvalidArgument(ValueError):
-    """A script got a wrong argument. It wrote nothing."""
+    """A script got a wrong argument. The script wrote nothing."""
 
     def __init__(self, script: str, argument: str) -> None:
         super().__init__(f"{script}: {argument}")
@@ -33,7 +33,7 @@ class InvalidArgument(ValueError):
 
 
 class LedgerLost(StoreUnavailable):
-    """The store was emptied or is an older copy, so its spent amounts are wrong."""
+    """The store was emptied or is an older copy, so its spent amounts may be wrong."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -43,7 +43,7 @@ class LedgerLost(StoreUnavailable):
 
 
 class LedgerConfused(Exception):
-    """A script gave an impossible answer, or the windows change faster than they can be named."""
+    """The windows change faster than they can be named, or the journal is trimmed faster than it can be read."""
 
 
 class LedgerAnswer(StrEnum):
@@ -60,15 +60,15 @@ class LedgerAnswer(StrEnum):
     TAKEN = "taken"
     """A slot belongs to another call."""
     UNDERHELD = "underheld"
-    """A slot holds less than the target's price: call `raise_price` first."""
+    """A slot holds less than the target's price, or `raise_price` has not allowed an unknown one."""
     CONFLICT = "conflict"
     """The id was used for something else."""
     MISMATCH = "mismatch"
     """The Idempotency-Key was used for another request."""
     SENT = "sent"
-    """A call was sent, so the task cannot be canceled."""
+    """A call was sent and is not void, so the task cannot be canceled."""
     GONE = "gone"
-    """Another request waits in place of this one."""
+    """The request's wait is over already, or another request waits in its place."""
     LIVING = "living"
     """The owner's lease has not ended."""
     FENCED = "fenced"
@@ -84,7 +84,7 @@ class Opening:
     """The arguments of the ledger's `open`. `fingerprint` and `idempotency` are SHA-256 digests in hex; times are µs.
 
     `form`: `answer` waits for the images, `task` returns at once, `join` can only join an earlier task. `price` is the
-    µ$ of one image. None is an unknown price: it holds nothing, and the ledger refuses it if a limit in dollars is set.
+    µ$ of one image. None is an unknown price: it holds 0 µ$, and the ledger refuses it if a limit in dollars is set.
     `patience` is the time until the caller's own time-out, 0 if unknown. A request that is not a retry can join a task
     for `orphans` after its last waiter left. No request joins a task that ended longer ago than `keep`.
     """
@@ -106,7 +106,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One limit by the minute; `left` counts an admitted task. `full_in` is the µs until nothing of it is used."""
+    """One limit a minute. `left` is the rest after an admitted task; in `full_in` µs nothing of the limit is used."""
 
     limit: str
     scope: str
@@ -117,7 +117,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The price is held. `rates` has every limit by the minute of the task's scopes."""
+    """The price is held. `rates` has every limit a minute of the task's scopes."""
 
     fence: int
     rates: tuple[Rate, ...]
@@ -125,7 +125,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The request joined `task`, and holds nothing. `is_replay`: by its Idempotency-Key, after the task's end."""
+    """The request joined `task`, and holds nothing. A replay joined by its Idempotency-Key, after the task's end."""
 
     task: str
     is_replay: bool
@@ -133,7 +133,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """Nothing is held. `left` is µ$ or a number; `resets` is the time of the next reset in µs, or None."""
+    """A limit is reached: nothing more is held. `left` is µ$ or a number; `resets` is the next reset in µs, or None."""
 
     limit: str
     scope: str
@@ -143,12 +143,12 @@ class OverLimit:
     now: int = field(default=0, compare=False)
     """The server's clock, µs."""
     rates: tuple[Rate, ...] = field(default=(), compare=False)
-    """Every limit by the minute of the task's scopes; none if a raise was refused."""
+    """Every limit a minute of the task's scopes; none if a raise was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Nothing is held: a limit in dollars is set, and the price of the target is unknown."""
+    """Nothing more is held: a limit in dollars is set, and the price of the target is unknown."""
 
     limit: str
     scope: str
@@ -156,7 +156,7 @@ class Unpriced:
 
 @dataclass(frozen=True, slots=True)
 class TooMany:
-    """A task of more images than the limit for a minute: a retry would not help."""
+    """The task has more images than a limit allows in a minute: a retry would not help."""
 
     limit: str
     scope: str
@@ -174,7 +174,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The scope of a limit or a correction: a key, a team or, without a name, everyone."""
+    """The scope of a limit or a correction: a key, a team or, without both, everyone. Only a correction has both."""
 
     key: str = ""
     team: str = ""
@@ -187,7 +187,7 @@ class Lease:
     now: int
     stop: int
     epoch: str = ""
-    """The store's epoch; a new one means that an operator has accepted a store that lost data."""
+    """The text of the store's epoch. It changes when an operator accepts a store that lost data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The spent amounts of one scope (`key`, `team`, `everyone`) in one window (`total`, `month`, `week`, `day`)."""
+    """Amounts (µ$, images) of a scope (`key`, `team`, `everyone`) in a window (`total`, `month`, `week`, `day`)."""
 
     scope: str
     window: str
@@ -227,7 +227,7 @@ class Standings:
 
 @dataclass(frozen=True, slots=True)
 class HeldCall:
-    """One paid call. `price` is its presumed cost in µ$, `marked` the µs just before it was sent."""
+    """One paid call. `price` is the µ$ that it costs if presumed, `usd` the charged µ$, `marked` the µs of its mark."""
 
     call: str
     state: LedgerAnswer
@@ -251,7 +251,7 @@ class Hold:
     state: str
     opened: int
     windows: tuple[str, str, str]
-    """The names of its day, week and month; none for a task that never opened."""
+    """The names of its day, week and month; each is "" for a task that was closed before it opened."""
     images: int
     free: int
     amounts: Mapping[str, int]
@@ -272,7 +272,7 @@ class Hold:
 
     @property
     def is_over(self) -> bool:
-        """True when only evidence can change the task."""
+        """True when the task is closed and none of its calls is held: only evidence can change it."""
         return not self.is_open and all(call.state != LedgerAnswer.HELD for call in self.calls)
 
 

@@ -12,7 +12,7 @@ from gateway.errors import PublicError
 from gateway.money.ledger_results import OverLimit, Rate, Standing, Standings, TooMany
 
 SECOND = 1_000_000
-"""µs."""
+"""µs in a second."""
 
 LONGEST_RETRY_S = 60
 
@@ -32,9 +32,10 @@ _WHOSE = {"key": "this key", "team": "this key's team", "everyone": "everyone on
 
 
 def refuse(over: OverLimit, *, price: int, images: int) -> PublicError:
-    """The error for a request that is over a limit. `price` is the µ$ of all its images, `images` their number.
+    """Make the error for a request that is over a limit. `price` is the µ$ of all its images, `images` their number.
 
-    The error of a rate has a Retry-After. That of a budget has none, because an SDK would sleep twice for nothing.
+    For `requests_minute`, `images_minute` and `concurrent_requests` it has a Retry-After of 1 to 60 s. For any other
+    limit it has none, and forbids a retry, because an SDK would sleep twice for nothing.
     """
     if over.limit not in ("requests_minute", "images_minute", "concurrent_requests"):
         error = _refuse_budget(over, price=price, images=images)
@@ -45,7 +46,7 @@ def refuse(over: OverLimit, *, price: int, images: int) -> PublicError:
 
 
 def refuse_too_many(many: TooMany) -> PublicError:
-    """The error for a request of more images than the limit for a minute."""
+    """Make the error for a request of more images than a limit allows in a minute."""
     return errors.InvalidValue(
         f"`n` is over what {_whose(many.scope)} may ask for in a minute ({many.limit}): at most {many.ceiling} images. "
         "Ask for fewer at a time.",
@@ -54,7 +55,7 @@ def refuse_too_many(many: TooMany) -> PublicError:
 
 
 def foresee_refusal(standings: Standings, *, price: int, images: int) -> PublicError | None:
-    """The error that a request would get under these limits; None if it fits.
+    """Return the error that a request would get under these limits; None if they allow it.
 
     `price` is the µ$ of all its images, `images` their number.
     """
@@ -69,7 +70,7 @@ def foresee_refusal(standings: Standings, *, price: int, images: int) -> PublicE
 
 
 def find_dollars(standings: Standings) -> Standing | None:
-    """The first limit in dollars; None if there is none."""
+    """Return the first limit in dollars; None if there is none."""
     return next((one for one in standings.limits if one.limit.startswith("usd_")), None)
 
 
@@ -80,7 +81,7 @@ def _needs(limit: str, price: int, images: int) -> int:
 
 
 def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:
-    """The `x-ratelimit-*` headers for requests and for images; each kind shows its limit with the least left."""
+    """Return the `x-ratelimit-*` headers for requests and for images; each kind shows the limit with the least left."""
     tightest: dict[str, Rate] = {}
     for rate in rates:
         name = _HEADERS[rate.limit]
@@ -95,7 +96,7 @@ def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:
 
 
 def rates_of(standings: Standings) -> list[Rate]:
-    """The limits by the minute among the standings."""
+    """Return the limits a minute among the standings."""
     return [
         Rate(one.limit, one.scope, one.ceiling, one.left, max(0, (one.resets or standings.now) - standings.now))
         for one in standings.limits
@@ -104,7 +105,7 @@ def rates_of(standings: Standings) -> list[Rate]:
 
 
 def show_duration(micro: int) -> str:
-    """A time span in µs as OpenAI writes it: `340ms`, `7s`, `1m12s`; rounded up."""
+    """Return a time span in µs as OpenAI writes it: `340ms`, `7s`, `1m12s`; rounded up."""
     if micro < SECOND:
         return f"{math.ceil(micro / 1000)}ms"
     minutes, seconds = divmod(math.ceil(micro / SECOND), 60)
@@ -112,7 +113,7 @@ def show_duration(micro: int) -> str:
 
 
 def show_instant(micro: int) -> str:
-    """An instant in µs as RFC 3339 writes it, in UTC."""
+    """Return an instant in µs since 1970 as RFC 3339 writes it, in UTC, to the second."""
     return datetime.fromtimestamp(micro // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

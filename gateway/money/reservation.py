@@ -1,15 +1,17 @@
 """Quota enforcement: the reservation of a task holds its price in the ledger, settles its calls and releases the rest.
 
-This module decides on no retry. Steps that Redis cannot take wait in `pending_posts`, in memory and without a bound.
+This module decides on no retry. While Redis is unavailable it refuses to hold or mark anything; all other steps wait in
+`pending_posts`, in memory and without a bound.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import Any
 
 import structlog
 
@@ -31,13 +33,14 @@ from gateway.money.ledger_results import (
     OverLimit,
     Policy,
     Rate,
+    Settled,
     TooMany,
     Unpriced,
 )
 from gateway.money.unknown_outcome import charge_of, settle_unknown, state_after
 from gateway.routing.plan import Plan
 from gateway.state.call_store import Binding, CallNote, CallStore, Links, encode_note
-from gateway.store.client import StoreUnavailable
+from gateway.store.client import Command, StoreUnavailable
 from gateway.store.outbox import Outbox
 from gateway.store.windows import MICROSECONDS
 
@@ -79,13 +82,14 @@ class Reservation:
     rates: tuple[Rate, ...] = ()
     spent: int | None = 0
     is_doubtful: bool = False
+    _last_post: Command[Settled | None] | None = None
 
     @property
     def _ledger(self) -> Ledger:
         return self.books.ledger
 
     async def afford(self, quote: Quote | None) -> PublicError | None:
-        """Hold the price of a target before it is tried. A quote of None is an unknown price.
+        """Hold the price of a target for all unsent images before it is tried. A quote of None is an unknown price.
 
         Returns the error if a limit or the ledger refuses it, or the ledger is unavailable: then skip the target.
         """
@@ -125,7 +129,7 @@ class Reservation:
     async def keep(self, call: Call, note: CallNote, found: Ticket | UpstreamAnswer) -> None:
         """Store the vendor's ticket or links, so that any process can collect the call's pictures.
 
-        An answer without links stores nothing. While Redis is unavailable, the step waits.
+        An answer with an image that has no link stores nothing. While Redis is unavailable, the step waits in memory.
         """
         calls = self.books.calls
 
@@ -145,53 +149,71 @@ class Reservation:
         """Record in the ledger that a call was not accepted, which frees its slots."""
         await self._book("nack", lambda: self._ledger.nack(self.task, call.id))
 
-    async def post(self, call: Call, usd: int | None, images: int) -> None:
-        """Charge the real cost of a call, in µ$, and its number of images. None is an unknown cost: it charges 0."""
-        self._count(usd)
-        await self._book("post", lambda: self._ledger.post(self.task, call.id, usd or 0, images))
+    async def post(self, call: Call, usd: int | None, images: int, *, is_last: bool = False) -> None:
+        """Charge the real cost of a call, in µ$, and its number of images. None is an unknown cost: it charges 0.
 
-    async def give_up(self, call: Call, quote: Quote | None, policy: Policy) -> int | None:
-        """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if the price is unknown.
-
-        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too.
+        If `is_last`, the charge waits for `close`, which must be the next step. No image is handed out before it.
         """
+        self._count(usd)
+        command = self._ledger.make_post(self.task, call.id, usd or 0, images)
+        if is_last:
+            self._last_post = command
+        else:
+            await self._book("post", lambda: self._ledger.run_chain(command))
+
+    async def give_up(self, call: Call, quote: Quote | None, policy: Policy, error: PublicError) -> int | None:
+        """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if it is an unknown price.
+
+        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too. The stored `error` shows other
+        processes that the call was sent, although the ledger then has it as void.
+        """
+        keep = partial(self.books.calls.keep_error, self.task, call.id, error.to_facts())
+        await self.books.pending_posts.book(f"error {call.id}", keep)
         usd = charge_of(policy, None if quote is None else quote.expected * call.n)
         self._count(usd)
         self.is_doubtful = self.is_doubtful or state_after(policy) is not LedgerAnswer.VOID
         await self._book("give up", lambda: settle_unknown(self._ledger, self.task, call.id, self.fence, policy))
         return usd
 
-    async def close(self, how: CloseReason = "") -> None:
-        """Close the task in the ledger, and release the slots that will never be sent."""
-        await self._book("close", lambda: self._ledger.close(self.task, self.fence, how))
+    async def close(self, how: CloseReason = "", *then: Command[Any]) -> None:
+        """Close the task in the ledger, and release the slots that will never be sent.
+
+        The last charge, and the commands of `then`, run in the same step.
+        """
+        commands = [] if self._last_post is None else [self._last_post]
+        commands += [self._ledger.make_close(self.task, self.fence, how), *then]
+        self._last_post = None
+        await self._book("close", lambda: self._ledger.run_chain(*commands))
 
     def _count(self, usd: int | None) -> None:
         self.spent = None if usd is None or self.spent is None else self.spent + usd
 
     async def _book(self, what: str, step: Step) -> None:
         async def checked() -> None:
-            answer = await step()
-            if answer is LedgerAnswer.FENCED:
+            found = await step()
+            answers = found if isinstance(found, list) else [found]
+            if LedgerAnswer.FENCED in answers:
                 _log.warning("another worker has adopted this task", task=self.task, what=what)
-            elif answer in (None, LedgerAnswer.UNKNOWN):
+            if None in answers or LedgerAnswer.UNKNOWN in answers:
                 _log.error("the ledger does not know the task or call", task=self.task, what=what)
 
         await self.books.pending_posts.book(f"{what} {self.task}", checked)
 
 
 async def reserve(
-    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat
+    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat, *then: Command[Any]
 ) -> tuple[Reservation, Plan] | Joined:
     """Join an equal task, or admit this one and hold the price of its first target.
 
-    Returns the plan without targets of unknown price if a limit in dollars is set. A request whose plan has a refusal
-    can only join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota,
-    InvalidValue, UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled, InternalError; then nothing is held.
+    The commands of `then` run after an admission, in the same step. If a limit in dollars is set and the first target's
+    price is unknown, the returned plan has only targets of known price. A request whose plan has a refusal can only
+    join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota, InvalidValue,
+    UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled and InternalError; then nothing stays held.
     """
     while True:
         opening = _opening(books, identity, job, task, plan, repeat)
         price = opening.price
-        answer = await _open(books, job, opening)
+        answer = await _open(books, job, opening, then)
         match answer:
             case Joined():
                 return answer
@@ -234,7 +256,7 @@ async def look_ahead(
 
 
 async def look_at_rates(books: Books, identity: CallerIdentity) -> dict[str, str]:
-    """The `x-ratelimit-*` headers of a caller that reserved nothing; none while Redis is unavailable."""
+    """Return the `x-ratelimit-*` headers of a caller that reserved nothing; none while Redis is unavailable."""
     try:
         standings = await books.ledger.look(identity.key, identity.team)
     except StoreUnavailable:
@@ -292,12 +314,12 @@ def _opening(books: Books, identity: CallerIdentity, job: ImageJob, task: str, p
 
 
 async def _open(
-    books: Books, job: ImageJob, opening: Opening
+    books: Books, job: ImageJob, opening: Opening, then: Sequence[Command[Any]]
 ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
     if books.pending_posts.is_behind:
         raise ledger_unavailable()
     try:
-        return await books.ledger.open(opening)
+        return await books.ledger.open(opening, *then)
     except LedgerLost as error:
         raise ledger_unavailable(error) from error
     except StoreUnavailable as error:
@@ -307,7 +329,7 @@ async def _open(
 
 
 def _lost(answer: LedgerAnswer) -> PublicError:
-    """The error of a refused step: the task was canceled, or another worker adopted it after a missed lease."""
+    """Make the error of a refused step: the task was canceled, or another worker adopted it after a missed lease."""
     if answer is LedgerAnswer.CLOSED:
         return errors.TaskCanceled("The task was canceled before anything was sent for it.")
     _log.error("another worker has adopted this task", answer=answer.value)
@@ -317,13 +339,13 @@ def _lost(answer: LedgerAnswer) -> PublicError:
 
 
 PAUSE_S = 0.5
-"""Seconds between two attempts."""
+"""Seconds between two attempts of a step that waits."""
 
 Step = Callable[[], Awaitable[object]]
 
 
 class PendingPosts:
-    """The ledger steps of one process. A step that Redis did not take waits, and is tried again until Redis takes it.
+    """The ledger steps of one process. A step that Redis did not take waits, and is repeated until Redis takes it.
 
     Each step must be idempotent by its ids, since a try without an answer may have been taken.
     """
@@ -339,12 +361,12 @@ class PendingPosts:
         return bool(self.outbox.waiting)
 
     async def book(self, what: str, step: Step) -> None:
-        """Take the step now, or queue it behind those that wait already, or if Redis is unavailable.
+        """Run the step now; if others wait or Redis is unavailable, queue it behind them.
 
         A step that the store refuses is logged and dropped. `what` names the step in the log.
         """
         await self.outbox.write(f"{what} ({next(self._numbers)})", step)
 
     async def wait(self) -> None:
-        """Return once no step waits."""
+        """Wait until no step waits for Redis."""
         await self.outbox.wait()

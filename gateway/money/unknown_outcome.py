@@ -18,12 +18,15 @@ _STATES: Mapping[Policy, LedgerAnswer] = {
 
 
 def state_after(policy: Policy) -> LedgerAnswer:
-    """The ledger's state of a call of unknown outcome after its settlement. Only an operator settles HELD."""
+    """Return the ledger's state of a call of unknown outcome after `settle_unknown`.
+
+    Only an operator or later evidence settles a HELD call.
+    """
     return _STATES[policy]
 
 
 def charge_of(policy: Policy, price: int | None) -> int | None:
-    """The µ$ that a call of unknown outcome counts: its price for `presume`, None if unknown; else 0."""
+    """Return the µ$ that a call of unknown outcome costs: with `presume` its price, None if unknown; otherwise 0."""
     return price if policy == "presume" else 0
 
 

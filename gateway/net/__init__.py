@@ -1,1 +1,1 @@
-"""The one way out: the HTTP transport, guarded fetches of foreign URLs, and multipart bodies."""
+"""HTTP requests to upstreams and to foreign URLs, multipart bodies, and the reading of text from outside."""

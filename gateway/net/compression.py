@@ -1,6 +1,6 @@
 """Compressed bodies of answers that were asked for uncompressed: gzip and deflate, decoded as they arrive.
 
-Each turn of the event loop decodes a bounded piece; the reader of the bytes bounds their number.
+One step decodes at most 64 KiB. The decoded bytes are not counted: their reader has to limit them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator
 
 _PIECE = 64 * 1024
-"""Bytes that one step decodes at most."""
+"""The most decoded bytes of one step."""
 
 _PLAIN = frozenset({"", "identity", "aws-chunked"})
 _GZIP = frozenset({"gzip", "x-gzip"})
@@ -19,11 +19,14 @@ _MOST_LAYERS = 3
 
 
 class EncodingUnreadable(Exception):
-    """The gateway does not know the body's encoding, or its bytes are damaged."""
+    """The gateway does not know the body's encoding, the body has too many of them, or its bytes are damaged."""
 
 
 async def decode(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    """Yield the body without the encodings that a Content-Encoding header names. Raises EncodingUnreadable."""
+    """Yield the body without the encodings that a Content-Encoding header names. Raises EncodingUnreadable.
+
+    A body that is not gzip despite its header is yielded as it is. An incomplete body raises nothing.
+    """
     names = [name for name in _names(encoding) if name not in _PLAIN]
     if len(names) > _MOST_LAYERS or any(name != "deflate" and name not in _GZIP for name in names):
         raise EncodingUnreadable("its compression is not known")

@@ -1,6 +1,7 @@
 """The only code that opens an address from outside: result links, picture references, webhooks.
 
-It never sends an upstream key, never connects to an address that it has not checked, and never trusts a length.
+It never sends an upstream key. It connects only to the addresses of its own look-up, which must be public unless the
+origin is allowed by configuration. It counts a body's bytes itself, whatever their stated length.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gateway.net.transport import HttpTransport, Request, Response, Transport, f
 from gateway.pictures.spool import Blob, Spool
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port to all its IP addresses; OSError when there is none."""
+"""Returns all IP addresses of a host; the second argument is the port. Raises OSError when there is none."""
 
 FetchKind = Literal["status", "timeout", "network", "too_large", "encoding"]
 
@@ -51,7 +52,7 @@ _DENIED = tuple(
 
 
 class FetchRefused(Exception):
-    """The address is not allowed. `reason` has the fault and the allowed form; a caller may read it."""
+    """The address, or one to which it redirects, is not allowed. `reason` is for the caller to read."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -68,7 +69,7 @@ class FetchFailed(Exception):
 
 
 def is_public(address: str) -> bool:
-    """True when an IP address, in any of its written forms, is on the public internet."""
+    """True for the text of an IP address of the public internet. An IPv4 address within IPv6 must be public too."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -87,11 +88,11 @@ def is_public(address: str) -> bool:
 
 @dataclass(frozen=True)
 class FetchPolicy:
-    """Limits of one kind of download.
+    """Limits of one kind of request. `timeout_s` is for the whole, `idle_s` for connecting and for each read or write.
 
-    `allowed_origins` (scheme://host[:port]) are configured upstreams. For these alone http, another port and a private
-    address are allowed, unless a redirect from another origin leads there. Leave it empty for addresses from callers.
-    `https_port` is the only port of all other addresses.
+    `allowed_origins` (scheme://host[:port]) come from the operator. For these alone http, another port and a private
+    address are allowed, unless a redirect from another origin leads there. `https_port` is the only port of all other
+    addresses.
     """
 
     max_bytes: int
@@ -119,7 +120,7 @@ class _Target:
 
 
 class Fetcher:
-    """Downloads into a Spool, and sends webhooks, under one policy. `aclose` closes its connections."""
+    """Downloads into a Spool, and sends POSTs, within one policy. `aclose` closes its connections."""
 
     def __init__(
         self,
@@ -138,7 +139,8 @@ class Fetcher:
     async def fetch(self, url: str, spool: Spool, *, max_bytes: int | None = None) -> Blob:
         """Download the body of a 200 answer into the spool; follow redirects. `max_bytes` replaces the policy's.
 
-        Raises FetchRefused, FetchFailed, and the spool's StorageFullError; then it leaves nothing in the spool.
+        Raises FetchRefused, FetchFailed (also for another status), and the spool's StorageFullError. Then it leaves
+        nothing in the spool.
         """
         cap = self._policy.max_bytes if max_bytes is None else max_bytes
         try:
@@ -154,9 +156,9 @@ class Fetcher:
             raise FetchFailed("network", "the connection failed") from error
 
     async def check(self, url: str) -> None:
-        """Check an address, and look up its host, without opening it. A later request checks it again.
+        """Check an address and look up its host, without a connection. A later request checks the address again.
 
-        Raises FetchRefused where it is not allowed, FetchFailed where its host is not found in time.
+        Raises FetchRefused if it is not allowed, FetchFailed if its host is not found, or not within `idle_s`.
         """
         try:
             async with asyncio.timeout(self._policy.idle_s):
@@ -165,7 +167,7 @@ class Fetcher:
             raise FetchFailed("timeout", "the host's name took too long to look up") from error
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
-        """Send one POST once, follow no redirect, and leave the answer's body unread. Returns an answer of any status.
+        """Send one POST once, follow no redirect, and leave the answer's body unread. Returns the head of any answer.
 
         Raises FetchRefused, FetchFailed.
         """
@@ -197,7 +199,7 @@ class Fetcher:
         raise FetchRefused(f"more than {self._policy.max_redirects} redirects; give the final address")
 
     def _check_text(self, url: httpx.URL, *, may_be_configured: bool) -> _Target:
-        """Check everything but the host's addresses, which `_addresses` checks after the look-up."""
+        """Check the URL's text, and raise FetchRefused for a fault. `_addresses` checks the host's addresses later."""
         host = url.raw_host.decode("ascii")
         if url.userinfo:
             raise FetchRefused("an address may not carry a user name or password")
@@ -215,7 +217,7 @@ class Fetcher:
         return _Target(url, host, port, is_configured=False)
 
     async def _addresses(self, target: _Target) -> tuple[str, ...]:
-        """Every address of the host, looked up once. Raises FetchRefused if one of them is not allowed."""
+        """Look up all addresses of the host. Raises FetchRefused if one is not allowed, FetchFailed without any."""
         if is_ip(target.host):
             addresses: tuple[str, ...] = (target.host,)
         else:
@@ -241,7 +243,7 @@ class Fetcher:
 
 
 async def _read_body(answer: Response, spool: Spool, cap: int) -> Blob:
-    """Write the body to the spool as it arrives, and stop at the cap, whatever its Content-Length."""
+    """Write the decoded body of a 200 to the spool as it arrives. Raises FetchFailed, also above `cap` bytes."""
     if answer.status != 200:
         raise FetchFailed("status", f"the host answered {answer.status}", answer.status)
     encoding = find_header(answer, "content-encoding") or "identity"

@@ -1,6 +1,7 @@
 """Text from outside: URLs, numbers and dates that others wrote, and messages cleared of secrets and inner addresses.
 
-Each function returns None for text that it cannot read, and raises nothing. Each refuses overlong text at once.
+The reading functions return None for text that they cannot read, and raise nothing. Overlong text is not read, except
+digits: `read_count` limits their number.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from encodings.aliases import aliases
 from urllib.parse import SplitResult, parse_qsl, urljoin, urlsplit
 
 LONGEST_URL = 65_536
-"""Characters; httpx refuses a longer URL."""
+"""The most characters of a URL; httpx refuses a longer one."""
 
 LONGEST_RETRY_AFTER = 86_400.0
-"""Seconds; a longer Retry-After is read as this."""
+"""The most seconds of a Retry-After; a longer one is read as this."""
 
 _LONGEST_NUMBER = 40
 _LONGEST_DATE = 100
 _LONGEST_QUERY = 2000
 _MOST_FIELDS = 100
 _MOST_DIGITS = 18
-"""Digits of a whole number: it fits 64 bits, and so every store and every format."""
+"""The most digits of a whole number, which then fits 64 bits, and so every store and every format."""
 
 _DIGITS = re.compile(r"[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -50,7 +51,7 @@ _CHARSETS = frozenset(
 
 
 def read_charset(label: str) -> str | None:
-    """Python's name of the charset that a label stands for; None for a charset that is not in `_CHARSETS`.
+    """Python's name of the charset that a label names; None for a charset that is not in `_CHARSETS`.
 
     ASCII is read as UTF-8, which contains it.
     """
@@ -64,7 +65,7 @@ def read_charset(label: str) -> str | None:
 
 
 def read_count(text: object, most: int = 10**_MOST_DIGITS) -> int | None:
-    """Digits as a whole number; one above `most` is read as `most`. None for anything but ASCII digits."""
+    """A text of ASCII digits as a whole number, and `most` for a larger number; None for any other value."""
     if not isinstance(text, str) or not _DIGITS.fullmatch(text):
         return None
     digits = text.lstrip("0")
@@ -80,7 +81,7 @@ def read_number(text: object) -> float | None:
 
 
 def read_amount(value: object, most: int) -> Decimal | None:
-    """An amount that is a number of JSON or a text of digits; None for other values, and outside 0 to `most`."""
+    """An amount from a JSON number, or from a text such as `12.5`; None for other values, and outside 0 to `most`."""
     if isinstance(value, str) and _AMOUNT.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -89,7 +90,7 @@ def read_amount(value: object, most: int) -> Decimal | None:
 
 
 def read_http_date(text: object) -> datetime | None:
-    """A date of an HTTP header; None where it has no zone."""
+    """The date of an HTTP header, in UTC; None for other text, and for a date without a zone."""
     if not isinstance(text, str) or len(text) > _LONGEST_DATE:
         return None
     try:
@@ -100,7 +101,7 @@ def read_http_date(text: object) -> datetime | None:
 
 
 def read_retry_after(text: object) -> float | None:
-    """Seconds that a Retry-After header asks for, 0 to a day. It is a number or a date; None for other text."""
+    """The seconds of a Retry-After header, a number or a date, limited to 0 to a day; None for other text."""
     if not isinstance(text, str):
         return None
     seconds = math.inf if text.strip().lower() == "inf" else read_number(text)
@@ -113,9 +114,9 @@ def read_retry_after(text: object) -> float | None:
 
 
 def read_url(text: object, longest: int = LONGEST_URL) -> SplitResult | None:
-    """A URL, or a reference relative to one, in its parts; host and port are readable.
+    """The parts of a URL or of a relative reference; None for a text that is neither, or longer than `longest`.
 
-    None for control characters: `urlsplit` drops some of them, and so would read another URL.
+    A text with control characters is None too: `urlsplit` drops some of them, and so would read another URL.
     """
     if not isinstance(text, str) or len(text) > longest or _UNPRINTABLE.search(text):
         return None
@@ -128,7 +129,7 @@ def read_url(text: object, longest: int = LONGEST_URL) -> SplitResult | None:
 
 
 def join_url(base: str, reference: object) -> str | None:
-    """The URL that a reference stands for at `base`; None for a reference that is no URL."""
+    """The URL of a reference that is relative to `base` or whole; None for a text that is no reference."""
     if not isinstance(reference, str) or read_url(reference) is None:
         return None
     try:
@@ -139,7 +140,7 @@ def join_url(base: str, reference: object) -> str | None:
 
 
 def read_query(text: str) -> list[tuple[str, str]] | None:
-    """The fields of a query string, in their order, empty ones too; None if it is too long or has too many."""
+    """The fields of a query string in order, empty ones too; None above 2,000 characters or 100 fields."""
     if len(text) > _LONGEST_QUERY:
         return None
     try:
@@ -155,13 +156,13 @@ HIDDEN_ADDRESS = "[address]"
 """The text in place of an inner address."""
 
 _RUN = 12
-"""Characters of a longer secret that show it: every run of this length is hidden, wherever a text cuts the secret."""
+"""Characters of a run by which a longer secret is found: any such run of the secret is hidden in a text."""
 
 _SHORTEST = 4
 """Characters of the shortest secret that is hidden; shorter ones are parts of ordinary words."""
 
 _MOST_READ = 20_000
-"""Characters of an outside text that are read; what follows is cut off."""
+"""The most characters of an outside text that `clean` reads; it drops the rest."""
 
 _Span = tuple[int, int]
 
@@ -174,14 +175,14 @@ _ESCAPE = re.compile(
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 _ALIKE = str.maketrans("-_", "+/")
-"""Base64's second alphabet, written in its first one."""
+"""The letters of base64's URL-safe alphabet, with those of its usual alphabet."""
 
 _KEY_FORMS = re.compile(
     r"\b(igw_[0-9A-Za-z]{4})[0-9A-Za-z]{10,}|\b(whsec_)[\w+/=-]{10,}|(?i:\b((?:bearer|basic)\s+))[^\s\"',<>]{6,}"
     r"|\b((?:sk|rk|pk)-[\w-]{2})[\w-]{10,}|\b(eyJ)[\w-]{10,}\.[\w-]+(?:\.[\w-]+)?"
     r"|(//)[^\s/@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}@"
 )
-"""Keys that this process does not know: its callers', other accounts', logins in URLs. The group stays readable."""
+"""Keys that this process does not know: callers' keys, others' keys, logins in URLs. A match's group stays readable."""
 
 _URL = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{1,20}):/{2,}([^\s/?#\"'<>]*)([^\s\"'<>)\]}]*)")
 _HOST_AND_PORT = re.compile(
@@ -193,10 +194,11 @@ _INNER_NAME = re.compile(r"[^.]*|.*\.(?:internal|local|localhost|localdomain|lan
 
 
 class Mask:
-    """Hides this process's secrets, and addresses of the operator's network, in texts from outside and in log lines.
+    """Hides this process's secrets, and other keys of a known form, in texts. `clean` hides inner addresses too.
 
-    A secret of 12 characters or more is found by any 12 of them in a row, a shorter one as a word of its own, in plain
-    text, base64, hex, and in the escapes of URLs, JSON and HTML. `hosts` are inner ones, as names or IP addresses.
+    Any 12 characters in a row of a longer secret are hidden, also in base64 and hex. A secret of 4 to 11 characters is
+    hidden as a word of its own, a shorter one never. Escapes of URLs, JSON and HTML are read as their characters.
+    `hosts` are inner ones, as names or IP addresses.
     """
 
     def __init__(self, secrets: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
@@ -225,7 +227,7 @@ class Mask:
         return _replace(text, spans, HIDDEN)
 
     def clean(self, text: str, most: int) -> str:
-        """An outside text on one line, without secrets and inner addresses, cut after `most` characters."""
+        """An outside text on one line, without secrets and possible inner addresses, cut after `most` characters."""
         # Cut last: a secret that is cut in two would be found by neither part.
         text = self.hide_secrets(text[:_MOST_READ])
         spans = list(self._find_addresses(text))
@@ -258,7 +260,7 @@ class Mask:
                 yield match.span()
 
     def _is_inner_url(self, scheme: str, authority: str) -> bool:
-        """True for every URL but a web page at a public name and the usual port."""
+        """True for every URL but http(s) at a public name that has no port."""
         host = authority.lower().rstrip(".")
         return (
             scheme.lower() not in ("http", "https")
@@ -270,7 +272,7 @@ class Mask:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """A secret in the forms in which a text may hold it, beside the escapes."""
+    """The forms in which a text may hold a secret, beside escapes; none for a secret of less than 4 characters."""
     if len(secret) < _SHORTEST:
         return
     yield secret
@@ -291,7 +293,7 @@ def _spellings(secret: str) -> Iterator[str]:
 
 
 def _fold(text: str) -> str:
-    """The text in small letters and one of base64's alphabets; never longer or shorter."""
+    """The text in small letters and in base64's usual alphabet, with the same number of characters."""
     low = text.lower()
     if len(low) != len(text):
         low = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
@@ -299,7 +301,7 @@ def _fold(text: str) -> str:
 
 
 def _words(words: Iterable[str], more: str = "") -> re.Pattern[str] | None:
-    """A pattern for any of the words where it stands alone."""
+    """A pattern for any of the words where it is not part of a longer one, with `more` after it; None without words."""
     choices = "|".join(map(re.escape, words))
     return re.compile(rf"(?<![0-9a-z.])(?:{choices}){more}(?![0-9a-z]|\.[0-9a-z])") if choices else None
 
@@ -330,7 +332,7 @@ def _unescape(text: str) -> tuple[str, list[int] | None]:
 
 
 def _replace(text: str, spans: list[_Span], by: str) -> str:
-    """The text with each of the spans replaced; those that touch are one."""
+    """The text with each of the spans replaced; spans that touch are replaced as one."""
     if not spans:
         return text
     pieces: list[str] = []

@@ -29,7 +29,7 @@ class AnswerModel(BaseModel):
 
 
 class Listing(AnswerModel, Generic[Row]):
-    """A page of a list; the next one begins after `next`."""
+    """A page of a list. `next` is the `after` of the next page; null on the last page and in a list without pages."""
 
     object: Literal["list"] = "list"
     data: list[Row]
@@ -38,16 +38,17 @@ class Listing(AnswerModel, Generic[Row]):
 
 
 class Deleted(AnswerModel):
-    """The id of something that was deleted."""
+    """The id or the name of the thing that was deleted, or whose data was deleted."""
 
     id: str
     deleted: Literal[True] = True
 
 
 def page(rows: list[Row], most: int | None, after: str | None, name: str) -> Listing[Row]:
-    """The page of the rows after the row `after`, no more than `most`. None begins at the first row, or takes all.
+    """Return the page of rows whose attribute `name` is above `after`, no more than `most`.
 
-    `rows` are in the order of their attribute `name`, with which `after` is compared.
+    An `after` of None begins at the first row, a `most` of None takes all rows. `rows` must be in the order of that
+    attribute.
     """
     rest = rows if after is None else [row for row in rows if str(getattr(row, name)) > after]
     if most is None or len(rest) <= most:

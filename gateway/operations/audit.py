@@ -1,6 +1,6 @@
-"""The audit of the ledger compares its totals, tasks and journal. The repair corrects their differences.
+"""The audit of the ledger compares its totals, tasks, journal and indexes. The repair corrects their differences.
 
-The acceptance takes a store that was emptied or restored as it is: the gateways spend from it again.
+After an acceptance the gateways spend again from a store that was emptied or restored, as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LedgerDifference(AnswerModel):
 
 
 class LedgerAudit(AnswerModel):
-    """The numbers of things that were read, and the differences in them."""
+    """The numbers of tasks, sums and journal entries that were read, and the differences."""
 
     tasks: int
     sums: int
@@ -45,7 +45,7 @@ class LedgerAudit(AnswerModel):
 
 
 class LedgerRepair(LedgerAudit):
-    """An audit that changed something."""
+    """The result of an audit that was asked to repair differences or to accept the store."""
 
     repaired: bool = Field(description="True when the differences were repaired.")
     accepted: str | None = Field(description="The new epoch of a store that was accepted.")
@@ -61,16 +61,18 @@ class _Found:
 
 
 async def audit_ledger(stores: Stores, known_epoch: str | None = None) -> LedgerAudit:
-    """Compare everything that the ledger retains, while traffic goes on, and change nothing.
+    """Compare everything that the ledger retains, beside running traffic, and change nothing.
 
-    `known_epoch` is the id of the store's epoch as this process knows it; None is the epoch in the data folder.
+    `known_epoch` is the id of the store's epoch as this process knows it. None is the epoch in the data folder; it is
+    unknown for a store that is not the folder's own. Raises StoreUnavailable, LedgerConfused.
     """
     return _describe(stores, await _run(stores, repairs=False), known_epoch)
 
 
 async def repair_ledger(stores: Stores, actor: Actor, *, repairs: bool, accepts: bool) -> LedgerRepair:
-    """Audit the ledger, and log the changes. With `accepts` accept the store as it is first; with `repairs` repair all
-    differences.
+    """Audit the ledger. With `accepts` accept the store as it is first; with `repairs` repair all differences.
+
+    The log of changes gets an acceptance, and a repair of differences. Raises StoreUnavailable, LedgerConfused.
     """
     accepted = await _accept(stores, actor) if accepts else None
     found = await _run(stores, repairs=repairs)
@@ -80,7 +82,7 @@ async def repair_ledger(stores: Stores, actor: Actor, *, repairs: bool, accepts:
 
 
 async def _accept(stores: Stores, actor: Actor) -> str:
-    """Begin a new epoch, write it to the data folder of an embedded store, and return its id."""
+    """Begin a new epoch, log it, and return its id. The data folder of an embedded store gets the epoch."""
     epoch = await stores.ledger.accept(new_id("epoch"))
     if (path := _epoch_path(stores)) is not None:
         keep(path, epoch)

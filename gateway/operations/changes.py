@@ -1,6 +1,6 @@
-"""The log of changes: each action writes a line with the values before and after, and operators read it back.
+"""The log of changes: each action writes a line with the values before and after, and operators read the lines.
 
-This module never holds a secret: records have none, and the log hides each text that looks like one.
+The values hold no secret, and the log hides each text that looks like one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ ChangeReport = Callable[[Mapping[str, str | None], StoreUnavailable | None], Non
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The author of a change, as the log of changes names it."""
+    """The author of a change. The log of changes has the name and the address; `report` is called for each change.
+
+    An `address` of None is a command, or a client on a Unix socket.
+    """
 
     name: str
     report: ChangeReport
@@ -38,7 +41,10 @@ class Actor:
 
 
 class MadeChange(AnswerModel):
-    """One change. `before` and `after` have the fields that differ; null means that there was, or is, nothing."""
+    """One change. `before` and `after` have the fields that differ.
+
+    A null in place of one of them means that the subject did not exist before or after, or that the action has none.
+    """
 
     id: str
     time: Instant
@@ -55,7 +61,8 @@ async def record_change(
 ) -> None:
     """Write one change to the log of changes, and call the actor's `report`.
 
-    A store that is unavailable raises nothing: the change is made, and its answer may hold a secret that is shown once.
+    An unavailable store raises nothing, and `report` gets its error: the change is made already, and its answer may
+    hold a secret that is shown once.
     """
     facts = {"actor": actor.name, "action": action, "subject": subject, "address": actor.address}
     was, became = (state.model_dump() if isinstance(state, BaseModel) else state for state in (before, after))
@@ -74,9 +81,9 @@ async def list_changes(
     actor: str | None = None,
     most: int | None = None,
 ) -> Listing[MadeChange]:
-    """The changes since `since`, newest first; a `most` of None is all of them. Raises InvalidValue for a wrong time.
+    """Return up to `most` changes since `since`, newest first; None is no bound. Raises InvalidValue for a wrong time.
 
-    `subject` and `actor` narrow them down.
+    A `subject` or an `actor` keeps only the changes that have it.
     """
     first, _ = read_span(stores, since, None)
     found = await stores.changes.read(first, subject, actor, _NO_LIMIT if most is None else most + 1)

@@ -35,14 +35,14 @@ class RecordedCall(AnswerModel):
 
 
 class PassedByTarget(AnswerModel):
-    """A target of the model that was not asked."""
+    """A target of the model that the plan rejected, and the reason."""
 
     target: str
     reason: str = Field(description="The ability it lacks, or the state that kept calls away from it at that moment.")
 
 
 class RequestRecord(AnswerModel):
-    """One request, without its pictures."""
+    """The record of one request, or of equal refusals in quick succession, without pictures."""
 
     id: str
     time: str
@@ -84,7 +84,10 @@ class RequestRecord(AnswerModel):
 async def list_requests(
     stores: Stores, wanted: RecordFilter, most: int, after: str | None = None
 ) -> Listing[RequestRecord]:
-    """A page of records, newest first; it may be short and still have a next one. Raises InvalidValue for `after`."""
+    """Return a page of records, newest first, after the record with the id `after`.
+
+    A page may be shorter than `most` and still have a next page. Raises InvalidValue for an `after` that is no id.
+    """
     try:
         found = await stores.history.find(wanted, most, after)
     except ValueError as error:
@@ -94,7 +97,7 @@ async def list_requests(
 
 
 async def stream_records(stores: Stores, wanted: RecordFilter, most: int | None = None) -> AsyncIterator[Record]:
-    """Yield the records that pass a filter, newest first, one page in memory at a time; a `most` of None is all."""
+    """Yield up to `most` records that pass the filter, newest first; None is no bound. Reads page by page."""
     count = 0
     async for record in stores.history.stream(wanted):
         yield record
@@ -104,7 +107,7 @@ async def stream_records(stores: Stores, wanted: RecordFilter, most: int | None 
 
 
 async def find_record(stores: Stores, identifier: str) -> Record:
-    """The record with this id, or of the task with this id. Raises RecordNotFound."""
+    """Return the record with this id, or the record of the task with this id. Raises RecordNotFound."""
     record = await stores.history.show(identifier)
     if record is None:
         raise errors.RecordNotFound(

@@ -25,7 +25,7 @@ from gateway.tasks.webhook_signature import make_secret
 
 
 class KeyWithLimits(KeyRecord):
-    """A key, its own limits, the standing of each limit that binds it, and its spending."""
+    """A key, its own limits, the use of each limit of the key, of its team and of everyone, and the key's spending."""
 
     limits: LimitValues
     standing: list[LimitStanding]
@@ -66,7 +66,10 @@ async def list_keys(
     most: int | None = None,
     after: str | None = None,
 ) -> Listing[KeyRecord]:
-    """The keys, or a team's, oldest first, after the id `after`; a `most` of None is all of them."""
+    """Return up to `most` keys after the id `after`, oldest first; None is no bound.
+
+    A `team` keeps only that team's keys, an `enabled` only those that are enabled or disabled.
+    """
     records = await stores.keys.list(team=team)
     return page([one for one in records if enabled in (None, one.enabled)], most, after, "id")
 
@@ -74,9 +77,10 @@ async def list_keys(
 async def create_key(
     stores: Stores, actor: Actor, new: NewKey, limits: Mapping[str, int | None] | None = None
 ) -> KeyWithSecret:
-    """Make a key with its limits, in µ$ and numbers, or neither; return it with its secret. Logs the change.
+    """Set the limits of a new key, in µ$ and numbers, then make the key; return it with its secret. Logs the change.
 
-    The limits are set before the key exists: at no moment can it spend without them. Raises InvalidValue.
+    So the key can never spend without its limits. If the key cannot be made, its limits are removed again, unless Redis
+    is unavailable. Raises InvalidValue.
     """
     await _check(stores, new)
     key_id = new_id("key")
@@ -96,7 +100,7 @@ async def create_key(
 
 
 async def show_key(stores: Stores, key: str) -> KeyWithLimits:
-    """One key with its limits and spending, by its id or name. Raises KeyNotFound."""
+    """Return one key with its limits and spending. `key` is an id or a name. Raises KeyNotFound."""
     return await _complete(stores, await stores.keys.show(await stores.keys.find_id(key)))
 
 
@@ -114,7 +118,7 @@ async def change_key(stores: Stores, actor: Actor, key: str, change: KeyChange) 
 
 
 async def rotate_key(stores: Stores, actor: Actor, key: str, grace_s: int = DAY_S) -> KeyWithSecret:
-    """Give a key, by its id or name, a new secret; return both, and log the change.
+    """Give a key a new secret, log the change, and return the key with the secret. `key` is an id or a name.
 
     The former secret works for `grace_s` more seconds; with 0 all former ones stop at once. Raises KeyNotFound.
     """
@@ -142,9 +146,9 @@ async def show_webhook_secret(
 
 
 async def delete_key(stores: Stores, actor: Actor, key: str) -> Deleted:
-    """Delete a key, by its id or name, and its limits, and log it. Its spending stays in usage and history.
+    """Delete a key and its limits, and log the change. Its spending stays in usage and history.
 
-    Raises KeyNotFound.
+    `key` is an id or a name. Raises KeyNotFound.
     """
     key_id = await stores.keys.find_id(key)
     before = await stores.keys.show(key_id)
@@ -166,7 +170,10 @@ async def _complete(stores: Stores, record: KeyRecord) -> KeyWithLimits:
 
 
 async def _check(stores: Stores, change: KeyChange) -> None:
-    """Raise InvalidValue for a name that the catalogue lacks, a time in the past, or an address that is not allowed."""
+    """Raise InvalidValue for a model or upstream that the catalogue lacks, an end in the past, or a wrong webhook.
+
+    A webhook is wrong if its address is not allowed or its host is not found now.
+    """
     document = stores.document if change.models or change.upstreams else None
     if document is not None:
         known = {"models": {*document.models, *document.aliases}, "upstreams": {*document.upstreams}}

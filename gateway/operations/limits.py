@@ -1,4 +1,4 @@
-"""Limits of a key, a team or everyone: their reading with their use, their change one by one, their replacement."""
+"""Limits of a key, a team or everyone: show them with their use, change some of them, or replace all of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LimitStanding(AnswerModel):
 
 
 class WindowSpent(AnswerModel):
-    """Spending in one window. Work in progress holds an amount; a paid call of unknown outcome has a presumed one."""
+    """Spending in one window: posted on evidence, presumed for paid calls of unknown outcome, held by running work."""
 
     window: str = Field(description="`total`, `month`, `week` or `day`.")
     usd_posted: Usd
@@ -55,7 +55,7 @@ class WindowSpent(AnswerModel):
 
 
 class ScopeLimits(AnswerModel):
-    """The limits of one scope, and the use of each limit that binds it."""
+    """The limits of one scope, and the use of each limit that applies to it."""
 
     scope: str = Field(description="`everyone`, `team:NAME` or a key's id.")
     limits: LimitValues
@@ -63,12 +63,18 @@ class ScopeLimits(AnswerModel):
 
 
 async def find_scope(stores: Stores, scope: Scope) -> Scope:
-    """Return the scope with the id of its key, which may be given by its name. Raises KeyNotFound."""
+    """Return the scope with its key's id in place of the key's name.
+
+    Raises KeyNotFound for a name of no key or of several; an id is not checked.
+    """
     return Scope(key=await stores.keys.find_id(scope.key), team=scope.team) if scope.key else scope
 
 
 async def show_limits(stores: Stores, scope: Scope) -> ScopeLimits:
-    """The limits of a scope, whose key may be given by its name. Raises KeyNotFound."""
+    """Return the limits of a scope, with their use. The scope's key is an id or a name.
+
+    Raises KeyNotFound, and InvalidValue for a team's name that the ledger refuses.
+    """
     scope = await find_scope(stores, scope)
     team = scope.team or (((await stores.keys.show(scope.key)).team or "") if scope.key else "")
     with public_arguments():
@@ -80,9 +86,9 @@ async def show_limits(stores: Stores, scope: Scope) -> ScopeLimits:
 
 
 async def change_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapping[str, int | None]) -> ScopeLimits:
-    """Set some limits of a scope, in µ$ and numbers, and log the change; None removes one, and the others stay.
+    """Set some limits of a scope, in µ$ and numbers; None removes a limit, and the others stay. Logs a change.
 
-    Raises KeyNotFound, InvalidValue.
+    The scope's key is an id or a name. Raises KeyNotFound, InvalidValue.
     """
     scope = await find_scope(stores, scope)
     before = await show_limits(stores, scope)
@@ -94,39 +100,43 @@ async def change_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapp
 
 
 async def replace_limits(stores: Stores, actor: Actor, scope: Scope, wanted: Mapping[str, int | None]) -> ScopeLimits:
-    """Give a scope exactly these limits, in µ$ and numbers, and log the change. Raises KeyNotFound, InvalidValue."""
+    """Give a scope exactly these limits, in µ$ and numbers: others are removed. Logs a change.
+
+    The scope's key is an id or a name. Raises KeyNotFound, InvalidValue.
+    """
     return await change_limits(stores, actor, scope, dict.fromkeys(LIMITS) | dict(wanted))
 
 
 async def put_limits(ledger: Ledger, scope: Scope, wanted: Mapping[str, int | None]) -> None:
-    """Set limits, or remove those that are None, in an order in which no moment is looser than before and after.
+    """Set limits, in µ$ and numbers, and remove those that are None; the others stay.
 
-    Raises InvalidValue.
+    The order is that of `order_changes`: at each moment the limits are at least as strict as before or as after. Raises
+    InvalidValue; the limits that were set before the error stay.
     """
     with public_arguments():
         await set_limits(ledger, scope, order_changes(await ledger.limits_of(scope), wanted))
 
 
 def order_changes(present: Mapping[str, int], wanted: Mapping[str, int | None]) -> dict[str, int | None]:
-    """The limits that change: first those that are new or lower, then the higher ones, then those that go."""
+    """The limits that change: first those that are new or lower, then the higher ones, then those that are removed."""
     changed = [(name, value) for name, value in wanted.items() if value != present.get(name)]
     changed.sort(key=lambda pair: 2 if pair[1] is None else int(pair[1] > present.get(pair[0], pair[1])))
     return dict(changed)
 
 
 def list_standings(standings: Standings) -> list[LimitStanding]:
-    """The limits of the standings, with their use, for an answer."""
+    """Each limit in the ledger's reply with its use, for an answer: dollars as texts, counts as numbers."""
     return [_describe_standing(one) for one in standings.limits]
 
 
 def list_spent(standings: Standings, scope: str) -> list[WindowSpent]:
-    """The spending of one of the scopes: `key`, `team` or `everyone`."""
+    """The spending of one scope (`key`, `team` or `everyone`), in total and in the present month, week and day."""
     return [_describe_spent(one) for one in standings.spent if one.scope == scope]
 
 
 @contextmanager
 def public_arguments() -> Iterator[None]:
-    """Raise InvalidValue, with the argument's name, for an argument that the ledger refuses."""
+    """Within the context, raise InvalidValue with the argument's name for an argument that the ledger refuses."""
     try:
         yield
     except InvalidArgument as error:

@@ -1,4 +1,4 @@
-"""Money outside of requests: live holds, and an operator's corrections of past spending."""
+"""Money outside of requests: the amounts that tasks hold, and an operator's corrections of past spending."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OLDEST = timedelta(days=366)
 
 
 class LiveHoldCall(AnswerModel):
-    """One paid call of a task. `usd` is its amount or, while it is held, its expected cost."""
+    """One paid call of a task. `usd` is its charged amount or, while the call is held, its expected cost."""
 
     id: str
     state: str = Field(description="`held`, `void`, `presumed` or `posted`.")
@@ -37,7 +37,7 @@ class LiveHoldCall(AnswerModel):
 
 
 class LiveHold(AnswerModel):
-    """The amounts that one task holds of its limits."""
+    """One task, the amounts that it holds, and its calls."""
 
     task: str
     key: str
@@ -66,7 +66,8 @@ class MadeCredit(AnswerModel):
 class Correction:
     """An operator's correction: `usd` (µ$; negative gives back) is added to the spending of a scope.
 
-    An `at` of None is now. Corrections with the same `id` count once; None gets a new id.
+    An `at` of None is now. Within a day, corrections with the same `id` and the same content count once; an `id` of
+    None becomes a new one.
     """
 
     scope: Scope
@@ -77,7 +78,10 @@ class Correction:
 
 
 async def list_holds(stores: Stores, most: int) -> Listing[LiveHold]:
-    """The holds of running tasks, oldest first, no more than `most`."""
+    """Return up to `most` tasks that hold amounts, oldest first.
+
+    An ended task is among them while the outcome of one of its calls is not known.
+    """
     holds = await stores.ledger.holds(most + 1)
     return Listing(data=[_describe(hold) for hold in holds[:most]], has_more=len(holds) > most)
 
@@ -85,7 +89,8 @@ async def list_holds(stores: Stores, most: int) -> Listing[LiveHold]:
 async def make_credit(stores: Stores, actor: Actor, wanted: Correction) -> MadeCredit:
     """Book a correction in the ledger and the usage, and log the change.
 
-    A key's correction also counts for its team. Raises KeyNotFound, InvalidValue, IdempotencyMismatch.
+    A correction of a key also counts for its team and for everyone, one of a team for everyone. Raises KeyNotFound,
+    InvalidValue, and IdempotencyMismatch for an `id` of another correction.
     """
     if not 0 < abs(wanted.usd) <= MOST_USD:
         raise errors.InvalidValue("`usd` must be more or less than nothing, as in -0.03.", param="usd")
@@ -105,7 +110,7 @@ async def make_credit(stores: Stores, actor: Actor, wanted: Correction) -> MadeC
 
 
 def read_scope(text: str) -> Scope:
-    """The scope of `everyone`, `team:NAME` or a key's id. Raises InvalidValue."""
+    """The scope that `everyone`, `team:NAME` or a key's id names; an id is not checked. Raises InvalidValue."""
     if text.startswith("key_"):
         return Scope(key=text)
     scope = Scope(team=text.removeprefix("team:") if text.startswith("team:") else "")
@@ -124,7 +129,7 @@ def _read_instant(at: datetime | None) -> int:
 
 
 def _name_change(text: str) -> str:
-    """The ledger's id of a change that an operator named."""
+    """The ledger's id for a change to which an operator gave an id."""
     return f"change_{hashlib.sha256(text.encode()).hexdigest()[:26]}"
 
 

@@ -17,7 +17,7 @@ class CreatedOperator(OperatorRecord):
 
 
 async def list_operators(stores: Stores) -> Listing[OperatorRecord]:
-    """All operators, by name."""
+    """All operators, in the order of their names."""
     return Listing(data=await stores.operators.list())
 
 
@@ -29,7 +29,7 @@ async def create_operator(stores: Stores, actor: Actor, name: str, role: Role) -
 
 
 async def delete_operator(stores: Stores, actor: Actor, name: str) -> Deleted:
-    """Delete an operator, whose token is refused from its next request on, and log it. Raises OperatorNotFound."""
+    """Delete an operator, and log the change; the token is refused at once. Raises OperatorNotFound."""
     record = await stores.operators.delete(name)
     await record_change(stores, actor, "operator.delete", f"operator:{name}", before=record)
     return Deleted(id=name)

@@ -17,7 +17,7 @@ _MOST_NAMED = 10
 
 
 class Team(AnswerModel):
-    """A team: its number of keys, its own limits, the standing of each limit that binds it, and its spending."""
+    """A team: its number of keys, its limits, the use of each limit of the team and of everyone, and its spending."""
 
     name: str
     keys: int
@@ -27,7 +27,10 @@ class Team(AnswerModel):
 
 
 async def list_teams(stores: Stores, most: int | None = None, after: str | None = None) -> Listing[Team]:
-    """The teams that a key or a limit names, by name, after the name `after`; a `most` of None is all of them."""
+    """Return up to `most` teams that a key or a limit names, in the order of their names, after `after`.
+
+    A `most` of None is no bound.
+    """
     keys = Counter(record.team for record in await stores.keys.list() if record.team)
     found = sorted(keys.keys() | await list_limited_teams(stores.redis))
     names = [name for name in found if after is None or name > after][: None if most is None else most + 1]
@@ -36,7 +39,7 @@ async def list_teams(stores: Stores, most: int | None = None, after: str | None 
 
 
 async def show_team(stores: Stores, name: str) -> Team:
-    """One team. Raises TeamNotFound."""
+    """Return one team. Raises TeamNotFound for a team that no key and no limit names."""
     keys = await stores.keys.list(team=name)
     found = await _describe(stores, name, len(keys))
     if not keys and found.limits == LimitValues():
@@ -44,15 +47,18 @@ async def show_team(stores: Stores, name: str) -> Team:
     return found
 
 
-async def find_doubt(stores: Stores, name: str) -> str | None:
-    """A sentence on a team that no key and no limit names, with a similar or known name; None for a known team."""
+async def find_doubt(stores: Stores, name: str, *, is_made: bool = False) -> str | None:
+    """A sentence on a team that no key and no limit names, with a similar or known name; None for a known team.
+
+    `is_made`: True when the action gives the team its first key or limit.
+    """
     known = sorted({one.team for one in await stores.keys.list() if one.team} | await list_limited_teams(stores.redis))
     if name in known:
         return None
-    text = f"No key and no limit has the team {name!r:.100}"
+    text = f"{name!r:.100} is a new team" if is_made else f"No key and no limit has the team {name!r:.100}"
     if near := difflib.get_close_matches(name, known, n=1):
         return f"{text}; did you mean {near[0]!r:.100}?"
-    if not known:
+    if is_made or not known:
         return text
     more = ", …" if len(known) > _MOST_NAMED else ""
     return f"{text}; there {'is' if len(known) == 1 else 'are'} {', '.join(known[:_MOST_NAMED])}{more}"

@@ -21,10 +21,9 @@ def open_calendar(stores: Stores) -> Calendar:
 
 
 def read_span(stores: Stores, since: str, until: str | None) -> tuple[int, int]:
-    """Both ends in µs. An `until` of None is now, this instant included. A time without an offset is in the catalogue's
-    time zone.
+    """Return the first µs of the span, and the µs after its last one. An `until` of None includes this instant.
 
-    Raises InvalidValue.
+    A time without an offset is in the catalogue's time zone. Raises InvalidValue.
     """
     calendar, now = open_calendar(stores), time.time_ns() // 1000
     first = _read(calendar, since, now, "since")
@@ -35,9 +34,9 @@ def read_span(stores: Stores, since: str, until: str | None) -> tuple[int, int]:
 
 
 def read_days(stores: Stores, since: str, until: str | None) -> tuple[int, int]:
-    """Both ends in µs, as `read_span` reads them, but for sums of whole days: `7d` is today and the six days before.
+    """Return both ends as `read_span` does, for sums of whole days: a `since` in days or weeks begins 24 hours later.
 
-    A span of seven days would touch eight. Raises InvalidValue.
+    So `7d` is today and the six days before, since a span of seven days would touch eight. Raises InvalidValue.
     """
     first, last = read_span(stores, since, until)
     return (first + DAY if _DAYS_AGO.fullmatch(since) else first), last

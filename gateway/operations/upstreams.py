@@ -1,4 +1,8 @@
-"""The state of upstreams: each credential's breaker, calls, balance, latencies and drift; and two resets."""
+"""The state of each credential: circuit breaker, calls, balance, latencies; and the drift of its upstream.
+
+Drift is counted for an upstream, not for a credential. One action resets a credential; another deletes the counted
+drift of an upstream.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ from gateway.operations.changes import Actor, record_change
 from gateway.operations.stores import Stores
 
 _Credentials = Mapping[str, tuple[str, Upstream, Credential]]
-"""By label: the upstream's name and entry in the catalogue, and the credential."""
+"""For each label: the upstream's name, its entry in the catalogue, and the credential."""
 
 
 class TypicalLatency(AnswerModel):
-    """The duration of good calls of one quality and resolution."""
+    """The median duration of the last good calls of one quality and resolution."""
 
     kind: str = Field(description="Quality and resolution, as in `high/2K`.")
     seconds: float = Field(description="The median.")
@@ -30,7 +34,7 @@ class TypicalLatency(AnswerModel):
 
 
 class Deviation(AnswerModel):
-    """A difference between the vendor and its entry in the catalogue."""
+    """One kind of deviation of an upstream from its entry in the catalogue, with its count."""
 
     kind: str = Field(description="`made`: another thing than promised; `refused`: a request its abilities allow.")
     what: str = Field(description="The parameter.")
@@ -39,7 +43,7 @@ class Deviation(AnswerModel):
 
 
 class UpstreamState(AnswerModel):
-    """One credential of an upstream, as all processes know it."""
+    """The state of one credential, which all processes share, and the drift of its upstream."""
 
     label: str
     state: State = Field(
@@ -85,16 +89,20 @@ class UpstreamState(AnswerModel):
 
 
 async def list_upstreams(stores: Stores, labels: Collection[str] | None = None) -> Listing[UpstreamState]:
-    """The credentials of these labels, in the catalogue's order. None is all of the catalogue, configured or not."""
+    """Return the state of the credentials with these labels, in the catalogue's order.
+
+    None is every credential in the catalogue, configured or not.
+    """
     return Listing[UpstreamState](data=await _look(stores, _list_credentials(stores.document, labels)))
 
 
 async def reset_upstream(
     stores: Stores, actor: Actor, label: str, labels: Collection[str] | None = None
 ) -> UpstreamState:
-    """Close a credential's breaker, end its cool-down, its low balance and its pause by the spend limit, and log it.
+    """Close a credential's circuit breaker; end its cool-down, its low balance and its pause by the spend limit.
 
-    Raises UpstreamNotFound for a label that is not among `labels`; None is all of the catalogue.
+    Logs the change, and returns the new state. Raises UpstreamNotFound for a label that is not among `labels`; None is
+    every label in the catalogue.
     """
     known = _list_credentials(stores.document, labels)
     if label not in known:
@@ -111,7 +119,7 @@ async def reset_upstream(
 
 
 async def clear_drift(stores: Stores, actor: Actor, name: str) -> Deleted:
-    """Delete the counted drift of an upstream, after its entry was corrected, and log it. Raises UpstreamNotFound."""
+    """Delete the counted drift of an upstream, for all its credentials, and log the change. Raises UpstreamNotFound."""
     known = stores.document.upstreams
     if name not in known:
         raise errors.UpstreamNotFound(

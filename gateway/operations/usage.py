@@ -18,7 +18,7 @@ SINCE = "30d"
 
 
 class UsageRow(AnswerModel):
-    """One group. Of the columns from `day` to `upstream` it has those that `by` names, and `key_name` with `key`."""
+    """The sums of one group. Of the first six columns it has those that `by` names, and `key_name` with `key`."""
 
     day: str | None = None
     key: str | None = Field(None, description="The key's id.")
@@ -45,7 +45,7 @@ class UsageAnswer(AnswerModel):
 
 @dataclass(frozen=True, slots=True)
 class SummedUsage:
-    """Sums of the days that `since` to just before `until` (µs) touch, and the names of keys by their ids."""
+    """Sums of the days that `since` to just before `until` (µs) touch, and the name for each key's id."""
 
     since: int
     until: int
@@ -68,7 +68,7 @@ class SummedUsage:
 async def sum_usage(
     stores: Stores, since: str, until: str | None = None, by: Sequence[Dimension] = (), only: Only | None = None
 ) -> SummedUsage:
-    """Add up whole days in the catalogue's time zone, grouped by dimensions. Raises InvalidValue for a time."""
+    """Add up whole days in the catalogue's time zone, grouped by dimensions. Raises InvalidValue for a wrong time."""
     first, last = read_days(stores, since, until)
     dimensions = tuple(dict.fromkeys(by))
     report = await stores.usage.sum(first, last, dimensions, only)

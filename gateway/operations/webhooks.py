@@ -1,4 +1,4 @@
-"""Webhook messages that did not arrive: the list, and another try for one of them."""
+"""Webhook messages that have not arrived: their list, and another attempt for one of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Retried(AnswerModel):
 
 
 async def list_webhooks(stores: Stores, key: str | None, most: int) -> Listing[UndeliveredMessage]:
-    """The messages that wait, and then those given up within a week; of each no more than `most`.
+    """Return up to `most` messages that wait, then up to `most` that were lost within the last week.
 
     `key` is an id or a name; None is every key. Raises KeyNotFound.
     """
@@ -44,7 +44,7 @@ async def list_webhooks(stores: Stores, key: str | None, most: int) -> Listing[U
 
 
 async def retry_webhook(stores: Stores, actor: Actor, message_id: str) -> Retried:
-    """Make a message due now, with all its tries anew, and log the change. Raises WebhookNotFound."""
+    """Make a message due now, with a new count of attempts, and log the change. Raises WebhookNotFound."""
     if not await stores.webhook_queue.retry(message_id):
         raise errors.WebhookNotFound("No message of this id waits or was given up.", param="message_id")
     await record_change(stores, actor, "webhook.retry", message_id)

@@ -1,6 +1,6 @@
-"""JSON documents read as their bytes arrive: base64 pictures go decoded to a Spool, and the rest is parsed.
+"""JSON documents that are read as their bytes arrive: pictures are decoded into a Spool, the rest is parsed.
 
-No picture is ever held whole as a JSON string. This module never decides what a field means.
+A picture in an object or a list is decoded piece by piece if its text has 4,096 bytes or more. A shorter one is parsed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _DATA_URLS = (
 )
 _IS_BASE64 = re.compile(r";\s*base64\s*,\Z", re.IGNORECASE)
 HEAD = 4096
-"""Bytes of a string that show whether it is a picture; the head of a data URL is shorter."""
+"""Bytes of a string's start by which it counts as a picture or not. A data URL with a longer head is no picture."""
 
 _SLICE = 64 * 1024
-"""Bytes that are read before other work has its turn. A value costs as much as 128 more."""
+"""Bytes after which the reader lets other tasks run. Each of its steps counts as 128 bytes more."""
 
 MAX_PICTURES = 64
-"""Pictures in one document. Each costs 400 bytes more than its own: a few megabytes of tiny ones would cost 50."""
+"""The most pictures that are read from one document. Each takes 400 bytes of memory beside its own."""
 
 MAX_VALUES = 10_000
-"""Values and names in one document: many tiny ones take 30 times their text in memory, long numbers much time."""
+"""The default limit on values and names in one document, roughly counted. Tiny ones take 30 times their text."""
 
 _SPACE = b" \t\r\n"
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
@@ -47,11 +47,11 @@ _BOM = b"\xef\xbb\xbf"
 _PERCENT = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%20": b"", b"%09": b"", b"%0A": b"", b"%0D": b""}
 
 _PICTURE = re.compile(r"(?:[/_]9j[/_]|iVBORw0KGgo|UklGR)[A-Za-z0-9+/_=\s-]{24}")
-"""The first base64 of a JPEG, a PNG or a WebP: more of it than a path would hold."""
+"""The start of a JPEG, PNG or WebP in base64, and 24 more such characters: paths begin with the first of them too."""
 
 
 class BadJson(Exception):
-    """The bytes are not valid JSON; the message completes the sentence "the document is not valid JSON: …"."""
+    """The document cannot be read as JSON; the message completes the sentence "the document is not valid JSON: …"."""
 
 
 class BadBase64(Exception):
@@ -59,7 +59,7 @@ class BadBase64(Exception):
 
 
 class TooLarge(Exception):
-    """A picture, the number of values, or the rest of the document is over its limit; `what` names it."""
+    """A picture, the text beside the pictures, or the number of values is over `limit`. `what` names the part."""
 
     def __init__(self, what: str, limit: int, unit: str = "bytes") -> None:
         super().__init__(f"{what} is over {limit:,} {unit}")
@@ -69,7 +69,7 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PictureFault:
-    """The reason why a picture cannot be read. It stands in the document in the picture's place."""
+    """The reason why a picture cannot be read. A JsonReader that is not lenient returns it in place of the picture."""
 
     reason: str
     is_too_large: bool = False
@@ -79,7 +79,7 @@ _TOO_MANY = PictureFault(f"there are more than {MAX_PICTURES} pictures in one do
 
 
 class Base64Writer:
-    """Decodes base64 text as it arrives, white space and the URL-safe alphabet allowed, into a BlobWriter."""
+    """Decodes base64 text into a BlobWriter. Allows white space, URL-safe letters, percent escapes, no padding."""
 
     def __init__(self, writer: BlobWriter, limit: int) -> None:
         self._writer = writer
@@ -88,7 +88,7 @@ class Base64Writer:
         self._is_padded = False
 
     async def write(self, text: bytes) -> None:
-        """Decode text and append its bytes. Raises BadBase64, TooLarge over the picture's limit, StorageFullError."""
+        """Decode text and append its bytes. Raises BadBase64, TooLarge over the limit on them, StorageFullError."""
         text = self._rest + text
         whole, cut = len(text) - len(text) % 4, b""
         data = _decode_plain(text, whole)
@@ -131,7 +131,7 @@ def _decode(text: bytes | memoryview) -> bytes:
 
 
 def _decode_plain(text: bytes, whole: int) -> bytes | None:
-    """The bytes of the first `whole` characters of plain base64; None if they hold other characters.
+    """The bytes of the first `whole` characters, read as plain base64; None if they are not plain base64.
 
     Nearly every picture is plain base64, and this attempt costs a tenth of a translation of the text.
     """
@@ -141,7 +141,7 @@ def _decode_plain(text: bytes, whole: int) -> bytes | None:
 
 
 def _unquote(text: bytes) -> tuple[bytes, bytes]:
-    """The text with a URL's percent escapes replaced, and an incomplete one at its end."""
+    """The text without percent escapes of base64 and white space, and the incomplete escape at its end or b""."""
     last = text.rfind(b"%", -2)
     text, cut = (text[:last], text[last:]) if last >= 0 else (text, b"")
     if b"%" in text:
@@ -151,7 +151,7 @@ def _unquote(text: bytes) -> tuple[bytes, bytes]:
 
 
 def find_base64(text: str) -> int | None:
-    """The offset of the base64 in a data URL, by the URL's first 4,096 characters; None for other text."""
+    """The offset of the base64 in a data URL; None for other text, or if the first 4,096 characters show no base64."""
     if text[:HEAD].lstrip()[:5].lower() != "data:":
         return None
     heads = (pattern.match(text, 0, HEAD) for pattern in _DATA_URLS)
@@ -159,17 +159,17 @@ def find_base64(text: str) -> int | None:
 
 
 def is_web_address(text: str) -> bool:
-    """True for text that begins as an http or https URL, in any case, after white space too."""
+    """True for text that begins with `http://` or `https://`, in small or capital letters, also after white space."""
     return text[:HEAD].lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 class JsonReader:
     """Takes a document in pieces; `finish` returns the parsed value with a Blob in place of each picture.
 
-    A picture is a data URL in base64, or the value of a key in `picture_keys` that is no web address. A PictureFault
-    stands for a picture that is no base64 or over a limit. `max_picture` bounds one decoded picture, `max_rest` all
-    else, in bytes. With `is_lenient` a string that begins like the base64 of a PNG, JPEG or WebP is a picture too, None
-    stands for a picture that cannot be read, and characters or numbers that JSON forbids cost only themselves.
+    A picture is a data URL in base64, or a text under a key in `picture_keys` that is no web address. A PictureFault
+    replaces a picture that is not base64 or over a limit. `max_picture` is the most bytes of one decoded picture,
+    `max_rest` of the text beside them. With `is_lenient` a text that begins like the base64 of a PNG, JPEG or WebP is a
+    picture too, None replaces a picture that cannot be read, and invalid characters and numbers are replaced.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class JsonReader:
 
     @property
     def pictures(self) -> list[Blob]:
-        """The pictures that were read so far, also of a document that breaks off or is too large."""
+        """The whole pictures so far, also of a document that breaks off. `finish` adds those with a short text."""
         return [one for one in self._found if isinstance(one, Blob)]
 
     @property
@@ -212,12 +212,12 @@ class JsonReader:
         return [one.reason for one in self._found if isinstance(one, PictureFault)]
 
     async def feed(self, piece: bytes) -> None:
-        """Take the next bytes. Raises TooLarge as early as possible."""
+        """Take the next bytes. Raises TooLarge for too much text or too many values, and StorageFullError."""
         for start in range(0, len(piece), _SLICE):
             await self._feed(piece[start : start + _SLICE] if len(piece) > _SLICE else piece)
 
     async def finish(self) -> Any:
-        """Parse the whole document. Raises BadJson if it is incomplete or invalid; NaN and Infinity are not JSON."""
+        """Parse the whole document. Raises BadJson if it is incomplete or invalid, and StorageFullError."""
         if self._state != "outside":
             raise BadJson("it ends inside a string")
         return await self._restore(self._parse(), "")
@@ -247,7 +247,7 @@ class JsonReader:
             await asyncio.sleep(0)
 
     def _read_outside(self, piece: bytes, at: int) -> int:
-        """The offset behind the next opening quote."""
+        """Take the text up to the next string or the piece's end, and return the offset behind it. Raises TooLarge."""
         quote = piece.find(b'"', at)
         between = piece[at : quote if quote >= 0 else len(piece)]
         self._rest += between
@@ -261,7 +261,7 @@ class JsonReader:
         return quote + 1
 
     def _find_end(self, piece: bytes, at: int) -> tuple[int, bool]:
-        """The end of a string's text in this piece, and True where its closing quote follows."""
+        """Return the end of a string's text in this piece, and True where its quote follows. Notes a cut escape."""
         if not self._is_escape:
             # `find` is 200 times as fast as the pattern.
             quote = piece.find(b'"', at)
@@ -295,7 +295,7 @@ class JsonReader:
         self._text.clear()
 
     async def _judge(self, *, is_closed: bool) -> None:
-        """Decide by a long string's first bytes if it is a picture. A short one waits until the document is parsed."""
+        """Decide by the start of a long string if it is a picture, and begin to decode a picture."""
         raw, begin = bytes(self._text), None
         head, length = _read_head(raw)
         if self._last in (b":", b"[", b","):
@@ -334,7 +334,7 @@ class JsonReader:
         await self._decode(text + self._cut if is_closed else text, is_last=is_closed)
 
     async def _decode(self, text: bytes, *, is_last: bool) -> None:
-        """Decode a part of a picture's text. A picture that cannot be read is skipped to its end."""
+        """Decode a part of a picture's text. If it cannot be read, note the fault and skip the rest of the picture."""
         assert self._writer is not None
         try:
             await self._writer.write(text)
@@ -392,7 +392,7 @@ class JsonReader:
 
 
 def _read_head(raw: bytes) -> tuple[str, int]:
-    """The first characters of a string's raw text, and how many bytes of it they are."""
+    """The first characters of a string's raw text, up to HEAD bytes, and their bytes; "" and 0 if it is unreadable."""
     # The longest escape has 6 bytes.
     for length in range(min(len(raw), HEAD), max(0, min(len(raw), HEAD) - 7), -1):
         with suppress(ValueError):

@@ -24,9 +24,9 @@ _POSITION = re.compile(r" at (line [0-9]{1,9} column [0-9]{1,9})\Z")
 
 
 def explain(message: str, *, has_pictures: bool) -> str:
-    """The gateway's own words for the parser's message, which may quote the document; with the position if it is right.
+    """The fault of a document in the gateway's own words. The parser's message may quote the document.
 
-    After a picture the position would be wrong.
+    The position follows if the parser states one and the document has no pictures, which would shift it.
     """
     fault = next((ours for start, ours in _FAULTS.items() if message.startswith(start)), "it cannot be read")
     position = _POSITION.search(message)
@@ -35,7 +35,7 @@ def explain(message: str, *, has_pictures: bool) -> str:
 
 
 def unescape(text: bytes) -> tuple[bytes, bytes]:
-    """The text with JSON's escapes replaced, and the incomplete escape at its end or "".
+    """The text with JSON's escapes replaced, and the incomplete escape at its end or b"".
 
     If an escape is wrong, none is replaced.
     """

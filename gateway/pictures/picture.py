@@ -1,6 +1,6 @@
 """A still picture: its probe, the removal of its metadata, its conversion, and the check of a mask.
 
-This module never fetches or stores a picture, and never judges its content.
+This module never downloads a picture, writes to a spool alone, and never checks the content of a picture.
 """
 
 from __future__ import annotations
@@ -39,19 +39,30 @@ T = TypeVar("T")
 HEAD = 512
 """Bytes of a file's start that show its format."""
 
+_ON_ITS_SIDE = 5
+"""From this value on an EXIF orientation swaps width and height."""
+
 INSTANT = 64 * 1024
-"""Most bytes in memory that are probed on the event loop: that takes less time than a busy thread pool."""
+"""Bytes of the largest blob in memory that is probed on the event loop: that takes less time than a busy pool."""
 
 _READERS = {"png": read_png, "jpeg": read_jpeg, "webp": read_webp}
 _NAMES: dict[Format, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
 
 
 class NotAPicture(Exception):
-    """The bytes are not a picture that the gateway accepts; `reason` is a sentence for the caller."""
+    """The gateway does not accept the bytes as a picture, or cannot convert it.
 
-    def __init__(self, reason: str) -> None:
+    `reason` and `remedy` are sentences for the caller.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.remedy = remedy
+
+    def explain(self) -> str:
+        """The reason and the remedy."""
+        return f"{self.reason} {self.remedy}".rstrip()
 
 
 class UnfitMask(NotAPicture):
@@ -60,7 +71,7 @@ class UnfitMask(NotAPicture):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Picture:
-    """A still PNG, JPEG or WebP. `width` and `height` are as displayed: after `orientation` (EXIF's, 1-8)."""
+    """A still PNG, JPEG or WebP. `width` and `height` are as displayed, with `orientation` (EXIF's, 1-8) applied."""
 
     blob: Blob
     format: Format
@@ -78,7 +89,7 @@ class Picture:
 
 
 def sniff(head: bytes) -> Format | None:
-    """The format that the first bytes (12 are enough) claim; None for any other."""
+    """The format that a file's first 12 bytes claim; None for another format."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -94,7 +105,7 @@ def read_layout(file: BinaryIO, size: int, form: Format) -> Layout:
 
 
 def looks_like(head: bytes) -> str:
-    """The probable type of other bytes, in words that follow "it looks like"."""
+    """The probable type of bytes that are no PNG, JPEG or WebP, in words that follow "it looks like"."""
     for start, name in _OTHER_STARTS.items():
         if head.startswith(start):
             return name
@@ -109,6 +120,15 @@ def looks_like(head: bytes) -> str:
     if text and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
         return "text"
     return "no image format known here"
+
+
+def _find_remedy(kind: str, right: str) -> str:
+    """A caller's remedy for bytes of this kind, a word of `looks_like`; empty where there is none."""
+    if kind == "text":
+        return "To send a file with curl, write `@` before its name, as in -F image=@picture.png."
+    if kind.startswith(("the base64 text", "the text of a data URL")):
+        return "Send the file's bytes."
+    return f"Convert it to a {right}." if kind in _PICTURES else ""
 
 
 _OTHER_STARTS = {
@@ -140,6 +160,14 @@ _ISO_BRANDS = {
     b"avif": "an AVIF",
     b"avis": "an AVIF",
 }
+_PICTURES = frozenset(
+    {
+        *("a GIF", "a BMP", "a TIFF", "an icon file", "a Photoshop document", "a JPEG XL", "a JPEG 2000"),
+        *("a HEIC photo", "a HEIC or AVIF photo", "an AVIF", "an SVG drawing"),
+    }
+)
+"""The kinds that a program can convert."""
+
 _TEXT_STARTS = {
     b"<svg": "an SVG drawing",
     b"<!doctype svg": "an SVG drawing",
@@ -157,18 +185,26 @@ def check_mask(mask: Picture, image: Picture) -> None:
     if mask.format == "jpeg":
         raise UnfitMask("The mask is a JPEG, which cannot be transparent: send a PNG or WebP with an alpha channel.")
     if not mask.has_alpha:
-        raise UnfitMask("The mask has no alpha channel: its transparent parts are where the image is edited.")
+        raise UnfitMask(
+            "The mask has no alpha channel: its transparent parts are where the image is edited.",
+            "Save it as a PNG with transparency (RGBA).",
+        )
     if (mask.width, mask.height) != (image.width, image.height):
         raise UnfitMask(
-            f"The mask is {mask.width}x{mask.height} and the image is {image.width}x{image.height}: "
+            f"The mask is {_describe_size(mask)} and the image is {_describe_size(image)}: "
             "they must have the same size."
         )
+
+
+def _describe_size(picture: Picture) -> str:
+    turned = " (shown upright, as its EXIF orientation says)" if picture.orientation >= _ON_ITS_SIDE else ""
+    return f"{picture.width}x{picture.height}{turned}"
 
 
 class PictureConverter:
     """The threads that probe, strip and convert pictures: at most `threads` decode at a time.
 
-    `max_pixels` bounds the memory of each: about 12 bytes a pixel while it converts.
+    `max_pixels` is the most pixels of an accepted picture. A conversion takes about 12 bytes of memory a pixel.
     """
 
     def __init__(self, *, threads: int = 2, max_pixels: int) -> None:
@@ -177,25 +213,25 @@ class PictureConverter:
         # A probe takes a millisecond, and must not wait for a conversion of a second.
         self._walkers = open_pool(threads, "pictures-files")
 
-    async def probe(self, blob: Blob, *, what: str = "The image") -> Picture:
-        """Read a picture's headers. Raises NotAPicture for a damaged, animated or too large one, and for other bytes.
+    async def probe(self, blob: Blob, *, what: str = "The image", right: str = "PNG, JPEG or WebP") -> Picture:
+        """Read the structure of a picture's file. Raises NotAPicture for one that is damaged, animated or too large.
 
-        The error's reason starts with `what`. Decodes no pixel, unless the end marker of a JPEG is missing: then the
-        file may be cut.
+        The error's reason starts with `what`. For bytes of another kind it names the `right` formats. Decodes no
+        pixel, except of a JPEG without its end marker: the pixels show if such a file is cut.
         """
         if blob.path is None and blob.size <= INSTANT:
-            picture, lacks_end = _probe(blob, self.max_pixels, what)
+            picture, lacks_end = _probe(blob, self.max_pixels, what, right)
         else:
-            picture, lacks_end = await _finish(self._walkers, _probe, blob, self.max_pixels, what)
+            picture, lacks_end = await _finish(self._walkers, _probe, blob, self.max_pixels, what, right)
         if lacks_end:
             await _finish(self._decoders, _check_end, picture, what)
         return picture
 
     async def strip(self, picture: Picture, spool: Spool) -> Picture:
-        """Copy a picture without EXIF, GPS, XMP, comments and data after its end. The pixels stay bit for bit.
+        """Copy a picture into the spool without EXIF, GPS, XMP, comments and data after its end.
 
-        The ICC profile and the Orientation stay. Returns the same Picture if nothing is to be removed. Raises
-        StorageFullError.
+        The pixels stay bit for bit, and so do the ICC profile and the Orientation. Returns the same Picture if nothing
+        is to be removed. Raises StorageFullError.
         """
         path = None if picture.blob.path is None else spool.new_path()
         blob = await _finish(self._walkers, _strip, picture, path)
@@ -212,15 +248,15 @@ class PictureConverter:
         quality: int | None = None,
         size: tuple[int, int] | None = None,
     ) -> Picture:
-        """Convert the picture to the format `into`, upright, without metadata but the ICC profile.
+        """Convert the picture to the format `into`, upright, without metadata but an ICC profile that fits the result.
 
         A JPEG gets white in place of transparency. `size` resamples the picture to that size, and crops two opposite
         edges if its proportions differ. `quality` is OpenAI's `output_compression`: 0-100, best at 100, 90 when None.
         PNG ignores it. A JPEG is never written above 95, where files double without a visible gain.
 
         Returns the same Picture, with its metadata, if it is upright, has the format and size already, and `quality`
-        is None or the format is PNG. Raises NotAPicture when its pixels cannot be decoded or an edge is longer than
-        the format allows, and StorageFullError.
+        is None or the format is PNG. Raises NotAPicture when its pixels cannot be decoded or the result is too large
+        for the format or for `max_pixels`, and StorageFullError.
         """
         is_so = picture.format == into and picture.orientation == 1 and (quality is None or into == "png")
         if is_so and size in (None, (picture.width, picture.height)):
@@ -252,7 +288,7 @@ class PictureConverter:
 
 
 async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in the pool. A cancelled caller waits for its thread, so that the spool stays open for it."""
+    """Call the function in the pool and return its result. A cancelled caller waits: the thread may use the spool."""
     work = pool.submit(function, *args, **kwargs)
     try:
         return await asyncio.wrap_future(work)
@@ -262,15 +298,16 @@ async def _finish(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.a
         raise
 
 
-def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
-    """The picture, and True when its end marker is missing."""
+def _probe(blob: Blob, max_pixels: int, what: str, right: str) -> tuple[Picture, bool]:
+    """The picture, and True when its end marker is missing. Raises NotAPicture, whose reason starts with `what`."""
     if not blob.size:
         raise NotAPicture(f"{what} is empty: it has zero bytes.")
     with blob.open() as file:
         head = file.read(HEAD)
         form = sniff(head)
         if form is None:
-            raise NotAPicture(f"{what} is not a PNG, JPEG or WebP: it looks like {looks_like(head)}.")
+            kind = looks_like(head)
+            raise NotAPicture(f"{what} is not a {right}: it looks like {kind}.", _find_remedy(kind, right))
         try:
             layout = read_layout(file, blob.size, form)
         except Damaged as error:
@@ -283,7 +320,7 @@ def _probe(blob: Blob, max_pixels: int, what: str) -> tuple[Picture, bool]:
             f"{what} is {layout.width}x{layout.height}, which is {pixels:,} pixels: the most is {max_pixels:,}."
         )
     width, height = layout.width, layout.height
-    if layout.orientation >= 5:
+    if layout.orientation >= _ON_ITS_SIDE:
         width, height = height, width
     return Picture(blob, form, width, height, layout.orientation, layout.has_alpha), layout.lacks_end
 
@@ -296,7 +333,7 @@ def _check_end(picture: Picture, what: str) -> None:
 
 
 def _strip(picture: Picture, path: Path | None) -> Blob | bytes | None:
-    """None if nothing is to be removed, bytes for a blob in memory, else a blob of the file at `path`."""
+    """Remove metadata. Returns None if there is none, bytes if `path` is None, else the blob of a file at `path`."""
     blob = picture.blob
     with blob.open() as file:
         layout = read_layout(file, blob.size, picture.format)

@@ -1,7 +1,7 @@
-"""The pixels of a picture: decodes them and writes them, upright, in another format. The only user of Pillow.
+"""The pixels of a picture: they are decoded, and written upright in a format. The only module that uses Pillow.
 
-The source is stripped of metadata and its size is checked. Pillow warns about odd EXIF, multi-picture indexes and large
-headers; a stripped source has none.
+A source must be stripped of metadata first, and its size checked. Pillow warns about odd EXIF, multi-picture indexes
+and large headers; a stripped source has none.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _FULL_COLOUR_FROM = 90
 """From this JPEG quality on, colour keeps its full resolution."""
 
 _PNG_LEVEL = 2
-"""Measured on 3840x2160: 0.75 s and 16.0 MB, against 1.1 s and 14.3 MB at Pillow's default of 6."""
+"""Pillow's `compress_level`. On 3840x2160: 0.75 s and 16.0 MB, against 1.1 s and 14.3 MB at Pillow's default of 6."""
 
 _WEBP_METHOD = 2
-"""Measured on 3840x2160: 0.35 s and 1.90 MB, against 0.73 s and 1.88 MB at Pillow's default of 4."""
+"""Pillow's `method`. Measured on 3840x2160: 0.35 s and 1.90 MB, against 0.73 s and 1.88 MB at Pillow's default of 4."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,12 +71,12 @@ _DECODING_ERRORS = (
 
 
 class Undecodable(Exception):
-    """The pixels cannot be decoded; `str` completes a sentence for the caller."""
+    """The pixels cannot be decoded or written. The message completes "The picture cannot be converted: …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEncoding:
-    """The format, size and quality to write; a `size` of None keeps the picture's own."""
+    """The format, quality (0-100) and size to write. A quality of None is 90; a size of None is the picture's own."""
 
     form: Format
     quality: int | None = None
@@ -84,10 +84,10 @@ class ImageEncoding:
 
 
 def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wanted: ImageEncoding) -> None:
-    """Write the picture in `source` to `target`. Another size keeps the proportions and crops two opposite edges.
+    """Write the picture in `source` to the file `target`, turned upright. Another size crops edges, never distorts.
 
-    `quality` is OpenAI's `output_compression`, 0-100, best at 100; PNG ignores it. Memory: up to three
-    copies of the pixels at 4 bytes each. Raises Undecodable and StorageFullError, and leaves no file behind.
+    The quality is OpenAI's `output_compression`, best at 100; PNG ignores it. Memory: up to three copies of the pixels
+    at 4 bytes each. Raises Undecodable, StorageFullError, and OSError if the source cannot be read; then no file stays.
     """
     into, quality = wanted.form, wanted.quality
     image = _decode(source, form)
@@ -113,7 +113,8 @@ def reencode(source: BinaryIO, form: Format, orientation: int, target: Path, wan
 def has_all_lines(jpeg: bytes) -> bool:
     """True when a JPEG, stripped and with its end marker, holds every line of its picture.
 
-    The decoder fills lines that are missing, and says nothing. It would read bytes before the end marker as such lines.
+    The decoder fills missing lines and reports nothing. It reads bytes that are added before the end marker as missing
+    lines, so the two results differ.
     """
     data = jpeg[:-2].rstrip(b"\xff")
     try:
@@ -144,7 +145,7 @@ def _raw_mode(image: ImageFile) -> str:
 
 
 def _scale_transparency(image: Image.Image, raw_mode: str) -> None:
-    """Scale the transparent colour (tRNS) as Pillow scaled the pixels: to 8 bits, but for 16-bit grey."""
+    """Scale the transparent colour (tRNS) as Pillow scaled the pixels: to 8 bits, except for 16-bit grey."""
     colour = image.info.get("transparency")
     if raw_mode.startswith("L;") and isinstance(colour, int):
         image.info["transparency"] = colour * 255 // (2 ** int(raw_mode[2:]) - 1)
@@ -153,7 +154,7 @@ def _scale_transparency(image: Image.Image, raw_mode: str) -> None:
 
 
 def _in_plain_mode(image: Image.Image, into: Format, profile: bytes | None) -> Image.Image:
-    """The image in a mode that `into` supports, without palettes and colour keys."""
+    """The image in a mode that `into` supports, without palette and colour key. 16-bit grey stays as it is for PNG."""
     if image.mode.startswith("I"):
         if into == "png":
             return image
@@ -185,7 +186,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to RGB by the profile; without one by the bare formula, which exaggerates colours."""
+    """Convert to sRGB with the profile; without a usable profile, with the plain formula, which exaggerates colours."""
     if profile:
         try:
             transformed = ImageCms.profileToProfile(

@@ -1,6 +1,7 @@
 """The spool: temporary bytes of uploads, upstream answers and downloads, until their Spool closes.
 
-Small blobs stay in memory, larger ones go into temporary files. This module never interprets the bytes.
+Small blobs stay in memory while the budget allows it; others go into temporary files. This module never interprets
+the bytes.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ CHUNK = 192 * 1024
 """Bytes of one chunk: three times a power of two, so that base64 carries no byte over to the next chunk."""
 
 _FLUSH = 1024 * 1024
-"""Bytes that a writer gives a thread at a time; for fewer the thread costs more than the write."""
+"""Bytes that a writer collects for each write but its first: for fewer a thread costs more than the write."""
 
 _CRUMB = 4096
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
-"""The flag for a read from the page cache, which fails instead of waiting for the disk (Linux, preadv(2))."""
+"""Linux's flag (preadv(2)) for a read that fails instead of waiting for the disk; None on other systems."""
 
 _names = itertools.count(1)
-"""Numbers of temporary files: all spools of a process share one folder."""
+"""The numbers that name temporary files: all spools of a process share one folder."""
 
 
 PAID_PATIENCE_S = 600.0
-"""Seconds that a paid picture waits for space on the disk."""
+"""The most seconds that a paid picture waits for space on the disk."""
 
 SPACE_PAUSE_S = 0.5
 """Seconds between two attempts to store something."""
@@ -43,21 +44,21 @@ Stored = TypeVar("Stored")
 
 
 class StorageFullError(Exception):
-    """The disk of the data folder takes nothing: it is full, or no file can be opened."""
+    """Bytes cannot be stored: a disk is full or fails, or the picture storage is unavailable."""
 
     is_lasting = False
-    """True where waiting does not help."""
+    """True for an error that another attempt would not end."""
 
 
 class MemoryBudget:
-    """A number of bytes that many users share: bytes in memory, or bytes of request bodies that are being read."""
+    """A limit on bytes that all spools of a process share: bytes in memory, or bytes of running requests' bodies."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """Reserve `size` bytes; False, and nothing reserved, if they are not free."""
+        """Reserve `size` bytes and return True. If they are not free, reserve nothing and return False."""
         if self.used + size > self.limit:
             return False
         self.used += size
@@ -69,7 +70,7 @@ class MemoryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Immutable bytes in memory (`data`) or in a file (`path`), valid until their Spool closes."""
+    """Bytes that never change, in memory (`data`) or in a file (`path`). Their Spool removes the file as it closes."""
 
     size: int
     data: bytes | None = None
@@ -79,7 +80,7 @@ class Blob:
         return f"Blob({self.size} bytes, {'memory' if self.path is None else 'file'})"
 
     def digest(self) -> str:
-        """The SHA-256 of the bytes, in hex. Blocks while it reads a file: call it in a thread for one with a path."""
+        """The SHA-256 of the bytes, in hex. Blocks while it reads a file: call it in a thread if `path` is set."""
         if self.path is None:
             return hashlib.sha256(self.data or b"").hexdigest()
         found, buffer = hashlib.sha256(), bytearray(min(self.size, _FLUSH))
@@ -95,7 +96,7 @@ class Blob:
         return io.BytesIO(self.data or b"")
 
     async def chunks(self, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes from first to last, `size` at a time."""
+        """Yield the bytes from first to last, at most `size` at a time."""
         if self.path is None:
             view = self.data or b""
             for start in range(0, len(view), size):
@@ -106,14 +107,14 @@ class Blob:
                 yield piece
 
     async def read(self) -> bytes:
-        """All bytes at once: for small blobs only."""
+        """Return all bytes at once: for small blobs only."""
         if self.path is None:
             return self.data or b""
         return await asyncio.to_thread(self.path.read_bytes)
 
 
 async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
-    """Yield a file's bytes from first to last, `size` at a time. The file is opened at the first chunk and closed."""
+    """Yield a file's bytes from first to last, at most `size` at a time. Opens the file only at the first chunk."""
     opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size))
     try:
         file, piece = await asyncio.shield(opening)
@@ -132,7 +133,7 @@ async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, No
 
 
 async def _read_on(descriptor: int, buffer: bytearray, at: int, size: int) -> bytes:
-    """The next bytes of a file, by a thread only if the kernel has to fetch them from the disk."""
+    """Read `size` bytes of a file from the offset `at`, in a thread unless the page cache is known to hold them."""
     if _NOWAIT is not None:
         # A thread costs as much as copying a hundred kilobytes.
         with contextlib.suppress(OSError), memoryview(buffer)[:size] as view:
@@ -157,7 +158,7 @@ def _close_opened(opening: asyncio.Future[tuple[BinaryIO, bytes]]) -> None:
 
 
 class Spool:
-    """The temporary bytes of one request. `close` removes all of them.
+    """The temporary bytes of one request. `close` removes their files and releases their memory.
 
     `keep` is the largest blob that stays in memory, in bytes, and `memory` the budget of all spools.
     """
@@ -169,13 +170,13 @@ class Spool:
         self.keep = keep
         self.is_closed = False
         self.is_kept = False
-        """True once work that outlives its request owns this spool, and closes it."""
+        """True when the task's work closes this spool, and the request does not."""
         self.patience_s = 0.0
-        """Seconds that bytes wait for space on the disk: those of paid pictures do."""
+        """The most seconds that bytes wait for space on the disk: above 0 for paid pictures alone."""
         self._claims: list[tuple[MemoryBudget, int]] = []
 
     def claim(self, budget: MemoryBudget, size: int) -> bool:
-        """Take `size` bytes of a budget until this spool closes; False, and nothing taken, if they are not free."""
+        """Take `size` bytes of a budget until this spool closes. If they are not free, take none and return False."""
         if self.is_closed:
             raise RuntimeError("this spool is closed")
         if not budget.take(size):
@@ -184,9 +185,9 @@ class Spool:
         return True
 
     async def await_space(self, store: Callable[[], Awaitable[Stored]]) -> Stored:
-        """Call `store`, and while the disk is full call it again, for up to `patience_s` seconds.
+        """Call `store` and return its result. After a StorageFullError, pause and call it again.
 
-        Raises StorageFullError when that time is over, and at once if its `is_lasting` is True.
+        Raises the StorageFullError after `patience_s` seconds, and at once if its `is_lasting` is True.
         """
         deadline = time.monotonic() + self.patience_s
         while True:
@@ -213,7 +214,7 @@ class Spool:
         return BlobWriter(self)
 
     def hold(self, size: int) -> bool:
-        """Take `size` bytes of memory for one blob until this spool closes; False if they are not free."""
+        """Take `size` bytes of the memory budget until this spool closes; return False if they are not free."""
         return self.claim(self.memory, size)
 
     async def blob(self, data: bytes) -> Blob:
@@ -227,7 +228,7 @@ class Spool:
         return Blob((await asyncio.to_thread(path.stat)).st_size, path=path)
 
     async def close(self) -> None:
-        """Remove every file and release the memory. May be called twice."""
+        """Remove every temporary file, and release all claimed bytes of budgets. A second call does nothing."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -253,7 +254,7 @@ class BlobWriter:
         self.head = b""
 
     async def write(self, data: bytes) -> None:
-        """Append bytes, which may go to a file. Raises StorageFullError when the disk is full."""
+        """Append bytes, which may go to a file. Raises StorageFullError if the file cannot be written."""
         if len(self.head) < 64:
             self.head += bytes(data[: 64 - len(self.head)])
         if len(data) < _CRUMB:
@@ -268,7 +269,7 @@ class BlobWriter:
             await self._flush()
 
     async def finish(self) -> Blob:
-        """Close the writer and return its Blob. Raises StorageFullError when the disk is full."""
+        """Close the writer and return its Blob. Raises StorageFullError if a file cannot be written."""
         if self._file is None and self._spool.hold(self.size):
             self._discard_file()
             return Blob(self.size, data=b"".join(self._pieces))
@@ -338,7 +339,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def clear_spools(own: Path) -> None:
-    """Remove the folder `own`, and its neighbours whose process has ended; a folder is named by its process id."""
+    """Remove the folder `own`, and each folder beside it whose name is no running process's id. Blocks."""
     if not own.parent.is_dir():
         return
     for folder in own.parent.iterdir():

@@ -1,4 +1,4 @@
-"""Pools of threads that are all started at once, so that a machine without free processes fails no later work."""
+"""Pools whose threads all start at once, so that no later work fails because the machine starts no more threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ START_S = 10.0
 
 
 def open_pool(threads: int, name: str) -> ThreadPoolExecutor:
-    """Return a pool whose threads all run. Raises RuntimeError when the machine starts no thread, or not in time."""
+    """Start a pool and wait until all its threads run. Raises RuntimeError unless all start within 10 s."""
     pool = ThreadPoolExecutor(threads, name)
     # A pool starts a thread where none is idle, and none is idle before all have started.
     together = threading.Barrier(threads)

@@ -16,7 +16,7 @@ _ONE_SITE = 64
 
 
 def read_network(text: str) -> str:
-    """An address or a network in canonical form. Raises ValueError with an example, for a user to read."""
+    """An address or a network, as a network in canonical form. Raises ValueError with an example, for a user."""
     try:
         network = ip_network(text.strip(), strict=False)
     except ValueError:
@@ -26,7 +26,7 @@ def read_network(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def read_address(host: str | None) -> Address | None:
-    """The address of a peer; None if it has none, as on a Unix socket."""
+    """The IP address of a peer; None for another text, and for a peer without one, as on a Unix socket."""
     try:
         address = ip_address((host or "").partition("%")[0])
     except ValueError:

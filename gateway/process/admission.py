@@ -1,6 +1,6 @@
-"""Admission: one process refuses requests above a number, in all and by key, rather than serve them slowly.
+"""Admission: one process refuses requests above a number, in all and for each key, rather than serve them slowly.
 
-The concurrency limits of upstreams are elsewhere, in `gateway.health`.
+This module also measures free disk space. The concurrency limits of upstreams are in `gateway.health`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from gateway import errors
 
 
 class Admission:
-    """The requests of one process. `most` bounds their number, and `most_per_key` the number of one key's.
+    """The image requests of one process. `most` bounds their number, and `most_per_key` the number of one key's.
 
-    Running tasks have the limit `most` too, counted by themselves.
+    `most` also bounds the number of running tasks, which is counted separately.
     """
 
     def __init__(self, most: int, most_per_key: int) -> None:
@@ -40,7 +40,7 @@ class Admission:
         self.count -= 1
 
     def enter_key(self, key: str) -> None:
-        """Admit the same request for its key. Raises RateLimited."""
+        """Admit a request for its key too. Raises RateLimited at the limit of the key's requests."""
         if self._by_key[key] >= self._most_per_key:
             raise errors.RateLimited("This key has too many requests in progress; try again shortly.", retry_after=2)
         self._by_key[key] += 1
@@ -78,7 +78,7 @@ class AdmittedRequest:
         self._has_entered = True
 
     def enter_key(self, key: str) -> None:
-        """Admit the request for its key. Raises RateLimited."""
+        """Admit the request for its key too. Raises RateLimited at the limit of the key's requests."""
         self._admission.enter_key(key)
         self._key = key
 
@@ -116,9 +116,10 @@ class DiskSpace:
         self._short: str | None = None
 
     async def find_shortage(self) -> str | None:
-        """The folder with too little free space, as a sentence for operators; None if there is enough.
+        """The first folder with too little free space, as a sentence for operators; None if each has enough.
 
-        Measures at most every `every_s` seconds, and logs each change.
+        A folder that cannot be measured counts as short. Measures at most every `every_s` seconds, else returns the
+        last result. Logs the beginning and the end of a shortage.
         """
         now = self._now()
         if self._looked is None or now - self._looked >= self._every_s:

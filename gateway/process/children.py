@@ -41,10 +41,10 @@ def spawn(  # noqa: PLR0913 (the options of one system call)
     stderr: int | IO[bytes] | None = None,
     keeps_umask: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, which gets `dies_by` when this process ends in any way.
+    """Start a child in a session of its own. The child gets the signal `dies_by` when this process ends in any way.
 
-    Without an `env` it gets none of the operator's secrets: its environment is `bare_environment`. Its files are
-    private (mode 0600) unless it keeps this process's umask. Raises OSError.
+    Without an `env` it gets none of the operator's secrets: its environment is `bare_environment`. No other user can
+    read the files that it makes, unless `keeps_umask`. Raises OSError.
 
     The kernel sends that signal when the starting *thread* ends, so only the main thread may start one: another gets
     RuntimeError. Outside Linux there is no such signal.
@@ -70,7 +70,7 @@ def bare_environment() -> dict[str, str]:
 
 
 def stop(process: subprocess.Popen[bytes], wait_s: float) -> None:
-    """End a child by SIGTERM, and by SIGKILL after `wait_s` seconds. Blocks until it has ended."""
+    """End a child with SIGTERM, and with SIGKILL after `wait_s` seconds. Blocks until the child has ended."""
     if process.poll() is not None:
         return
     process.terminate()

@@ -23,6 +23,7 @@ LOCK_WAIT_S = 10.0
 """Seconds that a start waits for a server that still runs after its gateway ended."""
 
 _POLL_S = 0.05
+_OTHER_FOLDER = "--data-dir FOLDER, or GATEWAY_DATA_DIR=FOLDER in the environment"
 
 
 class FolderInUse(StartRefused):
@@ -31,7 +32,10 @@ class FolderInUse(StartRefused):
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The pepper is for digests of API keys, the signing key for links and callback URLs. Both are UTF-8 bytes."""
+    """The pepper for digests of API keys and operators' tokens, and the signing key for links to pictures and webhooks.
+
+    Both are texts as UTF-8 bytes.
+    """
 
     pepper: bytes
     signing_key: bytes
@@ -72,11 +76,11 @@ class RunningGateway:
             return (
                 f"The {it} uses the Redis at {self.redis}. For a command on its store, set GATEWAY_REDIS_URL, "
                 "GATEWAY_KEY_PEPPER and GATEWAY_SIGNING_KEY as they are set for it; for another gateway, use another "
-                "folder: --data-dir FOLDER"
+                f"folder: {_OTHER_FOLDER}"
             )
         return (
             f"A gateway already runs in {folder} (process {self.pid}). Stop it (kill {self.pid}), "
-            "or use another folder: --data-dir FOLDER"
+            f"or use another folder: {_OTHER_FOLDER}"
         )
 
 
@@ -109,7 +113,8 @@ class DataFolder:
     def locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
         """Create the folder and hold its lock. Yields the lock's descriptor; a child that has it keeps the lock too.
 
-        Raises FolderInUse: at once if a running gateway holds the lock, after `wait_s` if only its children do.
+        Raises FolderInUse: at once if a running gateway holds the lock, after `wait_s` seconds if only its children do.
+        Raises SettingsError if the folder cannot be written.
         """
         self.make()
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -146,7 +151,7 @@ class DataFolder:
                 self.running_path.unlink(missing_ok=True)
 
     def announce_stop(self, redis: str | None, stops_by: float) -> None:
-        """Add the latest end of this process's stop, as a unix time, to `gateway.json`. A full disk leaves it out."""
+        """Add the latest end of this process's stop, as a unix time, to `gateway.json`. Ignores an OSError."""
         with contextlib.suppress(OSError):
             replace(self.running_path, json.dumps({"redis": redis, "stops_by": stops_by}))
 
@@ -170,7 +175,7 @@ class DataFolder:
             return {}
 
     def has_store(self) -> bool:
-        """True when an embedded server has run in this folder."""
+        """True when the folder has the files of an embedded server."""
         return any((self.path / name).exists() for name in ("valkey", "ledger.id"))
 
     def record_catalogue(self, path: Path) -> None:
@@ -182,7 +187,7 @@ class DataFolder:
 
         None if there is none, if no gateway runs in this folder, or if a file cannot be read.
         """
-        if (pid := self.running_gateway()) is None:
+        if (running := self.running_gateway()) is None:
             return None
         try:
             found = json.loads(self.catalogue_path.read_text())
@@ -190,7 +195,7 @@ class DataFolder:
             is_same = digest == _digest(path)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        who = f"the gateway that runs in {self.path} (process {pid})"
+        who = f"the gateway that runs in {self.path} (process {running.pid})"
         if used != str(path):
             return None if is_same else f"{who} uses another catalogue, {used}"
         return None if is_same else f"{who} still uses this file as it was at its start; restart it to use the new one"
@@ -199,7 +204,7 @@ class DataFolder:
         replace(self.server_path, json.dumps({"pid": record.pid, "socket": str(record.socket)}))
 
     def server(self) -> ServerRecord | None:
-        """The embedded server that was started last; it may have ended. None if none is recorded."""
+        """The recorded embedded server; it may have ended. None without a record, or with one that cannot be read."""
         try:
             found = json.loads(self.server_path.read_text())
             return ServerRecord(int(found["pid"]), Path(found["socket"]))
@@ -210,7 +215,7 @@ class DataFolder:
         self.server_path.unlink(missing_ok=True)
 
     def secrets(self) -> Secrets:
-        """This folder's secrets, created at the first call. Raises SettingsError if they cannot be read."""
+        """This folder's secrets, created if their file is missing. Raises SettingsError for a damaged file, OSError."""
         text = make_once(self.secrets_path, _new_secrets())
         try:
             found = json.loads(text)
@@ -229,9 +234,9 @@ class DataFolder:
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """Return the pepper and the signing key: from the settings, else the data folder's own, created at the first call.
+    """Return the pepper and the signing key: from the settings, else the data folder's own, created if it has none.
 
-    Raises SettingsError if the folder cannot be written or its secrets cannot be read.
+    Raises SettingsError if the folder cannot be written or its secrets are damaged, OSError if they cannot be read.
     """
     given_pepper, given_key = settings.key_pepper, settings.signing_key
     if given_pepper is not None and given_key is not None:
@@ -282,7 +287,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open a private file (mode 0600) that begins empty, for writing. Raises OSError."""
+    """Open a private file (mode 0600) for writing: create it, or delete the content of an old one. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "wb")

@@ -1,6 +1,6 @@
 """Logs: one JSON object a line, or columns on a terminal, written by a thread of its own.
 
-No log call gets a prompt or a picture; this module also hides secrets in every line, also in messages of libraries.
+No log call gets a prompt or a picture. This module hides secrets in every line, those of libraries included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _QUIET = ("uvicorn.error", "httpx", "httpcore", "asyncio", "PIL", "python_multip
 
 @contextmanager
 def logging_to(stream: TextIO = sys.stderr, level: str = "info", mask: Mask | None = None) -> Iterator[None]:
-    """Write every log line of this process to `stream` during the context, without the secrets that `mask` knows.
+    """During the context, write this process's log lines from `level` on to `stream`, without the secrets of `mask`.
 
     Replaces the root logger's handlers. At the end of the context the log has no output.
     """

@@ -13,24 +13,28 @@ _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linu
 
 
 def trim() -> bool:
-    """Return freed memory to the system; True if there was any. Blocks for milliseconds: call it in a thread.
+    """Return freed memory to the system; True if glibc returned any. Blocks for milliseconds: call it in a thread.
 
-    By itself glibc returns only the end of its heap, and one small object there keeps the rest.
+    Without glibc this does nothing. By itself glibc returns only the end of its heap, and one small object there keeps
+    the rest.
     """
     return _TRIM is not None and bool(_TRIM(0))
 
 
 async def trim_if(is_idle: Callable[[], bool]) -> None:
-    """Return freed memory to the system if `is_idle`. After 40 answers of 20 MB at once, that is 86 of 91 MiB."""
+    """Return freed memory to the system, in a thread, if `is_idle` returns True.
+
+    After 40 answers of 20 MB at once, that is 86 of 91 MiB.
+    """
     if is_idle():
         await asyncio.to_thread(trim)
 
 
 def tune_collector() -> None:
-    """Exclude all present objects from garbage collection, and collect less often.
+    """Collect garbage once, exclude all remaining objects from later collections, and enable rarer ones.
 
-    Python collects after each 700 new objects, which a single request makes; with many requests in progress nearly all
-    of them are in use.
+    By default Python 3.11 collects after each 700 new objects, which a single request makes; with many requests in
+    progress nearly all of them are in use.
     """
     gc.collect()
     gc.freeze()

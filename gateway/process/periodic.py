@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 CANCEL_EVERY_S = 0.5
-"""Seconds between two cancellations of a step that goes on after the first."""
+"""Seconds between two cancellations of a step that does not end at the first one."""
 
 _jitter = random.SystemRandom()
 
@@ -24,9 +24,9 @@ _log = structlog.get_logger(__name__)
 class PeriodicStep:
     """A step, and the pause of `seconds` after it; the step itself may set another pause.
 
-    `name` names the step in the log. `jitter` is the share by which a pause is longer or shorter at random. Errors that
-    are `expected` get one line in the log until a step succeeds, others a traceback each time. `wake.set()` ends the
-    pause.
+    `name` names the step in the log. `jitter` is the largest share by which a pause is longer or shorter at random.
+    Errors that are `expected` get one line in the log until a step succeeds, others a traceback each time. `wake.set()`
+    ends the pause.
     """
 
     name: str
@@ -54,7 +54,7 @@ class PeriodicStep:
             await asyncio.wait({self._running}, timeout=CANCEL_EVERY_S)
 
     async def finish(self) -> None:
-        """Wait for the end of the step that is running, and take no other."""
+        """Wait for the end of the step that is running, and start no other."""
         self._is_ending = True
         self.wake.set()
         if self._running is not None:

@@ -1,4 +1,4 @@
-"""A Redis URL in its five forms: parsed for a client, and described without its secrets.
+"""A Redis URL in any of FORMS: parsed for a client, and described without its secrets.
 
 This module never connects. No message quotes a part of the URL: in a mistyped one any part may be the password.
 """
@@ -68,7 +68,7 @@ class RedisUrl:
 
 
 def read_redis_url(text: str) -> RedisUrl:
-    """Parse a URL. Raises ValueError with the fault; the caller adds a right value."""
+    """Parse a URL. Raises ValueError, whose message has the fault but no right value."""
     try:
         parts = urlsplit(text)
     except ValueError as error:
@@ -118,7 +118,7 @@ def _read_host(text: str, default_port: int) -> HostPort:
 
 
 def _read_path(parts: SplitResult, kind: RedisUrlKind, db_option: str) -> tuple[str, int]:
-    """The service of a Sentinel form, and the database."""
+    """The service of a Sentinel form ("" for others), and the number of the database. Raises ValueError."""
     if kind == "socket":
         if parts.netloc.rpartition("@")[2] or not parts.path.strip("/"):
             raise ValueError("the socket's path must follow as /path, which makes three slashes")

@@ -1,6 +1,6 @@
 """The settings of the process: every `GATEWAY_*` variable, checked at start and frozen.
 
-This module never reads a file, and holds nothing of the catalogue.
+This module reads no file, and holds nothing of the catalogue but its path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SECRET_BYTES = 32
 """The least length of the pepper, of the signing key and of the callback secret."""
 
 TOKEN_LENGTH = 32
-"""The least length of an admin token, in characters."""
+"""The least length of an admin token that is not weak, in characters."""
 
 _DISTINCT = 8
 _PLACEHOLDERS = (
@@ -53,7 +53,7 @@ class StartRefused(Exception):
     exit_code: ClassVar[int] = 1
 
     def tell(self) -> str:
-        """The text for the user, with its subject."""
+        """The whole text for the user."""
         return str(self)
 
 
@@ -120,7 +120,7 @@ def _long_enough(secret: SecretStr | None) -> SecretStr | None:
 
 
 def find_weakness(token: str) -> str | None:
-    """The reason why an admin token is easy to guess; None if it is not easy."""
+    """The reason why an admin token counts as easy to guess; None if it does not."""
     if len(token) < TOKEN_LENGTH:
         return f"shorter than {TOKEN_LENGTH} characters"
     if len(set(token)) < _DISTINCT:
@@ -130,7 +130,7 @@ def find_weakness(token: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """True when only this machine can reach a listening address."""
+    """True for `localhost` and for a loopback address, which only this machine can reach; False for any other name."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -240,7 +240,10 @@ def variables() -> list[str]:
 
 
 def load_settings(env: Mapping[str, str]) -> Settings:
-    """Read the settings from an environment. Raises SettingsError with all faults, also for unknown variables."""
+    """Read the settings from an environment. Raises SettingsError with all faults.
+
+    An unknown `GATEWAY_*` variable is a fault too, except those that Kubernetes sets for a service named `gateway`.
+    """
     values, problems = _collect(env)
     settings: Settings | None = None
     try:
@@ -270,7 +273,7 @@ def load_settings(env: Mapping[str, str]) -> Settings:
 
 
 def find_token_warning(settings: Settings) -> str | None:
-    """A warning about a weak admin token, or None. `load_settings` refuses one if others can reach the gateway."""
+    """A warning about a weak admin token, or None. `load_settings` refuses such a token unless the host is loopback."""
     if settings.admin_token is None or not (weakness := find_weakness(settings.admin_token.get_secret_value())):
         return None
     right = Settings.model_fields["admin_token"].description
@@ -278,7 +281,7 @@ def find_token_warning(settings: Settings) -> str | None:
 
 
 def _collect(env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The values by field, and a line for each unknown variable."""
+    """The fields that are set with their values, and a line for each unknown variable. An empty value is not set."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in sorted(env.items()):
@@ -307,5 +310,6 @@ def _explain(detail: Any, values: Mapping[str, Any]) -> str:
     given = values.get(field)
     is_secret = "Secret" in str(info.annotation)
     shown = "the value" if is_secret else repr(given)
-    reason = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{variable(field)}: {shown} is refused ({reason[:1].lower()}{reason[1:]}); set {info.description}"
+    # Pydantic's own reasons say less than the description.
+    reason = f" ({str(detail['msg']).removeprefix('Value error, ')})" if detail["type"] == "value_error" else ""
+    return f"{variable(field)}: {shown} is refused{reason}; set {info.description}"

@@ -1,6 +1,6 @@
-"""The shutdown of one process: it starts nothing, waits for paid calls, and leaves tickets to other processes.
+"""The shutdown of one process, which then sends no new call, waits for paid calls, and leaves tickets to others.
 
-It knows the calls in progress. It never ends anything itself.
+This module knows the calls in progress. It never ends anything itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ PAUSE_S = 0.05
 
 
 class Shutdown:
-    """The state of a shutdown. `on_change` is called when it begins, when a task can be left, and when time is up."""
+    """The state of a shutdown. `on_change` is called when it begins, and when its time is up.
+
+    From its begin on it is also called each time that a part of a call begins to wait: perhaps its task can be left.
+    """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.on_change = on_change
@@ -44,16 +47,16 @@ class Shutdown:
             self.on_change()
 
     def give_up(self) -> None:
-        """Set `is_over`: the time is up, and the calls in progress are abandoned."""
+        """Set `is_over`, and call `on_change`: the time is up, and the calls in progress are to be abandoned."""
         self.is_over = True
         self.on_change()
 
     def forbids(self, task: str) -> bool:
-        """True when nothing more may be sent for a task: no call of it needs this process."""
+        """True when the shutdown has begun and no call of a task needs this process: then nothing more may be sent."""
         return self.is_begun and not self._holds(task)
 
     def may_leave(self, task: str) -> bool:
-        """True when all calls in progress of a task are tickets, which any process can follow."""
+        """True when a task has calls in progress, and all of them only wait for polls, which any process can make."""
         return task in self._out and not self._holds(task)
 
     def hold(self, task: str, call: str) -> None:
@@ -69,7 +72,7 @@ class Shutdown:
 
     @contextmanager
     def resting(self, task: str, call: str) -> Iterator[None]:
-        """Record, for the time of the context, that a part of a call only waits. The call can be left meanwhile."""
+        """Record, within the context, that a part of a call only waits for its next poll: the call can be left."""
         calls = self._out[task]
         calls[call] += 1
         try:

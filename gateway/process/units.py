@@ -30,7 +30,7 @@ _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_4
 
 
 def read_bytes(value: object) -> object:
-    """Convert a text such as `256MB` (10⁶) or `256MiB` (2²⁰) to bytes. Raises ValueError, for a user, for other texts.
+    """Convert a text such as `256`, `256MB` (10⁶) or `256MiB` (2²⁰) to bytes. Raises ValueError for other texts.
 
     A value that is not a text is returned as it is.
     """
@@ -43,7 +43,7 @@ def read_bytes(value: object) -> object:
 
 
 def read_seconds(value: object) -> object:
-    """Convert a text such as `30s`, `5m`, `2h` or `1d` to seconds. Raises ValueError, for a user, for other texts.
+    """Convert a text such as `30`, `500ms`, `30s`, `5m`, `2h` or `1d` to seconds. Raises ValueError for other texts.
 
     A value that is not a text is returned as it is.
     """

@@ -1,7 +1,7 @@
 """Worker locks: each worker of a data folder locks a file of its name while it lives, so that others find dead ones.
 
 The kernel frees the lock of a dead worker at once, before its lease ends. A suspended worker keeps its lock. The file's
-time is the last turn of the worker's event loop.
+time is a recent turn of the worker's event loop.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class WorkerLocks:
             self._descriptor = None
 
     def find_dead(self) -> list[str]:
-        """The other workers whose lock is free and whose file is still there."""
+        """The other workers whose lock is free and whose file is still there, however they ended."""
         return [name for name in self._list_others() if self._is_free(self._folder / name)]
 
     def find_killed(self, workers: Iterable[str]) -> list[str]:
-        """Those of the workers that did not end by `release`. Their files must still be there."""
+        """Those of the workers that did not end with `release`; a worker without a file counts as one of them."""
         return [name for name in workers if not self._has_ended(self._folder / name)]
 
     def find_living(self, since: int) -> list[str]:
@@ -75,7 +75,7 @@ class WorkerLocks:
             (self._folder / worker).unlink(missing_ok=True)
 
     def _list_others(self) -> list[str]:
-        """The other workers. Several calls a second, of which nearly all need only the folder's time."""
+        """The other workers with a file. The list is read again only if the folder has changed: calls are frequent."""
         try:
             changed = self._folder.stat().st_mtime_ns
             if changed != self._listed_at:

@@ -31,13 +31,13 @@ MOST = 500
 """Most calls that one process collects at a time: nearly all of that time is waiting."""
 
 TRIES = 3
-"""Faults of the gateway after which a call waits for its policy."""
+"""After this number of faults of the gateway, a call is collected no more, and its policy settles it."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Collector:
-    """The collector of one process. Every method may raise StoreUnavailable."""
+    """The collector of one process. Every method but `stop` may raise StoreUnavailable."""
 
     def __init__(self, services: Services, most: int = MOST) -> None:
         self._services = services
@@ -46,9 +46,9 @@ class Collector:
         self._faults: Counter[str] = Counter()
 
     async def collect(self, hold: Hold) -> Collection[str]:
-        """Collect the pictures of a task's calls in the background. Returns the ids of the calls to wait for.
+        """Collect the pictures of a task's held calls in the background. Returns the ids of the calls to wait for.
 
-        Among them are calls whose ticket only a callback can still name.
+        Among them are calls for which nothing is collected yet, because only a callback can still name their ticket.
         """
         held = [call for call in hold.calls if call.state is LedgerAnswer.HELD]
         calls = await self._services.calls.read([call.call for call in held])
@@ -78,11 +78,11 @@ class Collector:
         return {call: target.config.timeouts.answer for call, target in known.items() if target is not None}
 
     async def end(self, hold: Hold) -> None:
-        """Store the task's end, and write its request's record, if nothing more can come of it."""
+        """Store the task's end, and queue its request's record, if nothing more can come of the task."""
         await end_task(self._services, hold)
 
     async def end_closed(self, holds: Sequence[Hold]) -> None:
-        """Store the ends of those tasks that their workers closed and did not end."""
+        """Store the ends of those of the tasks that have none, and queue their requests' records."""
         unended = await self._services.task_store.find_unended([hold.task for hold in holds])
         for hold in holds:
             if hold.task in unended:
@@ -144,9 +144,10 @@ class Collector:
             await services.task_store.add(hold.task, receipt.images)
 
     async def _find_receipt(self, hold: Hold, call: HeldCall, known: CallRecord) -> Receipt | None:
-        """Return the receipt of the call's stored pictures; if some are missing, collect the pictures again.
+        """Return the receipt of the call's stored pictures.
 
-        None if neither is possible. Raises CallFailed, StorageFullError, StoreUnavailable.
+        If some are missing, collect the pictures again; if the upstream cannot be asked, return the receipt of the
+        others, or None without any. Raises CallFailed, StorageFullError, StoreUnavailable.
         """
         can_ask = bool(known.ticket or known.links) and self._target(known) in self._services.health.targets
         stored = await find_stored(self._services, known.receipt) if known.receipt else None
@@ -181,7 +182,7 @@ class Collector:
             )
 
     async def _fail(self, hold: Hold, call: HeldCall, known: CallRecord, failure: Failure) -> None:
-        """Settle a call without pictures, by what its failure proves."""
+        """Store the error of a call without pictures, and settle it: as void if that is proven, else by its policy."""
         services = self._services
         target = services.health.targets.get(self._target(known))
         verdict = classify(

@@ -44,7 +44,7 @@ _KINDS: Mapping[type[PublicError], str] = {
 async def end_task(services: Services, hold: Hold) -> None:
     """Store the task's end, and write the request's record in the background. Raises StoreUnavailable.
 
-    Does nothing while the task is open or one of its calls is awaited.
+    Does nothing while the task is open or one of its calls is awaited. A stored end stays, unless it is a guess.
     """
     calls = await services.calls.read([call.call for call in hold.calls])
     if hold.is_open or any(is_awaited(call, calls.get(call.call)) for call in hold.calls):
@@ -63,7 +63,7 @@ async def end_task(services: Services, hold: Hold) -> None:
 
 
 async def describe(services: Services, hold: Hold) -> Record:
-    """The request's record of a task whose worker did not write it. Raises StoreUnavailable."""
+    """Make the request's record of a task whose worker did not write it. It stores nothing. Raises StoreUnavailable."""
     calls = await services.calls.read([call.call for call in hold.calls])
     return _describe(hold, await services.task_store.read(hold.task), calls, services.signing_key)
 
@@ -76,7 +76,7 @@ def is_awaited(call: HeldCall, known: CallRecord | None) -> bool:
 
 
 def make_unknown_error() -> PublicError:
-    """The error for a call without an answer whose worker died."""
+    """Make the error for a call without an answer whose worker died."""
     return errors.UpstreamOutcomeUnknown(
         "The gateway's process ended before the upstream answered: the call may have been billed, so it is not sent "
         "again.",
@@ -85,7 +85,7 @@ def make_unknown_error() -> PublicError:
 
 
 def conclude_dead(hold: Hold, record: TaskRecord, calls: Calls, signing_key: bytes) -> Outcome:
-    """The outcome of a task whose worker is gone, for the images in its record."""
+    """Return the outcome of a task whose worker is gone, with the images in its record."""
     ends, verdicts = _judge_calls(hold, calls, signing_key)
     is_sent = any(call.state is not LedgerAnswer.VOID for call in hold.calls)
     outcome = conclude(record.images, record.promise.n, ends, verdicts or [_explain_death(is_sent=is_sent)])
@@ -94,7 +94,7 @@ def conclude_dead(hold: Hold, record: TaskRecord, calls: Calls, signing_key: byt
 
 
 def _describe(hold: Hold, record: TaskRecord | None, calls: Calls, signing_key: bytes) -> Record:
-    """The request's record. Its `request` stays empty, so that the record of its own worker would replace it."""
+    """Return the request's record. Its `request` stays empty, so that the record of its own worker would replace it."""
     base = describe_hold(hold)
     if record is None:
         ends, _ = _judge_calls(hold, calls, signing_key)
@@ -117,7 +117,7 @@ def _describe(hold: Hold, record: TaskRecord | None, calls: Calls, signing_key: 
 
 
 def _judge_calls(hold: Hold, calls: Calls, signing_key: bytes) -> tuple[list[CallEnd], list[Verdict]]:
-    """The end of each call, and the failures."""
+    """Return the end of each call, and the verdicts on failed calls."""
     ends: list[CallEnd] = []
     verdicts: list[Verdict] = []
     for call, fact in zip(hold.calls, describe_hold(hold).calls, strict=True):
@@ -130,7 +130,7 @@ def _judge_calls(hold: Hold, calls: Calls, signing_key: bytes) -> tuple[list[Cal
 
 
 def _find_verdict(call: HeldCall, known: CallRecord | None, signing_key: bytes) -> Verdict | None:
-    """The verdict that the call's own worker would have reached; None where it delivered all its images."""
+    """Return the verdict on the call's failure; None if all its images came or nothing is known of a failure."""
     if call.state is LedgerAnswer.POSTED:
         if known is None or known.note is None or known.receipt is None:
             return None
@@ -143,7 +143,7 @@ def _find_verdict(call: HeldCall, known: CallRecord | None, signing_key: bytes) 
 
 
 def _read_verdict(call: HeldCall, facts: dict[str, Any]) -> Verdict:
-    """The verdict for which an error was kept."""
+    """Return the verdict for which an error was kept."""
     error = errors.read_error(facts)
     # An upstream that releases its unknown outcomes has void calls that may be billed.
     is_unknown = isinstance(error, errors.UpstreamOutcomeUnknown | errors.UpstreamBadResponse)
@@ -156,7 +156,7 @@ def _read_verdict(call: HeldCall, facts: dict[str, Any]) -> Verdict:
 
 
 def _explain_death(*, is_sent: bool) -> Verdict:
-    """The verdict where nothing is known but that the worker died."""
+    """Return the verdict if nothing is known but that the worker died."""
     if is_sent:
         return Verdict(LOST, Executed.UNKNOWN, again=False, elsewhere=False, error=make_unknown_error())
     error = errors.UpstreamUnavailable(
@@ -194,7 +194,7 @@ def _describe_end(fact: CallFact, call: HeldCall, known: CallRecord | None, verd
 
 
 def _is_unpriced(call: HeldCall, note: CallNote, receipt: Receipt | None) -> bool:
-    """True when the call is charged, and the catalogue had no price for it as it was sent."""
+    """True when the call is or will be charged, and the catalogue had no price for it when it was sent."""
     if receipt is not None:
         return receipt.usd is None
     is_presumed = call.state is LedgerAnswer.PRESUMED or (
@@ -204,7 +204,10 @@ def _is_unpriced(call: HeldCall, note: CallNote, receipt: Receipt | None) -> boo
 
 
 async def _find_images(services: Services, held: Sequence[HeldCall], calls: Calls) -> list[TaskImage]:
-    """Find the images of charged calls that are stored; the task's record may lack them."""
+    """Return the stored images of posted calls, which the task's record may lack.
+
+    While the storage does not answer, all images count as stored.
+    """
     found: list[TaskImage] = []
     for call in held:
         known = calls.get(call.call)

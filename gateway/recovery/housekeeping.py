@@ -1,7 +1,7 @@
 """The ledger's housekeeping in each worker: its lease, old tasks, and the tasks of dead workers.
 
-It never sends a paid POST. It releases slots that a dead worker did not send, and settles the calls that it may have
-sent by their policy once their answer can no longer come.
+It never sends a paid POST. It releases slots that a dead worker did not send. By their policy
+it settles calls that may have been sent, once their answer can no longer come.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST = 1000
 """Most tasks that a step looks at. Those held for an operator come first, and must not hide the others."""
 
 _AT_ONCE = 100
-"""Most tasks that are adopted at a time."""
+"""Most tasks that are adopted at a time, unless only this instance's dead workers count: then it is _MOST."""
 
 _ENDS_KNOWN_US = 86_400 * MICROSECONDS
 """µs for which the ledger knows of a worker's end."""
@@ -48,7 +48,7 @@ class Pace:
     quickest_s: float | None = None
     lease_s: float = 15.0
     grace_s: float = 5.0
-    """The time beyond a lease without adoptions after an outage: other workers could not renew their leases either."""
+    """Seconds beyond a lease, after an outage, without adoptions from other instances: they renew first."""
     fold_every_s: float = 60.0
     retention: Retention = field(default_factory=Retention)
 
@@ -82,7 +82,7 @@ class Adopter(Protocol):
         ...
 
     async def end(self, hold: Hold) -> None:
-        """Store the task's end if nothing more can come of it. Housekeeping calls it after each settlement."""
+        """Store the task's end if nothing more can come of the task. A repetition does no harm."""
         ...
 
     async def end_closed(self, holds: Sequence[Hold]) -> None:
@@ -98,7 +98,7 @@ async def _have_no_callers(_: float) -> bool:
 class OwnWork:
     """The work and the callers of this process.
 
-    `runs` is True for a task that it still works on: it settles the task itself, however long its vendor takes.
+    `runs` returns True for a task on which this process still works: that work settles the task's calls itself.
     `record_departures` waits until the ledger knows of every caller that has disconnected; it returns False when that
     takes longer than the given seconds.
     """
@@ -110,8 +110,8 @@ class OwnWork:
 class Housekeeping:
     """The housekeeping of one worker.
 
-    A renewed lease, and the time of a lock's file, mean that the ledger knows of the callers that had disconnected by
-    then: a retry relies on it.
+    A retry relies on a renewed lease or a touched lock file: the ledger knows of the callers that disconnected before.
+    Before a renewal this waits for that knowledge, up to a tenth of a lease. Without it the file is not touched.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Housekeeping:
         self._folds_from = 0
         self._ended_to = 0
         self._epoch = ""
+        self._recorded_at = time.monotonic()
 
     async def start(self) -> None:
         """Take the lease, end the leases of this instance's dead workers, and begin the steps.
@@ -174,7 +175,7 @@ class Housekeeping:
     async def step(self) -> None:
         """Renew the lease, fold old tasks, adopt the tasks of dead workers, and settle overdue calls.
 
-        Stops, with a log line, at the first step that Redis does not take.
+        If Redis does not take a part of it, the rest waits for the next step. The first such failure is logged.
         """
         now = await self._renew()
         if now is None:
@@ -194,9 +195,10 @@ class Housekeeping:
     async def _renew(self) -> int | None:
         """Renew the lease. Returns the server's time in µs, or None while the ledger is unavailable or lost."""
         began = time.monotonic()
-        await self._own.record_departures(self._pace.lease_s / 10)
-        # A worker that was suspended meanwhile does not know of the callers that disconnected since.
-        passed_us = round((time.monotonic() - began) * MICROSECONDS)
+        if await self._own.record_departures(self._pace.lease_s / 10):
+            self._recorded_at = began
+        # The lease lasts from the last time at which the ledger knew of all callers that had disconnected.
+        passed_us = round((time.monotonic() - self._recorded_at) * MICROSECONDS)
         try:
             lease = await self._ledger.renew(self._worker, max(1, self._pace.lease_us - passed_us))
         except StoreUnavailable as error:
@@ -229,7 +231,7 @@ class Housekeeping:
         self._folds_from = now + round(self._pace.fold_every_s * MICROSECONDS)
 
     async def _retire_dead(self) -> None:
-        """End the leases of this instance's dead workers: their locks prove that they are dead."""
+        """End the leases of this instance's dead workers, and remove their lock files: free locks prove their death."""
         dead = self._worker_locks.find_dead() if self._worker_locks else []
         if self._worker_locks is None or not dead:
             return
@@ -252,7 +254,7 @@ class Housekeeping:
                 await self._renew()
 
     async def _adopt_one(self, hold: Hold) -> bool:
-        """Adopt one task; False when another worker was faster, or its owner came back."""
+        """Adopt one task. Returns False if another worker was faster, or the owner's lease has not ended."""
         fence = await self._ledger.adopt(hold.task, self._worker, hold.fence)
         if isinstance(fence, LedgerAnswer):
             return False
@@ -265,14 +267,14 @@ class Housekeeping:
         return True
 
     async def _end_closed(self, now: int) -> None:
-        """End the tasks that dead workers closed and may not have ended, once for each worker."""
+        """Store the missing ends of tasks that dead workers closed, once for each worker."""
         left = await self._ledger.left(self._ended_to or max(1, now - _ENDS_KNOWN_US), _MOST)
         if left:
             await self._adopter.end_closed(left)
         self._ended_to = now
 
     async def _continue_adopted(self, now: int) -> None:
-        """Go on with the adopted tasks, and settle their overdue calls."""
+        """Collect the calls of adopted tasks, settle overdue ones, and forget those that are over or taken over."""
         for hold in await self._ledger.show_all(sorted(self._adopted)):
             if hold.worker != self._worker or hold.is_over:
                 # The settlement of its last call may not have been followed by its end.

@@ -12,7 +12,7 @@ from gateway.routing.plan import Choice, Plan, Rejection
 
 
 def describe_plan(plan: Plan, job: ImageJob, model: str, refusal: PublicError | None = None) -> dict[str, Any]:
-    """The Plan of a request to a model, as JSON. `refusal` is the error that the caller's limits would raise."""
+    """The Plan of a request to a model, as JSON. `refusal` is the error that the request would get, if any."""
     return {
         "object": "image.plan",
         "model": model,
@@ -51,7 +51,7 @@ def _describe_choice(choice: Choice, job: ImageJob) -> dict[str, Any]:
 
 
 def _describe_compensation(choice: Choice, job: ImageJob) -> list[str]:
-    """The differences from one plain call that makes exactly what was requested."""
+    """The differences from one call that makes the request exactly: more calls, a conversion, scaling, another size."""
     found = choice.fit
     notes: list[str] = []
     if choice.calls > 1:

@@ -1,8 +1,8 @@
 """The Plan: the targets that can serve a job, in the order of trial, and the reasons against the others; a job's calls.
 
-Pure functions.
+Pure functions, except that `split_job` makes new ids.
 
-Whatever the strategy, a target that drops a hard parameter serves only if no target honours them all.
+With every strategy, a target with compromises is in the Plan only if no target is without them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from gateway.jobs.job import Call, ImageJob
 from gateway.routing.rights import Rights
 
 Medians = Mapping[tuple[str, str], float]
-"""The median seconds of a call at a target, by the target's label and the kind of call (`kind_of`)."""
+"""The median seconds of a call, for each pair of a target's label and a kind of call (`kind_of`)."""
 
 
 Load = Callable[[Target], tuple[float, float]]
-"""A sort key for targets of equal rank, the least loaded first."""
+"""Returns the sort key of a target among equal ones, the least loaded first."""
 
 _BY_LOAD = frozenset({"cost", "priority"})
-"""The other strategies order credentials themselves."""
+"""The strategies in which the load orders equal credentials of an upstream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Plan:
     refusal: PublicError | None = None
 
     def keep_priced(self, reason: str) -> Plan:
-        """This plan without the targets of unknown price, ordered by cost if that is the strategy."""
+        """This plan with the targets of unknown price rejected for `reason`; `cost` then orders the others again."""
         unpriced = [_reject(one.target, Unfit(reason, "model")) for one in self.choices if one.quote is None]
         kept = [one for one in self.choices if one.quote]
         ranked, note = _arrange(kept, self.strategy) if unpriced and self.strategy == "cost" else (kept, self.note)
@@ -106,10 +106,10 @@ def plan(
     rights: Rights | None = None,
     around: Circumstances | None = None,
 ) -> Plan:
-    """Order the model's targets for this job. `rights` are those of the caller's key.
+    """Return the Plan of a job: the model's targets in order. `rights` are those of the caller's key and the request.
 
-    Raises UnsupportedValue if no target can serve it, UpstreamUnavailable if none is configured, and ModelNotAllowed
-    for a key that may use none of the upstreams.
+    Raises UnsupportedValue if no target can serve the job, UpstreamUnavailable if none of the upstreams that the model
+    and the rule name is configured, and ModelNotAllowed for a key that may use none of the targets.
     """
     rights, around = rights or Rights(), around or Circumstances()
     route = rules.find_route(job, model_name, catalogue.document, around.identity)
@@ -134,10 +134,10 @@ def plan(
 
 
 def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
-    """Return the plan without the targets in `down`, and with equal credentials ordered by load.
+    """Return the plan with the targets in `down` rejected. With `cost` and `priority`, load orders equal credentials.
 
-    A target that drops a parameter does not replace an unavailable one that honours it. If no target is left, the
-    plan's refusal is UpstreamUnavailable or RateLimited.
+    `down` has the block of each unavailable target by its label. A target that the plan rejected does not come back. If
+    no target is left, the new plan's refusal is UpstreamUnavailable or RateLimited.
     """
     kept = [choice for choice in plan.choices if choice.target.label not in down]
     out = [(choice.target, down[choice.target.label]) for choice in plan.choices if choice.target.label in down]
@@ -164,13 +164,16 @@ def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
 
 
 def _apply_defaults(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
-    """The job with the rule's defaults for parameters that the caller did not set."""
+    """The job with the rule's defaults, within the key's limits, for parameters that the caller did not set."""
     size, quality = rights.cap_defaults(route.size, route.quality)
     return replace(job, size=job.size or size, quality=job.quality or quality)
 
 
 def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Route) -> list[Target]:
-    """The model's configured targets: those of the rule's upstreams first, in the rule's order."""
+    """The model's targets, those of the rule's upstreams first, in its order.
+
+    Raises UpstreamUnavailable, and UnsupportedValue if the rule excludes the model's upstreams.
+    """
     targets = catalogue.targets_of(model)
     wanted = route.upstreams or model.upstreams
     served = [name for name in wanted if name in model.upstreams]
@@ -179,11 +182,13 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
         raise errors.UpstreamUnavailable(
             f"No upstream of `{model_name}` is configured ({reasons}).", should_retry=False
         )
+    if not targets:
+        raise _unserved(model_name, [Rejection(name, _exclude(route)) for name in model.upstreams])
     return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 
 
 def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[list[Target], list[Rejection]]:
-    """The targets that the key may use and the request does not exclude, and the others."""
+    """The targets that the key and the request allow, and the others. Raises ModelNotAllowed, UnsupportedValue."""
     allowed = [target for target in targets if rights.allows(target.upstream)]
     if not allowed:
         names = ", ".join(rights.upstreams or ())
@@ -203,7 +208,7 @@ def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[lis
 
 def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | Unfit:
     if route.upstreams is not None and target.upstream not in route.upstreams:
-        return Unfit(f"the rule `{route.rule}` excludes it", "model")
+        return _exclude(route)
     profile = target.profile if rights.lets_upstream_choose_size else target.profile.change(takes_auto_size=False)
     found = fit(job, profile, allows_nearest=route.allows_nearest)
     if isinstance(found, Unfit):
@@ -213,6 +218,10 @@ def _fit(job: ImageJob, target: Target, route: Route, rights: Rights) -> Fit | U
     if found.compromises and route.refuses_compromises:
         return Unfit(f"it would not honour {', '.join(found.compromises)}", found.compromises[0])
     return found
+
+
+def _exclude(route: Route) -> Unfit:
+    return Unfit(f"the rule `{route.rule}` excludes it", "model")
 
 
 def _price(job: ImageJob, target: Target, found: Fit, other_size: OtherSize) -> Choice:
@@ -256,7 +265,7 @@ def _arrange(
 
 
 def _order_by_load(choices: Sequence[Choice], load: Load) -> list[Choice]:
-    """The choices, neighbours of one upstream and one price ordered by their load."""
+    """The choices in order, but neighbours of one upstream and one price sorted by `load`."""
     ordered: list[Choice] = []
     for _, equals in groupby(choices, key=lambda choice: (choice.target.upstream, choice.total)):
         ordered += sorted(equals, key=lambda choice: load(choice.target))
@@ -268,15 +277,20 @@ def _unserved(model_name: str, rejections: list[Rejection]) -> errors.Unsupporte
     for one in rejections:
         names = upstreams.setdefault(one.unfit.reason, [])
         names += [one.upstream] if one.upstream not in names else []
-    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in upstreams.items())
+    reasons = "; ".join(
+        f"{'each of ' if len(names) > 1 else ''}{', '.join(names)}: {reason}" for reason, names in upstreams.items()
+    )
     # Name a parameter that the caller can change rather than the model.
     param = next((one.unfit.param for one in rejections if one.unfit.param != "model"), "model")
-    return errors.UnsupportedValue(f"No upstream of `{model_name}` can serve this request ({reasons}).", param=param)
+    remedy = " Leave `background` out, or send `opaque`." if param == "background" else ""
+    return errors.UnsupportedValue(
+        f"No upstream of `{model_name}` can serve this request ({reasons}).{remedy}", param=param
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target to be ranked. `price` is µ$ for the whole job, `seconds` the measured median; None is unknown."""
+    """A target to rank. `price` is the expected µ$ of the whole job, `seconds` the measured median; None is unknown."""
 
     label: str
     price: int | None = None
@@ -316,15 +330,17 @@ def _by_price(candidates: Sequence[Candidate]) -> Ranking:
         return _by_catalogue(candidates, f"the catalogue's order decides: no price is known for {unknown}")
     # Sorting keeps the catalogue's order among equals.
     order = tuple(sorted(range(len(candidates)), key=prices.__getitem__))
-    cheapest = prices[order[0]] if order else 0
-    reasons = [
-        "cheapest" if prices[one] == cheapest else f"${show_usd(prices[one] - cheapest)} dearer" for one in order
-    ]
-    return Ranking(order, tuple(reasons))
+
+    def explain(one: int) -> str:
+        dearer = prices[one] - prices[order[0]]
+        # The cheapest may be unavailable, and then has another place in the plan.
+        return f"${show_usd(dearer)} dearer than {candidates[order[0]].label}" if dearer else "cheapest"
+
+    return Ranking(order, tuple(map(explain, order)))
 
 
 def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
-    """Order all candidates by one draw: its position within the winner's share is the next draw."""
+    """Order all candidates by chance from one draw: its position within the winner's share is the next draw."""
     left = list(range(len(candidates)))
     order: list[int] = []
     reasons: list[str] = []
@@ -344,7 +360,7 @@ def _by_weight(candidates: Sequence[Candidate], draw: float) -> Ranking:
 
 
 def _by_seconds(candidates: Sequence[Candidate]) -> Ranking:
-    """Order by the median. Targets without a measurement come first: otherwise they would never get one."""
+    """Order candidates from the lowest median up. Those without one come first: otherwise they would never get one."""
     order = tuple(sorted(range(len(candidates)), key=lambda index: candidates[index].seconds or 0.0))
     found = [candidates[index].seconds for index in order]
     reasons = ["not measured yet" if seconds is None else f"median {seconds:.1f} s" for seconds in found]

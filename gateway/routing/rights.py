@@ -1,6 +1,6 @@
 """The rights of a caller's key: the most images, the best quality, the most pixels, and the upstreams. Pure.
 
-They are checked on the request, and again on each target.
+They are checked on the job, and again on each target.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Rights:
         return self.pinned in (None, upstream, label)
 
     def check(self, job: ImageJob) -> None:
-        """Raise UnsupportedValue when the job exceeds the key's caps."""
+        """Raise UnsupportedValue when the job exceeds the key's limits on images, quality or pixels."""
         if self.max_n is not None and job.n > self.max_n:
             raise errors.UnsupportedValue(
                 f"This key may ask for at most {self.max_n} images at once, not {job.n}.", param="n"
@@ -56,18 +56,18 @@ class Rights:
             _check_size(job.size, self.max_pixels)
 
     def cap_quality(self, job: ImageJob) -> ImageJob:
-        """Return the job; if `auto` would exceed the key's best quality, with that quality."""
+        """Return the job, with the key's best quality in place of `auto` if that is below medium."""
         is_below = self.max_quality is not None and _RANKS[self.max_quality] < _RANKS[_USUAL]
         return replace(job, quality=self.max_quality) if is_below and job.quality is None else job
 
     def cap_defaults(self, size: Size | None, quality: Quality | None) -> tuple[Size | None, Quality | None]:
-        """A rule's default size and quality: a size over the key's limit becomes None, a quality the key's best."""
+        """A rule's default size and quality within the key's limits: None for a larger size, the key's best quality."""
         is_large = size is not None and self.max_pixels is not None and size.pixels > self.max_pixels
         is_better = quality and self.max_quality and _RANKS[quality] > _RANKS[self.max_quality]
         return None if is_large else size, self.max_quality if is_better else quality
 
     def find_excess(self, quality: Quality | None, made: Size | None) -> tuple[str, str] | None:
-        """The reason why a target's result exceeds the caps, and the parameter; None if it does not."""
+        """The reason why a target's result exceeds the key's limits, and the parameter; None if it does not."""
         if self.max_quality and _RANKS[quality or _USUAL] > _RANKS[self.max_quality]:
             return f"it takes no quality here, and this key is limited to {self.max_quality}", "quality"
         if self.max_pixels is not None and made is not None and made.pixels > self.max_pixels:

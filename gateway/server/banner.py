@@ -1,6 +1,6 @@
-"""The banner of `imagegate serve` when it is ready: its address, examples to try it, and the way to stop it.
+"""The banner of `imagegate serve` when it is ready: its address, examples to try it, and how to stop it.
 
-This module never shows a key except the demo key.
+The banner has no key but the demo key.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ _SAVE = (
 class Facts:
     """The facts of the banner. `demo_key` is None outside demo mode; `simulator` is None when real upstreams answer.
 
-    `command` runs this program again in the user's shell. `on`, `off` (not configured) and `unpriced` are upstreams.
+    `command` runs this program again in the user's shell, and `activation` begins a line that uses the same Python.
+    `on` and `unpriced` are credentials, `upstream/credential`; `off` are the upstreams that are not configured.
     """
 
     url: str
     data_dir: Path
     store: str
     command: str = "imagegate"
+    activation: str = ""
     demo_key: str | None = None
     simulator: str | None = None
     on: tuple[str, ...] = ()
@@ -58,11 +60,10 @@ def banner(facts: Facts) -> str:
         parts.append(
             f"In a second terminal, save a picture as picture.png with curl:\n\n{_curl(facts.url, facts.demo_key)}"
         )
-        parts.append(f"The same with OpenAI's own SDK (pip install openai):\n\n{_python(facts.url, facts.demo_key)}")
+        install = f"{facts.activation}pip install openai"
+        parts.append(f"The same with OpenAI's own SDK ({install}):\n\n{_python(facts.url, facts.demo_key)}")
     if facts.simulator is not None:
-        parts.append(
-            f"Make a vendor fail and see another one serve; `-X DELETE` ends the fault:\n\n{_break(facts.simulator)}"
-        )
+        parts.append(f"Make the next call fail; another upstream then serves its request:\n\n{_break(facts.simulator)}")
     parts.append(f"Data is kept in {facts.data_dir} (store: {facts.store}). Ctrl-C stops everything.")
     return "\n" + "\n\n".join(parts) + "\n"
 
@@ -79,8 +80,7 @@ def _curl(url: str, key: str) -> str:
 
 
 def _break(simulator: str) -> str:
-    rule = '{"upstream": "apiany", "times": null, "fault": {"kind": "status", "status": 503}}'
-    return f"curl -sS {simulator}/_faults -d '{rule}'"
+    return f"""curl -sS {simulator}/_faults -d '{{"fault": {{"kind": "status", "status": 503}}}}'"""
 
 
 def _python(url: str, key: str) -> str:

@@ -19,7 +19,7 @@ from gateway.process.children import SHORTAGES, ChildFailed, ChildWatch, name_ex
 from gateway.process.settings import StartRefused
 
 SAY_EVERY_S = 60.0
-"""Seconds between two reports of the same trouble of one child."""
+"""Seconds between two reports of one kind of trouble, until the child has run again."""
 
 _PASSING = (OSError, MemoryError, subprocess.SubprocessError)
 """The errors of a machine without processes, descriptors, memory or disk space. They pass."""
@@ -27,9 +27,9 @@ _PASSING = (OSError, MemoryError, subprocess.SubprocessError)
 
 @dataclass(frozen=True, slots=True)
 class RestartDelay:
-    """The delay before the next start, in seconds: first_s · 2ⁿ⁻¹ after the n-th fast death in a row, or `longest_s`.
+    """The seconds before the next start: first_s · 2ⁿ⁻¹, but at most `longest_s`.
 
-    A death within `fast_s` of the start is a fast one.
+    n counts deaths and failed starts in a row. A death after a run of `fast_s` seconds or more begins again at 1.
     """
 
     fast_s: float = 10.0
@@ -42,7 +42,7 @@ class RestartDelay:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """The reason why a child does not run. Trouble of one kind is reported once a minute."""
+    """The reason why a child does not run: its kind, and its text for the report."""
 
     kind: Literal["death", "failure", "refusal", "shortage"]
     text: str
@@ -51,7 +51,8 @@ class _Trouble:
 class ChildKeeper:
     """One child process. `start` starts it and returns when it is ready.
 
-    `start` raises ChildFailed or an OSError where another start may succeed, and StartRefused where none can.
+    `start` raises ChildFailed or an OSError where another start may succeed, and StartRefused where none can. `say`
+    gets the reports of trouble.
     """
 
     def __init__(
@@ -76,7 +77,10 @@ class ChildKeeper:
         self._said_at: dict[str, float] = {}
 
     async def begin(self) -> None:
-        """Start the child, and keep it alive from then on. Raises StartRefused or OSError when it can never start."""
+        """Start the child, as often as needed until it is ready, and keep it alive from then on.
+
+        Raises StartRefused, or an OSError other than SHORTAGES: then the child can never start.
+        """
         while (trouble := await self._try_start(is_first=True)) is not None:
             await self._pause(trouble)
         self.task = asyncio.create_task(self._keep(), name=self.name)
@@ -101,7 +105,7 @@ class ChildKeeper:
                 await self._pause(trouble)
 
     async def _try_start(self, *, is_first: bool) -> _Trouble | None:
-        """Start the child; return None when it is ready, else the trouble. The first start raises lasting trouble."""
+        """Start the child; return None when it is ready, else the trouble. The first start raises lasting errors."""
         self._began = self._clock()
         try:
             self.process = await self._start()
@@ -119,7 +123,7 @@ class ChildKeeper:
         return None
 
     async def _pause(self, trouble: _Trouble) -> None:
-        """Wait before the next start, longer after each fast death."""
+        """Report the trouble unless it was reported lately, and wait before the next start."""
         self._deaths += 1
         delay, now = self._restart_delay.delay(self._deaths), self._clock()
         if now - self._said_at.get(trouble.kind, float("-inf")) >= SAY_EVERY_S:
@@ -129,7 +133,7 @@ class ChildKeeper:
 
 
 def name_shortage(error: BaseException) -> str:
-    """The error in words: `No space left on device`."""
+    """The error in words, such as `No space left on device`."""
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 

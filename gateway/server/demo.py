@@ -13,7 +13,7 @@ from gateway.process.data_folder import DataFolder, replace
 from gateway.process.settings import StartRefused
 
 SIMULATED_BY = "IMAGEGATE_SIMULATED_BY"
-"""The simulator's URL, in place of every upstream's. Only the supervisor sets it, for its workers."""
+"""The variable with the URL of the simulator that replaces every upstream. The supervisor sets it for its workers."""
 
 
 class NoUpstreamKey(StartRefused):
@@ -26,10 +26,16 @@ def is_simulated(catalogue: Catalogue, *, is_demo: bool) -> bool:
         return False
     if not is_demo:
         raise NoUpstreamKey(
-            f"No upstream key is set. Set at least one of {', '.join(upstream_keys(catalogue.document))}; "
+            f"No upstream key is set. Set {name_needed_keys(catalogue.document)}; "
             "or try the gateway without any: imagegate serve --demo"
         )
     return True
+
+
+def name_needed_keys(document: Document) -> str:
+    """Return the need of `serve` for one of the catalogue's upstream keys, as a part of a sentence."""
+    names = upstream_keys(document)
+    return names[0] if len(names) == 1 else f"at least one of {', '.join(names)}"
 
 
 def upstream_keys(document: Document) -> list[str]:
@@ -43,9 +49,9 @@ def upstream_keys(document: Document) -> list[str]:
 
 
 async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
-    """Return the working key to try the gateway with. Make and store it if the folder has none that this store knows.
+    """Return the secret of the key to try the gateway with. Make the key if the folder has none that this store knows.
 
-    A disabled one is enabled.
+    A new secret is written to the folder. A disabled key is enabled.
     """
     if folder.demo_key_path.exists():
         secret = folder.demo_key_path.read_text().strip()
@@ -61,7 +67,7 @@ async def demo_key(folder: DataFolder, keys: KeyStore) -> str:
 
 
 async def disable_demo_keys(keys: KeyStore) -> list[KeyRecord]:
-    """Disable the keys that demo mode made, which have no limits; return those that were enabled."""
+    """Disable the keys that demo mode made, since it gives them no limits; return those that were enabled."""
     found = [key for key in await keys.list() if key.demo and key.enabled]
     for key in found:
         await keys.disable(key.id)

@@ -45,16 +45,21 @@ def port_of(listener: socket.socket) -> int:
 
 
 def address_for_people(host: str, port: int) -> str:
-    """Return the URL by which this machine reaches a gateway at that address."""
+    """Return the URL at which this machine reaches a gateway that listens on an address."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _name_port(port: int) -> str:
+    """The two ways to choose a port; `make run` takes the variable alone."""
+    return f"--port {port}, or GATEWAY_PORT={port} in the environment"
+
+
 def _explain(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         other = min(port + 1, 65535)
-        return f"Port {port} on {host} is in use. Stop the program that uses it, or choose another: --port {other}"
+        return f"Port {port} on {host} is in use. Stop the program that uses it, or choose another: {_name_port(other)}"
     if error.errno == errno.EACCES:
-        return f"Port {port} may not be used by this user. Choose one above 1023, such as --port 8080"
+        return f"Port {port} may not be used by this user. Choose one above 1023: {_name_port(8080)}"
     return f"Cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"

@@ -1,4 +1,4 @@
-"""The checks of a store before the first use. This module never repairs anything."""
+"""The checks of a store before its first use. They repair nothing, and write only digests of a new store's secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from gateway.store import names
 from gateway.store.client import StoreClient, StoreUnavailable, connect, describe
 
 OLDEST = (7, 0)
-"""Older versions do not name the error of a script (no room, read-only). Valkey 7.2 equals Redis 7.2."""
+"""The oldest version that is accepted. Older ones do not name the error of a script (no room, read-only).
+
+Valkey 7.2 equals Redis 7.2."""
 
 _POLL_S = 0.2
 
@@ -62,7 +64,7 @@ async def check_store(
 
 
 def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
-    """Return the reason why a server with these facts cannot hold money, and the remedy; None if it can.
+    """Return the reason why a server with these facts cannot hold the ledger, and the remedy; None if it can.
 
     Missing facts count as right.
     """
@@ -85,7 +87,7 @@ def find_problem(facts: Mapping[str, Any], *, is_cluster: bool) -> str | None:
 
 
 def find_doubt(facts: Mapping[str, Any]) -> str | None:
-    """Return the reason why a server with these facts may lose money, and the remedy; None if it does not.
+    """Return the reason why a server with these facts may forget what was spent, and the remedy; None if there is none.
 
     Missing facts count as right.
     """

@@ -38,10 +38,10 @@ DRAIN_MARGIN_S = 10.0
 """Seconds that a worker gets after GATEWAY_DRAIN_S to record unfinished work."""
 
 ABANDON_S = 5.0
-"""Seconds that a worker gets after a second signal to record unfinished work."""
+"""Seconds that a worker gets after a second signal, or after its time is up, to record unfinished work."""
 
 _WORKER_ENV = {"MALLOC_ARENA_MAX": "2"}
-"""A worker's environment, where the operator has not set it.
+"""Defaults for variables of a worker's environment; the operator's own values replace them.
 
 glibc keeps freed memory per arena, and makes eight arenas a core, for threads that only read, write and hash pieces;
 with two the peak was lower and steadier, in the same time (docs/performance.md).
@@ -60,7 +60,10 @@ class Output:
 
 
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Output) -> None:
-    """Serve until a signal. Raises StartRefused (wrong configuration, folder in use), OSError for other faults."""
+    """Serve until a signal. Raises StartRefused (wrong configuration, folder or port in use).
+
+    Raises StoreUnavailable and OSError for other faults.
+    """
     # Read here so that a mistake in it ends the start; each worker reads it again.
     catalogue = load(settings.config, env)
     simulated = demo.is_simulated(catalogue, is_demo=is_demo)
@@ -130,7 +133,7 @@ class Supervisor:
         self._folder.announce_stop(_name_redis(self._settings), time.time() + most_s)
 
     async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
-        """Start all processes, show the banner, and wait. Raises StartRefused when a child can never start."""
+        """Start all processes, show the banner, and wait. Raises StartRefused, OSError, StoreUnavailable."""
         secrets = load_secrets(self._settings)
         url = await self._start_store()
         if doubt := await check_store(url, secrets, STORE_WAIT_S, self._voice.say):
@@ -145,7 +148,8 @@ class Supervisor:
             url=self._settings.public_url or self._url,
             data_dir=self._folder.path,
             store="embedded" if self._server is not None else describe(url),
-            command=_own_command(),
+            command=_name_beside("imagegate") or f"{sys.executable} -m gateway",
+            activation=f"source {script}; " if (script := _name_beside("activate")) else "",
             demo_key=key,
             simulator=simulator,
             on=tuple(target.label for target in catalogue.targets),
@@ -295,9 +299,12 @@ def _name_redis(settings: Settings) -> str | None:
     return None if settings.redis_url is None else describe(settings.redis_url.get_secret_value())
 
 
-def _own_command() -> str:
-    """Return the command for `imagegate` in this folder; in a fresh checkout it is not on the PATH."""
-    beside = Path(sys.executable).with_name("imagegate")
+def _name_beside(name: str) -> str | None:
+    """Return the path of a file beside this Python, for a shell in this folder; None where there is none.
+
+    In a fresh checkout that folder is not on the PATH.
+    """
+    beside = Path(sys.executable).with_name(name)
     if not beside.exists():
-        return f"{sys.executable} -m gateway"
+        return None
     return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

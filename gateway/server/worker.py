@@ -21,6 +21,7 @@ if __name__ == "__main__":
     # `memory.tune_collector` turns the collector on again.
     gc.disable()
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
@@ -37,12 +38,14 @@ from gateway.server.demo import SIMULATED_BY
 from gateway.services import Services
 from gateway.store.embedded import store_url
 
+_log = structlog.get_logger(__name__)
+
 # Longer than a load balancer keeps an idle connection (60 s by default), so that it never sends into a closed one.
 _KEEP_ALIVE_S = 75
 
 
 def main(arguments: list[str], env: Mapping[str, str]) -> int:
-    """Serve until SIGTERM; return the exit code: EXIT_CONFIG for a wrong configuration, 1 if no server started."""
+    """Serve until SIGTERM or SIGINT. Return 0, EXIT_CONFIG for a refused start, or 1 if no server started."""
     parser = argparse.ArgumentParser(prog="gateway.server.worker")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
@@ -89,7 +92,7 @@ def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol]
 
 
 class Server(uvicorn.Server):
-    """uvicorn that reports when it is ready, and begins the shutdown at the first signal."""
+    """uvicorn that reports when it is ready, and begins the gateway's shutdown at the first signal."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, ready_fd: int | None) -> None:
         super().__init__(config)
@@ -108,6 +111,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
         services.shutdown.begin()
+        if services.running:
+            _log.info(
+                "the stop waits for unfinished tasks", tasks=len(services.running), seconds=services.settings.drain_s
+            )
         cutting = asyncio.create_task(self._cut_connections(services))
         ending = asyncio.get_running_loop().call_later(services.settings.drain_s, services.shutdown.give_up)
         await super().shutdown(sockets)
@@ -115,7 +122,7 @@ class Server(uvicorn.Server):
         ending.cancel()
 
     async def _cut_connections(self, services: Services) -> None:
-        """Abort the remaining connections after `stop_s` seconds, once no call in progress needs this process."""
+        """Abort the remaining connections once `stop_s` seconds have passed and no call needs this process."""
         await services.shutdown.idle(services.settings.stop_s)
         for connection in list(self.server_state.connections):
             if (transport := getattr(connection, "transport", None)) is not None:

@@ -72,30 +72,36 @@ def examine(field: str, incoming: UploadFile) -> Upload:
     file.seek(0)
     try:
         with Image.open(file, formats=_KNOWN) as image:
-            _look(upload, image)
+            thumbnail, alpha = _look(upload, image)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
         # A file that only begins like a picture is not one.
         upload.format = upload.size = None
+    else:
+        upload.thumbnail = _pack(thumbnail)
+        upload.alpha = None if alpha is None else _pack(alpha)
     file.seek(0)
     return upload
 
 
-def _look(upload: Upload, image: Image.Image) -> None:
+def _look(upload: Upload, image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The thumbnail of a picture, and its alpha channel if it has one."""
     upload.format = (image.format or "").lower()
     upload.size = image.size
     upload.has_alpha = image.has_transparency_data
     if image.width * image.height > _MOST_DECODED_PIXELS:
-        upload.thumbnail = _pack(Image.new("RGB", (64, 64), "grey"))
-        return
+        return Image.new("RGB", (64, 64), "grey"), None
+    alpha = None
     # JPEG can be decoded at a fraction of its size; a picture with alpha is needed whole for its mask.
     image.draft("RGB", _THUMBNAIL)
     if upload.has_alpha:
         bands = image.getbands()
         alpha = image.getchannel("A") if "A" in bands else image.convert("RGBA").getchannel("A")
         alpha.thumbnail(_ALPHA, Image.Resampling.NEAREST)
-        upload.alpha = _pack(alpha)
     image.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
-    upload.thumbnail = _pack(image.convert("RGB"))
+    thumbnail = image.convert("RGB")
+    # Pillow keeps the transparent grey of a 16-bit picture, and cannot write it with RGB.
+    thumbnail.info.pop("transparency", None)
+    return thumbnail, alpha
 
 
 def _pack(image: Image.Image) -> bytes:

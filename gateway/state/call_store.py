@@ -1,7 +1,7 @@
 """Records of paid calls, from which another process can finish them: the note before the call, and later evidence.
 
-Any process may add evidence at any time; the first evidence stands. A record never holds a caller's prompt, a picture
-or a key.
+Any process may add evidence at any time. The first evidence of a kind stands, except a receipt whose pictures are gone.
+A record never holds a caller's prompt, a picture or a key.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from gateway.store.lua import join_scripts, read_sources
 class CallNote(Lean):
     """The facts by which any process can deliver and bill the pictures of a call.
 
-    `size` is the promised one, None where only the upstream chooses; `scaled_to` is the delivered one, where the
-    gateway scales each picture. `prices` are those at the time of the call, and `given` is the price of its inputs in
-    µ$. `held` is the µ$ that it holds, and `believed` the highest bill in µ$ that is believed. `is_called_back` is True
-    if the vendor has a callback URL for the call's end.
+    `size` is the promised one, None if only the upstream chooses; `scaled_to` is the delivered one if the gateway
+    scales each picture, else None. `prices` are those at the time of the call, and `given` is the price of its inputs
+    in µ$. `held` is the µ$ that it holds, and `believed` the highest bill in µ$ that is believed; both are None if its
+    price is unknown. `is_called_back` is True if the vendor has a callback URL for the call's end.
     """
 
     upstream: str
@@ -60,7 +60,7 @@ class CallNote(Lean):
         return parse_size(self.size) if self.size else None
 
     def size_to_deliver(self, made: Size) -> Size | None:
-        """The size to which a picture of the size `made` is scaled; None where it stays as it is."""
+        """Return the size to which a picture of the size `made` is scaled; None if it is not scaled."""
         if self.scaled_to is not None:
             return parse_size(self.scaled_to)
         return self.promised if self.other_size == "resize" and self.is_broken_by(made) else None
@@ -96,9 +96,10 @@ class Links(Lean):
 
 
 class Receipt(Lean):
-    """The pictures and the price of a call. It is written while its pictures are stored, before the call is charged.
+    """The pictures and the price of a call. The receipt is stored beside its pictures, before the call is charged.
 
-    `usd` is in µ$, None where no price is known; `disputed` is the part of the upstream's bill that is not believed.
+    `usd` and `disputed` are in µ$. `usd` is None if no price is known; `disputed` is the part of the upstream's bill
+    that is not believed and not charged.
     Withheld pictures have an unwanted size: they are paid for and stored, but not delivered.
     """
 
@@ -114,11 +115,11 @@ class Receipt(Lean):
 
     @property
     def sizes(self) -> list[Size]:
-        """The sizes that the upstream made."""
+        """The sizes that the upstream made, by slot."""
         return [size for each in self.pictures if (size := parse_size(each.made or each.size))]
 
     def without(self, lost: Collection[str]) -> Receipt | None:
-        """Return the receipt without the lost artifacts and their price; None when no picture is left."""
+        """Return the receipt without these artifacts and their prices; None if no picture is left."""
         images = tuple(each for each in self.images if each.artifact not in lost)
         withheld = tuple(each for each in self.withheld if each.artifact not in lost)
         if not images and not withheld:
@@ -130,7 +131,7 @@ class Receipt(Lean):
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call as stored; `error` is a PublicError's facts. None stands for evidence that has not come."""
+    """One call as stored; `error` is a PublicError's facts. None stands for a part that is not stored."""
 
     id: str
     task: str
@@ -163,7 +164,7 @@ class Binding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The result of a binding. `stands` is the earlier one: the call's other ticket, or the ticket's task and call."""
+    """The result of a binding. `stands` is the earlier one: the call's ticket (OTHER), or the task and call (TAKEN)."""
 
     binding: Binding
     stands: tuple[str, ...] = ()
@@ -183,7 +184,7 @@ class CallStore:
     async def bind(self, task: str, call: str, upstream: str, credential: str, ticket: Ticket) -> Bound:
         """Bind the vendor's ticket to the call. A call has one ticket, and a ticket one call: the first binding stands.
 
-        A `poll_path` of "" is unknown.
+        The ticket's `poll_path` is "" if it is unknown.
         """
         answer = await self._run("ticket", task, call, upstream, credential, ticket.id, ticket.poll_path)
         return Bound(Binding(answer[0]), tuple(answer[1:]))
@@ -194,7 +195,8 @@ class CallStore:
     async def keep_receipt(self, task: str, call: str, receipt: Receipt, former: Receipt | None = None) -> Receipt:
         """Store a call's receipt, unless it has one; return the receipt that stands.
 
-        A stored receipt that equals `former` is replaced: its pictures are gone.
+        A stored receipt that equals `former` is replaced: its pictures are gone. For an unknown call nothing is stored,
+        and `receipt` is returned.
         """
         words = ("receipt", self._encode(receipt), self._encode(former) if former else "")
         answer = await self._run("keep", task, call, *words)
@@ -219,7 +221,7 @@ class CallStore:
 
 
 def encode_note(note: CallNote) -> str:
-    """Return a note as text, as the ledger's `mark_sent` takes it."""
+    """Return a note as JSON, as the ledger's `mark_sent` takes it."""
     return note.model_dump_json(exclude_defaults=True)
 
 

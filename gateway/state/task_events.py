@@ -1,4 +1,6 @@
-"""Events of tasks: a task of this process wakes its waiting requests at once, one blocking reader announces all others.
+"""Events of tasks, which wake the requests that wait in this process: at once for a task that runs in this process.
+
+For all other tasks and processes, one blocking reader gets the announcements from the store.
 
 This module never keeps a record longer than its task runs or a request watches it.
 """
@@ -23,7 +25,7 @@ BLOCK_S = 5.0
 """Seconds that one blocking read waits for news."""
 
 GATHER_S = 0.02
-"""Seconds to collect more news before the next read: each request makes two announcements, to every process."""
+"""Seconds to collect more news before the next read: every process reads the announcements of all tasks."""
 
 PAUSE_S = 0.5
 """Seconds before the reader asks again while Redis is unavailable."""
@@ -33,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Entry:
-    """One task that this process runs or watches. `record` is its newest one if it runs in this process, else None."""
+    """One task that this process runs or watches. `record` is its newest one if it ran in this process, else None."""
 
     record: TaskRecord | None = None
     is_running: bool = False
@@ -62,7 +64,7 @@ class Watch:
         _drop_unused(self._entries, self._task)
 
     def notify(self) -> None:
-        """Set `has_news`, since the task may have changed, and end the wait."""
+        """Set `has_news`, since the task may have changed, and end the wait that runs, if there is one."""
         self.has_news = True
         self.wake()
 
@@ -72,7 +74,10 @@ class Watch:
             self._waker.set_result(None)
 
     async def wait(self, seconds: float, gone: asyncio.Future[None] | None = None) -> None:
-        """Wait until there is news, `gone` is done, or `seconds` have passed. Returns at once if there is news."""
+        """Wait until there is news, `gone` is done, `seconds` have passed, or `wake` is called.
+
+        Returns at once if there is news or `gone` is done.
+        """
         if self.has_news or (gone is not None and gone.done()):
             return
         loop = asyncio.get_running_loop()
@@ -99,7 +104,7 @@ class TaskEvents:
         self._callbacks: dict[str, asyncio.Event] = {}
 
     def post(self, record: TaskRecord) -> None:
-        """Publish the new record of a task of this process, and wake its watches.
+        """Keep the new record of a task that runs in this process, and notify its watches. The store gets nothing.
 
         The record is kept until the task has ended and no request watches it.
         """
@@ -109,7 +114,7 @@ class TaskEvents:
         _drop_unused(self._entries, record.id)
 
     def watch(self, task_id: str) -> Watch:
-        """Return a wait for changes of the task."""
+        """Return a wait for changes of the task. The wait gets news once it is entered as a context."""
         return Watch(self._entries, task_id)
 
     @contextmanager
@@ -137,9 +142,9 @@ class TaskEvents:
         return await self._store.read(task_id)
 
     async def listen(self) -> None:
-        """Read the announcements of all processes, and wake the watches of changed tasks, until this is cancelled.
+        """Read the announcements of all processes until this is cancelled. Notify the watches of changed tasks.
 
-        While Redis is unavailable, it wakes all watches and tries again.
+        A callback sets the events of its call. While Redis is unavailable, this notifies all watches, and tries again.
         """
         client = connect(self._url, deadline_s=BLOCK_S + DEADLINE_S, connections=1)
         last = ""
@@ -163,7 +168,7 @@ class TaskEvents:
             await client.aclose()
 
     def wake_all(self) -> None:
-        """Wake every watch."""
+        """Notify every watch."""
         for task_id in self._entries:
             self._wake(task_id)
 

@@ -1,14 +1,15 @@
 """Task records in Redis, from which any process can answer: the request, the images by slot, the end.
 
-A record is opened before anything is sent, and ends once. The ledger has the calls and their cost. A record never holds
-a caller's prompt, a picture or a key's secret.
+A record is opened before anything is sent, and ends once; only a known end replaces a guess. The ledger has the calls.
+A record never holds a caller's prompt, a picture or a key's secret.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +17,7 @@ from typing_extensions import override
 
 from gateway.state.webhook_queue import ROOM
 from gateway.store import names
-from gateway.store.client import CommandQueue, StoreClient
+from gateway.store.client import Command, CommandQueue, StoreClient
 from gateway.store.lua import SHARED, join_scripts, read_sources
 
 Status = Literal["pending", "processing", "succeeded", "failed", "canceled", "expired"]
@@ -59,7 +60,8 @@ class TaskImage(Lean):
     """One image: its artifact, its upstream, and the parameters of its call.
 
     `made` is the upstream's size if the delivered size is another, else None. `created` and `expires` are unix seconds.
-    `usage` is the whole call's, and only the call's last image has it. `usd` is in µ$, None where no price is known.
+    `usage` is the whole call's, and only the image of the call's last slot has it. `usd` is in µ$, None where no price
+    is known.
     """
 
     slot: int
@@ -97,9 +99,9 @@ class Hook(Lean):
 class End(Lean):
     """The end of a task. `spent` is in µ$, None where a price is unknown; `error` is a PublicError's facts.
 
-    `completed` is unix seconds. `is_unstarted` means that its worker died before it sent anything, so that waiting
-    requests may begin again. `is_guess` means that the outcome of a call is unknown; an end with its real outcome, if
-    it arrives, replaces this end.
+    `completed` is unix seconds. `is_unstarted` means that its worker died before an upstream accepted a call, so that
+    waiting requests may begin again. `is_guess` means that the outcome of a call is unknown: an end that is no guess,
+    if it arrives, replaces this end.
     """
 
     status: Literal["succeeded", "failed", "canceled"]
@@ -115,7 +117,7 @@ class End(Lean):
 
 
 class TaskRecord(Lean):
-    """One task: the request, the images by slot, and the end; None while it runs."""
+    """One task: the request, the images by slot, and the end, which is None while it runs."""
 
     id: str
     promise: Promise
@@ -142,7 +144,7 @@ class TaskRecord(Lean):
 
 
 TTL_S = 86_400 + 3600
-"""Seconds from a record's last change to its expiry: a day, and the time for an answer under way to end."""
+"""Seconds from a record's last change to its expiry: a day, and an hour for answers that are being sent."""
 
 MOST_HOOKS = 10
 """The most webhook addresses of one task."""
@@ -174,10 +176,14 @@ class TaskStore:
 
     async def open(self, record: TaskRecord, hook: Hook | None = None) -> None:
         """Store a new task, and its caller's webhook address. If this raises, nothing may be sent for the task."""
+        await self._command_queue.run_chain(self.make_open(record, hook))
+
+    def make_open(self, record: TaskRecord, hook: Hook | None = None) -> Command[list[str]]:
+        """The command of `open`."""
         promise = record.promise.model_dump_json(exclude_defaults=True)
         words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
         address = () if hook is None else self._encode_hook(hook)
-        await self._command_queue.run(SCRIPTS["open"], record.id, str(TTL_S), *words, *address)
+        return Command(SCRIPTS["open"], (record.id, str(TTL_S), *words, *address), list)
 
     async def add(self, task_id: str, images: Sequence[TaskImage]) -> None:
         """Add stored images to a task, and announce the change to all processes. The first image of a slot stands."""
@@ -186,7 +192,7 @@ class TaskStore:
     async def subscribe(self, task_id: str, hook: Hook) -> bool:
         """Add an address for a webhook of the task's end; if the task has ended, queue the webhook now.
 
-        False, and nothing is added, when the task has MOST_HOOKS addresses.
+        The same address is not added twice. Returns False, and adds nothing, if the task has MOST_HOOKS other ones.
         """
         answer = await self._command_queue.run(SCRIPTS["subscribe"], task_id, str(TTL_S), *self._encode_hook(hook))
         if answer[0] == "done" and answer[1] != "0":
@@ -198,18 +204,29 @@ class TaskStore:
 
         The first end stands, except that a known end replaces a guess. Raises ValueError for a record without an end.
         """
+        return cast(TaskRecord, (await self._command_queue.run_chain(self.make_end(record)))[0])
+
+    def make_end(
+        self, record: TaskRecord, note: Callable[[TaskRecord], object] = lambda _: None
+    ) -> Command[TaskRecord]:
+        """The command of `end`. It calls `note` with the task as it stands."""
         if record.end is None:
             raise ValueError("the task has no end yet")
         promise = record.promise.model_dump_json(exclude_defaults=True)
         ended = record.end.model_dump_json(exclude_defaults=True)
         field = "guess" if record.end.is_guess else "end"
         words = (promise, field, ended, self._room, *self._encode(record.images))
-        _, queued, *stands = await self._command_queue.run(
-            SCRIPTS["finish"], record.id, str(TTL_S), str(_STREAM), *words
+        return Command(
+            SCRIPTS["finish"], (record.id, str(TTL_S), str(_STREAM), *words), partial(self._read_end, record, note)
         )
+
+    def _read_end(self, record: TaskRecord, note: Callable[[TaskRecord], object], answer: list[str]) -> TaskRecord:
+        _, queued, *stands = answer
         if queued != "0":
             self.webhook_queued.set()
-        return _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
+        found = _read(record.id, dict(zip(stands[::2], stands[1::2], strict=True))) or record
+        note(found)
+        return found
 
     async def find_unended(self, tasks: Sequence[str]) -> set[str]:
         """Return those of `tasks` without a stored end or guess."""
@@ -251,7 +268,7 @@ class TaskStore:
         await cast(Any, self._redis.xadd(names.CHANGED(), {"call": call_id}, maxlen=_STREAM, approximate=True))
 
     def _encode_hook(self, hook: Hook) -> tuple[str, ...]:
-        """Return an address as the scripts take it."""
+        """Return an address, and the bounds on addresses and messages, as the scripts take them."""
         return hook.model_dump_json(), str(MOST_HOOKS), self._room
 
     def _encode(self, images: Sequence[TaskImage]) -> Iterator[str]:

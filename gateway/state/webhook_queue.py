@@ -1,6 +1,7 @@
 """The queue of webhooks: a task's end fills it, any worker claims from it; each step is one script.
 
-A claim expires, so that another worker sends the webhook of a dead one. A lost webhook stays for a week.
+A claim expires, so that another worker sends the webhook of a dead one. A lost webhook stays for a week, unless more
+than 10,000 are lost.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gateway.store.client import CommandQueue
 from gateway.store.lua import join_scripts, read_sources
 
 ROOM = 1000
-"""Deliveries that may wait for one key, unless the catalogue says otherwise."""
+"""Deliveries that may wait for one key, unless the catalogue says otherwise. One beyond them is lost at once."""
 
 _SCRIPTS = join_scripts(read_sources("webhooks"), "state.webhook_queue", "state.task_store")
 
@@ -42,9 +43,10 @@ class WebhookDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A delivery as operators see it. `why` is its last failure; `created` and `due` are in ms since 1970.
+    """A delivery as operators see it. `why` is its last failure, "" if there was none.
 
-    A lost one has no `due`.
+    `created` and `due` are in ms since 1970. An operator's retry sets `created` to now, and `tries` to 0. `due` is None
+    for a lost delivery; during a try it is the end of the claim.
     """
 
     id: str
@@ -71,9 +73,10 @@ class WebhookQueue:
     async def claim(
         self, lease_s: float, most: int, passed: Iterable[str]
     ) -> tuple[list[WebhookDelivery], float | None]:
-        """Claim due deliveries for `lease_s` seconds: one of each key, none of the keys in `passed`, `most` in all.
+        """Claim due deliveries for `lease_s` seconds, and count a try of each: at most one of a key and `most` in all.
 
-        Returns them, and the seconds until the next delivery is due; None if no other waits.
+        The keys in `passed` get none. Returns the deliveries, and the seconds until a key has a due delivery again,
+        None if no key has a later one.
         """
         first, *rows = await self._run("claim", _ms(lease_s), str(most), *passed)
         return [_read_delivery(orjson.loads(row)) for row in rows], int(first) / 1000 if first else None
@@ -91,7 +94,10 @@ class WebhookQueue:
         await self._run("finish", delivery_id, "lost", "0", why, body)
 
     async def retry(self, delivery_id: str) -> bool:
-        """Make a waiting or lost delivery due now, with a new count of tries; False when the id is unknown."""
+        """Make a waiting or lost delivery due now, as if it were new: `tries` is 0 and `created` is now.
+
+        Returns False if the id is unknown.
+        """
         return (await self._run("retry", delivery_id))[0] == "done"
 
     async def look(self, most: int, key: str = "") -> list[Undelivered]:

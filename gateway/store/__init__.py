@@ -1,1 +1,1 @@
-"""Redis: names, clients, scripts, the outbox, the embedded server. No amounts, no keys, no tasks."""
+"""Redis: names, connections, clients, Lua scripts, calendar windows, the outbox and the embedded server."""

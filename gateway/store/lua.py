@@ -5,9 +5,10 @@ A script's text begins with a version, so that two releases side by side each ru
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from gateway.store import names
@@ -21,15 +22,26 @@ LEDGER = "money.ledger"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script, and its SHA-1 digest, by which a server runs it once it has its text."""
+    """One script: its `body`, behind the part that it shares with its folder.
+
+    A server that has its text runs it by its SHA-1 `digest`.
+    """
 
     name: str
-    text: str
-    digest: str
+    shared: str
+    body: str
+    text: str = field(init=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = f"-- imagegate {VERSION} {self.name}\n{self.shared}\n{self.body}"
+        object.__setattr__(self, "text", text)
+        # EVALSHA names a script by its SHA-1; nothing depends on the strength of the hash.
+        object.__setattr__(self, "digest", hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def read_sources(*inner: str) -> dict[str, str]:
-    """Return the text of every file in `scripts/`, or in a folder inside it, by its name without the ending."""
+    """Return the text of every `.lua` file in `scripts/`, or in a folder inside it, by its name without the ending."""
     folder = files("gateway.store").joinpath("scripts", *inner)
     return {
         entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
@@ -41,13 +53,42 @@ def read_sources(*inner: str) -> dict[str, str]:
 def join_scripts(sources: Mapping[str, str], *owners: str) -> dict[str, Script]:
     """Return complete scripts, by name. Each has the Redis names of `owners`; without owners, those of the ledger."""
     shared = f"{_list_names(owners or (LEDGER,))}\n{sources.get(SHARED, '')}"
-    return {name: _join(name, shared, body) for name, body in sources.items() if name != SHARED}
+    return {name: Script(name, shared, body) for name, body in sources.items() if name != SHARED}
 
 
-def _join(name: str, shared: str, body: str) -> Script:
-    text = f"-- imagegate {VERSION} {name}\n{shared}\n{body}"
-    # EVALSHA names a script by its SHA-1; nothing depends on the strength of the hash.
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+@functools.lru_cache(maxsize=100)
+def chain_scripts(steps: tuple[Script, ...]) -> Script:
+    """One script that runs several in turn. Steps of one folder share its part, and so the tasks that they have read.
+
+    Its arguments are, for each step: the number of the step's arguments, the first word of an answer after which the
+    next step runs ("" for any answer), and the arguments. It answers a list of the answers. A step that fails answers
+    `error` and its text, and ends the chain; the writes of the steps before it stay.
+    """
+    families: dict[str, list[str]] = {}
+    for number, step in enumerate(steps, 1):
+        families.setdefault(step.shared, []).append(f"STEPS[{number}] = function()\n{step.body}\nend")
+    parts = ["\n".join(("do", shared, *bodies, "end")) for shared, bodies in families.items()]
+    return Script(" ".join(step.name for step in steps), _CHAIN_HEAD, "\n".join((*parts, _CHAIN_END)))
+
+
+_CHAIN_HEAD = "local ARGV, STEPS = ARGV, {}"
+_CHAIN_END = """
+local all, first, answers = ARGV, 1, {}
+for number, step in ipairs(STEPS) do
+  local count, wanted = tonumber(all[first]), all[first + 1]
+  ARGV = {unpack(all, first + 2, first + 1 + count)}
+  first = first + 2 + count
+  local is_good, answer = pcall(step)
+  if not is_good then
+    local text = type(answer) == 'table' and answer.err or answer
+    answers[number] = {'error', tostring(text)}
+    break
+  end
+  answers[number] = answer
+  if wanted ~= '' and answer[1] ~= wanted then break end
+end
+return answers
+"""
 
 
 def _list_names(owners: Collection[str]) -> str:

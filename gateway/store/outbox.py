@@ -1,6 +1,7 @@
 """Writes in the background: an outbox keeps them while Redis is unavailable, and makes them when it answers again.
 
-It keeps the items in the order in which it got them, and loses one only where its owner allows it.
+It starts the writes in the order in which it got the items. It loses an item that the store refuses, and any item for
+which its owner allows no room, no second try or no more time.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class OutboxBound(Generic[T]):
-    """The bound on waiting items. Beyond `most`, the oldest item that `is_cheap` is lost, else the oldest of all."""
+    """The bound on waiting items. Beyond `most`, the oldest one with `is_cheap` True is lost, else the oldest."""
 
     most: int
     is_cheap: Callable[[T], bool]
 
 
 class Outbox(Generic[T]):
-    """Items on their way to the store. `write` stores one item, and is called again after a lost reply.
+    """Items that wait to be written to the store. `write` stores one item, and is repeated after a lost reply.
 
     `name` names the outbox in the log. `at_once` bounds the writes that run at a time: 1 keeps their order; with None
     any number runs. `merge` joins two items of one key; without it every key must be new. Without a `bound` any number
@@ -70,15 +71,18 @@ class Outbox(Generic[T]):
         self._idle = asyncio.Event()
         self._idle.set()
         self.lost = 0
-        """The number of lost items: without room, refused by the store, or not written before Redis answered again."""
+        """The number of lost items: beyond the bound, refused by the store, failed without a pause, left at the end."""
 
     @property
     def waiting(self) -> int:
-        """The number of items that are not written yet."""
+        """The number of items that are not written yet, those included whose write is running."""
         return len(self._waiting) + len(self._running)
 
     def put(self, key: str, item: T) -> None:
-        """Queue the item to be written in the background, merged with one of the same key that still waits."""
+        """Queue the item to be written in the background, merged with one of the same key that still waits.
+
+        Beyond the bound an item is lost.
+        """
         known = self._waiting.get(key)
         self._waiting[key] = item if known is None or self._merge is None else self._merge(known, item)
         self._idle.clear()
@@ -105,18 +109,18 @@ class Outbox(Generic[T]):
         self.put(key, item)
 
     async def wait(self) -> None:
-        """Wait until everything is written."""
+        """Wait until no item waits: each is written or lost."""
         await self._idle.wait()
 
     async def flush(self, seconds: float) -> int:
-        """Wait up to `seconds` until everything is written; return the number of items that still wait."""
+        """Wait up to `seconds` until no item waits; return the number of items that still wait."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wait()
         return self.waiting
 
     async def aclose(self, seconds: float = CLOSE_S) -> None:
-        """Wait up to `seconds` until everything is written, then drop the rest and log its number."""
+        """Wait up to `seconds` until no item waits, then drop the rest, log their number, and end all writes."""
         if left := await self.flush(seconds):
             self.lost += left
             _log.error("writes are lost: Redis is away", outbox=self._name, items=left)
@@ -166,7 +170,7 @@ class Outbox(Generic[T]):
             self._idle.set()
 
     async def _write_or_refuse(self, key: str, item: T) -> None:
-        """Write the item, or drop one that the store will never take: those behind it must not wait for that."""
+        """Write the item. Drop it if the store refuses it: the items behind it must not wait for it."""
         try:
             await self._write(item)
         except (ValueError, ResponseError):
@@ -203,7 +207,7 @@ class Outbox(Generic[T]):
             _log.info("writes go on: Redis is back", outbox=self._name, waiting=len(self._waiting))
 
     def _drop_one(self, bound: OutboxBound[T]) -> None:
-        """Make room. Items that are being written stay, and so does the newest where nothing else can go."""
+        """Drop one waiting item: the oldest cheap one, else the oldest. Items that are being written stay."""
         cheapest = next((key for key, item in self._waiting.items() if bound.is_cheap(item)), None)
         del self._waiting[cheapest or next(iter(self._waiting))]
         if not self.lost:

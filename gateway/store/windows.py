@@ -17,7 +17,7 @@ _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 
 
 def read_duration(text: str) -> timedelta | None:
-    """A duration as people write it, such as `90m`, `24h`, `7d` or `4w`; None for any other text."""
+    """Return the duration that a text such as `90m`, `24h`, `7d` or `4w` means; None for any other text."""
     found = _DURATION.fullmatch(text)
     return None if found is None else int(found[1]) * _UNITS[found[2]]
 
@@ -40,7 +40,7 @@ class Windows:
     month: Window
 
     def arguments(self) -> list[str]:
-        """Return the nine words that a script takes."""
+        """Return the nine words that a script takes: name, start and end of the day, of the week and of the month."""
         return [
             word
             for window in (self.day, self.week, self.month)
@@ -49,14 +49,14 @@ class Windows:
 
 
 class Calendar:
-    """The calendar of one zone, `UTC` or a name like `Europe/Berlin`. Raises ZoneInfoNotFoundError for another."""
+    """The calendar of one zone, such as `UTC` or `Europe/Berlin`. Raises ZoneInfoNotFoundError for an unknown name."""
 
     def __init__(self, zone: str = "UTC") -> None:
         self._zone = ZoneInfo(zone)
         self._last: Windows | None = None
 
     def name_windows(self, at: int) -> Windows:
-        """Return the windows of an instant in µs. Weeks are ISO 8601's: they begin on Monday."""
+        """Return the windows of an instant in µs since 1970. Weeks are ISO 8601's: they begin on Monday."""
         # Nearly every instant is in the day of the one before.
         last = self._last
         if last is None or not last.day.start <= at < last.day.end:
@@ -102,6 +102,11 @@ class Calendar:
     def show_instant(self, at: int) -> str:
         """Return an instant in the zone, to the second, for people: `2026-11-04 12:00:00`."""
         return f"{datetime.fromtimestamp(at // MICROSECONDS, self._zone):%Y-%m-%d %H:%M:%S}"
+
+    def show_recent(self, at: int) -> str:
+        """Return an instant as `show_instant` does, and one of today without its date: `12:00:00`."""
+        day, _, time = self.show_instant(at).partition(" ")
+        return time if datetime.now(self._zone).date().isoformat() == day else f"{day} {time}"
 
     def _window(self, name: str, first: date, after: date) -> Window:
         return Window(name, self._midnight(first), self._midnight(after))

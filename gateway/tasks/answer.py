@@ -1,7 +1,7 @@
 """OpenAI's answer from a task's record: `b64_json` or `url`, JSON or events, streamed from the artifacts.
 
-It needs nothing but the record, so that any process answers for any task. It never holds a picture whole, and never
-answers 200 with an error inside.
+It needs only the record and the artifacts, so that any process answers for any task. It never holds a whole picture in
+memory. A JSON answer of status 200 never has an error inside; a stream that has begun reports one as an event.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.tasks.task import Delivered, Ending, PartlyDelivered, StillRunning,
 from gateway.tasks.wait import LOST_AFTER_S, TaskWait
 
 FIRST_EVENT_WITHIN = 15.0
-"""Seconds for which a stream waits for its first image before it answers 200; a failure until then has its status."""
+"""Most seconds for which a stream waits for its first image before status 200; an earlier failure has its status."""
 
 _LITTLE = 16 * 1024
 """A piece of fewer bytes is joined to the next one: sending it costs more than copying it."""
@@ -35,9 +35,10 @@ MOST_NAMED = 32
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of the answer. Links begin with `base_url`; the times are in seconds.
+    """The form of the answer. Links begin with `base_url`. `answer_within` is the time limit of the answer in seconds.
 
-    `partial_images` is the number of partial images that the caller of a stream would accept.
+    `keep_alive` is the seconds after which a stream without an image sends a comment. `partial_images` is the number of
+    partial images that the caller of a stream would accept.
     """
 
     response_format: Literal["b64_json", "url"]
@@ -50,7 +51,7 @@ class AnswerForm:
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """An answer without an error: its headers, its bytes as they are sent, and their number where it is known."""
+    """An answer of status 200 or 202: its headers, its bytes as they are sent, and their number, None if unknown."""
 
     media_type: str
     body: AsyncIterator[bytes]
@@ -71,7 +72,7 @@ Part = bytes | StoredPicture
 
 
 def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
-    """The JSON answer of a task with images. Raises the PublicError of any other ending, with the task's headers."""
+    """Return the JSON answer of a task with images. Raises any other ending's PublicError, with the task's headers."""
     if isinstance(ending, Delivered | PartlyDelivered):
         parts = _json_parts(waiting.services, ending.record, form)
         return shape_parts(waiting.services, parts, describe(waiting, ending.record))
@@ -79,7 +80,7 @@ def shape(waiting: TaskWait, ending: Ending, form: AnswerForm) -> Shaped:
 
 
 async def shape_stream(waiting: TaskWait, form: AnswerForm) -> Shaped:
-    """Wait for the first image, up to FIRST_EVENT_WITHIN or `keep_alive` seconds, and begin the event stream of a task.
+    """Wait for the first image, up to the shorter of FIRST_EVENT_WITHIN and `keep_alive`, and return the event stream.
 
     Raises PublicError when the task ends without an image before that, and when this process ends first; and
     CallerDisconnected.
@@ -110,7 +111,7 @@ async def shape_accepted(waiting: TaskWait, form: AnswerForm) -> Shaped:
 
 
 def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, Any]:
-    """The task object without its result."""
+    """Return the task object as JSON values, without its result."""
     end = record.end
     return {
         "task_id": record.id,
@@ -126,7 +127,7 @@ def describe_task(record: TaskRecord, base_url: str, status: str) -> dict[str, A
 
 
 def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status: str) -> list[Part]:
-    """The parts of the task object. It holds the images if `status` is `succeeded`."""
+    """Return the parts of the task object. It holds the images if `status` is `succeeded`."""
     head = describe_task(record, form.base_url, status)
     parts: list[Part] = [orjson.dumps(head)[:-1] + b',"result":']
     parts += _json_parts(services, record, form) if status == "succeeded" else [b"null"]
@@ -134,7 +135,7 @@ def shape_task(services: Services, record: TaskRecord, form: AnswerForm, status:
 
 
 def shape_parts(services: Services, parts: list[Part], headers: dict[str, str]) -> Shaped:
-    """A JSON answer made of these parts."""
+    """Return a JSON answer made of these parts."""
     return Shaped("application/json", _send(services, parts), _count_bytes(parts), headers)
 
 
@@ -143,7 +144,7 @@ def _count_bytes(parts: Sequence[Part]) -> int:
 
 
 def identify(waiting: TaskWait) -> dict[str, str]:
-    """The headers with the task's id, and with a mark if the request joined the task or replays its answer."""
+    """Return the headers for the task's id, for a request that joined the task, and for a replay of its answer."""
     headers = {"x-gateway-task": waiting.task}
     if waiting.is_joined:
         headers["x-gateway-joined"] = "1"
@@ -153,7 +154,7 @@ def identify(waiting: TaskWait) -> dict[str, str]:
 
 
 def describe(waiting: TaskWait, record: TaskRecord) -> dict[str, str]:
-    """The answer headers that describe the task: upstreams, calls, sizes, price, dropped parameters."""
+    """Return the headers that describe the task: upstreams, calls, sizes, cost, dropped parameters, and rates."""
     end, promise, images = record.end, record.promise, record.images
     headers = identify(waiting) | {
         "x-gateway-upstream": ",".join(end.upstreams if end else ()),
@@ -170,14 +171,14 @@ def describe(waiting: TaskWait, record: TaskRecord) -> dict[str, str]:
 
 
 def _describe_money(waiting: TaskWait, record: TaskRecord | None) -> dict[str, str]:
-    """The headers for the task's cost, and for the rest of the caller's limits a minute."""
+    """Return the headers for the task's cost, if it is known, and for the rest of the caller's limits a minute."""
     spent = record.end.spent if record and record.end else None
     cost = {} if spent is None else {"x-gateway-cost-usd": show_usd(spent)}
     return cost | limit_messages.rate_headers(waiting.rates)
 
 
 def _explain(waiting: TaskWait, ending: Ending) -> errors.PublicError:
-    """The error of an ending without images."""
+    """Make the error of an ending without images, with the task's headers."""
     if isinstance(ending, StillRunning):
         error: errors.PublicError = errors.TaskStillRunning(
             f"The image is still being made (task {ending.task_id}); send the same request again to get it.",
@@ -211,7 +212,10 @@ def _json_parts(services: Services, record: TaskRecord, form: AnswerForm) -> lis
 
 
 def _item_parts(services: Services, image: TaskImage, form: AnswerForm, rest: dict[str, Any]) -> list[Part]:
-    """One object with the image in the requested form (a stream's: its bytes), and `rest` without its None values."""
+    """Return the parts of one JSON object: the image as a link or as base64, and `rest` without its None values.
+
+    In a stream the image is always base64.
+    """
     more = {name: value for name, value in rest.items() if value is not None}
     if form.response_format == "url" and not form.stream:
         return [orjson.dumps({"url": _link(services, image, form)} | more)]
@@ -224,7 +228,10 @@ def _link(services: Services, image: TaskImage, form: AnswerForm) -> str:
 
 
 async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None) -> AsyncIterator[bytes]:
-    """An event for each image as it arrives, comments in between, and at the end a comment on missing images."""
+    """Yield an event for each image as it arrives, and comments in between.
+
+    At the end, yield a comment on missing images; if there is no image at all, yield an `error` event.
+    """
     sent: set[int] = set()
     wanted = 0
     while True:
@@ -253,7 +260,7 @@ async def _events(waiting: TaskWait, form: AnswerForm, record: TaskRecord | None
 
 
 def _event_parts(waiting: TaskWait, record: TaskRecord, image: TaskImage, form: AnswerForm) -> list[Part]:
-    """One event. It always holds the bytes, as OpenAI's do; what a caller asked for beside them is in `gateway`."""
+    """Return the parts of one event. It has OpenAI's fields, with the image as base64, and `gateway` with more."""
     promise = record.promise
     gateway: dict[str, Any] = {
         "task": record.id,
@@ -307,7 +314,7 @@ async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[byte
 
 
 def _describe_sizes(promise: Promise, images: Sequence[TaskImage]) -> str:
-    """The requested size and the sizes made, each once, with the size after a conversion by the gateway."""
+    """Return `REQUESTED->MADE` with the sizes made, each once; after a scaled one come `->` and its new size."""
     made = dict.fromkeys(f"{one.made}->{one.size}" if one.made else one.size for one in images)
     return f"{promise.size}->{','.join(made) or 'none'}"
 
@@ -322,12 +329,12 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_list(names: Sequence[str]) -> str:
-    """Field names as one header; SDKs read headers up to a length, so beyond MOST_NAMED the rest is counted."""
+    """Return the first MOST_NAMED names, then the number of the others as in `+8`: SDKs limit a header's length."""
     shown = names[:MOST_NAMED]
     more = [f"+{len(names) - len(shown)}"] if len(names) > len(shown) else []
     return ",".join([*(_header_safe(name) for name in shown), *more])
 
 
 def _header_safe(name: str) -> str:
-    """A field name with only the characters that a header may hold: callers choose these names."""
+    """Return a caller's field name as a header may hold it: at most 60 characters, with `?` for each unsafe one."""
     return "".join(char if char.isascii() and (char.isalnum() or char in "_.-[]") else "?" for char in name)[:60]

@@ -1,4 +1,4 @@
-"""A request's record, collected while the request runs and written once: after its work, or when it has none.
+"""A request's record, collected while the request runs, and queued once: after its work, or at once if it has none.
 
 It never delays the request, and holds a prompt only where the catalogue allows it.
 """
@@ -19,12 +19,12 @@ from gateway.services import Services
 from gateway.tasks.task import Task, Work
 
 _LONGEST = 200
-"""Most letters of a text that a caller chose."""
+"""Most characters of a model's or an end user's name that a caller chose."""
 
 
 @dataclass(slots=True)
 class RequestNote:
-    """The facts of one request so far. `answer` is the error that its caller got; `began` is monotonic seconds.
+    """The facts of one request so far. `answer` is the error that its caller got, if any; `began` is monotonic seconds.
 
     `record` is the record of its work, once that has ended.
     """
@@ -41,7 +41,7 @@ class RequestNote:
     record: Record | None = None
 
     def to_record(self, identifier: str) -> Record:
-        """The record of the request without its work."""
+        """Return the record of the request without its work."""
         job = self.job
         return Record(
             id=identifier,
@@ -69,18 +69,18 @@ def open_note(services: Services, request: str, key: KeyRecord, operation: Opera
 
 
 def record_refusal(services: Services, note: RequestNote) -> None:
-    """Write the record of a request that began no work, by itself or counted with others of its kind."""
+    """Queue the record of a request that began no work, by itself or counted with others of its kind."""
     services.refusals.note(note.to_record(new_id(PREFIX)))
 
 
 def record_joined(services: Services, note: RequestNote, task: str) -> None:
-    """Write the record of a request that joined another one's task: it cost nothing."""
+    """Queue the record of a request that joined another one's task: it cost nothing."""
     record = note.to_record(new_id(PREFIX))
     services.recorder.note(record.model_copy(update={"task": task, "is_joined": True}))
 
 
 def record_work(note: RequestNote, work: Work) -> Work:
-    """Return the same work, which also writes its request's record at its end or error. A canceled one writes none."""
+    """Return the same work, which also queues its request's record at its end or error. Canceled work queues none."""
 
     def write(task: Task, outcome: Outcome) -> None:
         note.record = _describe_work(note, task, outcome)
@@ -100,7 +100,7 @@ def record_work(note: RequestNote, work: Work) -> Work:
 
 
 def _describe_work(note: RequestNote, task: Task, outcome: Outcome) -> Record:
-    """The whole record of a request whose work has ended."""
+    """Return the whole record of a request whose work has ended."""
     reservation, plan = task.reservation, task.plan
     price = reservation.price
     record = note.to_record(record_id(task.id)).model_copy(

@@ -1,8 +1,9 @@
 """The wait of a retry before it opens a task, until it is known whether its first request still waits.
 
-The locks show the dead workers of this data folder at once. Any other worker must renew its lease first: a worker whose
-event loop runs does so twice a second for its own folder. It does either once the ledger knows of every caller that has
-disconnected. A process that was suspended reads both requests at once.
+The locks show the dead workers of this data folder at once. Any other worker must first show that its event loop runs:
+in this folder by its lock file, which it touches twice a second, elsewhere by a renewal of its lease. It touches the
+file once the ledger knows of every caller that has disconnected. After a suspension, this process may read a disconnect
+and the retry in one turn, so the retry also waits for this process's disconnected callers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gateway.store.windows import MICROSECONDS
 from gateway.tasks.wait import CallerDisconnected
 
 LOOK_S = 0.5
-"""Seconds between two looks whether a worker has renewed its lease; less where leases are short."""
+"""Most seconds between two looks whether a worker has renewed its lease."""
 
 
 async def wait_to_open(
@@ -29,10 +30,10 @@ async def wait_to_open(
 ) -> None:
     """End the leases of this folder's dead workers, and return once it is known if the retry's first request waits.
 
-    While Redis is unavailable, it waits only until the ledger steps for disconnected callers of this process are taken
-    or queued. Raises CallerDisconnected, and TaskStillRunning when it takes longer than `seconds`: the caller's next
-    try learns more. A lease is renewed three times in its length, so this seldom takes longer than a third of a lease,
-    and never longer than one.
+    The wait for other workers seldom takes longer than a third of a lease, in which they renew theirs; after a whole
+    lease or at a shutdown it ends without an answer. While Redis is unavailable, only the wait for the ledger steps of
+    this process's disconnected callers is left. Nothing waits for a task or for a request with an Idempotency-Key.
+    Raises CallerDisconnected, and TaskStillRunning when it takes longer than `seconds`.
     """
     until = asyncio.get_running_loop().time() + seconds
     # A task with an Idempotency-Key is joined even while its first request waits.
@@ -52,7 +53,7 @@ async def _retire_dead_workers(services: Services) -> None:
 
 
 async def _wait_for_departures(services: Services, gone: asyncio.Future[None], until: float) -> None:
-    """Wait until the ledger knows of every caller of this process that has disconnected."""
+    """Wait until the ledger has the step of every disconnected caller of this process, or the step is queued."""
     loop = asyncio.get_running_loop()
     for departure in tuple(services.departing):
         left = max(0.0, until - loop.time())
@@ -66,7 +67,10 @@ async def _wait_for_departures(services: Services, gone: asyncio.Future[None], u
 async def _wait_for_leases(
     services: Services, caller: Caller, repeat: Repeat, gone: asyncio.Future[None], until: float
 ) -> None:
-    """Wait until each other worker whose request waits for an equal task has renewed its lease, or lost it."""
+    """Wait until each other worker whose request waits for an equal task has shown that it runs, or its lease ended.
+
+    Returns after a lease's length, and at a shutdown, in any case.
+    """
     loop = asyncio.get_running_loop()
     lease_s, since = services.catalogue.document.accounting.lease, 0
     asked, longest = time.time_ns(), loop.time() + lease_s

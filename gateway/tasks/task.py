@@ -1,6 +1,6 @@
 """A task, the work that outlives its HTTP request: opened or joined, stored, run to its end, and announced.
 
-A caller that disconnects ends its wait, never the work.
+A caller that disconnects ends its wait, never a paid call.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from gateway.pictures.spool import Spool
 from gateway.process.shutdown import PAUSE_S
 from gateway.routing.plan import Plan
 from gateway.services import Services
-from gateway.state.task_store import MOST_HOOKS, End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
+from gateway.state.task_store import MOST_HOOKS, SCRIPTS, End, Hook, Promise, ResponseFormat, TaskImage, TaskRecord
 from gateway.store.client import StoreUnavailable
+from gateway.store.lua import chain_scripts
 from gateway.tasks.wait import TaskWait
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ class Refused:
 
     @property
     def is_unstarted(self) -> bool:
-        """True when the task's worker died before it sent anything."""
+        """True when the task's worker died before an upstream accepted a call."""
         return self.record.end is not None and self.record.end.is_unstarted
 
 
@@ -69,7 +70,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """The caller's time is up; the work goes on."""
+    """The task has no end yet."""
 
     task_id: str
 
@@ -81,7 +82,7 @@ Ending = Delivered | PartlyDelivered | Refused | Failed | StillRunning
 class TaskSpec:
     """The specification of a task: its job and plan, the request that it may repeat, and the form of its answers.
 
-    `webhook` is called at its end, with links that begin with `base_url`.
+    `webhook` is the address that gets a message at its end; links in it begin with `base_url`.
     """
 
     job: ImageJob
@@ -95,7 +96,7 @@ class TaskSpec:
 
 @dataclass(slots=True)
 class Task:
-    """A task that this process runs. `record` is the state that any process may answer from."""
+    """A task that this process runs. `record` has its images so far; `writing` are the background writes of them."""
 
     id: str
     caller: Caller
@@ -110,13 +111,13 @@ class Task:
     def add_image(self, image: TaskImage) -> None:
         """Add an image to the record, announce it in this process, and write it to the store in the background.
 
-        The artifact is stored and paid for before. The last image is written with the task's end.
+        The artifact must be stored, and its call charged, before. The last image is written with the task's end.
         """
         self.record = self.record.with_image(image)
-        self.services.task_events.post(self.record)
         if len(self.record.images) == self.record.promise.n:
-            # The end is next, and writes all images.
+            # The end is next. It writes and announces all images, and its step has the last post.
             return
+        self.services.task_events.post(self.record)
         writing = asyncio.create_task(self._write(image))
         self.writing.add(writing)
         writing.add_done_callback(self.writing.discard)
@@ -138,13 +139,6 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
     if services.shutdown.is_begun:
         raise errors.shutting_down()
     task_id, job = new_id("task"), spec.job
-    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat)
-    hook = _make_hook(caller, spec)
-    if isinstance(found, Joined):
-        waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
-        await _add_hook(waiting, hook)
-        return waiting
-    reservation, plan = found
     promise = Promise(
         key=caller.key.id,
         key_name=caller.key.name,
@@ -157,13 +151,15 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
         created=int(time.time()),
         response_format=spec.response_format,
     )
-    record = TaskRecord(id=task_id, promise=promise)
+    record, hook = TaskRecord(id=task_id, promise=promise), _make_hook(caller, spec)
+    storing = services.task_store.make_open(record, hook)
+    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat, storing)
+    if isinstance(found, Joined):
+        waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
+        await _add_hook(waiting, hook)
+        return waiting
+    reservation, plan = found
     task = Task(task_id, caller, job, plan, spool, services, reservation, record)
-    try:
-        await services.task_store.open(record, hook)
-    except StoreUnavailable as error:
-        await reservation.close()
-        raise ledger_unavailable() from error
     services.task_events.post(record)
     # The set holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
@@ -171,6 +167,17 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
     services.running.add(running)
     running.add_done_callback(services.running.discard)
     return TaskWait(services, task_id, task_id, rates=reservation.rates)
+
+
+def join_steps(services: Services) -> None:
+    """Join the scripts of the steps that a task takes together, so that no request waits for it."""
+    ledger = services.ledger.scripts
+    for steps in (
+        (ledger["open"], SCRIPTS["open"]),
+        (ledger["post"], ledger["close"], SCRIPTS["finish"]),
+        (ledger["close"], SCRIPTS["finish"]),
+    ):
+        chain_scripts(steps)
 
 
 async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
@@ -183,7 +190,7 @@ async def wait_for(waiting: TaskWait, seconds: float) -> Ending:
 
 
 def name_ending(record: TaskRecord) -> Ending:
-    """The ending of a task by its record; StillRunning for a record without an end."""
+    """Return the ending of a task by its record. A record without an end returns StillRunning."""
     end = record.end
     if end is None:
         return StillRunning(record.id)
@@ -196,18 +203,18 @@ def name_ending(record: TaskRecord) -> Ending:
 
 
 async def cancel(services: Services, record: TaskRecord) -> TaskRecord:
-    """Cancel a task for which nothing was sent yet; any other goes on. Returns the task as it is afterwards.
+    """Cancel a task without a call, or with void calls only; leave any other as it is. Returns the task's record.
 
     Raises StoreUnavailable.
     """
     hold = await services.ledger.show(record.id)
     if record.end is not None or hold is None or not hold.is_open:
         return record
-    if await services.ledger.close(record.id, hold.fence, "cancel") is not LedgerAnswer.CLOSED:
-        return record
     error = errors.TaskCanceled("The task was canceled before anything was sent for it.")
     ended = record.with_end(End(status="canceled", completed=int(time.time()), error=error.to_facts()))
-    return await services.task_store.end(ended)
+    closing = services.ledger.make_close(record.id, hold.fence, "cancel", wanted=LedgerAnswer.CLOSED)
+    _, *stands = await services.ledger.run_chain(closing, services.task_store.make_end(ended))
+    return stands[0] if stands else record
 
 
 async def drain(services: Services) -> tuple[int, int]:
@@ -259,37 +266,42 @@ async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
 async def _run(task: Task, work: Work) -> None:
     """Run the work from start to end, whatever becomes of the request that opened the task."""
     try:
-        outcome = await work(task)
-    except Exception:  # noqa: BLE001 (a fault must end the wait with an error, not leave it hanging)
+        record = await _end(task, await _work(task, work))
+    finally:
+        await task.spool.close()
+    task.services.task_events.post(record)
+
+
+async def _work(task: Task, work: Work) -> Outcome:
+    """Run the work; a fault of it becomes an outcome, so that the wait ends with an error and does not hang."""
+    try:
+        return await work(task)
+    except Exception:  # noqa: BLE001 (any fault)
         _log.exception("a task broke off", task=task.id)
         fault = errors.InternalError("The gateway failed; the request id finds it in its log.", should_retry=False)
         # Images and charges from before the fault stand.
-        outcome = Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
-    finally:
-        await task.spool.close()
-    # Before the end is announced: the next request must find this one's place in the limits free.
-    is_policy = isinstance(outcome.error, errors.ModerationBlocked)
-    await task.reservation.close("policy" if is_policy else "")
-    if task.writing:
-        await asyncio.wait(set(task.writing))
-    await _end(task, outcome)
+        return Outcome(error=fault, spent=task.reservation.spent, is_guess=task.reservation.is_doubtful)
 
 
-async def _end(task: Task, outcome: Outcome) -> None:
-    """Store the end and announce it; waits in this process end even while Redis is unavailable."""
+async def _end(task: Task, outcome: Outcome) -> TaskRecord:
+    """Close the reservation and store the end, in one step; return the task as it stands.
+
+    Waits in this process end even while Redis is unavailable.
+    """
     for image in outcome.images:
         task.record = task.record.with_image(image)
     ended = task.record.with_end(outcome.to_end(int(time.time())))
     stands: list[TaskRecord] = []
-
-    async def write() -> None:
-        stands.append(await task.services.task_store.end(ended))
-
-    await task.services.pending_posts.book(f"end {task.id}", write)
+    command = task.services.task_store.make_end(ended, stands.append)
+    is_policy = isinstance(outcome.error, errors.ModerationBlocked)
+    # Nothing is awaited between the last call and this step, which no cancellation can keep from Redis.
+    await task.reservation.close("policy" if is_policy else "", command)
+    if task.writing:
+        await asyncio.wait(set(task.writing))
     # A cancellation may have ended the task first, or an adopter while this process was suspended. Where the ends are
     # the same, this process's own has more: revised prompts are not stored.
     is_own = not stands or (stands[0].end == ended.end and _artifacts_of(stands[0]) == _artifacts_of(ended))
-    task.services.task_events.post(ended if is_own else stands[0])
+    return ended if is_own else stands[0]
 
 
 def _artifacts_of(record: TaskRecord) -> list[str]:

@@ -1,7 +1,7 @@
 """One request's wait for a task, wherever the task runs: until its end, its next image, a time-out or a disconnect.
 
-A wait ends when the whole answer was handed over, or when the request ends without it. Then a retry may claim the
-task. The end of a wait never ends the work.
+A wait ends when the whole answer was handed over, or when the request ends without it. In the second case a retry may
+claim the task. The end of a wait never ends a paid call.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ UNWRITTEN_S = 0.05
 """Seconds between two looks at a new task whose record is about to be written."""
 
 LOST_AFTER_S = 10.0
-"""Seconds after which a task without a record is lost."""
+"""Seconds after which a task without a record counts as lost."""
 
 _TURNS = 8
 """Turns of the event loop after which it knows of each connection that had ended before them."""
 
 
 Refusal = Literal["unread", "closed"]
-"""An answer whose connection ended so that nobody read it, or perhaps nobody: a retry may claim its task."""
+"""An answer that the caller did not read, or perhaps did not read: a retry may claim its task."""
 
 
 class CallerDisconnected(Exception):
@@ -72,9 +72,9 @@ def _make_future() -> asyncio.Future[None]:
 class TaskWait:
     """A wait under the name `waiter`. `gone` is done once the caller has disconnected.
 
-    `is_joined` means that another request opened the task, `is_replay` that this task, with the same Idempotency-Key,
-    had ended by then.
-    `rates` are the limits a minute of a request that opened its task. `record` is the task as it was last seen.
+    `is_joined` means that another request opened the task; `is_replay` means that the task, which has the request's
+    Idempotency-Key, had ended before. `is_over` means that the end of the wait is booked. `rates` are the limits a
+    minute of a request that opened its task. `record` is the task as it was last seen.
     """
 
     services: Services
@@ -89,7 +89,7 @@ class TaskWait:
 
     @property
     def is_cut(self) -> bool:
-        """True when this process ends before the task does, and leaves it to other processes."""
+        """True when this process shuts down and will not see the task's end."""
         shutdown = self.services.shutdown
         is_left = shutdown.is_over or shutdown.may_leave(self.task) or not runs_here(self.services, self.task)
         return shutdown.is_begun and is_left
@@ -139,7 +139,10 @@ class TaskWait:
         await self.services.pending_posts.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
-        """Yield the task's record now and after each change, for `seconds`; None while it cannot be read."""
+        """Yield the task's record now, after each change and from time to time, for `seconds`; None if it is not there.
+
+        Returns early when this process leaves the task. Raises CallerDisconnected, InternalError.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = self.services.catalogue.document.join.look_every

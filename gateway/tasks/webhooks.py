@@ -1,4 +1,4 @@
-"""Webhooks: signed messages about the end of tasks, retried with growing pauses, and given up in the end.
+"""Webhooks: signed messages about the end of tasks, retried after the catalogue's pauses, and then given up.
 
 Each process has one sender, which delivers messages of any process. A message may arrive twice, with the same id. It
 never holds a prompt, a picture or a link to one.
@@ -32,7 +32,7 @@ AT_ONCE = 32
 """Most tries that one process makes at a time."""
 
 AT_ONCE_PER_KEY = 4
-"""The same for one key: a slow receiver must not delay the others."""
+"""Most tries for one key that one process makes at a time: a slow receiver must not delay the others."""
 
 STOP_S = 5.0
 """Seconds for which a stop waits for running tries; another process repeats those that are cut off."""
@@ -71,7 +71,7 @@ class WebhookSender:
             await asyncio.wait(cut, timeout=STOP_S)
 
     async def _look(self) -> None:
-        """Start the due tries, and look again when the next one is due."""
+        """Start the due tries, and set the pause until the next look."""
         self._looking.seconds = self._rules.look_every
         self._looking.seconds = await self._take()
 
@@ -103,7 +103,7 @@ class WebhookSender:
         made.add_done_callback(finished)
 
     async def _deliver(self, delivery: WebhookDelivery) -> None:
-        """Make one try. If Redis is unavailable at its end, the next try comes when the lease ends."""
+        """Make one try. If it fails in the gateway or cannot be booked, the next try comes when the claim ends."""
         try:
             await self._try(delivery)
         except StoreUnavailable:
@@ -164,7 +164,7 @@ class WebhookSender:
 
 
 def write_message(record: TaskRecord, base_url: str) -> str:
-    """Write the message about an ended task as JSON. Raises ValueError for a task that still runs."""
+    """Return the message about an ended task as JSON. Raises ValueError for a task that has no end."""
     if record.end is None:
         raise ValueError("a task that has no end yet")
     # The status at its end, though its pictures may have expired since.
@@ -178,7 +178,7 @@ def write_message(record: TaskRecord, base_url: str) -> str:
 
 
 def find_pause(rules: Webhooks, delivery: WebhookDelivery, retry_after: float | None, now: float) -> float | None:
-    """Seconds until the next try, never less than the receiver asks for; None when no try is left."""
+    """Return the seconds until the next try, never less than the receiver asks for; None if no try or time is left."""
     if delivery.tries > len(rules.retries):
         return None
     regular, wanted = rules.retries[delivery.tries - 1], retry_after or 0.0

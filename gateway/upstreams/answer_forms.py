@@ -17,7 +17,7 @@ from gateway.pictures.spool import Blob, Spool
 AnswerForm = Literal["json", "events", "picture", "page"]
 
 _NOT_MADE = re.compile(r"input|mask|reference|source|partial|preview|thumb|progress", re.IGNORECASE)
-"""Fields whose pictures were sent, or are not the whole result."""
+"""Parts of the names of fields whose pictures were sent, or are not the whole result."""
 
 _LONGEST_NAME = 100
 """Characters of a field's name that are looked at: thousands of long names would hold up the event loop."""
@@ -41,15 +41,15 @@ def find_form(content_type: str, head: bytes) -> AnswerForm:
 
 
 def find_title(page: bytes) -> str:
-    """The title of a page, else its first heading; "" where it has neither."""
+    """The text of the first title or h1 heading of a page; "" where it has neither."""
     found = _TITLE.search(page)
     return html.unescape(" ".join(found[2].decode(errors="replace").split())) if found else ""
 
 
 async def read_picture(pieces: AsyncIterator[bytes], spool: Spool, limit: int) -> dict[str, Any]:
-    """Write a body that is a picture to the spool; return the document that would hold it.
+    """Write a body that is a picture to the spool; return a document that holds the picture's Blob.
 
-    Raises TooLarge for more than `limit` bytes.
+    Raises TooLarge for more than `limit` bytes, and StorageFullError.
     """
     writer = spool.writer()
     try:
@@ -64,7 +64,7 @@ async def read_picture(pieces: AsyncIterator[bytes], spool: Spool, limit: int) -
 
 
 async def read_events(pieces: AsyncIterator[bytes], new_reader: Callable[[], JsonReader]) -> Any:
-    """Read an event stream, and join its JSON documents to one. Raises BadJson if it has none, TooLarge."""
+    """Read an event stream and join its JSON documents. Raises BadJson if it has none, TooLarge, StorageFullError."""
     events = _Events(new_reader)
     try:
         async for piece in pieces:
@@ -80,8 +80,8 @@ async def read_events(pieces: AsyncIterator[bytes], new_reader: Callable[[], Jso
 def join_documents(documents: Sequence[Any]) -> Any:
     """Join the documents of events to one, without those of partial images.
 
-    It has the pictures of all, and the last `usage`, `error`, `task_id` and `status`. A single document is returned as
-    it is.
+    The result has the data of all of them, and the last `usage`, `error`, `task_id` and `status`. A single document is
+    returned as it is, and the last one if all are of partial images.
     """
     whole = [one for one in documents if isinstance(one, dict) and "partial" not in str(one.get("type"))[:100]]
     if len(whole) < 2:
@@ -95,7 +95,7 @@ def join_documents(documents: Sequence[Any]) -> Any:
 
 
 def list_pictures(value: Any) -> Iterator[Blob]:
-    """Every picture of an answer in the document's order, except in fields whose names stand for inputs or previews."""
+    """Yield every picture of an answer in order, except in fields whose names are those of inputs or previews."""
     if isinstance(value, Blob):
         if value.size:
             yield value
@@ -136,7 +136,7 @@ class _Events:
             start = end + 1
 
     async def end_event(self) -> None:
-        """End an event; an event without a whole document is left out."""
+        """End an event, and drop an incomplete document."""
         if self._reader is not None:
             await self._try_finish()
             await self.abort()

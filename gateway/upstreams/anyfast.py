@@ -18,14 +18,14 @@ from gateway.upstreams.synchronous import Synchronous, make_mask, make_png, make
 
 
 class Anyfast(Synchronous):
-    """One Anyfast credential and model."""
+    """The adapter of one Anyfast credential and model."""
 
     def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
         super().__init__(client, picture_converter)
         self._is_variant = self._model.endswith("-c")
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Convert WebP, the mask and its image to PNG. Send other PNG and JPEG as they are, the first one upright."""
+        """Convert WebP, the mask and the masked image to PNG. Keep others, but turn the first if it is on its side."""
         references: list[Picture] = []
         for index, picture in enumerate(job.references):
             if picture.format == "webp" or (job.mask is not None and index == 0):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -44,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Apiany:
-    """One apiany credential and model."""
+    """The adapter of one apiany credential and model."""
 
     def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
         self._client = client
@@ -53,7 +54,10 @@ class Apiany:
         self._unknown_statuses: set[str] = set()
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Upload each picture, so that the call has its URL. With a mask, convert both to PNG for the call instead."""
+        """Upload each reference and return the URLs. Turn the first one before if it lies on its side.
+
+        With a mask, convert the first reference and the mask to PNG instead, and upload nothing.
+        """
         if job.mask:
             picture = await make_png(self._picture_converter, job.references[0], spool, param="image")
             return Inputs((picture,), await make_mask(self._picture_converter, job.mask, self._client.target, spool))
@@ -137,8 +141,9 @@ class Apiany:
             reply = await self._client.ask("POST", "/v1/images/upload", body, spool)
             fail_on_error(reply)
         except CallFailed as failed:
-            # No upload is billed, whatever its outcome.
-            raise CallFailed(_as_prepare(failed.failure)) from failed
+            # No upload is billed, whatever its outcome. The caller knows its field by another name than the vendor.
+            failure = replace(failed.failure, param=failed.failure.param and "image")
+            raise CallFailed(_as_prepare(failure)) from failed
         document = reply.document if isinstance(reply.document, dict) else {}
         nested = document.get("data")
         url = document.get("url") or (nested.get("url") if isinstance(nested, dict) else None)
@@ -161,9 +166,9 @@ def _size_fields(size: Size | Shape | None) -> dict[str, str]:
 
 
 def _poll_path(ticket_id: str, poll_url: Any) -> str:
-    """The path to poll. Of a full URL only the path counts: the key goes to the configured origin and no other.
+    """The path to poll: that of `poll_url`. Its origin is ignored: the key is sent to the configured origin alone.
 
-    A path that is no plain path of `/v1/` is replaced by the documented one, so that the paid ticket is not lost.
+    The documented path replaces one that is missing or not a plain path of `/v1/`, so that no paid ticket is lost.
     """
     url = read_url(poll_url)
     if url and _POLL_PATH.fullmatch(url.path) and ".." not in url.path:

@@ -1,6 +1,6 @@
 """The interface of every adapter, in the order of the requests of a call.
 
-An adapter never has its key, never retries a paid POST, and raises every failure as CallFailed.
+An adapter leaves the key to its client, never retries a paid POST, and raises an upstream's failures as CallFailed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Adapter(Protocol):
     def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None: ...
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Do the free work before a call: convert pictures, upload references. Raises StorageFullError too."""
+        """Do the free work before a job's calls: convert pictures, upload references. Raises StorageFullError too."""
         ...
 
     async def submit(self, call: Call, inputs: Inputs, spool: Spool) -> UpstreamAnswer | Ticket:
@@ -28,11 +28,11 @@ class Adapter(Protocol):
         ...
 
     async def poll(self, ticket: Ticket, spool: Spool) -> UpstreamAnswer | None:
-        """Poll a ticket once. Returns its images; None while it runs."""
+        """Poll a ticket once. Returns its images, or None while the work runs."""
         ...
 
     async def check(self, spool: Spool) -> Decimal | None:
-        """Make a free call, which shows that the key works. Returns the credits that are left; None if not reported."""
+        """Make a free call, which fails if the key does not work. Returns the credits left, or None if not reported."""
         ...
 
     @staticmethod

@@ -1,6 +1,6 @@
 """The URLs to which a vendor reports the end of a paid call, and the check of the URL of a callback that arrives.
 
-A callback is a hint and never evidence: it can cause one poll of one ticket, and nothing else.
+A callback is a hint and never evidence: it can cause polls, and it can name the ticket of a lost answer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TRUSTED_AFTER = 3
 
 
 class CallbackTrust:
-    """The reliability of one target's callbacks: callbacks reported the ends of the last `tasks` tasks first.
+    """The reliability of one target's callbacks.
 
-    `tasks` counts no further than TRUSTED_AFTER.
+    `tasks` counts the last tasks in a row whose end a callback reported before a poll, up to TRUSTED_AFTER.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class CallbackTrust:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The maker of callback URLs. `origin` is the gateway's address as vendors reach it; `trust` is by target."""
+    """The maker of callback URLs. `origin` is the gateway's public address; the keys of `trust` are targets' labels."""
 
     origin: str
     secret: bytes = field(repr=False)
@@ -52,7 +52,7 @@ class Callbacks:
         return f"{self.origin}/callbacks/{kind}/{task}/{call}?token={self._token(kind, task, call)}"
 
     def knows(self, kind: str, task: str, call: str, token: str) -> bool:
-        """True when this gateway made the address."""
+        """True when the token is that of the address for this kind, task and call."""
         return hmac.compare_digest(token.encode(errors="replace"), self._token(kind, task, call).encode())
 
     def trust_of(self, label: str) -> CallbackTrust:

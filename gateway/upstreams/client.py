@@ -1,6 +1,6 @@
-"""The client of one target: it sends requests with the target's key, reads the answer as a stream, and names failures.
+"""The client of one target: it sends requests with the target's key, reads answers as streams, and names failures.
 
-Paid POSTs go over fresh connections. No other module sets the key, and this one knows no dialect.
+Each paid POST has a new connection. No other module sends the key, and this one knows no dialect.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from gateway.upstreams.error_facts import find_error, find_reason
 from gateway.upstreams.verdict import CallFailed, Failure
 
 MAX_TEXT = 4 * 2**20
-"""Bytes of an answer beside its pictures; a normal one has a few thousand."""
+"""The most bytes of an answer beside its pictures; a normal answer has a few thousand."""
 
 PICTURE_KEYS = frozenset({"b64_json", "b64", "image_base64"})
 
 
 KEPT = 16 * 1024
-"""Bytes of an answer's start that are kept for the operator when it cannot be read."""
+"""The most bytes of an answer's start that are kept for the operator when it cannot be read."""
 
 _BOM = b"\xef\xbb\xbf"
 _LOOK = 64
@@ -45,10 +45,12 @@ _NO_MASK = Mask()
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An upstream's answer of any status. `document` is None if nothing of it can be read; `problem` has the reason.
+    """An upstream's answer of any status. `document` is None if nothing of it can be read.
 
-    `mask` cleans every text of it that goes on. `is_page` is True for a page of HTML, which a proxy wrote. `leads_to`
-    is the address of a redirect, and `start` the first bytes of the answer.
+    `problem` has the reason why the answer, or a part of it beside a document, cannot be read. `mask` removes secrets
+    and inner addresses from its texts before they leave the module. `retry_after` is in seconds. `is_page` is True
+    for a page of HTML, which a proxy wrote. `leads_to` is the address of a redirect without its query. `start` is the
+    answer's first bytes, at most KEPT, and empty for an answer that is a picture.
     """
 
     status: int
@@ -78,7 +80,7 @@ class FormBody(Protocol):
 
 
 class UpstreamClient:
-    """Sends requests of one target. `paid` must open a fresh connection each time, `pooled` may keep them.
+    """Sends requests to one target. `paid` must open a new connection for each request, `pooled` may keep them.
 
     `max_picture` bounds one picture of an answer, in bytes.
     """
@@ -92,9 +94,9 @@ class UpstreamClient:
         self._headers = {"accept": "*/*", "user-agent": "imagegate"}
 
     async def pay(self, path: str, body: dict[str, Any] | FormBody, spool: Spool) -> Reply:
-        """Send the paid POST once, over a fresh connection. Returns an answer of any status.
+        """Send the paid POST once, over a new connection. Returns an answer of any status, also an unreadable one.
 
-        Raises CallFailed if there is no whole answer; its phase shows how much was sent.
+        Raises CallFailed if no whole answer came, and if the disk is full. The failure's phase shows how much was sent.
         """
         limits = self.target.config.timeouts
         seconds = TimeLimits(limits.connect, limits.call, limits.call_total)
@@ -103,7 +105,7 @@ class UpstreamClient:
     async def ask(self, method: str, path: str, body: FormBody | None, spool: Spool) -> Reply:
         """Send a request that costs nothing: a poll, an upload, a balance. Returns an answer of any status.
 
-        Raises CallFailed if there is no whole answer.
+        Raises CallFailed if no whole answer came, and if the disk is full.
         """
         limits = self.target.config.timeouts
         seconds = TimeLimits(limits.connect, limits.poll, limits.poll_total)
@@ -192,7 +194,7 @@ class UpstreamClient:
 
 
 class _Body:
-    """A body whose first bytes can be read ahead. `head` keeps its first KEPT bytes; a byte order mark is left out."""
+    """A body whose first bytes can be read ahead. `head` has the first KEPT bytes that are read, without a BOM."""
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         self._body = body
@@ -207,7 +209,7 @@ class _Body:
         return self._looked
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All pieces of the body."""
+        """Yield all pieces of the body, those first that were read ahead."""
         if self._looked:
             yield self._looked
         self._looked = b""
@@ -218,7 +220,7 @@ class _Body:
 
 
 def _find_destination(location: str, mask: Mask) -> str:
-    """The address that a redirect names, without its query, which may hold a credential."""
+    """The address in a Location header, cleaned and without its query, which may hold a credential."""
     return mask.clean(location.partition("?")[0], 200)
 
 
@@ -237,7 +239,7 @@ def _failure(error: RequestError) -> Failure:
 _PICTURES = ("b64_json", "b64", "image_base64", "base64", "url", "image_url", "image")
 
 MOST_PROMPT = 32_000
-"""Characters of a revised prompt; a caller's own has no more."""
+"""The most characters of a revised prompt; a caller's own prompt has no more."""
 
 _LINK = re.compile(r"https?:|/", re.IGNORECASE)
 
@@ -246,7 +248,10 @@ _MOST_CREDITS = 10**15
 
 
 def read_answer(reply: Reply) -> UpstreamAnswer:
-    """The images of a 2xx answer. Raises CallFailed: `status` for an error inside, `body` when there is no image."""
+    """The images, usage and credits of a 2xx answer. Raises CallFailed for any other, an error inside, or no image.
+
+    Its phase is `status` for another status, else `body`.
+    """
     fail_on_error(reply)
     images = find_images(reply.document, reply.mask)
     if not images:
@@ -260,7 +265,7 @@ def fail_without_image(reply: Reply, message: str) -> Failure:
 
 
 def fail_on_error(reply: Reply) -> None:
-    """Raise CallFailed for any answer that is an error: by its status, or by an error object inside a 2xx."""
+    """Raise CallFailed for a status other than 2xx (phase `status`), and for an `error` in a 2xx (phase `body`)."""
     document = reply.document if isinstance(reply.document, dict) else {}
     if reply.is_ok and not document.get("error"):
         return
@@ -288,7 +293,7 @@ def fail_on_error(reply: Reply) -> None:
 def find_images(document: Any, mask: Mask = _NO_MASK) -> list[FoundImage]:
     """The images of the first field that holds any, among the fields in which vendors send images.
 
-    If none does, every picture in other fields, except those whose names stand for inputs or previews.
+    If none does, every decoded picture in other fields, except in those whose names are of inputs or previews.
     """
     if not isinstance(document, dict):
         document = {"data": document}
@@ -336,7 +341,7 @@ def _read_item(item: dict[str, Any], mask: Mask) -> Iterator[FoundImage]:
 
 
 def find_usage(document: Any) -> TokenUsage | None:
-    """The token counts of an answer; None unless input, output and total are all integers of 0 or more."""
+    """The token counts of an answer; None unless input, output and total are whole numbers of 0 or more."""
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -351,7 +356,7 @@ def find_usage(document: Any) -> TokenUsage | None:
 
 
 def find_credits(document: Any) -> Decimal | None:
-    """The credits that an ended task took: the charged ones, else the reserved ones; None if it reports none."""
+    """The credits of an answer: the first that it reports of `_CREDITS`, reserved ones last; None without any."""
     reported = document.get("credits") if isinstance(document, dict) else None
     if not isinstance(reported, dict):
         return None
@@ -360,9 +365,9 @@ def find_credits(document: Any) -> Decimal | None:
 
 
 def is_failed_task_billed(document: dict[str, Any]) -> bool | None:
-    """True if the answer shows that a failed task was billed, False if not; None if it reports neither.
+    """True if the answer reports that a failed task was billed, False if it reports the contrary, None if neither.
 
-    It shows that by `refunded` and by the credits, of which reserved ones do not count.
+    `refunded: true` and credits of zero mean False, credits above zero True. Reserved credits do not count.
     """
     reported = document.get("credits")
     if document.get("refunded") is True:
@@ -376,7 +381,7 @@ def is_failed_task_billed(document: dict[str, Any]) -> bool | None:
 
 
 def find_balance(document: Any) -> Decimal | None:
-    """The credits that are left; None if the answer has none. A text of digits is a number too."""
+    """The credits that are left, from a number or a text of digits; None if the answer has neither."""
     return read_amount(document.get("credits"), _MOST_CREDITS) if isinstance(document, dict) else None
 
 

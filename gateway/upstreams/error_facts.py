@@ -10,7 +10,7 @@ from typing import Any
 from gateway.net.outside_text import Mask
 
 MOST_MESSAGE = 2000
-"""Characters of a vendor's message that an error keeps; it may reach the caller."""
+"""The most characters of a vendor's message that an error keeps. The caller may read them."""
 
 _REASONS = ("message", "detail", "error_message", "error_description", "error_msg", "msg", "title", "errors", "reason")
 _MOST_REASONS = 5
@@ -20,7 +20,7 @@ ErrorFacts = tuple[str | None, str | None, str, str | None]
 
 
 def find_error(document: Any, mask: Mask) -> ErrorFacts | None:
-    """The facts of an error object in an answer of any kind; None when there is none."""
+    """The facts of the `error` in an answer, an object or a text; None when there is none."""
     error = document.get("error") if isinstance(document, dict) else None
     if isinstance(error, str) and error:
         return None, None, mask.clean(error, MOST_MESSAGE), None
@@ -30,7 +30,7 @@ def find_error(document: Any, mask: Mask) -> ErrorFacts | None:
 
 
 def find_reason(document: Any, mask: Mask) -> ErrorFacts | None:
-    """The facts of an error without an error object: FastAPI's `detail`, a bare `message`, RFC 9457's fields.
+    """The facts of an error without an `error` field: FastAPI's `detail`, a bare `message`, RFC 9457's, and similar.
 
     None if the answer has none of them.
     """

@@ -16,10 +16,10 @@ from gateway.upstreams.synchronous import Synchronous, make_mask, make_png, make
 
 
 class OpenAI(Synchronous):
-    """One credential and model at one endpoint."""
+    """The adapter of one credential and model at one endpoint."""
 
     async def prepare(self, job: ImageJob, spool: Spool) -> Inputs:
-        """Turn the first picture upright; send the others as they are. With a mask, convert it and the first to PNG."""
+        """Turn the first picture if it is on its side, keep the others. With a mask, convert it and the mask to PNG."""
         if job.mask is None:
             turned = [await make_upright(self._picture_converter, one, spool) for one in job.references[:1]]
             return Inputs((*turned, *job.references[1:]))

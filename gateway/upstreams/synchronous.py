@@ -23,7 +23,7 @@ from gateway.upstreams.client import UpstreamClient, fail_on_error, read_answer
 from gateway.upstreams.verdict import UNFIT, CallFailed, Failure
 
 _ON_ITS_SIDE = 5
-"""From this EXIF Orientation on, width and height change places."""
+"""From this EXIF Orientation on, the displayed width is the stored height."""
 
 # As browsers do (WHATWG HTML, "multipart/form-data encoding"), and the backslash too: many servers read it as an
 # escape, so a name that ends in one would continue into the next parameter.
@@ -31,7 +31,7 @@ _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 
 class Synchronous(ABC):
-    """One credential and model. Its methods raise CallFailed."""
+    """The adapter of one credential and model. `submit` and `check` raise CallFailed, `poll` NotImplementedError."""
 
     def __init__(self, client: UpstreamClient, picture_converter: PictureConverter) -> None:
         self._client = client
@@ -63,7 +63,7 @@ class Synchronous(ABC):
 
 
 async def make_png(picture_converter: PictureConverter, picture: Picture, spool: Spool, *, param: str) -> Picture:
-    """Convert a picture to an upright PNG. Raises CallFailed that names the field `param` if that is impossible.
+    """Convert a picture to an upright PNG. Raises StorageFullError, and CallFailed for `param` if that is impossible.
 
     The gateway accepts a picture by its headers alone, so this may be the first decoding of its pixels.
     """
@@ -76,7 +76,8 @@ async def make_png(picture_converter: PictureConverter, picture: Picture, spool:
 async def make_upright(picture_converter: PictureConverter, picture: Picture, spool: Spool) -> Picture:
     """Turn a picture whose orientation swaps width and height; its format stays. Any other is returned as it is.
 
-    The call's size follows the displayed shape. Raises CallFailed, which names `image`, if the pixels are broken.
+    The call's size follows the displayed shape. Raises CallFailed for `image` if the pixels are broken, and
+    StorageFullError.
     """
     if picture.orientation < _ON_ITS_SIDE:
         return picture
@@ -87,9 +88,9 @@ async def make_upright(picture_converter: PictureConverter, picture: Picture, sp
 
 
 async def make_mask(picture_converter: PictureConverter, mask: Picture, target: Target, spool: Spool) -> Picture:
-    """Convert the mask to a PNG that the target takes. Raises CallFailed, with code UNFIT for a mask that is too large.
+    """Convert the mask to an upright PNG. Raises CallFailed, with the code UNFIT for a PNG too large for the target.
 
-    The plan knew the size of the caller's file; a WebP may be ten times larger as a PNG.
+    The Plan knew only the bytes of the caller's file; a WebP may be ten times larger as a PNG.
     """
     made = await make_png(picture_converter, mask, spool, param="mask")
     most = target.profile.mask_bytes

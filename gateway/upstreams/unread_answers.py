@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class UnreadAnswers:
-    """The files of one instance in `folder`. If there are more than `most`, the oldest are removed."""
+    """The files of kept answers in `folder`. A new file removes the oldest ones, so that at most `most` stay."""
 
     def __init__(self, folder: Path, mask: Mask, most: int = MOST_FILES) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class UnreadAnswers:
     async def keep(self, label: str, call: str, failure: Failure) -> None:
         """Write the start of the answer that a failure holds to a file, and log the file's name.
 
-        A failure without one writes nothing. A file that cannot be written is logged, and raises nothing.
+        Without a start nothing is written. If the file cannot be written, that is logged, and nothing is raised.
         """
         if not failure.start:
             return

@@ -22,10 +22,11 @@ class Failure:
 
     `phase`: prepare (a free step before the call), connect (never reached it), write (the body was not sent whole),
     read (sent, no whole answer), status (an answer other than 2xx), body (a 2xx without usable images), task (a ticket
-    that failed), collect (the images exist, but the download failed). `spoke` is True when the answer was the
+    that failed), collect (the images exist, but were not downloaded or stored). `spoke` is True when the answer was the
     vendor's own JSON error, `is_page` when it was a page of HTML, which a proxy writes. Every text is cleaned of
-    secrets and inner addresses. `leads_to` is the address that a redirect names, `start` the first bytes of a 2xx
-    answer that cannot be read, as they came. `is_billed` is the vendor's own word on a failed task, None without one.
+    secrets and inner addresses. `retry_after` is in seconds, `leads_to` the address that a redirect names, `start` the
+    first bytes, as they came, of a 2xx answer without a usable image. `is_billed` is the vendor's own report on a
+    failed task, None without one.
     """
 
     phase: Phase
@@ -55,7 +56,7 @@ class CallFailed(Exception):
 
 
 class Executed(Enum):
-    """The answer to: has the vendor made, and billed, the images?"""
+    """The assumed state of a failed call: not executed and not billed, unknown, or executed and billed."""
 
     NO = "no"
     UNKNOWN = "unknown"
@@ -66,7 +67,8 @@ class Executed(Enum):
 class Verdict:
     """The consequences of a failure. With `again` the same target may get the call again, with `elsewhere` another one.
 
-    `cool` is the seconds for which the target should get no calls.
+    `error` is for the caller. `cool` is the seconds for which the target should get no calls. `credential_down` means
+    that the credential is rejected, `drift` that the answer is a deviation from the catalogue.
     """
 
     kind: str
@@ -103,7 +105,7 @@ CREDENTIAL_CODES = frozenset(
         "project_spend_limit_exceeded",
     }
 )
-"""The operator's account is spent: OpenAI says so with a 400 or a 429, which would otherwise mean something else."""
+"""Codes of the operator's spent account: OpenAI sends them with a 400 or 429, which would mean something else."""
 
 UNFIT = "unfit_for_this_upstream"
 """The gateway's code for a picture that one upstream cannot take and another may, as its preparation found."""
@@ -166,7 +168,7 @@ def classify(
 
 
 def _unprepared(failure: Failure) -> Verdict:
-    """The verdict on a failure of the gateway's own preparation: only such a one names the caller's field."""
+    """The verdict on the gateway's own failed preparation. In the phase `prepare` no other failure has a `param`."""
     if failure.code == UNFIT:
         unfit = errors.UnsupportedValue(failure.message, param=failure.param)
         return Verdict("unfit", Executed.NO, again=False, elsewhere=True, error=unfit)
@@ -237,7 +239,7 @@ def _refused(failure: Failure) -> Verdict:
 
 
 def _not_taken(failure: Failure, status: int) -> Verdict:
-    """The verdict on an answer that comes before any work: a redirect, or the refusal of a proxy."""
+    """The verdict on an answer that comes before any work: a status of `_NOT_TAKEN`, or a proxy's page."""
     if status == 413:
         error: PublicError = errors.RequestTooLarge(
             "A proxy in front of the upstream takes no request of this size; send smaller pictures."
@@ -292,7 +294,7 @@ def _is_capacity(failure: Failure, status: int) -> bool:
 
 
 def _cool(failure: Failure) -> float:
-    """The seconds that the upstream named; 5 where it named none."""
+    """The seconds that the upstream named, at least 0.1; 5 where it named none."""
     return 5.0 if failure.retry_after is None else max(failure.retry_after, 0.1)
 
 

@@ -118,6 +118,20 @@ def test_unreadable_json_is_refused(gateway: Gateway, body: bytes) -> None:
     assert_refused(gateway, answer, 400, answer.json()["error"]["param"])
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", 'The body is empty: send a JSON object such as {"prompt"'),
+        (b"[]", "The body must be a JSON object, not an array"),
+        (b"5", "The body must be a JSON object, not a single value"),
+    ],
+)
+def test_body_without_fields_says_what_is_right(gateway: Gateway, body: bytes, words: str) -> None:
+    """An empty body and one that is no object are told what to send."""
+    answer = gateway.post(GENERATIONS, content=body, headers={"content-type": "application/json"})
+    assert assert_refused(gateway, answer, 400, None).startswith(words)
+
+
 def test_json_text_has_limit(gateway: Gateway) -> None:
     """Megabytes of JSON beside the pictures are refused as too large."""
     assert_refused(gateway, gateway.generate(user="x" * 5 * MIB), 413, None)

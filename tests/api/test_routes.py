@@ -39,6 +39,7 @@ def test_unknown_route_names_ours(gateway: Gateway) -> None:
         answer = gateway.get(path)
         assert answer.status_code == 404, path
         assert error_of(answer)["code"] == "unknown_url"
+        assert ("This is imagegate, and it runs" in error_of(answer)["message"]) == (path in ("/", "/v1"))
 
 
 def test_wrong_method_names_right_one(gateway: Gateway) -> None:
@@ -51,6 +52,7 @@ def test_wrong_method_names_right_one(gateway: Gateway) -> None:
         answer = gateway.request(method, path)
         assert answer.status_code == 405
         assert error_of(answer)["code"] == "method_not_allowed"
+        assert error_of(answer)["message"].endswith(f"; send {allowed.replace(', ', ' or ')}.")
         assert answer.headers["allow"] == allowed
 
 
@@ -95,7 +97,8 @@ def test_disabled_key_is_told(gateway: Gateway) -> None:
 
 
 def test_unknown_model_lists_models(gateway: Gateway) -> None:
-    """A model that does not exist is a 404 that names those that do."""
+    """A model that does not exist is a 404 that names those that do, and first the nearest if there is one."""
+    assert "exist. Did you mean `gpt-image-2`? There are" in error_of(gateway.generate(model="GPT-Image-3"))["message"]
     answer = gateway.generate(model="gpt-4o")
     error = error_of(answer)
     assert (answer.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")

@@ -118,9 +118,14 @@ def test_bearer_is_read(header: str | None, secret: str) -> None:
 
 async def test_no_key_is_told_how(keys: KeyStore, wrong_keys: WrongKeys) -> None:
     """A request without a key is told how to send one, and counts as no guess."""
-    for header in (None, "Basic abc", "Bearer "):
+    for header, words in (
+        (None, "You didn't provide an API key"),
+        ("Bearer ", "You didn't provide an API key"),
+        ("Basic abc", "no `Bearer ` before the API key"),
+        ("igw_abc", "no `Bearer ` before the API key"),
+    ):
         for _ in range(3):
-            with pytest.raises(errors.InvalidApiKey, match="You didn't provide an API key"):
+            with pytest.raises(errors.InvalidApiKey, match=words):
                 await authenticate(KeyCache(keys), wrong_keys, header, HOME)
 
 
@@ -137,6 +142,24 @@ async def test_wrong_key_is_hinted(keys: KeyStore, wrong_keys: WrongKeys, secret
     """A wrong key is shown by its ends, a short one not at all, and nothing unprintable."""
     with pytest.raises(errors.InvalidApiKey, match=hint):
         await authenticate(KeyCache(keys), wrong_keys, f"Bearer {secret}", HOME)
+
+
+async def test_wrong_key_says_what_may_be_wrong(keys: KeyStore, wrong_keys: WrongKeys) -> None:
+    """A deleted key and a mistyped one read alike; another program's key and the documents' example have own words."""
+    record, deleted = await keys.create("ana")
+    await keys.delete(record.id)
+    mistyped = deleted[:-5] + ("x" if deleted[-5] != "x" else "y") + deleted[-4:]
+    messages: list[str] = []
+    # Two addresses, since each may send only a few wrong keys.
+    tries = ((deleted, HOME), (mistyped, HOME), ("sk-1234567890abcdef", None), ("igw_YOUR_KEY", None))
+    for secret, address in tries:
+        with pytest.raises(errors.InvalidApiKey) as refused:
+            await authenticate(KeyCache(keys), wrong_keys, f"Bearer {secret}", address)
+        messages.append(refused.value.message)
+    assert messages[0] == messages[1]
+    assert "has no such key" in messages[0]
+    assert "keys begin with igw_" in messages[2]
+    assert "stands for a key in the documents" in messages[3]
 
 
 async def test_guesses_are_counted_by_address(keys: KeyStore, wrong_keys: WrongKeys) -> None:

@@ -101,6 +101,9 @@ def test_rule_may_leave_nobody() -> None:
     with pytest.raises(UnsupportedValue, match=r"the rule `flat` excludes it") as caught:
         plan(make_job(size=Size(1920, 1088)), catalogue)
     assert caught.value.param == "size"
+    bare = shipped(without="ANYFAST_API_KEY", rules=[{"name": "flat", "upstreams": ["apiany"]}])
+    with pytest.raises(UnsupportedValue, match=r"anyfast: the rule `flat` excludes it"):
+        plan(make_job(), bare, "anyfast/gpt-image-2")
     off = shipped(without="APIANY_API_KEY", rules=[{"name": "flat", "upstreams": ["apiany"]}])
     with pytest.raises(UpstreamUnavailable, match=r"apiany: env:APIANY_API_KEY is not set"):
         plan(make_job(), off)

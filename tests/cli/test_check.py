@@ -1,9 +1,12 @@
 """`imagegate check` as a person or a script uses it: what would run, what is hardly meant, and where it stands."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 from gateway.health.drift import DriftBook
+from gateway.process.data_folder import DataFolder, record_simulator
 from gateway.store.client import StoreClient
 from tests.conftest import Valkey
 from tests.support.plans import SHIPPED
@@ -32,6 +35,19 @@ def test_findings_name_their_line() -> None:
     assert checked.returncode == 0
 
 
+def test_folder_of_demo_gateway_is_told(tmp_path: Path) -> None:
+    """Without an upstream key the check lists the aliases, and the demo gateway that runs in the folder."""
+    folder = DataFolder(tmp_path / "data")
+    folder.make()
+    told = imagegate("check", "--data-dir", str(folder.path)).stdout
+    assert re.search(r"^aliases +gpt-image-1, .*dall-e-2 \(no upstream is configured\)$", told, re.MULTILINE)
+    assert "demo mode" not in told
+    with folder.announced():
+        record_simulator(folder, "http://127.0.0.1:9")
+        told = imagegate("check", "--data-dir", str(folder.path)).stdout
+    assert f"a gateway in demo mode (process {os.getpid()}) runs in {folder.path} with the simulator" in told
+
+
 def test_strict_lets_no_warning_pass(tmp_path: Path) -> None:
     """`--strict` ends with 1 for a warning and with 0 for notes alone; the findings are printed either way."""
     refused = imagegate("check", "--strict", "--json")
@@ -54,12 +70,14 @@ async def test_drift_is_read_from_redis(valkey: Valkey, redis: StoreClient) -> N
     """What the workers counted of an upstream is a warning at its line."""
     book = DriftBook(redis)
     book.note("anyfast", "made", "size", "1024x1024 for 1536x1024")
+    book.note("anyfast", "refused", None)
     await book.outbox.aclose()
     env = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_KEY_PEPPER": SECRET, "GATEWAY_SIGNING_KEY": SECRET}
     told = json.loads(imagegate("check", "--json", **env, ANYFAST_API_KEY="x").stdout)
-    (drift,) = [one for one in told["findings"] if one["kind"] == "drift"]
-    assert drift["field"] == "upstreams.anyfast"
-    assert "made another size than promised, once" in drift["message"]
+    made, refused = [one for one in told["findings"] if one["kind"] == "drift"]
+    assert made["field"] == refused["field"] == "upstreams.anyfast"
+    assert "made another size than promised, once" in made["message"]
+    assert "refused a parameter that it did not name, once" in refused["message"]
     assert told["drift_unread"] is None
 
 

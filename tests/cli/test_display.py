@@ -41,10 +41,7 @@ URL = "https://receiver.example.com/hooks/images/of/the/design/team"
 TABLES = {
     "keys list": (keys._TABLE, (KEY, "ana", "design", "igw_ab12…", "gpt-image-2", TIME, TIME, "enabled"), (KEY,)),
     "history": (
-        [
-            Column(name, name in history._NUMBERS, name in history._DETAILS, name in history._TEXTS)
-            for name in history._COLUMNS
-        ],
+        history._TABLE,
         (TIME, TASK, "ana", "design", "gpt-image-2", "anyfast", "1024x1024", "1/1", "0.030000", "12.5", "200"),
         (TASK,),
     ),
@@ -64,6 +61,15 @@ TABLES = {
         ("anyfast/main",),
     ),
 }
+
+
+def test_history_keeps_upstreams_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 80 columns the history shows time, id, upstreams and cost; a column without any value goes before those."""
+    row = ("20:32:51", TASK, "ana", "-", "gpt-image-2", "anyfast", "-", "1/1", "0.030000", "12.5", "200")
+    table, _ = shown(monkeypatch, 80, history._TABLE, [row])
+    assert all(name in table for name in ("20:32:51", TASK, "anyfast", "0.030000"))
+    _, said = shown(monkeypatch, 120, history._TABLE, [row])
+    assert "too narrow for: team, size." in said
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 132, 250])

@@ -1,6 +1,7 @@
 """The command line, as a person or a script uses it: real processes where one starts or ends, and a real store."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -97,7 +98,7 @@ def test_changed_catalogue_is_told(shell: Shell, tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.make()
     shell.env = {"GATEWAY_DATA_DIR": str(folder.path), "GATEWAY_CONFIG": str(config)}
-    text = f"the gateway that runs in {folder.path} (process "
+    text = f"the gateway that runs in {folder.path} (process {os.getpid()})"
     with folder.announced():
         folder.record_catalogue(config)
         assert text not in shell.type("check").output + shell.type("quote", "--demo").output
@@ -157,7 +158,9 @@ def test_healthcheck_tells_by_code(tmp_path: Path) -> None:
     """`healthcheck` is 0 when the gateway is ready, and 1 when none answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    assert imagegate("healthcheck", GATEWAY_PORT=port).returncode == 1
+    silent = imagegate("healthcheck", GATEWAY_PORT=port)
+    assert silent.returncode == 1
+    assert f"nothing listens on 127.0.0.1:{port}. Set GATEWAY_PORT" in silent.stderr
     with gateway(tmp_path / "data", "--demo", "--host", "0.0.0.0", "--port", port):
         assert imagegate("healthcheck", GATEWAY_PORT=port, GATEWAY_HOST="0.0.0.0").returncode == 0
 

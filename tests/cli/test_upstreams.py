@@ -41,7 +41,7 @@ async def test_state_is_shown_and_reset(shell: Shell, valkey: Valkey) -> None:
     assert (drift["kind"], drift["what"], drift["count"]) == ("refused", "quality", 1)
     assert shown["anyfast/main"]["drift"] == []
     table = [line.split("\t") for line in shell.type("upstreams").stdout.splitlines()]
-    assert table[0][:4] == ["upstream", "state", "for", "in flight"]
+    assert table[0][:4] == ["upstream", "state", "time left", "in flight"]
     assert table[3][:2] == ["apiany/main", "credential rejected"]
     after = {one["label"]: one["state"] for one in shell.ask("upstreams", "--reset", "apiany/main")["data"]}
     assert after["apiany/main"] == "ok"

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.health.drift import KEPT_S, Drift, DriftBook
 from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
@@ -31,11 +32,13 @@ async def test_workers_count_together(redis: StoreClient) -> None:
 
 
 async def test_vendors_words_do_not_fill_the_store(redis: StoreClient) -> None:
-    """A parameter that nobody knows, or none, counts as one other."""
+    """A parameter that nobody knows, or none, counts as one other, and its log line has no empty fact."""
     book = DriftBook(redis)
     for number in range(100):
         book.note("openai", "refused", f"field-{number}")
-    book.note("openai", "refused", None)
+    with capture_logs() as lines:
+        book.note("openai", "refused", None)
+    assert [(line["what"], "example" in line) for line in lines] == [("other", False)]
     await book.outbox.aclose()
     assert [(one.what, one.count) for one in await book.read()] == [("other", 101)]
 

@@ -163,7 +163,8 @@ def test_empty_means_absent(name: str, text: bool) -> None:
         ({"aspect_ratio": "wide"}, "such as 16:9"),
         ({"aspect_ratio": "1:4"}, "at most 3:1"),
         ({"quality": "xhigh"}, "low, medium, high"),
-        ({"quality": "max"}, "not available"),
+        ({"quality": "max"}, "`hd` means high"),
+        ({"stream": "Yes"}, "true or false; not 'Yes'"),
         ({"background": "white"}, "auto, opaque, transparent"),
         ({"background": "transparent", "output_format": "jpeg"}, "png or webp"),
         ({"output_format": "gif"}, "png, jpeg, webp"),
@@ -214,6 +215,7 @@ def test_blank_prompt_is_refused(prompt: str | None) -> None:
     error = refusal({"prompt": prompt})
     assert isinstance(error, MissingParameter)
     assert error.param == "prompt"
+    assert error.message.startswith("`prompt` is blank" if prompt else "`prompt` is required")
 
 
 @pytest.mark.parametrize("name", ["complexity", "svg", "markup", "frame_count", "frame_rate"])

@@ -49,8 +49,10 @@ def turn(width: int, height: int) -> int:
     ids=str,
 )
 def test_each_broken_rule_is_named(size: Size, rule: str) -> None:
-    """A refused size says which rule it breaks."""
-    assert rule in (find_fault(size) or "")
+    """A refused size says which rule it breaks, and names the nearest legal size."""
+    fault = find_fault(size) or ""
+    assert rule in fault
+    assert fault.endswith(f"; the nearest legal size is {nearest_legal(size.width, size.height)}")
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,14 @@ async def test_only_unsent_is_canceled(ledger: Ledger) -> None:
     assert (await ledger.look()).spent[0].images_held == 1
 
 
+async def test_delivered_task_is_not_canceled(ledger: Ledger) -> None:
+    """A cancellation that comes when the worker has closed the task, before it stored the end, cancels nothing."""
+    task = await begin(ledger)
+    await ledger.post(task, make_id("call", 1), 10, 1)
+    assert await ledger.close(task, 1) is LedgerAnswer.CLOSED
+    assert await ledger.close(task, 1, "cancel") is LedgerAnswer.SENT
+
+
 async def test_unread_answer_is_a_retrys(ledger: Ledger) -> None:
     """An answer that was handed over and never read is given to a retry, once; a new request is new work."""
     task = await begin(ledger)

@@ -17,6 +17,7 @@ from gateway.jobs.job import ImageJob, Size
 from gateway.money.ledger import Ledger
 from gateway.money.ledger_results import Scope
 from gateway.pipeline import work
+from gateway.recovery.conclusion import conclude_dead
 from gateway.routing.plan import plan
 from gateway.services import Services
 from gateway.store.windows import Calendar
@@ -212,6 +213,24 @@ def test_operator_decides_about_unknowns(gateways: Gateways, policy: str, presum
     assert gateway.generate(model=VARIANT).status_code == 424
     spent = gateway.spent()
     assert (spent.usd_presumed, spent.usd_posted, spent.usd_held) == (presumed, 0, held)
+    assert not may_start_again(gateway)
+
+
+def may_start_again(gateway: Gateway) -> bool:
+    """True when another process would take the only task for one for which nothing was sent."""
+    assert gateway.record is not None
+    key = gateway.record.id
+
+    async def conclude() -> bool:
+        async with gateway.inside() as app:
+            services: Services = app.state.services
+            ((record,), _) = await services.task_store.list(key, None, 10)
+            hold = await services.ledger.show(record.id)
+            assert hold is not None
+            calls = await services.calls.read([call.call for call in hold.calls])
+            return conclude_dead(hold, record, calls, services.signing_key).is_unstarted
+
+    return asyncio.run(conclude())
 
 
 def test_refusal_costs_nothing(gateway: Gateway) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import random
+import re
 import struct
 from pathlib import Path
 
@@ -80,6 +81,23 @@ async def test_other_files_are_named(data, words, picture_converter, spool):
         await picture_converter.probe(await spool.blob(data), what="Image 2")
     assert refused.value.reason.startswith("Image 2 ")
     assert words in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "Convert it to a PNG or WebP."),
+        (b"GIF89a\x01\0\x01\0", "Convert it to a PNG or WebP."),
+        (b"photo.png", "To send a file with curl, write `@` before its name, as in -F image=@picture.png."),
+        (b"iVBORw0KGgoAAAANSUhEUg", "Send the file's bytes."),
+        (b"<html>", ""),
+    ],
+)
+async def test_other_files_have_remedies(data, remedy, picture_converter, spool):
+    """The refusal names the formats that this field takes, and the remedy where there is one."""
+    with pytest.raises(NotAPicture, match="`mask` is not a PNG or WebP: it looks like") as refused:
+        await picture_converter.probe(await spool.blob(data), what="`mask`", right="PNG or WebP")
+    assert refused.value.explain() == f"{refused.value.reason} {remedy}".rstrip()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -351,12 +369,18 @@ def test_fitting_mask_passes():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"format": "jpeg"}, "JPEG"), ({"has_alpha": False}, "no alpha channel"), ({"width": 63}, "63x32")],
+    [
+        ({"format": "jpeg"}, "JPEG"),
+        ({"has_alpha": False}, r"no alpha channel.*Save it as a PNG with transparency"),
+        ({"width": 63}, "63x32 and the image is 64x32: they"),
+        ({"width": 63, "orientation": 6}, r"63x32 \(shown upright, as its EXIF orientation says\)"),
+    ],
 )
 def test_unfit_masks_are_explained(changes, words):
     """A mask that cannot say where to edit, or is of another size, is refused with the reason."""
-    with pytest.raises(UnfitMask, match=words):
+    with pytest.raises(UnfitMask) as refused:
         check_mask(mask(**changes), mask())
+    assert re.search(words, refused.value.explain())
 
 
 def test_sniff_needs_twelve_bytes():

@@ -100,6 +100,7 @@ def test_wrong_value_is_explained(name: str, value: str, right: str) -> None:
 def test_problems_come_together() -> None:
     """Everything wrong is reported at once, so that one correction is enough."""
     found = problems({"GATEWAY_PORT": "x", "GATEWAY_WORKERS": "x", "GATEWAY_NOPE": "1"})
+    assert "GATEWAY_PORT: 'x' is refused; set a number from 1 to 65535, or 0 for any free port" in found
     assert {line.split(":")[0] for line in found} == {"GATEWAY_PORT", "GATEWAY_WORKERS", "GATEWAY_NOPE"}
 
 

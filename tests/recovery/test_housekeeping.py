@@ -168,6 +168,25 @@ async def test_lease_is_renewed_once_departures_are_recorded(ledger: Ledger, sto
     assert store.command("ZSCORE", LEASES, ADOPTER) is not None
 
 
+async def test_lease_lasts_from_the_last_record_of_departures(ledger: Ledger, store: Store, clock: Clock) -> None:
+    """A renewal while callers that disconnected are not recorded yet does not count as a sign that they are."""
+    is_recorded = True
+
+    async def record_departures(_: float) -> bool:
+        return is_recorded
+
+    work = OwnWork(record_departures=record_departures)
+    keeper = Housekeeping(ledger, ADOPTER, PACE, Bystander(), own=work)
+    await keeper.step()
+    before, is_recorded = store.command("ZSCORE", LEASES, ADOPTER), False
+    await keeper.step()
+    assert store.command("ZSCORE", LEASES, ADOPTER) == before
+    is_recorded = True
+    clock.now += SECOND
+    await keeper.step()
+    assert store.command("ZSCORE", LEASES, ADOPTER) > before
+
+
 async def test_lock_shows_when_departures_were_recorded(ledger: Ledger, tmp_path: Path) -> None:
     """The time of a worker's lock is when it last began to record departures with success."""
     own, other = (WorkerLocks(tmp_path / "workers", worker) for worker in (ADOPTER, DEAD))

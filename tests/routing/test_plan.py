@@ -62,7 +62,7 @@ def test_refusal_names_the_compromise() -> None:
     with pytest.raises(UnsupportedValue) as caught:
         plan(make_job("edit", masked=True, quality="low"), shipped(compromises="refuse"))
     assert caught.value.param == "quality"
-    assert "(anyfast-c, apiany, anyfast: it would not honour quality)" in caught.value.message
+    assert "(each of anyfast-c, apiany, anyfast: it would not honour quality)" in caught.value.message
 
 
 def test_nearest_sizes_need_no_exact_one() -> None:
@@ -76,26 +76,28 @@ def test_nearest_sizes_need_no_exact_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "param", "reason"),
+    ("asked", "param", "reason", "remedy"),
     [
         (
             {"background": "transparent"},
             "background",
-            "anyfast-c, apiany, anyfast: it makes no transparent backgrounds",
+            "each of anyfast-c, apiany, anyfast: it makes no transparent backgrounds",
+            " Leave `background` out, or send `opaque`.",
         ),
         (
             {"operation": "edit", "images": 17},
             "image",
-            "anyfast-c, apiany, anyfast: it takes at most 16 images, not 17",
+            "each of anyfast-c, apiany, anyfast: it takes at most 16 images, not 17",
+            "",
         ),
     ],
 )
-def test_impossible_request_hears_every_reason(asked: dict[str, Any], param: str, reason: str) -> None:
+def test_impossible_request_hears_every_reason(asked: dict[str, Any], param: str, reason: str, remedy: str) -> None:
     """When no upstream can, the caller reads why for each, and which field."""
     with pytest.raises(UnsupportedValue) as caught:
         plan(make_job(**asked))
     assert caught.value.param == param
-    assert caught.value.message == f"No upstream of `gpt-image-2` can serve this request ({reason})."
+    assert caught.value.message == f"No upstream of `gpt-image-2` can serve this request ({reason}).{remedy}"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_cheapest_for_the_request_goes_first() -> None:
     low, high = (plan(make_job(size=SQUARE, quality=quality), catalogue) for quality in ("low", "high"))
     assert names(low) == ["anyfast", "apiany", "anyfast-c"]
     assert names(high) == ["apiany", "anyfast-c", "anyfast"]
-    assert [choice.reason for choice in high.choices][:2] == ["cheapest", "$0.015000 dearer"]
+    assert [choice.reason for choice in high.choices][:2] == ["cheapest", "$0.015000 dearer than apiany/main"]
     assert (high.strategy, high.note) == ("cost", None)
 
 

@@ -55,7 +55,7 @@ def test_reasons_compare_with_the_cheapest() -> None:
     """Each is told by how much it is dearer; who costs as little is as cheap."""
     found = rank("cost", of(a=30_000, b=15_000, c=15_000))
     assert found.order == (1, 2, 0)
-    assert found.reasons == ("cheapest", "cheapest", "$0.015000 dearer")
+    assert found.reasons == ("cheapest", "cheapest", "$0.015000 dearer than b")
 
 
 def test_unknown_price_is_named() -> None:

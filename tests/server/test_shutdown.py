@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from tests.api.test_clients import PICTURE, ask, connect, left
 from tests.api.test_joining import RETRY, keyed, pictures_of
@@ -91,11 +92,13 @@ def test_ticket_is_left_to_others(one: Gateway, other: Gateway, threads: ThreadP
 
 
 def test_paid_call_is_waited_for(one: Gateway, other: Gateway, threads: ThreadPoolExecutor) -> None:
-    """A synchronous call that is out is waited for, and its caller is answered; nothing new is taken meanwhile."""
+    """A call that is out is waited for, the log says so, and its caller is answered; nothing new is taken meanwhile."""
     one.simulator.fault("latency", seconds=1)
     asked = begin(one, threads, model=OFFICIAL)
-    thread = stop(one)
-    wait_until(lambda: one.services.shutdown.is_begun, "the begin of the end")
+    with capture_logs() as lines:
+        thread = stop(one)
+        wait_until(lambda: any("the stop waits" in line["event"] for line in lines), "the line of the log")
+    assert [line["tasks"] for line in lines if "the stop waits" in line["event"]] == [1]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{one.url}/readyz", trust_env=False)
     assert pictures_of(asked.result())

@@ -48,6 +48,7 @@ def test_ctrl_c_ends_every_child(tmp_path: Path) -> None:
         assert not any(is_alive(pid) for pid in started)
         assert "Traceback" not in run.err
         assert '"error"' not in run.err
+        assert [event for event in ("Starting", "Stopped") if f'"event":"{event}' in run.err] == ["Starting", "Stopped"]
     left = {path.name for path in (tmp_path / "data").iterdir()}
     assert left.isdisjoint({"gateway.pid", "server.json", "valkey.sock"})
 
@@ -120,7 +121,7 @@ def test_second_start_is_refused(lasting: Gateway) -> None:
     assert time.monotonic() - began < LOCK_WAIT_S
     assert second.returncode == 1
     assert f"process {lasting.pid}" in second.stderr
-    assert "--data-dir" in second.stderr
+    assert "--data-dir FOLDER, or GATEWAY_DATA_DIR=FOLDER" in second.stderr
     assert lasting.status("/readyz") == 200
 
 
@@ -131,7 +132,7 @@ def test_taken_port_is_refused(tmp_path: Path) -> None:
         refused = imagegate("serve", "--demo", "--port", str(port), "--data-dir", str(tmp_path / "data"))
     assert refused.returncode == 1
     assert f"Port {port} on 127.0.0.1 is in use" in refused.stderr
-    assert "--port" in refused.stderr
+    assert f"--port {port + 1}, or GATEWAY_PORT={port + 1}" in refused.stderr
     assert not (tmp_path / "data" / "valkey").exists()
 
 
@@ -169,6 +170,17 @@ def test_pasted_examples_save_pictures(lasting: Gateway, tmp_path: Path) -> None
         folder.mkdir()
         subprocess.run([program, "-c", text], cwd=folder, check=True, timeout=30, env=clean_environment())
         assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_pasted_fault_moves_one_call(lasting: Gateway, tmp_path: Path) -> None:
+    """The banner's last example makes one call fail, and another upstream serves its request."""
+    (fault,) = re.findall(r"^curl .*/_faults .*$", lasting.out, re.MULTILINE)
+    subprocess.run(["bash", "-c", fault], check=True, timeout=30, stdout=subprocess.DEVNULL)
+    picture = lasting.example("curl ", "  | python3")
+    subprocess.run(["bash", "-c", picture], cwd=tmp_path, check=True, timeout=30, env=clean_environment())
+    assert (tmp_path / "picture.png").exists()
+    shown = imagegate("history", "--most", "1", "--data-dir", str(lasting.data)).stdout.splitlines()[1].split("\t")
+    assert len(shown[5].split()) == 2, shown
 
 
 def test_failed_example_shows_error(lasting: Gateway, tmp_path: Path) -> None:

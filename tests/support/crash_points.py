@@ -28,6 +28,7 @@ from gateway.process.logs import logging_to
 from gateway.process.settings import Settings
 from gateway.server.worker import Server, server_config
 from gateway.services import Services
+from gateway.store.client import Command
 from tests.support.processes import clean_environment
 from tests.support.store_reader import SECRETS
 
@@ -171,6 +172,28 @@ def _around(part: str, **moments: str) -> Callable[[Services], dict[str, Any]]:
     return lambda services: {part: Fatal(getattr(services, part), **moments)}
 
 
+def _steps(name: str, moment: str) -> Callable[[Services], dict[str, Any]]:
+    """The step `name` of the ledger, alone or in a chain with others."""
+
+    def around(services: Services) -> dict[str, Any]:
+        inner = services.ledger
+
+        async def run_chain(*commands: Command[Any]) -> list[Any]:
+            is_it = name in [command.script.name for command in commands]
+            if is_it and moment == "before":
+                die()
+            answers = await inner.run_chain(*commands)
+            if is_it and moment == "after":
+                die()
+            return answers
+
+        found = Fatal(inner, **{name: moment})
+        found.run_chain = run_chain
+        return {"ledger": found}
+
+    return around
+
+
 def _upstreams(moment: str) -> Callable[[Services], dict[str, Any]]:
     return lambda services: {
         "upstreams": {label: FatalUpstream(one, moment) for label, one in services.upstreams.items()}
@@ -190,9 +213,9 @@ POINTS: dict[str, Callable[[Services], dict[str, Any]]] = {
     "links stored": _around("calls", keep_links="after"),
     "half downloaded": lambda services: {"fetcher": HalfFetched(services.fetcher)},
     "downloaded, not renamed": _around("artifacts", put="before"),
-    "stored, not posted": _around("ledger", post="before"),
-    "posted": _around("ledger", post="after"),
-    "closed, not told": _around("ledger", close="after"),
+    "stored, not posted": _steps("post", "before"),
+    "posted": _steps("post", "after"),
+    "closed, not told": _steps("close", "after"),
     "half answered": lambda services: {"artifacts": HalfRead(services.artifacts)},
     "adopted": _around("ledger", adopt="after"),
     "about to presume": _around("ledger", presume="before"),

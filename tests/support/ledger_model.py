@@ -9,7 +9,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.money.ledger_results import Opening
+from gateway.money.ledger_results import (
+    Admitted,
+    Joined,
+    Lease,
+    LedgerAnswer,
+    Opening,
+    OverLimit,
+    Settled,
+    TooMany,
+    Unpriced,
+)
 from gateway.store.windows import Windows
 from tests.support.joining_model import Call, JoiningModel, Task
 from tests.support.ledgers import MINUTE
@@ -197,9 +207,9 @@ class Model(JoiningModel):
         if refusal := self._not_owned(task_id, fence):
             return str(refusal[0])
         task = self.tasks[task_id]
+        if how == "cancel" and task.outcome != "nothing":
+            return "sent"
         if not task.closed:
-            if how == "cancel" and task.outcome != "nothing":
-                return "sent"
             task.closed, task.ended, task.is_policy = True, now, how == "policy"
             self._release(task)
             self._rest(now, task_id)
@@ -321,3 +331,28 @@ class Model(JoiningModel):
     def _level(self, now: int, scope: str, limit: str) -> int:
         level, since = self.levels.get((scope, limit), (0, now))
         return max(0, level - (now - since))
+
+
+def plain_answer(answer: Any) -> tuple[Any, ...]:
+    """An answer as the model gives it."""
+    match answer:
+        case Admitted():
+            return ("new", answer.fence)
+        case Joined():
+            return ("replay" if answer.is_replay else "joined", answer.task)
+        case OverLimit():
+            return ("refused", answer.limit, answer.scope, answer.ceiling, answer.left, answer.resets)
+        case Unpriced():
+            return ("unpriced", answer.limit, answer.scope)
+        case TooMany():
+            return ("too_many", answer.limit, answer.scope, answer.ceiling)
+        case Lease():
+            return (answer.stop,)
+        case Settled():
+            return (str(answer.state), answer.usd, answer.images)
+        case LedgerAnswer():
+            return (str(answer),)
+        case None:
+            return ("unknown",)
+        case _:
+            return (answer,)

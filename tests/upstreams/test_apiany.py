@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 
 from tests.support.gateways import TASKS, Gateway, Gateways, error_of
+from tests.support.made_pictures import png_chunk
 from tests.support.plain_pictures import encode, mask, png
 
 PLAIN = {"model": "gpt-image-2", "prompt": "a cat", "size": "1024x1024", "quality": "medium"}
@@ -91,6 +93,16 @@ def test_references_are_uploaded_first(gateway: Gateway) -> None:
     }
     assert gateway.simulator.book()[0]["references"] == 3
     assert "x-gateway-dropped-params" not in answer.headers
+
+
+def test_refused_upload_names_the_callers_field(gateway: Gateway) -> None:
+    """A picture that the vendor refuses in its own field `file` is a 400 that names the caller's field `image`."""
+    head = struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", b"no pixels"), (b"IEND", b"")]
+    broken = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    answer = gateway.edit({"image": broken}, model=TASKS)
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "image"), answer.text
+    assert not gateway.simulator.paid()
 
 
 def test_masked_edit_uses_edits(gateway: Gateway) -> None:

@@ -1,5 +1,6 @@
-"""Errors as HTTP answers in OpenAI's shape: the gateway's own, the framework's and unforeseen ones. No answer holds a
-value from the request but its method and path.
+"""Errors as HTTP answers in OpenAI's shape: the gateway's own, and the framework's.
+
+An answer to an error of the framework holds nothing of the request but its method, its path and a parameter's name.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FOREIGN = (
     ("/sdapi/", "A client of AUTOMATIC1111"),
     ("/api/generate", "A client of Ollama"),
 )
-"""Parts of other vendors' paths, and who sends them."""
+"""Parts of other vendors' paths, and the clients that send them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 class ErrorResponse(JSONResponse):
-    """An error in OpenAI's shape. It leaves its code in `scope["state"]["error_code"]` for the request's log line."""
+    """An error in OpenAI's shape. Sending it writes its code to `scope["state"]["error_code"]`, for the log line."""
 
     def __init__(self, error: PublicError) -> None:
         super().__init__(error.body(), status_code=error.status, headers=error.all_headers())
@@ -75,15 +76,18 @@ async def _public(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _framework(request: Request, error: Exception) -> JSONResponse:
-    """Answer Starlette's own 404 and 405, and any other status that it raises."""
+    """The answer to an error of Starlette: a 404 and a 405 keep their status, any other becomes a 400."""
     raised = cast(HTTPException, error)
     path = request.url.path[:200]
     if raised.status_code == 404:
         return render(errors.UnknownRoute(f"Unknown request URL: {request.method} {path}. {_describe_routes(path)}"))
     if raised.status_code == 405:
-        made = errors.MethodNotAllowed(f"{request.method} is not allowed for {path}.")
-        for name, text in (raised.headers or {}).items():
-            made.headers[name] = text.replace("GET", "GET, HEAD") if name.lower() == "allow" else text
+        headers = {name.lower(): text for name, text in (raised.headers or {}).items()}
+        headers["allow"] = allowed = headers.get("allow", "").replace("GET", "GET, HEAD")
+        made = errors.MethodNotAllowed(
+            f"{request.method} is not allowed for {path}; send {allowed.replace(', ', ' or ')}."
+        )
+        made.headers |= headers
         return render(made)
     return render(errors.InvalidValue("The request cannot be read."))
 
@@ -96,11 +100,14 @@ def _describe_routes(path: str) -> str:
                 f"{client} sends this path. Use a client of OpenAI's API (in OpenAI's SDKs the class `OpenAI`), with "
                 "this gateway's address and /v1 as its base URL and a key of this gateway as its API key."
             )
-    return "The image routes are POST /v1/images/generations and POST /v1/images/edits."
+    routes = "The image routes are POST /v1/images/generations and POST /v1/images/edits."
+    if path.rstrip("/") in ("", "/v1"):
+        return f"This is imagegate, and it runs: set an SDK's `base_url` to this address, ending in /v1. {routes}"
+    return routes
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Answer a wrong path or query parameter. Its name and the message are the gateway's, and quote no value."""
+    """The answer 400 for a wrong path or query parameter, with its name and the validator's reason, but no value."""
     fault = cast(RequestValidationError, error).errors()[0]
     name, reason = str(fault["loc"][-1]), str(fault["msg"])
     return render(errors.InvalidValue(f"`{name}` is invalid: {reason}.", param=name))

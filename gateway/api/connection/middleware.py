@@ -39,8 +39,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Edge:
-    """The outermost layer: it adds the request id and the gateway's headers, writes one log line a request, and answers
-    500 to any exception. It keeps a caller's own `x-request-id` of letters, digits and `._-`.
+    """The outermost layer: it adds `x-request-id` and `x-gateway-simulated`, and logs each request but health checks.
+
+    It answers 400 to a head that two readers could read in two ways. An exception before the answer's first byte
+    becomes a 500; a later one is raised again. A caller's own `x-request-id` stays if it has 1 to 100 letters and
+    digits of ASCII, `.`, `_` and `-`.
     """
 
     def __init__(self, app: ASGIApp, *, is_simulated: bool) -> None:
@@ -88,7 +91,10 @@ class Edge:
 
 
 async def _finish(presence: CallerConnection, handover: Handover | None, *, is_whole: bool) -> bool:
-    """End the request's wait, and report whether its answer arrived. Return True when it did."""
+    """Wait until the answer has arrived or its connection has ended, then end the request's wait for its task.
+
+    Return True if the answer arrived, as far as this side can see.
+    """
     is_refused = False
     if handover is not None and is_whole and presence.waiting is not None:
         is_whole = await handover.arrive()
@@ -131,8 +137,8 @@ class DirectRoutes:
     """Calls the endpoints of some POST paths directly: the framework's router costs half as much as their own work.
 
     `read_route` rewrites every other method and path first; the result may be one of these paths. Every other request
-    goes to the router, which also lists these routes. A request over the limit of running requests is refused before
-    its body is read.
+    goes to the router, which also lists these routes. A direct request over the limit of running requests, of this
+    process or of its key, is refused before its body is read.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[str, Endpoint]) -> None:
@@ -168,8 +174,8 @@ class DirectRoutes:
 
 
 REFUSED_WITHIN_S = 5.0
-"""Seconds after the last byte in which a reset means that the answer was not read. Later ones come from proxies, which
-end idle connections with a reset."""
+"""Seconds after the last byte in which a reset means that the answer was not read. A later reset comes from a proxy,
+which ends an idle connection with a reset."""
 
 CLOSED_WITHIN_S = 2.0
 """Seconds after the last byte in which a close without a reset may mean that the caller gave up with the answer in its
@@ -180,11 +186,12 @@ buffers. Clients keep an idle connection longer: undici for 4 s, httpx for 5 s."
 class Handover:
     """The handover of one answer.
 
-    `on_refusal` is called when the client ends the connection soon and has sent no other request. The client's kernel
-    resets a connection that is closed with unread bytes. It closes one without a reset if the client's event loop had
-    read the bytes when the caller gave up, which can happen from `patient_until` (the loop's time) on. That time is
-    unknown (infinite) for a client that announced no time-out. `is_written` means that the transport has the whole
-    answer, `is_disconnected` that the client closed before it could have it, `is_ended_here` that this process closed
+    `on_refusal` is called when the client ends the connection so soon after the answer that it perhaps did not read it,
+    and has sent no other request. The client's kernel resets a connection that is closed with unread bytes. It closes
+    one without a reset if the client's event loop had read the bytes when the caller gave up. A caller can give up from
+    `patient_until` on; this time is infinite for a client that announced no time-out. `ended` is the time at which the
+    kernel had the whole answer; both are the loop's times. `is_written` means that the transport has the whole answer,
+    `is_disconnected` that the client closed before it could have the answer, `is_ended_here` that this process closed
     the connection, so that its end shows nothing.
     """
 
@@ -201,7 +208,7 @@ class Handover:
 
     @property
     def is_late(self) -> bool:
-        """True when the client may be giving up about now."""
+        """True when `patient_until` has passed, so that the client may have given up."""
         return asyncio.get_running_loop().time() > self.patient_until
 
     @property
@@ -210,7 +217,7 @@ class Handover:
         return self._on_disconnect is not None and self.transport.can_write_eof()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` if the client disconnects before the answer is written. Call this once the body is read.
+        """Call `callback` if the client disconnects before the answer is written. Call this after the body was read.
 
         An end of the client's input is a disconnect: TCP shows no difference between a client that left and one that
         still reads, and a retry of the one that left must find its task free to join.
@@ -234,7 +241,7 @@ class Handover:
             self._on_disconnect()
 
     async def arrive(self) -> bool:
-        """Wait until the kernel has the last byte of the answer, which is written; then return True.
+        """Record that the transport has the whole answer, wait until the kernel has its last byte, and return True.
 
         Returns False when the connection broke or the client closed before that.
         """
@@ -264,7 +271,7 @@ class Handover:
             self.on_refusal(refusal)
 
     def _find_refusal(self, exc: Exception | None) -> Refusal | None:
-        """The refusal that the end of the connection shows; None when the answer was read, or had not been written."""
+        """The refusal that the end of the connection shows; None if it shows none, or the answer was not written."""
         if self.ended is None or self.is_ended_here:
             return None
         seconds = asyncio.get_running_loop().time() - self.ended

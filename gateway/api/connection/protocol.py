@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.api.connection.limits import WireLimits
 from gateway.api.connection.middleware import Handover
-from gateway.api.connection.refusal import RefusingProtocol
+from gateway.api.connection.refusal import RefusingProtocol, not_http
 from gateway.errors import HeadersTooLarge, InvalidValue, PublicError, RequestTimeout, shutting_down
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class GuardedProtocol(RefusingProtocol):
 
     @override
     def eof_received(self) -> Any:
-        """Send the answer that the application still makes, then end the connection: the client sends no more.
+        """Keep the connection for the answer of a running request whose body is whole; close any other connection.
 
         The application sees a disconnect, since TCP shows no difference to a client that has left.
         """
@@ -134,7 +134,7 @@ class GuardedProtocol(RefusingProtocol):
 
     @override
     def shutdown(self) -> None:
-        """Refuse an unfinished upload: it has cost nothing, and another replica can take the retry."""
+        """Refuse an unfinished upload without an answer yet: another replica can take its retry. Else do as uvicorn."""
         if self._is_uploading() and not self.cycle.response_started:
             self._refuse(shutting_down())
         else:
@@ -159,7 +159,7 @@ class GuardedProtocol(RefusingProtocol):
         except httptools.HttpParserError as error:
             # An error that a callback raised is the context of httptools' own error.
             refusal = error.__context__
-            self._refuse(refusal if isinstance(refusal, PublicError) else InvalidValue("This is not valid HTTP/1.1."))
+            self._refuse(refusal if isinstance(refusal, PublicError) else not_http(data))
             return
         if self._bytes_without_content > self.limits.header_bytes:
             self._refuse(self._too_many_bytes())
@@ -240,7 +240,7 @@ class GuardedProtocol(RefusingProtocol):
         super().on_body(body)
 
     def _check_old_head(self) -> None:
-        """HTTP/1.0 has neither chunks (RFC 9112 6.1) nor `100 Continue` (RFC 9110 10.1.1)."""
+        """Refuse chunks (RFC 9112 6.1) and send no `100 Continue` (RFC 9110 10.1.1): HTTP/1.0 has neither."""
         if any(name == b"transfer-encoding" for name, _ in self.headers):
             raise InvalidValue("HTTP/1.0 has no `Transfer-Encoding`; send a `Content-Length`.")
         self.expect_100_continue = False
@@ -331,7 +331,7 @@ class GuardedProtocol(RefusingProtocol):
         super()._start_asgi_task(cycle, guarded)
 
     async def _receive(self, cycle: RequestResponseCycle, receive: asgi.ASGIReceiveCallable) -> asgi.ASGIReceiveEvent:
-        """Time the wait for the body's bytes, not the application's pauses or its watch for a disconnect."""
+        """Return the application's next event. Only its wait for bytes of the body counts against the limits."""
         timer = None
         if cycle.more_body:
             idle, left = self.limits.body_idle_s, self._body_until - self.loop.time()

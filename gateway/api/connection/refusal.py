@@ -13,13 +13,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.api.connection.error_handlers import write_last_answer
 from gateway.api.connection.limits import WireLimits
-from gateway.errors import PublicError
+from gateway.errors import InvalidValue, PublicError
 from gateway.ids import new_id
 
 log: Final = logging.getLogger(__name__)
 
 # uvloop and asyncio hand over at most so many bytes at once. Reading stops that much before a limit.
 READ_BYTES: Final = 256 * 1024
+
+
+def not_http(data: bytes) -> InvalidValue:
+    """The refusal of bytes that are not HTTP/1.1. A TLS handshake begins with 22 and 3 (RFC 8446, section 5.1)."""
+    if data.startswith(b"\x16\x03"):
+        return InvalidValue("The client speaks TLS, and this port speaks plain HTTP: use http:// in place of https://.")
+    return InvalidValue("This is not valid HTTP/1.1.")
 
 
 class RefusingProtocol(HttpToolsProtocol):
@@ -49,8 +56,9 @@ class RefusingProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def _refuse(self, error: PublicError) -> None:
-        """Answer the request that is being read with an error, unless its answer has begun, and read no other.
+        """Answer the request that is being read with an error, and read no other request.
 
+        The request gets no error if its own answer has begun, or if the application still serves an earlier request.
         Answers to earlier, whole requests are sent before the connection ends.
         """
         if self._head_timer is not None:
@@ -79,7 +87,10 @@ class RefusingProtocol(HttpToolsProtocol):
         self.transport.write(write_last_answer(error, request_id, self.server_state.default_headers))
 
     def _linger(self) -> None:
-        """Read on for a while before closing, so that a client that still sends gets the answer and no reset."""
+        """End this side of the connection, and read on for a while before closing it.
+
+        So a client that still sends gets the answer and no reset.
+        """
         self._is_discarding = True
         if self.cycle is not None:
             self._unread = len(self.cycle.body)
@@ -104,7 +115,10 @@ class RefusingProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _start_linger_timer(self) -> None:
-        """Close the connection after a pause of the client: a busy one sends slowly, and reads its answer late."""
+        """Close the connection after `linger_s` seconds without a byte, and at the end of `linger_total_s`.
+
+        A busy client sends slowly, and reads its answer late.
+        """
         seconds = min(self.limits.linger_s, self._linger_until - self.loop.time())
         self._linger_timer = self.loop.call_later(max(0.0, seconds), self._end_linger)
 

@@ -40,7 +40,7 @@ BASES = (
     "/v1/chat/completions/v1",
     "/v1/responses/v1",
 )
-"""The texts that may stand in place of `/v1` in front of a caller's path."""
+"""The texts that a caller's path may have in place of `/v1`."""
 
 _ROUTE = re.compile(
     "(?:" + "|".join(re.escape(base) for base in sorted(BASES, key=len, reverse=True)) + ")/"
@@ -55,7 +55,8 @@ _NEEDLESS = re.compile(rb"%(2[dD]|2[eE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA
 def read_route(scope: Scope) -> Scope:
     """Return the scope as the routes are written: a caller's path in its usual spelling, and GET in place of HEAD.
 
-    Raises UnknownRoute for an operator's path in any other spelling than its own.
+    Raises UnknownRoute for an operator's path whose bytes do not begin with its own prefix, or escape a letter, a digit
+    or one of `-._~`.
     """
     path: str = scope["path"]
     if any(path == prefix or path.startswith(f"{prefix}/") for prefix in OPERATOR_PREFIXES):
@@ -71,7 +72,7 @@ def read_route(scope: Scope) -> Scope:
 
 
 def send_head(send: Send) -> Send:
-    """A `send` for an answer to HEAD: it passes on the headers, and ends the answer at the first byte of its body."""
+    """Return a `send` for an answer to HEAD. It sends the headers, and an empty body in place of the answer's own."""
     is_ended = False
 
     async def send_start(message: Message) -> None:

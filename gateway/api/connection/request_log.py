@@ -75,5 +75,5 @@ def _find_level(status: int) -> str:
 
 
 def _make_printable(text: str) -> str:
-    """A caller's text that cannot break a line or move a terminal's cursor."""
+    """A caller's text, cut after 200 characters, with `?` for each character that is not printable."""
     return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST])

@@ -87,7 +87,7 @@ def read_plain(seen: Seen, target: Target) -> Learned:
 
 
 def read_price(seen: Seen, target: Target) -> Learned:
-    """The facts of an ordinary answer, and the credits of an image at 1K and medium."""
+    """The facts of an ordinary answer, the credits of an image at 1K and medium, and its price if that is new."""
     plain = read_plain(seen, target)
     taken = _count_credits(seen)
     if plain.verdict != "yes" or taken is None:
@@ -111,7 +111,7 @@ def read_price(seen: Seen, target: Target) -> Learned:
 
 
 def _count_credits(seen: Seen) -> Decimal | None:
-    """The credits that a call took: by the balance, else as the ended task reports them."""
+    """The credits that a call took: the fall of the balance, else the reported number; None if both are unknown."""
     before, after = seen.balances
     if before is not None and after is not None and before > after:
         return before - after
@@ -214,7 +214,7 @@ def _read_failure(seen: Seen, refused: Mapping[str, Any] | None = None, param: s
 def _read_missing_picture(
     seen: Seen, refused: Mapping[str, Any] | None = None, param: str | None = None
 ) -> Learned | None:
-    """The answer of a call that failed or made no picture; None when it made one. Other bytes prove nothing."""
+    """The answer of a call that failed or made no readable picture; None when it made one."""
     if failed := _read_failure(seen, refused, param):
         return failed
     return None if seen.pictures else Learned("unclear", ("the answer holds no picture; it was probably billed",))

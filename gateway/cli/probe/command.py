@@ -1,7 +1,7 @@
 """`imagegate probe`: tests what a vendor's documentation leaves open, with the operator's own key and money.
 
-It lists its questions and their cost, asks before it spends, and prints the answers as words and as catalogue lines. It
-writes no file, and uses neither the store nor a caller's key.
+It lists its questions and their cost, and prints the answers as words and as catalogue lines. It asks before it spends,
+except with `--yes`. It leaves no file, and uses neither the store nor a caller's key.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OWN_MONEY = "This is your own money: it counts against no key's limit or budget
 
 
 class CannotProbe(StartRefused):
-    """There is nothing to probe, or no consent to spend."""
+    """There is nothing to probe or no consent to spend, or an answer made further questions useless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _agree(target: Target) -> None:
 async def _ask_all(
     limits: Limits, target: Target, questions: tuple[Question, ...], mask: Mask, *, prints: bool
 ) -> list[_Asked]:
-    """Ask each question once, until an answer makes further questions useless."""
+    """Ask each question once, until an answer makes further questions useless; return those that were asked."""
     asked: list[_Asked] = []
     with tempfile.TemporaryDirectory(prefix="imagegate-probe-") as folder:
         async with open_probe(target, limits, Path(folder), mask) as run:

@@ -44,11 +44,11 @@ Read = Callable[[Seen, Target], Learned]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question. A paid one sends `job`, whose picture may have any size of `may_make`.
+    """One question. A paid one sends `job`. `may_make` has the sizes that its picture may have; empty is the job's own.
 
-    A free one sends a GET to `path`, or makes the adapter's own free call. With `keeps_size` it keeps the job's own
-    size; otherwise the job gets the smallest size that the upstream makes. If the answer to an `is_control` question is
-    not yes, the probe ends: no other answer would mean anything.
+    A free one sends a GET to `path`, or makes the adapter's own free call. A job keeps its size with `keeps_size`;
+    otherwise it gets the smallest size that the upstream makes. If the answer to an `is_control` question is not yes,
+    the probe ends: no other answer would mean anything.
     """
 
     name: str
@@ -183,7 +183,7 @@ _ALL = (
 )
 
 QUESTIONS: Mapping[str, Question] = {question.name: question for question in _ALL}
-"""Every question, by its name; a vendor's row in `catalogue.vendors` has the names of its questions."""
+"""Every question, with its name as the key; a vendor's row in `catalogue.vendors` has the names of its questions."""
 
 
 def choose(questions: Sequence[Question], names: Sequence[str]) -> tuple[Question, ...]:

@@ -34,7 +34,7 @@ from gateway.upstreams.verdict import CallFailed, Failure
 
 
 class _RecordingClient(UpstreamClient):
-    """A client that keeps its last replies; an adapter returns only the parts that a caller needs."""
+    """A client that keeps the last reply to a paid call and to a free one; an adapter returns only parts of them."""
 
     def __init__(self, target: Target, paid: Transport, pooled: Transport, max_picture: int, mask: Mask) -> None:
         super().__init__(target, paid, pooled, max_picture, mask)
@@ -69,7 +69,7 @@ class ProbeRun:
     async def ask(self, question: Question) -> Seen:
         """Send a question, and return the reply or the failure.
 
-        A question with a job is a paid call, sent once. The vendor's balance is read before and after it.
+        A question with a job is a paid call, sent once. The balance is read before and after it, if the vendor has one.
         """
         spool = Spool(self._folder, self._memory)
         try:
@@ -159,7 +159,7 @@ class ProbeRun:
 
 @asynccontextmanager
 async def open_probe(target: Target, limits: Limits, folder: Path, mask: Mask) -> AsyncIterator[ProbeRun]:
-    """Open a run for one credential; `folder` holds pictures in transit, and `mask` cleans all that is shown."""
+    """Open a run for one credential. `folder` holds pictures in transit; `mask` hides secrets in the vendor's texts."""
     paid, pooled = (HttpTransport(fresh=fresh) for fresh in (True, False))
     picture_converter = PictureConverter(max_pixels=limits.pixels)
     fetcher = Fetcher(

@@ -1,6 +1,7 @@
-"""The layout of a JPEG (ITU-T T.81): its segments, with every scan of a progressive one, up to the end marker.
+"""The parts of a JPEG (ITU-T T.81) that decoding and colour need. The layout leaves out all other segments.
 
-Data after the end marker (second pictures, motion videos) is dropped. A missing end marker is added.
+The layout keeps every scan of a progressive JPEG, and of EXIF only the Orientation. It leaves out comments, thumbnails
+and data after the end marker (second pictures, motion videos). It adds a missing end marker.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 _EXIF = b"Exif\0\0"
 
 _MAX_SCANS = 100
-"""The most scans: a decoder visits the whole picture for each, so many scans are an attack; encoders write 10."""
+"""The most scans: a decoder visits the whole picture for each, so many scans are an attack; encoders write about 10."""
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """The bytes that end a scan; stuffed zeros, restart markers and fill bytes do not."""
@@ -31,7 +32,7 @@ _READ = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """`start` is the offset of its marker, `body` that of its payload; a scan's `end` is behind its coded data."""
+    """Offsets in the file: `start` of the marker, `body` of the payload, `end` after it and a scan's coded data."""
 
     marker: int
     start: int
@@ -72,7 +73,7 @@ def read_jpeg(file: BinaryIO, size: int) -> Layout:
 
 
 def _segments(file: BinaryIO, size: int) -> Iterator[_Segment]:
-    """The segments after the start marker, the end marker last. A missing one is at the offset `size`."""
+    """Yield the segments after the start marker, last the end marker: at `size` if it is missing. Raises Damaged."""
     position = 2
     for _ in range(MAX_PARTS):
         start = _next_marker(file, position)
@@ -98,7 +99,7 @@ def _segments(file: BinaryIO, size: int) -> Iterator[_Segment]:
 
 
 def _next_marker(file: BinaryIO, position: int, otherwise: int | None = None) -> int:
-    """The offset of the first marker from `position` on. Raises Damaged where there is none, and no other offset."""
+    """The offset of the first marker from `position` on. Without one returns `otherwise`, or raises Damaged."""
     file.seek(position)
     if _MARKER.match(file.read(2)):
         return position
@@ -133,7 +134,7 @@ def _frame(payload: bytes) -> tuple[int, int]:
 
 
 def _exif(file: BinaryIO, segment: _Segment, recipe: Recipe) -> int | None:
-    """The Orientation, which goes into the recipe; None if the segment is not EXIF."""
+    """Return the Orientation, and add it to the recipe unless it is 1. Returns None if the segment is not EXIF."""
     payload = _payload(file, segment)
     if not payload.startswith(_EXIF):
         return None

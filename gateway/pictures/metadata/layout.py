@@ -24,11 +24,11 @@ _ORIENTATION = 0x0112
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 
 EXIF_READ = 1024 * 1024
-"""Bytes of an EXIF block that are searched for its Orientation."""
+"""The most bytes of a PNG's or WebP's EXIF block that are searched for its Orientation."""
 
 
 class Damaged(Exception):
-    """The file breaks its format; `str` completes the sentence "it …"."""
+    """The file breaks its format, or uses a part that few programs read. The message completes the sentence "it …"."""
 
 
 class Recipe:
@@ -38,7 +38,7 @@ class Recipe:
         self.pieces: list[Piece] = []
 
     def keep(self, start: int, end: int) -> None:
-        """Add a range of the file, joined with the previous one if they touch."""
+        """Add a range of the file. It extends the last piece if that range ends at `start`."""
         last = self.pieces[-1] if self.pieces else None
         if isinstance(last, tuple) and last[1] == start:
             self.pieces[-1] = (last[0], end)
@@ -54,7 +54,8 @@ class Recipe:
 class Layout:
     """Facts from the headers. `width` and `height` are those of the stored pixels, before `orientation` is applied.
 
-    `lacks_end` means that the end marker is missing, so that the pixels alone show if the file is whole.
+    `pieces` is the recipe of the file without metadata. `lacks_end` means that the end marker is missing, so that the
+    pixels alone show if the file is whole.
     """
 
     width: int
@@ -71,7 +72,7 @@ class Layout:
 
 
 def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
-    """Yield the bytes of a recipe applied to its file, at most a megabyte at a time. Raises Damaged."""
+    """Yield the bytes of a recipe for its file, a megabyte at most at a time. Raises Damaged at an early end."""
     for piece in pieces:
         if isinstance(piece, bytes):
             yield piece
@@ -87,7 +88,7 @@ def copy_pieces(file: BinaryIO, pieces: list[Piece]) -> Iterator[bytes]:
 
 
 def orientation_of(tiff: bytes) -> int:
-    """The Orientation (1-8) of an EXIF block that starts at its TIFF header; 1 where there is none."""
+    """The Orientation (1-8) of an EXIF block that starts at its TIFF header; 1 without a valid one."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:
         return 1

@@ -1,6 +1,6 @@
 """The layout of a PNG (https://www.w3.org/TR/png-3/): its chunks.
 
-Checks every checksum that a decoder checks. Inflates nothing.
+The checksums of all chunks that stay are checked. Nothing is inflated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _READ = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """`start` is the offset of its length field, `end` the byte after its checksum."""
+    """`start` is the offset of its length field, `end` the offset after its checksum."""
 
     kind: bytes
     start: int
@@ -70,7 +70,7 @@ def read_png(file: BinaryIO, size: int) -> Layout:
 
 
 def _chunks(file: BinaryIO, size: int) -> Iterator[_Chunk]:
-    """The chunks up to IEND; the critical ones are known to be intact."""
+    """Yield the chunks up to IEND, a critical one after a check of its checksum. Raises Damaged."""
     position = 8
     for count in range(MAX_PARTS):
         file.seek(position)
@@ -110,7 +110,7 @@ def _header(file: BinaryIO, chunk: _Chunk) -> tuple[int, int, bool]:
 
 
 def _exif(file: BinaryIO, chunk: _Chunk, recipe: Recipe) -> int:
-    """The Orientation, which goes into the recipe."""
+    """Return the Orientation, and add it to the recipe unless it is 1."""
     file.seek(chunk.start + 8)
     block = file.read(min(chunk.length, EXIF_READ))
     orientation = orientation_of(block)

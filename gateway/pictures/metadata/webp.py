@@ -1,4 +1,4 @@
-"""The layout of a WebP (RFC 9649): its RIFF chunks. Data outside the RIFF container is dropped."""
+"""The layout of a WebP (RFC 9649): its RIFF chunks. The layout leaves out data after the RIFF container."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PIXELS = (b"VP8 ", b"VP8L")
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """`start` is the offset of its name; `end` is behind its padding."""
+    """`start` is the offset of its name, `length` the bytes of its data, `end` the offset after its padding."""
 
     kind: bytes
     start: int
@@ -34,7 +34,7 @@ class _Chunk:
 
 @dataclass(slots=True)
 class _Found:
-    """The facts found so far."""
+    """The facts from the chunks that are read so far."""
 
     header: bytes | None = None
     has_icc: bool = False
@@ -46,7 +46,7 @@ class _Found:
 
 
 def read_webp(file: BinaryIO, size: int) -> Layout:
-    """The layout of a WebP of `size` bytes. Raises Damaged."""
+    """The layout of a WebP of `size` bytes; for an animated one without pieces. Raises Damaged."""
     file.seek(4)
     stop = 8 + int.from_bytes(file.read(4), "little")
     if stop > size:
@@ -139,7 +139,7 @@ def _read_frame(file: BinaryIO, chunk: _Chunk, found: _Found) -> tuple[int, int]
 
 
 def _read_exif(file: BinaryIO, chunk: _Chunk, body: Recipe) -> int:
-    """The Orientation, which goes into the recipe."""
+    """Return the Orientation, and add it to the recipe unless it is 1."""
     file.seek(chunk.start + 8)
     block = file.read(min(chunk.length, EXIF_READ))
     # Some writers copy the prefix that only a JPEG's EXIF has.
@@ -155,7 +155,7 @@ def _read_exif(file: BinaryIO, chunk: _Chunk, body: Recipe) -> int:
 
 
 def _with_header(body: list[Piece], found: _Found, size: int) -> list[Piece]:
-    """The pieces after a RIFF header and, if needed, an extended header; the whole file if nothing changed."""
+    """The new file: RIFF header, extended header if the file had one, and `body`; the whole file if nothing changes."""
     length = 4 + sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in body)
     recipe = Recipe()
     if found.header is None:

@@ -125,7 +125,9 @@ def test_head_within_limits_passes(serve: Callable[..., Served]) -> None:
 )
 def test_malformed_request_gets_error_shape(serve: Callable[..., Served], garbage: bytes) -> None:
     """What is not HTTP gets a 400 in OpenAI's shape, then the end of the connection."""
-    assert refusal(serve().ask(garbage))[:2] == (400, "invalid_value")
+    status, code, message = refusal(serve().ask(garbage))
+    assert (status, code) == (400, "invalid_value")
+    assert ("use http://" in message) == garbage.startswith(b"\x16\x03")
 
 
 @pytest.mark.parametrize("protocol_name", ["websocket", "h2c"])

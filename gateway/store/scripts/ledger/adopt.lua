@@ -14,9 +14,10 @@ local stranger = not_owned(record, fence)
 if stranger then return stranger end
 if tonumber(redis.call('ZSCORE', NAME.leases, record.worker) or '0') > now then return {'living'} end
 
-redis.call('HSET', NAME.hold .. ':' .. task, 'worker', worker, 'fence', digits(fence + 1))
+local former = record.worker
+write_task(record, 'worker', worker, 'fence', digits(fence + 1))
 if record.state == 'open' then
-  count_running(record, record.worker, -1)
+  count_running(record, former, -1)
   count_running(record, worker, 1)
 end
 return {'adopted', digits(fence + 1)}

@@ -20,17 +20,17 @@ if not record then
 end
 local stranger = not_owned(record, fence)
 if stranger then return stranger end
-if how == 'collect' then redis.call('HSET', NAME.hold .. ':' .. task, 'heir', '1') end
-if record.state == 'closed' then return {'closed'} end
+if how == 'collect' then write_task(record, 'heir', '1') end
+-- Its worker may have closed the task a moment before, with an end that is not stored yet.
 if how == 'cancel' then
   for _, call in pairs(record.calls) do
     if call.state ~= 'void' then return {'sent'} end
   end
 end
+if record.state == 'closed' then return {'closed'} end
 
-record.state = 'closed'
-if how == 'policy' then redis.call('HSET', NAME.hold .. ':' .. task, 'answer', how) end
-redis.call('HSET', NAME.hold .. ':' .. task, 'state', 'closed', 'ended', digits(now))
+if how == 'policy' then write_task(record, 'answer', how) end
+write_task(record, 'state', 'closed', 'ended', digits(now))
 local usd, images = release_free(record)
 count_running(record, record.worker, -1)
 book(now, 'close', record, {usd_held = -usd, images_held = -images}, {task = task})

@@ -13,13 +13,13 @@ if how ~= 'left' and how ~= 'handed' and how ~= 'unread' and how ~= 'closed' the
 
 local record = read_task(task)
 if not record or not record.fingerprint then return {'unknown'} end
-local name, index = NAME.hold .. ':' .. task, claims_of(record.key, record.fingerprint)
+local index = claims_of(record.key, record.fingerprint)
 
 if how == 'unread' or how == 'closed' then
   if record.handed ~= waiter then return {'gone'} end
   -- It is not in the order of time: only a retry can claim that its caller has no answer.
   local until_time = how == 'closed' and digits(now + CLAIM_CLOSED) or ''
-  redis.call('HSET', name, 'handed', '', 'left', '0', 'claimable_until', until_time)
+  write_task(record, 'handed', '', 'left', '0', 'claimable_until', until_time)
   redis.call('ZADD', index, record.opened, task)
   redis.call('PEXPIRE', index, digits(2 * DAY_MS))
   return {'done'}
@@ -27,7 +27,7 @@ end
 
 -- A retry took its place, or this is a repetition.
 if record.waiter ~= waiter then return {'gone'} end
-redis.call('HSET', name, 'waiter', '', 'left', digits(now))
+write_task(record, 'waiter', '', 'left', digits(now))
 -- A task that others must not find stays hidden.
-if how == 'handed' and redis.call('ZREM', index, task) == 1 then redis.call('HSET', name, 'handed', waiter) end
+if how == 'handed' and redis.call('ZREM', index, task) == 1 then write_task(record, 'handed', waiter) end
 return {'done'}

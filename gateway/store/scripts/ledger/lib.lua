@@ -146,9 +146,13 @@ local AMOUNT_LIMITS = {
   {name = 'images_day', unit = 'images', span = 'day'},
 }
 
+local known_limits = {}
+
 local function read_limits(scope)
+  if known_limits[scope.name] then return known_limits[scope.name] end
   local limits, flat = {}, redis.call('HGETALL', NAME.limits .. ':' .. scope.name)
   for index = 1, #flat, 2 do limits[flat[index]] = tonumber(flat[index + 1]) end
+  known_limits[scope.name] = limits
   return limits
 end
 
@@ -263,19 +267,25 @@ end
 -- <images counted> <its slots> <time of its mark> <policy for an unknown outcome>"; its states are
 -- held < void < presumed < posted and only rise.
 
+-- The task that was read last: the steps of one chain read it once. Every write to a task changes its record too.
+local last_read
+
 local function read_task(task)
+  if last_read and last_read.id == task then return last_read end
   local flat = redis.call('HGETALL', NAME.hold .. ':' .. task)
   if #flat == 0 then return nil end
   local record = {id = task, slots = {}, calls = {}}
   for index = 1, #flat, 2 do
     local field, value = flat[index], flat[index + 1]
-    local slot, call = string.match(field, '^slot:(%d+)$'), string.match(field, '^call:(.+)$')
+    local kind, slot = string.sub(field, 1, 5), nil
+    if kind == 'slot:' then slot = tonumber(string.sub(field, 6)) end
     if slot then
       local held, by = string.match(value, '^(%d+) (%S+)$')
-      record.slots[tonumber(slot)] = {held = tonumber(held), by = by}
-    elseif call then
+      record.slots[slot] = {held = tonumber(held), by = by}
+    elseif kind == 'call:' then
       local state, price, usd, images, slots, at, policy =
         string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+) (%a+)$')
+      local call = string.sub(field, 6)
       record.calls[call] = {
         id = call, state = state, price = tonumber(price), usd = tonumber(usd), images = tonumber(images),
         slots = slots == '-' and {} or slot_list(slots, MOST_IMAGES), written = slots, at = at,
@@ -286,7 +296,15 @@ local function read_task(task)
     end
   end
   record.images = tonumber(record.images)
+  last_read = record
   return record
+end
+
+-- Changes fields of a task, given as field, value, field, value.
+local function write_task(record, ...)
+  local fields = {...}
+  for index = 1, #fields, 2 do record[fields[index]] = fields[index + 1] end
+  redis.call('HSET', NAME.hold .. ':' .. record.id, ...)
 end
 
 local function write_slot(record, slot, held, by)

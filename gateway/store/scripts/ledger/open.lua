@@ -150,7 +150,7 @@ local function claim()
   for _, known in ipairs(redis.call('ZRANGE', index, '0', '99')) do
     local record = read_task(known)
     if record and record.fingerprint and (record.waiter == task or is_claimable(record)) then
-      redis.call('HSET', NAME.hold .. ':' .. known, 'waiter', task, 'waits_on', worker, 'waits_until',
+      write_task(record, 'waiter', task, 'waits_on', worker, 'waits_until',
         digits(patience > 0 and now + patience or 0), 'claimable_until', '')
       return {'joined', known}
     end

@@ -21,7 +21,7 @@ if not price then
   local refusal = not record.unpriced and over_unpriced(record)
   if refusal then return refusal end
   -- The held amounts stay. `mark_sent` checks that the owner asked.
-  redis.call('HSET', NAME.hold .. ':' .. task, 'unpriced', '1')
+  write_task(record, 'unpriced', '1')
   return {'raised'}
 end
 
