@@ -237,6 +237,13 @@ async def test_only_unsent_is_canceled(ledger: Ledger) -> None:
     assert (await ledger.look()).spent[0].images_held == 1
 
 
+async def test_collected_task_still_runs(ledger: Ledger) -> None:
+    """A task whose adopter collects its pictures is joined as one that runs, though it is closed."""
+    task = await begin(ledger, idempotency=KEY)
+    assert await ledger.close(task, 1, "collect") is LedgerAnswer.CLOSED
+    assert await ledger.open(asking(2, idempotency=KEY)) == Joined(task, is_replay=False)
+
+
 async def test_delivered_task_is_not_canceled(ledger: Ledger) -> None:
     """A cancellation that comes when the worker has closed the task, before it stored the end, cancels nothing."""
     task = await begin(ledger)
