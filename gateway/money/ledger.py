@@ -259,7 +259,7 @@ class Ledger(LedgerReader):
             return await self._command_queue.run_chain(*commands)
         except ResponseError as error:
             if found := _INVALID.search(str(error)):
-                raise InvalidArgument(commands[0].script.name, found[1]) from error
+                raise InvalidArgument(" ".join(one.script.name for one in commands), found[1]) from error
             raise
 
     def _guess(self) -> int:
@@ -301,9 +301,9 @@ class Ledger(LedgerReader):
 
     @override
     async def _run(self, name: str, *arguments: str, then: Sequence[Command[Any]] = ()) -> list[str]:
-        return cast(
-            list[str], (await self.run_chain(self._make_command(name, list, *arguments, wanted="new"), *then))[0]
-        )
+        # Only an opening has commands behind it, for an admitted task.
+        command = self._make_command(name, list, *arguments, wanted="new" if then else "")
+        return cast(list[str], (await self.run_chain(command, *then))[0])
 
 
 LEDGER_ID = "ledger.id"
