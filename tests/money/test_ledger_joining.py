@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.money.ledger import Leaving, Ledger, RetryQuery
-from gateway.money.ledger_results import Admitted, Joined, LedgerAnswer, Opening, Scope, Settled
+from gateway.money.ledger_results import Admitted, InvalidArgument, Joined, LedgerAnswer, Opening, Scope, Settled
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 pytestmark = pytest.mark.quiet_store
@@ -242,6 +242,16 @@ async def test_collected_task_still_runs(ledger: Ledger) -> None:
     task = await begin(ledger, idempotency=KEY)
     assert await ledger.close(task, 1, "collect") is LedgerAnswer.CLOSED
     assert await ledger.open(asking(2, idempotency=KEY)) == Joined(task, is_replay=False)
+
+
+async def test_refused_charge_leaves_no_task_open(ledger: Ledger) -> None:
+    """A last charge that the ledger refuses, of more images than the call has, does not keep the task from closing."""
+    task = await begin(ledger)
+    with pytest.raises(InvalidArgument, match="images"):
+        await ledger.run_chain(ledger.make_post(task, make_id("call", 1), 10, 9), ledger.make_close(task, 1))
+    hold = await ledger.show(task)
+    assert hold is not None
+    assert (hold.is_open, hold.calls[0].state) == (False, LedgerAnswer.HELD)
 
 
 async def test_delivered_task_is_not_canceled(ledger: Ledger) -> None:
