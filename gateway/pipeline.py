@@ -2,8 +2,8 @@
 
 serve:  let a retry wait before it opens   tasks/retry.py
         plan, without what is unavailable  routing/plan.py, health/health.py
-        hold the price, or join a task     money/reservation.py (store/scripts/ledger/open.lua)
-        store the task, start its work     tasks/task.py, state/task_store.py
+        hold the price and store the task,
+          or join one; start its work      money/reservation.py (store/scripts/ledger/open.lua), tasks/task.py
         wait, and answer                   tasks/wait.py, tasks/answer.py
 work:   for each target, for each call:    delivery/dispatch.py, delivery/call.py
           take a permit                    health/concurrency_queue.py
@@ -11,7 +11,7 @@ work:   for each target, for each call:    delivery/dispatch.py, delivery/call.p
           submit, poll, download           delivery/bridge.py, upstreams/
           store the images and the receipt delivery/intake.py, state/call_store.py
           charge the call                  money/reservation.py (store/scripts/ledger/post.lua)
-        conclude, end, record              delivery/outcome.py, tasks/task.py, tasks/record.py
+        conclude, record, end              delivery/outcome.py, tasks/record.py, tasks/task.py
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Bridge:
                 if failed.failure.phase in ("task", "body", "collect"):
                     self._note_end(was_told=was_told)
                     raise
-                least = max(least, min(failed.failure.retry_after or 0, 30))
+                least = max(least, min(failed.failure.retry_after or 0, 30, max(0.0, deadline - loop.time())))
                 if failed.failure.status == 404:
                     missing_since = missing_since or loop.time()
             if missing_since and loop.time() - missing_since > min(_MISSING_FOR, limits.task):

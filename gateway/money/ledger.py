@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from typing_extensions import override
 
 from gateway.ids import new_id
-from gateway.money.ledger_reader import LedgerReader, read_word
+from gateway.money.ledger_reader import LedgerReader
 from gateway.money.ledger_results import (
     Admitted,
     CloseReason,
@@ -180,7 +180,7 @@ class Ledger(LedgerReader):
 
     def make_close(self, task: str, fence: int, how: CloseReason = "", wanted: str = "") -> Command[LedgerAnswer]:
         """The command of `close`. The next one of its chain runs after `wanted`, by default after any answer."""
-        return self._make_command("close", read_word, task, str(fence), how, wanted=wanted)
+        return self._make_command("close", lambda answer: LedgerAnswer(answer[0]), task, str(fence), how, wanted=wanted)
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
@@ -259,7 +259,7 @@ class Ledger(LedgerReader):
             return await self._command_queue.run_chain(*commands)
         except ResponseError as error:
             if found := _INVALID.search(str(error)):
-                raise InvalidArgument(commands[0].script.name, found[1]) from error
+                raise InvalidArgument(" ".join(one.script.name for one in commands), found[1]) from error
             raise
 
     def _guess(self) -> int:
@@ -301,9 +301,9 @@ class Ledger(LedgerReader):
 
     @override
     async def _run(self, name: str, *arguments: str, then: Sequence[Command[Any]] = ()) -> list[str]:
-        return cast(
-            list[str], (await self.run_chain(self._make_command(name, list, *arguments, wanted="new"), *then))[0]
-        )
+        # Only an opening has commands behind it, for an admitted task.
+        command = self._make_command(name, list, *arguments, wanted="new" if then else "")
+        return cast(list[str], (await self.run_chain(command, *then))[0])
 
 
 LEDGER_ID = "ledger.id"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from gateway.money.ledger_results import Hold, LedgerAnswer, Scope, read_holds, read_limits
+from gateway.money.ledger_results import Hold, Scope, read_holds, read_limits
 
 
 class LedgerReader(ABC):
@@ -43,8 +43,3 @@ class LedgerReader(ABC):
     @abstractmethod
     async def _run(self, name: str, *arguments: str) -> list[str]:
         """Run a script of the ledger, and return its answer."""
-
-
-def read_word(answer: list[str]) -> LedgerAnswer:
-    """Return the answer of a step that answers one word."""
-    return LedgerAnswer(answer[0])

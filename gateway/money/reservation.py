@@ -164,11 +164,12 @@ class Reservation:
     async def give_up(self, call: Call, quote: Quote | None, policy: Policy, error: PublicError) -> int | None:
         """Settle a call of unknown outcome by its policy. Return the charge in µ$; None if it is an unknown price.
 
-        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too. The stored `error` shows other
-        processes that the call was sent, although the ledger then has it as void.
+        `hold` leaves the call to an operator, and charges 0. `release` charges 0 too: the ledger then has the call as
+        void, and only the stored `error` shows other processes that it was sent.
         """
-        keep = partial(self.books.calls.keep_error, self.task, call.id, error.to_facts())
-        await self.books.pending_posts.book(f"error {call.id}", keep)
+        if state_after(policy) is LedgerAnswer.VOID:
+            keep = partial(self.books.calls.keep_error, self.task, call.id, error.to_facts())
+            await self.books.pending_posts.book(f"error {call.id}", keep)
         usd = charge_of(policy, None if quote is None else quote.expected * call.n)
         self._count(usd)
         self.is_doubtful = self.is_doubtful or state_after(policy) is not LedgerAnswer.VOID

@@ -74,9 +74,13 @@ def read_count(text: object, most: int = 10**_MOST_DIGITS) -> int | None:
 
 def read_number(text: object) -> float | None:
     """A decimal number, such as `2`, `0.5` or `1e3`; None for other text, and where it is not finite."""
-    if not isinstance(text, str) or len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text.strip()):
+    if not isinstance(text, str) or len(text) > _LONGEST_NUMBER:
         return None
-    number = float(text)
+    # `float` strips fewer characters.
+    stripped = text.strip()
+    if not _NUMBER.fullmatch(stripped):
+        return None
+    number = float(stripped)
     return number if math.isfinite(number) else None
 
 

@@ -211,7 +211,7 @@ T = TypeVar("T")
 class Command(Generic[T]):
     """A script with its arguments, as a part of a chain. `read` makes the result of its answer.
 
-    The next command of the chain runs after an answer that begins with `wanted`; after any answer if that is empty.
+    The next command of the chain runs after an answer that begins with `wanted`. If that is empty, it runs in any case.
     """
 
     script: Script
@@ -257,16 +257,21 @@ class CommandQueue:
     async def run_chain(self, *commands: Command[Any]) -> list[Any]:
         """Run commands in turn, as one script; return the results of those that ran.
 
-        Raises as `run` does if one fails: the commands before it have run, those after it have not.
+        Raises as `run` does if one of them fails. The next one has run all the same, unless it waits for an answer.
         """
         if len(commands) == 1:
             return [commands[0].read(await self.run(commands[0].script, *commands[0].arguments))]
         script = chain_scripts(tuple(command.script for command in commands))
         answers = await self.run(script, *(word for command in commands for word in command.words()))
-        if answers[-1][0] == "error":
-            failure = ResponseError(answers[-1][1])
-            raise StoreUnavailable(answers[-1][1]) if is_away(failure) else failure
-        return [command.read(answer) for command, answer in zip(commands, answers, strict=False)]
+        asked = list(zip(commands, answers, strict=False))
+        results = [command.read(answer) for command, answer in asked if answer[0] != "error"]
+        failures = [ResponseError(answer[1]) for _, answer in asked if answer[0] == "error"]
+        # What a store that is away has not taken is repeated, with all of the chain.
+        if away := next(filter(is_away, failures), None):
+            raise StoreUnavailable(str(away))
+        if failures:
+            raise failures[0]
+        return results
 
     async def run(self, script: Script, *arguments: str) -> list[Any]:
         """Run a script, and return its answer; after a lost reply the script is sent once more.

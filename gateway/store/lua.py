@@ -62,7 +62,7 @@ def chain_scripts(steps: tuple[Script, ...]) -> Script:
 
     Its arguments are, for each step: the number of the step's arguments, the first word of an answer after which the
     next step runs ("" for any answer), and the arguments. It answers a list of the answers. A step that fails answers
-    `error` and its text, and ends the chain; the writes of the steps before it stay.
+    `error` and its text. The writes of the other steps stay.
     """
     families: dict[str, list[str]] = {}
     for number, step in enumerate(steps, 1):
@@ -79,11 +79,7 @@ for number, step in ipairs(STEPS) do
   ARGV = {unpack(all, first + 2, first + 1 + count)}
   first = first + 2 + count
   local is_good, answer = pcall(step)
-  if not is_good then
-    local text = type(answer) == 'table' and answer.err or answer
-    answers[number] = {'error', tostring(text)}
-    break
-  end
+  if not is_good then answer = {'error', tostring(type(answer) == 'table' and answer.err or answer)} end
   answers[number] = answer
   if wanted ~= '' and answer[1] ~= wanted then break end
 end

@@ -123,6 +123,14 @@ def test_vanished_task_is_unknown(brief: Gateway) -> None:
     assert len(brief.simulator.log("tasks")) >= 3
 
 
+def test_long_pause_ends_with_the_task(brief: Gateway) -> None:
+    """A vendor that asks for a long pause between polls gets one poll more, at the task's deadline."""
+    brief.simulator.fault("status", status=429, retry_after=3600, endpoint="tasks", times=None)
+    answer = ask(brief)
+    assert (answer.status_code, error_of(answer)["code"]) == (424, "upstream_outcome_unknown")
+    assert len(brief.simulator.log("tasks")) == 2
+
+
 def test_endless_task_is_unknown(brief: Gateway) -> None:
     """A task that never ends is given up at its deadline, as one that may be billed."""
     brief.simulator.fault("task_never")

@@ -76,7 +76,7 @@ def line(gateways: Gateways) -> Iterator[Line]:
 def test_json_never_fails(line: Line) -> None:
     """Bodies of random fields and broken text: each is answered in OpenAI's form, and none buys anything."""
 
-    @examples(300, 3000)
+    @examples(150, 3000)
     @hypothesis.given(json_requests())
     def run(request: WireRequest) -> None:
         line.ask(request)
@@ -89,7 +89,7 @@ def test_json_never_fails(line: Line) -> None:
 def test_forms_never_fail(line: Line) -> None:
     """Multipart bodies with bytes changed, lost and doubled: each gets an answer in OpenAI's form, none buys."""
 
-    @examples(250, 1500)
+    @examples(120, 1500)
     @hypothesis.given(form_requests())
     def run(request: WireRequest) -> None:
         line.ask(request)
@@ -102,7 +102,7 @@ def test_forms_never_fail(line: Line) -> None:
 def test_headers_never_fail(line: Line) -> None:
     """Requests with strange headers: each is answered in OpenAI's form, and none buys anything."""
 
-    @examples(150, 1500)
+    @examples(75, 1500)
     @hypothesis.given(header_requests())
     def run(request: WireRequest) -> None:
         line.ask(request)

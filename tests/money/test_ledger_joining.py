@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.money.ledger import Leaving, Ledger, RetryQuery
-from gateway.money.ledger_results import Admitted, Joined, LedgerAnswer, Opening, Scope, Settled
+from gateway.money.ledger_results import Admitted, InvalidArgument, Joined, LedgerAnswer, Opening, Scope, Settled
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 
 pytestmark = pytest.mark.quiet_store
@@ -235,6 +235,23 @@ async def test_only_unsent_is_canceled(ledger: Ledger) -> None:
     await ledger.open(asking(2, fingerprint="e" * 64))
     assert await ledger.close(make_id("task", 2), 1, "cancel") is LedgerAnswer.CLOSED
     assert (await ledger.look()).spent[0].images_held == 1
+
+
+async def test_collected_task_still_runs(ledger: Ledger) -> None:
+    """A task whose adopter collects its pictures is joined as one that runs, though it is closed."""
+    task = await begin(ledger, idempotency=KEY)
+    assert await ledger.close(task, 1, "collect") is LedgerAnswer.CLOSED
+    assert await ledger.open(asking(2, idempotency=KEY)) == Joined(task, is_replay=False)
+
+
+async def test_refused_charge_leaves_no_task_open(ledger: Ledger) -> None:
+    """A last charge that the ledger refuses, of more images than the call has, does not keep the task from closing."""
+    task = await begin(ledger)
+    with pytest.raises(InvalidArgument, match="images"):
+        await ledger.run_chain(ledger.make_post(task, make_id("call", 1), 10, 9), ledger.make_close(task, 1))
+    hold = await ledger.show(task)
+    assert hold is not None
+    assert (hold.is_open, hold.calls[0].state) == (False, LedgerAnswer.HELD)
 
 
 async def test_delivered_task_is_not_canceled(ledger: Ledger) -> None:

@@ -134,7 +134,9 @@ class Machine(Checked):
     )
     def leave(self, which: int, how: Leaving, is_stranger: bool) -> None:
         """Somebody who waited goes, with the answer or without, or turns out not to have read it."""
-        task = self._task(which)
+        self._leave(self._task(which), how, is_stranger)
+
+    def _leave(self, task: Task, how: Leaving, is_stranger: bool = False) -> None:
         name, waiter = task.opening.task, task.handed if how in ("unread", "closed") else task.waiter
         waiter = make_id("task", self._next()) if is_stranger or not waiter else waiter
         expected = self.model.leave(self.clock.now, name, waiter, how)
@@ -146,8 +148,20 @@ class Machine(Checked):
     @rule(which=which, retry=st.integers(0, 1), worker=workers)
     def repeat(self, which: int, retry: int, worker: str) -> None:
         """The same request once more: it costs nothing where it is answered by the first."""
-        opening = self._task(which).opening
-        again = replace(opening, task=make_id("task", self._next()), retry=retry, worker=worker)
+        self._repeat(self._task(which), retry, worker)
+
+    @precondition(lambda self: self.calls)
+    @rule(which=which, how=st.sampled_from(["unread", "closed"]), seconds=st.sampled_from([1, 20]), worker=workers)
+    def come_back(self, which: int, how: Leaving, seconds: int, worker: str) -> None:
+        """A caller gets its answer and ends the connection, and its retry comes at once or later."""
+        task = self._task(which)
+        self._leave(task, "handed")
+        self._leave(task, how)
+        self._pass_time(seconds * SECOND, worker, folds=False)
+        self._repeat(task, 1, worker)
+
+    def _repeat(self, task: Task, retry: int, worker: str) -> None:
+        again = replace(task.opening, task=make_id("task", self._next()), retry=retry, worker=worker)
         windows = self.calendar.name_windows(self.clock.now)
         before = self.model.totals()
         answer = self._do(lambda: self.ledger.open(again), self.model.open(self.clock.now, again, windows))
@@ -374,7 +388,7 @@ def test_ledger_agrees_with_model(valkey: Valkey) -> None:
         type("LedgerMachine", (Machine,), {"valkey": valkey}),
         settings=settings(
             # The first one that fails a spoiled ledger is the last; some mistakes need a rare order of steps.
-            max_examples=12 if is_drawn() else 900 if is_spoiled() else 300 if is_soak() else 50,
+            max_examples=12 if is_drawn() else 900 if is_spoiled() else 300 if is_soak() else 30,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

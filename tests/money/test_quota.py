@@ -213,22 +213,24 @@ def test_operator_decides_about_unknowns(gateways: Gateways, policy: str, presum
     assert gateway.generate(model=VARIANT).status_code == 424
     spent = gateway.spent()
     assert (spent.usd_presumed, spent.usd_posted, spent.usd_held) == (presumed, 0, held)
-    assert not may_start_again(gateway)
+    # A call that is held must stay collectable, which an error would end.
+    assert judge_dead(gateway) == (False, policy == "release")
 
 
-def may_start_again(gateway: Gateway) -> bool:
-    """True when another process would take the only task for one for which nothing was sent."""
+def judge_dead(gateway: Gateway) -> tuple[bool, bool]:
+    """True when another process would start the only task again; and True when its call has a stored error."""
     assert gateway.record is not None
     key = gateway.record.id
 
-    async def conclude() -> bool:
+    async def conclude() -> tuple[bool, bool]:
         async with gateway.inside() as app:
             services: Services = app.state.services
             ((record,), _) = await services.task_store.list(key, None, 10)
             hold = await services.ledger.show(record.id)
             assert hold is not None
             calls = await services.calls.read([call.call for call in hold.calls])
-            return conclude_dead(hold, record, calls, services.signing_key).is_unstarted
+            is_unstarted = conclude_dead(hold, record, calls, services.signing_key).is_unstarted
+            return is_unstarted, any(call.error for call in calls.values())
 
     return asyncio.run(conclude())
 

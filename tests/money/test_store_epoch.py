@@ -231,3 +231,16 @@ async def test_unreadable_memory_closes_spending(process: Open, tmp_path: Path) 
         await homeless.renew(WORKER, LEASE)
     with pytest.raises(StoreUnavailable):
         await homeless.open(make_opening(1))
+
+
+async def test_check_finds_a_full_store(process: Open, store: Store) -> None:
+    """A store that is full fails the check, as it would refuse a task, and passes once it has room."""
+    ledger = process()
+    await ledger.renew(WORKER, LEASE)
+    store.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(StoreUnavailable):
+            await ledger.check_store()
+    finally:
+        store.command("CONFIG", "SET", "maxmemory", "0")
+    await ledger.check_store()

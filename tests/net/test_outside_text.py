@@ -96,7 +96,15 @@ def test_count_is_digits(text: object, count: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2", 2.0), (" 0.5 ", 0.5), ("-3", 0.0), ("1e3", 1000.0), ("99999999", 86_400.0), ("inf", 86_400.0)]
+    [
+        ("2", 2.0),
+        (" 0.5 ", 0.5),
+        ("\x1f6", 6.0),
+        ("-3", 0.0),
+        ("1e3", 1000.0),
+        ("99999999", 86_400.0),
+        ("inf", 86_400.0),
+    ]
     + [(wrong, None) for wrong in ("", "nan", "soon", "1" * 41, "Wed, 21 Oct 2099 07:28:00")]
     + [("Wed, 21 Oct 99999999999 07:28:00 GMT", None), ("Wed, 21 Oct 2099 07:28:00 +9999", None), (None, None)],
 )

@@ -65,9 +65,10 @@ def check(wish: Wish, choice: Choice, page: Sold) -> None:
 
 
 def test_plans_agree_with_the_pages() -> None:
-    """2,340 wishes at five targets each: sent, made, split and given up as the vendors' pages say, or refused."""
+    """780 wishes (2,340 in the soak) at five targets each: sent, made and given up as the pages say, or refused."""
     catalogue, seen = every_kind(), Counter[str]()
-    for wish in GRID:
+    wishes = GRID if is_soak() else GRID[::3]
+    for wish in wishes:
         for name in TARGETS:
             page, found = sold(name, wish), attempt(wish, catalogue, name)
             assert (found is None) == (page is None), (name, wish)
@@ -75,8 +76,8 @@ def test_plans_agree_with_the_pages() -> None:
             if found and page:
                 check(wish, found.choices[0], page)
     assert len(GRID) == 2340
-    assert seen.total() == 11_700
-    assert min(seen.values()) > 500
+    assert seen.total() == 5 * len(wishes)
+    assert min(seen.values()) > len(wishes) / 5
 
 
 def test_together_the_honouring_go_first() -> None:

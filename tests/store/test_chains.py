@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
@@ -68,23 +67,38 @@ async def test_unwanted_answer_ends_the_chain(
 
 
 @pytest.mark.parametrize("first", [[], ["before"]], ids=["alone", "behind another"])
+@pytest.mark.parametrize("wanted", ["a", ""], ids=["wanted", "unwanted"])
 @pytest.mark.parametrize(
-    ("name", "argument", "error", "text"),
-    [
-        ("fail", "", ResponseError, "INVALID thing"),
-        ("fail", "table", ResponseError, "WRONGTYPE"),
-        ("full", "", StoreUnavailable, "OOM"),
-    ],
+    ("name", "error", "text"), [("fail", ResponseError, "INVALID thing"), ("full", StoreUnavailable, "OOM")]
 )
-async def test_failure_ends_the_chain(
-    command_queue: CommandQueue, store: Store, first: list[str], name: str, argument: str, error: Any, text: str
+async def test_failure_is_raised(
+    command_queue: CommandQueue,
+    store: Store,
+    first: list[str],
+    wanted: str,
+    name: str,
+    error: type[Exception],
+    text: str,
 ) -> None:
-    """A command that fails raises as it does alone; the one before it has run, the one behind it has not."""
-    store.command("RPUSH", "{igw}:ran", "list")
+    """A command that fails raises as it does alone. The next one runs, unless it waits for an answer."""
     before = [command("echo", one) for one in first]
     with pytest.raises(error, match=text):
-        await command_queue.run_chain(*before, command(name, argument), command("echo", "after"))
-    assert ran(store) == ["list", *first]
+        await command_queue.run_chain(*before, command(name, wanted=wanted), command("echo", "after"))
+    assert ran(store) == [*first, *([] if wanted else ["after"])]
+
+
+async def test_wrong_type_is_raised(command_queue: CommandQueue, store: Store) -> None:
+    """An error of the server's own, in a command of a script, is raised as well."""
+    store.command("RPUSH", "{igw}:ran", "list")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await command_queue.run_chain(command("fail", "table", wanted="a"), command("echo", "after"))
+    assert ran(store) == ["list"]
+
+
+async def test_full_store_counts_before_a_refusal(command_queue: CommandQueue) -> None:
+    """A chain of which the store refused one command, and had no room for another, can be repeated as a whole."""
+    with pytest.raises(StoreUnavailable, match="OOM"):
+        await command_queue.run_chain(command("fail"), command("full"))
 
 
 async def test_lost_script_is_sent_again(command_queue: CommandQueue, store: Store) -> None:

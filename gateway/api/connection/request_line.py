@@ -48,6 +48,7 @@ _ROUTE = re.compile(
     r"|models(?:/.+)?|tasks(?:/[^/]+)?|key|artifacts/[^/]+)",
     re.DOTALL,
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NEEDLESS = re.compile(rb"%(2[dD]|2[eE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
 """Percent-escapes of letters, digits and `-._~`, which no client needs (RFC 3986 2.3)."""
 
@@ -56,13 +57,16 @@ def read_route(scope: Scope) -> Scope:
     """Return the scope as the routes are written: a caller's path in its usual spelling, and GET in place of HEAD.
 
     Raises UnknownRoute for an operator's path whose bytes do not begin with its own prefix, or escape a letter, a digit
-    or one of `-._~`.
+    or one of `-._~`. Raises InvalidValue for an operator's path with a control character: a route would match no part
+    behind a line feed.
     """
     path: str = scope["path"]
     if any(path == prefix or path.startswith(f"{prefix}/") for prefix in OPERATOR_PREFIXES):
         raw: bytes = scope["raw_path"]
         if not any(raw == prefix.encode() or raw.startswith(f"{prefix}/".encode()) for prefix in OPERATOR_PREFIXES):
             raise errors.UnknownRoute("There is nothing at this URL.")
+        if _CONTROL.search(path):
+            raise errors.InvalidValue("The URL has an escaped control character, such as %0A; send it without.")
         if _NEEDLESS.search(raw):
             raise errors.UnknownRoute("There is nothing at this URL; write its letters without percent-escapes.")
     elif found := _ROUTE.fullmatch(path.rstrip("/")):

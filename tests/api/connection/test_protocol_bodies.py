@@ -192,8 +192,23 @@ def stays_open(served: Served, seconds: float) -> bool:
 
 
 def test_early_answer_waits_for_a_slow_sender(serve: Callable[..., Served]) -> None:
-    """The connection of a client that still sends stays open for longer than `linger_s`, so its answer arrives."""
-    assert stays_open(serve(replace(QUICK, linger_s=1)), 2)
+    """Each byte of a client that still sends puts off the end of its connection, so its answer arrives."""
+    served, ran = serve(replace(QUICK, linger_s=60, linger_total_s=600)), running_seconds()
+    with served.connect() as wire:
+        wire.sendall(post("/refuse", 1_000_000))
+        assert wire.recv(65536).startswith(b"HTTP/1.1 401")
+
+        def ends_at() -> float:
+            (connection,) = served.server.server_state.connections
+            return 0.0 if connection._linger_timer is None else connection._linger_timer.when()
+
+        while not (first := ends_at()):
+            assert running_seconds() - ran < 3
+            time.sleep(0.01)
+        while ends_at() <= first:
+            assert running_seconds() - ran < 3
+            wire.sendall(b"a")
+            time.sleep(0.01)
 
 
 def test_early_answer_waits_at_most_total_linger(serve: Callable[..., Served]) -> None:

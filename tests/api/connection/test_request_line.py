@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from gateway.api.connection.middleware import DirectRoutes, Edge
 from gateway.api.connection.request_line import BASES, OPERATOR_PREFIXES
+from gateway.money.ledger_results import Scope
 from tests.support.gateways import OFFICIAL, Gateway, Gateways, error_of, small
 from tests.support.operator_client import API, TOKEN
 from tests.support.plain_pictures import data_url, png
@@ -198,3 +199,13 @@ def test_connection_goes_on_after_head(gateway: Gateway) -> None:
             answer.begin()
             assert answer.status == 200
             assert len(answer.read()) == (int(answer.headers["content-length"]) if method == "GET" else 0)
+
+
+@pytest.mark.parametrize("name", ["%0Aother", "design%0A", "de%0Asign", "%00", "%7F"])
+def test_control_characters_name_no_team(gateways: Gateways, name: str) -> None:
+    """An operator's path with a control character is refused, and changes the limits of no other team."""
+    gateway = gateways.open(settings={"admin_token": TOKEN})
+    path, headers = f"/admin/api/v1/limits/teams/{name}", {"authorization": f"Bearer {TOKEN}"}
+    answer = gateway.client.put(path, json={"usd_day": "1"}, headers=headers)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_value")
+    assert gateway.ask_ledger(lambda ledger: ledger.limits_of(Scope(team="design"))) == {}
