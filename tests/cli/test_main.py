@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from gateway.process.data_folder import DataFolder
 from tests.conftest import Valkey
 from tests.support.plans import SHIPPED
+from tests.support.ports import free_port
 from tests.support.processes import gateway, imagegate
 from tests.support.shell import Shell, Typist
 
@@ -156,8 +156,7 @@ def test_flag_beats_environment(typist: Typist) -> None:
 
 def test_healthcheck_tells_by_code(tmp_path: Path) -> None:
     """`healthcheck` is 0 when the gateway is ready, and 1 when none answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     silent = imagegate("healthcheck", GATEWAY_PORT=port)
     assert silent.returncode == 1
     assert f"nothing listens on 127.0.0.1:{port}. Set GATEWAY_PORT" in silent.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from gateway.process.settings import SOURCE_CONFIG
 from tests.support.gateways import GENERATIONS, TASKS, wait_until
 from tests.support.plain_pictures import decode
+from tests.support.ports import free_port
 from tests.support.processes import Gateway, gateway
 from tests.support.simulators import Simulator
 
@@ -28,8 +28,7 @@ def ask(run: Gateway, key: str, retry: int) -> httpx.Response:
 @pytest.mark.slow
 def test_killed_gateways_picture_is_told_of(tmp_path: Path, simulator: Simulator) -> None:
     """Killed before the ticket came, started again: a callback names it, and the retry gets what was paid for."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])
+    port = str(free_port())
     catalogue = tmp_path / "gateway.yaml"
     catalogue.write_text(SOURCE_CONFIG.read_text() + "\naccounting: {lease: 1}\n")
     env = {

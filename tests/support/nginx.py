@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.ports import free_ports
 from tests.support.stopwatch import running_seconds
 
 if TYPE_CHECKING:
@@ -40,12 +41,6 @@ http {{
     {servers}
 }}
 """
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in held]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -19,14 +18,10 @@ from redis.retry import Retry
 
 from gateway.process.children import spawn, stop
 from gateway.store.embedded import find_binary
+from tests.support.ports import free_port
 from tests.support.processes import until
 
 SERVICE = "money"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Server:

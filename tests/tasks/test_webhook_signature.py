@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from gateway.tasks.webhook_signature import make_secret, sign
 from tests.support.markdown import read
+from tests.support.ports import free_port
 from tests.support.simulators import wait_until
 
 KEY = b"s" * 32
@@ -88,8 +88,7 @@ def test_example_by_hand_verifies() -> None:
 def test_example_receiver_works(tmp_path: Path) -> None:
     """The page's receiver, pasted, accepts our messages and refuses others."""
     secret = make_secret(KEY, "key_1", 1)
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     script = tmp_path / "receiver.py"
     script.write_text(RECEIVER.replace("8000", str(port)))
     env = dict(os.environ) | {"WEBHOOK_SECRET": secret}
