@@ -6,7 +6,6 @@ tenth of the other commands' imports. A StartRefused becomes a message and an ex
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 from collections import UserDict
@@ -19,11 +18,7 @@ from typing_extensions import override
 
 from gateway import __version__
 from gateway.cli import output
-from gateway.process.settings import StartRefused, load_settings
-from gateway.server.listener import address_for_people
-
-EXIT_REFUSED = 1
-_HEALTHCHECK_S = 5.0
+from gateway.process.settings import StartRefused
 
 _MODULES = {
     "serve": "serve",
@@ -42,6 +37,7 @@ _MODULES = {
     "quote": "quote",
     "check": "check",
     "probe": "probe.command",
+    "healthcheck": "healthcheck",
 }
 """Commands by their names, and their modules: a group is the module's `app`, a command its function of that name."""
 
@@ -129,35 +125,3 @@ def simulate(
     """
     options = ("--host", host, "--port", str(port), "--latency", str(latency))
     os.execv(sys.executable, [sys.executable, "-m", "gateway.simulator", *options])  # noqa: S606 - an own module
-
-
-def _explain_silence(error: Exception, address: str) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return f"nothing listens on {address}. Set GATEWAY_PORT if the gateway uses another port"
-    if isinstance(error, TimeoutError):
-        return f"{address} is silent for {_HEALTHCHECK_S:.0f} s"
-    if isinstance(error, OSError):
-        return f"{address} cannot be reached ({error.strerror})"
-    return f"{address} answers with something that is not HTTP"
-
-
-@app.command()
-def healthcheck() -> None:
-    """Ask this machine's gateway whether it is ready, for a container's health check.
-
-    The exit code is 0 when it is, and 1 when it is not.
-    """
-    settings = load_settings(os.environ)
-    address = address_for_people(settings.host, settings.port).removeprefix("http://")
-    connection = http.client.HTTPConnection(address, timeout=_HEALTHCHECK_S)
-    try:
-        connection.request("GET", "/readyz")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        output.say(f"No gateway answers: {_explain_silence(error, address)}")
-        raise typer.Exit(EXIT_REFUSED) from error
-    finally:
-        connection.close()
-    if status != http.HTTPStatus.OK:
-        output.say(f"The gateway at {address} is not ready ({status})")
-        raise typer.Exit(EXIT_REFUSED)
