@@ -6,7 +6,6 @@ It alone decides the order of starts and stops. It never answers a request and n
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import socket
 import subprocess
@@ -32,7 +31,7 @@ from gateway.store.embedded import EmbeddedServer
 STORE_WAIT_S = 10.0
 WORKER_START_S = 60.0
 SIMULATOR_START_S = 20.0
-SIMULATOR_LATENCY_S = 0.5
+SIMULATOR_LATENCY_S = "0.5"
 
 DRAIN_MARGIN_S = 10.0
 """Seconds that a worker gets after GATEWAY_DRAIN_S to record unfinished work."""
@@ -48,7 +47,6 @@ with two the peak was lower and steadier, in the same time (docs/performance.md)
 """
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_HTTP_URL = re.compile(r"https?://\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ class Supervisor:
         self._env = dict(env) | {variable("port"): str(port_of(listener))}
         self._env.pop(demo.SIMULATED_BY, None)
         self._server = EmbeddedServer(folder, lock) if settings.redis_url is None else None
-        self._simulator_port = 0
+        self._simulator_socket: socket.socket | None = None
         self._store: ChildKeeper | None = None
         self._simulator: ChildKeeper | None = None
         self._workers: list[ChildKeeper] = []
@@ -138,12 +136,12 @@ class Supervisor:
         url = await self._start_store()
         if doubt := await check_store(url, secrets, STORE_WAIT_S, self._voice.say):
             self._voice.say(doubt)
-        simulator = await self._start_simulator() if is_simulated else None
+        simulator = self._open_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator
         record_simulator(self._folder, simulator)
         key = await self._demo_key(url, secrets.pepper, is_demo=is_demo)
-        await self._start_workers()
+        await self._start_children()
         facts = Facts(
             url=self._settings.public_url or self._url,
             data_dir=self._folder.path,
@@ -170,24 +168,27 @@ class Supervisor:
         await self._store.begin()
         return self._server.url
 
-    async def _start_simulator(self) -> str:
+    def _open_simulator(self) -> str:
+        """Return the URL of the simulator, which need not run yet: its socket keeps requests until it does."""
         if self._settings.simulator_url is not None:
             return self._settings.simulator_url
+        self._simulator_socket = socket.create_server(("127.0.0.1", 0))
         self._simulator = self._keeper("The simulator", self._spawn_simulator)
-        await self._simulator.begin()
-        return f"http://127.0.0.1:{self._simulator_port}"
+        return address_for_people("127.0.0.1", port_of(self._simulator_socket))
 
-    async def _start_workers(self) -> None:
-        # One first, so that a mistake in the catalogue is reported once, and not by each worker.
-        for _ in range(self._settings.workers):
-            self._workers.append(self._keeper(f"Worker {len(self._workers) + 1}", self._spawn_worker))
-        await self._workers[0].begin()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for keeper in self._workers[1:]:
-                    group.create_task(keeper.begin())
-        except* (StartRefused, OSError) as refusals:
-            raise refusals.exceptions[0] from None
+    async def _start_children(self) -> None:
+        """Start the simulator and the workers; a start takes half a second of one core."""
+        for number in range(self._settings.workers):
+            self._workers.append(self._keeper(f"Worker {number + 1}", self._spawn_worker))
+        # One worker first, so that a mistake in the catalogue is reported once, and not by each worker.
+        first = (self._workers[0],) if self._simulator is None else (self._simulator, self._workers[0])
+        for keepers in (first, self._workers[1:]):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for keeper in keepers:
+                        group.create_task(keeper.begin())
+            except* (StartRefused, OSError) as refusals:
+                raise refusals.exceptions[0] from None
 
     def _keeper(self, name: str, start: Callable[[], Awaitable[subprocess.Popen[bytes]]]) -> ChildKeeper:
         return ChildKeeper(name, start, self._watch, self._voice.say)
@@ -209,18 +210,16 @@ class Supervisor:
         return process
 
     async def _spawn_simulator(self) -> subprocess.Popen[bytes]:
-        # A restart uses the same port, since the workers know it.
-        options = {"--host": "127.0.0.1", "--port": self._simulator_port, "--latency": SIMULATOR_LATENCY_S}
-        words = [word for name, value in options.items() for word in (name, str(value))]
+        assert self._simulator_socket is not None
+        listener = self._simulator_socket.fileno()
         with FirstLine() as first:
             process = spawn(
-                [sys.executable, "-m", "gateway.simulator", *words],
+                [sys.executable, "-m", "gateway.simulator", "--fd", str(listener), "--latency", SIMULATOR_LATENCY_S],
                 dies_by=signal.SIGKILL,
                 stdout=first.writer,
+                pass_fds=(listener,),
             )
-        line = await self._first_line(first, process, SIMULATOR_START_S)
-        if found := _HTTP_URL.search(line):
-            self._simulator_port = int(found[0].rstrip("/").rpartition(":")[2])
+        await self._first_line(first, process, SIMULATOR_START_S)
         return process
 
     async def _first_line(self, pipe: FirstLine, process: subprocess.Popen[bytes], wait_s: float) -> str:
@@ -265,6 +264,8 @@ class Supervisor:
         await self._drain(workers)
         if self._simulator is not None and (process := await self._simulator.release()) is not None:
             stop(process, ABANDON_S)
+        if self._simulator_socket is not None:
+            self._simulator_socket.close()
         process = await self._store.release() if self._store is not None else None
         if self._server is not None:
             self._server.close(process)

@@ -31,7 +31,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        host, port = (sockets or self.servers[0].sockets)[0].getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.is_listening.set()
         if self._announces:
@@ -73,9 +73,15 @@ def _make_server(host: str, port: int, config: SimulatorConfig, announces: bool)
     )
 
 
-def run(host: str = "127.0.0.1", port: int = 8090, config: SimulatorConfig | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Port 0 takes a free one; the URL is the only line on stdout."""
-    _make_server(host, port, config or SimulatorConfig(), announces=True).run()
+def run(
+    host: str = "127.0.0.1", port: int = 8090, config: SimulatorConfig | None = None, *, fd: int | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT. Port 0 takes a free one; the URL is the only line on stdout.
+
+    `fd` is a socket that listens already, in place of host and port.
+    """
+    sockets = None if fd is None else [socket.socket(fileno=fd)]
+    _make_server(host, port, config or SimulatorConfig(), announces=True).run(sockets)
 
 
 @contextmanager
