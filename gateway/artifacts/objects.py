@@ -10,10 +10,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import from_url
 
 from gateway.artifacts.artifact import (
     Artifact,
@@ -41,6 +43,27 @@ _PART = 5 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 _CHECK_S = 5.0
 _DELETE_AT_ONCE = 1000
+
+
+_CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "600s"}
+"""`timeout` is for a whole download, whose reader may be slow; the library's default is 30 s."""
+
+_RETRY: dict[str, Any] = {"max_retries": 5}
+
+
+def open_objects(url: str, ttl_s: int) -> ObjectArtifacts:
+    """Open the bucket or container at `url`. Raises ValueError, which never holds the URL's query."""
+    parts = urlsplit(url)
+    options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    plain = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    # This code does not see an endpoint in the environment; an operator who sets one to http:// wants http.
+    client = _CLIENT | {"allow_http": not options.get("endpoint", "").startswith("https://")}
+    try:
+        store = from_url(plain, config=options or None, client_options=client, retry_config=_RETRY)  # type: ignore[call-overload]
+    except (BaseError, ValueError) as error:
+        names = ", ".join(options) or "none"
+        raise ValueError(f"the storage URL {plain} cannot be opened; its options: {names}") from error
+    return ObjectArtifacts(store, ttl_s)
 
 
 class ObjectArtifacts:
