@@ -1,0 +1,49 @@
+"""What each process loads at its start: libraries that it does not use cost time and memory at every start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = """
+from pathlib import Path
+from gateway.app import create_app
+from gateway.process.data_folder import Secrets
+from gateway.process.settings import load_settings
+from gateway.server import worker
+env = {"APIANY_API_KEY": "x", "GATEWAY_DATA_DIR": FOLDER}
+create_app(load_settings(env), store_url="unix:///nowhere", secrets=Secrets(b"p" * 32, b"s" * 32), env=env)
+"""
+SUPERVISOR = "import gateway.cli.main, gateway.cli.serve"
+COMMAND = """
+from typer.testing import CliRunner
+from gateway.cli.main import app
+assert CliRunner(env={"GATEWAY_DATA_DIR": FOLDER, "APIANY_API_KEY": "x"}).invoke(app, WORDS).exit_code == 0
+"""
+
+NOBODY = {"fastapi", "obstore", "pydantic_settings", "structlog"}
+"""Libraries that only the admin API, object storage or the tests use."""
+
+SERVER = {"starlette", "uvicorn", "gateway.app", "gateway.simulator"}
+
+CASES = {
+    "worker": (WORKER, NOBODY | {"gateway.admin", "gateway.cli", "gateway.simulator", "typer"}),
+    "supervisor": (SUPERVISOR, NOBODY | SERVER | {"aiohttp", "httpx", "PIL", "rich", "gateway.services"}),
+    "check": (COMMAND.replace("WORDS", "['check']"), NOBODY | SERVER),
+    "help": (COMMAND.replace("WORDS", "['--help']"), NOBODY | SERVER),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_start_loads_only_what_it_uses(case: str, tmp_path: Path) -> None:
+    """Neither a worker, nor the supervisor, nor a command loads a large library or a folder that it does not use."""
+    program, needless = CASES[case]
+    program = program.replace("FOLDER", repr(str(tmp_path))) + "\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "gateway" in loaded
+    assert not loaded & needless
