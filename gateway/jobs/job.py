@@ -9,10 +9,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gateway.pictures.picture import Picture
 from gateway.pictures.spool import Blob
+
+if TYPE_CHECKING:
+    # For types alone: the catalogue, which the supervisor and every command read, needs no picture library.
+    from gateway.pictures.picture import Picture
 
 Operation = Literal["generation", "edit"]
 Quality = Literal["low", "medium", "high"]
