@@ -220,7 +220,7 @@ class LocalArtifacts:
             raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
         if not matches(start[:_HEAD], form):
             return None
-        return Stored(size, _one_chunk(start) if len(start) == size else file_chunks(path))
+        return Stored(size, _one_chunk(start) if len(start) == size else _chunks(path))
 
     async def delete(self, artifact_id: str) -> None:
         if format_of(artifact_id) is None:
@@ -343,6 +343,15 @@ def _look(path: Path) -> tuple[int, bytes]:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         return size, file.read(size if size <= CHUNK else _HEAD)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    try:
+        async with contextlib.aclosing(file_chunks(path)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except OSError as error:
+        raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
 
 
 async def _one_chunk(data: bytes) -> AsyncIterator[bytes]:

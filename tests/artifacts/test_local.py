@@ -16,7 +16,8 @@ import pytest
 from gateway.artifacts.artifact import ArtifactsUnavailable, LocalArtifacts, day_of
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
-from gateway.pictures.spool import MemoryBudget, Spool, StorageFullError
+from gateway.pictures.spool import CHUNK, MemoryBudget, Spool, StorageFullError
+from tests.support.made_pictures import encoded, picture
 from tests.support.processes import until
 
 WRITER = """
@@ -138,6 +139,17 @@ async def test_unread_artifact_holds_no_file(tmp_path, image):
         assert await store.open(artifact.id) is not None
     # Of this folder: other tests' servers in this process open files meanwhile.
     assert not [path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(path)]
+
+
+async def test_picture_lost_while_it_is_read(tmp_path, picture_converter, spool):
+    """A picture that disappears between the open and the first read is reported as the storage's failure."""
+    store = LocalArtifacts(tmp_path, 3600)
+    large = await spool.blob(encoded(picture(), "png") + bytes(CHUNK))
+    artifact = await store.put(await picture_converter.probe(large))
+    stored = await store.open(artifact.id)
+    await store.delete(artifact.id)
+    with pytest.raises(ArtifactsUnavailable):
+        await anext(aiter(stored.chunks))
 
 
 async def test_folder_that_is_a_file(tmp_path, image):
