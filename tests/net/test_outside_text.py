@@ -35,6 +35,7 @@ from gateway.net.outside_text import (
 GATEWAY = Path(outside_text.__file__).parent.parent
 
 OPERATORS_TEXT = {
+    "artifacts/objects.py",
     "artifacts/storage.py",
     "process/redis_url.py",
     "process/settings.py",

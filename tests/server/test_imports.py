@@ -30,7 +30,6 @@ CASES = {
     "worker": (WORKER, {"obstore", "gateway.admin", "gateway.cli", "gateway.simulator", "typer"}),
     "supervisor": (SUPERVISOR, SERVER | {"httpx", "PIL", "gateway.services"}),
     "check": (COMMAND.replace("WORDS", "['check']"), SERVER),
-    "help": (COMMAND.replace("WORDS", "['--help']"), SERVER),
 }
 
 

@@ -359,6 +359,8 @@ def simulator(simulator_process: Simulator, running_gateways: Gateways) -> Simul
     """The stand-in vendors, with nothing in their book and no rule laid down."""
     simulator_process.reset()
     running_gateways.settle()
+    # Before the store is emptied: one that ends may still write to it.
+    running_gateways.close(KEPT)
     simulator_process.reset()
     return simulator_process
 
@@ -366,7 +368,6 @@ def simulator(simulator_process: Simulator, running_gateways: Gateways) -> Simul
 @pytest.fixture
 def gateways(running_gateways: Gateways, simulator: Simulator, valkey: Valkey) -> Gateways:
     """Opens gateways with changes, over an empty store."""
-    running_gateways.close(KEPT)
     running_gateways.be_known()
     return running_gateways
 
