@@ -359,8 +359,7 @@ def simulator(simulator_process: Simulator, running_gateways: Gateways) -> Simul
     """The stand-in vendors, with nothing in their book and no rule laid down."""
     simulator_process.reset()
     running_gateways.settle()
-    # Before the store is emptied: one that ends may still write to it.
-    running_gateways.close(KEPT)
+    running_gateways.close(KEPT)  # Before the store is emptied: one that ends may still write to it.
     simulator_process.reset()
     return simulator_process
 
