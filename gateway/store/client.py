@@ -19,6 +19,7 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from typing_extensions import override
 
@@ -31,6 +32,9 @@ DEADLINE_S = 1.2
 """The longest duration of a command in seconds, with the wait for a connection: spending is refused within 1.5 s."""
 
 CONNECTIONS = 64
+
+_DRIVER = DriverInfo()
+"""Read once: without it, redis-py looks up its own version on the disk for each new connection."""
 
 LATE_S = 0.03
 """A timer that is later than these seconds shows that the loop was busy: the answer may be in the socket, unread."""
@@ -115,6 +119,7 @@ def connect(
         "decode_responses": True,
         # Version 3 lets the server push messages between replies.
         "protocol": 2,
+        "driver_info": _DRIVER,
     }
     options = connection_options(read_redis_url(url), common)
     pool = StorePool(store_health=store_health, max_connections=connections, timeout=deadline_s, **options)
