@@ -16,6 +16,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
+from functools import lru_cache
 from urllib.parse import SplitResult, parse_qsl, urljoin, urlsplit
 
 LONGEST_URL = 65_536
@@ -106,7 +107,7 @@ def read_http_date(text: object) -> datetime | None:
 
 def read_retry_after(text: object) -> float | None:
     """The seconds of a Retry-After header, a number or a date, limited to 0 to a day; None for other text."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text:
         return None
     seconds = math.inf if text.strip().lower() == "inf" else read_number(text)
     if seconds is None:
@@ -350,6 +351,7 @@ def _replace(text: str, spans: list[_Span], by: str) -> str:
     return "".join([*pieces, text[end:]])
 
 
+@lru_cache(maxsize=256)
 def is_ip(text: str) -> bool:
     """True for an IP address in its usual form."""
     try:
