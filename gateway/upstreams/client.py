@@ -221,7 +221,7 @@ class _Body:
 
 def _find_destination(location: str, mask: Mask) -> str:
     """The address in a Location header, cleaned and without its query, which may hold a credential."""
-    return mask.clean(location.partition("?")[0], 200)
+    return mask.clean(location.partition("?")[0], 200) if location else ""
 
 
 async def _close(body: AsyncGenerator[bytes, None]) -> None:

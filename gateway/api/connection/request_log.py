@@ -76,4 +76,5 @@ def _find_level(status: int) -> str:
 
 def _make_printable(text: str) -> str:
     """A caller's text, cut after 200 characters, with `?` for each character that is not printable."""
-    return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST])
+    text = text[:_LONGEST]
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
