@@ -208,7 +208,7 @@ def test_late_answer_is_a_retrys(gateway: Gateway, timeout: str | None, joins: b
         assert "x-gateway-joined" in answer.headers
         answer.read()
     gateway.client.close()
-    gateway.client = httpx.Client(base_url=gateway.url, timeout=20, trust_env=False)
+    gateway.client = httpx.Client(base_url=gateway.url, timeout=20, trust_env=False, verify=False)
     if joins:
         wait_until(lambda: not is_handed(gateway), "the notice of its going")
     again = gateway.generate(headers=RETRY)

@@ -46,7 +46,7 @@ def test_emptied_folder_closes_spending(tmp_path: Path, simulator: Simulator) ->
     def buy(url: str, key: str) -> int:
         fields = {"model": "gpt-image-2", "prompt": "a cat", "size": "1024x640"}
         headers = {"authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=20) as client:
+        with httpx.Client(base_url=url, headers=headers, trust_env=False, verify=False, timeout=20) as client:
             return client.post("/v1/images/generations", json=fields).status_code
 
     with running_gateway(data, "--demo", "--port", "0", **env) as run:

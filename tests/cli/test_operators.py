@@ -72,7 +72,7 @@ def test_token_opens_the_running_gateway(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with gateway(data, "--demo", "--port", "0", GATEWAY_ADMIN_TOKEN="9f86d081884c7d659a2feaa0c55ad015") as run:
         token = imagegate("operators", "create", "ana", "--role", "admin", "--data-dir", str(data)).stdout.strip()
-        with httpx.Client(base_url=run.url, trust_env=False) as client:
+        with httpx.Client(base_url=run.url, trust_env=False, verify=False) as client:
             made = client.post("/admin/api/v1/keys", json={"name": "eva"}, headers={"authorization": f"Bearer {token}"})
             assert made.status_code == 201
             used = client.get("/v1/models", headers={"authorization": f"Bearer {made.json()['key']}"})

@@ -70,7 +70,7 @@ class Writer:
                 while not (found := re.search(r"answers on (http://\S+)/v1", os.pread(out.fileno(), 9999, 0).decode())):
                     assert process.poll() is None, "the gateway ended at its start"
                     time.sleep(0.05)
-                with httpx.Client(base_url=found[1], timeout=30, trust_env=False) as client:
+                with httpx.Client(base_url=found[1], timeout=30, trust_env=False, verify=False) as client:
                     yield client
             finally:
                 process.terminate()
@@ -169,10 +169,10 @@ class Writer:
             self.facts["pictures"].append({"task": name, "path": path, "sha256": hashlib.sha256(data).hexdigest()})
 
     def _fault(self, **fault: Any) -> None:
-        httpx.post(f"{self.simulator}/_faults", json={"fault": fault}, trust_env=False).raise_for_status()
+        httpx.post(f"{self.simulator}/_faults", json={"fault": fault}, trust_env=False, verify=False).raise_for_status()
 
     def _seen(self, page: str) -> list[dict[str, Any]]:
-        return httpx.get(f"{self.simulator}/{page}", trust_env=False).json()
+        return httpx.get(f"{self.simulator}/{page}", trust_env=False, verify=False).json()
 
     def _auth(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.facts['keys'][key]['secret']}"}
@@ -270,7 +270,7 @@ def main() -> None:
         config = work / "gateway.yaml"
         config.write_text((HERE / "gateway.yaml").read_text().replace(f"{SIMULATOR}/a", f"{url}/a"))
         write_embedded(HERE, work, url, config)
-        httpx.post(f"{url}/_reset", trust_env=False).raise_for_status()
+        httpx.post(f"{url}/_reset", trust_env=False, verify=False).raise_for_status()
         write_redis(HERE, work, url, config)
 
 

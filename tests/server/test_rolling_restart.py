@@ -119,7 +119,7 @@ def test_rolling_restart_loses_nothing(fleet: Fleet, simulator: Simulator) -> No
     asked: list[str] = []
 
     def work() -> None:
-        with httpx.Client(timeout=30, trust_env=False) as client:
+        with httpx.Client(timeout=30, trust_env=False, verify=False) as client:
             while (number := next(numbers)) < LEAST * ROUNDS or not is_rolled.is_set():
                 prompt = f"cat {number}"
                 fleet.ask(client, prompt=prompt, model=(OFFICIAL, TASKS)[number % 2], size="1024x1024")
@@ -172,7 +172,13 @@ def test_retry_waits_for_a_worker_that_stands_still(tmp_path: Path, simulator: S
         try:
             headers = {"authorization": f"Bearer {run.demo_key}", "x-stainless-retry-count": "1"}
             retry = one.submit(
-                httpx.post, run.url + GENERATIONS, json=small(), headers=headers, timeout=20, trust_env=False
+                httpx.post,
+                run.url + GENERATIONS,
+                json=small(),
+                headers=headers,
+                timeout=20,
+                trust_env=False,
+                verify=False,
             )
             # Long enough for a retry that does not wait to be bought.
             wait({retry}, timeout=1)
@@ -195,7 +201,9 @@ def test_workers_share_their_tasks(tmp_path: Path, simulator: Simulator) -> None
         def ask(prompt: str, **headers: str) -> httpx.Response:
             # A connection of its own, so that either worker may get it.
             fields = small(prompt=prompt, size="1024x1024")
-            return httpx.post(run.url + GENERATIONS, json=fields, headers=auth | headers, timeout=20, trust_env=False)
+            return httpx.post(
+                run.url + GENERATIONS, json=fields, headers=auth | headers, timeout=20, trust_env=False, verify=False
+            )
 
         def ask_twice(number: int) -> str:
             hurried = {"x-stainless-read-timeout": "0.4", "x-stainless-retry-count": "0"}

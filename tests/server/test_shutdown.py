@@ -100,7 +100,7 @@ def test_paid_call_is_waited_for(one: Gateway, other: Gateway, threads: ThreadPo
         wait_until(lambda: any("the stop waits" in line["event"] for line in lines), "the line of the log")
     assert [line["tasks"] for line in lines if "the stop waits" in line["event"]] == [1]
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{one.url}/readyz", trust_env=False)
+        httpx.get(f"{one.url}/readyz", trust_env=False, verify=False)
     assert pictures_of(asked.result())
     thread.join(10)
     assert not thread.is_alive()

@@ -46,7 +46,9 @@ class Stage:
         self.folder = folder
         self._crashes = crashes
         self._started = 0
-        self._client = httpx.Client(timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self._client = httpx.Client(
+            timeout=60, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
 
     def close(self) -> None:
         self._client.close()

@@ -88,7 +88,7 @@ class Gateway:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.url, timeout=20, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=20, trust_env=False, verify=False)
 
     @property
     def services(self) -> Services:

@@ -144,7 +144,7 @@ class Load:
 
     def ask(self, prompt: str) -> None:
         """Ask until the request has ended."""
-        with httpx.Client(timeout=60, trust_env=False) as client:
+        with httpx.Client(timeout=60, trust_env=False, verify=False) as client:
             for count in range(1000):
                 answer = self._instance.buy(client, prompt, count)
                 if answer is not None:

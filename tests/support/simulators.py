@@ -33,7 +33,7 @@ class Simulator:
         )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().rpartition(" ")[2].strip()
-        self._client = httpx.Client(base_url=self.url, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False)
 
     def close(self) -> None:
         self._client.close()

@@ -18,7 +18,7 @@ def open_client(transport: Transport, **options: Any) -> httpx.AsyncClient:
     """A client that takes nothing from the environment, follows no redirect and stores no cookie."""
     cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=()))
     return httpx.AsyncClient(
-        transport=Adapter(transport), cookies=cookies, trust_env=False, follow_redirects=False, **options
+        transport=Adapter(transport), cookies=cookies, trust_env=False, verify=False, follow_redirects=False, **options
     )
 
 
