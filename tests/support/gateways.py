@@ -6,7 +6,6 @@ and shared. Each test begins with an empty store, an empty simulator and a key o
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import json
@@ -41,6 +40,7 @@ from gateway.process.settings import Settings
 from gateway.server.worker import Server, server_config
 from gateway.services import Services
 from tests.support.catalogue_changes import at_home, merge
+from tests.support.event_loop import run_here
 from tests.support.simulators import Simulator, wait_until
 from tests.support.store_reader import (
     SECRETS,
@@ -124,31 +124,31 @@ class Gateway:
         return self.post(EDITS, headers=headers, data=data, files=files)
 
     def new_key(self, **options: Any) -> tuple[KeyRecord, str]:
-        return asyncio.run(with_keys(self.store_url, lambda keys: keys.create("test", **options)))
+        return run_here(with_keys(self.store_url, lambda keys: keys.create("test", **options)))
 
     def change_key(self, key_id: str, **values: Any) -> None:
         """Change a key, and have the gateway see it at once."""
-        asyncio.run(with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
+        run_here(with_keys(self.store_url, lambda keys: keys.change(key_id, **values)))
         self.services.key_cache.forget()
 
     def rotate_key(self, key_id: str) -> str:
         """Give a key a new secret; the old one works on."""
-        return asyncio.run(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))[1]
+        return run_here(with_keys(self.store_url, lambda keys: keys.rotate(key_id)))[1]
 
     def read_task(self, task_id: str) -> dict[str, Any]:
         """A task's record in the store."""
-        return asyncio.run(read_task(self.store_url, task_id))
+        return run_here(read_task(self.store_url, task_id))
 
     def task_records(self) -> list[dict[str, Any]]:
-        return asyncio.run(read_tasks(self.store_url))
+        return run_here(read_tasks(self.store_url))
 
     def ask_ledger(self, work: Callable[[Ledger], Any]) -> Any:
         """What the ledger answers to `work`, over a connection of its own."""
-        return asyncio.run(with_ledger(self.store_url, work))
+        return run_here(with_ledger(self.store_url, work))
 
     def conditions(self) -> dict[str, Condition]:
         """How its targets are, as the store knows it now."""
-        return asyncio.run(read_conditions(self.store_url, list(self.services.health.targets)))
+        return run_here(read_conditions(self.store_url, list(self.services.health.targets)))
 
     def check(self, label: str) -> None:
         """Have one credential checked now, as the process would by itself in its turn."""
@@ -159,7 +159,7 @@ class Gateway:
                 checks = HealthChecks(services.health, services.upstreams, services.new_spool, 60)
                 await checks.check(services.health.targets[label])
 
-        asyncio.run(check())
+        run_here(check())
 
     def set_limit(self, limit: str, value: int | None, scope: Scope | None = None) -> None:
         """Set a limit of this test's key, or of another scope: µ$ or a number."""
@@ -194,7 +194,7 @@ class Gateway:
         """This test's key's records, oldest first."""
         assert self.record is not None
         self.settle()
-        return asyncio.run(read_records(self.store_url, key=self.record.id))
+        return run_here(read_records(self.store_url, key=self.record.id))
 
     def leftovers(self) -> list[Path]:
         """Temporary files, and bytes that are still counted as under way."""
@@ -321,12 +321,13 @@ class Gateways:
     def be_known(self) -> None:
         """Let a store that was emptied between two tests be one that the running gateways know."""
         accepted = f"{new_id('epoch')} accepted {time.time_ns() // 1000}"
-        workers = [gateway.services.worker for gateway, _ in self._running.values()]
-        asyncio.run(set_epoch(self._valkey.url, accepted, workers))
+        run_here(set_epoch(self._valkey.url, accepted, [one.services.worker for one, _ in self._running.values()]))
         for gateway, _ in self._running.values():
             gateway.services.store_epoch.accept_reset(accepted)
 
     def settle(self) -> None:
+        if any(gateway.services.running for gateway, _ in self._running.values()):
+            self.simulator.reset()  # Without its faults the work ends soon.
         for gateway, _ in self._running.values():
             gateway.settle()
 
@@ -357,7 +358,6 @@ def running_gateways(simulator_process: Simulator, valkey_server: Valkey) -> Ite
 @pytest.fixture
 def simulator(simulator_process: Simulator, running_gateways: Gateways) -> Simulator:
     """The stand-in vendors, with nothing in their book and no rule laid down."""
-    simulator_process.reset()
     running_gateways.settle()
     running_gateways.close(KEPT)  # Before the store is emptied: one that ends may still write to it.
     simulator_process.reset()
