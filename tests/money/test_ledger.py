@@ -168,6 +168,7 @@ async def test_stale_owner_decides_nothing(ledger: Ledger, store: Store) -> None
     assert await ledger.raise_price(TASK, 20, 1) is LedgerAnswer.FENCED
     assert await ledger.presume(TASK, CALL, 1) is LedgerAnswer.FENCED
     assert await ledger.close(TASK, 1) is LedgerAnswer.FENCED
+    assert await ledger.adopt(TASK, WORKER, 1) is LedgerAnswer.FENCED
     assert store.read() == before
 
 

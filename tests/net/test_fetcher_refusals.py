@@ -10,7 +10,7 @@ import httpx
 import pytest
 from typing_extensions import override
 
-from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused, is_public
+from gateway.net.fetcher import Fetcher, FetchFailed, FetchRefused, Posted, is_public
 from gateway.net.transport import Request, look_up
 from gateway.pictures.spool import Spool
 from tests.net.test_fetcher import Answer, Recorder, answering, policy, spool
@@ -61,8 +61,15 @@ async def test_each_refusal_says_why(url: str, reason: str, spool: Spool) -> Non
 )
 async def test_usual_port_may_be_left_out(origin: str, url: str, spool: Spool) -> None:
     """A configured origin is the same with its usual port as without it, and is that of no other port."""
-    fetcher = Fetcher(policy(origin), transport=Recorder(), resolve=answering("10.0.0.1"))
+    asked: list[int] = []
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        asked.append(port)
+        return ("10.0.0.1",)
+
+    fetcher = Fetcher(policy(origin), transport=Recorder(), resolve=resolve)
     await fetcher.fetch(url, spool)
+    assert asked == [80 if url.startswith("http:") else 443]
     with pytest.raises(FetchRefused):
         await fetcher.fetch("http://x.test:81/a", spool)
 
@@ -131,11 +138,16 @@ async def test_answers_are_closed(spool: Spool) -> None:
         "https://x.test/b": Closing(404, b"ok"),
         "https://x.test/hook": Closing(204),
     }
-    fetcher = Fetcher(policy(), transport=Recorder({**answers}), resolve=answering("1.1.1.1"))
+    recorder = Recorder({**answers})
+    fetcher = Fetcher(policy(), transport=recorder, resolve=answering("1.1.1.1"))
     with pytest.raises(FetchFailed):
         await fetcher.fetch("https://x.test/a", spool)
-    await fetcher.post("https://x.test/hook", b"", {})
+    assert await fetcher.post("https://x.test/hook", b"", {}) == Posted(204, None)
     assert all(answer.is_closed for answer in answers.values())
+    assert len(recorder.requests) == 3
+    await fetcher.aclose()
+    # The transport is closed with its fetcher.
+    assert not recorder.requests
 
 
 @pytest.mark.parametrize(
