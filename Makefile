@@ -60,4 +60,4 @@ bench: venv-dev ## measure large pictures' memory and stalls, the ledger, open t
 
 bench-peers: venv-dev ## measure what a request costs beside nginx, LiteLLM and Portkey, installed for it (twenty minutes)
 	scripts/peers.sh
-	$(PY) -m bench proxy --against nginx,litellm,portkey
+	$(PY) -m bench proxy --against probe,nginx,litellm,portkey

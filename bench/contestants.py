@@ -24,6 +24,7 @@ from pathlib import Path
 from bench import tree
 from bench.processes import ROOT, STOP_S, BenchError, environment, port_in, read_until
 from gateway.process.children import spawn, stop
+from gateway.store import embedded
 
 PEERS = ROOT / ".build" / "peers"
 LITELLM, PORTKEY = "1.106.2", "1.15.2"
@@ -83,7 +84,7 @@ def imagegate(
                 "GATEWAY_CONFIG": str(folder / "catalogue.yaml"),
                 "GATEWAY_DATA_DIR": str(folder / "data"),
                 "GATEWAY_WORKERS": str(workers),
-                "GATEWAY_LOG_LEVEL": "warning",
+                "GATEWAY_LOG_LEVEL": "info",
                 "BENCH_KEY": "sk-upstream",
             }
         )
@@ -178,7 +179,30 @@ def portkey(url: str) -> Iterator[Contestant]:
             yield Contestant("Portkey", PORTKEY, port, tuple(tree.family(process.pid)), headers, health="/")
 
 
-ALL: dict[str, Opener] = {"imagegate": imagegate, "nginx": nginx, "litellm": litellm, "portkey": portkey}
+@contextmanager
+def probe(url: str) -> Iterator[Contestant]:
+    """The least that a proxy with evidence can do, on uvicorn with a Valkey of its own."""
+    with tempfile.TemporaryDirectory(prefix="imagegate-bench-") as name:
+        folder, port = Path(name), _free_port()
+        for each in ("files", "store"):
+            (folder / each).mkdir()
+        store = embedded.launch(folder / "store", folder / "v.sock")
+        try:
+            words = [sys.executable, "-m", "bench.probe", str(port), url, str(folder / "v.sock"), str(folder / "files")]
+            with _running("probe", words, environment({}), folder) as process:
+                _await_port(port, process)
+                yield Contestant("probe", "-", port, (process.pid,), aside=(store.pid,))
+        finally:
+            stop(store, STOP_S)
+
+
+ALL: dict[str, Opener] = {
+    "imagegate": imagegate,
+    "probe": probe,
+    "nginx": nginx,
+    "litellm": litellm,
+    "portkey": portkey,
+}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The cost of a request: processor time, memory and failures of imagegate, alone or beside other proxies.
 
-`--against nginx,litellm,portkey` measures all in one interleaved run before one upstream. Writes `bench/results.json`
-and `bench/results.md`. Valkey's processor time is reported separately.
+`--against probe,nginx,litellm,portkey` measures all in one interleaved run before one upstream. Writes
+`bench/results.json` and `bench/results.md`. Valkey's processor time is reported separately.
 """
 
 from __future__ import annotations
@@ -26,10 +26,28 @@ from bench.resident_memory import MIB, resident
 from bench.rows import Case
 
 NAME = "proxy"
-HELP = "processor time and memory of a request, beside nginx, LiteLLM and Portkey if wanted"
+HELP = "processor time and memory of a request, beside a probe, nginx, LiteLLM and Portkey if wanted"
 
-_WARM = 64
+_WARM = 2000
+"""Requests before the first round: Portkey's compiler needs that many."""
+
 _PAUSE_S = 0.3
+
+_SDK_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": "OpenAI/Python 2.9.0",
+    "X-Stainless-Lang": "python",
+    "X-Stainless-Package-Version": "2.9.0",
+    "X-Stainless-OS": "Linux",
+    "X-Stainless-Arch": "x64",
+    "X-Stainless-Runtime": "CPython",
+    "X-Stainless-Runtime-Version": "3.11.2",
+    "X-Stainless-Async": "false",
+    "x-stainless-retry-count": "0",
+    "x-stainless-read-timeout": "600",
+}
+"""What openai-python sends."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Standing:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, whose median counts (5)")
-    parser.add_argument("--against", default="", help="others, with commas: nginx,litellm,portkey")
+    parser.add_argument("--against", default="", help="others, with commas: probe,nginx,litellm,portkey")
     parser.add_argument("--beside", default="", help="the Python of another checkout, measured as `other`")
     parser.add_argument("--without", action="append", default=[], help="leave out cases whose name holds this text")
     parser.add_argument("--only", default="", help="only cases whose name holds this text")
@@ -110,7 +128,7 @@ def _warm(standing: Standing, upstream: Upstream, case: Case) -> None:
 
 
 def _shot(who: Contestant, case: Case, count: int) -> Shot:
-    headers = who.headers | {"Content-Type": case.content_type}
+    headers = _SDK_HEADERS | who.headers | {"Content-Type": case.content_type}
     return Shot(who.port, case.path, headers, case.body, count, case.at_once, case.over_s, timeout_s=case.timeout_s)
 
 
@@ -143,13 +161,15 @@ def _memory(who: Contestant) -> int:
 
 def _conclude(case: Case, standing: Standing) -> dict[str, Any]:
     found = standing.rounds[case.name]
+    # The others are told by their best round, in their favour; this checkout and `other` by their median.
+    choose = median if standing.who.name in ("imagegate", "other") else min
     result = {
         "who": standing.who.name,
         "case": case.name,
         "count": case.count,
-        "cpu_ms": round(median(one.cpu for one in found) / case.count * 1000, 3),
-        "aside_ms": round(median(one.aside for one in found) / case.count * 1000, 3),
-        "cpu_s_gb": round(median(one.cpu / max(one.bytes, 1) * 1e9 for one in found), 2),
+        "cpu_ms": round(choose(one.cpu for one in found) / case.count * 1000, 3),
+        "aside_ms": round(choose(one.aside for one in found) / case.count * 1000, 3),
+        "cpu_s_gb": round(choose(one.cpu / max(one.bytes, 1) * 1e9 for one in found), 2),
         "growth_mib": round(median(one.growth for one in found) / MIB, 1),
         "failed": max(case.count - one.good for one in found),
         "p99_s": round(median(_quantile(one) for one in found) / 1000, 2),
