@@ -38,7 +38,7 @@ from tests.support.lossy_proxy import lossy_proxy
 pytestmark = pytest.mark.quiet_store
 
 EVER = RecordFilter(NOON - 30 * DAY, NOON + DAY)
-quick = settings(max_examples=150 if is_soak() else 40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=150 if is_soak() else 25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture

@@ -388,7 +388,7 @@ def test_ledger_agrees_with_model(valkey: Valkey) -> None:
         type("LedgerMachine", (Machine,), {"valkey": valkey}),
         settings=settings(
             # The first one that fails a spoiled ledger is the last; some mistakes need a rare order of steps.
-            max_examples=12 if is_drawn() else 900 if is_spoiled() else 300 if is_soak() else 30,
+            max_examples=12 if is_drawn() else 900 if is_spoiled() else 300 if is_soak() else 20,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -26,7 +26,7 @@ GRID = [
         ("png", "jpeg", "webp"),
     )
 ]
-REQUESTS = 10_000 if is_soak() else 2_500
+REQUESTS = 10_000 if is_soak() else 1_500
 NAMES = {upstream: name for name, upstream in UPSTREAMS.items()}
 
 
@@ -118,7 +118,7 @@ def draw_wish(dice: Random) -> Wish:
 
 
 def test_first_choice_is_never_dearer() -> None:
-    """2,500 random requests (10,000 in the soak): none of the targets that can serve is cheaper than the first.
+    """1,500 random requests (10,000 in the soak): none of the targets that can serve is cheaper than the first.
 
     Their prices come from a formula of the test's own.
     """

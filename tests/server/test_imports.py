@@ -18,24 +18,17 @@ env = {"APIANY_API_KEY": "x", "GATEWAY_DATA_DIR": FOLDER}
 create_app(load_settings(env), store_url="unix:///nowhere", secrets=Secrets(b"p" * 32, b"s" * 32), env=env)
 """
 SUPERVISOR = "import gateway.cli.main, gateway.cli.serve"
-COMMAND = """
-from typer.testing import CliRunner
-from gateway.cli.main import app
-assert CliRunner(env={"GATEWAY_DATA_DIR": FOLDER, "APIANY_API_KEY": "x"}).invoke(app, WORDS).exit_code == 0
-"""
-
 SERVER = {"fastapi", "obstore", "starlette", "uvicorn", "gateway.app", "gateway.simulator"}
 
 CASES = {
     "worker": (WORKER, {"obstore", "gateway.admin", "gateway.cli", "gateway.simulator", "typer"}),
     "supervisor": (SUPERVISOR, SERVER | {"httpx", "PIL", "gateway.services"}),
-    "check": (COMMAND.replace("WORDS", "['check']"), SERVER),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_start_loads_only_what_it_uses(case: str, tmp_path: Path) -> None:
-    """Neither a worker, nor the supervisor, nor a command loads a large library or a folder that it does not use."""
+    """Neither a worker nor the supervisor loads a large library or a folder that it does not use."""
     program, needless = CASES[case]
     program = program.replace("FOLDER", repr(str(tmp_path))) + "\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
