@@ -120,9 +120,9 @@ class Bridge:
     ) -> Collected:
         """Submit the paid call, once, and collect its pictures. Raises CallFailed.
 
-        `keep` gets a ticket before it is polled, and an answer while its pictures are downloaded. `on_lost_answer` gets
-        the verdict if the answer was lost and a callback may still name the ticket. A picture that cannot be downloaded
-        is a Failure in the result.
+        `keep` gets a ticket before it is polled, and an answer of links while its pictures are downloaded.
+        `on_lost_answer` gets the verdict if the answer was lost and a callback may still name the ticket. A picture
+        that cannot be downloaded is a Failure in the result.
         """
         first = await self._submit(call, inputs, spool, on_lost_answer)
         if isinstance(first, Ticket):
@@ -130,7 +130,8 @@ class Bridge:
                 await keep(first)
             return await self.resume(first, spool, call.n, self.schedule)
         first = self._choose(first, call.n)
-        if keep is None:
+        if keep is None or any(one.url is None for one in first.images):
+            # No other process could collect an answer in which a link is missing.
             return await self.collect(first, spool, call.n)
         collected, _ = await asyncio.gather(self.collect(first, spool, call.n), keep(first))
         return collected
@@ -245,6 +246,8 @@ class Bridge:
         return [again.get(index, one) for index, one in enumerate(found)]
 
     async def _collect_all(self, images: Sequence[FoundImage], spool: Spool) -> list[Blob | Failure]:
+        if len(images) == 1:
+            return [await self._try_collect(images[0], spool)]
         return list(await asyncio.gather(*(self._try_collect(found, spool) for found in images)))
 
     async def _try_collect(self, found: FoundImage, spool: Spool) -> Blob | Failure:

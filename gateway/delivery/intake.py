@@ -208,6 +208,8 @@ class Intake:
         return _Converted(picture, made)
 
     async def _put_all(self, arrived: Sequence[_Arrived]) -> list[Failure | None]:
+        if len(arrived) == 1:
+            return [await self._try_put(arrived[0])]
         return await asyncio.gather(*(self._try_put(one) for one in arrived))
 
     async def _try_put(self, one: _Arrived) -> Failure | None:
