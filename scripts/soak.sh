@@ -17,6 +17,8 @@ declare -A parts=(
   [fuzz]="tests/fuzz tests/admin/test_random_input.py"
   [mutation]="tests/mutation"
 )
+# Most of this part is waiting for time-outs.
+declare -A workers=([outcomes]=6)
 order=(ledger crashes sdks outcomes grid clients redis restarts instance fuzz mutation)
 
 [ $# -gt 0 ] || set -- "${order[@]}"
@@ -31,5 +33,5 @@ for name in "$@"; do
   # Its tools are too many for every day.
   [ "$name" != fuzz ] || scripts/venv.sh requirements-fuzz.lock
   # shellcheck disable=SC2086 # a part is a list of paths
-  TEST_PROFILE=soak .venv/bin/python -m pytest -q -n 2 ${parts[$name]}
+  TEST_PROFILE=soak .venv/bin/python -m pytest -q -n "${workers[$name]:-2}" ${parts[$name]}
 done
