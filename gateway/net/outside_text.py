@@ -351,6 +351,7 @@ def _replace(text: str, spans: list[_Span], by: str) -> str:
     return "".join([*pieces, text[end:]])
 
 
+# Each paid call asks for its upstream's host, and the answer takes longer than the rest of the look-up.
 @lru_cache(maxsize=256)
 def is_ip(text: str) -> bool:
     """True for an IP address in its usual form."""

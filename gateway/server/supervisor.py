@@ -31,7 +31,7 @@ from gateway.store.embedded import EmbeddedServer
 STORE_WAIT_S = 10.0
 WORKER_START_S = 60.0
 SIMULATOR_START_S = 20.0
-SIMULATOR_LATENCY_S = "0.5"
+SIMULATOR_LATENCY_S = 0.5
 
 DRAIN_MARGIN_S = 10.0
 """Seconds that a worker gets after GATEWAY_DRAIN_S to record unfinished work."""
@@ -213,8 +213,9 @@ class Supervisor:
         assert self._simulator_socket is not None
         listener = self._simulator_socket.fileno()
         with FirstLine() as first:
+            options = ("--fd", str(listener), "--latency", str(SIMULATOR_LATENCY_S))
             process = spawn(
-                [sys.executable, "-m", "gateway.simulator", "--fd", str(listener), "--latency", SIMULATOR_LATENCY_S],
+                [sys.executable, "-m", "gateway.simulator", *options],
                 dies_by=signal.SIGKILL,
                 stdout=first.writer,
                 pass_fds=(listener,),
