@@ -17,7 +17,7 @@ from gateway.routing.plan import plan
 from gateway.services import Services
 from gateway.tasks.task import Delivered, Ending, Task, TaskSpec, open_task, wait_for
 from tests.support.gateways import ENV, OFFICIAL, TASKS, VARIANT, Gateway, Gateways, error_of
-from tests.support.outcomes import OTHER, UPSTREAM, ask, assert_accounted, open_grid
+from tests.support.outcomes import OTHER, UPSTREAM, ask, assert_accounted, closed_port, open_grid
 from tests.support.plain_pictures import png
 
 SYNC_FIRST, TASK_FIRST = "sync-first", "task-first"
@@ -65,8 +65,7 @@ def test_billed_errors_stop_everything(gateways: Gateways, kind: str, number: in
 @pytest.mark.parametrize("kind", ["sync", "task"])
 def test_unreachable_upstream_is_passed_by(gateways: Gateways, kind: str) -> None:
     """Nothing listens there: alone a 503 with a time to come back, otherwise the next upstream serves."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    nowhere = f"http://127.0.0.1:{closed_port().getsockname()[1]}"
     gateway = gateways.open(
         upstreams={UPSTREAM[kind]: {"base_url": nowhere}},
         models={"pair": {"upstreams": [UPSTREAM[kind], "anyfast-c"]}},
