@@ -9,8 +9,8 @@ mkdir -p "$peers"
 
 if ! [ -x "$peers/litellm/bin/litellm" ]; then
   echo "imagegate: installing LiteLLM $litellm" >&2
-  # Some of its other releases were compromised: use only this one.
-  "${PYTHON:-python3}" -m venv "$peers/litellm"
+  # By the Python that runs imagegate. Some of its other releases were compromised: use only this one.
+  "${PYTHON:-.venv/bin/python}" -m venv "$peers/litellm"
   "$peers/litellm/bin/pip" install --quiet --disable-pip-version-check "litellm[proxy]==$litellm"
 fi
 
