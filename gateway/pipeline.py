@@ -115,7 +115,7 @@ async def _open(services: Services, caller: Caller, asked: CheckedRequest) -> Ta
     )
     limit = _make_wait_limit(services, caller, asked)
     recorded = record.record_work(asked.note, lambda task: work(task, limit))
-    return await open_task(services, caller, spec, asked.spool, recorded)
+    return await open_task(services, caller, spec, asked.spool, recorded, begins_call=True)
 
 
 async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> Shaped:
@@ -171,7 +171,7 @@ async def work(task: Task, wait_limit: WaitLimit | None = None) -> Outcome:
     `wait_limit` bounds the wait for a permit at an upstream; with None the wait has no bound.
     """
     limit = wait_limit or WaitLimit()
-    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.add_image, limit)
+    delivery = Delivery(task.services, task.job, task.spool, task.reservation, task.add_image, limit, task.first)
     return await delivery.deliver(task.plan)
 
 

@@ -22,7 +22,7 @@ from gateway.catalogue.document import Document
 from gateway.catalogue.mask import make_mask
 from gateway.health.concurrency_queue import ConcurrencyQueue
 from gateway.health.drift import DriftBook
-from gateway.health.health import Health, RetryBudget, TargetStore
+from gateway.health.health import Health, TargetStore
 from gateway.history.changes import Changes
 from gateway.history.history import History, Recorder
 from gateway.history.refusals import Refusals
@@ -35,7 +35,7 @@ from gateway.net.outside_text import Mask
 from gateway.net.transport import HttpTransport, Transport
 from gateway.pictures.picture import PictureConverter
 from gateway.pictures.spool import MemoryBudget, Spool
-from gateway.process.admission import Admission, DiskSpace
+from gateway.process.admission import Admission, DiskSpace, RetryBudget
 from gateway.process.data_folder import Secrets
 from gateway.process.settings import Settings, SettingsError
 from gateway.process.shutdown import Shutdown

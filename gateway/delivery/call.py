@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -24,13 +24,15 @@ from gateway.health import health
 from gateway.health.health import CallReport, Permit
 from gateway.history.record import CallFact, SettledState
 from gateway.jobs.job import Call, ImageJob, Inputs, TokenUsage
-from gateway.money.reservation import Reservation
+from gateway.money.ledger_results import LedgerAnswer
+from gateway.money.reservation import Reservation, make_mark
 from gateway.money.unknown_outcome import state_after
 from gateway.pictures.spool import PAID_PATIENCE_S, Spool
-from gateway.routing.plan import Choice
+from gateway.routing.plan import Choice, Plan, split_job
 from gateway.services import Services
 from gateway.state.call_store import CallNote, Receipt
 from gateway.state.task_store import TaskImage
+from gateway.store.client import Command
 from gateway.upstreams.verdict import CallFailed, Executed, Failure, Verdict, classify
 
 OnImage = Callable[[TaskImage], None]
@@ -51,11 +53,65 @@ class PaidCall:
     verdicts: list[Verdict] = field(default_factory=list)
     usage: TokenUsage | None = None
     is_answered: bool = False
+    is_marked: bool = False
 
     @property
     def is_unexecuted(self) -> bool:
         """True when neither a receipt nor a failure shows that the upstream may have executed the call."""
         return self.receipt is None and all(one.executed is Executed.NO for one in self.verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCall:
+    """The first call of a task, whose permit is taken in the step that opens the task.
+
+    The step also marks the call if it is `paid`, with its `inputs`: a job without pictures has nothing to convert or to
+    upload before it is sent. `calls` are all calls of the job at the first target.
+    """
+
+    permit: Permit
+    calls: list[Call]
+    paid: PaidCall | None = None
+    inputs: Inputs | None = None
+
+    def make_steps(self, services: Services, task: str) -> tuple[Command[Any], ...]:
+        """The commands that take the permit, and mark the call if it is paid."""
+        paid, taking = self.paid, services.health.make_take(self.permit)
+        if paid is None:
+            return (taking,)
+
+        def note_mark(answer: LedgerAnswer) -> None:
+            paid.is_marked = answer is LedgerAnswer.HELD
+
+        policy = paid.choice.target.config.unknown_outcome
+        return taking, make_mark(services.books, task, paid.call, paid.choice.quote, policy, paid.note, note_mark)
+
+    def make_undo(self, services: Services, task: str) -> tuple[Command[Any], ...]:
+        """The commands that undo the mark, if the call is paid. The permit ends with its lease."""
+        return () if self.paid is None else (services.ledger.make_nack(task, self.paid.call.id),)
+
+
+async def prepare_first(services: Services, job: ImageJob, plan: Plan, task: str, spool: Spool) -> FirstCall | None:
+    """Prepare the first call of a task that is not open yet. Returns None if other calls wait for its target."""
+    if not plan.choices or services.concurrency_queue.is_awaited(plan.choices[0].target):
+        return None
+    choice = plan.choices[0]
+    permit, calls = Permit(choice.target, choice.target.key_digest), split_job(job, choice.fit, range(job.n))
+    if job.references:
+        return FirstCall(permit, calls)
+    inputs = await services.upstreams[choice.target.label].prepare(job, spool)
+    return FirstCall(permit, calls, _make_paid(services, job, task, choice, calls[0], permit, inputs), inputs)
+
+
+def _make_paid(  # noqa: PLR0913 (the parts of a call)
+    services: Services, job: ImageJob, task: str, choice: Choice, call: Call, permit: Permit, inputs: Inputs
+) -> PaidCall:
+    """Make the call with its note, and with a callback URL if callbacks are on and its vendor takes one."""
+    if inputs.takes_callback and (callbacks := services.callbacks):
+        address = callbacks.address(choice.target.config.kind, task, call.id)
+        call = replace(call, callback_url=address)
+    tolerance = services.catalogue.document.accounting.bill_tolerance
+    return PaidCall(choice, call, permit, make_note(job, choice, call, tolerance))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +132,12 @@ class CallSender:
 
         A call that cannot be marked is not sent; the progress has the reason.
         """
-        paid, task = self._prepare(choice, call, permit, inputs), self.reservation.task
+        task = self.reservation.task
+        await self.send_paid(_make_paid(self.services, self.job, task, choice, call, permit, inputs), inputs)
+
+    async def send_paid(self, paid: PaidCall, inputs: Inputs) -> None:
+        """Send a call as `send` does. One that is marked already, and may not be sent, is void again."""
+        task, permit = self.reservation.task, paid.permit
         report = CallReport("none")
         try:
             if await self._mark(paid):
@@ -88,6 +149,12 @@ class CallSender:
                     self.services.shutdown.release(task, paid.call.id)
         finally:
             self.services.concurrency_queue.finish(permit, report)
+
+    async def drop(self, first: FirstCall) -> None:
+        """Return the permit of a call that is not sent. If it is marked, it is void again."""
+        if first.paid and first.paid.is_marked:
+            await self.reservation.nack(first.paid.call)
+        self.services.concurrency_queue.finish(first.permit, CallReport("none"))
 
     def is_stopped(self) -> bool:
         """True when nothing more is sent for the task.
@@ -128,23 +195,18 @@ class CallSender:
         )
         return verdict
 
-    def _prepare(self, choice: Choice, call: Call, permit: Permit, inputs: Inputs) -> PaidCall:
-        """Make the call with its note, and with a callback URL if callbacks are on and its vendor takes one."""
-        if inputs.takes_callback and (callbacks := self.services.callbacks):
-            address = callbacks.address(choice.target.config.kind, self.reservation.task, call.id)
-            call = replace(call, callback_url=address)
-        tolerance = self.services.catalogue.document.accounting.bill_tolerance
-        return PaidCall(choice, call, permit, make_note(self.job, choice, call, tolerance))
-
     async def _mark(self, paid: PaidCall) -> bool:
         """Mark the call as sent in the ledger. Returns False if it may not be sent; then the progress is over."""
-        if self.is_stopped():
-            return False
         choice, call, progress = paid.choice, paid.call, self.progress
+        if self.is_stopped():
+            if paid.is_marked:
+                await self.reservation.nack(call)
+            return False
         for slot in call.slots:
             progress.sent[slot] = progress.sent.get(slot, 0) + 1
         try:
-            await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome, paid.note)
+            if not paid.is_marked:
+                await self.reservation.mark_sent(call, choice.quote, choice.target.config.unknown_outcome, paid.note)
         except PublicError as error:
             # A call without a mark is not sent.
             progress.verdicts.append(Verdict("not_marked", Executed.NO, again=False, elsewhere=False, error=error))

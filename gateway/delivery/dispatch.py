@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import errors
-from gateway.delivery.call import CallSender, OnImage
+from gateway.delivery.call import CallSender, FirstCall, OnImage
 from gateway.delivery.outcome import Outcome, SlotProgress, conclude, not_sent
 from gateway.health import condition, health
 from gateway.health.concurrency_queue import WaitLimit
@@ -33,7 +33,10 @@ Entry = tuple[Call, Permit]
 
 @dataclass(slots=True)
 class Delivery:
-    """One task's delivery. Before it sends a call, `reservation` holds its price, if known, and marks it."""
+    """One task's delivery. Before it sends a call, `reservation` holds its price, if known, and marks it.
+
+    `first` is the call that the opening of the task began; its first target is the plan's.
+    """
 
     services: Services
     job: ImageJob
@@ -41,6 +44,7 @@ class Delivery:
     reservation: Reservation
     on_image: OnImage
     wait_limit: WaitLimit = field(default_factory=WaitLimit)
+    first: FirstCall | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     progress: SlotProgress = field(init=False)
     sender: CallSender = field(init=False)
@@ -49,7 +53,14 @@ class Delivery:
         """Send the slots by the plan, and return the outcome, also if upstreams fail. Call this once for a Delivery."""
         progress = self.progress = SlotProgress(open=list(range(self.job.n)), choices=plan.choices)
         self.sender = CallSender(self.services, self.job, self.spool, self.reservation, self.on_image, progress)
-        await self._fill(list(progress.open), plan.choices)
+        if self.first and not self.services.health.is_held(self.first.permit):
+            # The target had no permit to give. It is asked again in its turn.
+            self.first = None
+        try:
+            await self._fill(list(progress.open), plan.choices)
+        finally:
+            if self.first:
+                await self.sender.drop(self.first)
         images, passed = list(progress.images.values()), progress.list_passed()
         return conclude(images, self.job.n, progress.calls, progress.verdicts, passed)
 
@@ -105,25 +116,32 @@ class Delivery:
         """
         slots = self.progress.may_send(slots)
         entries: list[Entry] = []
+        first = None
         if slots and await self._may_afford(choice):
-            entries = await self._take_places(choice, split_job(self.job, choice.fit, slots), permit)
+            if first := self.first:
+                entries = await self._take_places(choice, first.calls, first.permit)
+                self.first = None
+            else:
+                entries = await self._take_places(choice, split_job(self.job, choice.fit, slots), permit)
         elif permit:
             self.services.concurrency_queue.finish(permit, CallReport("none"))
         if not entries:
             return slots
         entered = [slot for call, _ in entries for slot in call.slots]
         others = [slot for slot in slots if slot not in entered]
-        work = [self._send_all(choice, entries)]
+        work = [self._send_all(choice, entries, first)]
         if others:
             work.append(self._fill(others, later))
         await run_all(work)
         return entered
 
-    async def _send_all(self, choice: Choice, entries: list[Entry]) -> None:
-        inputs = await self._prepare(choice, entries)
+    async def _send_all(self, choice: Choice, entries: list[Entry], first: FirstCall | None) -> None:
+        inputs = first.inputs if first and first.inputs else await self._prepare(choice, entries)
         if inputs is None:
             return
-        await run_all([self.sender.send(choice, call, permit, inputs) for call, permit in entries])
+        marked = first.paid if first and first.paid and first.paid.is_marked else None
+        sends = [self.sender.send(choice, call, permit, inputs) for call, permit in entries[bool(marked) :]]
+        await run_all([self.sender.send_paid(marked, inputs), *sends] if marked else sends)
 
     async def _may_afford(self, choice: Choice) -> bool:
         """Hold the target's price. Returns False, with a verdict, if a limit or the ledger refuses it."""

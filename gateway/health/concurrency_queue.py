@@ -104,9 +104,13 @@ class ConcurrencyQueue:
 
         While Redis is unavailable, there is always a permit unless other calls wait.
         """
-        if len(self._queue) and any(target.label == one.label for waiter in self._queue for one in waiter.targets):
+        if self.is_awaited(target):
             return Block("full")
         return await self._health.take(target)
+
+    def is_awaited(self, target: Target) -> bool:
+        """True when calls wait for a permit at this target."""
+        return bool(self._queue) and any(target.label == one.label for each in self._queue for one in each.targets)
 
     async def wait(self, targets: Sequence[Target], limit: WaitLimit) -> Permit | Block | None:
         """Wait for a permit at one of the targets, or return a block when every target has a long one.

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import orjson
 import structlog
@@ -32,7 +31,7 @@ from gateway.health.condition import (
     read_latency,
 )
 from gateway.ids import new_id
-from gateway.store.client import CommandQueue, StoreUnavailable
+from gateway.store.client import Command, CommandQueue, StoreUnavailable
 from gateway.store.lua import join_scripts, read_sources
 from gateway.store.outbox import Outbox
 from gateway.store.windows import MICROSECONDS
@@ -47,13 +46,7 @@ _LONGEST_COOL = 3600.0
 _UNCOUNTED = frozenset({"refused", "policy", "credential", "unfit"})
 """Kinds of failure that the circuit breaker does not count: the caller's, and rejected credentials."""
 
-LEAST = 10
-"""Retries in 60 seconds that are always allowed."""
-
-SHARE = 0.1
-"""The share of the calls of the last 60 seconds that may be retries."""
-
-_MINUTE = 60.0
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -142,16 +135,30 @@ class Health:
         """Take a permit for one call from the store, or return the block. While Redis is unavailable it is a permit."""
         permit = Permit(target, target.key_digest)
         try:
-            block = await self.store.take(target.label, permit.id, self._lease_s, caps_of(target), permit.key)
+            return await self.store.run(self.make_take(permit))
         except StoreUnavailable:
             # Without Redis the call cannot be marked either, so nothing is sent.
-            block = None
-        if block is not None:
-            return block
+            return self._hold(permit)
+
+    def make_take(self, permit: Permit) -> Command[Permit | Block]:
+        """The command that takes a new permit. Its result is the permit, or the block."""
+        target = permit.target
+
+        def read(answer: list[str]) -> Permit | Block:
+            return read_block(answer) or self._hold(permit)
+
+        return self.store.make_take(target.label, permit.id, self._lease_s, caps_of(target), permit.key, read)
+
+    def _hold(self, permit: Permit) -> Permit:
+        label = permit.target.label
         self._held[permit.id] = permit
         floor = min(self._passes.values(), default=0.0)
-        self._passes[target.label] = max(self._passes.get(target.label, floor), floor) + 1 / target.weight
+        self._passes[label] = max(self._passes.get(label, floor), floor) + 1 / permit.target.weight
         return permit
+
+    def is_held(self, permit: Permit) -> bool:
+        """True from the taking of a permit by this process to its return."""
+        return permit.id in self._held
 
     def finish(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back, and report the call's outcome to the store in the background. Has an effect once."""
@@ -229,37 +236,6 @@ def caps_of(target: Target) -> Caps:
     return make_caps(target.credential_config, target.config.health)
 
 
-class RetryBudget:
-    """The bound on one process's retries at the same target: the larger of LEAST and SHARE of a minute's calls.
-
-    Without a bound every retry would make an upstream's bad minute worse. `clock` returns monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._calls: deque[float] = deque()
-        self._retries: deque[float] = deque()
-
-    def note_call(self) -> None:
-        """Count a call that was sent. A retry counts too."""
-        self._calls.append(self._clock())
-
-    def take(self) -> bool:
-        """Count a retry and return True; if the budget of the last 60 seconds is used up, only return False."""
-        now = self._clock()
-        for times in (self._calls, self._retries):
-            while times and times[0] <= now - _MINUTE:
-                times.popleft()
-        if len(self._retries) >= max(LEAST, int(SHARE * len(self._calls))):
-            return False
-        self._retries.append(now)
-        return True
-
-    def forget(self) -> None:
-        self._calls.clear()
-        self._retries.clear()
-
-
 Result = Literal["good", "unknown", "refusal", "none"]
 
 # The scripts' words: `cooled_why` is stored, so they stay.
@@ -275,7 +251,7 @@ _REASONS: Mapping[str, Reason] = {
     "busy": "busy",
 }
 
-_SCRIPTS = join_scripts(read_sources("targets"), "health.health")
+SCRIPTS = join_scripts(read_sources("targets"), "health.health")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,10 +290,20 @@ class TargetStore:
 
         In all methods `key` is the digest of the present key; "" stands for any.
         """
+        return await self.run(self.make_take(label, permit, lease_s, caps, key, read_block))
+
+    def make_take(
+        self, label: str, permit: str, lease_s: float, caps: Caps, key: str, read: Callable[[list[str]], T]
+    ) -> Command[T]:
+        """The command of `take`. `read` reads its answer. The next one of its chain runs if the permit is taken."""
         spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
         words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))
-        answer = await self._run("take", label, permit, _us(lease_s), *words, key)
-        return None if answer[0] == "taken" else Block(_REASONS[answer[0]], int(answer[1]) / MICROSECONDS)
+        now = "" if self._now is None else str(self._now())
+        return Command(SCRIPTS["take"], (now, label, permit, _us(lease_s), *words, key), read, "taken")
+
+    async def run(self, command: Command[T]) -> T:
+        """Run one command."""
+        return cast(T, (await self._command_queue.run_chain(command))[0])
 
     async def finish(
         self, label: str, permit: str, report: CallReport, rules: HealthRules, key: str = ""
@@ -374,7 +360,12 @@ class TargetStore:
 
     async def _run(self, name: str, *arguments: str) -> list[str]:
         now = "" if self._now is None else str(self._now())
-        return await self._command_queue.run(_SCRIPTS[name], now, *arguments)
+        return await self._command_queue.run(SCRIPTS[name], now, *arguments)
+
+
+def read_block(answer: list[str]) -> Block | None:
+    """Read the answer of `take`: the block, or None for a permit."""
+    return None if answer[0] == "taken" else Block(_REASONS[answer[0]], int(answer[1]) / MICROSECONDS)
 
 
 def _us(seconds: float) -> str:

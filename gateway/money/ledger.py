@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -64,19 +63,6 @@ _NAMINGS = 3
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryQuery:
-    """A retry that looks for the task of its first attempt. `living` are workers that are known to run. Another worker
-    runs if it renews its lease, which is `lease_us` µs long.
-    """
-
-    key: str
-    fingerprint: str
-    worker: str
-    lease_us: int
-    living: tuple[str, ...] = ()
-
-
 class Ledger(LedgerReader):
     """The ledger in one store. In tests, `now` returns the µs that replace the server's clock.
 
@@ -113,15 +99,6 @@ class Ledger(LedgerReader):
         words = format_opening(opening)
         return read_opening(await self._run_now(lambda now: self._spend("open", *words, after=now, then=then)))
 
-    async def check_first_request(self, query: RetryQuery, since: int = 0) -> int | None:
-        """Return the µs at which the retry began to wait for a worker that may be dead; None if it need not wait.
-
-        The first check has `since` 0. Each later one needs the result of the check before as `since`.
-        """
-        words = (query.key, query.fingerprint, query.worker, str(query.lease_us), str(since), ",".join(query.living))
-        answer = await self._run("retry_wait", *words)
-        return int(answer[1]) if answer[0] == "wait" else None
-
     async def raise_price(self, task: str, price: int | None, fence: int) -> OverLimit | Unpriced | LedgerAnswer:
         """Raise the price of unsent slots to `price`, the µ$ of an image at a dearer target.
 
@@ -146,12 +123,33 @@ class Ledger(LedgerReader):
         `price` is the µ$ of an image at its target, None if unknown. `policy` applies if its worker dies and its
         outcome is unknown. `note` (JSON) has the facts by which another process can finish the call.
         """
-        words = (task, call, ",".join(str(slot) for slot in slots), format_price(price), str(fence), policy, note)
+        words = (task, call, ",".join(map(str, slots)), format_price(price), str(fence), policy, note)
         return LedgerAnswer((await self._spend("mark_sent", *words))[0])
+
+    def make_mark(  # noqa: PLR0913 (one script's arguments)
+        self,
+        task: str,
+        call: str,
+        slots: Sequence[int],
+        price: int | None,
+        policy: Policy,
+        note: str,
+        tell: Callable[[LedgerAnswer], None],
+    ) -> Command[None]:
+        """The command of `mark_sent` for a task that the same chain opens, after a check of the epoch.
+
+        `tell` gets the answer.
+        """
+        words = (task, call, ",".join(map(str, slots)), format_price(price), "1", policy, note, *NO_MEMORY)
+        return self._make_command("mark_sent", lambda answer: tell(LedgerAnswer(answer[0])), *words)
 
     async def nack(self, task: str, call: str) -> LedgerAnswer:
         """Make a held or unknown call void, and free its slots. Returns the call's state: VOID, PRESUMED or POSTED."""
-        return LedgerAnswer((await self._run("nack", task, call))[0])
+        return (await self.run_chain(self.make_nack(task, call)))[0]
+
+    def make_nack(self, task: str, call: str) -> Command[LedgerAnswer]:
+        """The command of `nack`."""
+        return self._make_command("nack", _read_word, task, call)
 
     async def post(self, task: str, call: str, usd: int, images: int) -> Settled | None:
         """Charge a call on evidence: `usd` is its real cost in µ$, `images` the number of its images.
@@ -180,7 +178,7 @@ class Ledger(LedgerReader):
 
     def make_close(self, task: str, fence: int, how: CloseReason = "", wanted: str = "") -> Command[LedgerAnswer]:
         """The command of `close`. The next one of its chain runs after `wanted`, by default after any answer."""
-        return self._make_command("close", lambda answer: LedgerAnswer(answer[0]), task, str(fence), how, wanted=wanted)
+        return self._make_command("close", _read_word, task, str(fence), how, wanted=wanted)
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
@@ -304,6 +302,10 @@ class Ledger(LedgerReader):
         # Only an opening has commands behind it, for an admitted task.
         command = self._make_command(name, list, *arguments, wanted="new" if then else "")
         return cast(list[str], (await self.run_chain(command, *then))[0])
+
+
+def _read_word(answer: list[str]) -> LedgerAnswer:
+    return LedgerAnswer(answer[0])
 
 
 LEDGER_ID = "ledger.id"

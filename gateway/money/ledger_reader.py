@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gateway.money.ledger_results import Hold, Scope, read_holds, read_limits
+
+
+@dataclass(frozen=True, slots=True)
+class RetryQuery:
+    """A retry that looks for the task of its first attempt. `living` are workers that are known to run. Another worker
+    runs if it renews its lease, which is `lease_us` µs long.
+    """
+
+    key: str
+    fingerprint: str
+    worker: str
+    lease_us: int
+    living: tuple[str, ...] = ()
 
 
 class LedgerReader(ABC):
@@ -43,3 +57,12 @@ class LedgerReader(ABC):
     @abstractmethod
     async def _run(self, name: str, *arguments: str) -> list[str]:
         """Run a script of the ledger, and return its answer."""
+
+    async def check_first_request(self, query: RetryQuery, since: int = 0) -> int | None:
+        """Return the µs at which the retry began to wait for a worker that may be dead; None if it need not wait.
+
+        The first check has `since` 0. Each later one needs the result of the check before as `since`.
+        """
+        words = (query.key, query.fingerprint, query.worker, str(query.lease_us), str(since), ",".join(query.living))
+        answer = await self._run("retry_wait", *words)
+        return int(answer[1]) if answer[0] == "wait" else None

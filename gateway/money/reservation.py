@@ -6,6 +6,7 @@ This module decides on no retry. While Redis is unavailable it refuses to hold o
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -201,12 +202,36 @@ class Reservation:
         await self.books.pending_posts.book(f"{what} {self.task}", checked)
 
 
-async def reserve(
-    books: Books, identity: CallerIdentity, job: ImageJob, plan: Plan, task: str, repeat: Repeat, *then: Command[Any]
+Steps = tuple[Sequence[Command[Any]], Sequence[Command[Any]]]
+"""Commands that run after an admission, in the same step; and those that undo them if the step's reply is lost."""
+
+
+def make_mark(  # noqa: PLR0913 (the parts of a mark)
+    books: Books,
+    task: str,
+    call: Call,
+    quote: Quote | None,
+    policy: Policy,
+    note: CallNote,
+    tell: Callable[[LedgerAnswer], None],
+) -> Command[None]:
+    """The command that marks a call as sent in the step that opens its task. `tell` gets the answer."""
+    price = None if quote is None else quote.expected
+    return books.ledger.make_mark(task, call.id, call.slots, price, policy, encode_note(note), tell)
+
+
+async def reserve(  # noqa: PLR0913 (the parts of an opening)
+    books: Books,
+    identity: CallerIdentity,
+    job: ImageJob,
+    plan: Plan,
+    task: str,
+    repeat: Repeat,
+    make_steps: Callable[[Plan], Awaitable[Steps]],
 ) -> tuple[Reservation, Plan] | Joined:
     """Join an equal task, or admit this one and hold the price of its first target.
 
-    The commands of `then` run after an admission, in the same step. If a limit in dollars is set and the first target's
+    The steps for the plan run after an admission. If a limit in dollars is set and the first target's
     price is unknown, the returned plan has only targets of known price. A request whose plan has a refusal can only
     join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota, InvalidValue,
     UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled and InternalError; then nothing stays held.
@@ -214,7 +239,7 @@ async def reserve(
     while True:
         opening = _opening(books, identity, job, task, plan, repeat)
         price = opening.price
-        answer = await _open(books, job, opening, then)
+        answer = await _open(books, job, opening, await make_steps(plan))
         match answer:
             case Joined():
                 return answer
@@ -315,18 +340,20 @@ def _opening(books: Books, identity: CallerIdentity, job: ImageJob, task: str, p
 
 
 async def _open(
-    books: Books, job: ImageJob, opening: Opening, then: Sequence[Command[Any]]
+    books: Books, job: ImageJob, opening: Opening, steps: Steps
 ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
     if books.pending_posts.is_behind:
         raise ledger_unavailable()
     try:
-        return await books.ledger.open(opening, *then)
+        return await books.ledger.open(opening, *steps[0])
     except LedgerLost as error:
         raise ledger_unavailable(error) from error
-    except StoreUnavailable as error:
+    except (StoreUnavailable, asyncio.CancelledError) as error:
         # Redis may have opened the task, and its reply was lost: close it.
-        await Reservation(books, opening.task, job.n, opening.price).close()
-        raise ledger_unavailable(error) from error
+        await Reservation(books, opening.task, job.n, opening.price).close("", *steps[1])
+        if isinstance(error, StoreUnavailable):
+            raise ledger_unavailable(error) from error
+        raise
 
 
 def _lost(answer: LedgerAnswer) -> PublicError:

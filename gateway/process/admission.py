@@ -1,6 +1,7 @@
 """Admission: one process refuses requests above a number, in all and for each key, rather than serve them slowly.
 
-This module also measures free disk space. The concurrency limits of upstreams are in `gateway.health`.
+This module also bounds the retries at upstreams, and measures free disk space. The concurrency limits of upstreams are
+in `gateway.health`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,14 @@ from types import TracebackType
 import structlog
 
 from gateway import errors
+
+LEAST = 10
+"""Retries in 60 seconds that are always allowed."""
+
+SHARE = 0.1
+"""The share of the calls of the last 60 seconds that may be retries."""
+
+_MINUTE = 60.0
 
 
 class Admission:
@@ -145,3 +154,34 @@ class DiskSpace:
         elif short is None and self._short is not None:
             _log.info("new work is accepted again: enough disk space")
         self._short = short
+
+
+class RetryBudget:
+    """The bound on one process's retries at the same target: the larger of LEAST and SHARE of a minute's calls.
+
+    Without a bound every retry would make an upstream's bad minute worse. `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calls: deque[float] = deque()
+        self._retries: deque[float] = deque()
+
+    def note_call(self) -> None:
+        """Count a call that was sent. A retry counts too."""
+        self._calls.append(self._clock())
+
+    def take(self) -> bool:
+        """Count a retry and return True; if the budget of the last 60 seconds is used up, only return False."""
+        now = self._clock()
+        for times in (self._calls, self._retries):
+            while times and times[0] <= now - _MINUTE:
+                times.popleft()
+        if len(self._retries) >= max(LEAST, int(SHARE * len(self._calls))):
+            return False
+        self._retries.append(now)
+        return True
+
+    def forget(self) -> None:
+        self._calls.clear()
+        self._retries.clear()

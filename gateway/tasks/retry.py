@@ -15,7 +15,7 @@ from contextlib import suppress
 from gateway import errors
 from gateway.callers.auth import Caller
 from gateway.jobs.job import Repeat
-from gateway.money.ledger import RetryQuery
+from gateway.money.ledger_reader import RetryQuery
 from gateway.services import Services
 from gateway.store.client import StoreUnavailable
 from gateway.store.windows import MICROSECONDS

@@ -15,12 +15,14 @@ import structlog
 
 from gateway import errors
 from gateway.callers.auth import Caller
+from gateway.delivery.call import FirstCall, prepare_first
 from gateway.delivery.outcome import Outcome
 from gateway.errors import PublicError
+from gateway.health.health import SCRIPTS as TARGET_SCRIPTS
 from gateway.ids import new_id
 from gateway.jobs.job import ImageJob, Repeat
 from gateway.money.ledger_results import Joined, LedgerAnswer
-from gateway.money.reservation import Reservation, ledger_unavailable, reserve
+from gateway.money.reservation import Reservation, Steps, ledger_unavailable, reserve
 from gateway.pictures.spool import Spool
 from gateway.process.shutdown import PAUSE_S
 from gateway.routing.plan import Plan
@@ -96,7 +98,10 @@ class TaskSpec:
 
 @dataclass(slots=True)
 class Task:
-    """A task that this process runs. `record` has its images so far; `writing` are the background writes of them."""
+    """A task that this process runs. `record` has its images so far; `writing` are the background writes of them.
+
+    `first` is its first call, if the step that opened the task took the call's permit.
+    """
 
     id: str
     caller: Caller
@@ -106,6 +111,7 @@ class Task:
     services: Services
     reservation: Reservation
     record: TaskRecord
+    first: FirstCall | None = None
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add_image(self, image: TaskImage) -> None:
@@ -131,10 +137,13 @@ class Task:
 Work = Callable[[Task], Awaitable[Outcome]]
 
 
-async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: Spool, work: Work) -> TaskWait:
+async def open_task(
+    services: Services, caller: Caller, spec: TaskSpec, spool: Spool, work: Work, *, begins_call: bool = False
+) -> TaskWait:
     """Join an equal task, or open one: reserve its price, store it and start its work.
 
-    Raises PublicError; then no work was started.
+    With `begins_call` the same step takes the permit of the task's first call, and may mark the call as sent: the work
+    must send or end it. Raises PublicError; then no work was started.
     """
     if services.shutdown.is_begun:
         raise errors.shutting_down()
@@ -153,13 +162,22 @@ async def open_task(services: Services, caller: Caller, spec: TaskSpec, spool: S
     )
     record, hook = TaskRecord(id=task_id, promise=promise), _make_hook(caller, spec)
     storing = services.task_store.make_open(record, hook)
-    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat, storing)
+    first: FirstCall | None = None
+
+    async def make_steps(plan: Plan) -> Steps:
+        nonlocal first
+        first = await prepare_first(services, job, plan, task_id, spool) if begins_call else None
+        if first is None:
+            return (storing,), ()
+        return (storing, *first.make_steps(services, task_id)), first.make_undo(services, task_id)
+
+    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat, make_steps)
     if isinstance(found, Joined):
         waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
         await _add_hook(waiting, hook)
         return waiting
     reservation, plan = found
-    task = Task(task_id, caller, job, plan, spool, services, reservation, record)
+    task = Task(task_id, caller, job, plan, spool, services, reservation, record, first)
     services.task_events.post(record)
     # The set holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
@@ -173,7 +191,8 @@ def join_steps(services: Services) -> None:
     """Join the scripts of the steps that a task takes together, so that no request waits for it."""
     ledger = services.ledger.scripts
     for steps in (
-        (ledger["open"], SCRIPTS["open"]),
+        (ledger["open"], SCRIPTS["open"], TARGET_SCRIPTS["take"]),
+        (ledger["open"], SCRIPTS["open"], TARGET_SCRIPTS["take"], ledger["mark_sent"]),
         (ledger["post"], ledger["close"], SCRIPTS["finish"]),
         (ledger["close"], SCRIPTS["finish"]),
     ):

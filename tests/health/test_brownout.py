@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.health.health import LEAST, SHARE
+from gateway.process.admission import LEAST, SHARE
 from tests.support.gateways import Gateway, Gateways, wait_until
 from tests.support.ledgers import is_soak
 from tests.support.watch import Watch

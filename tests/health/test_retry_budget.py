@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.health.health import LEAST, SHARE, RetryBudget
+from gateway.process.admission import LEAST, SHARE, RetryBudget
 
 STEPS = st.lists(st.tuples(st.sampled_from(["call", "call", "call", "retry"]), st.floats(0, 3)), max_size=300)
 

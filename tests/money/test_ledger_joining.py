@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.money.ledger import Leaving, Ledger, RetryQuery
+from gateway.money.ledger import Leaving, Ledger
+from gateway.money.ledger_reader import RetryQuery
 from gateway.money.ledger_results import Admitted, InvalidArgument, Joined, LedgerAnswer, Opening, Scope, Settled
 from tests.support.ledgers import DAY, MINUTE, SECOND, Clock, Store, make_id, make_opening
 

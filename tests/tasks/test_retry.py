@@ -9,7 +9,7 @@ import pytest
 
 from gateway.callers.auth import Caller
 from gateway.jobs.job import Repeat
-from gateway.money.ledger import RetryQuery
+from gateway.money.ledger_reader import RetryQuery
 from gateway.services import Services
 from gateway.tasks import retry as retries
 from gateway.tasks.wait import CallerConnection, CallerDisconnected
