@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -22,7 +23,7 @@ LEDGER = "money.ledger"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script: its `body`, behind the part that it shares with its folder.
+    """One script: its `body`, behind what it uses of the part that it shares with its folder.
 
     A server that has its text runs it by its SHA-1 `digest`.
     """
@@ -34,7 +35,7 @@ class Script:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        text = f"-- imagegate {VERSION} {self.name}\n{self.shared}\n{self.body}"
+        text = f"-- imagegate {VERSION} {self.name}\n{_select(self.shared, self.body)}{self.body}"
         object.__setattr__(self, "text", text)
         # EVALSHA names a script by its SHA-1; nothing depends on the strength of the hash.
         object.__setattr__(self, "digest", hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
@@ -67,8 +68,31 @@ def chain_scripts(steps: tuple[Script, ...]) -> Script:
     families: dict[str, list[str]] = {}
     for number, step in enumerate(steps, 1):
         families.setdefault(step.shared, []).append(f"STEPS[{number}] = function()\n{step.body}\nend")
-    parts = ["\n".join(("do", shared, *bodies, "end")) for shared, bodies in families.items()]
+    joined = {shared: "\n".join(bodies) for shared, bodies in families.items()}
+    parts = [f"do\n{_select(shared, bodies)}{bodies}\nend" for shared, bodies in joined.items()]
     return Script(" ".join(step.name for step in steps), _CHAIN_HEAD, "\n".join((*parts, _CHAIN_END)))
+
+
+_DEFINITION = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)", re.MULTILINE)
+_WORD = re.compile(r"\w+")
+_COMMENT = re.compile(r"--.*")
+
+
+def _select(shared: str, body: str) -> str:
+    """Return the definitions of a shared part that a body uses, with those that they use themselves.
+
+    The server makes each of them anew for each run of the script. A definition begins with `local` at the begin of a
+    line, and ends before the next one.
+    """
+    begins = list(_DEFINITION.finditer(shared))
+    ends = [begin.start() for begin in begins[1:]] + [len(shared)]
+    words, used = set(_WORD.findall(body)), list[str]()
+    for begin, end in reversed(list(zip(begins, ends, strict=True))):
+        if not words.isdisjoint(begin[1].split(", ")):
+            text = _COMMENT.sub("", shared[begin.start() : end])
+            words.update(_WORD.findall(text))
+            used.append(text.rstrip() + "\n")
+    return "".join(reversed(used))
 
 
 _CHAIN_HEAD = "local ARGV, STEPS = ARGV, {}"

@@ -11,9 +11,10 @@ local function invalid(what)
 end
 
 local function integer(what, value, lowest)
-  if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
+  if value ~= '0' and not string.match(value or '', '^%-?[1-9]%d*$') then invalid(what) end
+  -- A number that a double cannot hold is read as one larger than LARGEST.
   local number = tonumber(value)
-  if string.format('%.0f', number) ~= value or value == '-0' or number < lowest or number > LARGEST then invalid(what) end
+  if number < lowest or number > LARGEST then invalid(what) end
   return number
 end
 

@@ -19,8 +19,7 @@ local made = redis.call('GET', NAME.change .. ':' .. change)
 if made then return {made == asked and 'adjusted' or 'conflict'} end
 
 redis.call('SET', NAME.change .. ':' .. change, asked, 'PX', digits(DAY_MS))
-book(now, 'adjust', owner, {usd_posted = usd}, {change = change, reason = reason})
-keep_windows(now, owner, windows)
+book(now, 'adjust', owner, {usd_posted = usd}, {change = change, reason = reason}, windows)
 -- No task has this amount, so it is part of the base from the start.
 for _, scope in ipairs(scopes_of(owner)) do
   for _, window in ipairs({owner.day, owner.week, owner.month, 'total'}) do

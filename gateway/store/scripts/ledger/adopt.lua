@@ -16,6 +16,7 @@ if tonumber(redis.call('ZSCORE', NAME.leases, record.worker) or '0') > now then 
 
 local former = record.worker
 write_task(record, 'worker', worker, 'fence', digits(fence + 1))
+store(record)
 if record.state == 'open' then
   count_running(record, former, -1)
   count_running(record, worker, 1)

@@ -2,7 +2,7 @@
 -- now, calls with commas between them -> calls, of each known one: its id, task, note, ticket, path, links, receipt, error
 -- ("" if there is none)
 
-clock(ARGV[1])
+check_clock(ARGV[1])
 local calls = {}
 for word in string.gmatch((ARGV[2] or '') .. ',', '([^,]*),') do calls[#calls + 1] = id('call', word) end
 

@@ -20,7 +20,10 @@ if not record then
 end
 local stranger = not_owned(record, fence)
 if stranger then return stranger end
-if how == 'collect' then write_task(record, 'heir', '1') end
+if how == 'collect' then
+  write_task(record, 'heir', '1')
+  store(record)
+end
 -- Its worker may have closed the task a moment before, with an end that is not stored yet.
 if how == 'cancel' then
   for _, call in pairs(record.calls) do
@@ -32,6 +35,7 @@ if record.state == 'closed' then return {'closed'} end
 if how == 'policy' then write_task(record, 'answer', how) end
 write_task(record, 'state', 'closed', 'ended', digits(now))
 local usd, images = release_free(record)
+store(record)
 count_running(record, record.worker, -1)
 book(now, 'close', record, {usd_held = -usd, images_held = -images}, {task = task})
 index_ended(record, now)

@@ -11,23 +11,26 @@ local waiter = id('task', ARGV[3])
 local how = ARGV[4]
 if how ~= 'left' and how ~= 'handed' and how ~= 'unread' and how ~= 'closed' then invalid('how') end
 
-local record = read_task(task)
-if not record or not record.fingerprint then return {'unknown'} end
-local index = claims_of(record.key, record.fingerprint)
+local name = NAME.hold .. ':' .. task
+local row = redis.call('HMGET', name, 'key', 'fingerprint', 'waiter', 'handed', 'opened')
+local key, fingerprint, waiting, handed, opened = unpack(row)
+if not fingerprint then return {'unknown'} end
+local index = claims_of(key, fingerprint)
 
 if how == 'unread' or how == 'closed' then
-  if record.handed ~= waiter then return {'gone'} end
+  if handed ~= waiter then return {'gone'} end
   -- It is not in the order of time: only a retry can claim that its caller has no answer.
   local until_time = how == 'closed' and digits(now + CLAIM_CLOSED) or ''
-  write_task(record, 'handed', '', 'left', '0', 'claimable_until', until_time)
-  redis.call('ZADD', index, record.opened, task)
+  redis.call('HSET', name, 'handed', '', 'left', '0', 'claimable_until', until_time)
+  redis.call('ZADD', index, opened, task)
   redis.call('PEXPIRE', index, digits(2 * DAY_MS))
   return {'done'}
 end
 
 -- A retry took its place, or this is a repetition.
-if record.waiter ~= waiter then return {'gone'} end
-write_task(record, 'waiter', '', 'left', digits(now))
+if waiting ~= waiter then return {'gone'} end
+local fields = {'waiter', '', 'left', digits(now)}
 -- A task that others must not find stays hidden.
-if how == 'handed' and redis.call('ZREM', index, task) == 1 then write_task(record, 'handed', waiter) end
+if how == 'handed' and redis.call('ZREM', index, task) == 1 then fields[5], fields[6] = 'handed', waiter end
+redis.call('HSET', name, unpack(fields))
 return {'done'}

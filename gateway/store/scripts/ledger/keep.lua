@@ -1,7 +1,7 @@
 -- Stores evidence of a call's result. The first evidence stands, unless the caller names the evidence that it replaces.
 -- now, task, call, kind (links, receipt, error), JSON, the JSON that it replaces or "" -> kept | other, JSON | unknown
 
-clock(ARGV[1])
+check_clock(ARGV[1])
 local task = id('task', ARGV[2])
 local call = id('call', ARGV[3])
 local what = ARGV[4]

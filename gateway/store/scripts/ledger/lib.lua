@@ -21,10 +21,10 @@ local function invalid(what)
 end
 
 local function integer(what, value, lowest, highest)
-  if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
+  if value ~= '0' and not string.match(value or '', '^%-?[1-9]%d*$') then invalid(what) end
+  -- The bounds are at most LARGEST. A number that a double cannot hold is read as a larger one.
   local number = tonumber(value)
-  -- Leading zeros and digits that a double cannot hold change in `digits`; "-0" does not.
-  if digits(number) ~= value or value == '-0' or number < lowest or number > highest then invalid(what) end
+  if number < lowest or number > highest then invalid(what) end
   return number
 end
 
@@ -77,11 +77,22 @@ local function slot_list(value, images)
   return slots
 end
 
--- Tests pass the time; other callers pass "" and get the server's time.
-local function clock(value)
+-- Tests pass the time; other callers pass "" and get the server's time, which stands still while a script runs.
+local function check_clock(value)
   if value ~= '' then return integer('now', value, 1, LARGEST / 2) end
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
+  return nil
+end
+
+local server_time
+
+local function clock(value)
+  local now = check_clock(value) or server_time
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000000 + time[2]
+    server_time = now
+  end
+  return now
 end
 
 -- The calling process's knowledge of this store, by which a store that lost data is found out: the epoch, its worker, and the
@@ -125,10 +136,12 @@ end
 
 -- `owner` has key, team, day, week and month; key and team may be "".
 local function scopes_of(owner)
+  if owner.scopes then return owner.scopes end
   local scopes = {}
   if owner.key ~= '' then scopes[#scopes + 1] = {kind = 'key', name = 'key:' .. owner.key} end
   if owner.team ~= '' then scopes[#scopes + 1] = {kind = 'team', name = 'team:' .. owner.team} end
   scopes[#scopes + 1] = {kind = 'everyone', name = 'everyone'}
+  owner.scopes = scopes
   return scopes
 end
 
@@ -156,6 +169,19 @@ local function read_limits(scope)
   return limits
 end
 
+local AMOUNTS = {'usd_held', 'usd_presumed', 'usd_posted', 'images_held', 'images_presumed', 'images_posted'}
+
+local known_sums = {}
+
+-- The amounts of a window, by name; a missing one is nil. They are read once, before any of them changes.
+local function read_sums(key)
+  if known_sums[key] then return known_sums[key] end
+  local sums = {}
+  for index, value in ipairs(redis.call('HMGET', key, unpack(AMOUNTS))) do sums[AMOUNTS[index]] = tonumber(value) end
+  known_sums[key] = sums
+  return sums
+end
+
 -- The answer of an amount limit to `needs` more of usd and images, or nil. `ends` has the end of each span.
 local function over_amount(now, scope, limits, owner, needs, ends)
   for _, limit in ipairs(AMOUNT_LIMITS) do
@@ -163,8 +189,8 @@ local function over_amount(now, scope, limits, owner, needs, ends)
     if ceiling and needs[limit.unit] then
       local window = limit.span and owner[limit.span] or 'total'
       local unit = limit.unit
-      local sums = redis.call('HMGET', window_key(scope, window), unit .. '_held', unit .. '_presumed', unit .. '_posted')
-      local taken = (tonumber(sums[1]) or 0) + (tonumber(sums[2]) or 0) + (tonumber(sums[3]) or 0)
+      local sums = read_sums(window_key(scope, window))
+      local taken = (sums[unit .. '_held'] or 0) + (sums[unit .. '_presumed'] or 0) + (sums[unit .. '_posted'] or 0)
       if taken + needs[unit] > ceiling then
         local resets = limit.span and digits(ends[limit.span]) or ''
         return {'refused', limit.name, scope.kind, digits(ceiling), digits(math.max(0, ceiling - taken)), resets,
@@ -221,24 +247,41 @@ end
 
 -- Books. Amounts change only here: in every window of every scope and in the journal, together.
 
-local AMOUNTS = {'usd_held', 'usd_presumed', 'usd_posted', 'images_held', 'images_presumed', 'images_posted'}
+-- A calendar window expires long after its end, by the caller's clock, which tests replace.
+local function keep_window(now, key, stop)
+  if redis.call('PTTL', key) < 0 then
+    redis.call('PEXPIRE', key, digits(math.floor((stop - now) / 1000) + WINDOW_KEPT_MS))
+  end
+end
 
-local function book(now, kind, owner, deltas, more)
-  local entry, changed = {}, false
+-- Returns true if the window had none of these amounts before. `entry` has pairs of an amount and its change.
+local function add_to_window(key, entry)
+  local is_new = true
+  for index = 1, #entry, 2 do
+    local sum = redis.call('HINCRBY', key, entry[index], entry[index + 1])
+    is_new = is_new and sum == tonumber(entry[index + 1])
+  end
+  return is_new
+end
+
+-- With `windows`, which have the end of each span, a new window gets its expiry.
+local function book(now, kind, owner, deltas, more, windows)
+  local entry = {}
   for _, amount in ipairs(AMOUNTS) do
     local delta = deltas[amount] or 0
     if delta ~= 0 then
-      changed = true
       entry[#entry + 1] = amount
       entry[#entry + 1] = digits(delta)
     end
   end
-  if not changed then return end
+  if #entry == 0 then return end
+  known_sums = {}
   for _, scope in ipairs(scopes_of(owner)) do
-    for _, window in ipairs({owner.day, owner.week, owner.month, 'total'}) do
-      local key = window_key(scope, window)
-      for index = 1, #entry, 2 do redis.call('HINCRBY', key, entry[index], entry[index + 1]) end
+    for _, span in ipairs(SPANS) do
+      local key = window_key(scope, owner[span])
+      if add_to_window(key, entry) and windows then keep_window(now, key, windows[span].stop) end
     end
+    add_to_window(window_key(scope, 'total'), entry)
   end
   for _, field in ipairs({'key', 'team', 'day', 'week', 'month'}) do
     entry[#entry + 1] = field
@@ -251,21 +294,11 @@ local function book(now, kind, owner, deltas, more)
   redis.call('XADD', NAME.journal, '*', 'at', digits(now), 'kind', kind, unpack(entry))
 end
 
--- A calendar window expires long after its end, by the caller's clock, which tests replace.
-local function keep_windows(now, owner, windows)
-  for _, scope in ipairs(scopes_of(owner)) do
-    for _, span in ipairs(SPANS) do
-      local key = window_key(scope, owner[span])
-      if redis.call('PTTL', key) < 0 then
-        redis.call('PEXPIRE', key, digits(math.floor((windows[span].stop - now) / 1000) + WINDOW_KEPT_MS))
-      end
-    end
-  end
-end
-
 -- Tasks. A slot is "<µ$ held> <owner>"; the owner is free, released or a call. A call is "<state> <µ$ if presumed> <µ$ counted>
 -- <images counted> <its slots> <time of its mark> <policy for an unknown outcome>"; its states are
 -- held < void < presumed < posted and only rise.
+
+local COLON, LETTER_S = string.byte(':'), string.byte('s')
 
 -- The task that was read last: the steps of one chain read it once. Every write to a task changes its record too.
 local last_read
@@ -274,15 +307,16 @@ local function read_task(task)
   if last_read and last_read.id == task then return last_read end
   local flat = redis.call('HGETALL', NAME.hold .. ':' .. task)
   if #flat == 0 then return nil end
-  local record = {id = task, slots = {}, calls = {}}
+  local record = {id = task, slots = {}, calls = {}, changes = {}}
   for index = 1, #flat, 2 do
     local field, value = flat[index], flat[index + 1]
-    local kind, slot = string.sub(field, 1, 5), nil
-    if kind == 'slot:' then slot = tonumber(string.sub(field, 6)) end
-    if slot then
+    -- The fields "slot:<number>" and "call:<id>": no other has a colon there.
+    if string.byte(field, 5) ~= COLON then
+      record[field] = value
+    elseif string.byte(field) == LETTER_S then
       local held, by = string.match(value, '^(%d+) (%S+)$')
-      record.slots[slot] = {held = tonumber(held), by = by}
-    elseif kind == 'call:' then
+      record.slots[tonumber(string.sub(field, 6))] = {held = tonumber(held), by = by}
+    else
       local state, price, usd, images, slots, at, policy =
         string.match(value, '^(%a+) (%d+) (%d+) (%d+) (%S+) (%d+) (%a+)$')
       local call = string.sub(field, 6)
@@ -291,8 +325,6 @@ local function read_task(task)
         slots = slots == '-' and {} or slot_list(slots, MOST_IMAGES), written = slots, at = at,
         policy = policy,
       }
-    else
-      record[field] = value
     end
   end
   record.images = tonumber(record.images)
@@ -300,23 +332,35 @@ local function read_task(task)
   return record
 end
 
+-- `write_task`, `write_slot` and `write_call` change the record; `store` writes all of their changes at once. A script stores
+-- them before it changes anything else, and before its end.
+
 -- Changes fields of a task, given as field, value, field, value.
 local function write_task(record, ...)
-  local fields = {...}
+  local fields, changes = {...}, record.changes
   for index = 1, #fields, 2 do record[fields[index]] = fields[index + 1] end
-  redis.call('HSET', NAME.hold .. ':' .. record.id, ...)
+  for _, word in ipairs(fields) do changes[#changes + 1] = word end
 end
 
 local function write_slot(record, slot, held, by)
+  local changes = record.changes
   record.slots[slot] = {held = held, by = by}
-  redis.call('HSET', NAME.hold .. ':' .. record.id, 'slot:' .. digits(slot), digits(held) .. ' ' .. by)
+  changes[#changes + 1] = 'slot:' .. digits(slot)
+  changes[#changes + 1] = digits(held) .. ' ' .. by
 end
 
 local function write_call(record, call)
+  local changes = record.changes
   record.calls[call.id] = call
-  redis.call('HSET', NAME.hold .. ':' .. record.id, 'call:' .. call.id, table.concat({
+  changes[#changes + 1] = 'call:' .. call.id
+  changes[#changes + 1] = table.concat({
     call.state, digits(call.price), digits(call.usd), digits(call.images), call.written, call.at, call.policy,
-  }, ' '))
+  }, ' ')
+end
+
+local function store(record)
+  if #record.changes > 0 then redis.call('HSET', NAME.hold .. ':' .. record.id, unpack(record.changes)) end
+  record.changes = {}
 end
 
 -- The facts by which another process can finish a call. Evidence from any process adds to them.
@@ -404,8 +448,10 @@ local function index_ended(record, now)
     if call.state == 'held' then return end
     if call.state == 'presumed' then index = NAME.doubtful end
   end
-  redis.call('ZREM', NAME.open, record.id)
-  redis.call('ZREM', index == NAME.ended and NAME.doubtful or NAME.ended, record.id)
+  if redis.call('ZREM', NAME.open, record.id) == 0 then
+    -- A later charge moves a task from one to the other.
+    redis.call('ZREM', index == NAME.ended and NAME.doubtful or NAME.ended, record.id)
+  end
   redis.call('ZADD', index, digits(now), record.id)
 end
 

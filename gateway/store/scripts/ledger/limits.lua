@@ -1,7 +1,7 @@
 -- Returns the limits of one scope. Writes nothing.
 -- now, key or "", team or "" (both "": everyone) -> limits, then of each: name, value
 
-clock(ARGV[1])
+check_clock(ARGV[1])
 local owner = {key = optional(id, 'key', ARGV[2]), team = optional(label, 'team', ARGV[3], 128)}
 if owner.key ~= '' and owner.team ~= '' then invalid('team') end
 local answer = {'limits'}

@@ -42,5 +42,6 @@ write_call(record, {
   id = call, state = 'held', price = (price or 0) * #slots, usd = 0, images = 0, slots = slots, written = ARGV[4],
   at = digits(now), policy = policy,
 })
+store(record)
 if note ~= '' then note_call(call, {'task', task, 'note', note}) end
 return {'held'}

@@ -14,6 +14,7 @@ if not known then
     id = call, state = 'void', price = 0, usd = 0, images = 0, slots = {}, written = '-', at = digits(now),
     policy = 'release',
   })
+  store(record)
   return {'void'}
 end
 if known.state ~= 'held' then return {known.state} end
@@ -21,8 +22,10 @@ if known.state ~= 'held' then return {known.state} end
 known.state = 'void'
 write_call(record, known)
 for _, slot in ipairs(known.slots) do write_slot(record, slot, record.slots[slot].held, 'free') end
+store(record)
 if record.state == 'closed' then
   local usd, images = release_free(record)
+  store(record)
   book(now, 'release', record, {usd_held = -usd, images_held = -images}, {task = task, call = call})
   index_ended(record, now)
 end

@@ -144,14 +144,18 @@ local function is_claimable(record)
   return outcome ~= 'failed' and left_at(record) > now - orphans
 end
 
+local has_claims = false
+
 -- The oldest task of the same key and fingerprint whose answer no caller has; one request at a time can claim it.
 local function claim()
   local index = claims_of(owner.key, fingerprint)
   for _, known in ipairs(redis.call('ZRANGE', index, '0', '99')) do
+    has_claims = true
     local record = read_task(known)
     if record and record.fingerprint and (record.waiter == task or is_claimable(record)) then
       write_task(record, 'waiter', task, 'waits_on', worker, 'waits_until',
         digits(patience > 0 and now + patience or 0), 'claimable_until', '')
+      store(record)
       return {'joined', known}
     end
   end
@@ -208,11 +212,10 @@ if idempotency ~= '' then
   redis.call('SET', idempotency_key(), task, 'PX', digits(math.floor(keep / 1000) + DAY_MS))
 elseif form == 'answer' then
   local index = claims_of(owner.key, fingerprint)
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', digits(now - keep - DAY_MS * 1000))
+  if has_claims then redis.call('ZREMRANGEBYSCORE', index, '-inf', digits(now - keep - DAY_MS * 1000)) end
   redis.call('ZADD', index, digits(now), task)
   redis.call('PEXPIRE', index, digits(math.floor(keep / 1000) + DAY_MS))
 end
 count_running(owner, worker, 1)
-book(now, 'open', owner, {usd_held = (price or 0) * images, images_held = images}, {task = task})
-keep_windows(now, owner, windows)
+book(now, 'open', owner, {usd_held = (price or 0) * images, images_held = images}, {task = task}, windows)
 return add_rates({'new', '1'}, rates)

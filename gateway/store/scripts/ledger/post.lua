@@ -24,6 +24,7 @@ else
 end
 known.state, known.usd, known.images = 'posted', usd, images
 write_call(record, known)
+store(record)
 book(now, 'post', record, deltas, {task = task, call = call})
 index_ended(record, now)
 return {'posted', digits(usd), digits(images)}

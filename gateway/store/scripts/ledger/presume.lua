@@ -16,6 +16,7 @@ if known.state ~= 'held' then return {known.state, digits(known.usd), digits(kno
 local held, slots = take_held(record, known)
 known.state, known.usd, known.images = 'presumed', known.price, #known.slots
 write_call(record, known)
+store(record)
 book(now, 'presume', record, {
   usd_held = -held, images_held = -slots, usd_presumed = known.usd, images_presumed = known.images,
 }, {task = task, call = call})

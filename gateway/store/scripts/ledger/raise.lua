@@ -22,6 +22,7 @@ if not price then
   if refusal then return refusal end
   -- The held amounts stay. `mark_sent` checks that the owner asked.
   write_task(record, 'unpriced', '1')
+  store(record)
   return {'raised'}
 end
 
@@ -44,5 +45,6 @@ for _, scope in ipairs(scopes_of(record)) do
 end
 
 for _, slot in ipairs(lifted) do write_slot(record, slot, price, 'free') end
+store(record)
 book(now, 'raise', record, {usd_held = more}, {task = task})
 return {'raised'}

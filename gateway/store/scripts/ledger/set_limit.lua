@@ -7,7 +7,7 @@ local OTHER_NAMES = {
   concurrent_requests = true,
 }
 
-clock(ARGV[1])
+check_clock(ARGV[1])
 local change = id('change', ARGV[2])
 local owner = {key = optional(id, 'key', ARGV[3]), team = optional(label, 'team', ARGV[4], 128)}
 if owner.key ~= '' and owner.team ~= '' then invalid('team') end

@@ -1,7 +1,7 @@
 -- Returns the amounts of some tasks. Writes nothing.
 -- now, tasks with commas between them -> holds, a JSON object of each known one
 
-clock(ARGV[1])
+check_clock(ARGV[1])
 local tasks = {}
 for word in string.gmatch((ARGV[2] or '') .. ',', '([^,]*),') do tasks[#tasks + 1] = id('task', word) end
 

@@ -6,7 +6,7 @@
 local LONGEST_TICKET = 1048576 -- bytes
 local LONGEST_PATH = 4194304 -- the same in a URL's escapes
 
-clock(ARGV[1])
+check_clock(ARGV[1])
 local task = id('task', ARGV[2])
 local call = id('call', ARGV[3])
 local place = NAME.ticket .. ':' .. label('upstream', ARGV[4], 100) .. ':' .. label('credential', ARGV[5], 100)

@@ -6,5 +6,5 @@ local target = read(label)
 if breaker_of(target, now) == 'half' then every = every / 10 end
 if number(target, 'turn') + every > now then return {'not yet'} end
 redis.call('HSET', key(NAME.target, label), 'turn', digits(now))
-keep(label)
+keep(NAME.target, label)
 return {'yours'}

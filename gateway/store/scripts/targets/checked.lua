@@ -22,5 +22,5 @@ elseif trouble == '' and last < number(target, 'cooled') then
   -- Another key was rejected, and this one works.
   redis.call('HDEL', name, 'cooled', 'cooled_why', 'cooled_key')
 end
-keep(label)
+keep(NAME.target, label)
 return {'done', change}

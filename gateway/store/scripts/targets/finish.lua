@@ -22,23 +22,27 @@ local KEPT_SAMPLES = 40
 local name = key(NAME.target, label)
 local target = read(label)
 
--- The last calls as "<letter>:<permit>:<when>", by which a repetition is found too.
-local recent, counts = {}, {g = 0, u = 0, r = 0, n = 0}
-for word in string.gmatch(target.recent or '', '[^,]+') do
-  if string.find(word, permit, 1, true) then return {'known'} end
-  recent[#recent + 1] = word
+-- A list as "word,word": adds a word, and removes the first ones over `most`.
+local function append(list, word, most)
+  if not list or list == '' then return word end
+  local _, commas = string.gsub(list, ',', ',')
+  for _ = 1, commas + 2 - most do list = string.match(list, ',(.*)$') or '' end
+  return list == '' and word or list .. ',' .. word
 end
-recent[#recent + 1] = letter .. ':' .. permit .. ':' .. digits(now)
-while #recent > rules.calls do table.remove(recent, 1) end
+
+-- The last calls as "<letter>:<permit>:<when>", by which a repetition is found too.
+local former = target.recent or ''
+if string.find(former, permit, 1, true) then return {'known'} end
+local recent = append(former, letter .. ':' .. permit .. ':' .. digits(now), rules.calls)
+local counts = {u = 0, r = 0}
 local from = math.max(number(target, 'since'), now - rules.window)
-for _, word in ipairs(recent) do
-  local kind, at = string.match(word, '^(%a):[^:]+:(%d+)$')
+for kind, at in string.gmatch(',' .. recent, ',([ur]):[^:]+:(%d+)') do
   -- Calls of before the breaker's last change do not count again.
   if tonumber(at) > from then counts[kind] = counts[kind] + 1 end
 end
 
 redis.call('ZREM', key(NAME.permits, label), permit)
-redis.call('HSET', name, 'recent', table.concat(recent, ','))
+redis.call('HSET', name, 'recent', recent)
 
 local change = ''
 local function open()
@@ -77,12 +81,10 @@ elseif letter == 'g' and last < number(target, 'cooled') then
 end
 
 if field ~= '' then
-  local samples = {}
-  local all = (redis.call('HGET', key(NAME.latency, label), field) or '') .. ',' .. digits(taken)
-  for one in string.gmatch(all, '[^,]+') do samples[#samples + 1] = one end
-  while #samples > KEPT_SAMPLES do table.remove(samples, 1) end
-  redis.call('HSET', key(NAME.latency, label), field, table.concat(samples, ','))
-  redis.call('PEXPIRE', key(NAME.latency, label), KEPT_MS)
+  local times = key(NAME.latency, label)
+  local samples = redis.call('HGET', times, field)
+  redis.call('HSET', times, field, append(samples, digits(taken), KEPT_SAMPLES))
+  if not samples then keep(NAME.latency, label) end
 end
 
 if presumed > 0 then
@@ -93,5 +95,9 @@ if presumed > 0 then
   end
   redis.call('PEXPIRE', sums, 2 * 3600 * 1000)
 end
-keep(label)
+-- The first call of a day prolongs what the others of the day use.
+if math.floor(tonumber(string.match(former, '(%d+)$') or '0') / DAY) < math.floor(now / DAY) then
+  keep(NAME.target, label)
+  keep(NAME.latency, label)
+end
 return {'done', change, cooled}

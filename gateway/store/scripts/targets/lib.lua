@@ -3,6 +3,7 @@
 local LARGEST = 9007199254740991
 local HOUR = 3600 * 1000000
 local STRETCH = 300 * 1000000 -- presumed money is summed by five minutes
+local DAY = 24 * HOUR
 local KEPT_MS = 30 * 24 * 3600 * 1000
 
 local function digits(number)
@@ -14,9 +15,10 @@ local function invalid(what)
 end
 
 local function integer(what, value, lowest)
-  if not value or not string.match(value, '^%-?%d+$') then invalid(what) end
+  if value ~= '0' and not string.match(value or '', '^%-?[1-9]%d*$') then invalid(what) end
+  -- A number that a double cannot hold is read as one larger than LARGEST.
   local number = tonumber(value)
-  if digits(number) ~= value or value == '-0' or number < lowest or number > LARGEST then invalid(what) end
+  if number < lowest or number > LARGEST then invalid(what) end
   return number
 end
 
@@ -83,7 +85,7 @@ local function presumed_of(label, now)
   return sum, oldest and oldest - now or 0
 end
 
-local function keep(label)
-  redis.call('PEXPIRE', key(NAME.target, label), KEPT_MS)
-  redis.call('PEXPIRE', key(NAME.permits, label), KEPT_MS)
+-- What is stored of a target expires after its last change.
+local function keep(name, label)
+  redis.call('PEXPIRE', key(name, label), KEPT_MS)
 end

@@ -5,5 +5,5 @@ local name = key(NAME.target, label)
 redis.call('HDEL', name, 'until', 'opens', 'goods', 'probe', 'cooled', 'cooled_why', 'cooled_key', 'low', 'trouble', 'turn')
 redis.call('DEL', key(NAME.presumed, label))
 redis.call('HSET', name, 'since', digits(now))
-keep(label)
+keep(NAME.target, label)
 return {'done'}

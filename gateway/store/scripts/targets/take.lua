@@ -24,15 +24,16 @@ if brake then
   if presumed > brake then return {'braked', digits(wait)} end
 end
 -- The places of a dead worker's calls are free when its lease ends.
-redis.call('ZREMRANGEBYSCORE', permits, '-inf', digits(now))
+if most > 0 or state == 'half' then redis.call('ZREMRANGEBYSCORE', permits, '-inf', digits(now)) end
 if state == 'half' and target.probe and redis.call('ZSCORE', permits, target.probe) then return {'probing', '0'} end
 if most > 0 and redis.call('ZCARD', permits) >= most then return {'full', '0'} end
 if per_minute > 0 then
   local arrival = math.max(number(target, 'arrival'), now) + 60000000 / per_minute
   if arrival - now > 60000000 then return {'busy', digits(arrival - now - 60000000)} end
   redis.call('HSET', key(NAME.target, label), 'arrival', digits(arrival))
+  keep(NAME.target, label)
 end
 redis.call('ZADD', permits, digits(now + lease), permit)
 if state == 'half' then redis.call('HSET', key(NAME.target, label), 'probe', permit) end
-keep(label)
+keep(NAME.permits, label)
 return {'taken'}

@@ -5,5 +5,5 @@ local task, ttl = task_of(ARGV[1]), count_of('ttl', ARGV[2])
 local told = count_of('told', ARGV[3])
 check_images(4)
 
-put(task, ttl, told, 4)
+put(task, read(task), {}, ttl, told, 4)
 return {'done'}

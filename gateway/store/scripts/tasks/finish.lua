@@ -11,22 +11,21 @@ if known ~= 'end' and known ~= 'guess' then invalid('known') end
 local room = integer('room', ARGV[7], 1)
 check_images(8)
 
-redis.call('HSETNX', record_of(task), 'promise', promise)
-redis.call('HSETNX', record_of(task), known, ended)
-put(task, ttl, told, 8)
-local answer = {'done', digits(tell(task, room, clock('')))}
+local stands = read(task)
+put(task, stands, {'promise', promise, known, ended}, ttl, told, 8)
+local answer = {'done', stands.hooks and digits(tell(task, room, clock(''))) or '0'}
 
-local mine, images, stands, is_mine = {}, 0, {}, true
+local mine, images, is_mine = {}, 0, true
 for index = 8, #ARGV, 2 do mine['image:' .. ARGV[index]] = ARGV[index + 1] end
-local facts = redis.call('HGETALL', record_of(task))
-for index = 1, #facts, 2 do
-  local field, value = facts[index], facts[index + 1]
-  stands[field] = value
+for field, value in pairs(stands) do
   if string.sub(field, 1, 6) == 'image:' then
     is_mine = is_mine and mine[field] == value
     images = images + 1
   end
 end
 if is_mine and images == (#ARGV - 7) / 2 and (stands['end'] or stands.guess) == ended then return answer end
-for _, value in ipairs(facts) do answer[#answer + 1] = value end
+for field, value in pairs(stands) do
+  answer[#answer + 1] = field
+  answer[#answer + 1] = value
+end
 return answer
