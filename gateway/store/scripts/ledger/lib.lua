@@ -169,19 +169,6 @@ local function read_limits(scope)
   return limits
 end
 
-local AMOUNTS = {'usd_held', 'usd_presumed', 'usd_posted', 'images_held', 'images_presumed', 'images_posted'}
-
-local known_sums = {}
-
--- The amounts of a window, by name; a missing one is nil. They are read once, before any of them changes.
-local function read_sums(key)
-  if known_sums[key] then return known_sums[key] end
-  local sums = {}
-  for index, value in ipairs(redis.call('HMGET', key, unpack(AMOUNTS))) do sums[AMOUNTS[index]] = tonumber(value) end
-  known_sums[key] = sums
-  return sums
-end
-
 -- The answer of an amount limit to `needs` more of usd and images, or nil. `ends` has the end of each span.
 local function over_amount(now, scope, limits, owner, needs, ends)
   for _, limit in ipairs(AMOUNT_LIMITS) do
@@ -189,8 +176,8 @@ local function over_amount(now, scope, limits, owner, needs, ends)
     if ceiling and needs[limit.unit] then
       local window = limit.span and owner[limit.span] or 'total'
       local unit = limit.unit
-      local sums = read_sums(window_key(scope, window))
-      local taken = (sums[unit .. '_held'] or 0) + (sums[unit .. '_presumed'] or 0) + (sums[unit .. '_posted'] or 0)
+      local sums = redis.call('HMGET', window_key(scope, window), unit .. '_held', unit .. '_presumed', unit .. '_posted')
+      local taken = (tonumber(sums[1]) or 0) + (tonumber(sums[2]) or 0) + (tonumber(sums[3]) or 0)
       if taken + needs[unit] > ceiling then
         local resets = limit.span and digits(ends[limit.span]) or ''
         return {'refused', limit.name, scope.kind, digits(ceiling), digits(math.max(0, ceiling - taken)), resets,
@@ -247,24 +234,26 @@ end
 
 -- Books. Amounts change only here: in every window of every scope and in the journal, together.
 
--- A calendar window expires long after its end, by the caller's clock, which tests replace.
-local function keep_window(now, key, stop)
-  if redis.call('PTTL', key) < 0 then
-    redis.call('PEXPIRE', key, digits(math.floor((stop - now) / 1000) + WINDOW_KEPT_MS))
-  end
-end
+local AMOUNTS = {'usd_held', 'usd_presumed', 'usd_posted', 'images_held', 'images_presumed', 'images_posted'}
 
--- Returns true if the window had none of these amounts before. `entry` has pairs of an amount and its change.
+-- `entry` has pairs of an amount and its change. Returns true if one of the amounts was 0 or missing.
 local function add_to_window(key, entry)
-  local is_new = true
+  local was_empty = false
   for index = 1, #entry, 2 do
     local sum = redis.call('HINCRBY', key, entry[index], entry[index + 1])
-    is_new = is_new and sum == tonumber(entry[index + 1])
+    was_empty = was_empty or sum == tonumber(entry[index + 1])
   end
-  return is_new
+  return was_empty
 end
 
--- With `windows`, which have the end of each span, a new window gets its expiry.
+-- A calendar window expires long after its end, by the caller's clock, which tests replace. Returns true if it did not before.
+local function keep_window(now, key, stop)
+  if redis.call('PTTL', key) >= 0 then return false end
+  redis.call('PEXPIRE', key, digits(math.floor((stop - now) / 1000) + WINDOW_KEPT_MS))
+  return true
+end
+
+-- With `windows`, which have the end of each span, new windows get their expiry. A week and a month are as old as their days.
 local function book(now, kind, owner, deltas, more, windows)
   local entry = {}
   for _, amount in ipairs(AMOUNTS) do
@@ -275,11 +264,12 @@ local function book(now, kind, owner, deltas, more, windows)
     end
   end
   if #entry == 0 then return end
-  known_sums = {}
   for _, scope in ipairs(scopes_of(owner)) do
+    local may_be_new = windows and true
     for _, span in ipairs(SPANS) do
       local key = window_key(scope, owner[span])
-      if add_to_window(key, entry) and windows then keep_window(now, key, windows[span].stop) end
+      local was_empty = add_to_window(key, entry)
+      may_be_new = may_be_new and was_empty and keep_window(now, key, windows[span].stop)
     end
     add_to_window(window_key(scope, 'total'), entry)
   end

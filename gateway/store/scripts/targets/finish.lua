@@ -25,9 +25,14 @@ local target = read(label)
 -- A list as "word,word": adds a word, and removes the first ones over `most`.
 local function append(list, word, most)
   if not list or list == '' then return word end
-  local _, commas = string.gsub(list, ',', ',')
-  for _ = 1, commas + 2 - most do list = string.match(list, ',(.*)$') or '' end
-  return list == '' and word or list .. ',' .. word
+  local commas, at = {}, string.find(list, ',', 1, true)
+  while at do
+    commas[#commas + 1] = at
+    at = string.find(list, ',', at + 1, true)
+  end
+  local over = #commas + 2 - most
+  if over > #commas then return word end
+  return string.sub(list, over > 0 and commas[over] + 1 or 1) .. ',' .. word
 end
 
 -- The last calls as "<letter>:<permit>:<when>", by which a repetition is found too.
@@ -36,9 +41,12 @@ if string.find(former, permit, 1, true) then return {'known'} end
 local recent = append(former, letter .. ':' .. permit .. ':' .. digits(now), rules.calls)
 local counts = {u = 0, r = 0}
 local from = math.max(number(target, 'since'), now - rules.window)
-for kind, at in string.gmatch(',' .. recent, ',([ur]):[^:]+:(%d+)') do
-  -- Calls of before the breaker's last change do not count again.
-  if tonumber(at) > from then counts[kind] = counts[kind] + 1 end
+local line = ',' .. recent
+if string.find(line, ',u:', 1, true) or string.find(line, ',r:', 1, true) then
+  for kind, at in string.gmatch(line, ',([ur]):[^:]+:(%d+)') do
+    -- Calls of before the breaker's last change do not count again.
+    if tonumber(at) > from then counts[kind] = counts[kind] + 1 end
+  end
 end
 
 redis.call('ZREM', key(NAME.permits, label), permit)
@@ -96,7 +104,7 @@ if presumed > 0 then
   redis.call('PEXPIRE', sums, 2 * 3600 * 1000)
 end
 -- The first call of a day prolongs what the others of the day use.
-if math.floor(tonumber(string.match(former, '(%d+)$') or '0') / DAY) < math.floor(now / DAY) then
+if math.floor(tonumber(string.match(string.sub(former, -17), '(%d+)$') or '0') / DAY) < math.floor(now / DAY) then
   keep(NAME.target, label)
   keep(NAME.latency, label)
 end
