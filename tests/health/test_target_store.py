@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
+from redis import Redis
 
 from gateway.catalogue.upstream import HealthRules
 from gateway.health.condition import Block, Caps
@@ -19,6 +21,7 @@ LABEL = "anyfast/main"
 RULES = HealthRules()
 SECOND = 1_000_000
 LEASE_S = 15.0
+DAY_MS = 86_400_000
 
 
 class Rig:
@@ -287,3 +290,18 @@ async def test_rate_limit_counts_for_every_key(rig: Rig) -> None:
     await cool(rig, "aa", "call")
     await rig.one.finish(LABEL, new_id("permit"), CallReport("refusal", cool=60, why="limit"), RULES, "bb")
     assert await rig.one.take(LABEL, new_id("permit"), LEASE_S, Caps(), "bb") == Block("rate_limited", 60.0)
+
+
+async def test_first_call_of_a_day_prolongs(rig: Rig, valkey: Valkey) -> None:
+    """What is known of a target is kept for at least 29 days after its last call, and its permits for 30."""
+    with Redis.from_url(valkey.url) as redis:
+        for _ in range(2):
+            await rig.call("good", kind="high/1K", seconds=1.0)
+            await rig.take()
+            for name in ("target", "latency", "permits"):
+                assert redis.pexpire(f"{{igw}}:{name}:{LABEL}", 29 * DAY_MS, lt=True)
+            rig.wait(DAY_MS / 1000)
+        await rig.call("none")
+        await rig.take()
+        for name in ("target", "latency", "permits"):
+            assert 29 * DAY_MS < cast(int, redis.pttl(f"{{igw}}:{name}:{LABEL}")) <= 30 * DAY_MS

@@ -368,6 +368,17 @@ async def test_windows_go_after_retention(ledger: Ledger, store: Store) -> None:
     assert store.command("PTTL", "{igw}:window:everyone:total") == -1
 
 
+async def test_each_new_day_of_a_month_expires(ledger: Ledger, clock: Clock, store: Store) -> None:
+    """All counters of a calendar window expire: those of a new day too, and those that are empty between two tasks."""
+    for number in (1, 2, 3):
+        await ledger.open(make_opening(number))
+        await ledger.close(make_id("task", number), 1)
+        clock.now += 20 * HOUR
+    windows = [name for name in store.read() if name.startswith("{igw}:window:") and not name.endswith(":total")]
+    assert len([name for name in windows if name.startswith("{igw}:window:everyone:2026-11-0")]) == 3
+    assert all(store.command("PTTL", name) > 0 for name in windows)
+
+
 async def test_rates_are_forgotten_when_full(ledger: Ledger, store: Store) -> None:
     """Nothing is kept of a rate once it allows everything again."""
     await limit(ledger, "requests_minute", 2)
