@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol, cast
 import pybase64
 import structlog
 
-from gateway.ids import BODY, new_id, time_of
+from gateway.ids import BODY, milliseconds_of, new_id, time_of
 from gateway.pictures.picture import Format, Picture, sniff
 from gateway.pictures.spool import CHUNK, Blob, StorageFullError, file_chunks
 
@@ -103,7 +103,7 @@ class ArtifactStore(Protocol):
 def describe(picture: Picture, ttl_s: int) -> Artifact:
     """Make a new artifact for the picture, which expires after `ttl_s` seconds. Stores nothing."""
     artifact_id = f"{new_id('img')}.{picture.format}"
-    created = int(time_of(artifact_id).timestamp())
+    created = milliseconds_of(artifact_id) // 1000
     blob = picture.blob
     return Artifact(
         artifact_id,
@@ -122,7 +122,7 @@ def format_of(artifact_id: str) -> Format | None:
     if found is None:
         return None
     try:
-        time_of(artifact_id)
+        milliseconds_of(artifact_id)
     except ValueError:
         return None
     return cast(Format, found[1])

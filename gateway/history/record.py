@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from gateway import errors
-from gateway.ids import time_of
+from gateway.ids import milliseconds_of
 from gateway.money.ledger_results import Hold, LedgerAnswer
 
 PREFIX = "rec"
@@ -23,7 +22,6 @@ CREDIT = "(credit)"
 
 SettledState = Literal["held", "void", "presumed", "posted"]
 _RISES: tuple[SettledState, ...] = ("held", "void", "presumed", "posted")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Fact(BaseModel):
@@ -265,7 +263,7 @@ def record_id(task_id: str) -> str:
 
 def instant_of(identifier: str) -> int:
     """Return the instant of an id in µs since 1970. Raises ValueError."""
-    return (time_of(identifier) - _EPOCH) // timedelta(microseconds=1)
+    return milliseconds_of(identifier) * 1000
 
 
 def subtract(after: Mapping[UsageLine, Sums], before: Mapping[UsageLine, Sums]) -> dict[UsageLine, Sums]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import pybase64
 from pydantic_core import from_json
 
+from gateway.ids import draw_letters
 from gateway.pictures.json_text import explain, unescape
 from gateway.pictures.spool import Blob, BlobWriter, Spool
 
@@ -189,7 +189,7 @@ class JsonReader:
         self._max_values = max_values
         self._is_lenient = is_lenient
         # A caller cannot guess the mark, so none of its strings can stand for a picture.
-        self._mark = f"\x00{secrets.token_hex(8)}:"
+        self._mark = f"\x00{draw_letters()}:"
         self._rest = bytearray()
         self._values = 0
         self._found: list[Blob | PictureFault] = []
