@@ -226,10 +226,10 @@ class KeyCache:
         While Redis is unavailable the record may be older, up to `stale_s` and `fresh_s` seconds together. Raises
         StoreUnavailable if Redis is unavailable and the cache has no such record.
         """
-        if not is_well_formed(secret):
-            return None
         digest = self._keys.digest(secret)
         entry = self._entries.get(digest)
+        if entry is None and not is_well_formed(secret):
+            return None
         # Taken before the look-up: a change during the look-up is not hidden for longer than FRESH_S.
         now = self._now()
         if entry is not None and now - entry.tried < self._fresh_s:

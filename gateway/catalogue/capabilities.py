@@ -136,11 +136,11 @@ def fit(job: ImageJob, profile: Profile, *, allows_nearest: bool = False) -> Fit
             compression=None if transcode else job.output_compression,
             background=job.background if job.background in profile.backgrounds else None,
             end_user=job.end_user if profile.passes_user else None,
-            passed=tuple(one for one in job.passed if one not in missing),
+            passed=tuple([one for one in job.passed if one not in missing]) if missing else job.passed,
         ),
         made=made,
         transcode=transcode,
-        compromises=(*compromises, *(one.name for one in missing if one.changes_picture)),
+        compromises=(*compromises, *[one.name for one in missing if one.changes_picture]),
         dropped=_find_dropped(job, profile, missing, sends_quality=sends_quality),
     )
 
@@ -173,7 +173,9 @@ def _choose_format(job: ImageJob, profile: Profile) -> Format | None:
     """
     if not profile.takes_format:
         return None
-    return next((one for one in (job.output_format, "png") if one in profile.formats), profile.formats[0])
+    if job.output_format in profile.formats:
+        return job.output_format
+    return "png" if "png" in profile.formats else profile.formats[0]
 
 
 def _find_dropped(

@@ -10,10 +10,12 @@ import difflib
 import hashlib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import override
 
@@ -72,22 +74,20 @@ class KeyFile:
         return self._key
 
 
-class Target(BaseModel):
+@dataclass(frozen=True)
+class Target:
     """One upstream with one credential, to which the gateway can send a call."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     upstream: str
     credential: str
     config: Upstream
-    key: str = Field(repr=False)
-    key_file: KeyFile | None = Field(default=None, repr=False)
     profile: Profile
-
+    key: str = field(repr=False)
+    key_file: KeyFile | None = field(default=None, repr=False)
     prices: Prices | None = None
     weight: int = 1
 
-    @property
+    @cached_property
     def label(self) -> str:
         return f"{self.upstream}/{self.credential}"
 
@@ -99,14 +99,19 @@ class Target(BaseModel):
     @property
     def key_digest(self) -> str:
         """16 hex digits that identify the present key without it. The health of one key does not hold for the next."""
-        return hashlib.sha256(self.present_key.encode()).hexdigest()[:16]
+        key = self.present_key
+        return self._first_digest if key == self.key else _digest_key(key)
 
-    @property
+    @cached_property
+    def _first_digest(self) -> str:
+        return _digest_key(self.key)
+
+    @cached_property
     def credential_config(self) -> Credential:
         """The catalogue's entry of this target's credential."""
         return next(one for one in self.config.credentials if one.name == self.credential)
 
-    @property
+    @cached_property
     def offer(self) -> Offer:
         """The vendor's documented facts of this credential, without the catalogue's corrections."""
         return find_offer(self.config.kind, self.config.model, self.credential_config.group)
@@ -121,7 +126,7 @@ class Catalogue(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     document: Document
-    targets: tuple[Target, ...]
+    targets: tuple[InstanceOf[Target], ...]
     not_configured: dict[str, str]
     is_simulated: bool = False
 
@@ -152,6 +157,10 @@ class Catalogue(BaseModel):
 
     def targets_of(self, model: Model) -> list[Target]:
         return [target for name in model.upstreams for target in self.targets if target.upstream == name]
+
+
+def _digest_key(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def explain_unknown_model(name: str, known: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from gateway.jobs.job import TIERS, ImageJob, Quality, Size, TokenUsage
 
 MILLION = 1_000_000
 
+_ONE = Decimal(1)
 _EDGES = {"low": 16, "medium": 48, "high": 96}
 _TIER_PIXELS = {"1K": 1536 * 1024, "2K": 2048 * 2048}
 """The most pixels of a tier; a larger image is in 4K."""
@@ -89,14 +90,8 @@ class Quote:
 
 def quote(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
     """The price of one image of this job, with the whole prompt and all references; None where it is unknown."""
-    each = None if prices is None else _quote_making(prices, fit)
-    if prices is None or each is None:
-        return None
-    expected, most = each
-    return Quote(
-        expected=_round(expected + _take(prices, job, text_tokens(job.prompt))),
-        ceiling=_round(most + _take(prices, job, _most_text(job)), up=True),
-    )
+    found = quote_both(prices, job, fit)
+    return found and found[0]
 
 
 def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
@@ -104,16 +99,28 @@ def quote_job(prices: Prices | None, job: ImageJob, fit: Fit) -> Quote | None:
 
     Each call costs the price of its images, and once that of the prompt and the references.
     """
-    each = None if prices is None else _quote_making(prices, fit)
-    if prices is None or each is None:
+    found = quote_both(prices, job, fit)
+    return found and found[1]
+
+
+def quote_both(prices: Prices | None, job: ImageJob, fit: Fit) -> tuple[Quote, Quote] | None:
+    """Return the prices that `quote` and `quote_job` return; None where they are unknown."""
+    making = None if prices is None else _quote_making(prices, fit)
+    if prices is None or making is None:
         return None
-    expected, most = each
-    given, most_given = _take(prices, job, text_tokens(job.prompt)), _take(prices, job, _most_text(job))
+    expected, most = making
+    given = most_given = _take(prices, job, text_tokens(job.prompt))
+    if prices.per_million_tokens is not None:
+        most_given = _take(prices, job, _most_text(job))
+    image = Quote(_round(expected + given), _round(most + most_given, up=True))
+    if job.n == 1:
+        return image, image
     calls = count_calls(job.n, fit.per_call)
-    return Quote(
+    whole = Quote(
         expected=sum(_round(expected * images + given) for images in calls),
         ceiling=sum(_round(most * images + most_given, up=True) for images in calls),
     )
+    return image, whole
 
 
 def count_calls(n: int, per_call: int) -> list[int]:
@@ -124,13 +131,16 @@ def count_calls(n: int, per_call: int) -> list[int]:
 def _quote_making(prices: Prices, fit: Fit) -> tuple[Decimal, Decimal] | None:
     """The expected and the highest cost of making one image, in µ$; None where the prices do not cover it."""
     sizes = (fit.made,) if fit.made else _CHOSEN_SIZES
+    expected = _make_dearest(prices, sizes, fit.sent.quality or "medium")
     # An upstream that takes no quality documents medium as its default, and does not promise it.
-    dearest: Quality = fit.sent.quality or "high"
-    expected = [_make(prices, size, fit.sent.quality or "medium") for size in sizes]
-    known = [one for one in expected + [_make(prices, size, dearest) for size in sizes] if one is not None]
-    if len(known) < 2 * len(sizes):
-        return None
-    return max(known[: len(sizes)]), max(known)
+    most = expected if fit.sent.quality else _make_dearest(prices, sizes, "high")
+    return None if expected is None or most is None else (expected, max(expected, most))
+
+
+def _make_dearest(prices: Prices, sizes: Sequence[Size], quality: Quality) -> Decimal | None:
+    """The highest cost of one image of one of these sizes, in µ$; None where the prices do not cover them all."""
+    costs = [cost for size in sizes if (cost := _make(prices, size, quality)) is not None]
+    return max(costs) if len(costs) == len(sizes) else None
 
 
 def _most_text(job: ImageJob) -> int:
@@ -319,4 +329,4 @@ def _count_tokens(rates: TokenPrices, usage: TokenUsage) -> Decimal:
 
 def _round(micro: Decimal, *, up: bool = False) -> int:
     """Whole µ$: half to even, or up for an upper bound. Each booked amount is rounded once."""
-    return int(micro.quantize(Decimal(1), ROUND_CEILING if up else ROUND_HALF_EVEN))
+    return int(micro.quantize(_ONE, ROUND_CEILING if up else ROUND_HALF_EVEN))

@@ -192,15 +192,15 @@ class Record(_Fact):
 
         The request counts at the last upstream that delivered, else at the last one called.
         """
-        found: dict[UsageLine, Sums] = {}
-        for call in self.calls:
-            line = self._line(call.upstream)
-            found[line] = found.get(line, Sums()) + Sums(images=call.images, usd=call.usd or 0, disputed=call.disputed)
-        line = self._line(self._last_upstream())
-        found[line] = found.get(line, Sums()) + Sums(
-            requests=self.repeats, errors=self.repeats if self.status >= 400 else 0
-        )
-        return found
+        parts = [
+            (call.upstream, Sums(images=call.images, usd=call.usd or 0, disputed=call.disputed)) for call in self.calls
+        ]
+        request = Sums(requests=self.repeats, errors=self.repeats if self.status >= 400 else 0)
+        parts.append((self._last_upstream(), request))
+        found: dict[str, Sums] = {}
+        for upstream, part in parts:
+            found[upstream] = found[upstream] + part if upstream in found else part
+        return {self._line(upstream): sums for upstream, sums in found.items()}
 
     def _last_upstream(self) -> str:
         """Return the upstream of the last call that brought an image, else of the last call."""
@@ -268,4 +268,6 @@ def instant_of(identifier: str) -> int:
 
 def subtract(after: Mapping[UsageLine, Sums], before: Mapping[UsageLine, Sums]) -> dict[UsageLine, Sums]:
     """Return the change of the sums from one state of a record to another."""
+    if not before:
+        return dict(after)
     return {line: after.get(line, Sums()) - before.get(line, Sums()) for line in {**before, **after}}

@@ -194,6 +194,9 @@ class Repeat:
     form: Literal["answer", "task"] = "answer"
 
 
+_SORTED_JSON = json.JSONEncoder(sort_keys=True)
+
+
 def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
     """The digest of a job, its model and its chosen upstream, without the form of the answer.
 
@@ -220,7 +223,7 @@ def take_fingerprint(job: ImageJob, model: str, upstream: str | None) -> str:
     if job.scaled_to is not None:
         asked["scaled_to"] = str(job.scaled_to)
     asked |= {one.name: one.value for one in job.passed}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_SORTED_JSON.encode(asked).encode()).hexdigest()
 
 
 def digest_key(operation: str, idempotency_key: str) -> str:

@@ -37,6 +37,10 @@ _QUALITIES = {"low": "low", "medium": "medium", "high": "high", "standard": "med
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 """Unicode's categories of characters that show nothing."""
 
+_READ = {name: one for name, one in PARAMETERS.items() if one.kind != "pictures" and one.use != "refused"}
+_PASSED = {name: one for name, one in _READ.items() if one.use == "passed"}
+_REPORTED = tuple(name for name, one in _READ.items() if one.use == "reported")
+
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 ScaledSizes = Callable[[str | None], Collection[Size]]
@@ -72,11 +76,10 @@ def read_params(
     """
     if len(fields) > MAX_FIELDS:
         raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS:,} fields; it has {len(fields):,}.")
-    given = {
-        name: _read(fields, name, parameter, is_text)
-        for name, parameter in PARAMETERS.items()
-        if parameter.kind != "pictures" and parameter.use != "refused"
-    }
+    given = dict[str, Any].fromkeys(_READ)
+    for name, parameter in _READ.items():
+        if name in fields and not is_absent(value := fields[name]):
+            given[name] = _read(value, name, parameter, is_text)
     prompt = given["prompt"]
     if prompt is None or is_blank(prompt):
         fault = "required" if prompt is None else "blank"
@@ -104,7 +107,7 @@ def read_params(
         output_compression=compression if output_format != "png" else None,
         passed=_find_passed(given),
         end_user=given["safety_identifier"] or given["user"],
-        explicit=frozenset(name for name, value in fields.items() if not is_absent(value)),
+        explicit=frozenset([name for name, value in fields.items() if not is_absent(value)]),
         dropped=_find_dropped(fields, given, operation, refuse_unknown),
     )
     return Params(
@@ -136,7 +139,9 @@ def make_job(params: Params, references: tuple[Picture, ...], mask: Picture | No
         if max(wide, high) > MAX_RATIO * min(wide, high):
             wide, high = (MAX_RATIO, 1) if wide > high else (1, MAX_RATIO)
         size = make_shape(wide, high, params.tier)
-    return replace(params.job, size=size, references=references, mask=mask)
+    job = params.job
+    is_same = size is job.size and not references and mask is None
+    return job if is_same else replace(job, size=size, references=references, mask=mask)
 
 
 def _read_size(given: Mapping[str, Any], scaled: Collection[Size]) -> tuple[Size | Shape | None, str | None]:
@@ -190,9 +195,11 @@ def _check_ratio(name: str, text: str, ratio: tuple[int, int]) -> tuple[int, int
 def _find_passed(given: Mapping[str, Any]) -> tuple[Passed, ...]:
     """The values to pass on. One that equals its default says the same as its absence, and is not passed."""
     return tuple(
-        Passed(name, value, PARAMETERS[name].changes_picture)
-        for name, value in given.items()
-        if PARAMETERS[name].use == "passed" and value not in (None, PARAMETERS[name].default)
+        [
+            Passed(name, given[name], parameter.changes_picture)
+            for name, parameter in _PASSED.items()
+            if given[name] not in (None, parameter.default)
+        ]
     )
 
 
@@ -200,7 +207,7 @@ def _find_dropped(
     fields: Mapping[str, Any], given: Mapping[str, Any], operation: Operation, refuse_unknown: bool
 ) -> tuple[str, ...]:
     """The valid parameters that no upstream takes, and the unknown ones. Raises UnknownParameter."""
-    dropped = [name for name, value in given.items() if PARAMETERS[name].use == "reported" and value is not None]
+    dropped = [name for name in _REPORTED if given[name] is not None]
     if given["output_format"] in (None, "png") and given["output_compression"] not in (None, 100):
         dropped.append("output_compression")
     for name, value in fields.items():
@@ -225,11 +232,8 @@ def _check_unknown(name: str, refuse_unknown: bool) -> None:
         raise errors.UnknownParameter(f"There is no parameter `{name}`.", param=name)
 
 
-def _read(fields: Mapping[str, Any], name: str, parameter: Parameter, is_text: bool) -> Any:
-    """The value of one parameter by its row of the table; None where it is absent. Raises InvalidValue."""
-    value = fields.get(name)
-    if is_absent(value):
-        return None
+def _read(value: Any, name: str, parameter: Parameter, is_text: bool) -> Any:
+    """The value of one present parameter by its row of the table. Raises InvalidValue."""
     if parameter.kind == "text":
         return _read_text(name, value, parameter)
     if parameter.kind == "choice":

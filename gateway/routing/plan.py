@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import groupby
 
 from gateway import errors
 from gateway.catalogue import pricing, rules
@@ -51,6 +51,10 @@ class Choice:
     total: Quote | None = None
     calls: int = 1
     reason: str = ""
+
+    def explain(self, reason: str) -> Choice:
+        """Return the choice with the reason for its position."""
+        return Choice(self.target, self.fit, self.quote, self.other_size, self.total, self.calls, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,34 +143,33 @@ def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
     `down` has the block of each unavailable target by its label. A target that the plan rejected does not come back. If
     no target is left, the new plan's refusal is UpstreamUnavailable or RateLimited.
     """
-    kept = [choice for choice in plan.choices if choice.target.label not in down]
-    out = [(choice.target, down[choice.target.label]) for choice in plan.choices if choice.target.label in down]
-    unavailable = (Rejection(target.upstream, Unfit(block.words, "model"), target.label) for target, block in out)
-    ordered = _order_by_load(kept, load) if plan.strategy in _BY_LOAD else kept
-    refusal = None if kept else refuse([block for _, block in out])
-    return replace(plan, choices=tuple(ordered), rejections=(*plan.rejections, *unavailable), refusal=refusal)
+    kept, rejections = list(plan.choices), list(plan.rejections)
+    blocks: list[Block] = []
+    if down:
+        kept = [choice for choice in plan.choices if choice.target.label not in down]
+        out = [choice.target for choice in plan.choices if choice.target.label in down]
+        blocks = [down[target.label] for target in out]
+        rejections += [_reject(target, Unfit(block.words, "model")) for target, block in zip(out, blocks, strict=True)]
+    if len(kept) > 1 and plan.strategy in _BY_LOAD:
+        kept = _order_by_load(kept, load)
+    refusal = None if kept else refuse(blocks)
+    return Plan(tuple(kept), tuple(rejections), plan.strategy, plan.rule, plan.note, refusal)
 
 
 def split_job(job: ImageJob, fit: Fit, slots: Sequence[int]) -> list[Call]:
     """Make calls of `fit.per_call` images or less that together fill the slots, in the order of `slots`."""
-    rest = iter(slots)
-    groups = [tuple(islice(rest, images)) for images in pricing.count_calls(len(slots), fit.per_call)]
+    each = fit.per_call
     return [
-        Call(
-            id=new_id("call"),
-            slots=group,
-            operation=job.operation,
-            prompt=job.prompt,
-            sent=fit.sent,
-        )
-        for group in groups
+        Call(new_id("call"), tuple(slots[start : start + each]), job.operation, job.prompt, fit.sent)
+        for start in range(0, len(slots), each)
     ]
 
 
 def _apply_defaults(job: ImageJob, route: Route, rights: Rights) -> ImageJob:
     """The job with the rule's defaults, within the key's limits, for parameters that the caller did not set."""
     size, quality = rights.cap_defaults(route.size, route.quality)
-    return replace(job, size=job.size or size, quality=job.quality or quality)
+    size, quality = job.size or size, job.quality or quality
+    return job if (size, quality) == (job.size, job.quality) else replace(job, size=size, quality=quality)
 
 
 def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Route) -> list[Target]:
@@ -176,14 +179,16 @@ def _find_targets(model_name: str, model: Model, catalogue: Catalogue, route: Ro
     """
     targets = catalogue.targets_of(model)
     wanted = route.upstreams or model.upstreams
-    served = [name for name in wanted if name in model.upstreams]
-    if served and not any(target.upstream in served for target in targets):
-        reasons = "; ".join(f"{name}: {catalogue.not_configured.get(name, 'not configured')}" for name in served)
-        raise errors.UpstreamUnavailable(
-            f"No upstream of `{model_name}` is configured ({reasons}).", should_retry=False
-        )
-    if not targets:
-        raise _unserved(model_name, [Rejection(name, _exclude(route)) for name in model.upstreams])
+    if not any(target.upstream in wanted for target in targets):
+        if served := [name for name in wanted if name in model.upstreams]:
+            reasons = "; ".join(f"{name}: {catalogue.not_configured.get(name, 'not configured')}" for name in served)
+            raise errors.UpstreamUnavailable(
+                f"No upstream of `{model_name}` is configured ({reasons}).", should_retry=False
+            )
+        if not targets:
+            raise _unserved(model_name, [Rejection(name, _exclude(route)) for name in model.upstreams])
+    if route.upstreams is None:
+        return targets
     return sorted(targets, key=lambda one: wanted.index(one.upstream) if one.upstream in wanted else len(wanted))
 
 
@@ -201,6 +206,8 @@ def _choose(targets: list[Target], model_name: str, rights: Rights) -> tuple[lis
         raise errors.UnsupportedValue(
             f"X-Gateway-Upstream names no upstream that serves `{model_name}` to this key; use one of {names}."
         )
+    if len(chosen) == len(targets):
+        return chosen, []
     reasons = {True: "the request names another", False: "this key may not use it"}
     excluded = [one for one in targets if one not in chosen]
     return chosen, [_reject(one, Unfit(reasons[one in allowed], "model")) for one in excluded]
@@ -225,14 +232,8 @@ def _exclude(route: Route) -> Unfit:
 
 
 def _price(job: ImageJob, target: Target, found: Fit, other_size: OtherSize) -> Choice:
-    return Choice(
-        target,
-        found,
-        quote=pricing.quote(target.prices, job, found),
-        other_size=other_size,
-        total=pricing.quote_job(target.prices, job, found),
-        calls=len(pricing.count_calls(job.n, found.per_call)),
-    )
+    each, total = pricing.quote_both(target.prices, job, found) or (None, None)
+    return Choice(target, found, each, other_size, total, calls=len(pricing.count_calls(job.n, found.per_call)))
 
 
 def _reject(target: Target, unfit: Unfit) -> Rejection:
@@ -255,12 +256,12 @@ def _arrange(
             label=choice.target.label,
             price=None if choice.total is None else choice.total.expected,
             weight=choice.target.weight,
-            seconds=around.medians.get((choice.target.label, kind_of(choice.fit))),
+            seconds=around.medians.get((choice.target.label, kind_of(choice.fit))) if strategy == "latency" else None,
         )
         for choice in choices
     ]
     found = rank(strategy, candidates, around.draw)
-    ranked = [replace(choices[index], reason=why) for index, why in zip(found.order, found.reasons, strict=True)]
+    ranked = [choices[index].explain(why) for index, why in zip(found.order, found.reasons, strict=True)]
     return ranked, found.note
 
 

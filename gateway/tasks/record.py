@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway import errors
 from gateway.callers.key_record import KeyRecord
@@ -40,8 +41,8 @@ class RequestNote:
     answer: PublicError | None = None
     record: Record | None = None
 
-    def to_record(self, identifier: str) -> Record:
-        """Return the record of the request without its work."""
+    def to_record(self, identifier: str, **more: Any) -> Record:
+        """Return the record of the request without its work. `more` has other fields of the record."""
         job = self.job
         return Record(
             id=identifier,
@@ -60,6 +61,7 @@ class RequestNote:
             error=self.answer.code if self.answer else None,
             seconds=round(time.monotonic() - self.began, 3),
             prompt=_make_storable(job.prompt) if job and self.keeps_prompt else None,
+            **more,
         )
 
 
@@ -75,8 +77,7 @@ def record_refusal(services: Services, note: RequestNote) -> None:
 
 def record_joined(services: Services, note: RequestNote, task: str) -> None:
     """Queue the record of a request that joined another one's task: it cost nothing."""
-    record = note.to_record(new_id(PREFIX))
-    services.recorder.note(record.model_copy(update={"task": task, "is_joined": True}))
+    services.recorder.note(note.to_record(new_id(PREFIX), task=task, is_joined=True))
 
 
 def record_work(note: RequestNote, work: Work) -> Work:
@@ -103,14 +104,13 @@ def _describe_work(note: RequestNote, task: Task, outcome: Outcome) -> Record:
     """Return the whole record of a request whose work has ended."""
     reservation, plan = task.reservation, task.plan
     price = reservation.price
-    record = note.to_record(record_id(task.id)).model_copy(
-        update={
-            "task": task.id,
-            "price_held": None if price is None else price * reservation.images,
-            "strategy": plan.strategy,
-            "rule": plan.rule,
-            "passed_by": tuple(PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections),
-        }
+    record = note.to_record(
+        record_id(task.id),
+        task=task.id,
+        price_held=None if price is None else price * reservation.images,
+        strategy=plan.strategy,
+        rule=plan.rule,
+        passed_by=tuple([PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections]),
     )
     # A caller that was answered before the end, by 504, got that error; any other gets the outcome.
     return outcome.describe(record, note.answer)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ async def test_no_answer_holds_up_the_loop(gateway: Gateway, tmp_path: Path) -> 
     answer = b""
     with vendor(lambda _, __: answer) as (home, _):
         target = gateway.services.catalogue.targets[0]
-        target = target.model_copy(update={"config": target.config.model_copy(update={"base_url": home})})
+        target = replace(target, config=target.config.model_copy(update={"base_url": home}))
         transport = HttpTransport(fresh=False)
         client = UpstreamClient(target, transport, transport, 50 * MIB, Mask())
 

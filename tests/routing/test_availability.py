@@ -71,7 +71,7 @@ def test_all_down_tells_the_least_time(blocks: list[Block], kind: type[PublicErr
 def test_equal_credentials_go_by_load(strategy: str, order: str) -> None:
     """Neighbours of one upstream and price are ordered by load, unless chance decides; other ranks stay."""
     first, *rest = PLAN.choices
-    twins = [replace(first, target=first.target.model_copy(update={"credential": name})) for name in "abc"]
+    twins = [replace(first, target=replace(first.target, credential=name)) for name in "abc"]
     wide = replace(PLAN, choices=(*twins, *rest), strategy=strategy)  # type: ignore[arg-type]
     found = narrow(wide, {}, lambda one: LOADS.get(one.credential, (0.0, 0.0)))
     assert "".join(one.target.credential for one in found.choices[:3]) == order

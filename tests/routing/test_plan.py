@@ -1,6 +1,7 @@
 """The Plan: which upstreams serve a job, in which order, and why the others cannot."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,9 +218,7 @@ def test_unknown_price_leaves_catalogue_order() -> None:
 def test_dollar_limits_restore_cost_order() -> None:
     """Where only priced targets may serve, they are compared after all."""
     catalogue = shipped(has_prices=True)
-    targets = [
-        one if one.upstream != "anyfast-c" else one.model_copy(update={"prices": None}) for one in catalogue.targets
-    ]
+    targets = [one if one.upstream != "anyfast-c" else replace(one, prices=None) for one in catalogue.targets]
     found = plan(make_job(size=SQUARE), catalogue.model_copy(update={"targets": tuple(targets)}))
     assert names(found) == ["anyfast-c", "apiany", "anyfast"]
     kept = found.keep_priced("no price")

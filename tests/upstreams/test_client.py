@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def ask(playing: tuple[str, dict[str, Raw]], spool: Spool) -> Ask:
     async def send(raw: Raw) -> Reply:
         script["answer"] = raw
         one = target("anyfast")
-        one = one.model_copy(update={"config": one.config.model_copy(update={"base_url": url})})
+        one = replace(one, config=one.config.model_copy(update={"base_url": url}))
         transport = HttpTransport(fresh=True)
         try:
             client = UpstreamClient(one, transport, transport, 1 << 20, Mask([one.key]))

@@ -1,5 +1,6 @@
 """What replies to a probe mean: each answer, either way, and no guess where a reply does not tell."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -30,7 +31,7 @@ def target(name: str = "anyfast", **prices: Any) -> Target:
     found = next(one for one in catalogue.targets if one.upstream == name)
     if not prices or found.prices is None:
         return found
-    return found.model_copy(update={"prices": found.prices.model_copy(update=prices)})
+    return replace(found, prices=found.prices.model_copy(update=prices))
 
 
 def made(*sizes: Size, form: str = "png", **more: Any) -> Seen:

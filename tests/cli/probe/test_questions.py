@@ -1,5 +1,7 @@
 """A probe's questions: what each may cost, which there are for whom, and what an answer changes in the catalogue."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.catalogue.catalogue import Target
@@ -59,7 +61,7 @@ def test_free_questions_come_first(name: str) -> None:
 def test_questions_keep_to_listed_sizes() -> None:
     """An upstream that takes only some sizes is asked for the smallest of them."""
     profile = find_offer("openai", "gpt-image-1", "default").profile
-    target = TARGETS["anyfast"].model_copy(update={"profile": profile})
+    target = replace(TARGETS["anyfast"], profile=profile)
     jobs = [one.job for one in questions_of(target) if one.job]
     assert {job.size for job in jobs} == {THREE[0]}
     assert {(one.width, one.height) for job in jobs for one in job.references} == {(1024, 1024)}
