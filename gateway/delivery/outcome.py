@@ -77,18 +77,21 @@ class Outcome:
 
     def describe(self, record: Record, answer: PublicError | None = None) -> Record:
         """Return the request's record, completed. `answer` is the error, if any, that its caller got before the end."""
+        return record.model_copy(update=self.to_facts(record.passed_by, answer))
+
+    def to_facts(self, passed_by: tuple[PassedBy, ...], answer: PublicError | None = None) -> dict[str, Any]:
+        """Return the fields by which the outcome completes a record. `passed_by` has the record's targets so far."""
         answer = answer or (None if self.images else self.error)
         error = answer or self.error
-        more: dict[str, Any] = {
-            "calls": tuple(call.fact for call in self.calls),
-            "sizes_made": tuple(image.size for image in self.images),
+        return {
+            "calls": tuple([call.fact for call in self.calls]),
+            "sizes_made": tuple([image.size for image in self.images]),
             "quality_sent": self.calls[-1].quality if self.calls else None,
             "n_delivered": len(self.images),
             "status": answer.status if answer else 200,
             "error": error.code if error else None,
-            "passed_by": (*record.passed_by, *self.passed_by),
+            "passed_by": (*passed_by, *self.passed_by),
         }
-        return record.model_copy(update=more)
 
 
 @dataclass(slots=True)

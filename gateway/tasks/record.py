@@ -44,25 +44,25 @@ class RequestNote:
     def to_record(self, identifier: str, **more: Any) -> Record:
         """Return the record of the request without its work. `more` has other fields of the record."""
         job = self.job
-        return Record(
-            id=identifier,
-            request=self.request,
-            key=self.key.id,
-            key_name=self.key.name,
-            team=self.key.team,
-            end_user=_clip(job.end_user) if job and job.end_user else None,
-            operation=self.operation,
-            model=_clip(self.model),
-            is_model_known=self.is_model_known,
-            size_asked=str(job.size_asked) if job and job.size_asked else None,
-            quality_asked=job.quality if job else None,
-            n_asked=job.n if job else 0,
-            status=self.answer.status if self.answer else 200,
-            error=self.answer.code if self.answer else None,
-            seconds=round(time.monotonic() - self.began, 3),
-            prompt=_make_storable(job.prompt) if job and self.keeps_prompt else None,
-            **more,
-        )
+        facts: dict[str, Any] = {
+            "id": identifier,
+            "request": self.request,
+            "key": self.key.id,
+            "key_name": self.key.name,
+            "team": self.key.team,
+            "end_user": _clip(job.end_user) if job and job.end_user else None,
+            "operation": self.operation,
+            "model": _clip(self.model),
+            "is_model_known": self.is_model_known,
+            "size_asked": str(job.size_asked) if job and job.size_asked else None,
+            "quality_asked": job.quality if job else None,
+            "n_asked": job.n if job else 0,
+            "status": self.answer.status if self.answer else 200,
+            "error": self.answer.code if self.answer else None,
+            "seconds": round(time.monotonic() - self.began, 3),
+            "prompt": _make_storable(job.prompt) if job and self.keeps_prompt else None,
+        }
+        return Record(**facts | more)
 
 
 def open_note(services: Services, request: str, key: KeyRecord, operation: Operation) -> RequestNote:
@@ -104,16 +104,16 @@ def _describe_work(note: RequestNote, task: Task, outcome: Outcome) -> Record:
     """Return the whole record of a request whose work has ended."""
     reservation, plan = task.reservation, task.plan
     price = reservation.price
-    record = note.to_record(
+    passed_by = tuple([PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections])
+    return note.to_record(
         record_id(task.id),
         task=task.id,
         price_held=None if price is None else price * reservation.images,
         strategy=plan.strategy,
         rule=plan.rule,
-        passed_by=tuple([PassedBy(target=one.label, reason=one.unfit.reason) for one in plan.rejections]),
+        # A caller that was answered before the end, by 504, got that error; any other gets the outcome.
+        **outcome.to_facts(passed_by, note.answer),
     )
-    # A caller that was answered before the end, by 504, got that error; any other gets the outcome.
-    return outcome.describe(record, note.answer)
 
 
 def _clip(text: str) -> str:

@@ -36,6 +36,14 @@ async def test_fresh_record_needs_no_redis(keys: KeyStore, valkey: Valkey) -> No
         assert await cache.lookup(secret) == record
 
 
+async def test_mistyped_key_asks_nothing(keys: KeyStore, valkey: Valkey) -> None:
+    """A text with a wrong checksum is no key, and nobody asks Redis for it; nor is a text beyond ASCII."""
+    cache = KeyCache(keys, fresh_s=60)
+    with valkey.paused():
+        for text in (f"{make_secret()}x", make_secret()[:-3], "sk-é", ""):
+            assert await cache.lookup(text) is None
+
+
 async def test_change_is_seen_after_its_time(keys: KeyStore) -> None:
     """What changed is hidden for no longer than a record is fresh, and not at all once it is forgotten."""
     record, secret = await keys.create("ana")

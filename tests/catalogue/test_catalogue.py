@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,15 @@ def test_key_comes_from_file(tmp_path: Path) -> None:
     assert load(path, {}).not_configured == {"one": f"file:{secret} is not set"}
     secret.write_text("k-file\n")
     assert load(path, {}).targets[0].key == "k-file"
+
+
+def test_copied_target_has_its_own_label() -> None:
+    """A copy of a target with another credential or key does not keep the first one's label and digest."""
+    first = next(one for one in shipped().targets if one.upstream == "anyfast")
+    known = (first.label, first.key_digest)
+    copy = replace(first, credential="other", key="k-other")
+    assert (copy.label, first.label) == ("anyfast/other", known[0])
+    assert copy.key_digest != known[1] == first.key_digest
 
 
 def test_key_file_is_read_again(tmp_path: Path) -> None:
