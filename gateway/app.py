@@ -90,6 +90,8 @@ def create_app(
         redoc_url=None,
         # A redirect would come before the key is checked, and many clients would follow it with a GET.
         redirect_slashes=False,
+        # The framework would look for a configuration of OpenTelemetry at each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
     app.state.readiness = healthz.ReadinessLog()

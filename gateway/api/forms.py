@@ -22,7 +22,8 @@ from gateway.catalogue.document import Limits
 from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
 from gateway.jobs.parameters import is_absent
 from gateway.net.outside_text import read_charset, read_count
-from gateway.pictures.json_stream import HEAD, BadBase64, Base64Writer, TooLarge, find_base64, is_web_address
+from gateway.pictures.json_stream import BadBase64, Base64Writer, TooLarge, is_web_address
+from gateway.pictures.json_text import HEAD, find_base64
 from gateway.pictures.spool import Blob, BlobWriter, MemoryBudget, Spool, StorageFullError
 
 __all__ = ["Form", "Source", "read_form"]

@@ -169,21 +169,22 @@ async def _read(
     references, mask = await _load_references(services, form, spool) if note.operation == "edit" else ((), None)
     note.job = job = parameters.make_job(params, references, mask)
     default_form = found[1].response_format if found and found[1] else "b64_json"
+    patience = sdk_timeout(request)
     answer = AnswerForm(
         response_format=params.response_format or default_form,
         stream=params.stream,
         base_url=services.settings.public_url or str(request.base_url).rstrip("/"),
-        answer_within=answer_within(request, document.limits.answer_within),
-        keep_alive=keep_alive(request, document.limits.keep_alive),
+        answer_within=answer_within(patience, document.limits.answer_within),
+        keep_alive=keep_alive(patience, document.limits.keep_alive),
         partial_images=params.partial_images,
     )
-    if sdk_timeout(request) is not None:
+    if patience is not None:
         presence.patient_until = presence.began + answer.answer_within
     # A stream answers from the first second.
     prefer, seconds = ("answer", None) if params.stream else read_preference(request)
     if seconds is not None:
         answer = replace(answer, answer_within=min(answer.answer_within, seconds))
-    repeat = await read_repeat(request, job, note.model, prefer)
+    repeat = await read_repeat(request, job, note.model, prefer, patience)
     webhook = await read_webhook(request, services)
     return CheckedRequest(
         job,

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import Depends, Request, Response
+from starlette.datastructures import Headers
+from starlette.types import Scope
+from typing_extensions import override
 
 from gateway import errors
 from gateway.callers.auth import Caller, authenticate
@@ -34,9 +37,44 @@ _FOREIGN_KEYS = {
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 
 
-async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal["answer", "task"]) -> Repeat:
+class HeaderTable(Headers):
+    """The headers of a request, decoded once. Of a header that was sent twice `get` returns the first, as usual."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope=scope)
+        # The last of equal names stays in a dict.
+        self._first = {name.decode("latin-1"): text.decode("latin-1") for name, text in reversed(self.raw)}
+
+    @override
+    def __getitem__(self, key: str) -> str:
+        return self._first[key.lower()]
+
+    @override
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._first.get(key.lower(), default)
+
+    @override
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.lower() in self._first
+
+
+class DirectRequest(Request):
+    """A request whose headers are looked up in a table: the framework searches them all each time."""
+
+    @property
+    @override
+    def headers(self) -> Headers:
+        if not hasattr(self, "_headers"):
+            self._headers = HeaderTable(self.scope)
+        return self._headers
+
+
+async def read_repeat(
+    request: Request, job: ImageJob, model: str, form: Literal["answer", "task"], patience: float | None
+) -> Repeat:
     """Return the facts by which the ledger recognises a request that repeats an earlier one.
 
+    `patience` is the SDK's time-out in seconds, None if it announces none.
     Raises InvalidValue for an Idempotency-Key that is empty or too long. One that a different request has used is
     refused later, with 422, when the request opens its task.
     """
@@ -49,7 +87,7 @@ async def read_repeat(request: Request, job: ImageJob, model: str, form: Literal
         fingerprint=await asyncio.to_thread(take_fingerprint, *asked) if has_files else take_fingerprint(*asked),
         idempotency=digest_key(job.operation, key) if key else "",
         retry=read_count(request.headers.get("x-stainless-retry-count"), MOST_RETRIES) or 0,
-        patience=sdk_timeout(request) or 0.0,
+        patience=patience or 0.0,
         form=form,
     )
 
@@ -84,18 +122,16 @@ async def read_webhook(request: Request, services: Services) -> str | None:
     return given[0]
 
 
-def answer_within(request: Request, longest: float) -> float:
+def answer_within(seconds: float | None, longest: float) -> float:
     """Seconds within which the gateway must answer: the SDK's time-out minus the smaller of 10 s and its quarter.
 
-    The seconds are at most `longest`, which also holds for an SDK that announces no time-out.
+    `seconds` is that time-out. The result is at most `longest`, also for an SDK that announces none.
     """
-    seconds = sdk_timeout(request)
     return longest if seconds is None else min(longest, seconds - min(10.0, seconds / 4))
 
 
-def keep_alive(request: Request, usual: float) -> float:
-    """Seconds between the comments of a stream: a third of the SDK's time-out, but no more than `usual`."""
-    seconds = sdk_timeout(request)
+def keep_alive(seconds: float | None, usual: float) -> float:
+    """Seconds between the comments of a stream: a third of the SDK's time-out `seconds`, but no more than `usual`."""
     return usual if seconds is None else min(usual, seconds / 3)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,20 +17,11 @@ import pybase64
 from pydantic_core import from_json
 
 from gateway.ids import draw_letters
-from gateway.pictures.json_text import explain, unescape
+from gateway.pictures.json_text import HEAD, explain, find_base64, parse_leniently, unescape, unquote
 from gateway.pictures.spool import Blob, BlobWriter, Spool
 
 _TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """A string's bytes up to its closing quote, the end of the bytes or an incomplete escape."""
-
-# RFC 2397 quotes a comma in a parameter; browsers end the head at the first comma (WHATWG Fetch, "data: URLs").
-_DATA_URLS = (
-    re.compile(r'\s*+data:[^,"]*+(?:"[^"]*+"[^,"]*+)*+,', re.IGNORECASE),
-    re.compile(r"\s*+data:[^,]*+,", re.IGNORECASE),
-)
-_IS_BASE64 = re.compile(r";\s*base64\s*,\Z", re.IGNORECASE)
-HEAD = 4096
-"""Bytes of a string's start by which it counts as a picture or not. A data URL with a longer head is no picture."""
 
 _SLICE = 64 * 1024
 """Bytes after which the reader lets other tasks run. Each of its steps counts as 128 bytes more."""
@@ -41,10 +33,9 @@ MAX_VALUES = 10_000
 """The default limit on values and names in one document, roughly counted. Tiny ones take 30 times their text."""
 
 _SPACE = b" \t\r\n"
+_WEB = ("http://", "https://")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 _BOM = b"\xef\xbb\xbf"
-
-_PERCENT = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%20": b"", b"%09": b"", b"%0A": b"", b"%0D": b""}
 
 _PICTURE = re.compile(r"(?:[/_]9j[/_]|iVBORw0KGgo|UklGR)[A-Za-z0-9+/_=\s-]{24}")
 """The start of a JPEG, PNG or WebP in base64, and 24 more such characters: paths begin with the first of them too."""
@@ -93,7 +84,7 @@ class Base64Writer:
         whole, cut = len(text) - len(text) % 4, b""
         data = _decode_plain(text, whole)
         if data is None:
-            text, cut = _unquote(text)
+            text, cut = unquote(text)
             text = text.translate(_URLSAFE, _SPACE)
             whole = len(text) - len(text) % 4
             data = _decode(text[:whole])
@@ -140,27 +131,9 @@ def _decode_plain(text: bytes, whole: int) -> bytes | None:
     return None
 
 
-def _unquote(text: bytes) -> tuple[bytes, bytes]:
-    """The text without percent escapes of base64 and white space, and the incomplete escape at its end or b""."""
-    last = text.rfind(b"%", -2)
-    text, cut = (text[:last], text[last:]) if last >= 0 else (text, b"")
-    if b"%" in text:
-        for spelled, meant in _PERCENT.items():
-            text = text.replace(spelled, meant).replace(spelled.lower(), meant)
-    return text, cut
-
-
-def find_base64(text: str) -> int | None:
-    """The offset of the base64 in a data URL; None for other text, or if the first 4,096 characters show no base64."""
-    if text[:HEAD].lstrip()[:5].lower() != "data:":
-        return None
-    heads = (pattern.match(text, 0, HEAD) for pattern in _DATA_URLS)
-    return next((head.end() for head in heads if head and _IS_BASE64.search(head[0])), None)
-
-
 def is_web_address(text: str) -> bool:
     """True for text that begins with `http://` or `https://`, in small or capital letters, also after white space."""
-    return text[:HEAD].lstrip()[:8].lower().startswith(("http://", "https://"))
+    return text[:HEAD].lstrip()[:8].lower().startswith(_WEB)
 
 
 class JsonReader:
@@ -188,8 +161,8 @@ class JsonReader:
         self._max_picture = max_picture
         self._max_values = max_values
         self._is_lenient = is_lenient
-        # A caller cannot guess the mark, so none of its strings can stand for a picture.
-        self._mark = f"\x00{draw_letters()}:"
+        self._mark = ""
+        self._start: bytes | None = b"" if min(max_rest, max_values) >= 2 * HEAD else None
         self._rest = bytearray()
         self._values = 0
         self._found: list[Blob | PictureFault] = []
@@ -213,14 +186,27 @@ class JsonReader:
 
     async def feed(self, piece: bytes) -> None:
         """Take the next bytes. Raises TooLarge for too much text or too many values, and StorageFullError."""
+        if self._start is not None:
+            # A document with fewer bytes than HEAD has no long string and few values: it is parsed as it is.
+            piece, self._start = self._start + piece, None
+            if len(piece) < HEAD:
+                self._start, piece = piece, b""
         for start in range(0, len(piece), _SLICE):
             await self._feed(piece[start : start + _SLICE] if len(piece) > _SLICE else piece)
 
     async def finish(self) -> Any:
         """Parse the whole document. Raises BadJson if it is incomplete or invalid, and StorageFullError."""
+        if self._start is not None:
+            try:
+                document = _parse_strictly(self._start)
+            except ValueError:
+                # The walk over its strings shows the fault.
+                await self._feed(self._start)
+            else:
+                return await self._restore(document)
         if self._state != "outside":
             raise BadJson("it ends inside a string")
-        return await self._restore(self._parse(), "")
+        return await self._restore(self._parse())
 
     async def abort(self) -> None:
         if self._writer is not None:
@@ -306,6 +292,8 @@ class JsonReader:
             self._keep(raw, is_closed=is_closed)
             return
         self._text.clear()
+        # A caller cannot guess the mark, so none of its strings can stand for a picture.
+        self._mark = self._mark or f"\x00{draw_letters()}:"
         self._rest += f'"\\u0000{self._mark[1:]}{len(self._found)}"'.encode()
         self._state = "picture"
         self._open_picture()
@@ -315,8 +303,9 @@ class JsonReader:
 
     def _find_picture(self, text: str, key: str) -> int | None:
         """The offset of the base64 in a string that begins with this text; None if it is no picture."""
-        begin = find_base64(text)
-        if begin is not None or is_web_address(text) or (self._is_lenient and text.startswith("//")):
+        start = text[:HEAD].lstrip()[:8].lower()
+        begin = find_base64(text) if start.startswith("data:") else None
+        if begin is not None or start.startswith(_WEB) or (self._is_lenient and text.startswith("//")):
             return begin
         is_picture = key in self._picture_keys or (self._is_lenient and _PICTURE.match(text))
         return 0 if is_picture else None
@@ -349,33 +338,39 @@ class JsonReader:
             self._found[-1] = _TOO_MANY if len(self._found) > MAX_PICTURES else fault
 
     def _parse(self) -> Any:
-        data = bytes(self._rest).removeprefix(_BOM)
+        data = bytes(self._rest)
         try:
-            return from_json(data, allow_inf_nan=False)
+            return _parse_strictly(data)
         except ValueError as error:
             if self._is_lenient:
                 with suppress(ValueError, RecursionError):
-                    text = data.decode("utf-8", "replace")
-                    # Python reads no integer of more than 4,300 digits.
-                    return json.loads(
-                        text, strict=False, parse_constant=lambda _: None, parse_int=lambda digits: int(digits[:4000])
-                    )
+                    return parse_leniently(data.removeprefix(_BOM))
             raise BadJson(explain(str(error), has_pictures=bool(self._found))) from error
 
-    async def _restore(self, value: Any, key: str) -> Any:
-        await self._pause(128 + len(value) if isinstance(value, str) else 128)
-        if isinstance(value, str):
-            return await self._restore_text(value, key)
-        if isinstance(value, list):
-            return [await self._restore(item, "") for item in value]
-        if isinstance(value, dict):
-            if any(name.startswith(self._mark) for name in value):
-                raise BadJson("a name in it is a picture")
-            return {name: await self._restore(item, name) for name, item in value.items()}
-        return value
+    async def _restore(self, document: Any) -> Any:
+        """Put the pictures in their places, in the order of the document, and return it."""
+        whole = {"": document}
+        walks: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(whole, iter(whole.items()))]
+        while walks:
+            holder, items = walks[-1]
+            for place, value in items:
+                await self._pause(128 + len(value) if isinstance(value, str) else 128)
+                if isinstance(value, str):
+                    holder[place] = await self._restore_text(value, place if isinstance(place, str) else "")
+                elif isinstance(value, list):
+                    walks.append((value, enumerate(value)))
+                    break
+                elif isinstance(value, dict):
+                    if self._mark and any(name.startswith(self._mark) for name in value):
+                        raise BadJson("a name in it is a picture")
+                    walks.append((value, iter(value.items())))
+                    break
+            else:
+                walks.pop()
+        return whole[""]
 
     async def _restore_text(self, text: str, key: str) -> Any:
-        if text.startswith(self._mark):
+        if self._mark and text.startswith(self._mark):
             return self._show(self._found[int(text[len(self._mark) :])])
         begin = self._find_picture(text, key)
         if begin is None:
@@ -389,6 +384,11 @@ class JsonReader:
 
     def _show(self, found: Blob | PictureFault) -> Blob | PictureFault | None:
         return None if self._is_lenient and isinstance(found, PictureFault) else found
+
+
+def _parse_strictly(data: bytes) -> Any:
+    """The value of a document in UTF-8. Raises ValueError."""
+    return from_json(data.removeprefix(_BOM), allow_inf_nan=False)
 
 
 def _read_head(raw: bytes) -> tuple[str, int]:

@@ -1,10 +1,11 @@
-"""The escapes of JSON's strings, and the faults of a document in the gateway's own words."""
+"""The text of JSON documents: escapes, data URLs, lenient parsing, and faults in the gateway's own words."""
 
 from __future__ import annotations
 
 import json
 import re
 from contextlib import suppress
+from typing import Any
 
 _FAULTS = {
     "EOF": "it ends before it is complete",
@@ -20,6 +21,17 @@ _FAULTS = {
     "lone": "half of a surrogate pair stands alone",
     "unexpected end of hex": "half of a surrogate pair stands alone",
 }
+# RFC 2397 quotes a comma in a parameter; browsers end the head at the first comma (WHATWG Fetch, "data: URLs").
+_DATA_URLS = (
+    re.compile(r'\s*+data:[^,"]*+(?:"[^"]*+"[^,"]*+)*+,', re.IGNORECASE),
+    re.compile(r"\s*+data:[^,]*+,", re.IGNORECASE),
+)
+_IS_BASE64 = re.compile(r";\s*base64\s*,\Z", re.IGNORECASE)
+HEAD = 4096
+"""Bytes of a string's start by which it counts as a picture or not. A data URL with a longer head is no picture."""
+
+_PERCENT = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%20": b"", b"%09": b"", b"%0A": b"", b"%0D": b""}
+
 _POSITION = re.compile(r" at (line [0-9]{1,9} column [0-9]{1,9})\Z")
 
 
@@ -46,3 +58,31 @@ def unescape(text: bytes) -> tuple[bytes, bytes]:
     with suppress(ValueError):
         text = json.loads(b'"' + text + b'"', strict=False).encode(errors="replace")
     return text, cut
+
+
+def unquote(text: bytes) -> tuple[bytes, bytes]:
+    """The text without percent escapes of base64 and white space, and the incomplete escape at its end or b""."""
+    last = text.rfind(b"%", -2)
+    text, cut = (text[:last], text[last:]) if last >= 0 else (text, b"")
+    if b"%" in text:
+        for spelled, meant in _PERCENT.items():
+            text = text.replace(spelled, meant).replace(spelled.lower(), meant)
+    return text, cut
+
+
+def find_base64(text: str) -> int | None:
+    """The offset of the base64 in a data URL; None for other text, or if the first 4,096 characters show no base64."""
+    if text[:HEAD].lstrip()[:5].lower() != "data:":
+        return None
+    heads = (pattern.match(text, 0, HEAD) for pattern in _DATA_URLS)
+    return next((head.end() for head in heads if head and _IS_BASE64.search(head[0])), None)
+
+
+def parse_leniently(data: bytes) -> Any:
+    """The value of a document whose wrong characters are replaced, and NaN and infinity by None.
+
+    Raises ValueError and RecursionError.
+    """
+    text = data.decode("utf-8", "replace")
+    # Python reads no integer of more than 4,300 digits.
+    return json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=lambda digits: int(digits[:4000]))

@@ -219,6 +219,8 @@ class Spool:
 
     async def blob(self, data: bytes) -> Blob:
         """Store these bytes, in memory or in a temporary file, and return their blob. Raises StorageFullError."""
+        if len(data) <= self.keep and self.hold(len(data)):
+            return Blob(len(data), data=data)
         writer = self.writer()
         await writer.write(data)
         return await writer.finish()

@@ -125,7 +125,7 @@ class _Output:
     def _describe(self, facts: _Facts) -> str:
         try:
             return self._mask.hide_secrets(self._render(facts))
-        except Exception as error:  # A value of any library may fail in its `repr`; the thread lives on.
+        except Exception as error:  # noqa: BLE001 (the `repr` of a value may raise anything; the thread lives on)
             return _render_json({"event": "a log line is lost", "error": type(error).__name__, "timestamp": _now()})
 
 

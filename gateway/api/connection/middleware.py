@@ -21,7 +21,7 @@ from gateway import errors
 from gateway.api.connection.error_handlers import render
 from gateway.api.connection.request_line import read_route, send_head
 from gateway.api.connection.request_log import log_request
-from gateway.api.request import get_caller, get_services
+from gateway.api.request import DirectRequest, get_caller, get_services
 from gateway.callers.auth import Caller
 from gateway.errors import PublicError
 from gateway.ids import new_id
@@ -157,7 +157,7 @@ class DirectRoutes:
         if not self._is_direct(scope):
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive, send)
+        request = DirectRequest(scope, receive, send)
         services = get_services(request)
         with AdmittedRequest(services.admission) as admitted:
             try:
