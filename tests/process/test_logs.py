@@ -137,3 +137,33 @@ def test_warnings_of_libraries_are_lines() -> None:
         warnings.simplefilter("always")
         (line,) = lines_of(lambda: warnings.warn("old", stacklevel=1))
     assert "old" in str(line["event"])
+
+
+class Unspeakable:
+    """A value that cannot be written."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_value_without_text_costs_only_its_line() -> None:
+    """A line that cannot be made is replaced by one that says so, and the log goes on."""
+
+    def speak() -> None:
+        log = structlog.get_logger("x")
+        log.info("first", value=Unspeakable())
+        log.info("second", value={1, 2}, number=2**80)
+
+    first, second = lines_of(speak)
+    assert (first["event"], first["error"]) == ("a log line is lost", "ValueError")
+    assert (second["event"], second["value"], second["number"]) == ("second", "{1, 2}", 2**80)
+
+
+def test_no_character_breaks_a_line() -> None:
+    """A line holds ASCII alone: some characters end a line for one reader and not for another."""
+    stream = io.StringIO()
+    with logging_to(stream):
+        structlog.get_logger("x").warning("a\u2028b\u0085\nc", name="\u00e9\ud800")
+    (line,) = stream.getvalue().splitlines()
+    assert line.isascii()
+    assert (json.loads(line)["event"], json.loads(line)["name"]) == ("a\u2028b\u0085\nc", "\u00e9\ud800")
