@@ -58,7 +58,7 @@ OPENINGS = 32
 
 @dataclass(frozen=True)
 class Services:
-    """The services of one process. `running` has the asyncio tasks of the work, which outlives its request.
+    """The services of one process. `running` has the asyncio tasks of the work, which outlives its request, by task id.
 
     `in_flight` counts the bytes of request bodies until their spools are closed. `departing` has a future for each
     caller that disconnected or perhaps did not read its answer, until that is written to the ledger or queued for it.
@@ -103,7 +103,7 @@ class Services:
     shutdown: Shutdown = field(default_factory=Shutdown)
     pending_posts: PendingPosts = field(default_factory=PendingPosts)
     retries: RetryBudget = field(default_factory=RetryBudget)
-    running: set[asyncio.Task[Any]] = field(default_factory=set)
+    running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     departing: set[asyncio.Future[None]] = field(default_factory=set)
     openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS))
     auditing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -77,7 +77,8 @@ class Health:
         # Calls of other processes, as of the last look.
         self._others: dict[str, int] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._held: dict[str, Permit] = {}
+        # By target, this process's permits.
+        self._held: dict[str, dict[str, Permit]] = {label: {} for label in self._targets}
         self._passes: dict[str, float] = {}
         # All at once, since the next call may need the permit. A late report is of no use: the permit's lease ends.
         self.reports: Outbox[tuple[Permit, CallReport]] = Outbox("health reports", self._write_report, pause_s=None)
@@ -128,7 +129,7 @@ class Health:
     def load(self, target: Target) -> tuple[float, float]:
         """Return a sort key, least loaded first: running calls by weight, then this process's permits by weight."""
         weight = target.weight
-        busy = self._own(target.label) + self._others.get(target.label, 0)
+        busy = len(self._held[target.label]) + self._others.get(target.label, 0)
         return busy / weight, self._passes.get(target.label, 0.0)
 
     async def take(self, target: Target) -> Permit | Block:
@@ -151,37 +152,32 @@ class Health:
 
     def _hold(self, permit: Permit) -> Permit:
         label = permit.target.label
-        self._held[permit.id] = permit
+        self._held[label][permit.id] = permit
         floor = min(self._passes.values(), default=0.0)
         self._passes[label] = max(self._passes.get(label, floor), floor) + 1 / permit.target.weight
         return permit
 
     def is_held(self, permit: Permit) -> bool:
         """True from the taking of a permit by this process to its return."""
-        return permit.id in self._held
+        return permit.id in self._held[permit.target.label]
 
     def finish(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back, and report the call's outcome to the store in the background. Has an effect once."""
-        if self._held.pop(permit.id, None) is None:
+        if self._held[permit.target.label].pop(permit.id, None) is None:
             return
         self.reports.put(f"{permit.target.label} {permit.id}", (permit, report))
 
     async def renew_permits(self) -> None:
         """Renew the permits of this process's running calls; due several times a lease. Raises nothing."""
-        by_label: dict[str, list[str]] = {}
-        for permit in self._held.values():
-            by_label.setdefault(permit.target.label, []).append(permit.id)
-        for label, permits in by_label.items():
-            with suppress(StoreUnavailable):
-                await self.store.hold(label, permits, self._lease_s)
-
-    def _own(self, label: str) -> int:
-        return sum(permit.target.label == label for permit in self._held.values())
+        for label, permits in self._held.items():
+            if permits:
+                with suppress(StoreUnavailable):
+                    await self.store.hold(label, list(permits), self._lease_s)
 
     async def read(self) -> None:
         """Read every target's condition from the store now. Raises StoreUnavailable."""
         self._seen = await self.store.look(list(self._targets))
-        self._others = {label: max(0, seen.in_flight - self._own(label)) for label, seen in self._seen.items()}
+        self._others = {label: max(0, seen.in_flight - len(self._held[label])) for label, seen in self._seen.items()}
 
     async def _refresh(self) -> None:
         with suppress(StoreUnavailable):

@@ -179,11 +179,10 @@ async def open_task(
     reservation, plan = found
     task = Task(task_id, caller, job, plan, spool, services, reservation, record, first)
     services.task_events.post(record)
-    # The set holds the only reference: asyncio forgets tasks that nobody holds.
+    # `running` holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
-    running = asyncio.create_task(_run(task, work), name=task.id)
-    services.running.add(running)
-    running.add_done_callback(services.running.discard)
+    running = services.running[task_id] = asyncio.create_task(_run(task, work), name=task_id)
+    running.add_done_callback(lambda _: services.running.pop(task_id))
     return TaskWait(services, task_id, task_id, rates=reservation.rates)
 
 
@@ -245,11 +244,11 @@ async def drain(services: Services) -> tuple[int, int]:
     """
     shutdown, settings = services.shutdown, services.settings
     while services.running and shutdown.seconds < (settings.drain_s if shutdown.is_holding else settings.stop_s):
-        for each in services.running:
-            if shutdown.may_leave(each.get_name()):
-                each.cancel()
-        await asyncio.wait(set(services.running), timeout=PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
-    cut_off = set(services.running)
+        for task_id, running in services.running.items():
+            if shutdown.may_leave(task_id):
+                running.cancel()
+        await asyncio.wait(services.running.values(), timeout=PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
+    cut_off = list(services.running.values())
     for each in cut_off:
         each.cancel()
     await asyncio.gather(*cut_off, return_exceptions=True)

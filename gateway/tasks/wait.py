@@ -41,7 +41,7 @@ class CallerDisconnected(Exception):
 
 def runs_here(services: Services, task: str) -> bool:
     """True when this process works on a task."""
-    return any(each.get_name() == task for each in services.running)
+    return task in services.running
 
 
 async def record_departures(
@@ -91,8 +91,9 @@ class TaskWait:
     def is_cut(self) -> bool:
         """True when this process shuts down and will not see the task's end."""
         shutdown = self.services.shutdown
-        is_left = shutdown.is_over or shutdown.may_leave(self.task) or not runs_here(self.services, self.task)
-        return shutdown.is_begun and is_left
+        return shutdown.is_begun and (
+            shutdown.is_over or shutdown.may_leave(self.task) or not runs_here(self.services, self.task)
+        )
 
     async def wait_for_end(self, seconds: float) -> TaskRecord | None:
         """Wait for the end of the task, and return its record; None after `seconds`, or when this process ends.

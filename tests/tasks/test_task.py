@@ -183,7 +183,7 @@ async def test_one_lost_picture_spares_the_rest(services: Services, gateway: Gat
     job = replace(JOB, n=3)
     wanted = plan_of(job, OFFICIAL, services.catalogue)
     task = await open_task(breaking, caller_of(gateway), TaskSpec(job, wanted), services.new_spool(), work)
-    await asyncio.wait(set(breaking.running))
+    await asyncio.wait(breaking.running.values())
     ending = await wait_for(task, 5)
     assert isinstance(ending, PartlyDelivered)
     assert [image.slot for image in ending.record.images] == [0, 2]
