@@ -46,7 +46,7 @@ _log = structlog.get_logger(__name__)
 Sleep = Callable[[float], Awaitable[None]]
 Keep = Callable[[Ticket | UpstreamAnswer], Awaitable[None]]
 OnLostAnswer = Callable[[Verdict], None]
-Resting = Callable[[], AbstractContextManager[None]]
+Resting = AbstractContextManager[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Bridge:
     schedule: PollSchedule = field(default_factory=PollSchedule)
     listener: CallbackListener | None = None
     sleep: Sleep = asyncio.sleep
-    resting: Resting = nullcontext
+    resting: Resting = field(default_factory=nullcontext)
 
     async def complete(
         self,
@@ -182,7 +182,7 @@ class Bridge:
                 raise
             if on_lost_answer:
                 on_lost_answer(verdict)
-            with self.resting():
+            with self.resting:
                 ticket = await self.listener.wait_for_ticket(self.target.config.timeouts.callback)
             if ticket is None:
                 raise
@@ -219,14 +219,13 @@ class Bridge:
 
     async def _rest(self, least: float, seconds: float) -> bool:
         """Wait for `seconds` or until a callback comes, but at least `least` seconds. Returns True for a callback."""
-        with self.resting():
+        with self.resting:
+            if self.listener is None:
+                await self.sleep(max(least, seconds))
+                return False
             if least:
                 await self.sleep(least)
-            left = max(0.0, seconds - least)
-            if self.listener:
-                return await self.listener.wait(left)
-            await self.sleep(left)
-            return False
+            return await self.listener.wait(max(0.0, seconds - least))
 
     def _note_end(self, *, was_told: bool) -> None:
         """Count in the target's callback trust that a ticket has ended, by a callback's report or by a poll."""
@@ -281,7 +280,7 @@ class Bridge:
                 is_dead = failed.status in (403, 404, 410)
                 if is_dead or failed.kind == "too_large" or loop.time() + wait > deadline:
                     raise CallFailed(Failure("collect", status=failed.status, message=str(failed))) from failed
-            with self.resting():
+            with self.resting:
                 await self.sleep(wait)
             wait = min(wait * 2, 5)
 

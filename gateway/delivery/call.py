@@ -255,7 +255,7 @@ class CallSender:
             services.fetcher,
             PollSchedule.of(latency, is_called_back=listener is not None and listener.trust.is_earned),
             listener,
-            resting=partial(services.shutdown.resting, self.reservation.task, paid.call.id),
+            resting=services.shutdown.resting(self.reservation.task, paid.call.id),
         )
 
     def _free_place(self, paid: PaidCall, verdict: Verdict) -> None:

@@ -7,11 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 PAUSE_S = 0.05
 """Seconds between two checks for calls in progress."""
+
+
+class Resting:
+    """A context in which a part of a call only waits for its next poll. Several parts may be in it at a time."""
+
+    __slots__ = ("_call", "_parts", "_shutdown")
+
+    def __init__(self, shutdown: Shutdown, parts: dict[str, int], call: str) -> None:
+        self._shutdown = shutdown
+        self._parts = parts
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._parts[self._call] += 1
+        if self._shutdown.is_begun:
+            self._shutdown.on_change()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._parts[self._call] -= 1
 
 
 class Shutdown:
@@ -70,17 +91,9 @@ class Shutdown:
         if not calls:
             del self._out[task]
 
-    @contextmanager
-    def resting(self, task: str, call: str) -> Iterator[None]:
-        """Record, within the context, that a part of a call only waits for its next poll: the call can be left."""
-        calls = self._out[task]
-        calls[call] += 1
-        try:
-            if self.is_begun:
-                self.on_change()
-            yield
-        finally:
-            calls[call] -= 1
+    def resting(self, task: str, call: str) -> Resting:
+        """Return a context for a call in progress: while each of its parts is in it, the call can be left."""
+        return Resting(self, self._out[task], call)
 
     async def idle(self, after: float) -> None:
         """Wait until the shutdown has lasted `after` seconds and no call needs this process."""

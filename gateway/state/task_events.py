@@ -110,7 +110,7 @@ class TaskEvents:
         """
         entry = self._entries.setdefault(record.id, _Entry())
         entry.record, entry.is_running = record, record.end is None
-        self._wake(record.id)
+        self.wake(record.id)
         _drop_unused(self._entries, record.id)
 
     def watch(self, task_id: str) -> Watch:
@@ -167,21 +167,22 @@ class TaskEvents:
         finally:
             await client.aclose()
 
-    def wake_all(self) -> None:
-        """Notify every watch."""
-        for task_id in self._entries:
-            self._wake(task_id)
-
-    def _handle_news(self, fields: dict[str, str]) -> None:
-        if "call" not in fields:
-            self._wake(fields["task"])
-        elif event := self._callbacks.get(fields["call"]):
-            event.set()
-
-    def _wake(self, task_id: str) -> None:
+    def wake(self, task_id: str) -> None:
+        """Notify the watches of the task."""
         entry = self._entries.get(task_id)
         for watch in entry.watchers if entry else ():
             watch.notify()
+
+    def wake_all(self) -> None:
+        """Notify every watch."""
+        for task_id in self._entries:
+            self.wake(task_id)
+
+    def _handle_news(self, fields: dict[str, str]) -> None:
+        if "call" not in fields:
+            self.wake(fields["task"])
+        elif event := self._callbacks.get(fields["call"]):
+            event.set()
 
 
 def _drop_unused(entries: dict[str, _Entry], task_id: str) -> None:

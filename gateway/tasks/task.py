@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -182,7 +183,7 @@ async def open_task(
     # `running` holds the only reference: asyncio forgets tasks that nobody holds.
     spool.is_kept = True
     running = services.running[task_id] = asyncio.create_task(_run(task, work), name=task_id)
-    running.add_done_callback(lambda _: services.running.pop(task_id))
+    running.add_done_callback(partial(_forget_run, services, task_id))
     return TaskWait(services, task_id, task_id, rates=reservation.rates)
 
 
@@ -279,6 +280,12 @@ async def _add_hook(waiting: TaskWait, hook: Hook | None) -> None:
         refusal = ledger_unavailable(error)
     await waiting.leave()
     raise refusal
+
+
+def _forget_run(services: Services, task_id: str, _running: asyncio.Future[None]) -> None:
+    del services.running[task_id]
+    # A task that was canceled has posted no end.
+    services.task_events.wake(task_id)
 
 
 async def _run(task: Task, work: Work) -> None:

@@ -140,9 +140,10 @@ class TaskWait:
         await self.services.pending_posts.book(f"leave {self.task}", step)
 
     async def _looks(self, seconds: float) -> AsyncIterator[TaskRecord | None]:
-        """Yield the task's record now, after each change and from time to time, for `seconds`; None if it is not there.
+        """Yield the task's record now and after each change, for `seconds`; None if it is not there.
 
-        Returns early when this process leaves the task. Raises CallerDisconnected, InternalError.
+        A task of another process is looked at from time to time too. Returns early when this process leaves the task.
+        Raises CallerDisconnected, InternalError.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -160,7 +161,10 @@ class TaskWait:
                     return
                 if record is None and loop.time() - began > LOST_AFTER_S:
                     raise errors.InternalError("The gateway lost the task.", should_retry=False)
-                await changed.wait(min(left, pause if record else UNWRITTEN_S), self.gone)
+                # This process has all news of a task that runs here.
+                if not runs_here(self.services, self.task):
+                    left = min(left, pause if record else UNWRITTEN_S)
+                await changed.wait(left, self.gone)
 
     async def _look(self) -> TaskRecord | None:
         with suppress(StoreUnavailable):

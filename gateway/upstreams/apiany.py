@@ -105,7 +105,8 @@ class Apiany:
             raise CallFailed(fail_without_image(reply, "the task has ended without an image"))
         if not status:
             fail_on_error(reply)
-        self._log_unknown_status(reply.mask.clean(status, 100))
+        if status not in RUNNING:
+            self._log_unknown_status(reply.mask.clean(status, 100))
         return None
 
     async def check(self, spool: Spool) -> Decimal | None:
@@ -152,7 +153,7 @@ class Apiany:
         return url
 
     def _log_unknown_status(self, status: str) -> None:
-        if status not in RUNNING and status not in self._unknown_statuses and len(self._unknown_statuses) < 100:
+        if status not in self._unknown_statuses and len(self._unknown_statuses) < 100:
             self._unknown_statuses.add(status)
             _log.warning("unknown task status, taken as running", upstream=self._client.target.upstream, status=status)
 
