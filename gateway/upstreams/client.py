@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -145,9 +146,9 @@ class UpstreamClient:
                 await _close(content)
 
     async def _read(self, response: Response, spool: Spool) -> Reply:
-        reply = Reply(
+        reply = partial(
+            Reply,
             response.status,
-            None,
             retry_after=read_retry_after(find_header(response, "retry-after")),
             mask=self.mask,
             leads_to=_find_destination(find_header(response, "location"), self.mask),
@@ -164,23 +165,23 @@ class UpstreamClient:
             if form == "page":
                 title = find_title(await start.peek(KEPT))
                 problem = f"a page of HTML{title and ': '}{title}"
-                return replace(reply, is_page=True, problem=self.mask.clean(problem, 300), start=bytes(start.head))
+                return reply(None, self.mask.clean(problem, 300), is_page=True, start=bytes(start.head))
             if form == "picture":
-                return replace(reply, document=await read_picture(start.pieces(), spool, self._max_picture))
+                return reply(await read_picture(start.pieces(), spool, self._max_picture))
             if form == "events":
                 document = await read_events(start.pieces(), lambda: self._new_reader(spool, readers))
-                return replace(reply, document=document, start=bytes(start.head))
+                return reply(document, start=bytes(start.head))
             reader = self._new_reader(spool, readers)
             async for piece in start.pieces():
                 await reader.feed(piece)
             document = await reader.finish()
-            return replace(reply, document=document, problem="; ".join(reader.faults)[:300], start=bytes(start.head))
+            return reply(document, "; ".join(reader.faults)[:300], start=bytes(start.head))
         except (BadJson, TooLarge, EncodingUnreadable) as error:
             problem = self.mask.clean(f"{kind}, not readable: {error}", 300)
             # Whole pictures of an answer that is damaged elsewhere are paid for.
             whole = [{"b64_json": blob} for reader in readers for blob in reader.pictures]
-            document = {"data": whole} if whole and reply.is_ok else None
-            return replace(reply, document=document, problem=problem, start=bytes(start.head))
+            document = {"data": whole} if whole and 200 <= response.status < 300 else None
+            return reply(document, problem, start=bytes(start.head))
         finally:
             for reader in readers:
                 await reader.abort()
