@@ -128,6 +128,22 @@ async def test_waiter_may_leave(services: Services, gateway: Gateway) -> None:
     assert isinstance(await wait_for(task, 5), Delivered)
 
 
+async def test_wait_ends_with_its_work(services: Services, gateway: Gateway) -> None:
+    """A wait ends at once when a shutdown cuts off the work that it waits for."""
+
+    async def linger(task: Task) -> Outcome:
+        await asyncio.Event().wait()
+        return Outcome()
+
+    task = await open_task(services, caller_of(gateway), TaskSpec(JOB, NOTHING), services.new_spool(), linger)
+    waiter = asyncio.create_task(wait_for(task, 600))
+    await asyncio.sleep(0)
+    services.shutdown.begin()
+    services.running[task.task].cancel()
+    async with asyncio.timeout(30):
+        assert await waiter == StillRunning(task.task)
+
+
 async def test_lost_store_at_end_delivers(services: Services, gateway: Gateway, valkey: Valkey) -> None:
     """When the store goes away under a running task, its images are delivered all the same."""
     may_end = asyncio.Event()
