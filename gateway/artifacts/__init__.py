@@ -9,8 +9,6 @@ from gateway.artifacts.artifact import (
     ArtifactsUnavailable,
     Readiness,
     Stored,
-    base64_chunks,
-    base64_length,
     remove_expired,
 )
 from gateway.artifacts.storage import open_store
@@ -21,8 +19,6 @@ __all__ = [
     "ArtifactsUnavailable",
     "Readiness",
     "Stored",
-    "base64_chunks",
-    "base64_length",
     "open_store",
     "remove_expired",
 ]

@@ -1,6 +1,6 @@
-"""An artifact: its id, its base64 text, the interface of a store of artifacts, and the store in a folder.
+"""An artifact: its id, the interface of a store of artifacts, and the store in a folder.
 
-Only this module checks an id, before the id becomes a path.
+Only this module checks an id, before the id becomes a path. It never answers from memory for a deleted artifact.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-import pybase64
 import structlog
 
 from gateway.ids import BODY, milliseconds_of, new_id, time_of
@@ -102,15 +101,15 @@ class ArtifactStore(Protocol):
 
 def describe(picture: Picture, ttl_s: int) -> Artifact:
     """Make a new artifact for the picture, which expires after `ttl_s` seconds. Stores nothing."""
-    artifact_id = f"{new_id('img')}.{picture.format}"
-    created = milliseconds_of(artifact_id) // 1000
-    blob = picture.blob
+    # In milliseconds, as the id has it.
+    now = time.time_ns() // 1_000_000
+    created = now // 1000
     return Artifact(
-        artifact_id,
+        f"{new_id('img', at=now / 1000)}.{picture.format}",
         picture.format,
         picture.width,
         picture.height,
-        blob.size,
+        picture.blob.size,
         created,
         created + ttl_s,
     )
@@ -161,30 +160,49 @@ async def remove_expired(store: ArtifactStore) -> None:
         _log.info("removed expired pictures", pictures=removed)
 
 
-async def base64_chunks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield the base64 text of all chunks together, padded at its end only."""
-    carry = b""
-    async for chunk in chunks:
-        data = carry + chunk if carry else chunk
-        whole = len(data) - len(data) % 3
-        carry = data[whole:]
-        if whole:
-            yield pybase64.b64encode(data[:whole] if carry else data)
-    if carry:
-        yield pybase64.b64encode(carry)
-
-
-def base64_length(size: int) -> int:
-    """Characters of the base64 of `size` bytes."""
-    return (size + 2) // 3 * 4
-
-
 _NOT_LINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _HEAD = 12
 """Bytes of a file's start that show the format of a picture."""
 _LEFT_OVER_S = 3600
 """Seconds without a write after which an unfinished file counts as left by a dead process."""
+
+RECENT_BYTES = 8 * 1024 * 1024
+"""The most bytes of pictures that stay in memory for their first reader."""
+
+_RECENT_S = 5.0
+"""The most seconds for which they stay there."""
+
+
+class _Recent:
+    """The pictures that this process stored last, until their first reader is done. The oldest ones give way."""
+
+    def __init__(self) -> None:
+        self._pictures: dict[str, bytes] = {}
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def get(self, artifact_id: str) -> bytes | None:
+        return self._pictures.get(artifact_id)
+
+    def keep(self, artifact_id: str, data: bytes) -> None:
+        if len(data) > RECENT_BYTES:
+            return
+        self._pictures[artifact_id] = data
+        self._size += len(data)
+        while self._size > RECENT_BYTES:
+            self.drop(next(iter(self._pictures)))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_RECENT_S, self.clear)
+
+    def drop(self, artifact_id: str) -> None:
+        self._size -= len(self._pictures.pop(artifact_id, b""))
+
+    def clear(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pictures.clear()
+        self._size, self._timer = 0, None
 
 
 class LocalArtifacts:
@@ -194,6 +212,7 @@ class LocalArtifacts:
         self.folder = folder
         self._incoming = folder / "incoming"
         self._ttl_s = ttl_s
+        self._recent = _Recent()
 
     def describe(self, picture: Picture) -> Artifact:
         return describe(picture, self._ttl_s)
@@ -205,9 +224,13 @@ class LocalArtifacts:
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise (StorageFullError if error.errno in _FULL else ArtifactsUnavailable)(reason) from error
+        if picture.blob.data is not None and matches(picture.blob.data[:_HEAD], picture.format):
+            self._recent.keep(artifact.id, picture.blob.data)
         return artifact
 
     async def open(self, artifact_id: str) -> Stored | None:
+        if (data := self._recent.get(artifact_id)) is not None:
+            return Stored(len(data), self._chunks(artifact_id, len(data)))
         form = format_of(artifact_id)
         if form is None:
             return None
@@ -220,11 +243,12 @@ class LocalArtifacts:
             raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
         if not matches(start[:_HEAD], form):
             return None
-        return Stored(size, _one_chunk(start) if len(start) == size else _chunks(path))
+        return Stored(size, _one_chunk(start) if len(start) == size else self._chunks(artifact_id, size))
 
     async def delete(self, artifact_id: str) -> None:
         if format_of(artifact_id) is None:
             return
+        self._recent.drop(artifact_id)
         path = self.folder / day_of(artifact_id) / artifact_id
         try:
             await asyncio.to_thread(path.unlink, missing_ok=True)
@@ -232,6 +256,7 @@ class LocalArtifacts:
             raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
 
     async def sweep(self, now: float) -> int:
+        self._recent.clear()
         try:
             return await asyncio.to_thread(self._sweep, now)
         except OSError as error:
@@ -244,7 +269,28 @@ class LocalArtifacts:
             return Readiness(False, reason=os.strerror(error.errno or 0))
 
     async def close(self) -> None:
-        """Do nothing: no file stays open between calls."""
+        """Drop the pictures in memory; no file stays open between calls."""
+        self._recent.clear()
+
+    async def _chunks(self, artifact_id: str, size: int) -> AsyncIterator[bytes]:
+        """Yield the bytes of an artifact from memory while they are there, then from the file."""
+        start = 0
+        while start < size and (data := self._recent.get(artifact_id)) is not None:
+            piece = data if size <= CHUNK else data[start : start + CHUNK]
+            # A slow reader holds no more than the piece: the bytes may go meanwhile.
+            del data
+            yield piece
+            start += len(piece)
+        self._recent.drop(artifact_id)
+        if start == size:
+            return
+        path = self.folder / day_of(artifact_id) / artifact_id
+        try:
+            async with contextlib.aclosing(file_chunks(path, start=start)) as rest:
+                async for piece in rest:
+                    yield piece
+        except OSError as error:
+            raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
 
     def _store(self, blob: Blob, artifact_id: str) -> None:
         day = self.folder / day_of(artifact_id)
@@ -267,8 +313,12 @@ class LocalArtifacts:
         """Write a temporary file, then rename it: a process that dies leaves nothing under the final name."""
         aside = self._incoming / final.name
         try:
-            with blob.open() as source, aside.open("xb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
+            with aside.open("xb") as target:
+                if blob.data is not None:
+                    target.write(blob.data)
+                else:
+                    with blob.open() as source:
+                        shutil.copyfileobj(source, target, CHUNK)
                 target.flush()
                 os.fsync(target.fileno())
             aside.replace(final)
@@ -343,15 +393,6 @@ def _look(path: Path) -> tuple[int, bytes]:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         return size, file.read(size if size <= CHUNK else _HEAD)
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    try:
-        async with contextlib.aclosing(file_chunks(path)) as pieces:
-            async for piece in pieces:
-                yield piece
-    except OSError as error:
-        raise ArtifactsUnavailable(os.strerror(error.errno or 0)) from error
 
 
 async def _one_chunk(data: bytes) -> AsyncIterator[bytes]:

@@ -113,9 +113,9 @@ class Blob:
         return await asyncio.to_thread(self.path.read_bytes)
 
 
-async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
-    """Yield a file's bytes from first to last, at most `size` at a time. Opens the file only at the first chunk."""
-    opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size))
+async def file_chunks(path: Path, size: int = CHUNK, start: int = 0) -> AsyncGenerator[bytes, None]:
+    """Yield a file's bytes from `start` to the last, at most `size` at a time. Opens it only at the first chunk."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_open_and_read, path, size, start))
     try:
         file, piece = await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -123,8 +123,8 @@ async def file_chunks(path: Path, size: int = CHUNK) -> AsyncGenerator[bytes, No
         opening.add_done_callback(_close_opened)
         raise
     with file:
-        end, at = os.fstat(file.fileno()).st_size, 0
-        buffer = bytearray(min(size, max(0, end - len(piece))))
+        end, at = os.fstat(file.fileno()).st_size, start
+        buffer = bytearray(min(size, max(0, end - at - len(piece))))
         while piece:
             yield piece
             at += len(piece)
@@ -142,10 +142,11 @@ async def _read_on(descriptor: int, buffer: bytearray, at: int, size: int) -> by
     return await asyncio.to_thread(os.pread, descriptor, size, at)
 
 
-def _open_and_read(path: Path, size: int) -> tuple[BinaryIO, bytes]:
+def _open_and_read(path: Path, size: int, start: int) -> tuple[BinaryIO, bytes]:
     # One use of a thread costs as much as reading a hundred kilobytes.
     file = path.open("rb", buffering=0)
     try:
+        file.seek(start)
         return file, file.read(size)
     except OSError:
         file.close()

@@ -7,14 +7,14 @@ memory. A JSON answer of status 200 never has an error inside; a stream that has
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
+import pybase64
 
 from gateway import errors
-from gateway.artifacts import base64_chunks, base64_length
 from gateway.artifacts.links import link
 from gateway.dollars import show_usd
 from gateway.money import limit_messages
@@ -311,6 +311,24 @@ async def _send(services: Services, parts: Sequence[Part]) -> AsyncIterator[byte
                 waiting = b""
     if waiting:
         yield waiting
+
+
+async def base64_chunks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the base64 text of all chunks together, padded at its end only."""
+    carry = b""
+    async for chunk in chunks:
+        data = carry + chunk if carry else chunk
+        whole = len(data) - len(data) % 3
+        carry = data[whole:]
+        if whole:
+            yield pybase64.b64encode(data[:whole] if carry else data)
+    if carry:
+        yield pybase64.b64encode(carry)
+
+
+def base64_length(size: int) -> int:
+    """Characters of the base64 of `size` bytes."""
+    return (size + 2) // 3 * 4
 
 
 def _describe_sizes(promise: Promise, images: Sequence[TaskImage]) -> str:

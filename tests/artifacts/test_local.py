@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.artifacts.artifact import ArtifactsUnavailable, LocalArtifacts, day_of
+from gateway.artifacts.artifact import RECENT_BYTES, Artifact, ArtifactsUnavailable, LocalArtifacts, day_of
 from gateway.ids import new_id
 from gateway.pictures.picture import Picture
-from gateway.pictures.spool import CHUNK, MemoryBudget, Spool, StorageFullError
+from gateway.pictures.spool import CHUNK, Blob, MemoryBudget, Spool, StorageFullError
 from tests.support.made_pictures import encoded, picture
 from tests.support.processes import until
 
@@ -166,3 +166,62 @@ async def test_many_puts_at_once(tmp_path, image):
     store = LocalArtifacts(tmp_path / "a", 60)
     artifacts = await asyncio.gather(*(store.put(image) for _ in range(30)))
     assert len({artifact.id for artifact in artifacts}) == len(files(tmp_path / "a")) == 30
+
+
+def in_memory(size: int) -> Picture:
+    data = bytes.fromhex("89504e470d0a1a0a") + os.urandom(size - 8)
+    return Picture(Blob(size, data=data), "png", 1, 1, 1, False)
+
+
+def put_aside(store: LocalArtifacts, artifact: Artifact) -> Path:
+    """Move an artifact's file away, so that only memory can have its bytes."""
+    path = store.folder / day_of(artifact.id) / artifact.id
+    return path.rename(path.with_suffix(".aside"))
+
+
+async def read(store: LocalArtifacts, artifact: Artifact) -> bytes | None:
+    stored = await store.open(artifact.id)
+    return None if stored is None else b"".join([piece async for piece in stored.chunks])
+
+
+@pytest.mark.parametrize("size", [1000, CHUNK, 3 * CHUNK + 5])
+async def test_first_reader_needs_no_disk(tmp_path, size):
+    """The first reader of a picture that was just stored gets it from memory, a later one from the disk."""
+    store, image = LocalArtifacts(tmp_path, 3600), in_memory(size)
+    artifact = await store.put(image)
+    aside = put_aside(store, artifact)
+    assert await read(store, artifact) == image.blob.data
+    assert await read(store, artifact) is None
+    aside.rename(aside.with_suffix(".png"))
+    assert await read(store, artifact) == image.blob.data
+
+
+async def test_pictures_in_memory_are_bounded(tmp_path):
+    """The oldest pictures leave the memory for newer ones, and one larger than all its room never enters it."""
+    store, half = LocalArtifacts(tmp_path, 3600), RECENT_BYTES // 2
+    artifacts = [await store.put(in_memory(size)) for size in (half, half, 1000, RECENT_BYTES + 1)]
+    for artifact in artifacts:
+        put_aside(store, artifact)
+    assert [await store.open(artifact.id) is not None for artifact in artifacts] == [False, True, True, False]
+
+
+async def test_pictures_leave_memory_in_time(tmp_path, monkeypatch):
+    """A picture that nobody reads leaves the memory by itself, and is read from the disk then."""
+    monkeypatch.setattr("gateway.artifacts.artifact._RECENT_S", 0.01)
+    store, image = LocalArtifacts(tmp_path, 3600), in_memory(1000)
+    artifact = await store.put(image)
+    aside = put_aside(store, artifact)
+    while await store.open(artifact.id) is not None:
+        await asyncio.sleep(0.005)
+    aside.rename(aside.with_suffix(".png"))
+    assert await read(store, artifact) == image.blob.data
+
+
+async def test_slow_reader_holds_no_picture(tmp_path):
+    """A picture that leaves the memory while it is read comes on from the disk, from the same byte."""
+    store, image = LocalArtifacts(tmp_path, 3600), in_memory(3 * CHUNK + 5)
+    artifact = await store.put(image)
+    stored = await store.open(artifact.id)
+    first = await anext(aiter(stored.chunks))
+    await store.put(in_memory(RECENT_BYTES))
+    assert first + b"".join([piece async for piece in stored.chunks]) == image.blob.data

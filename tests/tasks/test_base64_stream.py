@@ -6,7 +6,7 @@ import base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.artifacts import base64_chunks, base64_length
+from gateway.tasks.answer import base64_chunks, base64_length
 
 
 @given(st.lists(st.binary(max_size=50)))
