@@ -22,7 +22,7 @@ import structlog
 
 from gateway.ids import BODY, milliseconds_of, new_id, time_of
 from gateway.pictures.picture import Format, Picture, sniff
-from gateway.pictures.spool import CHUNK, Blob, StorageFullError, file_chunks
+from gateway.pictures.spool import CHUNK, Blob, StorageFullError, file_chunks, write_all
 
 _log = structlog.get_logger(__name__)
 
@@ -164,10 +164,13 @@ _NOT_LINKABLE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _HEAD = 12
 """Bytes of a file's start that show the format of a picture."""
+_PIECE = 4 * 1024 * 1024
+"""Bytes that are copied at a time."""
+
 _LEFT_OVER_S = 3600
 """Seconds without a write after which an unfinished file counts as left by a dead process."""
 
-RECENT_BYTES = 8 * 1024 * 1024
+RECENT_BYTES = 16 * 1024 * 1024
 """The most bytes of pictures that stay in memory for their first reader."""
 
 _RECENT_S = 5.0
@@ -313,13 +316,10 @@ class LocalArtifacts:
         """Write a temporary file, then rename it: a process that dies leaves nothing under the final name."""
         aside = self._incoming / final.name
         try:
-            with aside.open("xb") as target:
-                if blob.data is not None:
-                    target.write(blob.data)
-                else:
-                    with blob.open() as source:
-                        shutil.copyfileobj(source, target, CHUNK)
-                target.flush()
+            # Each system call waits for other threads: no buffer, and a picture in memory in one piece.
+            with blob.open() as source, aside.open("xb", buffering=0) as target:
+                while piece := source.read(_PIECE):
+                    write_all(target, [piece])
                 os.fsync(target.fileno())
             aside.replace(final)
         except OSError:

@@ -27,7 +27,7 @@ from gateway.jobs.job import Call, ImageJob, Inputs, TokenUsage
 from gateway.money.ledger_results import LedgerAnswer
 from gateway.money.reservation import Reservation, make_mark
 from gateway.money.unknown_outcome import state_after
-from gateway.pictures.spool import PAID_PATIENCE_S, Spool
+from gateway.pictures.spool import Spool
 from gateway.routing.plan import Choice, Plan, split_job
 from gateway.services import Services
 from gateway.state.call_store import CallNote, Receipt
@@ -219,7 +219,7 @@ class CallSender:
     async def _complete(self, paid: PaidCall, inputs: Inputs) -> None:
         """Send the call, and store its pictures with their receipt; every failure gets a verdict."""
         choice, call = paid.choice, paid.call
-        self.spool.patience_s = PAID_PATIENCE_S
+        self.spool.expect_paid()
         try:
             with self._listen(paid) as listener:
                 bridge = self._open_bridge(paid, listener)

@@ -20,7 +20,9 @@ from gateway.net.failures import RequestError, Sent, explain
 MOST_SILENT = 64 * 1024
 """Bytes of an answer's head, and of all that may come between two bytes of its body."""
 
-_PIECE = 64 * 1024
+_AT_ONCE, _PIECE = 64 * 1024, 192 * 1024
+"""Bytes of the longest body that goes with its head in one write, and of one write of a longer body."""
+
 _MOST_HELD = 128 * 1024
 """Bytes of a body that wait for their reader before the connection reads no more."""
 
@@ -57,8 +59,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._is_full = False
+        # Bytes that came before the exchange did.
         self._early = b""
-        """Bytes that came before the exchange did."""
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -281,7 +283,7 @@ class Exchange:
         if self._error is None and wire.is_closing():
             self._fail(None)
         elif self._error is None and not self._is_over:
-            if length == 0 or (isinstance(content, bytes) and len(content) <= _PIECE):
+            if length == 0 or (isinstance(content, bytes) and len(content) <= _AT_ONCE):
                 # Set before the write: a failed write proves nothing.
                 self._sent = "whole"
                 wire.write(head + content if isinstance(content, bytes) else head)

@@ -71,7 +71,10 @@ class UnfitMask(NotAPicture):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Picture:
-    """A still PNG, JPEG or WebP. `width` and `height` are as displayed, with `orientation` (EXIF's, 1-8) applied."""
+    """A still PNG, JPEG or WebP. `width` and `height` are as displayed, with `orientation` (EXIF's, 1-8) applied.
+
+    `is_clean` is True when its file is known to have no metadata to remove.
+    """
 
     blob: Blob
     format: Format
@@ -79,6 +82,7 @@ class Picture:
     height: int
     orientation: int
     has_alpha: bool
+    is_clean: bool = False
 
     @property
     def media_type(self) -> str:
@@ -230,14 +234,16 @@ class PictureConverter:
     async def strip(self, picture: Picture, spool: Spool) -> Picture:
         """Copy a picture into the spool without EXIF, GPS, XMP, comments and data after its end.
 
-        The pixels stay bit for bit, and so do the ICC profile and the Orientation. Returns the same Picture if nothing
-        is to be removed. Raises StorageFullError.
+        The pixels stay bit for bit, and so do the ICC profile and the Orientation. Returns the same Picture if it is
+        known to be clean. Raises StorageFullError.
         """
+        if picture.is_clean:
+            return picture
         path = None if picture.blob.path is None else spool.new_path()
         blob = await _finish(self._walkers, _strip, picture, path)
         if isinstance(blob, bytes):
             blob = await spool.blob(blob)
-        return picture if blob is None else replace(picture, blob=blob)
+        return replace(picture, blob=picture.blob if blob is None else blob, is_clean=True)
 
     async def convert(
         self,
@@ -322,7 +328,8 @@ def _probe(blob: Blob, max_pixels: int, what: str, right: str) -> tuple[Picture,
     width, height = layout.width, layout.height
     if layout.orientation >= _ON_ITS_SIDE:
         width, height = height, width
-    return Picture(blob, form, width, height, layout.orientation, layout.has_alpha), layout.lacks_end
+    is_clean = layout.is_clean(blob.size)
+    return Picture(blob, form, width, height, layout.orientation, layout.has_alpha, is_clean), layout.lacks_end
 
 
 def _check_end(picture: Picture, what: str) -> None:

@@ -37,6 +37,9 @@ _names = itertools.count(1)
 PAID_PATIENCE_S = 600.0
 """The most seconds that a paid picture waits for space on the disk."""
 
+PAID_KEEP = 2 * 1024 * 1024
+"""The most bytes of a paid picture in memory: most have fewer, and are stored and answered milliseconds later."""
+
 SPACE_PAUSE_S = 0.5
 """Seconds between two attempts to store something."""
 
@@ -175,6 +178,11 @@ class Spool:
         self.patience_s = 0.0
         """The most seconds that bytes wait for space on the disk: above 0 for paid pictures alone."""
         self._claims: list[tuple[MemoryBudget, int]] = []
+        self._held = 0
+
+    def expect_paid(self) -> None:
+        """From now on wait for space on the disk, and keep larger pictures in memory: paid ones come."""
+        self.patience_s, self.keep = PAID_PATIENCE_S, max(self.keep, PAID_KEEP)
 
     def claim(self, budget: MemoryBudget, size: int) -> bool:
         """Take `size` bytes of a budget until this spool closes. If they are not free, take none and return False."""
@@ -216,7 +224,18 @@ class Spool:
 
     def hold(self, size: int) -> bool:
         """Take `size` bytes of the memory budget until this spool closes; return False if they are not free."""
-        return self.claim(self.memory, size)
+        if self.is_closed:
+            raise RuntimeError("this spool is closed")
+        if not self.memory.take(size):
+            return False
+        self._held += size
+        return True
+
+    def free(self, size: int) -> None:
+        """Give back `size` bytes that `hold` took."""
+        if not self.is_closed:
+            self.memory.give(size)
+            self._held -= size
 
     async def blob(self, data: bytes) -> Blob:
         """Store these bytes, in memory or in a temporary file, and return their blob. Raises StorageFullError."""
@@ -238,15 +257,20 @@ class Spool:
         for budget, size in self._claims:
             budget.give(size)
         self._claims.clear()
+        self.memory.give(self._held)
         if self._paths:
             await asyncio.to_thread(_remove, self._paths)
 
 
 class BlobWriter:
-    """Writes bytes that arrive in pieces into one Blob. `size` counts them; `head` has the first 64."""
+    """Writes bytes that arrive in pieces into one Blob. `size` counts them; `head` has the first 64.
+
+    Above CHUNK it collects bytes only if the memory budget has them free.
+    """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
+        self._held = 0
         self._pieces: list[bytes] = []
         self._waiting = 0
         # Tiny pieces are joined first: single objects would cost 30 times their bytes.
@@ -268,12 +292,26 @@ class BlobWriter:
             self._pieces.append(data)
         self._waiting += len(data)
         self.size += len(data)
-        if self._waiting >= _FLUSH or (self._file is None and self.size > self._spool.keep):
+        if self._waiting >= _FLUSH if self._file is not None else not self._may_keep():
             await self._flush()
+
+    def _may_keep(self) -> bool:
+        """True while all bytes so far may stay in memory."""
+        most = self._spool.keep
+        if self.size > most:
+            return False
+        if self.size > max(CHUNK, self._held):
+            step = min(self.size + _FLUSH, most) - self._held
+            if not self._spool.hold(step):
+                return False
+            self._held += step
+        return True
 
     async def finish(self) -> Blob:
         """Close the writer and return its Blob. Raises StorageFullError if a file cannot be written."""
-        if self._file is None and self._spool.hold(self.size):
+        if self._file is None and (self.size <= self._held or self._spool.hold(self.size - self._held)):
+            self._spool.free(max(0, self._held - self.size))
+            self._held = 0
             self._discard_file()
             return Blob(self.size, data=b"".join(self._pieces))
         await self._flush(is_last=True)
@@ -283,6 +321,7 @@ class BlobWriter:
         """Discard the bytes written so far, and remove the file."""
         self._pieces.clear()
         self._crumbs.clear()
+        self._give_back()
         if self._file is not None:
             self._file.close()
         if self._path is not None:
@@ -295,6 +334,11 @@ class BlobWriter:
         self._pieces = []
         self._waiting = 0
         await self._spool.await_space(lambda: self._write_file(pieces, is_last))
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self._spool.free(self._held)
+        self._held = 0
 
     async def _write_file(self, pieces: list[bytes], is_last: bool) -> None:
         try:
@@ -315,7 +359,7 @@ class BlobWriter:
             self._file = self._path.open("xb", buffering=0)
         start = self._file.tell()
         try:
-            _write_all(self._file, pieces)
+            write_all(self._file, pieces)
         except OSError:
             # Another attempt writes all pieces again.
             self._file.seek(start)
@@ -325,7 +369,8 @@ class BlobWriter:
             self._file.close()
 
 
-def _write_all(file: io.FileIO, pieces: Sequence[bytes]) -> None:
+def write_all(file: io.FileIO, pieces: Sequence[bytes]) -> None:
+    """Write all bytes of the pieces to a file without a buffer. Blocks. Raises OSError."""
     if not pieces:
         return
     # One call for all: each call releases the interpreter lock and waits for it again.

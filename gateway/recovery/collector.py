@@ -19,7 +19,7 @@ from gateway.delivery.intake import Intake, find_stored
 from gateway.errors import PublicError
 from gateway.money.ledger_results import HeldCall, Hold, LedgerAnswer
 from gateway.money.unknown_outcome import settle_unknown
-from gateway.pictures.spool import PAID_PATIENCE_S, StorageFullError
+from gateway.pictures.spool import StorageFullError
 from gateway.recovery.conclusion import end_task, is_awaited, make_unknown_error
 from gateway.services import Services
 from gateway.state.call_store import CallNote, CallRecord, Receipt
@@ -156,7 +156,7 @@ class Collector:
         if not can_ask or known.note is None:
             return None
         spool = self._services.new_spool()
-        spool.patience_s = PAID_PATIENCE_S
+        spool.expect_paid()
         try:
             intake = Intake(self._services, hold.task, call.call, known.note, spool)
             taken = await intake.take(await self._fetch(call, known, known.note, intake))

@@ -331,6 +331,15 @@ async def test_undecodable_leaves_no_file(picture_converter, spool):
     assert left_over(spool) == before
 
 
+async def test_clean_picture_is_read_once(picture_converter, tmp_path):
+    """A picture without metadata is read by its probe alone: its stripping returns it without a look at its file."""
+    spool = Spool(tmp_path / "spool", MemoryBudget(0))
+    found = await picture_converter.probe(await spool.blob(encoded(picture(), "png")))
+    found.blob.path.unlink()
+    assert await picture_converter.strip(found, spool) is found
+    await spool.close()
+
+
 async def test_cancelled_caller_waits_for_thread(picture_converter, tmp_path):
     """A cancelled conversion is over when its caller is: closing the spool leaves nothing behind."""
     spool = Spool(tmp_path / "spool", MemoryBudget(0))
@@ -338,14 +347,14 @@ async def test_cancelled_caller_waits_for_thread(picture_converter, tmp_path):
     new_path, asked = spool.new_path, []
 
     def seen_path() -> Path:
-        """The first path is the stripping's, the second the conversion's."""
+        """The conversion's: a clean picture needs none for its stripping."""
         asked.append(new_path())
         return asked[-1]
 
     spool.new_path = seen_path  # type: ignore[method-assign]
     work = asyncio.create_task(picture_converter.convert(found, "webp", spool))
     # The thread runs once its file is there; it writes the picture at the end.
-    while len(asked) < 2 or not asked[-1].exists():
+    while not asked or not asked[-1].exists():
         assert not work.done()
         await asyncio.sleep(0)
     work.cancel()

@@ -5,11 +5,12 @@ The checksums of all chunks that stay are checked. Nothing is inflated.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from gateway.pictures.metadata.layout import (
     EXIF_READ,
@@ -27,7 +28,8 @@ _COLOUR = frozenset(
 )
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _ALPHA_TYPES = (4, 6)
-_READ = 1024 * 1024
+_READ = 256 * 1024
+"""Bytes that are checked at a time: so many stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,12 @@ def _is_intact(file: BinaryIO, chunk: _Chunk) -> bool:
     file.seek(chunk.start + 4)
     left = chunk.length + 4
     checksum = 0
-    while left:
-        piece = file.read(min(left, _READ))
-        if not piece:
-            return False
-        checksum = zlib.crc32(piece, checksum)
-        left -= len(piece)
+    with memoryview(bytearray(min(left, _READ))) as buffer:
+        while left:
+            # The type lacks it, and every reader of bytes has it.
+            count = cast(io.BufferedIOBase, file).readinto(buffer[:left])
+            if not count:
+                return False
+            checksum = zlib.crc32(buffer[:count], checksum)
+            left -= count
     return file.read(4) == checksum.to_bytes(4, "big")
