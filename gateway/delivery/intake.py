@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import structlog
 from redis.exceptions import ResponseError
@@ -126,14 +126,16 @@ class Intake:
             failures.append((missing, _describe_missing(self.note, len(collected.pictures))))
         if not arrived:
             return Taken(None, tuple(failures), told)
-        return replace(await self._store(arrived, failures, collected), usage=told)
+        return await self._store(arrived, failures, collected, told)
 
     def _find_usage(self, collected: Collected) -> TokenUsage | None:
         usage = collected.usage
         is_believable = usage is not None and pricing.is_believable(self.note.terms, usage, len(self.note.slots))
         return usage if is_believable else None
 
-    async def _store(self, arrived: list[_Arrived], failures: list[SlotFailure], collected: Collected) -> Taken:
+    async def _store(
+        self, arrived: list[_Arrived], failures: list[SlotFailure], collected: Collected, told: TokenUsage | None
+    ) -> Taken:
         receipt = self._make_receipt(arrived, collected)
         # The receipt is written while the pictures are: its readers check that they are there.
         former, results = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
@@ -141,7 +143,7 @@ class Intake:
             # Another process has collected the same pictures, and may have delivered them.
             if await self._is_stored(former):
                 await self._remove(arrived)
-                return Taken(former, tuple(failures))
+                return Taken(former, tuple(failures), told)
             await self._keep(receipt, former)
         stored: list[_Arrived] = []
         for one, result in zip(arrived, results, strict=True):
@@ -157,16 +159,16 @@ class Intake:
             final = self._make_receipt(stored, collected) if stored else None
         if final is not None and final.disputed:
             self._log_dispute(final)
-        return Taken(final, tuple(failures))
+        return Taken(final, tuple(failures), told)
 
     def _make_receipt(self, arrived: Sequence[_Arrived], collected: Collected) -> Receipt:
         sizes = [one.converted.made for one in arrived]
         bill = pricing.bill(self.note.terms, sizes, usage=collected.usage, charged=collected.credits)
         usd = bill.usd
         delivered = [one.image for one in arrived if not one.is_withheld]
-        images = (each.model_copy(update={"usd": share(usd, i, len(delivered))}) for i, each in enumerate(delivered))
-        withheld = tuple(one.image for one in arrived if one.is_withheld)
-        return Receipt(usd=usd, images=tuple(images), withheld=withheld, disputed=bill.disputed)
+        images = [each.model_copy(update={"usd": share(usd, i, len(delivered))}) for i, each in enumerate(delivered)]
+        withheld = [one.image for one in arrived if one.is_withheld]
+        return Receipt(usd=usd, images=tuple(images), withheld=tuple(withheld), disputed=bill.disputed)
 
     def _log_dispute(self, receipt: Receipt) -> None:
         _log.error(

@@ -298,7 +298,7 @@ class Exchange:
         count = 0
         self._sent = "part"
         await self._write_piece(head)
-        async for chunk in _list(content):
+        async for chunk in _one(content) if isinstance(content, bytes) else content:
             view = memoryview(chunk)
             for start in range(0, len(view), _PIECE):
                 piece = view[start : start + _PIECE]
@@ -394,9 +394,5 @@ class Exchange:
         self._wake()
 
 
-async def _list(content: bytes | AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    if isinstance(content, bytes):
-        yield content
-    else:
-        async for chunk in content:
-            yield chunk
+async def _one(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -39,7 +39,7 @@ DRAIN_MARGIN_S = 10.0
 ABANDON_S = 5.0
 """Seconds that a worker gets after a second signal, or after its time is up, to record unfinished work."""
 
-_WORKER_ENV = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "33554432"}
+_WORKER_ENV = {"MALLOC_ARENA_MAX": "2"}
 """Defaults for variables of a worker's environment; the operator's own values replace them.
 
 glibc keeps freed memory per arena, and makes eight arenas a core, for threads that only read, write and hash pieces;
