@@ -75,9 +75,10 @@ class Request:
         lines = [f"{self.method} {target} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
         if is_last:
             lines.append("Connection: close")
+        if _UNSENDABLE.search("".join([*self.headers, *self.headers.values()])):
+            name = next(name for name, value in self.headers.items() if _UNSENDABLE.search(name + value))
+            raise prove_unsent(httpx.LocalProtocolError(f"header {name!r} has characters that no header may have"))
         for name, value in self.headers.items():
-            if _UNSENDABLE.search(name) or _UNSENDABLE.search(value):
-                raise prove_unsent(httpx.LocalProtocolError(f"header {name!r} has characters that no header may have"))
             if name.lower() not in _REPLACED:
                 lines.append(f"{name}: {value}")
         if length is None:
@@ -258,6 +259,8 @@ async def look_up(host: str, port: int, flags: int = 0) -> Sequence[str]:
 
 def _alternate(addresses: Sequence[str]) -> list[str]:
     """The addresses with families in turn, the first one's first (RFC 8305, section 4)."""
+    if len(addresses) < 2:
+        return list(addresses)
     first = [one for one in addresses if (":" in one) == (":" in addresses[0])]
     second = [one for one in addresses if one not in first]
     return [one for pair in itertools.zip_longest(first, second) for one in pair if one is not None]
