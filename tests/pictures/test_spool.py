@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.pictures import spool as spools
-from gateway.pictures.spool import Blob, MemoryBudget, Spool, StorageFullError, file_chunks
+from gateway.pictures.spool import CHUNK, PAID_KEEP, Blob, MemoryBudget, Spool, StorageFullError, file_chunks
 
 KEEP = 1000
 
@@ -290,3 +290,44 @@ async def test_paid_bytes_wait_for_space(tmp_path: Path, pieces: list[bytes]) ->
     assert blob.path is not None
     assert blob.path.read_bytes() == b"".join(pieces)
     await asyncio.gather(patient.close(), hasty.close())
+
+
+async def test_paid_pictures_stay_in_memory_within_the_budget(tmp_path: Path) -> None:
+    """A paid picture of megabytes stays in memory while the budget has room for it, and goes to disk above that."""
+    memory = MemoryBudget(PAID_KEEP + CHUNK)
+    one = Spool(tmp_path / "spool", memory)
+    one.expect_paid()
+    data = os.urandom(PAID_KEEP)
+    first = one.writer()
+    for start in range(0, len(data), CHUNK):
+        await first.write(data[start : start + CHUNK])
+        assert memory.used >= first.size - CHUNK
+    kept = await first.finish()
+    assert kept.data == data
+    assert memory.used == PAID_KEEP
+    second = await one.blob(data)
+    assert second.path is not None
+    assert await second.read() == data
+    assert memory.used == PAID_KEEP
+    await one.close()
+    assert memory.used == 0
+
+
+async def test_larger_paid_picture_gives_its_memory_back(tmp_path: Path) -> None:
+    """A picture that outgrows its limit goes to disk whole, and one that breaks off holds nothing."""
+    memory = MemoryBudget(1 << 30)
+    one = Spool(tmp_path / "spool", memory)
+    one.expect_paid()
+    writers = [one.writer(), one.writer()]
+    piece = os.urandom(CHUNK)
+    for _ in range(5):
+        for writer in writers:
+            await writer.write(piece)
+    assert memory.used > 0
+    await writers[0].abort()
+    for _ in range(PAID_KEEP // CHUNK):
+        await writers[1].write(piece)
+    assert memory.used == 0
+    blob = await writers[1].finish()
+    assert await blob.read() == piece * (5 + PAID_KEEP // CHUNK)
+    await one.close()
