@@ -24,10 +24,7 @@ _TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """A string's bytes up to its closing quote, the end of the bytes or an incomplete escape."""
 
 _SLICE = 64 * 1024
-"""Bytes after which the reader lets other tasks run. Each of its steps counts as 128 bytes more.
-
-A piece of a picture's text counts as one slice: its decoding takes a tenth of a millisecond.
-"""
+"""Bytes after which the reader lets other tasks run. Each of its steps counts as 128 bytes more."""
 
 MAX_PICTURES = 64
 """The most pictures that are read from one document. Each takes 400 bytes of memory beside its own."""
@@ -194,12 +191,10 @@ class JsonReader:
             piece, self._start = self._start + piece, None
             if len(piece) < HEAD:
                 self._start, piece = piece, b""
-        start = 0
-        while start < len(piece):
-            # A picture's text costs so little that it is taken as it came.
-            end = len(piece) if self._state == "picture" else start + _SLICE
-            await self._feed(piece[start:end])
-            start = end
+        # The decoding of a picture's text costs so little that a piece of it is taken as it came.
+        step = max(_SLICE, len(piece)) if self._state == "picture" else _SLICE
+        for start in range(0, len(piece), step):
+            await self._feed(piece[start : start + step])
 
     async def finish(self) -> Any:
         """Parse the whole document. Raises BadJson if it is incomplete or invalid, and StorageFullError."""
