@@ -33,7 +33,6 @@ MAX_VALUES = 10_000
 """The default limit on values and names in one document, roughly counted. Tiny ones take 30 times their text."""
 
 _SPACE = b" \t\r\n"
-_WEB = ("http://", "https://")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 _BOM = b"\xef\xbb\xbf"
 
@@ -133,7 +132,7 @@ def _decode_plain(text: bytes, whole: int) -> bytes | None:
 
 def is_web_address(text: str) -> bool:
     """True for text that begins with `http://` or `https://`, in small or capital letters, also after white space."""
-    return text[:HEAD].lstrip()[:8].lower().startswith(_WEB)
+    return text[:HEAD].lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 class JsonReader:
@@ -188,9 +187,8 @@ class JsonReader:
         """Take the next bytes. Raises TooLarge for too much text or too many values, and StorageFullError."""
         if self._start is not None:
             # A document with fewer bytes than HEAD has no long string and few values: it is parsed as it is.
-            piece, self._start = self._start + piece, None
-            if len(piece) < HEAD:
-                self._start, piece = piece, b""
+            piece = self._start + piece
+            self._start, piece = (piece, b"") if len(piece) < HEAD else (None, piece)
         # The decoding of a picture's text costs so little that a piece of it is taken as it came.
         step = max(_SLICE, len(piece)) if self._state == "picture" else _SLICE
         for start in range(0, len(piece), step):
@@ -307,7 +305,7 @@ class JsonReader:
         """The offset of the base64 in a string that begins with this text; None if it is no picture."""
         start = text[:HEAD].lstrip()[:8].lower()
         begin = find_base64(text) if start.startswith("data:") else None
-        if begin is not None or start.startswith(_WEB) or (self._is_lenient and text.startswith("//")):
+        if begin is not None or start.startswith(("http://", "https://")) or (self._is_lenient and text.startswith("//")):
             return begin
         is_picture = key in self._picture_keys or (self._is_lenient and _PICTURE.match(text))
         return 0 if is_picture else None
