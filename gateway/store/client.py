@@ -7,16 +7,15 @@ more after a lost reply, since every script is idempotent by its ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 import redis.exceptions
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
@@ -25,7 +24,7 @@ from typing_extensions import override
 
 from gateway.process.redis_url import read_redis_url
 from gateway.store import names
-from gateway.store.connections import StoreHealth, StorePool, connection_options
+from gateway.store.connections import StoreConnection, StoreHealth, StorePool, connection_options
 from gateway.store.lua import Script, chain_scripts
 
 DEADLINE_S = 1.2
@@ -74,7 +73,7 @@ class StorePipeline(Pipeline):
 
     @override
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        async with translated(self.deadline_s, self.store_health):
+        with BoundedCommands(self.deadline_s, self.store_health):
             return await super().execute(raise_on_error)
 
 
@@ -86,7 +85,7 @@ class StoreClient(Redis):
 
     @override
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with translated(self.deadline_s, self.store_health):
+        with BoundedCommands(self.deadline_s, self.store_health):
             return await super().execute_command(*args, **options)
 
     @override
@@ -153,57 +152,67 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, _AWAY_ERRORS) or str(error).startswith(_AWAY)
 
 
-@asynccontextmanager
-async def translated(deadline_s: float | None, store_health: StoreHealth | None) -> AsyncIterator[None]:
-    """Bound the commands in this context, and raise StoreUnavailable in place of redis-py's errors.
+class BoundedCommands:
+    """A context that bounds the commands in it, and raises StoreUnavailable in place of redis-py's errors.
 
-    An error about the command itself is raised as it is. A time-out raises StoreSilent, and marks `store_health` as
-    lost; while it is lost, this raises StoreSilent at once.
+    After `deadline_s` seconds, never for None, it raises StoreSilent and marks `store_health` as lost; while that is
+    lost, it raises StoreSilent at once. If the event loop was busy, the time begins anew. It raises an error about the
+    command itself as it is.
     """
-    if store_health is not None and store_health.is_lost:
-        raise StoreSilent("Redis does not answer")
-    try:
-        async with deadline(deadline_s):
-            yield
-    except (TimeoutError, redis.exceptions.TimeoutError) as error:
-        if store_health is not None:
-            store_health.lose()
-        raise StoreSilent(f"Redis did not answer within {deadline_s} s") from error
-    except _AWAY_ERRORS as error:
-        raise StoreUnavailable(str(error) or type(error).__name__) from error
-    except redis.exceptions.ResponseError as error:
-        if is_away(error):
-            raise StoreUnavailable(str(error)) from error
-        raise
 
+    __slots__ = ("_cancelling", "_deadline_s", "_is_over", "_store_health", "_task", "_timer")
 
-@asynccontextmanager
-async def deadline(seconds: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError in the context after `seconds`, never for None. If the loop was busy, the time begins anew."""
-    if seconds is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as guard:
+    def __init__(self, deadline_s: float | None, store_health: StoreHealth | None) -> None:
+        self._deadline_s = deadline_s
+        self._store_health = store_health
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
 
-        def end(due: float) -> None:
-            nonlocal timer
-            now = loop.time()
-            if now - due <= LATE_S:
-                guard.reschedule(now)
-            else:
-                timer = loop.call_at(now + seconds, end, now + seconds)
+    def __enter__(self) -> None:
+        if self._store_health is not None and self._store_health.is_lost:
+            raise StoreSilent("Redis does not answer")
+        if self._deadline_s is not None and (task := asyncio.current_task()) is not None:
+            self._task, self._cancelling = task, task.cancelling()
+            self._start(task.get_loop(), self._deadline_s)
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._is_over and self._task is not None:
+            is_own = self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError)
+            error = TimeoutError() if is_own else error
+        if error is not None:
+            self._translate(error)
+
+    def _start(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         due = loop.time() + seconds
-        timer = loop.call_at(due, end, due)
-        try:
-            yield
-        finally:
-            timer.cancel()
+        self._timer = loop.call_at(due, self._end, loop, due, seconds)
+
+    def _end(self, loop: asyncio.AbstractEventLoop, due: float, seconds: float) -> None:
+        if loop.time() - due > LATE_S:
+            self._start(loop, seconds)
+        elif self._task is not None:
+            self._is_over = True
+            self._task.cancel()
+
+    def _translate(self, error: BaseException) -> None:
+        """Raise the error of this module for an error of redis-py or a time-out, if it means that Redis is away."""
+        if isinstance(error, (TimeoutError, redis.exceptions.TimeoutError)):
+            if self._store_health is not None:
+                self._store_health.lose()
+            raise StoreSilent(f"Redis did not answer within {self._deadline_s} s") from error
+        if isinstance(error, (*_AWAY_ERRORS, ResponseError)) and is_away(error):
+            raise StoreUnavailable(str(error) or type(error).__name__) from error
 
 
 PAUSE_S = 0.1
 """Seconds before a second try: a server needs about this time to start again."""
+
+_KEY = names.JOURNAL()
+"""The key of every script: a Cluster's client finds the server by it."""
 
 _MOST = 500
 _TRIES = 2
@@ -224,15 +233,11 @@ class Command(Generic[T]):
     read: Callable[[list[str]], T]
     wanted: str = ""
 
-    def words(self) -> tuple[str, ...]:
-        """The command as arguments of a chain."""
-        return str(len(self.arguments)), self.wanted, *self.arguments
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     script: Script
-    arguments: tuple[str, ...]
+    arguments: Sequence[str]
     reply: asyncio.Future[list[Any]]
 
 
@@ -253,7 +258,7 @@ class CommandQueue:
     ) -> None:
         self._try_s = (deadline_s - pause_s) / _TRIES
         self._pause_s = pause_s
-        self._client = connect(url, deadline_s=self._try_s, connections=1)
+        self._connection = cast(StoreConnection, connect(url).connection_pool.make_connection())
         self._wait_replicas = wait_replicas
         self._store_health = store_health
         self._queue: list[_Asked] = []
@@ -265,12 +270,17 @@ class CommandQueue:
         Raises as `run` does if one of them fails. The next one has run all the same, unless it waits for an answer.
         """
         if len(commands) == 1:
-            return [commands[0].read(await self.run(commands[0].script, *commands[0].arguments))]
-        script = chain_scripts(tuple(command.script for command in commands))
-        answers = await self.run(script, *(word for command in commands for word in command.words()))
-        asked = list(zip(commands, answers, strict=False))
-        results = [command.read(answer) for command, answer in asked if answer[0] != "error"]
-        failures = [ResponseError(answer[1]) for _, answer in asked if answer[0] == "error"]
+            return [commands[0].read(await self._ask(commands[0].script, commands[0].arguments))]
+        words: list[str] = []
+        for command in commands:
+            words += (str(len(command.arguments)), command.wanted, *command.arguments)
+        answers = await self._ask(chain_scripts(tuple([command.script for command in commands])), words)
+        results, failures = list[Any](), list[ResponseError]()
+        for command, answer in zip(commands, answers, strict=False):
+            if answer[0] == "error":
+                failures.append(ResponseError(answer[1]))
+            else:
+                results.append(command.read(answer))
         # What a store that is away has not taken is repeated, with all of the chain.
         if away := next(filter(is_away, failures), None):
             raise StoreUnavailable(str(away))
@@ -283,19 +293,23 @@ class CommandQueue:
 
         Raises StoreUnavailable when it is not known to have run on enough replicas, ResponseError when it failed.
         """
+        return await self._ask(script, arguments)
+
+    def _ask(self, script: Script, arguments: Sequence[str]) -> asyncio.Future[list[Any]]:
         if self._store_health is not None and self._store_health.is_lost:
             raise StoreSilent("Redis does not answer")
-        asked = _Asked(script, arguments, asyncio.get_running_loop().create_future())
-        self._queue.append(asked)
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[list[Any]] = loop.create_future()
+        self._queue.append(_Asked(script, arguments, reply))
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all())
-        return await asked.reply
+            self._sender = loop.create_task(self._send_all())
+        return reply
 
     async def aclose(self) -> None:
         """Wait until the whole queue is sent, then close the connection."""
         if self._sender is not None:
             await self._sender
-        await self._client.aclose()
+        await self._connection.disconnect(nowait=True)
 
     async def _send_all(self) -> None:
         while self._queue:
@@ -341,40 +355,21 @@ class CommandQueue:
 
     async def _pipe(self, batch: list[_Asked], command: str) -> list[Any]:
         # redis-py's own pipeline takes five times as long for the same.
-        pool = self._client.connection_pool
-        async with translated(self._try_s, None):
-            connection = await pool.get_connection()
-            try:
-                packed = b"".join(map(pack_command, self._list_commands(batch, command)))
-                await connection.send_packed_command(packed, check_health=False)
-                replies = [await _read(connection) for _ in range(len(batch) + bool(self._wait_replicas))]
-            except BaseException:
-                # The next scripts must not get the replies to these.
-                await connection.disconnect(nowait=True)
-                raise
-            finally:
-                await pool.release(connection)
+        is_known = command == "EVALSHA"
+        packed = [
+            _pack(command, one.script.digest if is_known else one.script.text, 1, _KEY, *one.arguments) for one in batch
+        ]
+        if self._wait_replicas:
+            packed.append(_pack("WAIT", self._wait_replicas, round(self._try_s * 500)))
+        with BoundedCommands(self._try_s, None):
+            replies = await self._connection.exchange(b"".join(packed), len(packed))
         if self._wait_replicas and _count(replies.pop()) < self._wait_replicas:
             raise StoreUnavailable("too few replicas have the change")
         return replies
 
-    def _list_commands(self, batch: list[_Asked], command: str) -> Iterator[Any]:
-        """Yield the words of each command."""
-        # A Cluster's client finds the server by this key.
-        key = names.JOURNAL()
-        for asked in batch:
-            script = asked.script.digest if command == "EVALSHA" else asked.script.text
-            yield (command, script, 1, key, *asked.arguments)
-        if self._wait_replicas:
-            yield ("WAIT", self._wait_replicas, round(self._try_s * 500))
 
-
-async def _read(connection: AbstractConnection) -> Any:
-    """Return one reply; a server's error is a reply too."""
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
+def _pack(*words: Any) -> bytes:
+    return pack_command(cast(Any, words))
 
 
 def _count(reply: Any) -> int:

@@ -12,10 +12,12 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import redis.exceptions
+from hiredis import Reader
 from redis.asyncio.connection import (
     AbstractConnection,
     BlockingConnectionPool,
     Connection,
+    DefaultParser,
     SSLConnection,
     UnixDomainSocketConnection,
 )
@@ -34,6 +36,8 @@ _MOVED_ERRORS = (
     redis.exceptions.MasterDownError,
 )
 """Answers of a server that no longer owns the store. A new connection finds the new owner."""
+
+_CHUNK = 65_536
 
 HEALTH_PAUSE_S = 0.1
 """Seconds between two questions whether Redis answers."""
@@ -87,7 +91,7 @@ class StoreHealth:
             await asyncio.sleep(self._pause_s)
 
 
-class _Dropping(AbstractConnection):
+class StoreConnection(AbstractConnection):
     """A connection that is closed after its server has answered that it no longer owns the store."""
 
     @override
@@ -110,6 +114,47 @@ class _Dropping(AbstractConnection):
             self.mark_for_reconnect()
             raise
 
+    async def exchange(self, packed: bytes, count: int) -> list[Any]:
+        """Send packed commands, connected first if need be; return their `count` replies. An error may be a reply too.
+
+        One connection can be kept for many exchanges, and a pool is not needed. If an exchange fails, the connection
+        is closed, since the next commands must not get the replies to these. Raises redis-py's ConnectionError.
+        """
+        try:
+            # A closed one has an end to read, and one that has more than was asked for is not in step.
+            if self.is_connected and (self.should_reconnect() or await self.can_read()):
+                await self.disconnect(nowait=True)
+            if not self.is_connected:
+                await self.connect()
+            if self._writer is None or self._reader is None:
+                raise redis.exceptions.ConnectionError("the connection is closed")
+            self._writer.write(packed)
+            return await self._read_replies(self._reader, count)
+        except OSError as error:
+            await self.disconnect(nowait=True)
+            raise redis.exceptions.ConnectionError(str(error) or type(error).__name__) from error
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+
+    async def _read_replies(self, stream: asyncio.StreamReader, count: int) -> list[Any]:
+        # All replies are parsed as they arrive: redis-py's way passes four coroutines for each of them.
+        parser = Reader(encoding="utf-8", replyError=DefaultParser.parse_error)
+        replies: list[Any] = []
+        while len(replies) < count:
+            if not (data := await stream.read(_CHUNK)):
+                raise redis.exceptions.ConnectionError("the server closed the connection")
+            parser.feed(data)
+            while (reply := parser.gets()) is not False:
+                replies.append(reply)
+                if isinstance(reply, _MOVED_ERRORS):
+                    self.mark_for_reconnect()
+                elif isinstance(reply, redis.exceptions.ConnectionError):
+                    raise reply
+        if len(replies) > count or parser.has_data():
+            raise redis.exceptions.ConnectionError("the server sent more replies than it got commands")
+        return replies
+
 
 class StorePool(BlockingConnectionPool):
     """A pool that reopens each connection that is older than the last loss in `store_health`: it may lead nowhere."""
@@ -128,19 +173,19 @@ class StorePool(BlockingConnectionPool):
         await super().ensure_connection(connection)
 
 
-class ServerConnection(_Dropping, Connection):
+class ServerConnection(StoreConnection, Connection):
     """A connection to a fixed host."""
 
 
-class ServerTlsConnection(_Dropping, SSLConnection):
+class ServerTlsConnection(StoreConnection, SSLConnection):
     """A connection to a fixed host with TLS."""
 
 
-class SocketConnection(_Dropping, UnixDomainSocketConnection):
+class SocketConnection(StoreConnection, UnixDomainSocketConnection):
     """A connection to a Unix socket."""
 
 
-class SeekingConnection(_Dropping, Connection):
+class SeekingConnection(StoreConnection, Connection):
     """A connection to the server that `find` returns, which must agree that it is a master."""
 
     def __init__(self, *, find: Find, **options: Any) -> None:
