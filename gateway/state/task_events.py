@@ -1,6 +1,7 @@
 """Events of tasks, which wake the requests that wait in this process: at once for a task that runs in this process.
 
-For all other tasks and processes, one blocking reader gets the announcements from the store.
+For all other tasks and processes, one blocking reader gets the announcements from the store. It reads only while
+somebody waits for them.
 
 This module never keeps a record longer than its task runs or a request watches it.
 """
@@ -42,19 +43,53 @@ class _Entry:
     watchers: list[Watch] = field(default_factory=list)
 
 
+class Demand:
+    """The waits that need the announcements in the store."""
+
+    def __init__(self) -> None:
+        self._waits = 0
+        self._begun = asyncio.Event()
+
+    def begin(self) -> None:
+        self._waits += 1
+        self._begun.set()
+
+    def end(self) -> None:
+        self._waits -= 1
+        if not self._waits:
+            self._begun.clear()
+
+    @property
+    def exists(self) -> bool:
+        return self._waits > 0
+
+    async def wait(self) -> None:
+        """Wait until there is a demand. Returns at once if there is one."""
+        await self._begun.wait()
+
+
 class Watch:
-    """One wait for news of a task, as a context. An asyncio.Event and a task for its wait would take 4 KB more."""
+    """One wait for news of a task, as a context. An asyncio.Event and a task for its wait would take 4 KB more.
 
-    __slots__ = ("_entries", "_task", "_waker", "has_news")
+    `distant` counts the waits for tasks that run elsewhere.
+    """
 
-    def __init__(self, entries: dict[str, _Entry], task: str) -> None:
+    __slots__ = ("_distant", "_entries", "_is_distant", "_task", "_waker", "has_news")
+
+    def __init__(self, entries: dict[str, _Entry], distant: Demand, task: str) -> None:
         self._entries = entries
+        self._distant = distant
+        self._is_distant = False
         self._task = task
         self._waker: asyncio.Future[None] | None = None
         self.has_news = False
 
     def __enter__(self) -> Watch:
-        self._entries.setdefault(self._task, _Entry()).watchers.append(self)
+        entry = self._entries.setdefault(self._task, _Entry())
+        entry.watchers.append(self)
+        if entry.record is None:
+            self._is_distant = True
+            self._distant.begin()
         return self
 
     def __exit__(
@@ -62,6 +97,8 @@ class Watch:
     ) -> None:
         self._entries[self._task].watchers.remove(self)
         _drop_unused(self._entries, self._task)
+        if self._is_distant:
+            self._distant.end()
 
     def notify(self) -> None:
         """Set `has_news`, since the task may have changed, and end the wait that runs, if there is one."""
@@ -102,6 +139,7 @@ class TaskEvents:
         self._store = store
         self._entries: dict[str, _Entry] = {}
         self._callbacks: dict[str, asyncio.Event] = {}
+        self._demand = Demand()
 
     def post(self, record: TaskRecord) -> None:
         """Keep the new record of a task that runs in this process, and notify its watches. The store gets nothing.
@@ -115,15 +153,17 @@ class TaskEvents:
 
     def watch(self, task_id: str) -> Watch:
         """Return a wait for changes of the task. The wait gets news once it is entered as a context."""
-        return Watch(self._entries, task_id)
+        return Watch(self._entries, self._demand, task_id)
 
     @contextmanager
     def watch_callbacks(self, call_id: str) -> Iterator[asyncio.Event]:
         """Yield an event that each callback for a paid call sets, during the context."""
         event = self._callbacks[call_id] = asyncio.Event()
+        self._demand.begin()
         try:
             yield event
         finally:
+            self._demand.end()
             del self._callbacks[call_id]
 
     def is_watched(self, task_id: str) -> bool:
@@ -144,14 +184,18 @@ class TaskEvents:
     async def listen(self) -> None:
         """Read the announcements of all processes until this is cancelled. Notify the watches of changed tasks.
 
-        A callback sets the events of its call. While Redis is unavailable, this notifies all watches, and tries again.
+        A callback sets the events of its call. Nothing is read while no request waits for a task that runs elsewhere,
+        and no call for a callback. While Redis is unavailable, this notifies all watches, and tries again.
         """
         client = connect(self._url, deadline_s=BLOCK_S + DEADLINE_S, connections=1)
         last = ""
         try:
             while True:
+                if not self._demand.exists:
+                    last = ""
+                    await self._demand.wait()
                 try:
-                    last = last or await self._store.last_change()
+                    last = last or await self._begin()
                     stream = names.CHANGED()
                     news = await cast(Any, client.xread({stream: last}, block=round(BLOCK_S * 1000), count=1000))
                     for entry, fields in news[0][1] if news else ():
@@ -166,6 +210,17 @@ class TaskEvents:
                     await asyncio.sleep(PAUSE_S)
         finally:
             await client.aclose()
+
+    async def _begin(self) -> str:
+        """Return the position of the last announcement, from which nothing will be missed.
+
+        A wait for a task that runs elsewhere looks once more: its task may have changed before this position.
+        """
+        last = await self._store.last_change()
+        for task_id, entry in self._entries.items():
+            if entry.record is None:
+                self.wake(task_id)
+        return last
 
     def wake(self, task_id: str) -> None:
         """Notify the watches of the task."""
