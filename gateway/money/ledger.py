@@ -59,7 +59,6 @@ perhaps nobody read, since the connection was closed right after it."""
 
 _INVALID = re.compile(r"INVALID (\w+)")
 _NAMINGS = 3
-
 T = TypeVar("T")
 
 
@@ -182,7 +181,9 @@ class Ledger(LedgerReader):
 
     async def leave(self, task: str, waiter: str, how: Leaving) -> LedgerAnswer:
         """End a request's wait, or let a retry claim the task (`unread`, `closed`). Returns DONE, GONE or UNKNOWN."""
-        return LedgerAnswer((await self._run("end_wait", task, waiter, how))[0])
+        # No retry can claim the task before or after the end of a wait whose answer was handed over.
+        command = self._make_command("end_wait", _read_word, task, waiter, how, may_linger=how == "handed")
+        return (await self.run_chain(command))[0]
 
     async def adopt(self, task: str, worker: str, fence: int) -> int | LedgerAnswer:
         """Make `worker` the owner if the last one's lease has ended. Returns the new fence, or LIVING or FENCED."""
@@ -193,11 +194,8 @@ class Ledger(LedgerReader):
         """Prolong a worker's lease to `lease_us` µs from now, and record the epoch. Marks a store that lost data."""
         store_epoch = self._store_epoch
         for _ in range(_NAMINGS):
-            words = (
-                (*store_epoch.words(), "" if store_epoch.epoch else new_id("epoch"))
-                if store_epoch
-                else (*NO_MEMORY, "")
-            )
+            known = store_epoch.words() if store_epoch else NO_MEMORY
+            words = (*known, new_id("epoch") if store_epoch and not store_epoch.epoch else "")
             answer = await self._run("renew", worker, str(lease_us), *words)
             if answer[0] == "renewed":
                 _, stop, now, epoch = answer
@@ -293,9 +291,11 @@ class Ledger(LedgerReader):
             await self.renew(store_epoch.worker, store_epoch.lease_us)
         raise LedgerLost
 
-    def _make_command(self, name: str, read: Callable[[list[str]], T], *arguments: str, wanted: str = "") -> Command[T]:
+    def _make_command(
+        self, name: str, read: Callable[[list[str]], T], *arguments: str, wanted: str = "", may_linger: bool = False
+    ) -> Command[T]:
         now = "" if self._now is None else str(self._now())
-        return Command(self.scripts[name], (now, *arguments), read, wanted)
+        return Command(self.scripts[name], (now, *arguments), read, wanted, may_linger)
 
     @override
     async def _run(self, name: str, *arguments: str, then: Sequence[Command[Any]] = ()) -> list[str]:

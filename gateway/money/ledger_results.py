@@ -347,9 +347,7 @@ def read_standings(answer: list[str]) -> Standings:
         Standing(row[0], row[1], int(row[2]), int(row[3]), int(row[4]), int(row[5]) if row[5] else None)
         for row in _rows(words[:after], 6)
     )
-    spent = tuple(
-        Spent(row[0], row[1], *(int(word) for word in row[2:])) for row in _rows(words[after:], 2 + len(AMOUNTS))
-    )
+    spent = tuple(Spent(row[0], row[1], *map(int, row[2:])) for row in _rows(words[after:], 2 + len(AMOUNTS)))
     return Standings(int(now), limits, spent)
 
 
@@ -392,7 +390,7 @@ def _read_call(call: str, facts: dict[str, str]) -> HeldCall:
 
 
 def _read_rates(words: list[str]) -> tuple[Rate, ...]:
-    return tuple(Rate(row[0], row[1], *(int(word) for word in row[2:])) for row in _rows(words, 5))
+    return tuple([Rate(limit, scope, int(a), int(b), int(c)) for limit, scope, a, b, c in _rows(words, 5)])
 
 
 def _rows(words: list[str], width: int) -> Iterator[tuple[str, ...]]:

@@ -214,9 +214,11 @@ PAUSE_S = 0.1
 _KEY = names.JOURNAL()
 """The key of every script: a Cluster's client finds the server by it."""
 
+LINGER_S = 0.005
+"""The longest wait in seconds for other commands: a pipeline wakes both processes, which costs more than a script."""
+
 _MOST = 500
 _TRIES = 2
-
 
 T = TypeVar("T")
 
@@ -226,12 +228,14 @@ class Command(Generic[T]):
     """A script with its arguments, as a part of a chain. `read` makes the result of its answer.
 
     The next command of the chain runs after an answer that begins with `wanted`. If that is empty, it runs in any case.
+    A command that `may_linger` waits up to LINGER_S for others, to be sent with them.
     """
 
     script: Script
     arguments: tuple[str, ...]
     read: Callable[[list[str]], T]
     wanted: str = ""
+    may_linger: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,6 +267,7 @@ class CommandQueue:
         self._store_health = store_health
         self._queue: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
 
     async def run_chain(self, *commands: Command[Any]) -> list[Any]:
         """Run commands in turn, as one script; return the results of those that ran.
@@ -270,7 +275,8 @@ class CommandQueue:
         Raises as `run` does if one of them fails. The next one has run all the same, unless it waits for an answer.
         """
         if len(commands) == 1:
-            return [commands[0].read(await self._ask(commands[0].script, commands[0].arguments))]
+            only = commands[0]
+            return [only.read(await self._ask(only.script, only.arguments, may_linger=only.may_linger))]
         words: list[str] = []
         for command in commands:
             words += (str(len(command.arguments)), command.wanted, *command.arguments)
@@ -295,18 +301,28 @@ class CommandQueue:
         """
         return await self._ask(script, arguments)
 
-    def _ask(self, script: Script, arguments: Sequence[str]) -> asyncio.Future[list[Any]]:
+    def _ask(self, script: Script, arguments: Sequence[str], *, may_linger: bool = False) -> asyncio.Future[list[Any]]:
         if self._store_health is not None and self._store_health.is_lost:
             raise StoreSilent("Redis does not answer")
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[list[Any]] = loop.create_future()
         self._queue.append(_Asked(script, arguments, reply))
-        if self._sender is None or self._sender.done():
-            self._sender = loop.create_task(self._send_all())
+        if not may_linger:
+            self._start_sender()
+        elif self._lingering is None:
+            self._lingering = loop.call_later(LINGER_S, self._start_sender)
         return reply
+
+    def _start_sender(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._queue and (self._sender is None or self._sender.done()):
+            self._sender = asyncio.get_running_loop().create_task(self._send_all())
 
     async def aclose(self) -> None:
         """Wait until the whole queue is sent, then close the connection."""
+        self._start_sender()
         if self._sender is not None:
             await self._sender
         await self._connection.disconnect(nowait=True)
@@ -354,7 +370,6 @@ class CommandQueue:
             _answer(unknown, await self._pipe(unknown, "EVAL"))
 
     async def _pipe(self, batch: list[_Asked], command: str) -> list[Any]:
-        # redis-py's own pipeline takes five times as long for the same.
         is_known = command == "EVALSHA"
         packed = [
             _pack(command, one.script.digest if is_known else one.script.text, 1, _KEY, *one.arguments) for one in batch
@@ -363,19 +378,16 @@ class CommandQueue:
             packed.append(_pack("WAIT", self._wait_replicas, round(self._try_s * 500)))
         with BoundedCommands(self._try_s, None):
             replies = await self._connection.exchange(b"".join(packed), len(packed))
-        if self._wait_replicas and _count(replies.pop()) < self._wait_replicas:
-            raise StoreUnavailable("too few replicas have the change")
+        if self._wait_replicas:
+            if isinstance(reached := replies.pop(), ResponseError):
+                raise reached
+            if int(reached) < self._wait_replicas:
+                raise StoreUnavailable("too few replicas have the change")
         return replies
 
 
 def _pack(*words: Any) -> bytes:
     return pack_command(cast(Any, words))
-
-
-def _count(reply: Any) -> int:
-    if isinstance(reply, ResponseError):
-        raise reply
-    return int(reply)
 
 
 def _answer(batch: list[_Asked], replies: list[Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.store.client import CommandQueue, StoreUnavailable
+from gateway.store.client import Command, CommandQueue, StoreUnavailable
 from gateway.store.lua import Script, join_scripts
 from tests.conftest import Valkey
 from tests.support.ledgers import Store
@@ -36,6 +36,28 @@ async def test_everyone_gets_his_answer(command_queue: CommandQueue) -> None:
     """A thousand at once are each told their own answer, over one connection."""
     answers = await asyncio.gather(*(command_queue.run(ECHO, str(number)) for number in range(1000)))
     assert answers == [[str(number)] for number in range(1000)]
+
+
+async def test_lingering_command_goes_with_the_next(valkey: Valkey, command_queue: CommandQueue) -> None:
+    """A command that may linger is sent in front of the next one, and without another one by itself."""
+    lingering = Command(ECHO, ("lingers",), list, may_linger=True)
+    waiting = asyncio.create_task(command_queue.run_chain(lingering))
+    await asyncio.sleep(0)
+    assert await command_queue.run(ECHO, "next") == ["next"]
+    # Its answer came before the next one's.
+    await asyncio.sleep(0)
+    assert waiting.done()
+    assert await waiting == [["lingers"]]
+    assert await command_queue.run_chain(lingering) == [["lingers"]]
+
+
+async def test_close_sends_what_lingers(valkey: Valkey) -> None:
+    """A queue that is closed sends a command that lingers first."""
+    command_queue = CommandQueue(valkey.url)
+    waiting = asyncio.create_task(command_queue.run_chain(Command(ECHO, ("last",), list, may_linger=True)))
+    await asyncio.sleep(0)
+    await command_queue.aclose()
+    assert await waiting == [["last"]]
 
 
 async def test_failure_is_its_own(command_queue: CommandQueue) -> None:
