@@ -305,7 +305,7 @@ class JsonReader:
         """The offset of the base64 in a string that begins with this text; None if it is no picture."""
         start = text[:HEAD].lstrip()[:8].lower()
         begin = find_base64(text) if start.startswith("data:") else None
-        if begin is not None or start.startswith(("http://", "https://")) or (self._is_lenient and text.startswith("//")):
+        if begin is not None or start.startswith(("http://", "https://")) or (self._is_lenient and text[:2] == "//"):
             return begin
         is_picture = key in self._picture_keys or (self._is_lenient and _PICTURE.match(text))
         return 0 if is_picture else None
