@@ -37,9 +37,6 @@ _QUALITIES = {"low": "low", "medium": "medium", "high": "high", "standard": "med
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 """Unicode's categories of characters that show nothing."""
 
-_READ = {name: one for name, one in PARAMETERS.items() if one.kind != "pictures" and one.use != "refused"}
-_PASSED = {name: one for name, one in _READ.items() if one.use == "passed"}
-_REPORTED = tuple(name for name, one in _READ.items() if one.use == "reported")
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -76,10 +73,11 @@ def read_params(
     """
     if len(fields) > MAX_FIELDS:
         raise errors.InvalidValue(f"A request may have at most {MAX_FIELDS:,} fields; it has {len(fields):,}.")
-    given = dict[str, Any].fromkeys(_READ)
-    for name, parameter in _READ.items():
-        if name in fields and not is_absent(value := fields[name]):
-            given[name] = _read(value, name, parameter, is_text)
+    given: dict[str, Any] = {}
+    for name, parameter in PARAMETERS.items():
+        # A picture is no value, and other models' parameters are refused below.
+        if parameter.kind != "pictures" and parameter.use != "refused":
+            given[name] = _read(fields[name], name, parameter, is_text) if name in fields else None
     prompt = given["prompt"]
     if prompt is None or is_blank(prompt):
         fault = "required" if prompt is None else "blank"
@@ -196,9 +194,9 @@ def _find_passed(given: Mapping[str, Any]) -> tuple[Passed, ...]:
     """The values to pass on. One that equals its default says the same as its absence, and is not passed."""
     return tuple(
         [
-            Passed(name, given[name], parameter.changes_picture)
-            for name, parameter in _PASSED.items()
-            if given[name] not in (None, parameter.default)
+            Passed(name, value, PARAMETERS[name].changes_picture)
+            for name, value in given.items()
+            if value is not None and PARAMETERS[name].use == "passed" and value != PARAMETERS[name].default
         ]
     )
 
@@ -207,7 +205,7 @@ def _find_dropped(
     fields: Mapping[str, Any], given: Mapping[str, Any], operation: Operation, refuse_unknown: bool
 ) -> tuple[str, ...]:
     """The valid parameters that no upstream takes, and the unknown ones. Raises UnknownParameter."""
-    dropped = [name for name in _REPORTED if given[name] is not None]
+    dropped = [name for name, value in given.items() if value is not None and PARAMETERS[name].use == "reported"]
     if given["output_format"] in (None, "png") and given["output_compression"] not in (None, 100):
         dropped.append("output_compression")
     for name, value in fields.items():
@@ -233,7 +231,9 @@ def _check_unknown(name: str, refuse_unknown: bool) -> None:
 
 
 def _read(value: Any, name: str, parameter: Parameter, is_text: bool) -> Any:
-    """The value of one present parameter by its row of the table. Raises InvalidValue."""
+    """The value of one parameter by its row of the table; None where it is absent. Raises InvalidValue."""
+    if is_absent(value):
+        return None
     if parameter.kind == "text":
         return _read_text(name, value, parameter)
     if parameter.kind == "choice":
