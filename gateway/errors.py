@@ -14,8 +14,8 @@
     ├── 424  UpstreamOutcomeUnknown, UpstreamBadResponse, UpstreamFailed
     ├── 429  RateLimited, QueueFull, InsufficientQuota         431  HeadersTooLarge
     ├── 499  ClientClosedRequest
-    └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, QuotaStoreUnavailable, StorageFull, Overloaded,
-             TaskStillRunning
+    └── 5xx  InternalError, UpstreamError, UpstreamUnavailable, Paused, QuotaStoreUnavailable, StorageFull,
+             Overloaded, TaskStillRunning
 """
 
 from __future__ import annotations
@@ -271,6 +271,14 @@ class UpstreamError(PublicError):
 class UpstreamUnavailable(PublicError):
     status, type, code = 503, "server_error", "upstream_unavailable"
     meaning = "No upstream accepted the request; nothing was billed."
+
+
+class Paused(PublicError):
+    status, type, code = 503, "server_error", "paused"
+    meaning = (
+        "An operator paused the gateway, the key's team, or every upstream that could serve the request; nothing was "
+        "sent. Retry-After is the end of the pause, if it has one."
+    )
 
 
 class QuotaStoreUnavailable(PublicError):

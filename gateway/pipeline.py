@@ -31,6 +31,7 @@ from gateway.catalogue.document import Strategy
 from gateway.delivery.dispatch import Delivery
 from gateway.delivery.outcome import Outcome
 from gateway.health.concurrency_queue import WaitLimit
+from gateway.health.condition import refuse_paused
 from gateway.jobs.job import ImageJob, Repeat
 from gateway.money import reservation
 from gateway.pictures.spool import Spool
@@ -141,14 +142,15 @@ async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> di
     plan, refusal = await reservation.look_ahead(
         services.books, caller.identity, asked.job, await make_plan(services, caller, asked)
     )
-    return description.describe_plan(plan, asked.job, asked.model, refusal)
+    return description.describe_plan(plan, asked.job, asked.model, plan.refusal or refusal)
 
 
 async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -> Plan:
     """Check the request against the caller's key, and plan its targets in the order that the strategy sets.
 
-    The last known conditions of the targets give the strategy the medians and the load, and remove blocked targets. If
-    they remove every target, the plan has a refusal. Raises PublicError.
+    The last known conditions of the targets give the strategy the medians and the load, and remove blocked targets. The
+    plan has a refusal if they remove every target, and while everything or the caller's team is paused. Raises
+    PublicError.
     """
     found = services.catalogue.find_model(asked.model)
     if found is None:
@@ -164,7 +166,8 @@ async def make_plan(services: Services, caller: Caller, asked: CheckedRequest) -
         draw=random.random(),  # noqa: S311 (it shares load out, and keeps no secret)
     )
     plan = routing.plan(asked.job, asked.model, found[0], services.catalogue, rights, around)
-    return narrow(plan, services.health.find_blocks(), services.health.load)
+    refusal = refuse_paused(services.health.pauses, caller.key.team)
+    return narrow(plan, services.health.find_blocks(), services.health.load, refusal)
 
 
 async def work(task: Task, wait_limit: WaitLimit | None = None) -> Outcome:

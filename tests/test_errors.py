@@ -47,6 +47,7 @@ TABLE = {
     errors.InternalError: (500, SERVER, "internal_error"),
     errors.UpstreamError: (502, SERVER, "upstream_error"),
     errors.UpstreamUnavailable: (503, SERVER, "upstream_unavailable"),
+    errors.Paused: (503, SERVER, "paused"),
     errors.QuotaStoreUnavailable: (503, SERVER, "quota_store_unavailable"),
     errors.StorageFull: (503, SERVER, "storage_full"),
     errors.Overloaded: (503, SERVER, "overloaded"),

@@ -6,20 +6,17 @@ caller's key opens nothing.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 import structlog
 from fastapi import Depends, Request
-from pydantic import SecretStr
 
 from gateway import errors
 from gateway.api.request import address_of, get_services
 from gateway.callers.auth import count_wrong, explain_missing, read_bearer
-from gateway.callers.operator_store import PREFIX, Role
+from gateway.callers.operator_store import PREFIX, Role, is_admin_token
 from gateway.history.changes import ADMIN_TOKEN
 from gateway.operations.changes import Actor
 from gateway.process.addresses import Address
@@ -83,7 +80,7 @@ async def authorize(request: Request, wanted: Role) -> Operator:
 
 async def _identify(services: Services, token: str, address: Address | None) -> Operator | None:
     shown = None if address is None else str(address)
-    if _is_same(token, services.settings.admin_token):
+    if is_admin_token(token, services.settings.admin_token):
         return Operator(Actor(ADMIN_TOKEN, _log_change, shown), Role.ADMIN)
     record = await services.operators.lookup(token)
     return None if record is None else Operator(Actor(f"operator:{record.name}", _log_change, shown), record.role)
@@ -94,11 +91,3 @@ def _log_change(facts: Mapping[str, str | None], error: StoreUnavailable | None)
         _log.info("changed", **facts)
     else:
         _log.error("a change is missing from the log of changes", **facts, exc_info=error)
-
-
-def _is_same(token: str, secret: SecretStr | None) -> bool:
-    # Digests: the time of a comparison of texts reveals whether their lengths differ.
-    if secret is None:
-        return False
-    given, right = (hashlib.sha256(text.encode()).digest() for text in (token, secret.get_secret_value()))
-    return hmac.compare_digest(given, right)

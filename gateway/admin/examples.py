@@ -10,6 +10,7 @@ VALUES: Mapping[str, str] = {
     "team": "design",
     "name": "eva",
     "label": "upstream/main",
+    "upstream": "upstream",
     "record_id": "req_01k0000000000000000000000",
     "message_id": "msg_01k0000000000000000000000",
 }
@@ -34,6 +35,9 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "set_limits_of_everyone": {"dollars a month": {"usd_month": "2000"}},
     "set_limits_of_team": {"several": _LIMITS},
     "set_limits_of_key": {"several": _LIMITS, "none": {}},
+    "pause_everything": {"until it is resumed": {}, "for two hours": {"for_s": 7200}},
+    "pause_team": {"until it is resumed": {}, "for two hours": {"for_s": 7200}},
+    "pause_upstream": {"until it is resumed": {}, "for two hours": {"for_s": 7200}},
     "make_credit": {"to everyone": {"scope": "everyone", "usd": "-0.30", "reason": "a lost picture"}},
     "create_operator": {"read-only": {"name": "eva"}, "full access": {"name": "tom", "role": "admin"}},
 }

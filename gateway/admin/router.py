@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
 from gateway import errors
-from gateway.admin import audit, changes, keys, limits, money, operators, reports, teams, upstreams, webhooks
+from gateway.admin import audit, changes, keys, limits, money, operators, pauses, reports, teams, upstreams, webhooks
 from gateway.admin.access import ViewerDep
 from gateway.admin.examples import BODIES, VALUES
 from gateway.admin.guarded import GuardedRoute
@@ -28,10 +28,10 @@ from gateway.errors import PublicError
 
 PREFIX = "/admin/api/v1"
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 """The version of the API and not of the gateway: a new field or route raises the second number."""
 
-_PARTS = (keys, teams, limits, reports, money, audit, changes, operators, upstreams, webhooks)
+_PARTS = (keys, teams, limits, reports, money, audit, changes, operators, upstreams, pauses, webhooks)
 
 _ALWAYS: tuple[type[PublicError], ...] = (
     errors.InvalidValue,

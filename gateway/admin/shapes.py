@@ -44,6 +44,7 @@ Since = Annotated[str | None, Field(max_length=40, description=f"The beginning: 
 Until = Annotated[str | None, Field(max_length=40, description=f"The end, not included: {FORMS}. Null: now.")]
 
 TeamName = Annotated[Label, Path(description="The name of a team.")]
+UpstreamName = Annotated[str, Path(max_length=100, description="The upstream's name in the catalogue.")]
 KeyId = Annotated[str, Path(max_length=64, description="Such as `key_01k…`.")]
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from gateway import errors
 from gateway.admin.access import AdminDep, ViewerDep
 from gateway.admin.guarded import GuardedRoute
-from gateway.admin.shapes import refusals
+from gateway.admin.shapes import UpstreamName, refusals
 from gateway.api.request import ServicesDep
 from gateway.operations import upstreams
 from gateway.operations.answers import Deleted, Listing
@@ -18,8 +18,6 @@ from gateway.operations.upstreams import UpstreamState
 router = APIRouter(route_class=GuardedRoute, tags=["upstreams"])
 
 Label = Annotated[str, Path(max_length=201, description="As listed: the upstream's name, a slash, the credential's.")]
-
-TargetName = Annotated[str, Path(max_length=100, description="The upstream's name in the catalogue.")]
 
 
 @router.get("/upstreams", summary="The state of every upstream's credentials")
@@ -42,7 +40,7 @@ async def reset_upstream(services: ServicesDep, operator: AdminDep, label: Label
 
 
 @router.delete("/upstreams/{name:path}/drift", summary="Forget drift", responses=refusals(errors.UpstreamNotFound))
-async def clear_drift(services: ServicesDep, operator: AdminDep, name: TargetName) -> Deleted:
+async def clear_drift(services: ServicesDep, operator: AdminDep, name: UpstreamName) -> Deleted:
     """Delete the counted drift of an upstream, for all its credentials.
 
     Do this after you have corrected the upstream's entry in the catalogue.

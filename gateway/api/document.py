@@ -75,6 +75,7 @@ _MAKING: Kinds = (
     errors.ClientClosedRequest,
     errors.UpstreamError,
     errors.UpstreamUnavailable,
+    errors.Paused,
     errors.StorageFull,
     errors.TaskStillRunning,
 )

@@ -5,11 +5,13 @@ The token in GATEWAY_ADMIN_TOKEN has no record in Redis. This module never store
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway import errors
 from gateway.callers.key_store import digest_of, is_well_formed, make_secret
@@ -46,6 +48,15 @@ class OperatorRecord(BaseModel):
     role: Role
     created: datetime
     hint: str = Field("", description="The beginning of the token.")
+
+
+def is_admin_token(token: str, secret: SecretStr | None) -> bool:
+    """True when a token is the one in GATEWAY_ADMIN_TOKEN, which is None if it is not set."""
+    # Digests: the time of a comparison of texts reveals whether their lengths differ.
+    if secret is None:
+        return False
+    given, right = (hashlib.sha256(text.encode()).digest() for text in (token, secret.get_secret_value()))
+    return hmac.compare_digest(given, right)
 
 
 class OperatorStore:

@@ -21,6 +21,8 @@ from gateway.catalogue.strict_yaml import line_of, parse_yaml
 from gateway.cli.resource_checks import ResourceFault, check_redis, check_storage
 from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.health.drift import OTHER, Drift, DriftBook
+from gateway.health.pauses import PauseStore
+from gateway.operations.pauses import ActivePause
 from gateway.process.data_folder import DataFolder
 from gateway.process.settings import Settings, StartRefused, find_token_warning, load_settings, variable
 from gateway.server import demo
@@ -52,9 +54,10 @@ def check(
     catalogue = load(settings.config, env)
     url = running_store(settings)
     faults = [*check_storage(settings, catalogue.limits.artifact_ttl), *(check_redis(settings, url) if url else ())]
-    drifts, unread = _read_drift(settings, url, faults)
+    drifts, pauses, unread = _read_counts(settings, url, faults)
     findings = [*inspect(catalogue), *describe_drift(catalogue, drifts)]
     remarks = [*_remark_on_settings(settings, catalogue, faults), *_locate(settings, findings)]
+    remarks += [_remark("note", "paused", f"{one.describe()}; `resume` ends it") for one in pauses]
     if as_json:
         _print_json(settings, catalogue, remarks, unread)
     else:
@@ -99,11 +102,15 @@ def _remark_on_settings(
         found.append(("note", "catalogue_changed", text))
     if not catalogue.targets:
         found.append(("warning", "no_upstream", "no upstream is configured, so no model can be reached"))
-    blank: dict[str, Any] = {"file": None, "line": None, "field": None}
     if catalogue.targets and DataFolder(settings.data_dir).demo_key_path.exists():
         text = "demo mode made a key without limits in this data folder; `serve` without --demo disables it"
         found.append(("note", "demo_key", text))
-    return [{"level": level, "kind": kind, **blank, "message": text} for level, kind, text in found]
+    return [_remark(*one) for one in found]
+
+
+def _remark(level: str, kind: str, text: str) -> dict[str, Any]:
+    """A finding that has no place in the catalogue, as a JSON object."""
+    return {"level": level, "kind": kind, "file": None, "line": None, "field": None, "message": text}
 
 
 def _place(one: dict[str, Any]) -> str:
@@ -128,23 +135,28 @@ def _describe_difference(one: Drift) -> str:
     return f"{what}, {often}, last at {last:%Y-%m-%dT%H:%MZ}{example}"
 
 
-def _read_drift(settings: Settings, url: str | None, faults: Sequence[ResourceFault]) -> tuple[list[Drift], str]:
-    """Return the counted drift, and "". If it cannot be read, return no drift, and the reason. Starts no store."""
+def _read_counts(
+    settings: Settings, url: str | None, faults: Sequence[ResourceFault]
+) -> tuple[list[Drift], list[ActivePause], str]:
+    """Return the counted drift, the pauses, and "". If they cannot be read, return none, and the reason.
+
+    Starts no store.
+    """
     if url is None:
         where = "the counts are in the embedded store, and no gateway runs in"
-        return [], f"not known: {where} {settings.data_dir}"
+        return [], [], f"not known: {where} {settings.data_dir}"
     if any(one.kind in ("store_refused", "store_unavailable") for one in faults):
-        return [], "not known: see the finding about Redis"
+        return [], [], "not known: see the finding about Redis"
     try:
-        return asyncio.run(_fetch_drift(url)), ""
+        return *asyncio.run(_fetch_counts(url)), ""
     except StoreUnavailable as refusal:
-        return [], f"not known: Redis is unavailable: {refusal}"
+        return [], [], f"not known: Redis is unavailable: {refusal}"
 
 
-async def _fetch_drift(url: str) -> list[Drift]:
+async def _fetch_counts(url: str) -> tuple[list[Drift], list[ActivePause]]:
     redis = connect(url)
     try:
-        return await DriftBook(redis).read()
+        return await DriftBook(redis).read(), [ActivePause.of(one) for one in await PauseStore(redis).list()]
     finally:
         await redis.aclose()
 

@@ -1,4 +1,4 @@
-"""`imagegate credit`, `holds` and `teams`: money outside of requests, in the store itself.
+"""`imagegate credit` and `holds`: money outside of requests, in the store itself.
 
 A credit is in the ledger's journal and in the log of changes.
 """
@@ -16,11 +16,9 @@ from gateway.cli.store import AsJson, DataDir, OpenedStore, cli_actor, remark_on
 from gateway.dollars import parse_usd, show_usd
 from gateway.operations.answers import Listing
 from gateway.operations.money import Correction, LiveHold, MadeCredit, list_holds, make_credit
-from gateway.operations.teams import Team, list_teams
 
-_WINDOWS = ("total", "month", "week", "day")
 _HOLDS = ("task", "key", "team", "opened", "images", "usd held", "calls")
-_NUMBERS = {"images", "usd held", "keys", *(f"usd {window}" for window in _WINDOWS)}
+_NUMBERS = {"images", "usd held"}
 
 
 def _read_usd(text: str) -> int:
@@ -80,22 +78,6 @@ def holds(
         return
     rows = [_describe_hold(one, when) for one, when in zip(found.data, times, strict=True)]
     print_rows([Column(name, name in _NUMBERS, name == "team") for name in _HOLDS], rows)
-
-
-def teams(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show every team that a key or a limit names, and its spending."""
-    found = with_store(data_dir, list_teams)
-    if as_json:
-        print_json(found)
-        return
-    columns = ("team", "keys", *(f"usd {window}" for window in _WINDOWS))
-    rows = [(one.name, str(one.keys), *_sum_windows(one)) for one in found.data]
-    print_rows([Column(name, name in _NUMBERS) for name in columns], rows)
-
-
-def _sum_windows(team: Team) -> list[str]:
-    spent = {one.window: one.usd_posted + one.usd_presumed for one in team.spent}
-    return [show_usd(spent[window]) for window in _WINDOWS]
 
 
 def _describe_hold(one: LiveHold, opened: str) -> tuple[str, ...]:

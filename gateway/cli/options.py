@@ -200,6 +200,12 @@ def check_format(*, as_json: bool, as_csv: bool) -> None:
         raise typer.BadParameter("choose --json or --csv")
 
 
+def refuse_before_command(context: typer.Context) -> None:
+    """Raise BadParameter for options that stand before a command of a group: the command would not get them."""
+    if any(value not in (None, False) for value in context.params.values()):
+        raise typer.BadParameter(f"write the options after `{context.invoked_subcommand}`")
+
+
 def read_scope(key: str | None, team: str | None, *, is_everyone: bool) -> Scope:
     """The one scope from the command line. Raises BadParameter for none or several."""
     if sum((bool(key), bool(team), is_everyone)) != 1:

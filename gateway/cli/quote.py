@@ -25,6 +25,7 @@ from gateway.catalogue.rules import CallerIdentity
 from gateway.cli.display import Column, print_rows
 from gateway.cli.store import AsJson, DataDir, running_store
 from gateway.errors import PublicError
+from gateway.health.condition import refuse_paused
 from gateway.health.health import Health, TargetStore
 from gateway.jobs import parameters
 from gateway.jobs.job import ImageJob, Operation, Size, parse_size
@@ -148,7 +149,7 @@ def quote(  # noqa: PLR0913 (each option is a parameter)
         plan = _plan(known, typed, upstream)
     except PublicError as error:
         raise NothingToQuote(error.message) from error
-    found = description.describe_plan(plan, typed.job, typed.model)
+    found = description.describe_plan(plan, typed.job, typed.model, plan.refusal)
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -199,15 +200,16 @@ async def _ask_health(url: str, catalogue: Catalogue) -> Health:
     return health
 
 
-def _narrow(plan: Plan, health: Health | None) -> tuple[Plan, str]:
+def _narrow(plan: Plan, health: Health | None, team: str) -> tuple[Plan, str]:
     """Return the plan without targets that take no call now, and "". Without `health` the whole plan stays.
 
-    If no target takes a call, return the whole plan and the reason.
+    While everything or the team is paused, the plan has a refusal, and the text is its message. If no target takes a
+    call, return the whole plan and the reason.
     """
     if health is None:
         return plan, ""
-    found = narrow(plan, health.find_blocks(), health.load)
-    return (plan, found.refusal.message) if found.refusal else (found, "")
+    found = narrow(plan, health.find_blocks(), health.load, refuse_paused(health.pauses, team))
+    return found if found.choices else plan, found.refusal.message if found.refusal else ""
 
 
 def _read_job(
@@ -266,7 +268,7 @@ def _plan(known: _Known, typed: _Typed, upstream: str | None) -> Plan:
         raise NothingToQuote(explain_unknown_model(typed.model, known.catalogue.model_names()))
     rights = Rights(pinned=upstream)
     whole = routing.plan(typed.job, typed.model, found[0], known.catalogue, rights, typed.circumstances)
-    plan, kept_note = _narrow(whole, known.health)
+    plan, kept_note = _narrow(whole, known.health, typed.circumstances.identity.team)
     notes = (plan.note, kept_note, known.unread, known.changed, _EXAMPLE if known.catalogue.is_simulated else "")
     return replace(plan, note="; ".join(note for note in notes if note) or None)
 

@@ -92,8 +92,11 @@ class FirstCall:
 
 
 async def prepare_first(services: Services, job: ImageJob, plan: Plan, task: str, spool: Spool) -> FirstCall | None:
-    """Prepare the first call of a task that is not open yet. Returns None if other calls wait for its target."""
-    if not plan.choices or services.concurrency_queue.is_awaited(plan.choices[0].target):
+    """Prepare the first call of a task that is not open yet. Returns None if other calls wait for its target.
+
+    A plan with a refusal can only join, so it has no first call.
+    """
+    if plan.refusal or not plan.choices or services.concurrency_queue.is_awaited(plan.choices[0].target):
         return None
     choice = plan.choices[0]
     permit, calls = Permit(choice.target, choice.target.key_digest), split_job(job, choice.fit, range(job.n))

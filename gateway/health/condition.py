@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gateway import errors
 from gateway.catalogue.capabilities import Fit
@@ -15,6 +15,7 @@ from gateway.catalogue.upstream import Credential, HealthRules
 from gateway.dollars import MICRO
 from gateway.errors import PublicError
 from gateway.jobs.job import SQUARE
+from gateway.store.windows import MICROSECONDS
 
 Breaker = Literal["closed", "open", "half_open"]
 Reason = Literal[
@@ -26,6 +27,7 @@ Reason = Literal[
     "paused_by_spend_limit",
     "full",
     "busy",
+    "paused",
 ]
 State = Reason | Literal["ok"]
 """The states of a credential that operators see: `ok`, or the reason why no call goes to it, or only one at a time."""
@@ -33,7 +35,12 @@ State = Reason | Literal["ok"]
 LONGEST_WAIT = 30.0
 """The longest block in seconds whose end a request waits for; a longer one goes to the caller as `Retry-After`."""
 
+_LONGEST_SDK_WAIT = 60
+"""The longest Retry-After in seconds that OpenAI's SDKs wait for."""
+
 _PASSING: frozenset[Reason] = frozenset({"rate_limited", "full", "busy"})
+
+_BREAKERS: Mapping[str, Breaker] = {"closed": "closed", "open": "open", "half": "half_open"}
 
 _WORDS: Mapping[Reason, str] = {
     "circuit_open": "its circuit is open, since it failed too often",
@@ -44,6 +51,7 @@ _WORDS: Mapping[Reason, str] = {
     "paused_by_spend_limit": "it is paused by the spend limit: too many of its calls may have been billed for nothing",
     "full": "it has as many calls under way as it may",
     "busy": "its calls a minute are used up",
+    "paused": "an operator paused it",
 }
 
 
@@ -147,6 +155,25 @@ def show_state(state: State) -> str:
     return "half-open" if state == "half_open" else state.replace("_", " ")
 
 
+def read_condition(found: Mapping[str, Any]) -> Condition:
+    """Parse a target's facts in the store's form: times are texts of µs."""
+    return Condition(
+        breaker=_BREAKERS[found["breaker"]],
+        opens_in=int(found["open_us"]) / MICROSECONDS,
+        cooled_for=int(found["cooled_us"]) / MICROSECONDS,
+        cooled_why=found["cooled_why"],
+        cooled_key=found["cooled_key"],
+        in_flight=int(found["in_flight"]),
+        presumed=int(found["presumed"]),
+        paused_for=int(found["brake_us"]) / MICROSECONDS,
+        is_low=found["is_low"],
+        balance=found["balance"] or None,
+        checked=int(found["checked"]) if found["checked"] else None,
+        trouble=found["trouble"],
+        latencies={kind: read_latency(text) for kind, text in found["latency"].items() if kind},
+    )
+
+
 def read_latency(text: str) -> Latency:
     """Parse the samples of the store: milliseconds with commas between them."""
     samples = [int(one) for one in text.split(",") if one]
@@ -156,8 +183,11 @@ def read_latency(text: str) -> Latency:
 def refuse(blocks: list[Block]) -> PublicError:
     """Make the error for a request that every target blocks. Its `Retry-After` is the shortest known wait, or 5 s.
 
-    The `Retry-After` is at most 60 s if every block is `rate_limited`, `full` or `busy`, else at most 120 s.
+    The `Retry-After` is at most 60 s if every block is `rate_limited`, `full` or `busy`, else at most 120 s. If every
+    block is a pause, the error is Paused.
     """
+    if {block.reason for block in blocks} == {"paused"}:
+        return _make_paused("every upstream that could serve this request", min(blocks, key=_end_of).wait)
     waits = [block.wait for block in blocks if block.wait > 0]
     reasons = "; ".join(dict.fromkeys(block.words for block in blocks))
     if all(block.reason in _PASSING for block in blocks):
@@ -166,6 +196,45 @@ def refuse(blocks: list[Block]) -> PublicError:
         )
     return errors.UpstreamUnavailable(
         f"No upstream can take this request now ({reasons}); nothing was sent.", retry_after=_seconds(waits, 120)
+    )
+
+
+Pauses = Mapping[str, float]
+"""The seconds until the end of each pause, 0 for one without an end: of `everything`, `team:NAME`, `upstream:NAME`."""
+
+EVERYTHING = "everything"
+
+
+def find_pause(pauses: Pauses, upstream: str) -> Block | None:
+    """Return the block of an upstream's pause; None if no operator paused it."""
+    left = pauses.get(f"upstream:{upstream}")
+    return None if left is None else Block("paused", left)
+
+
+def refuse_paused(pauses: Pauses, team: str | None) -> PublicError | None:
+    """Make the error for a new request of this team while everything or the team is paused; None if neither is."""
+    blocks = [Block("paused", pauses[scope]) for scope in (EVERYTHING, f"team:{team}") if scope in pauses]
+    if not blocks:
+        return None
+    what = "this gateway" if EVERYTHING in pauses else "this key's team"
+    return _make_paused(what, max(blocks, key=_end_of).wait)
+
+
+def _end_of(block: Block) -> float:
+    return block.wait or math.inf
+
+
+def _make_paused(what: str, left: float) -> PublicError:
+    """Make the error for a pause of `what`, which ends after `left` seconds; 0 is no known end.
+
+    SDKs wait at most a minute for a retry, so the error forbids one that comes too early.
+    """
+    seconds = math.ceil(left) or None
+    end = f"; the pause ends in {seconds} s" if seconds else ""
+    return errors.Paused(
+        f"An operator paused {what}{end}. Nothing was sent.",
+        retry_after=seconds,
+        should_retry=None if seconds and seconds <= _LONGEST_SDK_WAIT else False,
     )
 
 

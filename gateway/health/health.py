@@ -21,14 +21,15 @@ from gateway.catalogue.catalogue import Target
 from gateway.catalogue.upstream import HealthRules
 from gateway.health.condition import (
     Block,
-    Breaker,
     Caps,
     Condition,
     Latency,
+    Pauses,
     Reason,
+    find_pause,
     kind_of,
     make_caps,
-    read_latency,
+    read_condition,
 )
 from gateway.ids import new_id
 from gateway.store.client import Command, CommandQueue, StoreUnavailable
@@ -74,6 +75,8 @@ class Health:
         self._look_s = look_s
         self._seen: dict[str, Condition] = {}
         self._seen_at = float("-inf")
+        self.pauses: Pauses = {}
+        """The pauses of operators, as of the last look."""
         # Calls of other processes, as of the last look.
         self._others: dict[str, int] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -113,6 +116,8 @@ class Health:
         return {label: block for label, block in found if block is not None and not block.is_passing}
 
     def _find_block(self, target: Target) -> Block | None:
+        if (paused := find_pause(self.pauses, target.upstream)) is not None:
+            return paused
         caps = caps_of(target)
         condition = self._seen.get(target.label, Condition())
         key = target.key_digest
@@ -148,7 +153,8 @@ class Health:
         def read(answer: list[str]) -> Permit | Block:
             return read_block(answer) or self._hold(permit)
 
-        return self.store.make_take(target.label, permit.id, self._lease_s, caps_of(target), permit.key, read)
+        facts = (target.label, permit.id, self._lease_s, caps_of(target), permit.key, target.upstream)
+        return self.store.make_take(*facts, read)
 
     def _hold(self, permit: Permit) -> Permit:
         label = permit.target.label
@@ -176,7 +182,7 @@ class Health:
 
     async def read(self) -> None:
         """Read every target's condition from the store now. Raises StoreUnavailable."""
-        self._seen = await self.store.look(list(self._targets))
+        self._seen, self.pauses = await self.store.look_with_pauses(list(self._targets))
         self._others = {label: max(0, seen.in_flight - len(self._held[label])) for label, seen in self._seen.items()}
 
     async def _refresh(self) -> None:
@@ -235,7 +241,6 @@ def caps_of(target: Target) -> Caps:
 Result = Literal["good", "unknown", "refusal", "none"]
 
 # The scripts' words: `cooled_why` is stored, so they stay.
-_BREAKERS: Mapping[str, Breaker] = {"closed": "closed", "open": "open", "half": "half_open"}
 _REASONS: Mapping[str, Reason] = {
     "open": "circuit_open",
     "probing": "half_open",
@@ -245,9 +250,10 @@ _REASONS: Mapping[str, Reason] = {
     "braked": "paused_by_spend_limit",
     "full": "full",
     "busy": "busy",
+    "paused": "paused",
 }
 
-SCRIPTS = join_scripts(read_sources("targets"), "health.health")
+SCRIPTS = join_scripts(read_sources("targets"), "health.health", "health.pauses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,21 +287,30 @@ class TargetStore:
         self._command_queue = command_queue
         self._now = now
 
-    async def take(self, label: str, permit: str, lease_s: float, caps: Caps, key: str = "") -> Block | None:
+    async def take(
+        self, label: str, permit: str, lease_s: float, caps: Caps, key: str = "", upstream: str = ""
+    ) -> Block | None:
         """Take the permit `permit` for one call, for `lease_s` seconds from its last renewal; return None or the block.
 
-        In all methods `key` is the digest of the present key; "" stands for any.
+        In all methods `key` is the digest of the present key; "" stands for any. An `upstream` of "" is never paused.
         """
-        return await self.run(self.make_take(label, permit, lease_s, caps, key, read_block))
+        return await self.run(self.make_take(label, permit, lease_s, caps, key, upstream, read_block))
 
-    def make_take(
-        self, label: str, permit: str, lease_s: float, caps: Caps, key: str, read: Callable[[list[str]], T]
+    def make_take(  # noqa: PLR0913 (one script's arguments)
+        self,
+        label: str,
+        permit: str,
+        lease_s: float,
+        caps: Caps,
+        key: str,
+        upstream: str,
+        read: Callable[[list[str]], T],
     ) -> Command[T]:
         """The command of `take`. `read` reads its answer. The next one of its chain runs if the permit is taken."""
         spend_limit = "" if caps.spend_limit is None else str(caps.spend_limit)
         words = (str(caps.at_once), str(caps.per_minute), spend_limit, str(int(caps.has_floor)))
         now = "" if self._now is None else str(self._now())
-        return Command(SCRIPTS["take"], (now, label, permit, _us(lease_s), *words, key), read, "taken")
+        return Command(SCRIPTS["take"], (now, label, permit, _us(lease_s), *words, key, upstream), read, "taken")
 
     async def run(self, command: Command[T]) -> T:
         """Run one command."""
@@ -327,8 +342,13 @@ class TargetStore:
 
     async def look(self, labels: Sequence[str]) -> dict[str, Condition]:
         """Return the conditions of some targets, by label."""
-        found = await self._run("look", *labels)
-        return {label: _read(orjson.loads(text)) for label, text in zip(labels, found, strict=True)}
+        return (await self.look_with_pauses(labels))[0]
+
+    async def look_with_pauses(self, labels: Sequence[str]) -> tuple[dict[str, Condition], Pauses]:
+        """Return the conditions of some targets, by label, and all pauses of operators."""
+        *found, pauses = await self._run("look", *labels)
+        conditions = {label: read_condition(orjson.loads(text)) for label, text in zip(labels, found, strict=True)}
+        return conditions, {scope: int(left) / MICROSECONDS for scope, left in orjson.loads(pauses).items()}
 
     async def take_turn(self, label: str, every_s: float) -> bool:
         """Take the turn to check a target. Return False if a process took it within the last `every_s` seconds.
@@ -366,21 +386,3 @@ def read_block(answer: list[str]) -> Block | None:
 
 def _us(seconds: float) -> str:
     return str(round(seconds * MICROSECONDS))
-
-
-def _read(found: dict[str, Any]) -> Condition:
-    return Condition(
-        breaker=_BREAKERS[found["breaker"]],
-        opens_in=int(found["open_us"]) / MICROSECONDS,
-        cooled_for=int(found["cooled_us"]) / MICROSECONDS,
-        cooled_why=found["cooled_why"],
-        cooled_key=found["cooled_key"],
-        in_flight=int(found["in_flight"]),
-        presumed=int(found["presumed"]),
-        paused_for=int(found["brake_us"]) / MICROSECONDS,
-        is_low=found["is_low"],
-        balance=found["balance"] or None,
-        checked=int(found["checked"]) if found["checked"] else None,
-        trouble=found["trouble"],
-        latencies={kind: read_latency(text) for kind, text in found["latency"].items() if kind},
-    )

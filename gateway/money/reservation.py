@@ -231,9 +231,9 @@ async def reserve(  # noqa: PLR0913 (the parts of an opening)
 ) -> tuple[Reservation, Plan] | Joined:
     """Join an equal task, or admit this one and hold the price of its first target.
 
-    The steps for the plan run after an admission. If a limit in dollars is set and the first target's
-    price is unknown, the returned plan has only targets of known price. A request whose plan has a refusal can only
-    join an earlier task. Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota, InvalidValue,
+    The steps for the plan run after an admission. If a limit in dollars is set and the first target's price is unknown,
+    the returned plan has only targets of known price. A request whose plan has a refusal can only join an earlier task.
+    Raises that refusal, IdempotencyMismatch, RateLimited, InsufficientQuota, InvalidValue,
     UpstreamUnavailable, QuotaStoreUnavailable, TaskCanceled and InternalError; then nothing stays held.
     """
     while True:
@@ -266,9 +266,9 @@ async def look_ahead(
 ) -> tuple[Plan, PublicError | None]:
     """Return the plan that `reserve` would return, and the error of a limit at this instant, or None. Holds nothing.
 
-    Raises the plan's refusal, QuotaStoreUnavailable, and UpstreamUnavailable if a limit in dollars leaves no target.
+    Raises the refusal of a plan without choices, QuotaStoreUnavailable, UpstreamUnavailable if a limit leaves no target.
     """
-    if plan.refusal:
+    if plan.refusal and not plan.choices:
         raise plan.refusal
     try:
         standings = await books.ledger.look(identity.key, identity.team)

@@ -14,7 +14,7 @@ from pydantic import Field
 from gateway import errors
 from gateway.catalogue.document import Document
 from gateway.catalogue.upstream import Credential, Upstream
-from gateway.health.condition import Condition, State, make_caps
+from gateway.health.condition import Block, Condition, State, find_pause, make_caps
 from gateway.health.drift import Drift, count_drifts, group_drifts
 from gateway.health.health import TargetStore
 from gateway.operations.answers import AnswerModel, Deleted, Instant, Listing, Usd
@@ -47,8 +47,8 @@ class UpstreamState(AnswerModel):
 
     label: str
     state: State = Field(
-        description="`ok`, `half_open`, `circuit_open`, `rate_limited`, `credential_rejected`, `low_balance` or "
-        "`paused_by_spend_limit`."
+        description="`ok`, `half_open`, `circuit_open`, `rate_limited`, `credential_rejected`, `low_balance`, "
+        "`paused_by_spend_limit`, or `paused` by an operator."
     )
     seconds: float = Field(description="For how long it stays so; 0: not known, or `ok`.")
     breaker: str = Field(description="`closed`, `open`, or `half_open`: one call at a time tries it.")
@@ -64,10 +64,18 @@ class UpstreamState(AnswerModel):
 
     @classmethod
     def of(
-        cls, label: str, upstream: Upstream, credential: Credential, condition: Condition, drifts: Sequence[Drift]
+        cls,
+        label: str,
+        upstream: Upstream,
+        credential: Credential,
+        condition: Condition,
+        drifts: Sequence[Drift],
+        pause: Block | None,
     ) -> Self:
         caps = make_caps(credential, upstream.health)
         state, seconds = condition.describe(has_floor=caps.has_floor, spend_limit=caps.spend_limit)
+        if pause is not None:
+            state, seconds = pause.reason, pause.wait
         return cls(
             label=label,
             state=state,
@@ -120,22 +128,27 @@ async def reset_upstream(
 
 async def clear_drift(stores: Stores, actor: Actor, name: str) -> Deleted:
     """Delete the counted drift of an upstream, for all its credentials, and log the change. Raises UpstreamNotFound."""
-    known = stores.document.upstreams
-    if name not in known:
-        raise errors.UpstreamNotFound(
-            f"The catalogue has no upstream of this name; there are {', '.join(known)}.", param="name"
-        )
+    check_upstream(stores, name)
     before = group_drifts(await stores.drift.read()).get(name, [])
     await stores.drift.clear(name)
     await record_change(stores, actor, "upstream.clear_drift", name, before=count_drifts(before))
     return Deleted(id=name)
 
 
+def check_upstream(stores: Stores, name: str, param: str = "name") -> None:
+    """Raise UpstreamNotFound, with this `param`, for the name of an upstream that the catalogue does not have."""
+    known = stores.document.upstreams
+    if name not in known:
+        raise errors.UpstreamNotFound(
+            f"The catalogue has no upstream of this name; there are {', '.join(known)}.", param=param
+        )
+
+
 async def _look(stores: Stores, credentials: _Credentials) -> list[UpstreamState]:
-    found = await TargetStore(stores.command_queue).look(list(credentials))
+    found, pauses = await TargetStore(stores.command_queue).look_with_pauses(list(credentials))
     drifts = group_drifts(await stores.drift.read())
     return [
-        UpstreamState.of(label, upstream, credential, found[label], drifts.get(name, []))
+        UpstreamState.of(label, upstream, credential, found[label], drifts.get(name, []), find_pause(pauses, name))
         for label, (name, upstream, credential) in credentials.items()
     ]
 

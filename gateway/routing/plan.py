@@ -71,7 +71,7 @@ class Plan:
     """Targets in the order in which they are tried, and the rejected ones.
 
     `rule` is the catalogue's rule that applied, `note` a remark on the order for operators. `refusal` is set when there
-    is no choice at this moment; the request may still join a running task.
+    is no choice at this moment, or while the caller's requests are paused; the request may still join a running task.
     """
 
     choices: tuple[Choice, ...]
@@ -137,11 +137,12 @@ def plan(
     return Plan(tuple(ranked), tuple(rejections), strategy, route.rule, note)
 
 
-def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
+def narrow(plan: Plan, down: Mapping[str, Block], load: Load, refusal: PublicError | None = None) -> Plan:
     """Return the plan with the targets in `down` rejected. With `cost` and `priority`, load orders equal credentials.
 
-    `down` has the block of each unavailable target by its label. A target that the plan rejected does not come back. If
-    no target is left, the new plan's refusal is UpstreamUnavailable or RateLimited.
+    `down` has the block of each unavailable target by its label. A target that the plan rejected does not come back.
+    The new plan has the `refusal`. Without one, and if no target is left, it is Paused, UpstreamUnavailable or
+    RateLimited.
     """
     kept, rejections = list(plan.choices), list(plan.rejections)
     blocks: list[Block] = []
@@ -152,7 +153,8 @@ def narrow(plan: Plan, down: Mapping[str, Block], load: Load) -> Plan:
         rejections += [_reject(target, Unfit(block.words, "model")) for target, block in zip(out, blocks, strict=True)]
     if len(kept) > 1 and plan.strategy in _BY_LOAD:
         kept = _order_by_load(kept, load)
-    refusal = None if kept else refuse(blocks)
+    if refusal is None and not kept:
+        refusal = refuse(blocks)
     return Plan(tuple(kept), tuple(rejections), plan.strategy, plan.rule, plan.note, refusal)
 
 

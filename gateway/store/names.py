@@ -189,6 +189,13 @@ PRESUMED = Name(
     "health.health",
     "five minutes → presumed µ$ of a target's calls",
 )
+PAUSES = Name(
+    "pauses",
+    "hash",
+    "until the pause is removed",
+    "health.pauses",
+    "`everything`, `team:NAME` or `upstream:NAME` → begin and end of an operator's pause, µs; an end of 0 is none",
+)
 DRIFT = Name(
     "drift",
     "hash",
@@ -239,5 +246,6 @@ NAMES = (
     PERMITS,
     LATENCY,
     PRESUMED,
+    PAUSES,
     DRIFT,
 )

@@ -103,6 +103,13 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", f"{API}/upstreams/{{label:path}}/reset"): Row("admins", 404, {"label:path": "nobody/main"}),
     ("DELETE", f"{API}/upstreams/{{name:path}}/drift"): Row("admins", 404, {"name:path": "nobody"}),
     ("GET", f"{API}/changes"): Row("viewers", 200),
+    ("GET", f"{API}/pauses"): Row("viewers", 200),
+    ("DELETE", f"{API}/pauses/everything"): Row("admins", 200),
+    ("PUT", f"{API}/pauses/everything"): Row("admins", 400, body={"for_s": 0}),
+    ("DELETE", f"{API}/pauses/teams/{{team:path}}"): Row("admins", 200, TEAM),
+    ("PUT", f"{API}/pauses/teams/{{team:path}}"): Row("admins", 400, TEAM, {"for_s": 0}),
+    ("DELETE", f"{API}/pauses/upstreams/{{upstream:path}}"): Row("admins", 404, {"upstream:path": "nobody"}),
+    ("PUT", f"{API}/pauses/upstreams/{{upstream:path}}"): Row("admins", 404, {"upstream:path": "nobody"}, {}),
 }
 
 

@@ -53,6 +53,12 @@ CHANGED = {
     "keys webhook-secret": ("KEY", "POST", "/keys/KEY/webhook-secret", {}),
     "limits set": ("--team design --usd-day 3", "PUT", "/limits/teams/design", {"usd_day": "3"}),
     "limits unset": ("--team design usd-day", "PUT", "/limits/teams/design", {}),
+    "pause": ("--everything", "PUT", "/pauses/everything", {}),
+    "resume": ("--everything", "DELETE", "/pauses/everything", None),
+    "teams pause": ("design", "PUT", "/pauses/teams/design", {}),
+    "teams resume": ("design", "DELETE", "/pauses/teams/design", None),
+    "upstreams pause": ("apiany", "PUT", "/pauses/upstreams/apiany", {}),
+    "upstreams resume": ("apiany", "DELETE", "/pauses/upstreams/apiany", None),
 }
 """Commands after which the same change once more changes nothing, so that both answers are equal."""
 

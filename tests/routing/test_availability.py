@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import PublicError, RateLimited, UpstreamUnavailable
-from gateway.health.condition import LONGEST_WAIT, Block, Condition
+from gateway.errors import Paused, PublicError, RateLimited, UpstreamUnavailable
+from gateway.health.condition import LONGEST_WAIT, Block, Condition, refuse_paused
 from gateway.jobs.job import Size
 from gateway.routing.plan import Plan, narrow
 from tests.support.plans import make_job, plan
@@ -57,6 +57,9 @@ def test_outage_makes_no_compromise() -> None:
         ([Block("low_balance")] * 3, UpstreamUnavailable, 5),
         ([Block("rate_limited", 50), Block("rate_limited", 45), Block("rate_limited", 300)], RateLimited, 45),
         ([Block("rate_limited", 9000)] * 3, RateLimited, 60),
+        ([Block("paused", 9000), Block("paused"), Block("paused", 7000.2)], Paused, 7001),
+        ([Block("paused")] * 3, Paused, None),
+        ([Block("paused", 9000), Block("circuit_open", 30), Block("paused")], UpstreamUnavailable, 30),
     ],
     ids=str,
 )
@@ -65,6 +68,41 @@ def test_all_down_tells_the_least_time(blocks: list[Block], kind: type[PublicErr
     refusal = narrow(PLAN, dict(zip(LABELS, blocks, strict=True)), idle).refusal
     assert isinstance(refusal, kind)
     assert refusal.retry_after == seconds
+
+
+def test_refusal_keeps_the_choices() -> None:
+    """A request that is refused for a pause still has its plan, so that a dry run shows both."""
+    refusal = Paused("paused")
+    found = narrow(PLAN, {}, idle, refusal)
+    assert (found.choices, found.refusal) == (PLAN.choices, refusal)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "words", "retry_after", "should_retry"),
+    [
+        ({"everything": 0.0}, "paused this gateway.", None, False),
+        ({"everything": 59.2}, "paused this gateway; the pause ends in 60 s.", 60, None),
+        ({"team:design": 7200.0}, "paused this key's team; the pause ends in 7200 s.", 7200, False),
+        ({"everything": 30.0, "team:design": 90.0}, "paused this gateway; the pause ends in 90 s.", 90, False),
+        ({"everything": 30.0, "team:design": 0.0}, "paused this gateway.", None, False),
+    ],
+    ids=str,
+)
+def test_pause_is_said_with_its_end(
+    pauses: dict[str, float], words: str, retry_after: int | None, should_retry: bool | None
+) -> None:
+    """A refusal names the last of the ends that apply, and no team; an SDK repeats only what ends within a minute."""
+    refusal = refuse_paused(pauses, "design")
+    assert isinstance(refusal, Paused)
+    assert words in refusal.message
+    assert "design" not in refusal.message
+    assert (refusal.retry_after, refusal.should_retry) == (retry_after, should_retry)
+
+
+@pytest.mark.parametrize("team", [None, "", "other"])
+def test_pause_of_others_refuses_nobody(team: str | None) -> None:
+    """A pause of another team, or of an upstream, is no reason to refuse a request as a whole."""
+    assert refuse_paused({"team:design": 0.0, "upstream:anyfast": 0.0}, team) is None
 
 
 @pytest.mark.parametrize(("strategy", "order"), [("cost", "cba"), ("priority", "cba"), ("weighted", "abc")])
@@ -93,6 +131,7 @@ def test_dearer_credential_stays_behind() -> None:
         (Block("circuit_open", 1), False),
         (Block("credential_rejected", 1), False),
         (Block("half_open"), False),
+        (Block("paused", 1), False),
     ],
     ids=str,
 )

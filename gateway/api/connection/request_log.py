@@ -43,7 +43,7 @@ def log_request(scope: Scope, status: int, started: float, *, is_whole: bool) ->
         "disconnected": True if presence is not None and not is_whole else None,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    write = getattr(_log, _find_level(status))
+    write = getattr(_log, _find_level(status, facts["error"]))
     write("request", **{name: value for name, value in facts.items() if value is not None})
 
 
@@ -67,9 +67,9 @@ def _describe_task(waiting: TaskWait | None, own: Record | None) -> dict[str, An
     return facts | more | {"error": error}
 
 
-def _find_level(status: int) -> str:
-    """The level of a request's line: `warning` for 424 and 504, `error` for others from 500 on, else `info`."""
-    if status in (errors.UpstreamFailed.status, errors.TaskStillRunning.status):
+def _find_level(status: int, code: str | None) -> str:
+    """The level of a request's line: `warning` for 424, 504 and pauses, `error` for others from 500 on, else `info`."""
+    if code == errors.Paused.code or status in (errors.UpstreamFailed.status, errors.TaskStillRunning.status):
         return "warning"
     return "error" if status >= errors.InternalError.status else "info"
 

@@ -85,6 +85,13 @@ local function presumed_of(label, now)
   return sum, oldest and oldest - now or 0
 end
 
+-- The µs until the end of the pause that `value` describes, 0 if it has no end; nil if it has ended or there is none.
+local function pause_left(now, value)
+  local stop = value and tonumber(string.match(value, ' (%d+)$'))
+  if not stop or stop == 0 then return stop end
+  return stop > now and stop - now or nil
+end
+
 -- What is stored of a target expires after its last change.
 local function keep(name, label)
   redis.call('PEXPIRE', key(name, label), KEPT_MS)

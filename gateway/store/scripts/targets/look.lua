@@ -1,4 +1,4 @@
--- Returns the state of targets: now, labels... -> one JSON a label, in order.
+-- Returns the state of targets, and the pauses: now, labels... -> one JSON a label, in order, and the JSON of the pauses.
 
 local now = clock(ARGV[1])
 local found = {}
@@ -24,4 +24,10 @@ for index = 2, #ARGV do
     latency = next(latency) and latency or {[''] = ''},
   })
 end
+local flat, pauses = redis.call('HGETALL', NAME.pauses), {}
+for at = 1, #flat, 2 do
+  local left = pause_left(now, flat[at + 1])
+  if left then pauses[flat[at]] = digits(left) end
+end
+found[#found + 1] = cjson.encode(pauses)
 return found

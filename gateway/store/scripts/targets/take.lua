@@ -1,6 +1,6 @@
 -- Permits one call at a target, or returns the reason against it. A repetition with the same permit gets the same answer.
 -- now, label, permit, lease µs, the most at a time (0: any), the most a minute (0: any), presumed µ$ an hour ("": any),
--- floor 1 or 0, digest of the key or "" -> taken | <reason>, µs until another attempt
+-- floor 1 or 0, digest of the key or "", name of the upstream or "" -> taken | <reason>, µs until another attempt
 
 local now = clock(ARGV[1])
 local label, permit = label_of(ARGV[2]), permit_of(ARGV[3])
@@ -12,6 +12,9 @@ local used = digest_of(ARGV[9])
 
 local permits = key(NAME.permits, label)
 if redis.call('ZSCORE', permits, permit) then return {'taken'} end
+
+local pause = ARGV[10] ~= '' and pause_left(now, redis.call('HGET', NAME.pauses, 'upstream:' .. ARGV[10]))
+if pause then return {'paused', digits(pause)} end
 
 local target = read(label)
 local state = breaker_of(target, now)
