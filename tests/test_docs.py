@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -21,10 +21,14 @@ from pydantic.fields import FieldInfo
 
 from bench import rows
 from gateway import errors
+from gateway.api import healthz
 from gateway.app import create_app
 from gateway.catalogue import catalogue
+from gateway.catalogue.findings import FindingKind
 from gateway.catalogue.schema import render_schema
-from gateway.cli import main
+from gateway.cli import check, main
+from gateway.cli.resource_checks import FaultKind
+from gateway.health import condition
 from gateway.jobs.parameter_table import PARAMETERS, PICTURE_NAMES
 from gateway.process import settings
 from gateway.process.data_folder import Secrets
@@ -155,6 +159,29 @@ def test_every_error_is_told() -> None:
     """Each status, type and code stands in the table, and no other does."""
     rows = {(int(row["status"]), code(row["type"])[0], code(row["code"])[0]) for row in API.table("status").rows}
     agree(API, "errors", rows, {(kind.status, kind.type, kind.code) for kind in errors.table()})
+
+
+def test_every_trouble_has_a_remedy() -> None:
+    """The page of remedies has each error, each problem of readiness, each finding and each state, and no other."""
+    page = DOCS["docs/troubleshooting.md"]
+
+    def told(column: str) -> set[str]:
+        return {name for row in page.table(column).rows for name in code(row[column])}
+
+    agree(page, "errors", told("error code"), {str(kind.code) for kind in errors.table()})
+    agree(page, "findings", told("finding"), {code(row["kind"])[0] for row in COMMANDS.table("kind").rows})
+    agree(page, "states", told("upstream state"), {*get_args(condition.Reason), "ok"})
+    problems = {(code(row["problem"])[0], code(row["code"])[0]) for row in page.table("problem").rows}
+    raised = re.findall(r'problems\["(\w+)"\] = Problem\("(\w+)"', Path(healthz.__file__).read_text(encoding="utf-8"))
+    agree(page, "problems", problems, set(raised))
+
+
+def test_every_finding_is_told() -> None:
+    """Each kind of finding that `check` prints stands in its table, and no other does."""
+    source = Path(check.__file__).read_text(encoding="utf-8")
+    known = set(re.findall(r'"(?:note|warning|error)", "(\w+)", ', source))
+    known |= {*get_args(FindingKind), *get_args(FaultKind)}
+    agree(COMMANDS, "findings", {code(row["kind"])[0] for row in COMMANDS.table("kind").rows}, known)
 
 
 def test_every_header_is_told() -> None:

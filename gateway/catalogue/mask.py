@@ -27,6 +27,11 @@ _SECRET_NAME = re.compile(
 _ENDPOINT_NAME = re.compile(r"(?:^|_)ENDPOINT(?:_|$)", re.IGNORECASE)
 
 
+def make_mask_of_environment(env: Mapping[str, str]) -> Mask:
+    """Make a mask where no settings can be read: it hides each value in `env` whose name is that of a secret."""
+    return Mask(value for name, value in env.items() if _SECRET_NAME.search(name) or name.endswith("REDIS_URL"))
+
+
 def make_mask(
     settings: Settings,
     catalogue: Catalogue,

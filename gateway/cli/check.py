@@ -52,12 +52,7 @@ def check(
     env = dict(os.environ) | ({} if data_dir is None else {variable("data_dir"): str(data_dir)})
     settings = load_settings(env)
     catalogue = load(settings.config, env)
-    url = running_store(settings)
-    faults = [*check_storage(settings, catalogue.limits.artifact_ttl), *(check_redis(settings, url) if url else ())]
-    drifts, pauses, unread = _read_counts(settings, url, faults)
-    findings = [*inspect(catalogue), *describe_drift(catalogue, drifts)]
-    remarks = [*_remark_on_settings(settings, catalogue, faults), *_locate(settings, findings)]
-    remarks += [_remark("note", "paused", f"{one.describe()}; `resume` ends it") for one in pauses]
+    remarks, unread = find_remarks(settings, catalogue)
     if as_json:
         _print_json(settings, catalogue, remarks, unread)
     else:
@@ -70,6 +65,20 @@ def check(
         raise NotUsable(f"{_count(mistakes, 'error')}: the gateway cannot serve like this.")
     if is_strict and warnings:
         raise Warned(f"{_count(warnings, 'warning')}, and --strict allows none.")
+
+
+def find_remarks(settings: Settings, catalogue: Catalogue) -> tuple[list[dict[str, Any]], str]:
+    """Return the findings as JSON objects, and the reason why counts in the store are missing, or "".
+
+    Starts no store.
+    """
+    url = running_store(settings)
+    faults = [*check_storage(settings, catalogue.limits.artifact_ttl), *(check_redis(settings, url) if url else ())]
+    drifts, pauses, unread = _read_counts(settings, url, faults)
+    findings = [*inspect(catalogue), *describe_drift(catalogue, drifts)]
+    remarks = [*_remark_on_settings(settings, catalogue, faults), *_locate(settings, findings)]
+    remarks += [_remark("note", "paused", f"{one.describe()}; `resume` ends it") for one in pauses]
+    return remarks, unread
 
 
 def _count(number: int, word: str) -> str:

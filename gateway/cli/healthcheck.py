@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
+from typing import Any
 
 import typer
 
 from gateway.cli import output
-from gateway.process.settings import load_settings
+from gateway.process.settings import Settings, load_settings
 from gateway.server.listener import address_for_people
 
 EXIT_REFUSED = 1
 _HEALTHCHECK_S = 5.0
+_MOST_BYTES = 10_000
 
 
 def _explain_silence(error: Exception, address: str) -> str:
@@ -23,6 +26,20 @@ def _explain_silence(error: Exception, address: str) -> str:
     if isinstance(error, OSError):
         return f"{address} cannot be reached ({error.strerror})"
     return f"{address} answers with something that is not HTTP"
+
+
+def ask(settings: Settings) -> dict[str, Any]:
+    """Return the status and the body of this machine's gateway at `/readyz`, or the reason why it does not answer."""
+    address = address_for_people(settings.host, settings.port).removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=_HEALTHCHECK_S)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return {"status": answer.status, "body": json.loads(answer.read(_MOST_BYTES))}
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return {"unread": type(error).__name__}
+    finally:
+        connection.close()
 
 
 def healthcheck() -> None:

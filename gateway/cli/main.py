@@ -40,6 +40,7 @@ _MODULES = {
     "check": "check",
     "probe": "probe.command",
     "healthcheck": "healthcheck",
+    "support-bundle": "support_bundle",
 }
 """Commands by their names, and their modules: a group is the module's `app`, a command its function of that name."""
 
@@ -60,7 +61,7 @@ def _load(name: str, module: str) -> Any:
     if group := getattr(loaded, "app", None):
         holder.add_typer(group, name=name)
     else:
-        holder.command()(getattr(loaded, name))
+        holder.command(name)(getattr(loaded, name.replace("-", "_")))
     return typer.main.get_group(holder).commands[name]
 
 

@@ -20,6 +20,7 @@ from gateway.server.store_checks import StoreSilentAtStart, check_store
 from gateway.services import open_artifacts
 
 Level = Literal["error", "warning"]
+FaultKind = Literal["store_refused", "store_unavailable", "store_may_forget", "storage_refused", "storage_unavailable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class ResourceFault:
     """A fault of a service. With an `error` the gateway does not start, or makes no picture."""
 
     level: Level
-    kind: Literal["store_refused", "store_unavailable", "store_may_forget", "storage_refused", "storage_unavailable"]
+    kind: FaultKind
     text: str
 
 

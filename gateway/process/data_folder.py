@@ -225,6 +225,13 @@ class DataFolder:
                 [f"{self.secrets_path}: cannot be read; restore it, since no API key works without its pepper"]
             ) from error
 
+    def find_secrets(self) -> Secrets | None:
+        """This folder's secrets; None if it has no file of them, or if that cannot be read. Creates nothing."""
+        try:
+            return self.secrets() if self.secrets_path.exists() else None
+        except (SettingsError, OSError):
+            return None
+
     def _left_behind(self, wait_s: float) -> str:
         record = self.server()
         who = f"process {record.pid}" if record else "a process of its"

@@ -8,6 +8,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,10 +19,12 @@ import structlog
 from gateway.net.outside_text import Mask
 from gateway.state.task_store import TaskRecord
 from gateway.tasks.webhooks import write_message
+from tests.support.bundles import read_bundle
 from tests.support.gateways import OFFICIAL, TASKS, Gateway, Gateways
 from tests.support.ledgers import is_soak
 from tests.support.outcomes import forget_health
 from tests.support.plain_pictures import png
+from tests.support.shell import Shell
 from tests.support.store_reader import SECRETS, open_tasks, read_everything
 from tests.support.vendor import Raw, vendor
 
@@ -34,6 +37,12 @@ PLANTED = {
     "storage secret": STORAGE,
     "pepper": SECRETS.pepper.decode(),
     "signing key": SECRETS.signing_key.decode(),
+}
+ENV_PLANTED = {
+    "ANYFAST_API_KEY": KEY,
+    "ANYFAST_C_API_KEY": OTHER_KEY,
+    "APIANY_API_KEY": KEY,
+    "AWS_SECRET_ACCESS_KEY": STORAGE,
 }
 ADDRESSES = {"10.1.2.3": "http://10.1.2.3:8080/v1", "relay.corp": "relay.corp:8443", "[fe80::7]": "[fe80::7]:99"}
 
@@ -130,11 +139,12 @@ def script(quoting: tuple[str, Script]) -> Script:
 @pytest.fixture
 def planted(gateways: Gateways, quoting: tuple[str, Script]) -> Gateway:
     """A gateway that knows the secrets, and whose vendors are all that one."""
-    env = {"ANYFAST_API_KEY": KEY, "ANYFAST_C_API_KEY": OTHER_KEY, "APIANY_API_KEY": KEY}
-    upstreams = {name: {"base_url": quoting[0]} for name in ("anyfast", "anyfast-c", "apiany")}
-    return gateways.open(
-        env=env | {"AWS_SECRET_ACCESS_KEY": STORAGE}, settings={"admin_token": ADMIN}, upstreams=upstreams
-    )
+    return open_planted(gateways, quoting[0])
+
+
+def open_planted(gateways: Gateways, url: str, **changes: Any) -> Gateway:
+    upstreams = {name: {"base_url": url} for name in ("anyfast", "anyfast-c", "apiany")}
+    return gateways.open(env=ENV_PLANTED, settings={"admin_token": ADMIN}, upstreams=upstreams, **changes)
 
 
 def ask(gateway: Gateway, model: str) -> httpx.Response:
@@ -219,6 +229,49 @@ def test_good_answers_quote_nothing(planted: Gateway, script: Script) -> None:
         planted.settle()
         leaks = [leak for one in answers for leak in find_leaks(f"{one.headers} {one.text}", "answer")]
         assert not leaks + [leak for line in lines for leak in find_leaks(line, line)]
+
+
+def test_support_bundle_holds_nothing(
+    gateways: Gateways, quoting: tuple[str, Script], script: Script, shell: Shell, tmp_path: Path
+) -> None:
+    """Nor has a support bundle a secret or a part of one, a prompt, a text of a vendor, a picture or an address."""
+    planted = open_planted(gateways, quoting[0], accounting={"keep_prompts": True})
+    prompt, picture = "a canary in the rain", png(1024, 1024)
+    keyed = {"authorization": f"Bearer {planted.new_key(team='planted-team')[1]}"}
+    script["submit"] = {"data": [{"b64_json": base64.b64encode(picture).decode(), "revised_prompt": prompt}]}
+    with recording(planted.services.mask) as lines:
+        assert planted.generate(keyed, prompt=prompt, size="1024x1024").status_code == 200
+        planted.generate(model=f"{prompt} {KEY}")
+        for status, name in PAIRS[::3]:
+            body = SHAPES[name] if isinstance(SHAPES[name], str) else json.dumps(SHAPES[name])
+            script["submit"] = Raw(f"{body}{prompt}".encode(), status, (("Retry-After", "0"),), reason=KEY)
+            forget_health(planted)
+            planted.generate(prompt=prompt, size="1024x1024")
+        planted.settle()
+    log = tmp_path / "log"
+    log.write_text("\n".join([*lines, json.dumps({"event": f"{planted.key} {QUOTE}", "error": prompt, "task": KEY})]))
+    shell.env |= ENV_PLANTED | {
+        "GATEWAY_ADMIN_TOKEN": ADMIN,
+        "GATEWAY_KEY_PEPPER": SECRETS.pepper.decode(),
+        "GATEWAY_SIGNING_KEY": SECRETS.signing_key.decode(),
+        "GATEWAY_CONFIG": str(planted.settings.config),
+        "GATEWAY_DATA_DIR": str(planted.settings.data_dir),
+        "GATEWAY_STORAGE_URL": f"s3://bucket?aws_secret_access_key={quote(STORAGE, safe='')}",
+    }
+    done = shell.type("support-bundle", str(tmp_path / "bundle.tar.gz"), "--log", str(log))
+    assert done.exit_code == 0, done.output
+    members = {name: data.decode() for name, data in read_bundle(tmp_path / "bundle.tar.gz").items()}
+    everything = "\n".join([*members.values(), done.output])
+    assert not find_leaks(everything, "bundle")
+    assert prompt not in everything
+    assert "planted-team" not in everything
+    assert planted.key[:8] not in everything
+    assert base64.b64encode(picture).decode()[:40] not in everything
+    # It is no empty page that passes.
+    found = {name: json.loads(text) for name, text in members.items() if name.endswith(".json")}
+    assert len(found["errors.json"]["last"]) > len(PAIRS) // 4
+    assert found["log.json"]["lines"]
+    assert found["catalogue.json"]["accounting"] == {"keep_prompts": True}
 
 
 def test_own_routes_name_nothing(planted: Gateway) -> None:
