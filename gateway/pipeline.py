@@ -135,7 +135,7 @@ async def _answer(waiting: TaskWait, ending: Ending, asked: CheckedRequest) -> S
 
 
 async def quote(services: Services, caller: Caller, asked: CheckedRequest) -> dict[str, Any]:
-    """Return the request's plan, and the refusal by the caller's limits if there is one, as JSON values.
+    """Return the request's plan, and its refusal by a pause or by the caller's limits, if there is one, as JSON values.
 
     Sends nothing to an upstream, and holds nothing in the ledger. Raises PublicError.
     """

@@ -266,7 +266,7 @@ async def look_ahead(
 ) -> tuple[Plan, PublicError | None]:
     """Return the plan that `reserve` would return, and the error of a limit at this instant, or None. Holds nothing.
 
-    Raises the refusal of a plan without choices, QuotaStoreUnavailable, UpstreamUnavailable if a limit leaves no target.
+    Raises the refusal of a plan without choices, QuotaStoreUnavailable, UpstreamUnavailable if a limit leaves none.
     """
     if plan.refusal and not plan.choices:
         raise plan.refusal
