@@ -209,7 +209,7 @@ def _narrow(plan: Plan, health: Health | None, team: str) -> tuple[Plan, str]:
     if health is None:
         return plan, ""
     found = narrow(plan, health.find_blocks(), health.load, refuse_paused(health.pauses, team))
-    return found if found.choices else plan, found.refusal.message if found.refusal else ""
+    return found if found.choices else plan, found.refusal.message.removesuffix(".") if found.refusal else ""
 
 
 def _read_job(

@@ -15,7 +15,7 @@ MOST_LINES = 2_000
 _FIELDS = frozenset(
     {
         *("timestamp", "level", "log_level", "logger", "request", "method", "status", "error", "key", "task", "call"),
-        *("upstream", "calls", "images", "micro_usd", "seconds", "joined", "disconnected", "verdict", "reason"),
+        *("upstream", "calls", "images", "seconds", "joined", "disconnected", "verdict", "reason"),
         *("tasks", "posts", "worker", "workers", "outbox", "step", "waiting"),
     }
 )

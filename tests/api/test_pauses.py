@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.health.pauses import PauseStore
+from gateway.store.client import connect
+from tests.support.event_loop import run_here
 from tests.support.gateways import OFFICIAL, TASKS, Gateway, Gateways, error_of, wait_until
 from tests.support.operator_client import TOKEN, Office, open_office
 
@@ -123,6 +126,22 @@ def test_paused_upstream_is_skipped(office: Office, gateway: Gateway) -> None:
     assert gateway.generate(model="pair").headers["x-gateway-upstream"] == "anyfast-c"
     (record,) = gateway.records()
     assert [(one.target, one.reason) for one in record.passed_by] == [("anyfast/main", "an operator paused it")]
+
+
+def test_upstream_pause_is_exact(office: Office, gateway: Gateway) -> None:
+    """No call begins after an upstream's pause, also at a gateway that has looked at its upstreams just before."""
+    assert gateway.generate().status_code == 200
+    run_here(pause(gateway.store_url, "upstream:anyfast"))
+    assert_paused(gateway.generate())
+    assert gateway.generate(model="pair").headers["x-gateway-upstream"] == "anyfast-c"
+    assert len(gateway.simulator.paid()) == 2
+
+
+async def pause(store_url: str, scope: str) -> None:
+    """Pause behind the gateway's back."""
+    redis = connect(store_url)
+    await PauseStore(redis).put(scope, None)
+    await redis.aclose()
 
 
 def test_request_without_another_upstream_is_refused(office: Office, gateway: Gateway) -> None:

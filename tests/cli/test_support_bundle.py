@@ -133,6 +133,7 @@ def test_log_keeps_codes_alone(tmp_path: Path) -> None:
             "status": 503,
             "error": "paused",
             "request": "req_1",
+            "micro_usd": 7,
             "path": "/v1/a cat",
             "model": "a cat",
         },
