@@ -213,6 +213,8 @@ def find_pause(pauses: Pauses, upstream: str) -> Block | None:
 
 def refuse_paused(pauses: Pauses, team: str | None) -> PublicError | None:
     """Make the error for a new request of this team while everything or the team is paused; None if neither is."""
+    if not pauses:
+        return None
     blocks = [Block("paused", pauses[scope]) for scope in (EVERYTHING, f"team:{team}") if scope in pauses]
     if not blocks:
         return None

@@ -116,7 +116,7 @@ class Health:
         return {label: block for label, block in found if block is not None and not block.is_passing}
 
     def _find_block(self, target: Target) -> Block | None:
-        if (paused := find_pause(self.pauses, target.upstream)) is not None:
+        if self.pauses and (paused := find_pause(self.pauses, target.upstream)) is not None:
             return paused
         caps = caps_of(target)
         condition = self._seen.get(target.label, Condition())
