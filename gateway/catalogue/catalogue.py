@@ -123,7 +123,7 @@ class Catalogue(BaseModel):
     `not_configured` maps the name of each upstream without any key to the reason.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
     document: Document
     targets: tuple[InstanceOf[Target], ...]

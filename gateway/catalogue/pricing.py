@@ -45,7 +45,7 @@ Grade = Literal["low", "medium", "high", "any"]
 class TokenPrices(BaseModel):
     """Dollars for a million tokens."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     text_in: Dollars = Field(description="Of the prompt.")
     image_in: Dollars = Field(description="Of reference images.")
@@ -55,7 +55,7 @@ class TokenPrices(BaseModel):
 class Prices(BaseModel):
     """Prices of an upstream or a credential in dollars: exactly one of the first four, and additions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     per_image: Dollars | None = Field(None, description="For any size and quality.")
     by_size: dict[Grade, dict[Tier, Dollars]] | None = Field(

@@ -52,9 +52,12 @@ Kind = Annotated[str, AfterValidator(_check_kind), WithJsonSchema({"enum": list(
 
 
 class CataloguePart(BaseModel):
-    """The base of the catalogue's sections: unknown fields are mistakes, and nothing changes later."""
+    """The base of the catalogue's sections: unknown fields are mistakes, and nothing changes later.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    The whole document has the only validator that a load uses, so no section builds one of its own at its import.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Capabilities(CataloguePart):

@@ -6,12 +6,15 @@ It alone decides the order of starts and stops. It never answers a request and n
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +58,15 @@ class Output:
 
     show: Callable[[str], None]
     say: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadingWorker:
+    """A worker that loads its modules, and opens nothing before it gets a line from the pipe `begin`."""
+
+    process: subprocess.Popen[bytes]
+    ready: FirstLine
+    begin: int
 
 
 def serve(settings: Settings, env: Mapping[str, str], *, is_demo: bool, voice: Output) -> None:
@@ -102,6 +114,7 @@ class Supervisor:
         self._store: ChildKeeper | None = None
         self._simulator: ChildKeeper | None = None
         self._workers: list[ChildKeeper] = []
+        self._loading: deque[_LoadingWorker] = deque()
 
     async def run(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
         self._watch = ChildWatch()
@@ -133,12 +146,13 @@ class Supervisor:
     async def _start_and_watch(self, catalogue: Catalogue, *, is_demo: bool, is_simulated: bool) -> None:
         """Start all processes, show the banner, and wait. Raises StartRefused, OSError, StoreUnavailable."""
         secrets = load_secrets(self._settings)
-        url = await self._start_store()
-        if doubt := await check_store(url, secrets, STORE_WAIT_S, self._voice.say):
-            self._voice.say(doubt)
         simulator = self._open_simulator() if is_simulated else None
         if simulator is not None:
             self._env[demo.SIMULATED_BY] = simulator
+        self._load_workers()
+        url = await self._start_store()
+        if doubt := await check_store(url, secrets, STORE_WAIT_S, self._voice.say):
+            self._voice.say(doubt)
         record_simulator(self._folder, simulator)
         key = await self._demo_key(url, secrets.pepper, is_demo=is_demo)
         await self._start_children()
@@ -179,7 +193,7 @@ class Supervisor:
     async def _start_children(self) -> None:
         """Start the simulator and the workers; a start takes half a second of one core."""
         for number in range(self._settings.workers):
-            self._workers.append(self._keeper(f"Worker {number + 1}", self._spawn_worker))
+            self._workers.append(self._keeper(f"Worker {number + 1}", self._start_worker))
         # One worker first, so that a mistake in the catalogue is reported once, and not by each worker.
         first = (self._workers[0],) if self._simulator is None else (self._simulator, self._workers[0])
         for keepers in (first, self._workers[1:]):
@@ -193,21 +207,45 @@ class Supervisor:
     def _keeper(self, name: str, start: Callable[[], Awaitable[subprocess.Popen[bytes]]]) -> ChildKeeper:
         return ChildKeeper(name, start, self._watch, self._voice.say)
 
-    async def _spawn_worker(self) -> subprocess.Popen[bytes]:
+    def _load_workers(self) -> None:
+        """Start the workers' processes, which load their modules while the store starts."""
+        # Where a process cannot be started now, the worker's keeper tries again later, and reports the reason.
+        with suppress(OSError, MemoryError, subprocess.SubprocessError):
+            for _ in range(self._settings.workers):
+                self._loading.append(self._load_worker())
+
+    def _load_worker(self) -> _LoadingWorker:
         listener = self._listener.fileno()
-        with FirstLine() as ready:
-            process = spawn(
-                [sys.executable, "-m", "gateway.server.worker", "--fd", str(listener), "--ready-fd", str(ready.writer)],
-                env=_WORKER_ENV | self._env,
-                # It holds the lock too, since the next start must not listen before this process has ended. It dies
-                # with a killed supervisor: its calls are on record, and the next worker adopts them.
-                dies_by=signal.SIGKILL,
-                pass_fds=(listener, ready.writer, self._lock),
-                # Replicas of other users may share that folder; its operator decides.
-                keeps_umask=(self._settings.storage_url or "").startswith("file:"),
-            )
-        await self._first_line(ready, process, WORKER_START_S)
-        return process
+        waiting, begin = os.pipe()
+        try:
+            with FirstLine() as ready:
+                fds = {"--fd": listener, "--ready-fd": ready.writer, "--begin-fd": waiting}
+                options = [word for name, fd in fds.items() for word in (name, str(fd))]
+                process = spawn(
+                    [sys.executable, "-m", "gateway.server.worker", *options],
+                    env=_WORKER_ENV | self._env,
+                    # It holds the lock too, since the next start must not listen before this process has ended. It dies
+                    # with a killed supervisor: its calls are on record, and the next worker adopts them.
+                    dies_by=signal.SIGKILL,
+                    pass_fds=(*fds.values(), self._lock),
+                    # Replicas of other users may share that folder; its operator decides.
+                    keeps_umask=(self._settings.storage_url or "").startswith("file:"),
+                )
+        except BaseException:
+            os.close(begin)
+            raise
+        finally:
+            os.close(waiting)
+        return _LoadingWorker(process, ready, begin)
+
+    async def _start_worker(self) -> subprocess.Popen[bytes]:
+        worker = self._loading.popleft() if self._loading else self._load_worker()
+        # A worker that has ended breaks the pipe; `_first_line` reports its end.
+        with suppress(BrokenPipeError):
+            os.write(worker.begin, b"begin\n")
+        os.close(worker.begin)
+        await self._first_line(worker.ready, worker.process, WORKER_START_S)
+        return worker.process
 
     async def _spawn_simulator(self) -> subprocess.Popen[bytes]:
         assert self._simulator_socket is not None
@@ -261,6 +299,11 @@ class Supervisor:
         """Stop all processes, the workers first: their paid pictures need the simulator and the store until the end."""
         # While it is open, the kernel accepts connections that no worker will answer.
         self._listener.close()
+        while self._loading:
+            worker = self._loading.popleft()
+            os.close(worker.begin)
+            # It has opened nothing.
+            stop(worker.process, 0)
         workers = [process for keeper in self._workers if (process := await keeper.release()) is not None]
         await self._drain(workers)
         if self._simulator is not None and (process := await self._simulator.release()) is not None:

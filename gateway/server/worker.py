@@ -49,9 +49,12 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="gateway.server.worker")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--ready-fd", type=int, help="a pipe that gets the line `ready`")
+    parser.add_argument("--begin-fd", type=int, help="a pipe that gets a line when the start may go on")
     options = parser.parse_args(arguments)
     # Ctrl-C reaches this process through the supervisor; before uvicorn handles signals it must not end in a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if options.begin_fd is not None and not _may_begin(options.begin_fd):
+        return 1
     try:
         settings = load_settings(env)
         app = create_app(
@@ -69,6 +72,15 @@ def main(arguments: list[str], env: Mapping[str, str]) -> int:
     with logging_to(level=settings.log_level, mask=services.mask):
         server.run(sockets=[socket.socket(fileno=options.fd)])
     return 0 if server.started else 1
+
+
+def _may_begin(fd: int) -> bool:
+    """Wait for the line of the supervisor; False if the pipe ends without one. Until then this process opens nothing.
+
+    The modules are loaded by now, so that the time for it and the time of the store's start are the same.
+    """
+    with open(fd, "rb") as pipe:
+        return pipe.readline() != b""
 
 
 def server_config(app: FastAPI, settings: Settings, http: type[asyncio.Protocol] | None = None) -> uvicorn.Config:

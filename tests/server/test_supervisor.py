@@ -75,6 +75,20 @@ def test_signal_while_starting(tmp_path: Path) -> None:
         run.close()
 
 
+def test_worker_without_its_line_opens_nothing(tmp_path: Path) -> None:
+    """A worker whose supervisor gives up before the store answers ends by itself, and touches no file."""
+    reader, writer = os.pipe()
+    os.close(writer)
+    command = [sys.executable, "-m", "gateway.server.worker", "--fd", "0", "--begin-fd", str(reader)]
+    env = clean_environment() | {"GATEWAY_DATA_DIR": str(tmp_path / "data")}
+    try:
+        done = subprocess.run(command, env=env, pass_fds=(reader,), capture_output=True, timeout=60, check=False)
+    finally:
+        os.close(reader)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_killed_gateway_starts_again(tmp_path: Path) -> None:
     """kill -9 leaves no process, and the next start on the same folder and port is served within 10 s, keys kept.
 
