@@ -138,7 +138,9 @@ class Intake:
     ) -> Taken:
         receipt = self._make_receipt(arrived, collected)
         # The receipt is written while the pictures are: its readers check that they are there.
-        former, results = await asyncio.gather(self._keep(receipt), self._put_all(arrived))
+        keeping = asyncio.ensure_future(self._keep(receipt))
+        results = await self._put_all(arrived)
+        former = await keeping
         if former is not None:
             # Another process has collected the same pictures, and may have delivered them.
             if await self._is_stored(former):
