@@ -127,4 +127,4 @@ def simulate(
     GATEWAY_SIMULATOR_URL=http://127.0.0.1:8090 imagegate serve --demo
     """
     options = ("--host", host, "--port", str(port), "--latency", str(latency))
-    os.execv(sys.executable, [sys.executable, "-m", "gateway.simulator", *options])  # noqa: S606 - an own module
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gateway.simulator", *options])  # noqa: S606 - an own module

@@ -222,7 +222,7 @@ class Supervisor:
                 fds = {"--fd": listener, "--ready-fd": ready.writer, "--begin-fd": waiting}
                 options = [word for name, fd in fds.items() for word in (name, str(fd))]
                 process = spawn(
-                    [sys.executable, "-m", "gateway.server.worker", *options],
+                    [sys.executable, "-P", "-m", "gateway.server.worker", *options],
                     env=_WORKER_ENV | self._env,
                     # It holds the lock too, since the next start must not listen before this process has ended. It dies
                     # with a killed supervisor: its calls are on record, and the next worker adopts them.
@@ -253,7 +253,7 @@ class Supervisor:
         with FirstLine() as first:
             options = ("--fd", str(listener), "--latency", str(SIMULATOR_LATENCY_S))
             process = spawn(
-                [sys.executable, "-m", "gateway.simulator", *options],
+                [sys.executable, "-P", "-m", "gateway.simulator", *options],
                 dies_by=signal.SIGKILL,
                 stdout=first.writer,
                 pass_fds=(listener,),

@@ -89,6 +89,24 @@ def test_worker_without_its_line_opens_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_folder_of_the_start_is_not_imported(tmp_path: Path) -> None:
+    """Started in a folder that has a package of the same name, no process of the gateway loads that package."""
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "__init__.py").write_text("raise SystemExit('a foreign package')")
+    # It has a limit, since a worker that does not start is started again for ever.
+    imagegate_command = str(Path(sys.executable).with_name("imagegate"))
+    command = ["timeout", "60", imagegate_command, "serve", "--demo", "--port", "0", "--data-dir", "data"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        is_served = any("Ctrl-C stops" in line for line in process.stdout)
+        process.terminate()
+        assert is_served, process.stderr.read()
+
+
 def test_killed_gateway_starts_again(tmp_path: Path) -> None:
     """kill -9 leaves no process, and the next start on the same folder and port is served within 10 s, keys kept.
 
