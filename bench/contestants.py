@@ -88,6 +88,8 @@ def imagegate(
                 "BENCH_KEY": "sk-upstream",
             }
         )
+        # It would lead to this checkout's gateway, whatever `python` has.
+        del env["PYTHONPATH"]
         # -P: the module comes from the environment, not from the folder in which the benchmark runs.
         command = [python, "-P", "-m", "gateway"]
         with _running("imagegate", [*command, "serve", "--port", "0"], env, folder) as process:

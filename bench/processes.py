@@ -125,6 +125,7 @@ def gateway(simulator_url: str, extra: Mapping[str, str] | None = None, port: in
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that finds the benchmark's own modules, and this checkout's gateway."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_TAKEN_AWAY)}
     return kept | {"PYTHONPATH": str(ROOT)} | dict(extra)
 
