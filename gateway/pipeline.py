@@ -4,12 +4,13 @@ serve:  let a retry wait before it opens   tasks/retry.py
         plan, without what is unavailable  routing/plan.py, health/health.py
         hold the price and store the task,
           or join one; start its work      money/reservation.py (store/scripts/ledger/open.lua), tasks/task.py
-          in the same step: begin its
-          first call                       delivery/call.py
+        take the first call's permit, and
+          mark that call, in the same step delivery/call.py
         wait, and answer                   tasks/wait.py, tasks/answer.py
 work:   for each target, for each call:    delivery/dispatch.py, delivery/call.py
-          take a permit, unless begun      health/concurrency_queue.py
-          mark the call as sent, also      money/reservation.py (store/scripts/ledger/mark_sent.lua)
+          take a permit if it has none     health/concurrency_queue.py
+          mark the call as sent if it is
+            not marked                     money/reservation.py (store/scripts/ledger/mark_sent.lua)
           submit, poll, download           delivery/bridge.py, upstreams/
           store the images and the receipt delivery/intake.py, state/call_store.py
           charge the call                  money/reservation.py (store/scripts/ledger/post.lua)

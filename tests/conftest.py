@@ -73,6 +73,7 @@ SERVERS = frozenset({"valkey", "valkey_server", "lone_valkey", "simulator"})
 pytest_plugins = (
     "tests.support.webhook_receiver",
     "tests.support.gateways",
+    "tests.support.own_services",
     "tests.support.shell",
     "tests.support.crash_stage",
     "tests.support.ledger_fixtures",

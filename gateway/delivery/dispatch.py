@@ -118,9 +118,9 @@ class Delivery:
         entries: list[Entry] = []
         first = None
         if slots and await self._may_afford(choice):
-            if first := self.first:
+            if self.first and self.first.permit.target.label == choice.target.label:
+                first, self.first = self.first, None
                 entries = await self._take_places(choice, first.calls, first.permit)
-                self.first = None
             else:
                 entries = await self._take_places(choice, split_job(self.job, choice.fit, slots), permit)
         elif permit:

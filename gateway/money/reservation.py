@@ -6,7 +6,6 @@ This module decides on no retry. While Redis is unavailable it refuses to hold o
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -344,13 +343,14 @@ async def _open(
 ) -> Admitted | Joined | OverLimit | TooMany | Unpriced | LedgerAnswer:
     if books.pending_posts.is_behind:
         raise ledger_unavailable()
+    then, undo = steps
     try:
-        return await books.ledger.open(opening, *steps[0])
+        return await books.ledger.open(opening, *then)
     except LedgerLost as error:
         raise ledger_unavailable(error) from error
-    except (StoreUnavailable, asyncio.CancelledError) as error:
-        # Redis may have opened the task, and its reply was lost: close it.
-        await Reservation(books, opening.task, job.n, opening.price).close("", *steps[1])
+    except BaseException as error:
+        # Redis may have opened the task: its reply was lost, nobody waits for it, or a step after it failed.
+        await Reservation(books, opening.task, job.n, opening.price).close("", *undo)
         if isinstance(error, StoreUnavailable):
             raise ledger_unavailable(error) from error
         raise

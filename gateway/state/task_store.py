@@ -179,11 +179,11 @@ class TaskStore:
         await self._command_queue.run_chain(self.make_open(record, hook))
 
     def make_open(self, record: TaskRecord, hook: Hook | None = None) -> Command[list[str]]:
-        """The command of `open`."""
+        """The command of `open`. The next one of its chain runs once the task is stored."""
         promise = record.promise.model_dump_json(exclude_defaults=True)
         words = (promise, record.promise.key, str(int(time.time())), str(_LISTED))
         address = () if hook is None else self._encode_hook(hook)
-        return Command(SCRIPTS["open"], (record.id, str(TTL_S), *words, *address), list)
+        return Command(SCRIPTS["open"], (record.id, str(TTL_S), *words, *address), list, "done")
 
     async def add(self, task_id: str, images: Sequence[TaskImage]) -> None:
         """Add stored images to a task, and announce the change to all processes. The first image of a slot stands."""

@@ -168,19 +168,19 @@ CHANGES = Name(
 TARGET = Name(
     "target",
     "hash",
-    "30 days after its last call",
+    "29 to 30 days after its last call",
     "health.health",
     "one target: breaker, cool-down, balance, checks",
 )
 PERMITS = Name(
     "permits",
     "sorted set",
-    "30 days, likewise",
+    "29 to 30 days, likewise",
     "health.health",
     "a target's calls under way, by the end of their lease",
 )
 LATENCY = Name(
-    "latency", "hash", "30 days, likewise", "health.health", "quality and size → ms of a target's last good calls"
+    "latency", "hash", "29 to 30 days, likewise", "health.health", "quality and size → ms of a target's last good calls"
 )
 PRESUMED = Name(
     "presumed",

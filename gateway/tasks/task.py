@@ -20,6 +20,7 @@ from gateway.delivery.call import FirstCall, prepare_first
 from gateway.delivery.outcome import Outcome
 from gateway.errors import PublicError
 from gateway.health.health import SCRIPTS as TARGET_SCRIPTS
+from gateway.health.health import CallReport
 from gateway.ids import new_id
 from gateway.jobs.job import ImageJob, Repeat
 from gateway.money.ledger_results import Joined, LedgerAnswer
@@ -172,7 +173,12 @@ async def open_task(
             return (storing,), ()
         return (storing, *first.make_steps(services, task_id)), first.make_undo(services, task_id)
 
-    found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat, make_steps)
+    try:
+        found = await reserve(services.books, caller.identity, job, spec.plan, task_id, spec.repeat, make_steps)
+    except BaseException:
+        if first:
+            services.concurrency_queue.finish(first.permit, CallReport("none"))
+        raise
     if isinstance(found, Joined):
         waiting = TaskWait(services, found.task, task_id, is_joined=True, is_replay=found.is_replay)
         await _add_hook(waiting, hook)

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from gateway import errors
 from gateway.callers.auth import Caller
 from gateway.delivery.outcome import Outcome
 from gateway.health.concurrency_queue import WaitLimit
+from gateway.health.health import SCRIPTS as TARGET_SCRIPTS
 from gateway.health.health import CallReport, Permit
 from gateway.jobs.job import ImageJob, Size
 from gateway.pipeline import work
 from gateway.routing.plan import Plan, plan
 from gateway.services import Services
-from gateway.tasks.task import Delivered, Refused, Task, TaskSpec, drain, open_task, wait_for
+from gateway.state.task_store import SCRIPTS as TASK_SCRIPTS
+from gateway.store.client import Command
+from gateway.tasks.task import Delivered, Refused, Task, TaskSpec, open_task, wait_for
 from tests.conftest import Valkey
 from tests.support.gateways import OFFICIAL, TASKS, VARIANT, Gateway, Gateways
 
 JOB = ImageJob("generation", "a cat", size=Size(1024, 1024))
-
-
-@pytest.fixture
-async def services(gateway: Gateway) -> AsyncIterator[Services]:
-    """The services of a gateway in this loop, its upstreams at the simulator."""
-    async with gateway.inside() as app:
-        made = app.state.services
-        yield made
-        assert await drain(made) == (0, 0)
-        assert made.in_flight.used == made.memory.used == 0
 
 
 def spec_of(services: Services, model: str, n: int = 1) -> TaskSpec:
@@ -184,4 +177,35 @@ async def test_canceled_opening_leaves_nothing_marked(services: Services, gatewa
     await services.pending_posts.wait()
     assert (await services.ledger.look()).spent[0].usd_held == 0
     assert [hold for hold in await services.ledger.holds() if hold.is_open] == []
+    assert not gateway.simulator.paid()
+
+
+@pytest.mark.parametrize("broken", ["record", "permit", "mark"])
+async def test_failed_step_leaves_nothing_begun(services: Services, gateway: Gateway, broken: str) -> None:
+    """A step behind the opening that the store refuses closes the task, and leaves no mark, no price and no permit."""
+
+    async def never(task: Task) -> Outcome:
+        raise AssertionError("work of a task whose opening failed")
+
+    script = {
+        "record": TASK_SCRIPTS["open"],
+        "permit": TARGET_SCRIPTS["take"],
+        "mark": services.ledger.scripts["mark_sent"],
+    }
+    ran = services.command_queue.run_chain
+
+    async def run(*commands: Command[Any]) -> list[Any]:
+        spoiled = [replace(one, arguments=("?",)) if one.script is script[broken] else one for one in commands]
+        return await ran(*spoiled)
+
+    services.command_queue.run_chain = run  # type: ignore[method-assign]
+    spec = spec_of(services, OFFICIAL)
+    with pytest.raises((ValueError, ResponseError)):
+        await begin(services, gateway, spec, never)
+    services.command_queue.run_chain = ran  # type: ignore[method-assign]
+    await services.pending_posts.wait()
+    assert (await services.ledger.look()).spent[0].usd_held == 0
+    assert [hold for hold in await services.ledger.holds() if hold.is_open] == []
+    assert await permits_of(services, spec.plan) == 0
+    assert not services.running
     assert not gateway.simulator.paid()

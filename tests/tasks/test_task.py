@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +27,6 @@ from gateway.tasks.task import (
     StillRunning,
     Task,
     TaskSpec,
-    drain,
     name_ending,
     open_task,
     wait_for,
@@ -38,16 +36,6 @@ from tests.support.gateways import OFFICIAL, VARIANT, Gateway, Simulator, serve,
 
 JOB = ImageJob("generation", "a cat", size=Size(1024, 640))
 NOTHING = Plan((), ())
-
-
-@pytest.fixture
-async def services(gateway: Gateway) -> AsyncIterator[Services]:
-    """The services of a gateway in this loop, its upstreams at the simulator."""
-    async with gateway.inside() as app:
-        made = app.state.services
-        yield made
-        assert await drain(made) == (0, 0)
-        assert made.in_flight.used == made.memory.used == 0
 
 
 def caller_of(gateway: Gateway) -> Caller:

@@ -193,15 +193,15 @@ for _, rate in ipairs(rates) do
   redis.call('SET', rate.key, digits(rate.tat), 'PX', digits(math.ceil((rate.tat - now) / 1000)))
   rate.left, rate.full = rate.left - rate.needs, rate.tat
 end
-last_read = {id = task, images = images, slots = {}, calls = {}, changes = {}}
+-- The next steps of a chain use this record, and need not read it.
+last_read = {id = task, slots = {}, calls = {}, changes = {}}
 write_task(last_read,
   'key', owner.key, 'team', owner.team, 'idempotency', idempotency, 'fingerprint', fingerprint, 'retry', digits(retry),
-  'worker', worker, 'fence', '1', 'state', 'open', 'opened', digits(now),
+  'images', digits(images), 'worker', worker, 'fence', '1', 'state', 'open', 'opened', digits(now),
   'waiter', task, 'waits_on', worker, 'waits_until', digits(patience > 0 and now + patience or 0))
 for _, span in ipairs(SPANS) do write_task(last_read, span, owner[span], span .. '_end', digits(ends[span])) end
 for slot = 0, images - 1 do write_slot(last_read, slot, price or 0, 'free') end
 if not price then write_task(last_read, 'unpriced', '1') end
-write_task(last_read, 'images', digits(images))
 last_read.images = images
 store(last_read)
 redis.call('ZADD', NAME.open, digits(now), task)
